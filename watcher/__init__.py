@@ -1,0 +1,1 @@
+"""Change data capture for balances: polled HTTP APIs become a stream of `BalanceChanged` events."""
