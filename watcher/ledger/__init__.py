@@ -1,0 +1,152 @@
+"""One partition's memory of balances: answers in, rows to commit out.
+
+Each reading is judged on arrival, in order, against the newest accepted amount of its key, committed or not, by the
+rules in `rules.py`. What differs from the committed amount pends until it is taken; what is taken is in flight until
+`committed`, or until `restore` says what became of it. Nothing here waits or reads a clock.
+"""
+
+from collections.abc import Generator, Iterable, Mapping
+from itertools import islice
+
+from watcher.columns import SLICE
+from watcher.events import Answer, BalanceState, Key, Row
+from watcher.ledger.drafts import Drafts, row_of
+from watcher.ledger.hearing import Hearing, Verdict, seen_again
+from watcher.ledger.listings import Listings
+from watcher.ledger.rules import Moment, Record, greatest
+from watcher.ledger.shelves import Shelves
+
+__all__ = ["Ledger", "Verdict"]
+
+
+class Ledger:
+    """One partition. `restore`, then `judge` answers as they arrive, `take` rows and say when they are `committed`."""
+
+    def __init__(self) -> None:
+        self._shelves = Shelves()
+        self._listings = Listings()
+        self._drafts = Drafts()
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Balances committed."""
+        return self._count
+
+    @property
+    def pending(self) -> int:
+        """Rows that wait to be taken."""
+        return len(self._drafts.pending)
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing to take, not even a note."""
+        return not self._drafts.pending and not self._listings.unsaved
+
+    def get(self, key: Key) -> Record | None:
+        """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
+        return self._shelves.find(key)
+
+    def judge(self, answer: Answer) -> Verdict:
+        """What the answer means, in one go."""
+        slices = self.slices(answer)
+        while True:
+            try:
+                next(slices)
+            except StopIteration as end:
+                verdict: Verdict = end.value
+                return verdict
+
+    def slices(self, answer: Answer) -> Generator[None, None, Verdict]:
+        """The same, `SLICE` readings at a time. Other answers may be judged and rows taken between two slices.
+
+        A `restore` in between ends it: the rest of the answer is not heard, and so proves nothing.
+        """
+        shelves = self._shelves
+        listing = None if answer.listing is None else self._listings.of(answer.listing)
+        hearing = Hearing(shelves, self._drafts, answer, listing)
+        for _ in hearing.whole():
+            yield
+            if self._shelves is not shelves:
+                return hearing.verdict
+        if answer.listing is not None:
+            self._listings.count(answer.listing, behind=self._drafts.number)
+        return hearing.verdict
+
+    def repeats(self, answer: Answer) -> Generator[None, None, Verdict | None]:
+        """What a listing means that repeats, by its fingerprint, the one heard last. None: it must be heard whole.
+
+        That is so whenever anything in its scope is doubted, or was told otherwise meanwhile. What was taken in until
+        then does no harm: the body does say so again.
+        """
+        shelves, scope = self._shelves, answer.listing
+        listing = None if scope is None else self._listings.of(scope)
+        if scope is None or listing is None or not listing.repeated_by(answer):
+            return None
+        last, moment = listing.seen, Moment(answer.received, answer.observed_at)
+        for _, _, records in shelves.covered(scope):
+            if self._shelves is not shelves or not seen_again(records, last, moment, answer.settle):
+                return None
+            if len(records) == SLICE:
+                yield
+        if self._shelves is not shelves or listing.seen is not last:
+            return None
+        listing.seen = moment
+        return Verdict(accepted=listing.rows)
+
+    def take(self, limit: int = 1000) -> tuple[list[Row], dict[str, bytes]]:
+        """Rows to commit now, oldest first, and the notes of listings whose baselines are all in them or before."""
+        drafts = self._drafts
+        assert not drafts.flight, "the rows taken before are still in flight"
+        for key in list(islice(drafts.pending, limit)):
+            draft = drafts.pending.pop(key)
+            drafts.flight[key] = (draft, row_of(key, draft, self._known(key)))
+        return [row for _, row in drafts.flight.values()], self._listings.take(drafts.first())
+
+    def committed(self) -> None:
+        """What was taken is in the journal."""
+        for key, (_, row) in self._drafts.flight.items():
+            record = self._known(key)
+            self._count += record.version < 0
+            record.version = row.state.version
+        self._drafts.flight = {}
+        self._listings.committed()
+
+    def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes]) -> None:
+        """Start from what the journal holds; or, after a commit of unknown outcome, find out what became of it.
+
+        What was in flight is settled if the journal has it, and pends again if not. Greatest orders never go down.
+        """
+        former, self._shelves, self._count = self._shelves, Shelves(), 0
+        for state in restored_states:
+            shelf = self._shelves.shelf(state.provider, state.chain, state.token, state.kind)
+            record = self._carried(former, state) if former else None
+            self._shelves.add(shelf, state.account, record or self._restored(state))
+            self._count += 1
+        for shelf, account, record in former:
+            here = self._shelves.shelf(shelf.provider, shelf.chain, shelf.token, shelf.kind)
+            if record.version < 0 and account not in here.records:
+                self._shelves.add(here, account, record)
+        self._drafts.reopen(self._shelves)
+        self._listings.restore(notes)
+
+    def _restored(self, state: BalanceState) -> Record:
+        label = self._shelves.label(state.unit, state.decimals, state.symbol)
+        return Record(state.amount, state.version, state.order, state.observed_at, state.had, label, state.unslotted)
+
+    def _carried(self, former: Shelves, state: BalanceState) -> Record | None:
+        """The record in memory, if the journal agrees with it; None: start from the journal's."""
+        key = state.key
+        record = former.find(key)
+        if record is None:
+            return None
+        if not self._drafts.agrees(key, record, state):
+            self._drafts.forget(key)
+            return None
+        record.version = state.version
+        record.order = greatest(record.order, state.order)
+        return record
+
+    def _known(self, key: Key) -> Record:
+        record = self._shelves.find(key)
+        assert record is not None, f"a draft without a record: {key}"
+        return record

@@ -1,0 +1,107 @@
+"""What was told and is not committed yet."""
+
+import msgspec
+
+from watcher.events import BalanceState, Key, Reading, Row, changed, rfc3339
+from watcher.ledger.rules import Moment, Record, text_of
+from watcher.ledger.shelves import Shelves
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """A change or a baseline that is not committed. Its amount is that of the record."""
+
+    number: int
+    """Drafts are taken in this order."""
+    previous: str | None
+    """The committed amount, or the one in flight; None: this is a baseline."""
+    since: Moment | str | None
+    """The last accepted sight of `previous`."""
+    moment: Moment
+    slot: int | None
+    as_of: str | None
+
+
+class Drafts:
+    """What differs from the journal: waiting, or in flight to it."""
+
+    def __init__(self) -> None:
+        self.pending: dict[Key, Draft] = {}
+        self.flight: dict[Key, tuple[Draft, Row]] = {}
+        self.number = 0
+
+    def put(self, key: Key, record: Record, amount: str, moment: Moment, reading: Reading | None) -> Draft | None:
+        """`amount` is about to replace what the record holds. None: that takes the pending change back."""
+        slot, as_of = (None, None) if reading is None else (reading.slot, reading.as_of)
+        former = self.pending.get(key)
+        if former is None:
+            self.number += 1
+            draft = Draft(self.number, record.amount, record.seen, moment, slot, as_of)
+        elif former.previous == amount:
+            del self.pending[key]
+            return None
+        else:
+            draft = Draft(former.number, former.previous, former.since, moment, slot, as_of)
+        self.pending[key] = draft
+        return draft
+
+    def first(self) -> int:
+        """The number of the first draft that waits."""
+        return next((draft.number for draft in self.pending.values()), self.number + 1)
+
+    def agrees(self, key: Key, record: Record, state: BalanceState) -> bool:
+        """Whether the journal's state is what memory takes for committed, or what was in flight; that is settled."""
+        flown, row = self.flight.get(key, (None, None))
+        if row is not None and (row.state.version, row.state.amount) == (state.version, state.amount):
+            del self.flight[key]
+            return True
+        draft = flown or self.pending.get(key)
+        return (record.version, record.amount if draft is None else draft.previous) == (state.version, state.amount)
+
+    def forget(self, key: Key) -> None:
+        self.flight.pop(key, None)
+        self.pending.pop(key, None)
+
+    def reopen(self, shelves: Shelves) -> None:
+        """What is still in flight was not committed: it pends again, or what replaced it does."""
+        for key, (flown, _) in self.flight.items():
+            newer = self.pending.pop(key, None)
+            record = shelves.find(key)
+            if newer is None:
+                self.pending[key] = flown
+            elif record is not None and record.amount != flown.previous:
+                self.pending[key] = msgspec.structs.replace(
+                    newer, number=flown.number, previous=flown.previous, since=flown.since
+                )
+        self.flight = {}
+        known = [(key, draft) for key, draft in self.pending.items() if shelves.find(key) is not None]
+        self.pending = dict(sorted(known, key=lambda each: each[1].number))
+
+
+def row_of(key: Key, draft: Draft, record: Record) -> Row:
+    """The draft as it is committed. Nothing is in flight, so the record's version is the committed one."""
+    assert record.amount is not None
+    assert record.label is not None
+    observed_at = rfc3339(draft.moment.observed_at)
+    state = BalanceState(
+        provider=key.provider,
+        chain=key.chain,
+        account=key.account,
+        token=key.token,
+        kind=key.kind,
+        symbol=record.label.symbol,
+        version=0 if draft.previous is None else max(record.version, 0) + 1,
+        amount=record.amount,
+        unit=record.label.unit,
+        decimals=record.label.decimals,
+        slot=draft.slot,
+        as_of=draft.as_of,
+        observed_at=observed_at,
+        order=record.order,
+        had=record.had,
+        unslotted=record.unslotted,
+    )
+    if draft.previous is None:
+        return Row(state)
+    # A wall clock that was set back must not make a change end before it began.
+    since = min(text_of(draft.since) or observed_at, observed_at)
+    return Row(state, changed(state, draft.previous, since))

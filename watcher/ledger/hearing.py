@@ -1,0 +1,225 @@
+"""One answer, judged reading by reading, and then by what it does not name."""
+
+from collections.abc import Generator, Iterable, Sequence
+
+import msgspec
+
+from watcher.columns import SLICE, Columns
+from watcher.events import Answer, Key, Reading, Scope
+from watcher.ledger.comparing import Comparison
+from watcher.ledger.drafts import Drafts
+from watcher.ledger.listings import COMPLETE, Listing
+from watcher.ledger.rules import (
+    ABSENT,
+    Moment,
+    Record,
+    Ruling,
+    Sight,
+    doubted,
+    greatest,
+    refuted,
+    remembered,
+    replaced,
+    rule,
+)
+from watcher.ledger.shelves import Shelf, Shelves
+
+
+class Verdict(msgspec.Struct):
+    """What one answer meant, for the poller and the schedule."""
+
+    changed: set[Key] = msgspec.field(default_factory=set)
+    """Keys whose pending change was made, replaced or taken back."""
+    candidates: set[Key] = msgspec.field(default_factory=set)
+    """Keys that this answer speaks of and that have an open candidate now: ask again next."""
+    stale: int = 0
+    """Readings dropped because they are older than what is known."""
+    accepted: int = 0
+    """Readings believed, unchanged ones too."""
+    baselines: int = 0
+
+
+class Hearing:
+    """One answer on its way through the rules."""
+
+    def __init__(self, shelves: Shelves, drafts: Drafts, answer: Answer, listing: Listing | None) -> None:
+        self.verdict = Verdict()
+        self._shelves = shelves
+        self._drafts = drafts
+        self._answer = answer
+        self._listing = listing
+        self._moment = Moment(answer.received, answer.observed_at)
+        self._complete = listing is not None and listing.complete >= COMPLETE
+        self._doubtful: set[int] = set()
+        """Records that the answer names, but not so that their `seen` would show it."""
+        self._named: set[Shelf] = set()
+        """Where the answer left nothing out."""
+        self._top: int | None = None
+
+    def whole(self) -> Generator[None, None, None]:
+        """All that the answer says and does not say, `SLICE` readings at a time.
+
+        Raises what columns raise for a row that cannot be understood, before anything is judged.
+        """
+        readings, scope = self._answer.readings, self._answer.listing
+        if isinstance(readings, Columns):
+            yield from self._compare(readings)
+        else:
+            for start in range(0, len(readings), SLICE):
+                self.hear(readings[start : start + SLICE])
+                if start + SLICE < len(readings):
+                    yield
+        if scope is not None:
+            yield from self.absences(scope)
+
+    def _compare(self, columns: Columns) -> Generator[None, None, None]:
+        comparison = Comparison(self._shelves, columns)
+        yield from comparison.compare()
+        for page in comparison.pages:
+            self.verdict.accepted += page.mark(self._moment)
+            yield
+        for page in comparison.pages:
+            if page.others:
+                self.hear(page.rest())
+                yield
+        self._named = comparison.named()
+
+    def hear(self, readings: Iterable[Reading]) -> None:
+        """Nearly every reading says what is known already: the loop is for those, `_weigh` for the others."""
+        moment, top, accepted = self._moment, self._top, 0
+        token = chain = kind = provider = None
+        for reading in readings:
+            key, order = reading.key, reading.order
+            # A listing names one token after another, mostly in the very same strings.
+            if key.token is not token or key.chain is not chain or key.kind is not kind or key.provider is not provider:
+                token, chain, kind, provider = key.token, key.chain, key.kind, key.provider
+                shelf = self._shelves.of(key)
+                find = shelf.records.get
+            record = find(key.account)
+            if order is not None and (top is None or order > top):
+                top = order
+            if (
+                record is None
+                or record.amount != reading.amount
+                or record.amount is None
+                or record.candidate is not None
+                or record.had
+            ):
+                self._weigh(shelf, key, record, reading)
+                continue
+            if order is not None:
+                if record.order is None or order > record.order:
+                    record.order = order
+                elif order < record.order:
+                    self._doubtful.add(id(record))
+                    self.verdict.stale += 1
+                    continue
+            record.seen = moment
+            accepted += 1
+        self._top = top
+        self.verdict.accepted += accepted
+
+    def absences(self, scope: Scope) -> Generator[None, None, None]:
+        """What the listing covers and does not name."""
+        fresh = self.verdict.stale == 0 and self.verdict.accepted > 0
+        moment, top = self._moment, self._top
+        for shelf, accounts, records in self._shelves.covered(scope, but=self._named):
+            missed = [number for number, record in enumerate(records) if record.seen is not moment]
+            for account, record in ((accounts[number], records[number]) for number in missed):
+                if record.seen is not moment and record.amount is not None and id(record) not in self._doubtful:
+                    self._miss(shelf, account, record, fresh=fresh)
+            if len(records) == SLICE:
+                yield
+        listing = self._listing
+        if listing is not None:
+            listing.top = greatest(listing.top, top)
+            if self.verdict.stale == 0 or listing.seen is None:
+                listing.seen = moment
+            listing.rows = len(self._answer.readings)
+            whole = listing.seen is moment and listing.top is None
+            listing.fingerprint = self._answer.fingerprint if whole else ()
+
+    def _miss(self, shelf: Shelf, account: str, record: Record, *, fresh: bool) -> None:
+        if record.amount == ABSENT and record.candidate is None:
+            if self.verdict.stale == 0:
+                record.seen = self._moment
+                record.had = remembered(record.had, self._moment.observed_at, self._answer.settle)
+            return
+        # Where slots are those of each row's last change, the newest row may have been the one that vanished.
+        order = greatest(self._top, record.order) if self._top is not None and fresh else self._top
+        self._decide(shelf, account, record, self._sight(ABSENT, order, absent=True), None)
+
+    def _weigh(self, shelf: Shelf, key: Key, record: Record | None, reading: Reading) -> None:
+        if record is None:
+            record = self._first_met(reading)
+            self._shelves.add(shelf, key.account, record)
+        self._doubtful.add(id(record))
+        absent = reading.amount is None
+        behind = (
+            record.amount == ABSENT
+            and self._listing is not None
+            and self._listing.top is not None
+            and reading.order is not None
+            and reading.order < self._listing.top
+        )
+        sight = self._sight(reading.amount or ABSENT, reading.order, absent=absent, behind=behind)
+        self._decide(shelf, key.account, record, sight, reading)
+
+    def _first_met(self, reading: Reading) -> Record:
+        """A balance that a complete listing did not name before was nothing; of any other nothing is known."""
+        if self._complete and self._listing is not None and reading.amount not in (None, ABSENT):
+            return Record(amount=ABSENT, seen=self._listing.seen)
+        return Record()
+
+    def _sight(self, amount: str, order: int | None, *, absent: bool, behind: bool = False) -> Sight:
+        answer = self._answer
+        return Sight(
+            amount, order, answer.ordering, answer.settle, answer.sent, self._moment, absent=absent, behind=behind
+        )
+
+    def _decide(self, shelf: Shelf, account: str, record: Record, sight: Sight, reading: Reading | None) -> None:
+        shelf.changes += 1
+        ruling = rule(record, sight)
+        if ruling is Ruling.STALE:
+            self.verdict.stale += reading is not None
+        elif ruling is Ruling.DOUBTED:
+            record.candidate = doubted(record.candidate, sight)
+        elif ruling is Ruling.SAME:
+            self._accept(record, sight)
+            record.had = remembered(record.had, self._moment.observed_at, sight.settle)
+            if record.candidate is not None and refuted(record.candidate, sight):
+                record.candidate = None
+        else:
+            self._tell(shelf.key(account), record, sight, reading)
+        if record.candidate is not None:
+            self.verdict.candidates.add(shelf.key(account))
+
+    def _tell(self, key: Key, record: Record, sight: Sight, reading: Reading | None) -> None:
+        draft = self._drafts.put(key, record, sight.amount, self._moment, reading)
+        if draft is not None and draft.previous is None:
+            self.verdict.baselines += 1
+        else:
+            self.verdict.changed.add(key)
+        record.had = replaced(record, sight)
+        record.amount = sight.amount
+        record.unslotted = sight.absent and sight.order is None
+        record.candidate = None
+        if reading is not None:
+            record.label = self._shelves.label(reading.unit, reading.decimals, reading.symbol)
+        self._accept(record, sight)
+
+    def _accept(self, record: Record, sight: Sight) -> None:
+        record.seen = self._moment
+        record.order = greatest(record.order, sight.order)
+        self.verdict.accepted += 1
+
+
+def seen_again(records: Sequence[Record], last: Moment | str | None, moment: Moment, settle: float) -> bool:
+    """Take in that each is as it was seen `last`. False, and nothing done, when that does not hold of one of them."""
+    if [1 for record in records if record.seen is not last or record.candidate is not None]:
+        return False
+    for record in records:
+        record.seen = moment
+        if record.had:
+            record.had = remembered(record.had, moment.observed_at, settle)
+    return True

@@ -1,0 +1,102 @@
+"""How often each listing was complete, remembered in the journal by a small note each."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from watcher.events import Answer, Scope
+from watcher.ledger.rules import Moment, text_of
+
+COMPLETE = 2
+"""Complete listings after which a key that appears is a change and no baseline."""
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What the journal keeps of a listing."""
+
+    complete: int
+    """Complete answers taken, counted up to `COMPLETE`."""
+    observed_at: str
+
+
+class Listing(msgspec.Struct):
+    """What is known of one scope that is listed."""
+
+    complete: int = 0
+    saved: int = 0
+    """What the journal knows of `complete`."""
+    seen: Moment | str | None = None
+    """The last complete answer that was not stale."""
+    top: int | None = None
+    """The greatest ordering field in any answer."""
+    behind: int = 0
+    """The note follows the drafts up to this number."""
+    fingerprint: tuple[int, ...] = ()
+    """Of the answer heard last; empty: not known, or it was not believed in all it said."""
+    rows: int = 0
+    """How many readings that answer had."""
+
+    def repeated_by(self, answer: Answer) -> bool:
+        """Whether all that the answer says was said, and taken in, by the one before it."""
+        return answer.fingerprint != () and answer.fingerprint == self.fingerprint and self.complete >= COMPLETE
+
+    def note(self) -> bytes:
+        return msgspec.json.encode(Note(self.complete, text_of(self.seen) or ""))
+
+
+class Listings:
+    """Every listing, and which notes the journal does not have yet."""
+
+    def __init__(self) -> None:
+        self.unsaved: dict[str, Listing] = {}
+        self._known: dict[str, Listing] = {}
+        self._restored: Mapping[str, bytes] = {}
+        self._flight: dict[str, int] = {}
+
+    def of(self, scope: Scope) -> Listing:
+        name = scope.record
+        found = self._known.get(name)
+        if found is None:
+            found = self._known[name] = Listing()
+            self._recall(name, found)
+        return found
+
+    def count(self, scope: Scope, behind: int) -> None:
+        """One more complete answer; its note must not overtake the drafts up to `behind`."""
+        listing = self.of(scope)
+        if listing.complete < COMPLETE:
+            listing.complete += 1
+            listing.behind = behind
+            self.unsaved[scope.record] = listing
+
+    def take(self, first: int) -> dict[str, bytes]:
+        """Notes that may be committed when the first draft left behind is number `first`."""
+        ready = {name: listing for name, listing in self.unsaved.items() if listing.behind < first}
+        self._flight = {name: listing.complete for name, listing in ready.items()}
+        return {name: listing.note() for name, listing in ready.items()}
+
+    def committed(self) -> None:
+        for name, complete in self._flight.items():
+            self._known[name].saved = complete
+            if self._known[name].complete == complete:
+                del self.unsaved[name]
+        self._flight = {}
+
+    def restore(self, notes: Mapping[str, bytes]) -> None:
+        self._restored = notes
+        self._flight = {}
+        for name, listing in self._known.items():
+            self._recall(name, listing)
+
+    def _recall(self, name: str, listing: Listing) -> None:
+        """What memory knows better than the journal is saved again."""
+        listing.saved, listing.fingerprint = 0, ()
+        if name in self._restored:
+            note = msgspec.json.decode(self._restored[name], type=Note)
+            listing.saved = note.complete
+            listing.complete = max(listing.complete, note.complete)
+            listing.seen = listing.seen or note.observed_at
+        if listing.saved < listing.complete:
+            self.unsaved[name] = listing
+        else:
+            self.unsaved.pop(name, None)

@@ -1,0 +1,123 @@
+"""Where the records stand: found by key, or by the scope of a listing without looking at the others."""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
+
+from watcher.columns import SLICE
+from watcher.events import Key, Kind, Scope, Unit
+from watcher.ledger.rules import Label, Record
+
+
+class Shelf:
+    """All balances of one token (and kind) on one chain, by account."""
+
+    __slots__ = ("_paged", "_pages", "chain", "changes", "kind", "provider", "records", "token")
+
+    def __init__(self, provider: str, chain: str, token: str, kind: Kind) -> None:
+        self.provider = provider
+        self.chain = chain
+        self.token = token
+        self.kind: Kind = kind
+        self.records: dict[str, Record] = {}
+        self.changes = 0
+        """Grows with whatever is decided on a balance here, beyond that it was seen."""
+        self._pages: list[tuple[tuple[str, ...], tuple[Record, ...]]] = []
+        self._paged = 0
+        """How many records are in there."""
+
+    def pages(self) -> list[tuple[tuple[str, ...], tuple[Record, ...]]]:
+        """Accounts and their records, `SLICE` at a time, in the order in which they came; not to be changed.
+
+        Kept, because to look a hundred thousand records up, or merely to copy a list of them, misses every cache; in
+        tuples, because the collector looks through a list of them each time and through such a tuple only once.
+        """
+        if self._paged < len(self.records):
+            del self._pages[self._paged // SLICE :]
+            accounts = islice(self.records, len(self._pages) * SLICE, None)
+            rows = islice(self.records.values(), len(self._pages) * SLICE, None)
+            while page := tuple(islice(accounts, SLICE)):
+                self._pages.append((page, tuple(islice(rows, SLICE))))
+            self._paged = len(self.records)
+        return self._pages
+
+    def key(self, account: str) -> Key:
+        return Key(self.provider, self.chain, account, self.token, self.kind)
+
+    def within(self, scope: Scope) -> bool:
+        return (
+            self.provider == scope.provider
+            and (scope.chain is None or self.chain == scope.chain)
+            and (scope.token is None or self.token == scope.token)
+        )
+
+
+class Shelves:
+    """Every record, found by key or by the scope of a listing without looking at the others."""
+
+    def __init__(self) -> None:
+        self._shelves: dict[tuple[str, str, str, str], Shelf] = {}
+        self._accounts: dict[str, dict[str, list[Shelf]]] = {}
+        """provider → account → where it stands; made for providers whose accounts are listed."""
+        self._labels: dict[tuple[Unit, int | None, str | None], Label] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._shelves)
+
+    def __iter__(self) -> Iterator[tuple[Shelf, str, Record]]:
+        return (
+            (shelf, account, record) for shelf in self._shelves.values() for account, record in shelf.records.items()
+        )
+
+    def shelf(self, provider: str, chain: str, token: str, kind: Kind) -> Shelf:
+        parts = (provider, chain, token, kind)
+        found = self._shelves.get(parts)
+        if found is None:
+            found = self._shelves[parts] = Shelf(provider, chain, token, kind)
+        return found
+
+    def of(self, key: Key) -> Shelf:
+        return self.shelf(key.provider, key.chain, key.token, key.kind)
+
+    def find(self, key: Key) -> Record | None:
+        found = self._shelves.get((key.provider, key.chain, key.token, key.kind))
+        return None if found is None else found.records.get(key.account)
+
+    def add(self, shelf: Shelf, account: str, record: Record) -> None:
+        assert account not in shelf.records, f"met before: {shelf.key(account)}"
+        shelf.records[account] = record
+        accounts = self._accounts.get(shelf.provider)
+        if accounts is not None:
+            accounts.setdefault(account, []).append(shelf)
+
+    def label(self, unit: Unit, decimals: int | None, symbol: str | None) -> Label:
+        """One object for all balances that are labelled alike."""
+        found = self._labels.get((unit, decimals, symbol))
+        if found is None:
+            found = self._labels[unit, decimals, symbol] = Label(unit, decimals, symbol)
+        return found
+
+    def covered(
+        self, scope: Scope, but: Collection[Shelf] = ()
+    ) -> Iterator[tuple[Shelf, Sequence[str], Sequence[Record]]]:
+        """What a complete listing of the scope speaks for: accounts of one shelf and their records, `SLICE` at a time.
+
+        Shelves in `but` are left out; what comes to a shelf meanwhile may be.
+        """
+        if scope.account is not None:
+            for shelf in list(self._listed(scope.provider).get(scope.account, ())):
+                if shelf.within(scope):
+                    yield shelf, [scope.account], [shelf.records[scope.account]]
+            return
+        for shelf in [shelf for shelf in self._shelves.values() if shelf.within(scope) and shelf not in but]:
+            for accounts, records in list(shelf.pages()):
+                yield shelf, accounts, records
+
+    def _listed(self, provider: str) -> dict[str, list[Shelf]]:
+        accounts = self._accounts.get(provider)
+        if accounts is None:
+            accounts = self._accounts[provider] = {}
+            for shelf in self._shelves.values():
+                if shelf.provider == provider:
+                    for account in shelf.records:
+                        accounts.setdefault(account, []).append(shelf)
+        return accounts
