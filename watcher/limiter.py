@@ -1,0 +1,385 @@
+"""How fast a provider may be asked, so that its own counter never refuses us (docs/limits.md says why).
+
+A provider counts requests as they arrive, which is neither when they are granted nor when they are answered. So a slot
+is held from the grant until the attempt has ended, and is stamped with that time; the next grant waits until the
+window that ends now, held slots included, has room. Grants leave evenly at the pace of the limit that binds: the
+window is the guard, not the pacer, and what a pause or a stall left unused is not caught up.
+
+`Budget` is arithmetic and is given the time, in monotonic seconds. `Limiter` is the thin part that waits.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from math import ceil, floor, inf, isfinite
+
+import anyio
+import msgspec
+
+SLICES = 600
+"""A window remembers at most so many points in time: a month costs no more than a minute."""
+SLACK = 1e-4
+"""Relative; two quartz clocks disagree by up to that, and a window that ends on the dot is not ours to argue about."""
+SLIP = 0.5
+"""How much of one interval may be made up for when it was the full window, and nothing else, that delayed a grant."""
+LINGER = 0.25
+"""Seconds in which a request may still arrive after we gave it up without an answer."""
+LATE = 2.0
+"""Seconds for which grants may go unsaved: the second between two saves, and another for the journal to take one."""
+FORGETTABLE = 3600.0
+"""Seconds; when the clocks make no sense, windows up to this long count as full, longer ones as full as when saved."""
+SENSIBLE = 1_577_836_800_000_000
+"""Wall-clock microseconds: 2020. A clock that says less has never been set."""
+
+
+class BudgetError(ValueError):
+    """Limits under which no call could ever be made. One line that says which."""
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `requests`, weighted by the cost of a call, in any `per` seconds."""
+
+    requests: float
+    per: float
+    endpoint: str | None = None
+    """None: all endpoints together."""
+
+
+class Slot:
+    """One call's place in every window that counts it, held until it is settled."""
+
+    __slots__ = ("endpoint", "granted", "held")
+
+    def __init__(self, endpoint: str | None, granted: float) -> None:
+        self.endpoint = endpoint
+        self.granted = granted
+        self.held = True
+
+
+class _Window(msgspec.Struct):
+    """One limit's sliding window, in calls."""
+
+    limit: Limit
+    calls: int
+    """How many fit."""
+    span: float
+    """Seconds."""
+    width: float
+    """Seconds that one slice gathers."""
+    interval: float
+    """Seconds between even grants."""
+    due: float = -inf
+    """When the pace allows the next one."""
+    held: int = 0
+    stamped: int = 0
+    slices: deque[tuple[float, float, int]] = msgspec.field(default_factory=deque)
+    """(first stamp, last stamp, calls): each counts as of its last stamp."""
+
+    def expire(self, now: float) -> None:
+        while self.slices and self.slices[0][1] + self.span <= now:
+            self.stamped -= self.slices.popleft()[2]
+
+    def room_at(self, now: float) -> float:
+        """When one more call fits; inf while only held slots could make room."""
+        self.expire(now)
+        excess = self.held + self.stamped - self.calls
+        if excess < 0:
+            return now
+        for _, last, calls in self.slices:
+            excess -= calls
+            if excess < 0:
+                return last + self.span
+        return inf
+
+    def grant(self, now: float) -> None:
+        self.held += 1
+        full = self.held + self.stamped >= self.calls
+        late = min(max(0.0, now - self.due), SLIP * self.interval) if full else 0.0
+        self.due = now + self.interval - late
+
+    def stamp(self, when: float, calls: int = 1) -> None:
+        self.stamped += calls
+        first, last, gathered = self.slices[-1] if self.slices else (-inf, -inf, 0)
+        when = max(when, last)
+        if when - first < self.width:
+            self.slices[-1] = (first, when, gathered + calls)
+        else:
+            self.slices.append((when, when, calls))
+        if len(self.slices) > SLICES:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Make one of the two neighbours that lie closest together, as of the later one."""
+        ends = [last for _, last, _ in self.slices]
+        i = min(range(len(ends) - 1), key=lambda i: ends[i + 1] - ends[i])
+        first, _, calls = self.slices[i]
+        _, last, more = self.slices[i + 1]
+        self.slices[i + 1] = (first, last, calls + more)
+        del self.slices[i]
+
+    def restore(self, stamps: Sequence[tuple[float, int]], now: float) -> None:
+        """(when, calls), oldest first."""
+        for when, calls in stamps:
+            if calls > 0 and when + self.span > now:
+                self.stamp(when, calls)
+
+    def unsaved(self, seconds: float) -> int:
+        """The most that can have been granted in so many seconds."""
+        return min(self.calls, floor(seconds / self.interval + SLIP) + 1)
+
+
+class _SavedWindow(msgspec.Struct, array_like=True):
+    endpoint: str | None
+    per: float
+    idle: float
+    """Seconds after the save in which no grant was possible."""
+    held: int
+    stamps: list[tuple[int, int]]
+    """(age in milliseconds, calls)"""
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    wall: int
+    cost: float
+    windows: list[_SavedWindow]
+    pauses: list[tuple[str | None, float]]
+    """(endpoint, seconds left)"""
+
+
+class Budget:
+    """All limits of one credential: what may leave, and when. A call takes a place in all windows or in none.
+
+    cost: what one call takes of each limit. share: our part of the limits, in (0, 1].
+    endpoints: those that will be asked for. Raises BudgetError when one of them could never be.
+    """
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        *,
+        cost: float = 1.0,
+        share: float = 1.0,
+        endpoints: Sequence[str | None] = (None,),
+    ) -> None:
+        self.cost = cost
+        self.endpoints = tuple(dict.fromkeys(endpoints))
+        # Narrow to broad: a fixed order, whoever asks.
+        self._windows = [_window(limit, cost, share) for limit in sorted(limits, key=lambda limit: limit.per)]
+        self._by_endpoint = {
+            endpoint: [window for window in self._windows if window.limit.endpoint in (None, endpoint)]
+            for endpoint in self.endpoints
+        }
+        for endpoint, windows in self._by_endpoint.items():
+            if not windows:
+                raise BudgetError(f"no limit covers {_named(endpoint)}: give one, for it or for all endpoints")
+        self._pauses: dict[str | None, float] = {}
+        self._remembered: dict[str | None, float] = {}
+        self._saving = False
+        self._unsaved_since = inf
+        self._being_saved_since = inf
+        self.changed = True
+        """Something happened that the last save does not know."""
+
+    def ready_at(self, now: float, endpoint: str | None = None) -> float:
+        """When the next call may leave, not before now; inf while only a held slot or a save can tell."""
+        if min(self._unsaved_since, self._being_saved_since) + LATE <= now:
+            return inf
+        return self._ready_at(now, endpoint)
+
+    def _ready_at(self, now: float, endpoint: str | None) -> float:
+        paused = max(self._pauses.get(None, now), self._pauses.get(endpoint, now))
+        windows = self._by_endpoint[endpoint]
+        return max(now, paused, *(window.due for window in windows), *(window.room_at(now) for window in windows))
+
+    def grant(self, now: float, endpoint: str | None = None) -> Slot:
+        """A place for one call that leaves now. Raises ValueError when none is ready."""
+        if self.ready_at(now, endpoint) > now:
+            raise ValueError(f"no call may leave {_named(endpoint)} now")
+        for window in self._by_endpoint[endpoint]:
+            window.grant(now)
+        self.changed = True
+        if self._saving:
+            self._unsaved_since = min(self._unsaved_since, now)
+        return Slot(endpoint, now)
+
+    def settle(self, slot: Slot, when: float) -> None:
+        """The attempt has ended: at `when`, at the latest, the request arrived over there."""
+        if not slot.held:
+            raise ValueError("a slot is settled once")
+        slot.held = False
+        self.changed = True
+        for window in self._by_endpoint[slot.endpoint]:
+            window.held -= 1
+            window.stamp(when)
+
+    def pause(self, until: float, endpoint: str | None = None, *, remember: bool = True) -> None:
+        """Nothing leaves before `until`, from one endpoint or from all. `remember`: after a restart neither."""
+        self.changed = True
+        self._pauses[endpoint] = max(until, self._pauses.get(endpoint, -inf))
+        if remember:
+            self._remembered[endpoint] = max(until, self._remembered.get(endpoint, -inf))
+        for window in self._windows:
+            if endpoint in (None, window.limit.endpoint):
+                window.due = max(window.due, until)
+
+    def resume(self, now: float) -> None:
+        """Lift the pauses that are not remembered: what a restart would do, without one."""
+        self.changed = True
+        self._pauses = dict(self._remembered)
+        for window in self._windows:
+            left = max(self._pauses.get(None, now), self._pauses.get(window.limit.endpoint, now))
+            window.due = max(left, min(window.due, now + window.interval))
+
+    def paused_until(self, now: float) -> float | None:
+        """When the pause ends that lies on every endpoint; None: at least one is not paused."""
+        everywhere = self._pauses.get(None, -inf)
+        until = min(max(everywhere, self._pauses.get(endpoint, -inf)) for endpoint in self.endpoints)
+        return until if until > now else None
+
+    def pace(self, endpoint: str | None = None) -> float:
+        """Seconds between even grants: of the limit that binds on average."""
+        return self.binding(endpoint).interval
+
+    def binding(self, endpoint: str | None = None) -> "_Window":
+        return max(self._by_endpoint[endpoint], key=lambda window: window.interval)
+
+    def scope(self, endpoint: str | None = None) -> str | None:
+        """Whom a refusal of this endpoint concerns: itself when its own limit binds it, else everybody (None)."""
+        return self.binding(endpoint).limit.endpoint
+
+    def period(self, endpoint: str | None = None) -> float:
+        """Seconds; what to wait after a refusal that names no time: the shortest window's length."""
+        return min(window.limit.per for window in self._by_endpoint[endpoint])
+
+    def used(self, now: float) -> float:
+        """0..1 of the binding limit; of several endpoints, the fullest."""
+        windows = [self.binding(endpoint) for endpoint in self.endpoints]
+        for window in windows:
+            window.expire(now)
+        return min(1.0, max((window.held + window.stamped) / window.calls for window in windows))
+
+    def save(self, now: float, wall: int) -> bytes:
+        """What a later process must know; `wall` in microseconds. Call `saved` when it is durable.
+
+        From the first save on, no call leaves while another has been unsaved for LATE seconds.
+        """
+        self._saving = True
+        self._being_saved_since = min(self._being_saved_since, self._unsaved_since)
+        self._unsaved_since = inf
+        self.changed = False
+        pauses = [(endpoint, until - now) for endpoint, until in self._remembered.items() if until > now]
+        return msgspec.msgpack.encode(
+            _Saved(wall, self.cost, [self._saved_window(window, now) for window in self._windows], pauses)
+        )
+
+    def _saved_window(self, window: _Window, now: float) -> _SavedWindow:
+        users = [endpoint for endpoint, windows in self._by_endpoint.items() if window in windows]
+        earliest = min((min(self._ready_at(now, user), now + window.span) for user in users), default=now)
+        window.expire(now)
+        stamps = [(floor(1000 * (now - last)), calls) for _, last, calls in window.slices]
+        return _SavedWindow(window.limit.endpoint, window.limit.per, earliest - now, window.held, stamps)
+
+    def saved(self) -> None:
+        """The last save is durable."""
+        self._being_saved_since = inf
+
+    def restore(self, data: bytes, now: float, wall: int) -> None:
+        """Before the first grant: take up what `save` gave.
+
+        The process that saved may have been killed: what it can have granted unsaved counts as spent just now. When
+        the clocks make no sense, no time has passed, and short windows are full. Raises ValueError for foreign bytes.
+        """
+        saved = msgspec.msgpack.decode(data, type=_Saved)
+        sensible = wall >= saved.wall >= SENSIBLE
+        elapsed = (wall - saved.wall) / 1e6 if sensible else 0.0
+        for window in self._windows:
+            source = _source(window.limit, saved.windows)
+            if source is not None:
+                alone = min(LATE, elapsed - source.idle) if sensible else LATE
+                stamps = [(now - elapsed - age / 1000, self._calls(calls * saved.cost)) for age, calls in source.stamps]
+                # What was held may have arrived at any time up to now; and what nobody saved was spent at full pace.
+                doubtful = self._calls(source.held * saved.cost) + (window.unsaved(alone) if alone > 0 else 0)
+                window.restore([*stamps, (now, doubtful)], now)
+                window.due = now + max(0.0, source.idle - elapsed)
+            if not sensible and window.limit.per <= FORGETTABLE:
+                window.stamp(now, max(1, window.calls - window.stamped))
+        for endpoint, left in saved.pauses:
+            self.pause(now + left - elapsed, endpoint)
+
+    def _calls(self, cost: float) -> int:
+        return ceil(cost / self.cost - 1e-9)
+
+
+def _window(limit: Limit, cost: float, share: float) -> _Window:
+    if not (limit.requests > 0 and limit.per > 0 and isfinite(limit.requests) and isfinite(limit.per)):
+        raise BudgetError(f"{limit.requests:g} requests per {limit.per:g} s is no limit: both must be above 0")
+    if not (cost > 0 and isfinite(cost) and 0 < share <= 1):
+        raise BudgetError(f"cost {cost:g} must be above 0, and share {share:g} above 0 and at most 1")
+    capacity = limit.requests * share
+    calls = floor(capacity / cost + 1e-9)
+    if calls < 1:
+        raise BudgetError(
+            f"one call costs {cost:g}, but the limit leaves {capacity:g} per {limit.per:g} s "
+            f"{_named(limit.endpoint)}: no call could ever be made"
+        )
+    span = limit.per * (1 + SLACK)
+    width = span / (SLICES - 2)
+    # A slice that gathers several calls keeps the first as long as the last, which makes the window longer.
+    dense = width if width * calls > span else 0.0
+    return _Window(limit, calls, span, width, (span + dense) / calls)
+
+
+def _source(limit: Limit, saved: Sequence[_SavedWindow]) -> _SavedWindow | None:
+    """The saved window that knows most of what this one asks: of the same endpoint, as long or a little longer."""
+    known = sorted((window for window in saved if window.endpoint == limit.endpoint), key=lambda window: window.per)
+    return next((window for window in known if window.per >= limit.per), known[-1] if known else None)
+
+
+def _named(endpoint: str | None) -> str:
+    return "over all endpoints" if endpoint is None else f"to endpoint {endpoint}"
+
+
+class Limiter:
+    """A budget that one can wait for."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._changed = anyio.Event()
+
+    def wake(self) -> None:
+        """Let whoever waits look again."""
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def wait_until(self, when: float) -> None:
+        """Return at `when`, or as soon as something changed that may move it."""
+        with anyio.CancelScope(deadline=when):
+            await self._changed.wait()
+
+    @contextlib.contextmanager
+    def held(self, slot: Slot) -> Iterator[None]:
+        """One attempt. It settles the slot however it ends; one without an answer may still be under way."""
+        linger = LINGER
+        try:
+            yield
+            linger = 0.0
+        finally:
+            self.budget.settle(slot, anyio.current_time() + linger)
+            self.wake()
+
+    @contextlib.asynccontextmanager
+    async def slot(self, endpoint: str | None = None) -> AsyncIterator[Slot]:
+        """Wait for one, and hold it for the attempt inside."""
+        while (ready := self.budget.ready_at(anyio.current_time(), endpoint)) > anyio.current_time():
+            await self.wait_until(ready)
+        slot = self.budget.grant(anyio.current_time(), endpoint)
+        with self.held(slot):
+            yield slot
+
+    def pause(self, until: float, endpoint: str | None = None, *, remember: bool = True) -> None:
+        self.budget.pause(until, endpoint, remember=remember)
+        self.wake()
+
+    def resume(self) -> None:
+        self.budget.resume(anyio.current_time())
+        self.wake()
