@@ -1,0 +1,108 @@
+"""Three collections of the small integers that stand for targets, in few bytes each: an index, a heap and a ring."""
+
+import heapq
+from array import array
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T", bound=Hashable)
+
+FIXED_POINT = 2.0**24  # steps of the virtual time; a target of average rate strides 1
+
+
+class Index(Generic[T]):
+    """Target to number in about 10 bytes each, where a dict takes 80: open addressing over the given list."""
+
+    def __init__(self, targets: list[T]) -> None:
+        self._targets = targets
+        self._mask = (1 << (2 * len(targets)).bit_length()) - 1
+        self._table = array("i", [-1]) * (self._mask + 1)
+        for i, target in enumerate(targets):
+            self._table[self._slot(target)] = i
+
+    def find(self, target: T) -> int:
+        """Raises KeyError for a target that is not scheduled here."""
+        i = self._table[hash(target) & self._mask]
+        if i >= 0 and self._targets[i] == target:  # three in four stand where they are first looked for
+            return i
+        i = self._table[self._slot(target)]
+        if i < 0:
+            raise KeyError(target)
+        return i
+
+    def _slot(self, target: T) -> int:
+        table, targets, mask = self._table, self._targets, self._mask
+        rest = hash(target) & 0xFFFFFFFFFFFFFFFF
+        slot = rest & mask
+        while (i := table[slot]) >= 0 and targets[i] != target:
+            rest >>= 5
+            slot = (5 * slot + rest + 1) & mask
+        return slot
+
+
+class Heap:
+    """Least key first, on heapq: an entry is one integer, the key in fixed point and the item in its low bits.
+
+    What is removed leaves its entry behind, known as dead by its key: `key[i]` is negative while i is not in the heap.
+    A binary heap of our own with positions never has dead entries, but takes four times as long in plain Python.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.key = array("d", [-1.0]) * size
+        self._entries: list[int] = []
+        self._bits = size.bit_length()
+        self._mask = (1 << self._bits) - 1
+        self._alive = 0
+
+    def empty(self) -> bool:
+        return not self._alive
+
+    def push(self, i: int) -> None:
+        """With the key set beforehand, as a negative."""
+        key = self.key[i] = -self.key[i]
+        self._alive += 1
+        heapq.heappush(self._entries, int(key * FIXED_POINT) << self._bits | i)
+
+    def pop(self) -> int:
+        while True:
+            entry = heapq.heappop(self._entries)
+            i = entry & self._mask
+            if int(self.key[i] * FIXED_POINT) == entry >> self._bits:
+                self.key[i] = -self.key[i]
+                self._alive -= 1
+                return i
+
+    def remove(self, i: int) -> None:
+        """Nothing, if it is not there."""
+        if self.key[i] < 0:
+            return
+        self.key[i] = -self.key[i]
+        self._alive -= 1
+        if len(self._entries) > 1.25 * self._alive + 100:
+            self._entries = [e for e in self._entries if int(self.key[e & self._mask] * FIXED_POINT) == e >> self._bits]
+            heapq.heapify(self._entries)
+
+
+class Ring:
+    """The resting targets in the order in which they were last read: a linked list in two arrays."""
+
+    def __init__(self, size: int) -> None:
+        self._end = size
+        self._next, self._previous = array("i", [size]) * (size + 1), array("i", [size]) * (size + 1)
+
+    def head(self) -> int:
+        return self._next[self._end]
+
+    def after(self, i: int) -> int:
+        """The one read next after it, or -1."""
+        following = self._next[i]
+        return -1 if following == self._end else following
+
+    def append(self, i: int) -> None:
+        last = self._previous[self._end]
+        self._next[last] = self._previous[self._end] = i
+        self._previous[i], self._next[i] = last, self._end
+
+    def unlink(self, i: int) -> None:
+        before, following = self._previous[i], self._next[i]
+        self._next[before], self._previous[following] = following, before
