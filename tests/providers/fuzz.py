@@ -1,0 +1,224 @@
+"""Mutated answers against the five readers: whatever comes, a reader gives Found or Failure, and no false reading.
+
+`python -m tests.providers.fuzz --examples 1000000` runs that many over all readers and prints the totals; the test
+suite runs a fixed part of the same. Every answer is derived from its number, so a finding is a seed.
+"""
+
+import argparse
+import json
+import random
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from itertools import combinations_with_replacement
+
+from tests.providers import golden
+from tests.providers.tables import NOW, asked, built
+from watcher.events import AmountError, Reading, canonical
+from watcher.providers.failures import Failure
+from watcher.providers.provider import Found, Provider, Request, Response
+
+STATUSES = (*[200] * 24, 400, 400, 401, 403, 404, 429, 500, 503, 204)
+TOKENS = (
+    b"NaN", b"Infinity", b"-Infinity", b"null", b"true", b"false", b"{}", b"[]", b'""', b"0", b"-0", b"-1", b"1e400",
+    b"1e-400", b"5e-7", b"18446744073709551616", b"9" * 79, b"9" * 5000, b'"NaN"', b'"-1"', b'"1e3"', b'"0x10"',
+    b'"\\u0000"', b'"\\ud800"', b"\xff", b"[" * 2000, b'{"a":' * 2000, b"...", b'"..."', b"\x00", b"<html>", b" ", b"\n",
+    b'"code":8,', b'"error":{"code":-32005,"message":"x"},', b'"errors":[1],', b'"success":false,', b'"id":"2",',
+    b"max usage reached", b'"SOL":', b'"slot":1,', b'"amount":"1",', b'"tokens":[],', b'"data":[],',
+)  # fmt: skip
+STRUCTURE = re.compile(rb'[{}\[\],:]|"[^"\\]*"|-?[0-9][0-9.eE+-]*|true|false|null')
+HEADERS = ({}, {"retry-after": "-1"}, {"retry-after": "Thu, 99"}, {"x-ratelimit-reset": "1e999"}, {"retry-after": "7"})
+
+Case = tuple[str, Provider, Request, tuple[bytes, ...]]
+
+
+def cases() -> list[Case]:
+    """Each reader, a request of its, and answers to begin from."""
+    account, pair = {"account": golden.ACCOUNT}, {"account": golden.STARK_ACCOUNT, "token": golden.STARK_TOKEN}
+    held = {"account": golden.TOKEN_ACCOUNT, "token": golden.USDC}
+    own = [{"requests": 30, "per": 60, "endpoint": "balance"}]
+    several = built(
+        "helius", held, {"account": "BGocb4GEpbTFm8UFV2VsDSaBXHELPfAXrvd4vtt8QWrA"}, method="getMultipleAccounts"
+    )
+    twice = golden.F5[:-2] + b"," + golden.F5[len(b'{"tokens":[') :]
+    errors = (
+        golden.F12_ABSENT,
+        golden.F12_NO_TOKEN,
+        golden.F12_BEHIND,
+        golden.F12_TOO_MANY,
+        golden.F12_USED_UP,
+        golden.F12_TEXT,
+    )
+    singles = built("tokenkit", pair, limits=own)
+    found: list[tuple[str, Provider, int, tuple[bytes, ...]]] = [
+        ("jupiter", built("jupiter", account), 0, (golden.F1, golden.F2, golden.F4_THROTTLED)),
+        ("jupiter", built("jupiter", account, endpoint="holdings"), 0, (golden.F3, golden.F3_TWO)),
+        ("bloxroute", built("bloxroute", account), 0, (golden.F5, golden.F6, golden.F7, golden.F8, golden.F9, twice)),
+        ("helius", built("helius", held), 0, (golden.F11, golden.F11_LARGE, *errors)),
+        ("helius", several, 0, (golden.F13, golden.F13_UNCHANGED, golden.F13_OWNER)),
+        ("ondo", built("ondo", {"chain": "ethereum-1"}), 0, (golden.F14, golden.F15, golden.F16_PAUSED)),
+        ("ondo", built("ondo", {"chain": "ethereum-1", "account": golden.HOLDER}), 0, (golden.F14, golden.F15)),
+        ("tokenkit", built("tokenkit", pair), 0, (golden.F17_BATCH, golden.F18, golden.F19)),
+        ("tokenkit", singles, 1, (golden.F17_SINGLE,)),
+        ("tokenkit", built("tokenkit", {"account": golden.STARK_ACCOUNT}), 0, (golden.F17_LISTING,)),
+    ]
+    return [(kind, provider, asked(provider, lane), seeds) for kind, provider, lane, seeds in found]
+
+
+def cut(body: bytes, chance: random.Random) -> bytes:
+    return body[: chance.randrange(len(body) + 1)]
+
+
+def flip(body: bytes, chance: random.Random) -> bytes:
+    if not body:
+        return body
+    where = chance.randrange(len(body))
+    return body[:where] + bytes([chance.randrange(256)]) + body[where + 1 :]
+
+
+def insert(body: bytes, chance: random.Random) -> bytes:
+    where = chance.randrange(len(body) + 1)
+    return body[:where] + chance.choice(TOKENS) + body[where:]
+
+
+def drop(body: bytes, chance: random.Random) -> bytes:
+    start, end = sorted((chance.randrange(len(body) + 1), chance.randrange(len(body) + 1)))
+    return body[:start] + body[end:]
+
+
+def swap_token(body: bytes, chance: random.Random) -> bytes:
+    """A JSON token for another value: what stays well-formed goes deepest into a reader."""
+    spans = [match.span() for match in STRUCTURE.finditer(body[:4000])]
+    if not spans:
+        return body
+    start, end = chance.choice(spans)
+    return body[:start] + chance.choice(TOKENS) + body[end:]
+
+
+def swap_tokens(body: bytes, chance: random.Random) -> bytes:
+    """Two JSON tokens of the answer change places."""
+    spans = [match.span() for match in STRUCTURE.finditer(body[:4000])]
+    if len(spans) < 2:
+        return body
+    (a, b), (c, d) = sorted(chance.sample(spans, 2))
+    return body[:a] + body[c:d] + body[b:c] + body[a:b] + body[d:]
+
+
+def repeat(body: bytes, chance: random.Random) -> bytes:
+    start = chance.randrange(len(body) + 1)
+    end = min(len(body), start + chance.randrange(1, 200))
+    return body[:end] + body[start:end] + body[end:]
+
+
+def digits(body: bytes, chance: random.Random) -> bytes:
+    """One number for another: the amount is new and must be read exactly."""
+    number = str(chance.choice((chance.randrange(10), chance.randrange(10**18), 10 ** chance.randrange(80)))).encode()
+    spans = [match.span() for match in re.finditer(rb"[0-9]+", body[:4000])]
+    if not spans:
+        return body
+    start, end = chance.choice(spans)
+    return body[:start] + number + body[end:]
+
+
+MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
+    cut, flip, insert, drop, swap_token, swap_token, swap_tokens, repeat, digits, digits, digits, digits,
+)  # fmt: skip
+
+
+def mutated(seeds: tuple[bytes, ...], chance: random.Random) -> bytes:
+    body = chance.choice(seeds)
+    for _ in range(chance.choice((1, 1, 1, 1, 2, 3, 6))):
+        body = chance.choice(MUTATIONS)(body, chance)[:100_000]
+    return body
+
+
+def judge(provider: Provider, request: Request, response: Response, body: bytes) -> str:
+    """Read one answer and hold what comes back against the laws of a reader. Returns the outcome's name."""
+    try:
+        found = provider.read(request, response)
+    except Failure as failure:
+        if "\n" in failure.reason or len(failure.reason) > 600:
+            raise AssertionError(f"not one short line: {failure.reason!r}") from failure
+        return type(failure).__name__
+    lawful(provider, request, found)
+    absent_at_400 = response.status == 400 and all(reading.amount is None for reading in found.readings)
+    assert response.status == 200 or (absent_at_400 and found.readings), "a reading from a failed answer"
+    with localcontext(prec=300):
+        told(found.readings, body)
+    return "Found"
+
+
+def lawful(provider: Provider, request: Request, found: Found) -> None:
+    """Canonical amounts, one reading a key, and only of what was asked for."""
+    keys = [reading.key for reading in found.readings]
+    assert len(set(keys)) == len(keys), "a key is told twice"
+    for reading in found.readings:
+        assert reading.amount is None or reading.amount == canonical(reading.amount), "an amount is not canonical"
+        assert any(target.scope.covers(reading.key) for target in request.targets), "nobody asked for this"
+        assert reading.order is None or 0 <= reading.order < 2**63
+        assert reading.decimals is None or 0 <= reading.decimals <= 255
+        assert (reading.order is None) == (provider.ordering == "none") or reading.amount is None
+    assert found.listing is None or found.listing == request.targets[0].scope
+    assert set(found.missing) <= set(request.targets)
+
+
+def told(readings: list[Reading], body: bytes) -> None:
+    """Every amount stands in the answer, as another decoder reads it, or is the sum of a few that do."""
+    amounts: set[Decimal] = set()
+    spread(json.loads(body.decode(), parse_float=str, parse_int=str), amounts)
+    for reading in readings:
+        amount = Decimal(reading.amount or 0)
+        parts = [one for one in amounts if 0 < one < amount]
+        sums = (sum(some) for count in (1, 2, 3, 4) for some in combinations_with_replacement(parts, count))
+        assert reading.amount is None or amount in amounts or amount in sums, f"{amount} is nowhere in the answer"
+
+
+def spread(value: object, amounts: set[Decimal]) -> None:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            spread(part, amounts)
+    elif isinstance(value, str):
+        try:
+            amounts.add(Decimal(canonical(value)))
+        except AmountError:
+            return
+
+
+def run(examples: int, seed: int) -> dict[str, Counter[str]]:
+    """Outcomes by reader. The answers are the same for the same seed. Raises with the number of the answer."""
+    totals: dict[str, Counter[str]] = {}
+    table = cases()
+    for number in range(examples):
+        kind, provider, request, seeds = table[number % len(table)]
+        chance = random.Random(f"{seed}/{number}")
+        body = mutated(seeds, chance)
+        response = Response(chance.choice(STATUSES), body, NOW + number, chance.choice(HEADERS))
+        try:
+            outcome = judge(provider, request, response, body)
+        except Exception as error:
+            raise AssertionError(
+                f"{kind}, seed {seed}, answer {number}: HTTP {response.status} {body[:2000]!r}"
+            ) from error
+        totals.setdefault(kind, Counter())[outcome] += 1
+    return totals
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m tests.providers.fuzz", description=__doc__)
+    arguments.add_argument("--examples", type=int, default=1_000_000)
+    arguments.add_argument("--seed", type=int, default=1)
+    chosen = arguments.parse_args()
+    began = time.perf_counter()
+    totals = run(chosen.examples, chosen.seed)
+    for kind, outcomes in totals.items():
+        parts = ", ".join(f"{name} {count}" for name, count in outcomes.most_common())
+        sys.stdout.write(f"{kind}: {sum(outcomes.values())} answers: {parts}\n")
+    count = sum(sum(outcomes.values()) for outcomes in totals.values())
+    sys.stdout.write(f"{count} mutated answers in {time.perf_counter() - began:.0f} s: no crash, no false reading\n")
+
+
+if __name__ == "__main__":
+    main()

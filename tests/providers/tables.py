@@ -1,0 +1,46 @@
+"""Providers as the config would make them, and answers as the network would bring them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from watcher import providers
+from watcher.events import Reading
+from watcher.providers.provider import Found, Provider, Request, Response, Target
+
+NOW = 1_760_000_007.0
+"""Unix seconds; 27 s into its minute."""
+
+
+def built(kind: str, *watch: Mapping[str, str], keyed: bool = True, **settings: Any) -> Provider:
+    """The provider of a table `[providers.p]`."""
+    known = providers.known()[kind]
+    table = {"type": kind, "watch": list(watch), **settings}
+    return known("p", msgspec.convert(table, known.Settings), keyed=keyed)
+
+
+def asked(
+    provider: Provider, lane: int = 0, targets: Sequence[Target] | None = None, interval: float = 60.0
+) -> Request:
+    """The request that a lane makes for its first targets."""
+    one = provider.lanes[lane]
+    return provider.ask(one, one.targets[: one.batch] if targets is None else targets, interval)
+
+
+def answered(
+    provider: Provider,
+    body: bytes,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    *,
+    lane: int = 0,
+    wall: float = NOW,
+) -> Found:
+    """What the provider makes of an answer to the lane's request."""
+    return provider.read(asked(provider, lane), Response(status, body, wall, headers or {}))
+
+
+def amounts(readings: Sequence[Reading]) -> dict[tuple[str, str, str], str | None]:
+    """Account, token and kind → amount."""
+    return {(one.key.account, one.key.token, one.key.kind): one.amount for one in readings}

@@ -1,0 +1,181 @@
+"""Jupiter Ultra: slots, native SOL beside wrapped SOL, several accounts of one mint."""
+
+import pytest
+
+from tests.providers import golden
+from tests.providers.golden import ACCOUNT, JUPSOL, WSOL
+from tests.providers.tables import NOW, amounts, answered, asked, built
+from watcher.addresses import SOLANA
+from watcher.events import Scope
+from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
+from watcher.providers.provider import Limit, SettingsError
+
+WATCH = {"account": ACCOUNT}
+
+
+@pytest.fixture
+def balances():
+    return built("jupiter", WATCH)
+
+
+@pytest.fixture
+def holdings():
+    return built("jupiter", WATCH, endpoint="holdings")
+
+
+def test_it_asks_for_the_account_by_path(balances, holdings):
+    assert asked(balances).path == f"/ultra/v1/balances/{ACCOUNT}"
+    assert asked(holdings).path == f"/ultra/v1/holdings/{ACCOUNT}"
+    assert asked(balances).method == "GET"
+
+
+def test_an_empty_wallet_still_tells_its_native_balance(balances):
+    found = answered(balances, golden.F1)
+    (native,) = found.readings
+    assert (native.key.token, native.amount, native.slot, native.order) == ("native", "0", 324307186, 324307186)
+    assert (native.unit, native.decimals, native.symbol) == ("base", None, "SOL")
+    assert found.listing == Scope("p", SOLANA, ACCOUNT)
+
+
+def test_native_and_wrapped_sol_are_two_balances_with_a_slot_each(balances):
+    native, wrapped = answered(balances, golden.F2).readings
+    assert (native.key.token, native.amount, native.slot) == ("native", "1000000000", 324307186)
+    assert (wrapped.key.token, wrapped.amount, wrapped.slot) == (WSOL, "5", 324307185)
+
+
+def test_unknown_extra_fields_are_passed_over(balances):
+    body = golden.F1.replace(b'"amount"', b'"new":{"deep":[1,{}]},"amount"')
+    assert answered(balances, body).readings == answered(balances, golden.F1).readings
+
+
+def test_a_mint_that_stands_twice_in_the_object_gives_no_reading(balances):
+    body = golden.F1[:-1] + b"," + golden.F1[1:].replace(b'"0"', b'"7"')
+    with pytest.raises(Malformed, match="twice"):
+        answered(balances, body)
+
+
+def test_a_field_of_an_entry_that_stands_twice_gives_no_reading(balances):
+    with pytest.raises(Malformed, match="twice"):
+        answered(balances, golden.F1.replace(b'"slot":3', b'"slot":9,"slot":3'))
+
+
+@pytest.mark.parametrize(
+    "amount", [b'"-1"', b'"1.5"', b'"NaN"', b'""', b'" 1"', b'"1e3"', b"5", b"null", b'"1_0"', '"٣"'.encode()]
+)
+def test_what_is_no_whole_number_in_a_string_is_no_amount(balances, amount):
+    with pytest.raises(Malformed):
+        answered(balances, golden.F1.replace(b'"0"', amount))
+
+
+@pytest.mark.parametrize("slot", [b"-1", b'"324307186"', b"null", b"1.5", b"99999999999999999999999"])
+def test_a_slot_that_makes_no_sense_gives_no_reading(balances, slot):
+    with pytest.raises(Malformed):
+        answered(balances, golden.F1.replace(b"324307186", slot))
+
+
+def test_an_entry_under_what_is_no_mint_gives_no_reading(balances):
+    with pytest.raises(Malformed, match="Solana"):
+        answered(balances, golden.F1.replace(b"SOL", b"sol"))
+
+
+def test_holdings_tell_native_sol_and_decimals_but_no_slot(holdings):
+    native, token = answered(holdings, golden.F3).readings
+    assert (native.key.token, native.amount, native.decimals, native.order) == ("native", "1000000000", None, None)
+    assert (token.key.token, token.amount, token.decimals, token.slot) == (JUPSOL, "1000000000", 9, None)
+
+
+def test_several_token_accounts_of_one_mint_are_one_balance(holdings):
+    found = answered(holdings, golden.F3_TWO)
+    assert amounts(found.readings)[(ACCOUNT, JUPSOL, "total")] == "18446744074709551615"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"account":"B"', b'"account":"A"'),
+        (b'"decimals":9,"programId":"Tokenz', b'"decimals":6,"programId":"Tokenz'),
+        (b'"decimals":9', b'"decimals":-9'),
+        (
+            b'"tokens":{',
+            b'"tokens":{"jupSoLaHXQiZZTSfEWMTRRgpnyFm8f6sZdosWBjx93v":[{"account":"C","amount":"1","decimals":9,"isFrozen":true}],',
+        ),
+    ],
+)
+def test_holdings_that_contradict_themselves_give_no_reading(holdings, old, new):
+    assert old in golden.F3_TWO
+    with pytest.raises(Malformed):
+        answered(holdings, golden.F3_TWO.replace(old, new))
+
+
+def test_a_mint_without_token_accounts_is_absent_from_the_holdings(holdings):
+    found = answered(holdings, b'{"amount":"1","tokens":{"jupSoLaHXQiZZTSfEWMTRRgpnyFm8f6sZdosWBjx93v":[]}}')
+    assert [one.key.token for one in found.readings] == ["native"]
+
+
+def test_a_refused_address_names_the_watch(balances):
+    with pytest.raises(Misconfigured, match=f"Invalid address.*{ACCOUNT}"):
+        answered(balances, golden.F4_ADDRESS, 400)
+
+
+def test_a_429_waits_for_the_reset_that_the_gateway_names(balances):
+    headers = {"x-ratelimit-remaining": "-1", "x-ratelimit-current": "61", "x-ratelimit-reset": str(int(NOW) + 7)}
+    with pytest.raises(Throttled, match="Too many requests") as throttled:
+        answered(balances, golden.F4_THROTTLED, 429, headers)
+    assert throttled.value.retry_after == 7
+
+
+def test_a_key_without_access_is_a_refused_credential(balances):
+    for status in (401, 403):
+        with pytest.raises(RefusedCredential, match="does not have access"):
+            answered(balances, golden.F4_FORBIDDEN, status)
+
+
+def test_an_error_of_theirs_is_temporary_whatever_its_body(balances):
+    for body in (b'{"error":"oops"}', b"<html>Bad gateway</html>", b""):
+        with pytest.raises(Temporary):
+            answered(balances, body, 502)
+
+
+def test_an_error_object_inside_status_200_gives_no_reading(balances, holdings):
+    for body in (golden.F4_ADDRESS, golden.F4_THROTTLED):
+        for provider in (balances, holdings):
+            with pytest.raises(Malformed):
+                answered(provider, body)
+
+
+def test_the_limits_depend_on_whether_there_is_a_key():
+    assert built("jupiter", WATCH, keyed=False).limits == (Limit(30, 60.0),)
+    assert built("jupiter", WATCH).limits == (Limit(60, 60.0),)
+    assert built("jupiter", WATCH, limits=[{"requests": 600, "per": 60}]).limits == (Limit(600, 60.0),)
+
+
+def test_the_key_goes_into_a_header_and_into_no_repr(balances):
+    credentials = balances.credentials("jup_secret")
+    assert credentials.headers == {"x-api-key": "jup_secret"}
+    assert "jup_secret" not in repr(credentials) + str(credentials)
+    assert balances.credentials(None).headers == {}
+
+
+def test_only_the_endpoint_with_slots_has_an_order(balances, holdings):
+    assert (balances.ordering, balances.settle) == ("strict", 30.0)
+    assert (holdings.ordering, holdings.settle) == ("none", 30.0)
+
+
+def test_two_watches_of_one_account_are_one_target():
+    assert len(built("jupiter", WATCH, {**WATCH, "chain": SOLANA}).lanes[0].targets) == 1
+
+
+@pytest.mark.parametrize(
+    ("watch", "what"),
+    [
+        ({}, "lacks its account"),
+        ({"account": "0x13116e8b4ffc8125b859ec60917fba540e59e55e"}, "not a Solana address"),
+        ({"account": ACCOUNT, "token": WSOL}, "leave `token` out"),
+        ({"account": ACCOUNT, "chain": "eip155:1"}, "leave `chain` out"),
+    ],
+)
+def test_a_watch_that_cannot_be_is_refused_by_table_in_one_line(watch, what):
+    with pytest.raises(SettingsError, match=what) as refused:
+        built("jupiter", watch)
+    assert str(refused.value).startswith("[providers.p]: ")
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,253 @@
+"""Large Ondo listings: whatever way an answer is cut and compared, it means what it means in one piece."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.providers import fuzz
+from tests.providers.golden import AAPL, TSLA
+from tests.providers.tables import NOW, asked, built
+from watcher.columns import Columns, Contradiction
+from watcher.events import Answer, Scope, rfc3339
+from watcher.ledger import Ledger
+from watcher.providers.failures import Failure
+from watcher.providers.provider import Response
+
+FIXED = settings(derandomize=True, max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+ONDO = built("ondo", {"chain": "ethereum-1"})
+REQUEST = asked(ONDO)
+SCOPE = Scope("p", "eip155:1")
+
+accounts = st.integers(1, 9).map(lambda n: f"0x{n:040x}") | st.sampled_from(
+    ["0x" + "Ab" * 20, "0x" + "ab" * 20, "0X" + "ab" * 20, "0x" + "ab" * 19, "0x" + "aK" * 20, 'a"},{"', "]", "a\nb"]
+)
+good = st.sampled_from(["0", "1", "2", "0.5", "10", "100", "0.50", "5e-7", "007"])
+amounts = good | st.sampled_from(["-1", "NaN", "", "1.", ".5", "0.5]", '1"},{"holderAddress"', "9" * 80])
+plain = st.tuples(st.integers(1, 30).map(lambda n: f"0x{n:040x}"), good)
+rows = st.lists(st.tuples(accounts, amounts), max_size=12) | st.lists(plain, max_size=30)
+tokens = st.lists(st.tuples(st.sampled_from([AAPL, TSLA, AAPL.upper(), "0x12"]), rows), max_size=3)
+listings = st.lists(
+    st.tuples(st.sampled_from([AAPL, TSLA]), st.lists(plain, max_size=30, unique_by=lambda row: row[0])),
+    max_size=2,
+    unique_by=lambda token: token[0],
+)
+
+
+def body(listed, separators=(",", ":"), indent=None, extra=None):
+    return json.dumps(
+        {
+            "tokens": [
+                {
+                    "tokenAddress": token,
+                    "tokenSymbol": "Ton",
+                    "balances": [
+                        {"holderAddress": {"account": account}, "balance": amount, **(extra or {})}
+                        for account, amount in held
+                    ],
+                }
+                for token, held in listed
+            ]
+        },
+        separators=separators,
+        indent=indent,
+    ).encode()
+
+
+def whole(text):
+    """The readings in order, or the kind of failure."""
+    try:
+        return list(ONDO.read(REQUEST, Response(200, text, NOW)).readings)
+    except Failure as failure:
+        return type(failure)
+
+
+def found_in_slices(text, size):
+    slices = ONDO.slices(REQUEST, Response(200, text, NOW), size)
+    count = 0
+    while True:
+        try:
+            next(slices)
+            count += 1
+        except StopIteration as end:
+            return end.value, count
+
+
+def in_slices(text, size):
+    try:
+        found, _ = found_in_slices(text, size)
+        readings = found.readings
+        if isinstance(readings, Columns):
+            return drained(readings.checked())
+        return list(readings)
+    except Contradiction:
+        return whole(b"")
+    except Failure as failure:
+        return type(failure)
+
+
+def drained(work):
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
+@FIXED
+@given(tokens, st.integers(20, 400), st.sampled_from([(",", ":"), (", ", ": ")]), st.sampled_from([None, {"x": "y"}]))
+def test_a_listing_read_in_slices_says_what_it_says_in_one_piece(listed, size, separators, extra):
+    text = body(listed, separators, extra=extra)
+    assert in_slices(text, size) == whole(text)
+
+
+@FIXED
+@given(st.integers(0, 2**32), st.integers(16, 300))
+def test_a_mutated_answer_means_the_same_in_slices_and_in_one_piece(seed, size):
+    chance = fuzz.random.Random(seed)
+    rows = [(f"0x{n:040x}", f"{n}.5") for n in range(1, 12)]
+    text = fuzz.mutated((body([(AAPL, rows), (TSLA, rows[:3])]),), chance)
+    assert in_slices(text, size) == whole(text)
+
+
+@pytest.mark.parametrize("size", [60, 100, 250, 1000])
+def test_a_documented_answer_is_cut_and_not_left_to_the_decoder(size):
+    text = body([(AAPL, [(f"0x{n:040x}", "1") for n in range(50)]), (TSLA, [])])
+    found, count = found_in_slices(text, size + 120)
+    assert isinstance(found.readings, Columns)
+    assert count >= len(text) // (size + 120) - 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"tokens":[{"tokenAddress":"%b","tokenSymbol":"A","balances":[,{"holderAddress":{"account":"%b"},"balance":"1"}]}]}',
+        b'{"tokens":[{"tokenAddress":"%b","tokenSymbol":"A","balances":[{"holderAddress":{"account":"%b"},"balance":"1"},]}]}',
+        b'{"tokens":[{"tokenAddress":"%b","tokenSymbol":"A","balances":[{"holderAddress":{"account":"%b"},"balance":"1"}]}]}}',
+        b'\x0b{"tokens":[{"tokenAddress":"%b","tokenSymbol":"A","balances":[{"holderAddress":{"account":"%b"},"balance":"1"}]}]}',
+        b'{"tokens":[{"tokenAddress":"%b","tokenSymbol":"A","balances":[{"holderAddress":{"account":"%b"},"balance":"1"}]},]}',
+    ],
+)
+def test_what_is_no_json_is_refused_however_it_is_cut(text):
+    text %= (AAPL.encode(), AAPL.encode())
+    assert whole(text) is whole(b"")
+    for size in range(1, 200, 3):
+        assert in_slices(text, size) is whole(b"")
+
+
+def memory(ledger):
+    """All that the ledger knows and would commit."""
+    rows, notes = ledger.take(10_000)
+    known = {
+        str(shelf.key(account)): (record.amount, record.version, record.had, record.candidate, seen(record))
+        for shelf, account, record in ledger._shelves
+    }
+    ledger.committed()
+    return rows, notes, known
+
+
+def seen(record):
+    return record.seen if isinstance(record.seen, str | None) else (record.seen.received, record.seen.observed_at)
+
+
+def told(readings, now, fingerprint=()):
+    return Answer("p", readings, "none", 60.0, now - 1, now, int(now * 1e6), SCOPE, fingerprint)
+
+
+def taken(ledger, text, now, size):
+    """The way of the poller; the verdict."""
+    empty = told([], now, (hash(text),))
+    verdict = drained(ledger.repeats(empty))
+    if verdict is None:
+        found, _ = found_in_slices(text, size)
+        verdict = ledger.judge(told(found.readings, now, empty.fingerprint))
+    return verdict
+
+
+@FIXED
+@given(
+    st.lists(listings, min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.5, 5.0, 70.0])), min_size=1, max_size=12),
+    st.integers(60, 400),
+    st.booleans(),
+)
+def test_columns_and_repeats_leave_the_memory_and_rows_of_plain_readings(bodies, turns, size, often):
+    fast, slow = Ledger(), Ledger()
+    for ledger in (fast, slow):
+        ledger.restore([], {})
+    now = 100.0
+    for number, pause in turns:
+        now += pause
+        text = body(bodies[number % len(bodies)])
+        assert taken(fast, text, now, size) == slow.judge(told(whole(text), now))
+        if often:
+            assert memory(fast) == memory(slow)
+    assert memory(fast) == memory(slow)
+
+
+def settled(text):
+    """A ledger whose baseline is complete and committed."""
+    ledger = Ledger()
+    ledger.restore([], {})
+    for now in (100.0, 200.0):
+        taken(ledger, text, now, 200)
+        memory(ledger)
+    return ledger
+
+
+HELD = [(f"0x{n:040x}", f"{n}.5") for n in range(1, 9)]
+
+
+def test_an_unchanged_body_is_not_read_again_and_counts_as_seen():
+    ledger = settled(body([(AAPL, HELD)]))
+    verdict = drained(ledger.repeats(told([], 300.0, (hash(body([(AAPL, HELD)])),))))
+    assert (verdict.accepted, verdict.changed, verdict.candidates) == (len(HELD), set(), set())
+    taken(ledger, body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])]), 400.0, 200)
+    ((row,), _, _) = memory(ledger)
+    assert row.event.previous_observed_at == rfc3339(300_000_000)
+
+
+def test_a_repeated_body_with_an_open_candidate_is_heard_whole_and_tells_it():
+    ledger = settled(body([(AAPL, HELD)]))
+    without = body([(AAPL, HELD[1:])])
+    assert len(taken(ledger, without, 300.0, 200).candidates) == 1
+    assert drained(ledger.repeats(told([], 360.0, (hash(without),)))) is None
+    assert len(taken(ledger, without, 361.0, 200).changed) == 1
+
+
+def test_a_body_after_a_restart_is_heard_whole():
+    ledger, text = settled(body([(AAPL, HELD)])), body([(AAPL, HELD)])
+    assert drained(ledger.repeats(told([], 300.0, (hash(text),)))) is not None
+    ledger.restore([], {})
+    assert drained(ledger.repeats(told([], 400.0, (hash(text),)))) is None
+
+
+def test_the_body_before_the_last_is_no_repetition():
+    one, other = body([(AAPL, HELD)]), body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])])
+    ledger = settled(one)
+    taken(ledger, other, 300.0, 200)
+    assert drained(ledger.repeats(told([], 400.0, (hash(one),)))) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([*HELD, (HELD[3][0], "99")], Contradiction),
+        ([(HELD[3][0], "99"), *HELD], Contradiction),
+        ([("0x" + "cd" * 20, "1"), *HELD, ("0x" + "Cd" * 20, "2")], Contradiction),
+        ([*HELD, ("0x" + "cd" * 20, "-1")], Failure),
+        ([*HELD, ("nobody", "1")], Failure),
+    ],
+)
+def test_an_answer_that_fails_in_one_row_has_not_said_a_word(rows, error):
+    ledger = settled(body([(AAPL, HELD)]))
+    _, _, before = memory(ledger)
+    text = (
+        body([(AAPL, [(account, "1234") for account, _ in HELD[:1]] + rows[1:])])
+        if error is Failure
+        else body([(AAPL, rows)])
+    )
+    with pytest.raises(error):
+        taken(ledger, text, 300.0, 200)
+    assert memory(ledger) == ([], {}, before)
