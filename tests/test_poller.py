@@ -1,0 +1,596 @@
+import contextlib
+import gzip
+import itertools
+import json
+import socket
+import sqlite3
+import struct
+
+import anyio
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from tests.polling import Api, account_of, balance, fine, helius, journal, poll, poller_of, tokenkit, virtually
+from watcher.journal.sqlite_file import inline
+from watcher.limiter import LATE
+from watcher.poller import client_for
+from watcher.poller.exchange import Exchange, Unreachable
+from watcher.poller.loop import EXHAUSTED, MISCONFIGURED, REFUSED
+from watcher.providers.failures import Malformed, Misconfigured
+from watcher.providers.provider import Credentials, Request
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "balances.db"
+
+
+@pytest.fixture
+def logs():
+    with capture_logs() as records:
+        yield records
+
+
+def events(logs, name):
+    return [record for record in logs if record["event"] == name]
+
+
+def gaps(times):
+    return [after - before for before, after in itertools.pairwise(times)]
+
+
+def too_many(**headers):
+    return httpx.Response(429, json={"error": {"code": -32429, "message": "too many requests"}}, headers=headers)
+
+
+# --- the ordinary course
+
+
+def test_every_watch_is_read_at_the_pace_of_the_limit(file):
+    api = Api(fine)
+    (poller,) = poll(file, 30, (helius(5, limits=((1, 1.0),)), api))
+    assert len({account_of(request) for _, request in api.arrivals}) == 5
+    assert 26 <= len(api.arrivals) <= 30
+    assert min(gaps(api.times)) >= 1.0
+    assert poller.stats.polls == len(api.arrivals)
+    assert poller.stats.answers >= len(api.arrivals) - 1
+    assert poller.stats.failures == {}
+
+
+def test_a_change_is_handed_over_counted_and_told_to_the_schedule(file):
+    api = Api(lambda _request, n: httpx.Response(200, json=balance(amount=str(n // 10), slot=n)))
+    (poller,) = poll(file, 60, (helius(1, limits=((1, 1.0),)), api))
+    assert poller.stats.changes == len(api.arrivals) // 10
+    assert poller.stats.last_success is not None
+
+
+def test_a_watch_in_flight_is_not_asked_again(file):
+    api = Api(fine, delay=4.0)
+    poll(file, 60, (helius(2), api))
+    for account in {account_of(request) for _, request in api.arrivals}:
+        assert min(gaps([time for time, request in api.arrivals if account_of(request) == account])) >= 7.999
+
+
+def test_no_request_leaves_without_a_slot(file):
+    api = Api(fine)
+    (poller,) = poll(file, 20, (helius(50, limits=((10, 1.0), (60, 60.0))), api))
+    assert len(api.arrivals) <= 60
+    assert all(later - earlier > 1.0 for earlier, later in zip(api.times, api.times[10:], strict=False))
+    assert poller.budget.used(20.0) == pytest.approx(len(api.arrivals) / 60, abs=0.05)
+
+
+def test_pairs_are_packed_and_told_apart_in_the_answer(file):
+    def answer(request, _n):
+        pairs = json.loads(request.content)["balances"]
+        rows = [{**pair, "balance": "7", "last_updated": "2026-01-25T14:43:57+00:00"} for pair in pairs[1:]]
+        return httpx.Response(200, json={"success": True, "data": rows, "errors": ["one is missing"]})
+
+    api = Api(answer)
+    (poller,) = poll(file, 25, (tokenkit(30), api))
+    asked = [json.loads(request.content)["balances"] for _, request in api.arrivals]
+    assert [len(pairs) for pairs in asked] == [20, 20, 20]
+    assert len({pair["account_address"] for pairs in asked for pair in pairs}) == 30
+    assert poller.stats.accepted == 57
+
+
+def test_the_health_of_a_provider_says_what_a_consumer_must_know(file):
+    async def main():
+        async with journal(file) as intake:
+            poller = poller_of(helius(3), Api(fine), intake)
+            before = poller.health("me")
+            with anyio.move_on_after(10):
+                await poller.run()
+            return before, poller.health("me")
+
+    before, after = virtually(main)
+    assert (before.last_success, before.watches, before.paused_until, before.budget_used) == (None, 3, None, 0.0)
+    assert after.time[:19] >= after.last_success[:19]
+    assert after.stalest_seconds < 1
+    assert after.budget_used > 0.5
+
+
+# --- failures and what follows
+
+
+def test_a_provider_that_hangs_never_delays_another_and_times_out(file, logs):
+    async def hang():
+        await anyio.sleep_forever()
+
+    stuck, lively = Api(lambda *_: hang), Api(fine)
+    one, other = poll(
+        file, 60, (helius(2, name="stuck", timeout=5.0), stuck), (helius(2, name="lively", limits=((1, 1.0),)), lively)
+    )
+    assert len(lively.arrivals) >= 55
+    assert one.stats.failures["unreachable"] >= 4
+    assert one.stats.answers == 0
+    assert other.stats.failures == {}
+    assert events(logs, "poll.failed")[0]["reason"] == "no whole answer in time"
+
+
+def test_a_failing_watch_does_not_starve_the_others(file):
+    bad = None
+
+    def answer(request, n):
+        nonlocal bad
+        bad = bad or account_of(request)
+        return httpx.Response(500) if account_of(request) == bad else fine(request, n)
+
+    api = Api(answer)
+    poll(file, 120, (helius(4, limits=((1, 1.0),)), api))
+    counts = {}
+    for _, request in api.arrivals:
+        counts[account_of(request)] = counts.get(account_of(request), 0) + 1
+    assert 4 <= counts.pop(bad) <= 12
+    assert min(counts.values()) >= 30
+
+
+@pytest.mark.parametrize(("headers", "least"), [({"retry-after": "20"}, 20), ({}, 1.0)])
+def test_a_429_pauses_the_whole_scope_as_long_as_told_else_one_period(file, logs, headers, least):
+    api = Api(lambda request, n: too_many(**headers) if n == 5 else fine(request, n))
+    (poller,) = poll(file, 60, (helius(8), api))
+    quiet = max(gaps(api.times))
+    assert least <= quiet <= least * 1.25 + 0.5
+    assert poller.stats.refusals == 1
+    assert [record["endpoint"] for record in events(logs, "provider.paused")] == ["all"]
+    assert events(logs, "provider.recovered")
+
+
+def test_a_429_of_one_endpoint_leaves_the_others_at_full_pace(file, logs):
+    """Each of TokenKit's endpoints has its own limit; one pauses for a third of the time."""
+
+    def answer(request, n):
+        if request.url.path == "/api/balances/":
+            if 300 <= api.times[-1] < 310:
+                return httpx.Response(429, json={"detail": "slow down"}, headers={"retry-after": "300"})
+            rows = [
+                {**pair, "balance": "7", "last_updated": moment(n)} for pair in json.loads(request.content)["balances"]
+            ]
+            return httpx.Response(200, json={"success": True, "data": rows})
+        row = {"account": {"address": dict(request.url.params)["account_address"]}, "token": {"address": "0x7"}}
+        return httpx.Response(200, json={"success": True, "data": [row | {"balance": "7", "last_updated": moment(n)}]})
+
+    def moment(n):
+        return f"2026-01-25T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z"
+
+    def used(path, since, until, pace):
+        times = [time for time, request in api.arrivals if request.url.path == path and since <= time < until]
+        return (len(times) - 1) * pace / (times[-1] - times[0]) if len(times) > 1 else 0.0
+
+    api = Api(answer)
+    limits = ((12, 60.0, "balances"), (30, 60.0, "account-balances"))
+    (poller,) = poll(file, 900, (tokenkit(2, listings=2, limits=limits), api))
+    assert poller.stats.refusals == 1
+    assert [record["endpoint"] for record in events(logs, "provider.paused")] == ["balances"]
+    assert used("/api/balances/", 10, 300, 5.0) > 0.98
+    assert used("/api/balances/", 311, 600, 5.0) == 0.0
+    assert used("/api/balances/", 620, 900, 5.0) > 0.98
+    for since in (10, 311, 620):
+        assert used("/api/account-balances/", since, since + 280, 2.0) > 0.99
+
+
+def test_refusals_that_go_on_are_met_with_longer_and_longer_pauses(file):
+    api = Api(lambda *_: too_many())
+    poll(file, 400, (helius(40), api))
+    assert len(api.arrivals) <= 16
+    assert max(gaps(api.times)) >= 60
+
+
+def test_a_refused_key_pauses_for_long_with_an_alert_and_says_whether_it_was_the_first_answer(file, logs):
+    api = Api(lambda *_: httpx.Response(401, json={"error": {"code": -32001, "message": "bad key"}}))
+    (poller,) = poll(file, REFUSED * 2.5, (helius(3), api))
+    assert len(api.arrivals) <= 6
+    assert poller.answered.is_set()
+    assert poller.stats.refused_at_first is True
+    assert len(events(logs, "provider.refused")) == 3
+    assert poller.stats.refusals == 0
+
+
+def renewing(file, api, secret, at, until):
+    """Poll with the key `old-key`, renew at `at`, and give the poller at `until`."""
+
+    async def main():
+        async with journal(file) as intake, anyio.create_task_group() as tasks:
+            provider = helius(3, limits=((1, 1.0),))
+            poller = poller_of(provider, api, intake, secret="old-key")
+            await tasks.start(poller.run)
+            await anyio.sleep(at)
+            poller.renew(provider.credentials(secret))
+            await anyio.sleep(until - at)
+            tasks.cancel_scope.cancel()
+        return poller
+
+    return virtually(main)
+
+
+def key_of(request):
+    return request.url.params.get_list("api-key")
+
+
+def test_a_new_key_ends_the_pause_for_the_old_one_and_only_it_is_sent(file, logs):
+    def answer(request, n):
+        good = key_of(request) == ["new-key"]
+        return fine(request, n) if good else httpx.Response(401, text=f"bad key {key_of(request)}")
+
+    api = Api(answer)
+    poller = renewing(file, api, "new-key", at=100, until=160)
+    before = [time for time in api.times if time < 100]
+    after = [key_of(request) for time, request in api.arrivals if time > 100]
+    assert len(before) <= 2
+    assert len(after) >= 50
+    assert all(keys == ["new-key"] for keys in after)
+    assert poller.stats.answers >= 50
+    assert poller.stats.trouble is None
+
+
+def test_an_answer_to_the_old_key_that_comes_late_pauses_nothing(file, logs):
+    async def late():
+        await anyio.sleep(3)
+        return httpx.Response(401, text="no old-key")
+
+    api = Api(lambda request, n: late if key_of(request) == ["old-key"] else fine(request, n))
+    poller = renewing(file, api, "new-key", at=1, until=30)
+    assert poller.stats.failures["refusedcredential"] >= 1
+    assert poller.stats.answers >= 20
+    assert events(logs, "provider.refused") == []
+    assert "old-key" not in repr(logs)
+
+
+def test_a_pause_after_a_429_outlasts_a_new_key(file):
+    api = Api(lambda *_: too_many(**{"retry-after": "50"}))
+    renewing(file, api, "new-key", at=10, until=40)
+    assert len(api.arrivals) == 1
+
+
+def test_neither_key_is_quoted_after_a_renewal(file, logs):
+    def answer(request, _n):
+        return httpx.Response(503, json={"error": {"code": -32603, "message": f"old-key, {key_of(request)[0]}, newer"}})
+
+    api = Api(answer)
+    poller = renewing(file, api, "new-key", at=70, until=140)
+    assert len(events(logs, "poll.failed")) >= 2
+    assert "-key" not in repr(logs)
+    assert poller.stats.trouble.endswith("***, ***, newer")
+
+
+def test_a_key_refused_later_is_not_refused_at_first(file):
+    api = Api(lambda request, n: fine(request, n) if n < 3 else httpx.Response(403, json={"message": "Forbidden"}))
+    (poller,) = poll(file, 60, (helius(3), api))
+    assert poller.stats.refused_at_first is False
+
+
+def test_a_provider_that_was_never_reached_has_not_refused(file):
+    def broken(request, _n):
+        raise httpx.ConnectError("boom", request=request)
+
+    (poller,) = poll(file, 60, (helius(3), Api(broken)))
+    assert poller.stats.refused_at_first is None
+
+
+def test_used_up_credits_leave_the_provider_alone_for_hours(file, logs):
+    api = Api(lambda *_: httpx.Response(200, text="max usage reached"))
+    poll(file, EXHAUSTED * 1.5, (helius(3), api))
+    assert len(api.arrivals) <= 4
+    assert len(events(logs, "provider.exhausted")) == 2
+
+
+def test_a_watch_that_cannot_be_is_set_aside_with_an_error_and_the_others_go_on(file, logs):
+    bad = None
+
+    def answer(request, n):
+        nonlocal bad
+        bad = bad or account_of(request)
+        if account_of(request) != bad:
+            return fine(request, n)
+        message = "Invalid param: not a Token account"
+        return httpx.Response(200, json={"jsonrpc": "2.0", "id": "1", "error": {"code": -32602, "message": message}})
+
+    api = Api(answer)
+    poll(file, MISCONFIGURED * 1.2, (helius(2, limits=((1, 10.0),)), api))
+    asked = [account_of(request) for _, request in api.arrivals]
+    assert asked.count(bad) in (2, 3)
+    assert len(asked) > 150
+    (record, *_) = events(logs, "watch.misconfigured")
+    assert record["log_level"] == "error"
+    assert bad in record["reason"]
+
+
+def test_a_batch_that_cannot_be_is_asked_one_by_one_to_find_the_culprit(file, logs):
+    def answer(request, _n):
+        pairs = json.loads(request.content)["balances"]
+        if any(pair["account_address"].endswith("03") for pair in pairs):
+            return httpx.Response(400, json={"detail": "no such account"})
+        rows = [{**pair, "balance": "7", "last_updated": "2026-01-25T14:43:57+00:00"} for pair in pairs]
+        return httpx.Response(200, json={"success": True, "data": rows})
+
+    api = Api(answer)
+    poll(file, 200, (tokenkit(5, limits=((60, 60.0, "balances"),)), api))
+    sizes = [len(json.loads(request.content)["balances"]) for _, request in api.arrivals]
+    assert sizes[:6] == [5, 1, 1, 1, 1, 1]
+    assert len(events(logs, "watch.misconfigured")) == 1
+    assert sizes[-1] <= 4
+
+
+def test_what_cannot_be_understood_is_a_failure_and_asked_again(file):
+    api = Api(lambda request, n: httpx.Response(200, text="<html>") if n == 1 else fine(request, n))
+    (poller,) = poll(file, 20, (helius(1), api))
+    assert poller.stats.failures == {"malformed": 1}
+    assert poller.stats.answers > 10
+
+
+def test_a_failure_that_goes_on_is_told_once_a_minute(file, logs):
+    (poller,) = poll(file, 130, (helius(200), Api(lambda *_: httpx.Response(503))))
+    assert poller.stats.failures["temporary"] > 500
+    told = events(logs, "poll.failed")
+    assert len(told) == 3
+    assert told[1]["untold"] > 100
+
+
+def test_no_secret_reaches_the_log_or_an_error(file, logs):
+    def broken(request, n):
+        if n % 3 == 0:
+            return httpx.Response(500, text=str(request.url))
+        raise httpx.ConnectError(f"cannot reach {request.url}", request=request)
+
+    (poller,) = poll(file, 60, (helius(2), Api(broken)))
+    assert poller.stats.failures["unreachable"] > 0
+    assert "canary-key" not in repr(logs)
+    assert "canary-key" not in repr(poller.stats)
+
+
+# --- restarts, cancellation, a journal that is away
+
+
+def test_the_start_is_saved_before_the_first_request(file):
+    committed = []
+
+    def look(request, n):
+        with contextlib.closing(sqlite3.connect(file)) as reader:
+            committed.extend(reader.execute("SELECT key FROM note").fetchall())
+        return fine(request, n)
+
+    poll(file, 0.1, (helius(1), Api(look)))
+    assert ("limiter:helius",) in committed
+
+
+def test_a_restart_neither_forgets_the_window_nor_the_rates(file):
+    api = Api(fine)
+    provider = helius(20, limits=((10, 60.0),))
+
+    async def main():
+        for _ in range(12):
+            async with journal(file) as intake:
+                poller = poller_of(provider, api, intake)
+                with anyio.move_on_after(10):
+                    await poller.run()
+        return intake.notes
+
+    notes = virtually(main)
+    assert {"limiter:helius", "schedule:helius"} <= set(notes)
+    assert all(later - earlier > 60 for earlier, later in zip(api.times, api.times[10:], strict=False))
+    assert len(api.arrivals) >= 10
+
+
+def test_a_memory_that_cannot_be_read_costs_a_period_and_no_more(file, logs):
+    async def main():
+        async with journal(file) as intake:
+            intake.notes.update({"limiter:helius": b"\xc1", "schedule:helius": b"\xc1"})
+            api = Api(fine)
+            with anyio.move_on_after(5):
+                await poller_of(helius(1, limits=((1, 2.0),)), api, intake).run()
+            return api.times
+
+    assert virtually(main)[0] == pytest.approx(2.0, abs=0.1)
+    assert [record["what"] for record in events(logs, "provider.memory_unreadable")] == ["limiter", "schedule"]
+
+
+def test_while_nothing_can_be_saved_nothing_leaves(file):
+    async def main():
+        there = anyio.Event()
+        there.set()
+
+        async def run(work):
+            await there.wait()
+            return await inline(work)
+
+        async with journal(file, run) as intake, anyio.create_task_group() as tasks:
+            api = Api(fine)
+            await tasks.start(poller_of(helius(50), api, intake).run)
+            await anyio.sleep(5)
+            away, there = anyio.current_time(), anyio.Event()
+            await anyio.sleep(60)
+            last = max(api.times)
+            there.set()
+            await anyio.sleep(20)
+            tasks.cancel_scope.cancel()
+        return last - away, max(api.times) - last
+
+    during, after = virtually(main)
+    assert during < LATE + 0.2
+    assert after > 60
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.01, 0.03, 0.045, 0.06, 0.1, 1.05])
+def test_cancelled_at_any_point_every_slot_is_settled(file, moment):
+    (poller,) = poll(file, moment, (helius(20), Api(fine)))
+    assert all(window.held == 0 for window in poller.budget._windows)
+
+
+# --- HTTP
+
+
+REQUEST = Request("GET", "/x", ())
+
+
+def send(handler, *, times=1, **settings):
+    async def main():
+        provider = helius(1, base_url="http://127.0.0.1/prefix/", **settings)
+        async with client_for(provider, Credentials(), httpx.MockTransport(handler)) as client:
+            exchange = Exchange(provider, client, lambda: 5_000_000)
+            return [await exchange.send(REQUEST) for _ in range(times)][-1]
+
+    return anyio.run(main)
+
+
+def test_the_path_is_appended_to_the_prefix_and_the_credentials_are_added():
+    seen = []
+
+    async def main():
+        provider = helius(1, base_url="http://127.0.0.1:1/helius/")
+        transport = httpx.MockTransport(lambda request: seen.append(request) or httpx.Response(200, headers={"A": "b"}))
+        async with client_for(provider, Credentials({"x-api-key": "k"}, {"api-key": "s"}), transport) as client:
+            request = Request("POST", "/", (), params=(("a", "1"), ("a", "2")), body=b"{}")
+            return await Exchange(provider, client, lambda: 5_500_000).send(request)
+
+    response = virtually(main)
+    assert str(seen[0].url) == "http://127.0.0.1:1/helius/?api-key=s&a=1&a=2"
+    assert seen[0].headers["x-api-key"] == "k"
+    assert seen[0].headers["content-type"] == "application/json"
+    assert (response.status, response.wall, response.headers["a"]) == (200, 5.5, "b")
+
+
+def test_a_redirect_is_not_followed():
+    calls = []
+
+    def handler(request):
+        calls.append(request)
+        return httpx.Response(302, headers={"location": "http://127.0.0.1/elsewhere"})
+
+    assert send(handler).status == 302
+    assert len(calls) == 1
+
+
+def test_an_answer_that_is_too_large_is_refused_packed_or_not():
+    bomb = gzip.compress(b"0" * 3_000_000)
+    assert len(bomb) < 4000
+    for answer in (
+        httpx.Response(200, content=b"0" * 3_000_000),
+        httpx.Response(200, content=bomb, headers={"content-encoding": "gzip"}),
+    ):
+        with pytest.raises(Malformed, match="larger than 1000000 bytes"):
+            send(lambda _, answer=answer: answer, max_bytes=1_000_000)
+
+
+def test_an_endless_answer_is_given_up_at_the_cap():
+    read = 0
+
+    async def endless():
+        nonlocal read
+        while True:
+            read += 1000
+            yield b"0" * 1000
+
+    with pytest.raises(Malformed, match="larger than"):
+        send(lambda _: httpx.Response(200, content=endless()), max_bytes=10_000)
+    assert read <= 11_000
+
+
+@pytest.mark.parametrize(
+    ("error", "phase", "reason"),
+    [
+        (httpx.ConnectTimeout("x"), "connect", "no connection in time"),
+        (httpx.ReadTimeout("x"), "read", "no answer in time"),
+        (httpx.WriteTimeout("x"), "write", "could not be sent in time"),
+        (httpx.PoolTimeout("x"), "pool", "no connection became free"),
+        (httpx.RemoteProtocolError("x"), "protocol", "broke the protocol"),
+        (httpx.ReadError("x"), "read", "broke before the answer was whole"),
+        (httpx.WriteError("x"), "write", "broke while the request was sent"),
+        (httpx.DecodingError("x"), "decode", "not compressed as it says"),
+        (httpx.ConnectError("x"), "connect", "no connection"),
+        (httpx.UnsupportedProtocol("x"), "transport", "UnsupportedProtocol"),
+    ],
+)
+def test_trouble_on_the_network_is_told_by_its_phase(error, phase, reason):
+    def handler(request):
+        error.request = request
+        raise error
+
+    with pytest.raises(Unreachable, match=reason) as caught:
+        send(handler)
+    assert caught.value.phase == phase
+    assert caught.value.__cause__ is None
+
+
+async def refused():
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    return await really_send(f"http://127.0.0.1:{port}")
+
+
+async def really_send(base_url, times=1):
+    """Over a real socket. Gives the last answer or failure."""
+    provider = helius(1, base_url=base_url, timeout=5.0)
+    async with client_for(provider, Credentials()) as client:
+        exchange = Exchange(provider, client, lambda: 0)
+        for _ in range(times):
+            try:
+                last = await exchange.send(REQUEST)
+            except Unreachable as failure:
+                last = failure
+        return last
+
+
+def test_a_refused_connection_and_an_unknown_host_are_told_apart():
+    assert anyio.run(refused).phase == "connect"
+    failure = anyio.run(really_send, "http://no-such-host.invalid")
+    assert failure.phase in ("dns", "connect")
+
+
+GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize("good_ones", [0, 1])
+def test_a_request_whose_connection_was_reset_is_not_repeated(good_ones):
+    """Also on a connection that has served before, where many clients silently try once more."""
+
+    async def main():
+        requests = []
+
+        async def serve(stream):
+            async with stream:
+                for n in range(good_ones + 1):
+                    requests.append(await stream.receive())
+                    if n < good_ones:
+                        await stream.send(GOOD)
+                raw = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        async with anyio.create_task_group() as tasks:
+            listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+            tasks.start_soon(listener.serve, serve)
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            last = await really_send(f"http://127.0.0.1:{port}", times=good_ones + 1)
+            tasks.cancel_scope.cancel()
+        await listener.aclose()
+        return last, requests
+
+    last, requests = anyio.run(main)
+    assert isinstance(last, Unreachable)
+    assert len(requests) == good_ones + 1
+
+
+def test_a_moved_api_is_a_mistake_in_the_config():
+    provider = helius(1)
+    request = provider.ask(provider.lanes[0], provider.lanes[0].targets, 1.0)
+    with pytest.raises(Misconfigured):
+        provider.read(request, send(lambda _: httpx.Response(301)))

@@ -1,0 +1,361 @@
+"""A provider's tasks: one that grants, one for each request in flight, one that saves what a restart must know."""
+
+import random
+from collections.abc import Callable, Generator, Iterable, Mapping
+from math import inf
+from typing import Protocol
+
+import anyio
+import httpx
+import msgspec
+from anyio.abc import TaskGroup, TaskStatus
+
+from watcher.columns import Contradiction
+from watcher.events import Answer, ProviderHealth, rfc3339
+from watcher.ledger import Verdict
+from watcher.limiter import Budget, Limit, Limiter, Slot
+from watcher.poller.exchange import Exchange, Unreachable
+from watcher.poller.large import fingerprint, in_slices, reading
+from watcher.poller.stats import Stats
+from watcher.poller.turns import Errand, Turns
+from watcher.providers.failures import Exhausted, Failure, Malformed, Misconfigured, RefusedCredential, Throttled
+from watcher.providers.provider import Credentials, Found, Provider, Request, Response, Target
+from watcher.schedule import Schedule
+
+SAVE = 1.0
+"""Seconds between two saves of the limiter's stamps, at least."""
+SAVE_SCHEDULES = 60.0
+"""Seconds between two saves of the learned rates."""
+EXHAUSTED = 3 * 3600.0
+"""Seconds that a provider is left alone once its credits are used up."""
+REFUSED = 900.0
+"""Seconds that a provider is left alone once it refused our credential: some block an address that insists."""
+MISCONFIGURED = 1800.0
+"""Seconds that a watch is left alone which the provider says cannot be."""
+LONGEST_PAUSE = 3600.0
+"""Seconds; of a pause after 429."""
+DOUBLED = 60.0
+"""Seconds up to which pauses double while a provider goes on refusing without saying until when."""
+JITTER = 0.25
+"""Of a pause, added; at most MOST_JITTER seconds."""
+MOST_JITTER = 5.0
+
+
+class Intake(Protocol):
+    """Where answers and small records go: the journal's `Intake`, which this room does not import."""
+
+    async def accept(self, answer: Answer) -> Verdict: ...
+
+    async def repeat(self, answer: Answer) -> Verdict | None: ...
+
+    def note(self, key: str, data: bytes) -> None: ...
+
+    async def flush(self) -> None: ...
+
+
+class _Learned(msgspec.Struct, array_like=True):
+    wall: int
+    schedules: list[bytes]
+    """In the order of the lanes."""
+
+
+def budget_of(provider: Provider) -> Budget:
+    """The provider's limits as a budget. Raises BudgetError for limits under which no call could be made."""
+    limits = [Limit(limit.requests, limit.per, limit.endpoint) for limit in provider.limits]
+    endpoints = [lane.endpoint for lane in provider.lanes] or [None]
+    return Budget(limits, cost=provider.cost, share=provider.settings.share, endpoints=endpoints)
+
+
+def schedules_of(provider: Provider, *, seed: int, now: float) -> dict[int, Schedule[Target]]:
+    """One schedule for each distinct `Lane.targets`, by its id, in the order of the lanes."""
+    settings = provider.settings
+    return {
+        id(lane.targets): Schedule(
+            lane.targets,
+            seed=seed,
+            now=now,
+            max_interval=settings.max_interval,
+            min_interval=provider.min_interval,
+            name=lambda target: f"{target.family}, {target}",
+        )
+        for lane in provider.lanes
+    }
+
+
+def relearn(schedules: Iterable[Schedule[Target]], learned: bytes, now: float, wall: int) -> None:
+    """Take up what the note `schedule:NAME` says, aged by the time since. Raises ValueError for foreign bytes."""
+    saved = msgspec.msgpack.decode(learned, type=_Learned)
+    downtime = max(0.0, (wall - saved.wall) / 1e6)
+    for schedule, data in zip(schedules, saved.schedules, strict=False):
+        schedule.restore(data, downtime, now)
+
+
+class Poller:
+    """One provider, polled for ever.
+
+    client: made by `client_for`; closed by whoever made it. credentials: what no reason may quote.
+    wall: gives wall-clock microseconds. seed: makes pauses replayable.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        client: httpx.AsyncClient,
+        intake: Intake,
+        *,
+        credentials: Credentials,
+        budget: Budget,
+        schedules: Mapping[int, Schedule[Target]],
+        wall: Callable[[], int],
+        seed: int,
+    ) -> None:
+        self.provider = provider
+        self.name = provider.name
+        self.budget = budget
+        self.schedules = tuple(schedules.values())
+        self.stats = Stats(provider.name)
+        self.answered = anyio.Event()
+        """Set by the first answer of any kind; `stats.refused_at_first` says which."""
+        self._intake = intake
+        self._exchange = Exchange(provider, client, wall)
+        self._limiter = Limiter(budget)
+        self._turns = Turns(provider.lanes, schedules, budget)
+        self._credentials = credentials
+        self._secrets = _values(credentials)
+        self._renewed_at = -inf
+        self._wall = wall
+        self._random = random.Random(seed)  # noqa: S311 (spreads retries, hides nothing)
+        self._refused_in_a_row = 0
+        self._escalates_at = -inf
+
+    def restore(self, notes: Mapping[str, bytes], now: float) -> None:
+        """Before `run`: what the last process knew, from the journal's notes."""
+        try:
+            if (stamps := notes.get(f"limiter:{self.name}")) is not None:
+                self.budget.restore(stamps, now, self._wall())
+        except ValueError:
+            self.stats.forgot("limiter")
+            self.budget.pause(now + self.budget.period(self.budget.endpoints[0]))
+        try:
+            if (learned := notes.get(f"schedule:{self.name}")) is not None:
+                relearn(self.schedules, learned, now, self._wall())
+        except ValueError:
+            self.stats.forgot("schedule")
+
+    def renew(self, credentials: Credentials) -> None:
+        """Go on with these, at once: pauses for a refused key or used-up credits end, those after a 429 do not.
+
+        Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
+        """
+        self._exchange.renew(self._credentials, credentials)
+        self._credentials = credentials
+        self._secrets |= _values(credentials)  # an answer may yet echo the old ones
+        self._renewed_at = anyio.current_time()
+        self._limiter.resume()
+
+    def health(self, instance: str) -> ProviderHealth:
+        """What the heartbeat says of this provider now."""
+        now, wall = anyio.current_time(), self._wall()
+        until = self.budget.paused_until(now)
+        stalest = [found[1] for schedule in self.schedules if (found := schedule.stalest(now)) is not None]
+        last = self.stats.last_success
+        return ProviderHealth(
+            provider=self.name,
+            time=rfc3339(wall),
+            instance=instance,
+            watches=sum(len(schedule) for schedule in self.schedules),
+            last_success=None if last is None else rfc3339(last),
+            stalest_seconds=max(stalest, default=None),
+            paused_until=None if until is None else rfc3339(wall + int((until - now) * 1e6)),
+            budget_used=self.budget.used(now),
+        )
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Poll for ever. Cancelled, it gives requests in flight up and notes what a restart must know."""
+        await self._save_stamps()  # a process that is killed from here on leaves word that it was there
+        task_status.started()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._save_for_ever)
+                tasks.start_soon(self._learn_for_ever)
+                await self._grant_for_ever(tasks)
+        finally:
+            self._note_stamps()
+            now = anyio.current_time()
+            self._note_schedules(_Learned(self._wall(), [schedule.save(now) for schedule in self.schedules]))
+
+    async def _grant_for_ever(self, tasks: TaskGroup) -> None:
+        while True:
+            now = anyio.current_time()
+            errand, when = self._turns.next(now)
+            if errand is None:
+                await self._limiter.wait_until(when)
+            else:
+                slot = self.budget.grant(now, errand.lane.endpoint)
+                self._limiter.wake()  # for the task that saves
+                tasks.start_soon(self._poll, errand, slot)
+
+    async def _poll(self, errand: Errand, slot: Slot) -> None:
+        request = self.provider.ask(errand.lane, errand.targets, errand.schedule.cycle(slot.granted))
+        try:
+            response, sent, received = await self._send(request, slot)
+            observed_at = self._wall()
+            large = reading(self.provider, request, response)
+            if large is None:
+                found = self.provider.read(request, response)
+                verdict = await self._hand_over(found, sent, received, observed_at)
+            else:
+                found, verdict = await self._take_in(request, response, large, (sent, received, observed_at))
+        except Failure as failure:
+            self._fail(errand, slot.granted, failure)
+        except Contradiction as error:
+            self._fail(errand, slot.granted, Malformed(str(error)))
+        else:
+            self._succeed(errand, found, verdict, observed_at)
+        self._limiter.wake()
+
+    async def _send(self, request: Request, slot: Slot) -> tuple[Response, float, float]:
+        sent = anyio.current_time()
+        self.stats.sent()
+        try:
+            with self._limiter.held(slot):
+                response = await self._exchange.send(request)
+        finally:
+            received = anyio.current_time()
+            self.stats.ended(received - sent)
+        return response, sent, received
+
+    async def _take_in(
+        self, request: Request, response: Response, large: Generator[None, None, Found], times: tuple[float, float, int]
+    ) -> tuple[Found, Verdict]:
+        """A large listing: is it the one before? Else read and compare it, all in slices."""
+        known = await in_slices(fingerprint(response.body))
+        unread = Found([], listing=request.targets[0].scope)
+        verdict = await self._intake.repeat(self._answer(unread, *times, known))
+        if verdict is not None:
+            return unread, verdict
+        found = await in_slices(large)
+        return found, await self._intake.accept(self._answer(found, *times, known))
+
+    async def _hand_over(self, found: Found, sent: float, received: float, observed_at: int) -> Verdict:
+        if not found.readings and found.listing is None:
+            return Verdict()
+        return await self._intake.accept(self._answer(found, sent, received, observed_at))
+
+    def _answer(
+        self, found: Found, sent: float, received: float, observed_at: int, known: tuple[int, ...] = ()
+    ) -> Answer:
+        provider = self.provider
+        ordering, settle = provider.ordering, provider.settle
+        times = (sent, received, observed_at)
+        return Answer(provider.name, found.readings, ordering, settle, *times, found.listing, known)
+
+    def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
+        now = anyio.current_time()
+        self._answered(refused=False)
+        self._refused_in_a_row = 0
+        missing = set(found.missing)
+        for target in errand.targets:
+            if target in missing:
+                errand.schedule.failed(target, now)
+                continue
+            errand.schedule.report(target, now, any(target.scope.covers(key) for key in verdict.changed))
+            if any(target.scope.covers(key) for key in verdict.candidates):
+                errand.schedule.candidate(target)
+        self._turns.answered(errand, now)
+        if len(missing) < len(errand.targets):
+            self.stats.succeeded(verdict, observed_at)
+        if found.remark is not None:
+            self.stats.remarked(found.remark, _asked(errand), now)
+
+    def _fail(self, errand: Errand, granted: float, failure: Failure) -> None:
+        """What each kind of failure leads to: see the tree in providers/failures.py."""
+        now = anyio.current_time()
+        # A reason may quote an answer that echoes what we sent.
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            failure.reason = failure.reason.replace(secret, "***")
+        if not isinstance(failure, Unreachable):
+            self._answered(refused=isinstance(failure, RefusedCredential))
+        self.stats.failed(failure, _asked(errand), now)
+        if isinstance(failure, Misconfigured):
+            self._put_off(errand, failure, now)
+            return
+        self._turns.failed(errand, granted, now)
+        if isinstance(failure, Throttled):
+            self._throttle(errand, failure, now)
+        elif granted < self._renewed_at:
+            return
+        elif isinstance(failure, Exhausted):
+            self._leave_alone("provider.exhausted", EXHAUSTED, failure, now)
+        elif isinstance(failure, RefusedCredential):
+            self._leave_alone("provider.refused", REFUSED, failure, now)
+
+    def _put_off(self, errand: Errand, failure: Failure, now: float) -> None:
+        if len(errand.targets) > 1:
+            self._turns.apart(errand)
+        else:
+            self._turns.set_aside(errand, now + self._jittered(MISCONFIGURED))
+            self.stats.alert("watch.misconfigured", MISCONFIGURED, failure.reason)
+
+    def _throttle(self, errand: Errand, failure: Throttled, now: float) -> None:
+        wait = failure.retry_after
+        if wait is None:
+            period = self.budget.period(errand.lane.endpoint)
+            wait = min(period * 2**self._refused_in_a_row, max(period, DOUBLED))
+            if now >= self._escalates_at:  # several in flight at once are refused for one and the same reason
+                self._refused_in_a_row = min(10, self._refused_in_a_row + 1)
+                self._escalates_at = now + wait
+        scope = self.budget.scope(errand.lane.endpoint)
+        wait = self._jittered(min(max(0.0, wait), LONGEST_PAUSE))
+        self._limiter.pause(now + wait, scope)
+        self.stats.paused(wait, scope, failure.reason)
+
+    def _leave_alone(self, event: str, seconds: float, failure: Failure, now: float) -> None:
+        # Not remembered: a restart is what the operator does once the cause is gone.
+        if (self.budget.paused_until(now) or -inf) < now + seconds / 2:
+            self.stats.alert(event, seconds, failure.reason)
+        self._limiter.pause(now + self._jittered(seconds), remember=False)
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds + self._random.uniform(0, min(JITTER * seconds, MOST_JITTER))
+
+    def _answered(self, *, refused: bool) -> None:
+        if self.stats.refused_at_first is None:
+            self.stats.refused_at_first = refused
+            self.answered.set()
+
+    async def _save_for_ever(self) -> None:
+        while True:
+            await anyio.sleep(SAVE)
+            while not self.budget.changed:
+                await self._limiter.wait_until(inf)
+            await self._save_stamps()
+
+    async def _save_stamps(self) -> None:
+        self._note_stamps()
+        await self._intake.flush()
+        self.budget.saved()
+        self._limiter.wake()
+
+    def _note_stamps(self) -> None:
+        self._intake.note(f"limiter:{self.name}", self.budget.save(anyio.current_time(), self._wall()))
+
+    async def _learn_for_ever(self) -> None:
+        while True:
+            told = self.stats.answers
+            await anyio.sleep(SAVE_SCHEDULES)
+            if self.stats.answers > told:
+                now, wall = anyio.current_time(), self._wall()
+                self._note_schedules(_Learned(wall, [await in_slices(each.saving(now)) for each in self.schedules]))
+
+    def _note_schedules(self, learned: _Learned) -> None:
+        self._intake.note(f"schedule:{self.name}", msgspec.msgpack.encode(learned))
+
+
+def _values(credentials: Credentials) -> set[str]:
+    return {value for value in (*credentials.headers.values(), *credentials.params.values()) if value}
+
+
+def _asked(errand: Errand) -> str:
+    first, *rest = errand.targets
+    return f"{first} and {len(rest)} more" if rest else str(first)

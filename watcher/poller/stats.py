@@ -1,0 +1,100 @@
+"""What a provider's polls came to: plain figures for metrics and heartbeats, and the one place that logs polling."""
+
+import math
+
+import msgspec
+import structlog
+
+from watcher.ledger import Verdict
+from watcher.providers.failures import Failure, Throttled
+
+REPEAT = 60.0
+"""Seconds after which a failure that goes on is told again."""
+
+log = structlog.get_logger()
+
+
+class Stats(msgspec.Struct):
+    """Counters since the start. Durations in seconds."""
+
+    provider: str
+    polls: int = 0
+    """Requests sent."""
+    answers: int = 0
+    """Good ones."""
+    failures: dict[str, int] = {}
+    """By kind, in lower case: `throttled`, `temporary`, `unreachable`, …"""
+    refusals: int = 0
+    """Requests the provider refused because they came too fast (429)."""
+    changes: int = 0
+    candidates: int = 0
+    stale: int = 0
+    """Readings dropped as older than what was known."""
+    accepted: int = 0
+    last_success: int | None = None
+    """Wall-clock microseconds."""
+    refused_at_first: bool | None = None
+    """Whether the very first answer refused our credential; None: no answer yet."""
+    trouble: str | None = None
+    """Why the last poll gave no reading, in one line; None: it gave one."""
+    request_seconds: float = 0.0
+    """From sending to the end of the answer, summed over all polls."""
+    slowest: float = 0.0
+    told_at: float = -math.inf
+    told_kind: str = ""
+    untold: int = 0
+
+    def sent(self) -> None:
+        self.polls += 1
+
+    def ended(self, seconds: float) -> None:
+        self.request_seconds += seconds
+        self.slowest = max(self.slowest, seconds)
+
+    def succeeded(self, verdict: Verdict, observed_at: int) -> None:
+        self.answers += 1
+        self.changes += len(verdict.changed)
+        self.candidates += len(verdict.candidates)
+        self.stale += verdict.stale
+        self.accepted += verdict.accepted
+        self.last_success = max(observed_at, self.last_success or 0)
+        if self.trouble is not None:
+            log.info("provider.recovered", provider=self.provider, after=self.trouble)
+        self.trouble = None
+        self.told_kind = ""
+
+    def failed(self, failure: Failure, asked: str, now: float) -> None:
+        """Count it, and tell it unless the same was told a moment ago."""
+        kind = type(failure).__name__.lower()
+        self.failures[kind] = self.failures.get(kind, 0) + 1
+        self.refusals += isinstance(failure, Throttled)
+        self.trouble = failure.reason
+        if kind == self.told_kind and now - self.told_at < REPEAT:
+            self.untold += 1
+            return
+        log.warning(
+            "poll.failed", provider=self.provider, kind=kind, reason=failure.reason, asked=asked, untold=self.untold
+        )
+        self.told_kind, self.told_at, self.untold = kind, now, 0
+
+    def paused(self, seconds: float, endpoint: str | None, reason: str) -> None:
+        log.warning(
+            "provider.paused",
+            provider=self.provider,
+            endpoint=endpoint or "all",
+            seconds=round(seconds, 1),
+            reason=reason,
+        )
+
+    def alert(self, event: str, seconds: float, reason: str) -> None:
+        """Something that no waiting cures: the operator must act."""
+        log.error(event, provider=self.provider, retry_in_seconds=round(seconds), reason=reason)
+
+    def remarked(self, remark: str, asked: str, now: float) -> None:
+        """A good answer that lacks something."""
+        if now - self.told_at >= REPEAT or self.told_kind != "remark":
+            log.info("poll.incomplete", provider=self.provider, remark=remark, asked=asked)
+            self.told_kind, self.told_at = "remark", now
+
+    def forgot(self, what: str) -> None:
+        log.warning("provider.memory_unreadable", provider=self.provider, what=what)
