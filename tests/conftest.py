@@ -1,0 +1,33 @@
+"""Fixtures that more than one room needs."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.kafka_broker import Kafka, NoBroker, ladder
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka]:
+    """A real broker, one for the whole run: use a topic_prefix of your own."""
+    with contextlib.ExitStack() as stack:
+        try:
+            broker = stack.enter_context(ladder())
+        except NoBroker as reason:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"no Kafka broker: {reason}", pytrace=False)
+            pytest.skip(f"no Kafka broker: {reason}")
+        with request.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+            # A worker of pytest-xdist speaks to its master on stdout.
+            print(f"\nkafka: {broker.address} ({broker.rung})", file=sys.stderr, flush=True)
+        yield broker
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A `topic_prefix` that no other test has."""
+    return f"test-{uuid4().hex[:12]}."

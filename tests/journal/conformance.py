@@ -1,0 +1,380 @@
+"""What every journal must do, whichever it is. A test module inherits `Conformance` and gives two fixtures:
+
+`journal`, made by `init` and empty, and `twin`, another object on the same log, as a second process would have it.
+"""
+
+import contextlib
+
+import anyio
+import msgspec
+import pytest
+
+from watcher.events import JSON, BalanceState, Cursor, Filter, Key, ProviderHealth, changed, partition_of, rfc3339
+from watcher.journal import Batch, Expired, Fenced, Row
+
+PATIENCE = 30.0
+BEGAN = 1_790_000_000_000_000
+"""Wall-clock microseconds (September 2026) at which these little worlds begin."""
+
+
+def account(number, partitions=1, partition=0):
+    """The `number`-th account of a series that lives in that partition."""
+    for salt in range(10_000):
+        name = f"account{number}x{salt}"
+        if partition_of(f"bank/eip155:1/{name}", partitions) == partition:
+            return name
+    raise AssertionError("10,000 accounts and none in that partition")
+
+
+def baseline(name, amount, at=BEGAN):
+    """The first amount of one balance."""
+    return Row(
+        BalanceState(
+            provider="bank",
+            chain="eip155:1",
+            account=name,
+            token="0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48",
+            kind="total",
+            symbol="USDC",
+            version=0,
+            amount=str(amount),
+            unit="base",
+            decimals=6,
+            slot=None,
+            as_of=None,
+            observed_at=rfc3339(at),
+        )
+    )
+
+
+def change(row, amount, after=1_000_000):
+    """The next change of that balance, `after` microseconds later."""
+    before = row.state
+    observed_at = rfc3339(BEGAN + (before.version + 1) * after)
+    state = msgspec.structs.replace(before, version=before.version + 1, amount=str(amount), observed_at=observed_at)
+    return Row(state, changed(state, before.amount, before.observed_at))
+
+
+def health(provider, time=BEGAN):
+    return ProviderHealth(
+        provider=provider,
+        time=rfc3339(time),
+        instance="one",
+        watches=3,
+        last_success=rfc3339(time),
+        stalest_seconds=1.5,
+        paused_until=None,
+        budget_used=0.25,
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(journal, partition=0):
+    """That partition's writer, and what it restored."""
+    writer = journal.writer(partition)
+    try:
+        yield writer, await writer.open()
+    finally:
+        await writer.close()
+
+
+@contextlib.asynccontextmanager
+async def reading(journal):
+    reader = await journal.reader()
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+async def collect(reader, cursor, enough):
+    """Commits from `cursor` on, until `enough(commits)`."""
+    commits = []
+    with anyio.fail_after(PATIENCE):
+        async with contextlib.aclosing(reader.follow(cursor)) as log:
+            async for commit in log:
+                commits.append(commit)
+                if enough(commits):
+                    return commits
+    raise AssertionError("a log has no end")
+
+
+def events(commits):
+    return [event for commit in commits for event in commit.events]
+
+
+def baselines(commits):
+    return [state for commit in commits for state in commit.baselines]
+
+
+async def read(reader, cursor, count):
+    """The next `count` events."""
+    return events(await collect(reader, cursor, lambda commits: len(events(commits)) >= count))
+
+
+def by_key(states):
+    return {str(state.key): state for state in states}
+
+
+class Conformance:
+    """Asynchronous tests: the module that inherits sets `pytestmark = pytest.mark.anyio`."""
+
+    @pytest.fixture
+    def account(self, journal):
+        return lambda number, partition=0: account(number, journal.partitions, partition)
+
+    async def test_a_new_journal_is_empty(self, journal):
+        async with opened(journal) as (_, restored):
+            assert restored.states == []
+            assert restored.notes == {}
+
+    async def test_init_may_be_repeated_and_check_passes_after_it(self, journal):
+        assert "\n" not in await journal.init()
+        await journal.check()
+
+    async def test_what_was_committed_is_restored_by_the_next_open(self, journal, twin, account):
+        first, second = baseline(account(1), 5), baseline(account(2), 2**256 - 1)
+        later = change(first, 7)
+        async with opened(journal) as (writer, _):
+            await writer.commit(Batch([first, second], {"listing:bank:abc": b"1"}))
+            await writer.commit(Batch([later], {"listing:bank:abc": b"2", "limiter:bank": b"\x00\xff"}))
+        async with opened(twin) as (_, restored):
+            assert by_key(restored.states) == by_key([later.state, second.state])
+            assert restored.notes == {"listing:bank:abc": b"2", "limiter:bank": b"\x00\xff"}
+
+    async def test_a_commit_may_carry_notes_alone(self, journal, twin):
+        async with opened(journal) as (writer, _):
+            await writer.commit(Batch([], {"limiter:bank": b"stamps"}))
+        async with opened(twin) as (_, restored):
+            assert restored.notes == {"limiter:bank": b"stamps"}
+
+    async def test_a_note_of_three_megabytes_comes_back_whole_and_may_shrink_and_grow(self, journal, twin):
+        large = bytes(range(251)) * 12_000
+        async with opened(journal) as (writer, _), reading(twin) as reader:
+            for note in (large, b"small", large[::-1], large[:700_000], large[1:]):
+                await writer.commit(Batch([], {"schedule:bank": note, "schedule:bank2": b"another"}))
+                expected = {"schedule:bank": note, "schedule:bank2": b"another"}
+                assert await reader.notes() == expected
+                assert (await writer.open()).notes == expected
+
+    async def test_a_reader_sees_the_notes_that_are_committed_and_fences_nobody(self, journal):
+        async with opened(journal) as (writer, _):
+            await writer.commit(Batch([], {"schedule:bank": b"old", "limiter:bank": b"stamps"}))
+            async with reading(journal) as reader:
+                assert await reader.notes() == {"schedule:bank": b"old", "limiter:bank": b"stamps"}
+                await writer.commit(Batch([], {"schedule:bank": b"new"}))
+                assert (await reader.notes())["schedule:bank"] == b"new"
+
+    async def test_a_follower_gets_every_event_once_and_in_order(self, journal, account):
+        rows = [baseline(account(number), 0) for number in range(3)]
+        told = []
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            start = (await reader.bounds()).head
+            await writer.commit(Batch(rows))
+            for amount in range(1, 21):
+                rows = [change(row, amount) for row in rows]
+                told += [row.event for row in rows]
+                await writer.commit(Batch(rows))
+            found = await read(reader, start, len(told))
+        assert [JSON.event(event.data) for event in found] == told
+        assert [event.version for event in found] == [event.version for event in told]
+        assert [event.key for event in found] == [event.key for event in told]
+        positions = [event.position for event in found]
+        assert positions == sorted(set(positions))
+        assert [rfc3339(event.observed_at) for event in found] == [event.observed_at for event in told]
+
+    async def test_a_cursor_resumes_behind_the_last_event_sent(self, journal, twin, account):
+        row = baseline(account(1), 0)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            cursor = (await reader.bounds()).head
+            await writer.commit(Batch([row]))
+            for amount in range(1, 10):
+                row = change(row, amount)
+                await writer.commit(Batch([row]))
+            everything = await read(reader, cursor, 9)
+            for place, event in enumerate(everything[:-1], 1):
+                cursor = cursor.after(event.partition, event.position)
+                async with reading(twin) as another:
+                    rest = await read(another, Cursor.parse(str(cursor)), len(everything) - place)
+                assert rest == everything[place:]
+
+    async def test_the_head_is_behind_everything_and_can_be_followed(self, journal, account):
+        row = baseline(account(1), 0)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([row]))
+            await writer.commit(Batch([row := change(row, 1)]))
+            bounds = await reader.bounds()
+            assert bounds.head.reaches(bounds.oldest)
+            assert len(await read(reader, bounds.oldest, 1)) == 1
+            await writer.commit(Batch([row := change(row, 2)]))
+            assert [event.version for event in await read(reader, bounds.head, 1)] == [2]
+
+    async def test_a_follower_that_waits_is_woken_by_a_commit(self, journal, twin, account):
+        row = baseline(account(1), 0)
+        found = []
+        async with opened(journal) as (writer, _), reading(journal) as near, reading(twin) as far:
+            await writer.commit(Batch([row]))
+            cursor = (await near.bounds()).head
+
+            async def follow(reader):
+                found.append(await read(reader, cursor, 2))
+
+            with anyio.fail_after(PATIENCE):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(follow, near)
+                    tasks.start_soon(follow, far)
+                    for amount in (1, 2):
+                        await anyio.wait_all_tasks_blocked()
+                        row = change(row, amount)
+                        await writer.commit(Batch([row]))
+        assert found[0] == found[1]
+        assert [event.version for event in found[0]] == [1, 2]
+
+    async def test_a_snapshot_and_what_follows_its_cursor_are_the_whole_state(self, journal, twin, account):
+        rows = [baseline(account(number), 0) for number in range(5)]
+        async with opened(journal) as (writer, _), reading(twin) as reader:
+            await writer.commit(Batch(rows))
+            rows = [change(row, 10) for row in rows]
+            await writer.commit(Batch(rows))
+            cursor, states = await reader.snapshot(Filter())
+            assert by_key(states) == by_key(row.state for row in rows)
+            newcomer = baseline(account(99), 3)
+            rows = [change(row, 20) for row in rows]
+            await writer.commit(Batch([newcomer]))
+            await writer.commit(Batch(rows))
+            commits = await collect(reader, cursor, lambda found: len(events(found)) == 5 and baselines(found))
+        assert [event.version for event in events(commits)] == [2] * 5
+        assert by_key(baselines(commits)) == by_key([newcomer.state])
+
+    async def test_a_baseline_is_told_before_the_first_change_of_its_balance(self, journal, account):
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            cursor, _ = await reader.snapshot(Filter())
+            row = baseline(account(1), 0)
+            for batch in ([row], [change(row, 1)]):
+                await writer.commit(Batch(batch))
+            commits = await collect(reader, cursor, lambda found: bool(events(found)))
+        versions = [(state.version, "state") for commit in commits for state in commit.baselines]
+        assert versions in ([], [(0, "state")])  # a reader that comes late may skip what the event says as well
+        assert [event.version for event in events(commits)] == [1]
+
+    async def test_the_cursor_of_a_commit_is_the_place_behind_it(self, journal, account):
+        row = baseline(account(1), 0)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            cursor = (await reader.bounds()).head
+            await writer.commit(Batch([row]))
+            await writer.commit(Batch([row := change(row, 1)]))
+            commits = await collect(reader, cursor, lambda found: bool(events(found)))
+            bounds = await reader.bounds()
+            assert commits[-1].cursor.epoch == bounds.head.epoch
+            assert bounds.head.reaches(commits[-1].cursor)
+            await writer.commit(Batch([row := change(row, 2)]))
+            assert [event.version for event in await read(reader, commits[-1].cursor, 1)] == [2]
+
+    async def test_a_snapshot_holds_what_its_filter_wants(self, journal, account):
+        rows = [baseline(account(number), number) for number in range(6)]
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch(rows))
+            wanted = tuple(row.state.account for row in rows[2:4])
+            _, some = await reader.snapshot(Filter(account=wanted))
+            _, none = await reader.snapshot(Filter(account=wanted, provider=("elsewhere",)))
+            _, everything = await reader.snapshot(Filter(chain=("eip155:1",), token=(rows[0].state.token, "x")))
+        assert sorted(state.account for state in some) == sorted(wanted)
+        assert len(none) == 0
+        assert len(everything) == 6
+
+    async def test_the_newer_of_two_writers_stays_and_the_older_is_fenced(self, journal, twin, account):
+        row = baseline(account(1), 0)
+        async with opened(journal) as (old, _):
+            await old.commit(Batch([row]))
+            async with opened(twin) as (new, restored), reading(twin) as reader:
+                assert by_key(restored.states) == by_key([row.state])
+                head = (await reader.bounds()).head
+                with pytest.raises(Fenced), anyio.fail_after(PATIENCE):
+                    await old.commit(Batch([change(row, 666)]))
+                told = change(row, 1)
+                await new.commit(Batch([told]))
+                assert [JSON.event(event.data) for event in await read(reader, head, 1)] == [told.event]
+                _, states = await reader.snapshot(Filter())
+        assert by_key(states) == by_key([told.state])
+
+    async def test_a_writer_may_open_again_and_go_on(self, journal, account):
+        row = baseline(account(1), 0)
+        async with opened(journal) as (writer, _):
+            await writer.commit(Batch([row]))
+            for amount in range(1, 4):
+                restored = await writer.open()
+                assert by_key(restored.states) == by_key([row.state])
+                row = change(row, amount)
+                await writer.commit(Batch([row]))
+
+    async def test_readers_disturb_no_writer(self, journal, twin, account):
+        row = baseline(account(1), 0)
+        async with opened(journal) as (writer, _):
+            for amount in range(1, 4):
+                async with reading(twin) as reader:
+                    await reader.snapshot(Filter())
+                    await writer.commit(Batch([row]))
+                    row = change(row, amount)
+
+    async def test_a_cursor_of_another_log_is_refused(self, journal):
+        async with reading(journal) as reader:
+            head = (await reader.bounds()).head
+            stranger = Cursor("00" + head.epoch, head.positions)
+            with pytest.raises(Expired) as refusal:
+                await collect(reader, stranger, bool)
+        assert refusal.value.reason == "epoch_changed"
+
+    async def test_a_cursor_beyond_the_head_is_refused(self, journal):
+        async with reading(journal) as reader:
+            head = (await reader.bounds()).head
+            beyond = Cursor(head.epoch, (head.positions[0] + 1000, *head.positions[1:]))
+            with pytest.raises(Expired) as refusal:
+                await collect(reader, beyond, bool)
+        assert refusal.value.reason == "ahead"
+
+    async def test_cursors_outlive_writers(self, journal, twin, account):
+        row = baseline(account(1), 0)
+        async with reading(journal) as reader:
+            cursor = (await reader.bounds()).head
+        async with opened(journal) as (writer, _):
+            await writer.commit(Batch([row]))
+            await writer.commit(Batch([row := change(row, 1)]))
+        async with opened(twin) as (writer, _), reading(twin) as reader:
+            await writer.commit(Batch([change(row, 2)]))
+            assert [event.version for event in await read(reader, cursor, 2)] == [1, 2]
+
+    async def test_health_reaches_a_follower_here_and_in_another_process(self, journal, twin):
+        async with opened(journal), reading(journal) as near, reading(twin) as far:
+            cursor = (await near.bounds()).head
+            for time in range(3):
+                await journal.heartbeat([health("bank", BEGAN + time), health("other")])
+            for reader in (near, far):
+                latest = {}
+
+                def known(commits, latest=latest):
+                    latest.update((one.provider, one) for commit in commits for one in commit.health)
+                    return latest.get("bank") == health("bank", BEGAN + 2) and "other" in latest
+
+                await collect(reader, cursor, known)
+
+    async def test_a_full_group_of_a_thousand_rows_comes_back_whole(self, journal, twin, account):
+        rows = [baseline(account(number), number) for number in range(1000)]
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            cursor = (await reader.bounds()).head
+            await writer.commit(Batch(rows))
+            rows = [change(row, int(row.state.amount) + 1) for row in rows]
+            await writer.commit(Batch(rows))
+            found = await read(reader, cursor, 1000)
+            assert sorted(event.key for event in found) == sorted(row.state.key for row in rows)
+        async with opened(twin) as (_, restored):
+            assert by_key(restored.states) == by_key(row.state for row in rows)
+
+    async def test_keys_come_back_as_they_went(self, journal, account):
+        row = baseline(account(1), 1)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            cursor = (await reader.bounds()).head
+            await writer.commit(Batch([row]))
+            await writer.commit(Batch([change(row, 2)]))
+            (event,) = await read(reader, cursor, 1)
+        assert event.key == Key.parse(str(row.state.key))
+        assert event.partition == 0

@@ -1,0 +1,35 @@
+"""Fixtures of the journals' tests. The shared suite's assertions explain themselves as those of a test module do."""
+
+import pytest
+
+from tests import kafka_broker
+from tests.journal import own_broker as secured
+
+pytest.register_assert_rewrite("tests.journal.conformance")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """(key store, PEM) of the broker of our own."""
+    return secured.certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="session")
+def secure_port():
+    return kafka_broker.free_port()
+
+
+@pytest.fixture(scope="session")
+def own_broker(certificate, secure_port):
+    """A broker that tests may kill and freeze, and must leave running."""
+    try:
+        with secured.own_broker(certificate[0], secure_port) as node:
+            yield node
+    except kafka_broker.NoBroker as reason:
+        pytest.skip(f"no broker of our own: {reason}")
+
+
+@pytest.fixture
+def secure_address(own_broker, secure_port):
+    """Its listener that wants TLS and a password."""
+    return f"127.0.0.1:{secure_port}"

@@ -1,0 +1,178 @@
+"""A small world for the tests of the Kafka journal: balances, journals under a prefix of their own, and an outside eye."""
+
+import contextlib
+import itertools
+import json
+from uuid import uuid4
+
+import anyio
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from watcher.events import (
+    BalanceState,
+    Key,
+    changed,
+    partition_of,
+    rfc3339,
+)
+from watcher.journal import Row, Unavailable
+from watcher.journal.kafka import KafkaJournal, KafkaSettings
+
+PARTITIONS = 3
+START = 1_700_000_000_000_000
+
+
+def journal(address, prefix, **arguments):
+    partitions = arguments.pop("partitions", PARTITIONS)
+    return KafkaJournal([address], KafkaSettings(topic_prefix=prefix, partitions=partitions), environ={}, **arguments)
+
+
+@contextlib.asynccontextmanager
+async def ready(address, prefix, **arguments):
+    """A journal whose topics stand."""
+    made = journal(address, prefix, **arguments)
+    try:
+        await made.init()
+        yield made
+    finally:
+        await made.close()
+
+
+@contextlib.asynccontextmanager
+async def opened(made, partition, kind=None):
+    writer = made.writer(partition)
+    try:
+        await writer.open()
+        yield writer
+    finally:
+        await writer.close()
+
+
+@contextlib.asynccontextmanager
+async def reading(made):
+    reader = await made.reader()
+    try:
+        yield reader
+    finally:
+        await reader.close()
+
+
+class Balance:
+    """One key and its successive rows."""
+
+    def __init__(self, account, provider="jupiter"):
+        self.key = Key(provider, "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", account, "native")
+        self.state = None
+
+    @property
+    def partition(self):
+        return partition_of(self.key.home, PARTITIONS)
+
+    def row(self, amount):
+        """The baseline at first, then changes."""
+        version = 0 if self.state is None else self.state.version + 1
+        before, self.state = (
+            self.state,
+            BalanceState(
+                provider=self.key.provider,
+                chain=self.key.chain,
+                account=self.key.account,
+                token=self.key.token,
+                kind=self.key.kind,
+                symbol="SOL",
+                version=version,
+                amount=str(amount),
+                unit="base",
+                decimals=9,
+                slot=100 + version,
+                as_of=None,
+                observed_at=rfc3339(START + version),
+                order=100 + version,
+            ),
+        )
+        return Row(self.state, changed(self.state, before.amount, before.observed_at) if before else None)
+
+
+def balance_in(partition, salt=""):
+    """A balance that lives in this partition."""
+    return next(b for n in itertools.count() if (b := Balance(f"account{salt}{n}")).partition == partition)
+
+
+def seen(address, topic, partitions=PARTITIONS):
+    """Everything that a `read_committed` consumer outside our code sees, in order of partition and offset."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": address,
+            "group.id": uuid4().hex,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(partitions)])
+    found, ended = [], set()
+    try:
+        while len(ended) < partitions:
+            message = consumer.poll(20)
+            assert message is not None, "no answer from the broker in 20 s"
+            if message.error():
+                assert message.error().code() == -191, message.error()  # the end of one partition
+                ended.add(message.partition())
+            else:
+                ended.discard(message.partition())
+                found.append(message)
+    finally:
+        consumer.close()
+    return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+
+def versions(messages):
+    """Key → versions of its events, in the order of the log."""
+    found = {}
+    for message in messages:
+        found.setdefault(message.key().decode(), []).append(json.loads(message.value())["version"])
+    return found
+
+
+@contextlib.contextmanager
+def administering(address):
+    yield AdminClient({"bootstrap.servers": address})
+
+
+def done(futures):
+    return [future.result() for future in futures.values()]
+
+
+async def until_head(reader, cursor):
+    """Everything from `cursor` to the head of now."""
+    head = (await reader.bounds()).head
+    commits = []
+    with anyio.fail_after(20):
+        async with contextlib.aclosing(reader.follow(cursor)) as following:
+            if cursor.reaches(head):
+                return commits
+            async for commit in following:
+                commits.append(commit)
+                if commit.cursor.reaches(head):
+                    return commits
+    raise AssertionError("following ended")
+
+
+async def restored(writer, at_least):
+    """Open until it succeeds; the one state of the partition."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            (state,) = (await writer.open()).states
+            assert state.version >= at_least
+            return state
+        await anyio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def frozen(broker):
+    broker.freeze()
+    try:
+        yield
+    finally:
+        broker.thaw()

@@ -1,0 +1,231 @@
+"""Brokers that are killed and frozen under a writer, under a reader, and under everything that stands before them."""
+
+import contextlib
+import gc
+import json
+import tracemalloc
+
+import anyio
+import pytest
+from aiokafka import TopicPartition
+
+from tests.journal.kafka_world import (
+    PARTITIONS,
+    START,
+    Balance,
+    balance_in,
+    frozen,
+    journal,
+    opened,
+    reading,
+    ready,
+    restored,
+    seen,
+    until_head,
+    versions,
+)
+from watcher.events import Answer, Reading
+from watcher.journal import Batch, Unavailable
+from watcher.journal import committer as committer_module
+from watcher.journal.committer import Committer
+from watcher.journal.intake import Intake
+from watcher.journal.kafka import connection as connection_module
+from watcher.journal.kafka import writer as writer_module
+from watcher.ledger import Ledger
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class TestHurtBrokers:
+    async def test_a_killed_broker_loses_nothing_and_tells_nothing_twice(self, own_broker, prefix, monkeypatch):
+        monkeypatch.setattr(writer_module, "COMMIT", 3.0)
+        balance = balance_in(0)
+        confirmed = 0
+        async with ready(own_broker.address, prefix) as made, reading(made) as reader:
+            writer = made.writer(0)
+            await writer.open()
+            await writer.commit(Batch([balance.row(0)]))
+            oldest = (await reader.bounds()).oldest
+
+            async def hurt():
+                await anyio.sleep(0.3)
+                own_broker.kill()
+                await anyio.to_thread.run_sync(own_broker.start)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(hurt)
+                with anyio.fail_after(60):
+                    failures = 0
+                    while not failures or confirmed < balance.state.version:
+                        before = balance.state
+                        try:
+                            await writer.commit(Batch([balance.row(balance.state.version + 1)]))
+                            confirmed = balance.state.version
+                        except Unavailable:
+                            failures += 1
+                            balance.state = await restored(writer, before.version)
+            bounds = await reader.bounds()
+            got = [e.version for commit in await until_head(reader, oldest) for e in commit.events]
+            await writer.close()
+        assert bounds.head.reaches(oldest)
+        assert got == list(range(1, confirmed + 1))
+        assert versions(seen(own_broker.address, f"{prefix}balances.changed.v1")) == {str(balance.key): got}
+
+    async def test_a_frozen_broker_holds_nobody_beyond_the_deadlines(self, own_broker, prefix, monkeypatch):
+        balance = balance_in(0)
+        impatient = journal(own_broker.address, prefix, reach=1.0)
+        async with contextlib.AsyncExitStack() as stack:
+            made = await stack.enter_async_context(ready(own_broker.address, prefix))
+            writer = await stack.enter_async_context(opened(made, 0))
+            await stack.enter_async_context(opened(made, 1))
+            await stack.enter_async_context(reading(made))
+            await writer.commit(Batch([balance.row(0)]))
+            with monkeypatch.context() as short, frozen(own_broker):
+                short.setattr(writer_module, "COMMIT", 1.0)
+                short.setattr(connection_module, "START", 1.0)
+                with anyio.fail_after(30):
+                    with pytest.raises(Unavailable, match="committing to partition 0"):
+                        await writer.commit(Batch([balance.row(1)]))
+                    with pytest.raises(Unavailable, match="starting a consumer"):
+                        await writer.open()
+                    with pytest.raises(Unavailable, match="no Kafka broker reached"):
+                        await impatient.check()
+                    await made.heartbeat([])
+                    await stack.aclose()
+        async with ready(own_broker.address, prefix) as again, opened(again, 0) as writer:
+            assert (await restored(writer, 0)).version in (0, 1)
+
+
+class TestForgottenTransactions:
+    @pytest.mark.parametrize(
+        ("hanging", "versions_told"),
+        [(("changed", "state"), []), (("changed",), [1]), (("state",), [1])],
+        ids=["in both: aborted", "in the events: as the state says", "in the state: as the events say"],
+    )
+    async def test_a_transaction_whose_end_was_never_written_ends_everywhere_alike(
+        self, own_broker, prefix, monkeypatch, hanging, versions_told
+    ):
+        """As a broker leaves it that is killed and comes back before it knows its partitions."""
+        monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)
+        balance = balance_in(0)
+        async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer:
+            await writer.commit(Batch([balance.row(1)]))
+            before = balance.state
+            await forget(writer, [TopicPartition(f"{prefix}balances.{name}.v1", 0) for name in hanging])
+            await writer.commit(Batch([balance.row(2)], {"n": b"1"}))
+            restored = await writer.open()
+            assert restored.states == [balance.state if versions_told else before]
+            assert restored.notes == ({"n": b"1"} if versions_told else {})
+            balance.state = restored.states[0]
+            await writer.commit(Batch([balance.row(3)]))
+        told = versions(seen(own_broker.address, f"{prefix}balances.changed.v1"))
+        assert told == {str(balance.key): [*versions_told, len(versions_told) + 1]}
+
+    async def test_a_baseline_that_hangs_alone_is_aborted(self, own_broker, prefix, monkeypatch):
+        monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)
+        async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer:
+            await forget(writer, [TopicPartition(f"{prefix}balances.state.v1", 0)])
+            await writer.commit(Batch([balance_in(0).row(1)]))
+            assert (await writer.open()).states == []
+
+
+async def forget(writer, partitions):
+    """The client takes those partitions for a part of its next transaction, and the coordinator knows nothing of it."""
+    assert await writer._settled(10)  # the end of the one before would end this one
+    transactions = writer._producer._txn_manager
+    begin = transactions.begin_transaction
+
+    def begin_and_forget():
+        begin()
+        transactions._txn_partitions.update(partitions)
+
+    transactions.begin_transaction = begin_and_forget
+
+
+BOUND = 10
+KEYS = [Balance(f"pressed{number}").key for number in range(60)]
+
+
+class Feed:
+    """A poller that never rests: every answer names every balance, and each has changed."""
+
+    def __init__(self, intake):
+        self.intake = intake
+        self.told = 0
+        self.resting = False
+
+    async def run(self):
+        while not self.resting:
+            await self.intake.accept(self.answer())
+            self.told += 1
+            await anyio.sleep(0.005)
+
+    def answer(self):
+        now, number = anyio.current_time(), self.told + 1
+        readings = [Reading(key, str(number), "base", order=number) for key in KEYS]
+        return Answer("jupiter", readings, "strict", 0.0, now, now, START + number)
+
+
+class TestBackPressure:
+    async def test_a_broker_that_stops_makes_pollers_wait_and_everything_goes_on_after_it(
+        self, own_broker, prefix, monkeypatch
+    ):
+        monkeypatch.setattr(committer_module, "DEADLINE", 1.0)
+        monkeypatch.setattr(connection_module, "START", 2.0)
+        async with ready(own_broker.address, prefix) as made:
+            committers = [Committer(made.writer(p), Ledger(), gather=0.01, bound=BOUND) for p in range(PARTITIONS)]
+            feed = Feed(Intake(committers))
+            async with anyio.create_task_group() as tasks:
+                for committer in committers:
+                    await tasks.start(committer.run)
+                tasks.start_soon(feed.run)
+                with anyio.fail_after(90):
+                    await further(feed, 10)
+                    with frozen(own_broker):
+                        await held_back(feed, committers)
+                    await further(feed, 10)
+                    own_broker.kill()
+                    await held_back(feed, committers)
+                    await anyio.to_thread.run_sync(own_broker.start)
+                    await further(feed, 10)
+                    feed.resting = True
+                    await feed.intake.flush()
+                tasks.cancel_scope.cancel()
+        events = seen(own_broker.address, f"{prefix}balances.changed.v1")
+        assert {key: told == list(range(1, len(told) + 1)) for key, told in versions(events).items()} == {
+            str(key): True for key in KEYS
+        }
+        last = {event.key(): json.loads(event.value())["amount"] for event in events}
+        assert set(last.values()) == {str(feed.told)}
+
+
+async def further(feed, answers):
+    """Until the feed has got rid of that many more."""
+    goal = feed.told + answers
+    while feed.told < goal:  # noqa: ASYNC110 (an outside eye)
+        await anyio.sleep(0.01)
+
+
+async def held_back(feed, committers):
+    """Until every partition has failed twice more; meanwhile the feed stands still, and so does memory."""
+    failures = [committer.failures + 2 for committer in committers]
+    while not all(committer.failures for committer in committers) or any(committer._open for committer in committers):  # noqa: ASYNC110
+        await anyio.sleep(0.01)
+    told = feed.told
+    gc.collect()
+    tracemalloc.start()
+    try:
+        while any(committer.failures < goal for committer, goal in zip(committers, failures, strict=True)):  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+        gc.collect()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert feed.told <= told + 1
+    assert max(committer.ledger.pending for committer in committers) <= BOUND + len(KEYS)
+    assert grown < 1_000_000

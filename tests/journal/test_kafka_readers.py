@@ -1,0 +1,228 @@
+"""Snapshots, cursors and followers of the Kafka journal, on a real broker."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+
+import anyio
+import pytest
+from confluent_kafka import TopicPartition
+
+from tests.journal.kafka_world import (
+    PARTITIONS,
+    START,
+    administering,
+    balance_in,
+    done,
+    opened,
+    reading,
+    ready,
+    seen,
+    until_head,
+)
+from watcher.events import (
+    Cursor,
+    Filter,
+    ProviderHealth,
+    rfc3339,
+)
+from watcher.journal import Batch, Expired, Unavailable
+from watcher.journal.kafka import reader as reader_module
+from watcher.journal.kafka import view as view_module
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class TestReaders:
+    async def test_a_follower_gets_what_was_and_what_comes(self, kafka, prefix):
+        balance = balance_in(2)
+        async with ready(kafka.address, prefix) as made, opened(made, 2) as writer, reading(made) as reader:
+            await writer.commit(Batch([balance.row(0)]))
+            await writer.commit(Batch([balance.row(1)]))
+            got = []
+            async with anyio.create_task_group() as tasks:
+                oldest = (await reader.bounds()).oldest
+
+                async def follow():
+                    async with contextlib.aclosing(reader.follow(oldest)) as commits:
+                        async for commit in commits:
+                            got.extend(event.version for event in commit.events)
+                            if len(got) == 3:
+                                return
+
+                tasks.start_soon(follow)
+                await writer.commit(Batch([balance.row(2)]))
+                await writer.commit(Batch([balance.row(3)]))
+        assert got == [1, 2, 3]
+
+    async def test_snapshot_and_cursor_are_one_view_while_writers_write(self, kafka, prefix):
+        balances = [balance_in(partition, f"s{n}") for n in range(4) for partition in range(PARTITIONS)]
+        async with ready(kafka.address, prefix) as made, contextlib.AsyncExitStack() as stack:
+            writers = [await stack.enter_async_context(opened(made, p)) for p in range(PARTITIONS)]
+            reader = await stack.enter_async_context(reading(made))
+            async with anyio.create_task_group() as tasks:
+                for writer in writers:
+                    mine = [b for b in balances if b.partition == writer.partition]
+                    tasks.start_soon(keep_changing, writer, mine)
+                for turn in range(8):
+                    if turn % 4 == 3:
+                        reader = await stack.enter_async_context(reading(made))
+                    cursor, rows = await reader.snapshot(Filter())
+                    held = {row.key: row.version for row in rows}
+                    for commit in await until_head(reader, cursor):
+                        for event in commit.events:
+                            assert event.version == held.get(event.key, 0) + 1
+                            held[event.key] = event.version
+                tasks.cancel_scope.cancel()
+
+    async def test_followers_from_different_places_each_get_exactly_the_rest(self, kafka, prefix, monkeypatch):
+        monkeypatch.setattr(view_module, "WINDOW", 10)
+        balance = balance_in(0)
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
+            await writer.commit(Batch([balance.row(0)]))
+            for amount in range(1, 31):
+                await writer.commit(Batch([balance.row(amount)]))
+            bounds = await reader.bounds()
+            everything = [e for commit in await until_head(reader, bounds.oldest) for e in commit.events]
+            assert [event.version for event in everything] == list(range(1, 31))
+            results = {}
+
+            async def resume(event):
+                commits = await until_head(reader, bounds.oldest.after(0, event.position))
+                results[event.version] = [e.version for commit in commits for e in commit.events]
+
+            async with anyio.create_task_group() as tasks:
+                for event in everything[::7]:
+                    tasks.start_soon(resume, event)
+            assert results == {version: list(range(version + 1, 31)) for version in results}
+
+    async def test_a_transaction_left_open_by_a_dead_writer_keeps_no_reader_from_starting(
+        self, kafka, prefix, monkeypatch
+    ):
+        monkeypatch.setattr(reader_module, "LOAD", 0.5)
+        balance = balance_in(0)
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
+            await writer.commit(Batch([balance.row(0)]))
+            await writer.commit(Batch([balance.row(1)]))
+            before = balance.state
+
+            async def die(sent):
+                await asyncio.gather(*sent)
+                raise OSError("the process died here")
+
+            writer._delivered = die
+            with pytest.raises(Unavailable):
+                await writer.commit(Batch([balance.row(2)]))
+            del writer._delivered
+            async with reading(made) as reader:
+                assert not await writer._settled(0.1)
+                cursor, rows = await reader.snapshot(Filter())
+                assert [(row.version, row.amount) for row in rows] == [(before.version, before.amount)]
+                balance.state = (await writer.open()).states[0]
+                await writer.commit(Batch([balance.row(3)]))
+                assert [e.version for commit in await until_head(reader, cursor) for e in commit.events] == [2]
+
+    async def test_a_cursor_reaches_the_head_behind_an_aborted_transaction(self, kafka, prefix):
+        balance = balance_in(0)
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
+            await writer.commit(Batch([balance.row(0)]))
+            await writer.commit(Batch([balance.row(1)]))
+
+            async def die(sent):
+                await asyncio.gather(*sent)
+                raise OSError("the process died here")
+
+            writer._delivered = die
+            with pytest.raises(Unavailable):
+                await writer.commit(Batch([balance.row(2)]))
+            del writer._delivered
+            await writer.open()
+            bounds = await reader.bounds()
+            commits = await until_head(reader, bounds.oldest)
+            assert [e.version for commit in commits for e in commit.events] == [1]
+            assert commits[-1].cursor.reaches(bounds.head)
+
+    async def test_a_baseline_comes_as_a_baseline_and_its_change_as_an_event(self, kafka, prefix):
+        balance = balance_in(0)
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
+            head = (await reader.bounds()).head
+            baselines, events = [], []
+            async with contextlib.aclosing(reader.follow(head)) as following:
+                for amount, wanted in ((7, baselines), (8, events)):
+                    await writer.commit(Batch([balance.row(amount)]))
+                    with anyio.fail_after(20):
+                        while not wanted:
+                            commit = await anext(following)
+                            baselines += commit.baselines
+                            events += commit.events
+            assert [(b.amount, b.version) for b in baselines] == [("7", 0)]
+            assert [e.version for e in events] == [1]
+
+    async def test_a_filter_narrows_the_snapshot(self, kafka, prefix):
+        one, two = balance_in(0), balance_in(1)
+        async with ready(kafka.address, prefix) as made, reading(made) as reader:
+            for balance in (one, two):
+                async with opened(made, balance.partition) as writer:
+                    await writer.commit(Batch([balance.row(1)]))
+            _, rows = await reader.snapshot(Filter(account=(two.key.account,)))
+            assert [row.key for row in rows] == [two.key]
+
+    async def test_a_cursor_that_nothing_can_be_followed_from_says_why(self, kafka, prefix):
+        balance = balance_in(0)
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
+            await writer.commit(Batch([balance.row(0)]))
+            for amount in range(1, 5):
+                await writer.commit(Batch([balance.row(amount)]))
+            async with reading(made) as reader:
+                oldest, head = (bounds := await reader.bounds()).oldest, bounds.head
+                keep = TopicPartition(f"{prefix}balances.changed.v1", 0, 4)
+                with administering(kafka.address) as admin:
+                    done(admin.delete_records([keep]))
+                for cursor, reason in (
+                    (oldest, "expired"),
+                    (head.after(0, head.positions[0]), "ahead"),
+                    (Cursor("abc", head.positions), "epoch_changed"),
+                    (Cursor(head.epoch, (*head.positions, 0)), "epoch_changed"),
+                ):
+                    with pytest.raises(Expired) as caught:
+                        await anext(reader.follow(cursor))
+                    assert caught.value.reason == reason
+                oldest = (await reader.bounds()).oldest
+                assert [e.version for c in await until_head(reader, oldest) for e in c.events] == [3, 4]
+
+    async def test_health_reaches_followers_and_those_who_come_later(self, kafka, prefix):
+        health = ProviderHealth(
+            provider="jupiter",
+            time=rfc3339(START),
+            instance="a",
+            watches=3,
+            last_success=None,
+            stalest_seconds=None,
+            paused_until=None,
+            budget_used=0.5,
+        )
+        async with ready(kafka.address, prefix) as made, reading(made) as reader:
+            await made.heartbeat([health])
+            head = (await reader.bounds()).head
+            for _ in range(2):
+                with anyio.fail_after(10):
+                    async with contextlib.aclosing(reader.follow(head)) as following:
+                        async for commit in following:
+                            if commit.health:
+                                assert commit.health == [health]
+                                break
+        (message,) = seen(kafka.address, f"{prefix}balances.heartbeat.v1", partitions=1)
+        assert message.key() == b"jupiter"
+        assert json.loads(message.value())["watches"] == 3
+
+
+async def keep_changing(writer, balances):
+    with contextlib.suppress(Unavailable):
+        for amount in itertools.count():
+            await writer.commit(Batch([balance.row(amount) for balance in balances]))

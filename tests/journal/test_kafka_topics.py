@@ -1,0 +1,184 @@
+"""What `init` makes and what is refused, on a real broker."""
+
+import contextlib
+import subprocess
+import sys
+
+import anyio
+import pytest
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+
+from tests import kafka_broker
+from tests.journal.kafka_world import PARTITIONS, administering, balance_in, done, journal, opened, reading, ready, seen
+from watcher.journal import Batch, Unavailable, WrongJournal
+from watcher.journal.kafka import topics as topics_module
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class TestTopics:
+    async def test_init_makes_three_topics_a_marker_and_is_safe_to_repeat(self, kafka, prefix):
+        made = journal(kafka.address, prefix, retention=3600.0)
+        assert (await made.init()).startswith("created")
+        async with reading(made) as reader:
+            epoch = (await reader.bounds()).head.epoch
+        assert (await made.init()).startswith("nothing to do")
+        await made.check()
+        async with reading(made) as reader:
+            assert (await reader.bounds()).head.epoch == epoch
+        await made.close()
+        names = [f"{prefix}balances.{name}.v1" for name in ("changed", "state", "heartbeat")]
+        with administering(kafka.address) as admin:
+            configs = done(admin.describe_configs([ConfigResource("TOPIC", name) for name in names]))
+        changed_, state, heartbeat = ({entry.name: entry.value for entry in topic.values()} for topic in configs)
+        assert (changed_["cleanup.policy"], changed_["retention.ms"]) == ("delete", "3600000")
+        for topic in (state, heartbeat):
+            assert topic["cleanup.policy"] == "compact"
+            assert topic["segment.ms"] == "3600000"
+            assert topic["min.cleanable.dirty.ratio"] == "0.1"
+            assert topic["max.compaction.lag.ms"] == "21600000"
+        assert changed_["min.insync.replicas"] == "1"
+
+    async def test_two_inits_at_once_agree_on_one_log(self, kafka, prefix):
+        journals = [journal(kafka.address, prefix) for _ in range(2)]
+        async with anyio.create_task_group() as tasks:
+            for made in journals:
+                tasks.start_soon(init_until_it_works, made)
+        markers = [m for m in seen(kafka.address, f"{prefix}balances.state.v1") if m.key() == b"marker"]
+        assert len(markers) == 1
+        for made in journals:
+            await made.close()
+
+    async def test_missing_topics_are_refused_and_not_made_by_looking(self, kafka, prefix):
+        made = journal(kafka.address, prefix)
+        for _ in range(2):
+            with pytest.raises(WrongJournal, match=r"balances\.changed\.v1 is missing: run `watcher init`"):
+                await made.check()
+        await made.close()
+
+    async def test_another_partition_count_is_refused(self, kafka, prefix):
+        async with ready(kafka.address, prefix):
+            other = journal(kafka.address, prefix, partitions=PARTITIONS + 1)
+            with pytest.raises(WrongJournal, match=f"has {PARTITIONS} partitions, the config says {PARTITIONS + 1}"):
+                await other.check()
+            with pytest.raises(WrongJournal, match="fixed for life"):
+                await other.init()
+            await other.close()
+
+    async def test_a_state_that_is_not_exactly_compacted_is_refused_and_not_mended(self, kafka, prefix):
+        async with ready(kafka.address, prefix) as made:
+            await alter(kafka.address, f"{prefix}balances.state.v1", {"cleanup.policy": "compact,delete"})
+            for attempt in (made.check, made.init):
+                with pytest.raises(WrongJournal, match=r"v1 has cleanup\.policy=compact,delete, it must be exactly"):
+                    await attempt()
+
+    async def test_another_retention_is_refused_until_init_sets_it_and_leaves_the_rest(self, kafka, prefix):
+        name = f"{prefix}balances.changed.v1"
+        async with ready(kafka.address, prefix, retention=3600.0):
+            await alter(kafka.address, name, {"segment.bytes": "2097152"})
+            longer = journal(kafka.address, prefix, retention=7200.0)
+            with pytest.raises(
+                WrongJournal, match=r"has retention\.ms=3600000, .* asks for 7200000: run `watcher init`"
+            ):
+                await longer.check()
+            assert (await longer.init()).startswith(f"set {name} retention.ms=7200000: the log stands in")
+            await longer.check()
+            assert (await longer.init()).startswith("nothing to do")
+            await longer.close()
+        with administering(kafka.address) as admin:
+            (configs,) = done(admin.describe_configs([ConfigResource("TOPIC", name)]))
+        assert configs["retention.ms"].value == "7200000"
+        assert configs["segment.bytes"].value == "2097152"
+
+    async def test_weaker_settings_are_refused_until_init_and_stricter_ones_may_stand(self, kafka, prefix):
+        name = f"{prefix}balances.state.v1"
+        async with ready(kafka.address, prefix) as made:
+            await alter(kafka.address, name, {"segment.ms": "60000", "max.message.bytes": "2000000"})
+            await made.check()
+            weaker = {"min.insync.replicas": "2", "max.compaction.lag.ms": "99999999", "max.message.bytes": "1000"}
+            for config, value in weaker.items():
+                await alter(kafka.address, name, {config: value})
+                with pytest.raises(WrongJournal, match=f"{config}={value}, the config asks for .*: run `watcher init`"):
+                    await made.check()
+                assert config in await made.init()
+                await made.check()
+
+    async def test_a_re_created_state_topic_is_refused_until_init(self, kafka, prefix):
+        async with ready(kafka.address, prefix) as made:
+            name = f"{prefix}balances.state.v1"
+            with administering(kafka.address) as admin:
+                done(admin.delete_topics([name], operation_timeout=10))
+                done(admin.create_topics([NewTopic(name, PARTITIONS, 1, config={"cleanup.policy": "compact"})]))
+                while name not in admin.list_topics().topics:  # noqa: ASYNC110 (no event tells it)
+                    await anyio.sleep(0.05)
+            with pytest.raises(WrongJournal, match="has no marker: it is new or was re-created; run `watcher init`"):
+                await made.check()
+            with pytest.raises(WrongJournal, match="has no marker"):
+                await made.reader()
+
+    async def test_re_created_events_under_an_old_state_are_refused(self, kafka, prefix, monkeypatch):
+        monkeypatch.setattr(topics_module, "BEGUN", 0.5)
+        balance = balance_in(0)
+        async with ready(kafka.address, prefix) as made:
+            async with opened(made, 0) as writer:
+                await writer.commit(Batch([balance.row(1)]))
+                await writer.commit(Batch([balance.row(2)]))
+            with administering(kafka.address) as admin:
+                done(admin.delete_topics([f"{prefix}balances.changed.v1"], operation_timeout=10))
+            writer = made.writer(0)
+            for attempt in (made.init, made.check, made.reader, writer.open):
+                with pytest.raises(WrongJournal, match="it was re-created; delete both"):
+                    await attempt()
+            await writer.close()
+
+    async def test_re_created_events_that_never_told_anything_are_refused_as_well(self, kafka, prefix, monkeypatch):
+        monkeypatch.setattr(topics_module, "BEGUN", 0.5)
+        async with ready(kafka.address, prefix) as made:
+            name = f"{prefix}balances.changed.v1"
+            assert seen(kafka.address, name) == []
+            with administering(kafka.address) as admin:
+                done(admin.delete_topics([name], operation_timeout=10))
+            with pytest.raises(WrongJournal, match="it was re-created"):
+                await made.init()
+
+    async def test_a_broker_that_is_not_there_is_said_so_within_the_time_given(self, prefix):
+        made = journal(f"127.0.0.1:{kafka_broker.free_port()}", prefix, reach=1.0)
+        for attempt in (made.check, made.init):
+            with anyio.fail_after(10), pytest.raises(Unavailable, match=r"no Kafka broker reached at .* within 1 s"):
+                await attempt()
+        await made.close()
+
+    def test_python_without_asserts_is_refused(self):
+        code = (
+            "from watcher.journal import WrongJournal\n"
+            "from watcher.journal.kafka import KafkaJournal, KafkaSettings\n"
+            "try: KafkaJournal(['x:1'], KafkaSettings(), environ={})\n"
+            "except WrongJournal as error: print(error)\n"
+        )
+        said = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True).stdout
+        assert said.startswith("the Kafka journal cannot run under python -O")
+
+
+async def alter(address, topic, configs):
+    """As an operator would, and wait until our side sees it."""
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in configs.items()]
+    with administering(address) as admin:
+        done(admin.incremental_alter_configs([ConfigResource("TOPIC", topic, incremental_configs=entries)]))
+        while True:
+            (found,) = done(admin.describe_configs([ConfigResource("TOPIC", topic)]))
+            if all(found[name].value == value for name, value in configs.items()):
+                return
+            await anyio.sleep(0.02)
+
+
+async def init_until_it_works(made):
+    """Of two at the same time one may be fenced: it is told to try again, and does."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            await made.init()
+            return

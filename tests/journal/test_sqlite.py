@@ -1,0 +1,434 @@
+"""The SQLite journal: the common suite, and what only a file can suffer."""
+
+import contextlib
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.journal.conformance import (
+    BEGAN,
+    Conformance,
+    baseline,
+    baselines,
+    by_key,
+    change,
+    collect,
+    events,
+    health,
+    opened,
+    read,
+    reading,
+)
+from tests.journal.laws import records, violations
+from watcher.events import JSON, Filter
+from watcher.journal import Batch, Expired, Fenced, Unavailable, Unwritable, WrongJournal, sqlite_file
+from watcher.journal.sqlite import SqliteJournal, path_of
+from watcher.journal.sqlite_file import inline
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+def clock():
+    return lambda: BEGAN + 3_600_000_000
+
+
+@pytest.fixture
+def at(tmp_path, clock):
+    """A journal on the one file of this test, as another process would open it."""
+    return lambda **options: SqliteJournal(
+        tmp_path / "balances.db", **{"encoding": "json", "retention": 604800.0, "clock": clock, **options}
+    )
+
+
+@pytest.fixture(params=["json", "msgpack"])
+async def journal(request, at):
+    journal = at(encoding=request.param)
+    await journal.init()
+    yield journal
+    await journal.close()
+
+
+@pytest.fixture
+async def twin(at, journal):
+    twin = at()
+    yield twin
+    await twin.close()
+
+
+@pytest.mark.anyio
+class TestConformance(Conformance):
+    """Each test twice: with JSON and with MessagePack in the file."""
+
+
+@pytest.mark.anyio
+class TestTheFile:
+    async def test_the_default_folder_is_made_with_the_database(self, clock, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        journal = SqliteJournal(path_of("sqlite:///var/balances.db"), encoding="json", retention=1.0, clock=clock)
+        assert await journal.init() == "made the database var/balances.db"
+        assert await journal.init() == "the database var/balances.db is ready: 0 balances, 0 events"
+
+    def test_four_slashes_make_a_path_absolute(self):
+        assert path_of("sqlite:////srv/x.db") == Path("/srv/x.db")
+        assert path_of("sqlite:///x.db") == Path("x.db")
+
+    async def test_a_writer_makes_a_missing_database(self, at):
+        async with opened(at()) as (_, restored):
+            assert restored.states == []
+
+    async def test_a_reader_makes_nothing_and_says_who_does(self, at, tmp_path):
+        for look in (at().reader, at().check):
+            with pytest.raises(WrongJournal, match="`watcher init` and `watcher run` make it"):
+                await look()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("path", "complaint"),
+        [("missing/x.db", "there is no folder"), (".", "is a folder"), ("file/x.db", "there is no folder")],
+    )
+    async def test_a_place_where_no_file_can_be_is_told_in_one_line(self, tmp_path, clock, path, complaint):
+        (tmp_path / "file").touch()
+        journal = SqliteJournal(tmp_path / path, encoding="json", retention=1.0, clock=clock)
+        with pytest.raises(Unwritable, match=complaint) as refusal:
+            await journal.writer(0).open()
+        assert "\n" not in str(refusal.value)
+
+    async def test_a_file_that_is_no_database_is_refused(self, at, tmp_path):
+        (tmp_path / "balances.db").write_bytes(b"not a database, but long enough to be looked at " * 100)
+        for attempt in (at().init, at().writer(0).open, at().reader, at().check):
+            with pytest.raises(Unwritable, match="is damaged"):
+                await attempt()
+
+    async def test_the_database_of_another_program_is_left_alone(self, at, tmp_path):
+        with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection:
+            connection.execute("CREATE TABLE cookies (name)")
+        before = (tmp_path / "balances.db").read_bytes()
+        for attempt in (at().init, at().writer(0).open, at().reader):
+            with pytest.raises(WrongJournal, match="another program's database"):
+                await attempt()
+        assert (tmp_path / "balances.db").read_bytes() == before
+
+    async def test_a_newer_format_is_refused(self, at, tmp_path):
+        await at().init()
+        with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection:
+            connection.execute("PRAGMA user_version = 99")
+        for attempt in (at().init, at().writer(0).open, at().reader):
+            with pytest.raises(WrongJournal, match=r"format 99 .* upgrade watcher"):
+                await attempt()
+
+    async def test_an_older_format_is_brought_to_the_newest_with_all_it_holds(self, at, monkeypatch):
+        row = baseline("a", 1)
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([row]))
+        newer = (*sqlite_file.FORMATS, ("ALTER TABLE note ADD COLUMN age INTEGER", "UPDATE note SET age = 0"))
+        monkeypatch.setattr(sqlite_file, "FORMATS", newer)
+        with pytest.raises(WrongJournal, match="`watcher init` brings it there"):
+            await at().reader()
+        async with opened(at()) as (_, restored), reading(at()):
+            assert restored.states == [row.state]
+
+    async def test_a_migration_that_fails_leaves_the_old_format_whole(self, at, monkeypatch):
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([baseline("a", 1)]))
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite_file, "FORMATS", (*sqlite_file.FORMATS, ("DROP TABLE note", "DROP TABLE neverland")))
+            with pytest.raises(Unwritable, match="no such table: neverland"):
+                await at().init()
+        async with opened(at()) as (_, restored):
+            assert len(restored.states) == 1
+
+
+@pytest.mark.anyio
+class TestRetention:
+    async def test_events_past_retention_go_in_slices_and_the_newer_ones_stay(self, at):
+        now = [BEGAN]
+        journal = at(retention=10.0, clock=lambda: now[0])
+        rows = [baseline(f"a{number}", 0) for number in range(1000)]
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch(rows))
+            for amount in (1, 2, 3):
+                rows = [change(row, amount) for row in rows]
+                await writer.commit(Batch(rows))
+            assert (await reader.bounds()).oldest.positions == (1,)
+            now[0] = BEGAN + 12_500_000  # the first two of three waves, told after 1, 2 and 3 s, are older than 10 s
+            oldest = []
+            for beat in range(3):
+                await journal.heartbeat([health("bank", now[0] + beat)])
+                oldest += (await reader.bounds()).oldest.positions
+            assert oldest == [1001, 2001, 2001]
+            found = await read(reader, (await reader.bounds()).oldest, 1000)
+            assert {event.version for event in found} == {3}
+
+    async def test_a_cursor_past_retention_is_expired_and_never_used_again(self, at):
+        now = [BEGAN]
+        journal = at(retention=10.0, clock=lambda: now[0])
+        row = baseline("a", 0)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([row]))
+            before = (await reader.bounds()).head
+            await writer.commit(Batch([row := change(row, 1)]))
+            now[0] += 3_600_000_000
+            await journal.heartbeat([])
+            bounds = await reader.bounds()
+            assert bounds.oldest == bounds.head  # everything is gone, and the count goes on
+            assert bounds.head.positions == (2,)
+            with pytest.raises(Expired) as refusal:
+                await read(reader, before, 1)
+            assert refusal.value.reason == "expired"
+            now[0] = BEGAN
+            await writer.commit(Batch([row := change(row, 2)]))
+            assert [event.version for event in await read(reader, bounds.oldest, 1)] == [2]
+
+    async def test_a_slow_follower_whose_place_goes_learns_of_it(self, at):
+        now = [BEGAN]
+        journal = at(retention=10.0, clock=lambda: now[0])
+        rows = [baseline(f"a{number}", 0) for number in range(1500)]
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            cursor = (await reader.bounds()).head
+            await writer.commit(Batch(rows))
+            await writer.commit(Batch([change(row, 1) for row in rows]))
+            log = reader.follow(cursor)
+            assert len((await anext(log)).events) == 1000
+            now[0] += 3_600_000_000
+            for _ in range(2):
+                await journal.heartbeat([])
+            with pytest.raises(Expired) as refusal:
+                await anext(log)
+            assert refusal.value.reason == "expired"
+
+
+@pytest.mark.anyio
+class TestBaselines:
+    async def test_a_follower_that_comes_late_gets_all_that_did_not_change_since(self, at):
+        rows = [baseline(f"a{number}", 0) for number in range(2500)]
+        journal = at()
+        async with opened(journal) as (writer, _), reading(at()) as reader:
+            cursor, _ = await reader.snapshot(Filter())
+            await writer.commit(Batch(rows))
+            await writer.commit(Batch([change(row, 1) for row in rows[100:200]]))
+            commits = await collect(reader, cursor, lambda found: len(baselines(found)) >= 2400)
+        assert len(by_key(baselines(commits))) == 2400
+        assert {event.version for event in events(commits)} == {1}
+
+
+@pytest.mark.anyio
+class TestTrouble:
+    async def test_a_full_disk_is_told_and_nothing_is_half_written(self, at, tmp_path):
+        rows = [baseline(f"a{number}", 0) for number in range(100)]
+        journal = at()
+        async with opened(journal) as (writer, _), reading(at()) as reader:
+            await writer.commit(Batch(rows))
+            (pages,) = writer._connection.execute("PRAGMA page_count").fetchone()
+            writer._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+            with pytest.raises(Unwritable, match=r"no space left for .*balances.db"):
+                await writer.commit(Batch([change(row, 1) for row in rows] * 20, {"note": b"x" * 10_000}))
+            assert (await reader.bounds()).head.positions == (1,)
+            _, states = await reader.snapshot(Filter())
+            assert by_key(states) == by_key(row.state for row in rows)
+            writer._connection.execute("PRAGMA max_page_count = 1000000")
+            restored = await writer.open()
+            assert restored.notes == {}
+            await writer.commit(Batch([change(row, 1) for row in rows]))
+        assert violations(tmp_path / "balances.db") == []
+
+    def test_a_file_that_may_grow_no_more_ends_the_process_with_69_and_keeps_the_laws(self, tmp_path):
+        path = tmp_path / "balances.db"
+        limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (600000, 600000)); "
+        limited += (
+            f"sys.argv = ['victim', {str(path)!r}, '1']; runpy.run_module('tests.journal.victim', run_name='__main__')"
+        )
+        ended = subprocess.run([sys.executable, "-c", limited], cwd=ROOT, capture_output=True, check=False, timeout=60)
+        assert ended.returncode == 69
+        complaint = ended.stderr.decode().strip().splitlines()
+        assert len(complaint) == 1
+        assert "nothing was half-written" in complaint[0]
+        assert violations(path) == []
+        assert acknowledged(ended.stdout) <= told(path)
+
+    async def test_a_damaged_file_is_told_in_one_line(self, at, tmp_path):
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([baseline(f"a{number}", 0) for number in range(1000)]))
+        path = tmp_path / "balances.db"
+        with path.open("r+b") as file:
+            for page in range(5, path.stat().st_size // 4096):
+                file.seek(page * 4096)
+                file.write(b"\xff" * 64)
+        with pytest.raises(Unwritable, match="is damaged") as refusal:
+            await at().writer(0).open()
+        assert "\n" not in str(refusal.value)
+
+    async def test_a_balance_that_cannot_be_read_back_is_told(self, at, tmp_path):
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([baseline("a", 0)]))
+        with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection:
+            connection.execute("UPDATE state SET data = 'garbage'")
+            connection.commit()
+        with pytest.raises(Unwritable, match="a balance in it cannot be read"):
+            await at().writer(0).open()
+
+    async def test_a_file_that_another_process_holds_is_unavailable_and_then_goes_on(self, at, tmp_path, monkeypatch):
+        monkeypatch.setattr(sqlite_file, "BUSY", 0.01)
+        async with opened(at()) as (writer, _):
+            with contextlib.closing(sqlite3.connect(tmp_path / "balances.db", isolation_level=None)) as thief:
+                thief.execute("BEGIN IMMEDIATE")
+                for attempt in (writer.commit(Batch([baseline("a", 0)])), writer.open()):
+                    with pytest.raises(Unavailable, match="is locked by another process"):
+                        await attempt
+                thief.execute("ROLLBACK")
+            assert (await writer.open()).states == []
+            await writer.commit(Batch([baseline("a", 0)]))
+
+    async def test_a_writer_that_lost_the_file_to_a_successor_does_not_take_it_back(self, at):
+        async with opened(at()) as (old, _), opened(at()):
+            with pytest.raises(Fenced):
+                await old.open()
+
+    async def test_a_file_that_was_removed_under_the_writer_is_noticed(self, at, tmp_path):
+        async with opened(at()) as (writer, _), reading(at()) as reader:
+            await writer.commit(Batch([baseline("a", 0)]))
+            for file in tmp_path.iterdir():
+                file.unlink()
+            await at().init()
+            with pytest.raises(Unwritable, match="was moved, removed"):
+                await writer.commit(Batch([baseline("b", 0)]))
+            with pytest.raises(Unavailable, match="was moved, removed or replaced"):
+                await reader.bounds()
+
+    async def test_heartbeats_fail_silently(self, at):
+        await at().heartbeat([health("bank")])
+
+
+@pytest.mark.anyio
+class TestProcesses:
+    def test_no_kill_breaks_a_law_or_takes_back_what_was_acknowledged(self, tmp_path):
+        path, rng = tmp_path / "balances.db", random.Random(4)
+        for seed in range(12):
+            with victim(path, seed) as process:
+                lines = [process.stdout.readline() for _ in range(rng.randrange(1, 40))]
+                process.kill()
+                lines += process.stdout.readlines()
+            assert lines[0], "the victim died by itself"
+            assert violations(path) == []
+            assert told(path) >= acknowledged(b"".join(lines))
+
+    def test_of_two_processes_started_on_one_file_exactly_the_newer_stays(self, tmp_path):
+        path = tmp_path / "balances.db"
+        with victim(path, 1) as first:
+            first.stdout.readline()
+            with victim(path, 2) as second:
+                second.stdout.readline()
+                assert first.wait(30) == 75
+                for _ in range(20):
+                    assert second.stdout.readline()
+                assert second.poll() is None
+        assert violations(path) == []
+
+    async def test_one_process_reads_while_another_writes(self, at, tmp_path):
+        path = tmp_path / "balances.db"
+        with victim(path, 3) as process:
+            process.stdout.readline()
+            async with reading(at()) as reader:
+                cursor, states = await reader.snapshot(Filter())
+                assert sum(state.version for state in states) == cursor.positions[0] - 1
+                amounts = by_key(states)
+                commits = await collect(reader, cursor, lambda found: len(events(found)) >= 500)
+        for commit in commits:
+            amounts.update(by_key(state for state in commit.baselines))
+            for event in (JSON.event(event.data) for event in commit.events):
+                known = amounts.get(str(event.key))  # a baseline that soon changed may be left out
+                assert event.previous_amount == known.amount if known else event.version == 1
+                amounts[str(event.key)] = event
+
+
+@contextlib.contextmanager
+def victim(path, seed):
+    command = [sys.executable, "-m", "tests.journal.victim", str(path), str(seed)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def acknowledged(output):
+    """The greatest number of changes that the victim said were committed."""
+    return max((int(line) for line in output.split(b"\n")[:-1]), default=0)
+
+
+def told(path):
+    return len(records(path)[0])
+
+
+class TestAnyHistory:
+    @settings(max_examples=40, deadline=None)
+    @given(
+        steps=st.lists(
+            st.tuples(st.sampled_from(["commit", "reopen", "twin", "age", "fail"]), st.integers(0, 9)), max_size=25
+        )
+    )
+    def test_any_sequence_of_commits_crashes_and_retention_keeps_the_laws(self, steps):
+        with tempfile.TemporaryDirectory() as folder:
+            anyio.run(self.live, Path(folder) / "balances.db", steps)
+
+    async def live(self, path, steps):
+        now = [BEGAN]
+
+        def another(encoding):
+            return SqliteJournal(path, encoding=encoding, retention=10.0, clock=lambda: now[0], runner=lambda: inline)
+
+        journal = another("json")
+        writer, rows, log = journal.writer(0), {}, []
+        await writer.open()
+        reader = await journal.reader()
+        follower = reader.follow((await reader.bounds()).head)
+        for step, number in steps:
+            if step == "commit":
+                batch = [
+                    change(rows[name], len(log) + 1, 500_000) if name in rows else baseline(name, 0)
+                    for name in (f"a{digit % 7}" for digit in range(number, number + 3))
+                ]
+                await writer.commit(Batch(batch))
+                rows.update((row.state.account, row) for row in batch)
+                log += [row.event for row in batch if row.event]
+            elif step == "fail":
+                with pytest.raises(sqlite3.IntegrityError):
+                    await writer.commit(Batch([change(baseline("never", 0), 1)], {"half": None}))
+            elif step == "reopen":
+                assert by_key((await writer.open()).states) == by_key(row.state for row in rows.values())
+            elif step == "twin":
+                old, writer = writer, another(["json", "msgpack"][number % 2]).writer(0)
+                await writer.open()
+                with pytest.raises(Fenced):
+                    await old.commit(Batch([]))
+                await old.close()
+            else:
+                now[0] += number * 1_000_000
+            await self.agree(reader, rows, log)
+        await follower.aclose()
+        await writer.close()
+        await reader.close()
+
+    async def agree(self, reader, rows, log):
+        bounds = await reader.bounds()
+        assert bounds.head.positions == (len(log) + 1,)
+        cursor, states = await reader.snapshot(Filter())
+        assert cursor == bounds.head
+        assert by_key(states) == by_key(row.state for row in rows.values())
+        kept = log[bounds.oldest.positions[0] - 1 :]
+        if kept:
+            found = await read(reader, bounds.oldest, len(kept))
+            assert [JSON.event(event.data) for event in found] == kept

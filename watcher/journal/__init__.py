@@ -1,0 +1,100 @@
+"""The journal: events and state, moved together or not at all.
+
+The seam is small. A `Writer` fences older writers, restores and commits one partition; a `Reader` never fences and
+gives snapshots and the log. SQLite (one partition) and Kafka (P partitions) implement both and share one conformance
+suite, `tests/journal/conformance.py`. `committer.py` stands between the pollers and a writer, whichever it is.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from watcher.events import BalanceState, Cursor, Filter, ProviderHealth
+
+# What the log is made of lives in `events`, since the relay and the ledger, which know no journal, speak of it too.
+from watcher.events import Bounds as Bounds
+from watcher.events import Commit as Commit
+from watcher.events import Expired as Expired
+from watcher.events import JournalError as JournalError
+from watcher.events import Published as Published
+from watcher.events import Row as Row
+from watcher.events import Unavailable as Unavailable
+
+
+class Fenced(JournalError):
+    """Another instance writes this journal now. This one must end (exit status 75)."""
+
+
+class WrongJournal(JournalError):
+    """Topics, marker or file are missing, foreign or configured otherwise (exit status 2)."""
+
+
+class Unwritable(JournalError):
+    """The database cannot be written: no such folder, no permission, disk full, corrupt (exit status 69)."""
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What one commit moves together. A key appears at most once."""
+
+    rows: list[Row]
+    notes: dict[str, bytes] = {}
+    """Small records beside the balances (listings, limiter stamps, learned rates). Their keys never contain `/`."""
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """Everything that one partition holds committed."""
+
+    states: list[BalanceState]
+    notes: dict[str, bytes]
+
+
+class Writer(Protocol):
+    """One partition's only writer, for as long as nobody else opens it."""
+
+    async def open(self) -> Restored:
+        """Fence whoever wrote before, then give what is committed. May be called again after Unavailable."""
+
+    async def commit(self, batch: Batch) -> None:
+        """All of the batch or nothing. Raises Unavailable when in doubt, Fenced when replaced."""
+
+    async def close(self) -> None:
+        """Give the partition back. Never hangs."""
+
+
+class Reader(Protocol):
+    """A look at the journal that disturbs nobody."""
+
+    async def bounds(self) -> Bounds: ...
+
+    async def snapshot(self, wanted: Filter) -> tuple[Cursor, Sequence[BalanceState]]:
+        """The committed state in one consistent view, and the cursor at which it holds."""
+
+    async def notes(self) -> dict[str, bytes]:
+        """The small records beside the balances, as they are committed."""
+
+    def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
+        """Everything committed from `cursor` on, in order, then live, for ever. Raises Expired."""
+
+    async def close(self) -> None: ...
+
+
+class Journal(Protocol):
+    """Where the log lives: opens what the configuration names."""
+
+    partitions: int
+
+    def writer(self, partition: int) -> Writer: ...
+
+    async def reader(self) -> Reader: ...
+
+    async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error."""
+
+    async def init(self) -> str:
+        """Create what is missing, safe to repeat. Returns one line that says what stands there now."""
+
+    async def check(self) -> None:
+        """Raises WrongJournal or Unavailable when `run` must not start on it."""
+
+    async def close(self) -> None: ...

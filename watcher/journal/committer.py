@@ -1,0 +1,255 @@
+"""Between the pollers and a partition's writer: judge on arrival, gather, commit in groups, survive the journal.
+
+While one commit is in flight, readings are judged and queue up; the next commit takes all of them, up to 1,000 rows.
+The queue is bounded: with the journal down, whoever has an answer waits at `accept` with it, and nothing is lost.
+"""
+
+import contextlib
+import math
+from collections.abc import Generator
+
+import anyio
+import anyio.lowlevel
+import structlog
+from anyio.abc import TaskStatus
+
+from watcher.events import Answer
+from watcher.journal import Batch, JournalError, Unavailable, Writer
+from watcher.ledger import Ledger, Verdict
+
+DEADLINE = 8.0
+"""Seconds that one commit may take; below Kafka's transaction time-out of 10."""
+STOPPING = 3.0
+"""Seconds that all commits together may still take once stopping has begun."""
+CLOSING = 1.0
+"""Seconds that giving the partition back may take."""
+BACK_OFF = (0.1, 5.0)
+"""Seconds between two tries to open: the first pause and the longest; each is twice the one before."""
+GROUP = 1000
+"""Rows in one commit at most."""
+
+log = structlog.get_logger()
+
+
+class Committer:
+    """One partition's way into the journal. `gather` seconds pass after a commit before the next one begins."""
+
+    def __init__(self, writer: Writer, ledger: Ledger, *, gather: float, bound: int = 1000, partition: int = 0) -> None:
+        self.ledger = ledger
+        self.partition = partition
+        self.notes: dict[str, bytes] = {}
+        """The small records as they were restored."""
+        self.ready = anyio.Event()
+        """Set by the first successful open."""
+        self.trouble: str | None = None
+        """Why the journal cannot be written at the moment, in one line."""
+        self.commits = 0
+        self.rows = 0
+        """Rows committed."""
+        self.failures = 0
+        """Times that the journal could not be opened or the outcome of a commit was unknown."""
+        self.last_commit_seconds = 0.0
+        self.commit_seconds = 0.0
+        """The sum over all commits."""
+        self._writer = writer
+        self._gather = gather
+        self._bound = bound
+        self._open = False
+        self._ended = False
+        self._busy = False
+        self._stop_by = math.inf
+        self._noted: dict[str, bytes] = {}
+        self._in_flight = 0
+        self._rounds = 0
+        self._opened_times = 0
+        self._commit_scope: anyio.CancelScope | None = None
+        self._work = anyio.Event()
+        self._progress = anyio.Event()
+
+    async def accept(self, answer: Answer) -> Verdict:
+        """What the answer meant. Waits while the journal is down or `bound` rows pend."""
+        verdict = None
+        while verdict is None:
+            while not self._open or self.ledger.pending >= self._bound:
+                await self._progress.wait()
+            verdict = await self._judged(self.ledger.slices(answer))
+        return verdict
+
+    async def repeat(self, answer: Answer) -> Verdict | None:
+        """What a listing means that repeats the one before. None: not known to, so `accept` it whole."""
+        return await self._judged(self.ledger.repeats(answer)) if self._open else None
+
+    async def _judged(self, slices: Generator[None, None, Verdict | None]) -> Verdict | None:
+        """A large answer in slices, so that nobody waits long behind it. None: the memory was restored meanwhile."""
+        opened = self._opened_times
+        while opened == self._opened_times:
+            try:
+                next(slices)
+            except StopIteration as end:
+                verdict: Verdict | None = end.value
+                return verdict
+            finally:
+                self._work.set()
+            await anyio.lowlevel.checkpoint()
+        return None
+
+    def note(self, key: str, data: bytes) -> None:
+        """A small record (no `/` in its key) for the next commit to carry. A later one of that key replaces it."""
+        self._noted[key] = data
+        self._work.set()
+
+    async def flush(self) -> None:
+        """Return once everything accepted and noted before this call is committed. Raises Unavailable at the end."""
+        failures, rounds = -1, 0
+        while not (self._open and (self._idle or self._rounds >= rounds > 0)):
+            if self._ended:
+                raise Unavailable("the journal was closed before everything was committed")
+            if failures != self.failures:  # what was in flight may pend again: count anew
+                failures, rounds = self.failures, self._rounds + self._rounds_left()
+            await self._progress.wait()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._busy and not self._work.is_set()
+
+    def _rounds_left(self) -> int:
+        """Rounds after which all that pends now is committed: the one in flight, and one more for the notes."""
+        return 2 + math.ceil((self._in_flight + self.ledger.pending) / GROUP)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Open, then commit for ever. Raises Fenced, Unwritable and WrongJournal; opens again after Unavailable.
+
+        Cancelled, it commits what pends and gives the partition back, within STOPPING + CLOSING seconds.
+        """
+        failure: JournalError | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hurry_when_stopping)
+            try:
+                await self._serve(task_status)
+            except JournalError as error:
+                failure = error
+            finally:
+                await self._end()
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _hurry_when_stopping(self) -> None:
+        # A shielded commit does not feel that we are cancelled. This task does, at once, and cuts its deadline.
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._stop_by = anyio.current_time() + STOPPING
+            if self._commit_scope is not None:
+                self._commit_scope.deadline = min(self._commit_scope.deadline, self._stop_by)
+
+    async def _serve(self, task_status: TaskStatus[None]) -> None:
+        await self._restore()
+        task_status.started()
+        try:
+            while True:
+                try:
+                    await self._work.wait()
+                    await self._commit_all()
+                except Unavailable as error:
+                    self._failed(error)
+                    await self._restore()
+        except anyio.get_cancelled_exc_class():
+            await self._commit_the_last()
+            raise
+
+    async def _restore(self) -> None:
+        """Open until it succeeds. What was in flight is settled by what is found committed."""
+        pause, longest = BACK_OFF
+        while not self._open:
+            try:
+                restored = await self._writer.open()
+            except Unavailable as error:
+                self._failed(error)
+                await anyio.sleep(pause)
+                pause = min(2 * pause, longest)
+            else:  # no await from here on: nobody may judge between the old memory and the new one
+                self.ledger.restore(restored.states, restored.notes)
+                self.notes = restored.notes
+                self._opened()
+
+    def _opened(self) -> None:
+        if self.trouble is not None:
+            log.info("journal.recovered", partition=self.partition)
+        self.trouble = None
+        self._open, self._in_flight = True, 0
+        self._opened_times += 1
+        self._work.set()  # what was in flight may pend again
+        self.ready.set()
+        self._advance()
+
+    def _failed(self, error: Unavailable) -> None:
+        if self.trouble is None:
+            log.warning("journal.unavailable", partition=self.partition, reason=str(error))
+        self.trouble = str(error)
+        self.failures += 1
+        self._open = False
+
+    async def _commit_all(self) -> None:
+        """Commit until nothing pends, never two back to back."""
+        self._work, self._busy = anyio.Event(), True
+        try:
+            more = True
+            while more:
+                more = await self._commit()
+                await anyio.sleep(self._gather)
+        finally:
+            self._busy = False
+            self._advance()
+
+    async def _commit(self) -> bool:
+        """One round: a group of rows and all notes. False: there was nothing. Raises Unavailable in doubt, Fenced."""
+        rows, notes = self.ledger.take(GROUP)
+        noted, self._noted = self._noted, {}
+        if rows or notes or noted:
+            self._in_flight = len(rows)
+            began = anyio.current_time()
+            try:
+                await self._write(Batch(rows, {**notes, **noted}), began)
+            except BaseException:
+                self._noted = {**noted, **self._noted}
+                raise
+            self._count(len(rows), anyio.current_time() - began)
+        self._rounds += 1
+        self._advance()
+        return bool(rows or notes or noted)
+
+    async def _write(self, batch: Batch, began: float) -> None:
+        scope = anyio.CancelScope(shield=True, deadline=min(began + DEADLINE, self._stop_by))
+        self._commit_scope = scope
+        with scope:
+            await self._writer.commit(batch)
+            self.ledger.committed()  # no await between the two: memory says what the journal says
+            return
+        raise Unavailable("a commit got no answer in time")
+
+    def _count(self, rows: int, seconds: float) -> None:
+        self.commits += 1
+        self.rows += rows
+        self.last_commit_seconds = seconds
+        self.commit_seconds += seconds
+        self._in_flight = 0
+
+    def _advance(self) -> None:
+        """Let those look again who wait for room or for their rows."""
+        progress, self._progress = self._progress, anyio.Event()
+        progress.set()
+
+    async def _commit_the_last(self) -> None:
+        if self._open:
+            try:
+                while await self._commit():
+                    pass
+            except Unavailable as error:  # nothing is lost: the next reading finds what is still untold
+                self._failed(error)
+
+    async def _end(self) -> None:
+        self._open, self._ended = False, True
+        self._advance()
+        with anyio.move_on_after(CLOSING, shield=True), contextlib.suppress(JournalError):
+            await self._writer.close()

@@ -1,0 +1,97 @@
+"""All partitions of a journal behind one door: what the pollers hand their answers to."""
+
+from collections.abc import Sequence
+
+import anyio.lowlevel
+import msgspec
+
+from watcher.columns import SLICE, Columns
+from watcher.events import Answer, Reading, Scope, partition_of, spread
+from watcher.journal.committer import Committer
+from watcher.ledger import Verdict
+
+
+class Intake:
+    """Splits answers by partition. An account lives in one partition, so most answers have one part."""
+
+    def __init__(self, committers: Sequence[Committer]) -> None:
+        """`committers[p]` is partition p's."""
+        self.committers = committers
+
+    async def accept(self, answer: Answer) -> Verdict:
+        """What the answer meant, over all partitions. Waits while one of them is down or full."""
+        if len(self.committers) == 1:
+            return await self.committers[0].accept(answer)
+        parts = await self._spread(answer.readings)
+        for partition in self._spoken_for(answer.listing):
+            parts.setdefault(partition, [])
+        told = [
+            await self.committers[partition].accept(msgspec.structs.replace(answer, readings=readings))
+            for partition, readings in sorted(parts.items())
+        ]
+        return merged(told)
+
+    async def repeat(self, answer: Answer) -> Verdict | None:
+        """What a listing means that repeats the one before. None: not known to, so `accept` it whole."""
+        told = []
+        for partition in self._spoken_for(answer.listing):
+            verdict = await self.committers[partition].repeat(answer)
+            if verdict is None:
+                return None
+            told.append(verdict)
+        return merged(told)
+
+    async def _spread(self, readings: Sequence[Reading]) -> dict[int, list[Reading]]:
+        """By partition. All is checked before any partition is told of anything."""
+        checking = readings.checked() if isinstance(readings, Columns) else None
+        while checking is not None:
+            try:
+                next(checking)
+            except StopIteration as end:
+                readings, checking = end.value, None
+            await anyio.lowlevel.checkpoint()
+        parts: dict[int, list[Reading]] = {}
+        for start in range(0, len(readings), SLICE):
+            for partition, part in spread(readings[start : start + SLICE], len(self.committers)).items():
+                parts.setdefault(partition, []).extend(part)
+            await anyio.lowlevel.checkpoint()
+        return parts
+
+    def _spoken_for(self, listing: Scope | None) -> Sequence[int]:
+        """Partitions that must learn of a listing although it names none of their keys: absence is told there."""
+        if listing is None:
+            return ()
+        if listing.chain is None or listing.account is None:
+            return range(len(self.committers))
+        home = f"{listing.provider}/{listing.chain}/{listing.account}"
+        return (partition_of(home, len(self.committers)),)
+
+    def note(self, key: str, data: bytes) -> None:
+        """A small record for partition 0's next commit."""
+        self.committers[0].note(key, data)
+
+    @property
+    def notes(self) -> dict[str, bytes]:
+        """The small records as partition 0 restored them."""
+        return self.committers[0].notes
+
+    async def ready(self) -> None:
+        """Return once every partition is open."""
+        for committer in self.committers:
+            await committer.ready.wait()
+
+    async def flush(self) -> None:
+        """Return once everything accepted and noted before is committed, in every partition."""
+        for committer in self.committers:
+            await committer.flush()
+
+
+def merged(told: Sequence[Verdict]) -> Verdict:
+    """One verdict that says what all of them say."""
+    return Verdict(
+        changed=set().union(*(one.changed for one in told)),
+        candidates=set().union(*(one.candidates for one in told)),
+        stale=sum(one.stale for one in told),
+        accepted=sum(one.accepted for one in told),
+        baselines=sum(one.baselines for one in told),
+    )

@@ -1,0 +1,142 @@
+# mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
+"""The Kafka journal as a whole: what the composition root is given."""
+
+import contextlib
+import secrets
+from collections.abc import Mapping, Sequence
+
+import anyio
+from aiokafka import AIOKafkaProducer
+
+from watcher.events import JSON, MSGPACK, Encoding, ProviderHealth
+from watcher.journal import Unavailable, WrongJournal
+from watcher.journal.kafka import topics as cluster
+from watcher.journal.kafka.connection import Broken, Connection, stop
+from watcher.journal.kafka.log import Gauge
+from watcher.journal.kafka.ownership import Claim
+from watcher.journal.kafka.plans import compare, plans, refuse
+from watcher.journal.kafka.reader import KafkaReader
+from watcher.journal.kafka.records import Encoder, Topics
+from watcher.journal.kafka.settings import KafkaSettings, security
+from watcher.journal.kafka.writer import KafkaWriter
+
+REACH = 30.0
+"""Seconds in which a broker must have been reached."""
+HEARTBEAT = 5.0
+"""Seconds after which a heartbeat that nobody takes is dropped."""
+
+
+class KafkaJournal:
+    """The `Journal` on Kafka."""
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        settings: KafkaSettings,
+        *,
+        environ: Mapping[str, str],
+        encoding: Encoding = "json",
+        retention: float = 604800.0,
+        reach: float = REACH,
+    ) -> None:
+        """`servers` as `host:port`. Raises WrongJournal for settings that cannot be."""
+        if not __debug__:
+            # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
+            raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
+        self.partitions = settings.partitions
+        self._settings = settings
+        self._reach = reach
+        self._topics = Topics.under(settings.topic_prefix)
+        self._plans = plans(self._topics, settings.partitions, retention)
+        self._connection = Connection(servers, security(settings, environ))
+        self._gauge = Gauge(self._connection, self._topics)
+        self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK)
+        self._claim = Claim(secrets.token_hex(6))
+        self._pulse: AIOKafkaProducer | None = None
+
+    def transactional_id(self, name: int | str) -> str:
+        return f"{self._settings.topic_prefix}balance-watcher.{name}"
+
+    def writer(self, partition: int) -> KafkaWriter:
+        return KafkaWriter(
+            partition,
+            self.transactional_id(partition),
+            self._topics,
+            connection=self._connection,
+            gauge=self._gauge,
+            encoder=self._encoder,
+            claim=self._claim,
+        )
+
+    async def reader(self) -> KafkaReader:
+        """Raises WrongJournal without a marker, Unavailable while the log does not answer."""
+        reader = KafkaReader(await self._epoch(), self._topics, self.partitions, self._connection, self._gauge)
+        await reader.start()
+        return reader
+
+    async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        with anyio.move_on_after(HEARTBEAT) as scope:
+            try:
+                await self._beat(health)
+            except (*Broken, Unavailable):
+                scope.cancel()
+        if scope.cancel_called and self._pulse is not None:
+            pulse, self._pulse = self._pulse, None
+            await stop(pulse)
+
+    async def _beat(self, health: Sequence[ProviderHealth]) -> None:
+        if self._pulse is None:
+            self._pulse = await self._connection.plain_producer()
+        for one in health:
+            topic, key, value, headers = self._encoder.health(one)
+            await self._pulse.send_and_wait(topic, value, key, partition=0, headers=headers)
+
+    async def init(self) -> str:
+        """Create topics and marker where they are missing. Raises WrongJournal or Unavailable."""
+        await self._reached()
+        async with self._connection.administering() as admin:
+            created = await cluster.create(admin, self._plans)
+            await cluster.appear(admin, self._plans)
+            aligned = await cluster.align(admin, self._plans)
+        marked = await cluster.write_marker(self._connection, self._gauge, self._topics, self.transactional_id("init"))
+        said = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
+        said += [f"set {', '.join(aligned)}"] if aligned else []
+        names = ", ".join(self._topics)
+        return f"{'; '.join(said) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
+
+    async def check(self) -> None:
+        await self._reached()
+        async with self._connection.administering() as admin:
+            found = await cluster.ready(admin, self._plans)
+        refuse(self._plans, found)
+        await self._epoch()  # a re-created topic has lost its configs too: say what matters more
+        compare(self._plans, found)
+
+    async def _epoch(self) -> str:
+        marker = await cluster.find_log(self._connection, self._gauge, self._topics)
+        if marker is None:
+            raise WrongJournal(
+                f"topic {self._topics.state} has no marker: it is new or was re-created; "
+                "run `watcher init` to start a new log on it"
+            )
+        return marker.epoch
+
+    async def _reached(self) -> None:
+        """Try until a broker answers. Raises Unavailable after `reach` seconds, WrongJournal when it knows us not."""
+        servers, reason = ", ".join(self._connection.servers), "no answer"
+        with anyio.move_on_after(self._reach):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    async with self._connection.administering():
+                        return
+                reason = await self._connection.refusal()
+                await anyio.sleep(0.5)
+        raise Unavailable(
+            f"no Kafka broker reached at {servers} within {self._reach:g} s ({reason}): "
+            "is it up, are address and security_protocol right?"
+        )
+
+    async def close(self) -> None:
+        if self._pulse is not None:
+            await stop(self._pulse)
+        await self._gauge.close()

@@ -1,0 +1,111 @@
+"""What the topics must be, and what is different where they are not. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from watcher.journal import WrongJournal
+from watcher.journal.kafka.records import Topics
+
+MESSAGE_BYTES = 1_000_000
+"""What a broker must take at once: beyond our batches, and not more than any version of Kafka does by default."""
+COMPACTION = {
+    "segment.ms": "3600000",
+    "min.cleanable.dirty.ratio": "0.1",
+    "max.compaction.lag.ms": "21600000",
+}
+
+
+class Found(NamedTuple):
+    """One topic as it is."""
+
+    partitions: int
+    """0 while one of them has no leader."""
+    replicas: int
+    """The fewest that a partition has."""
+    configs: Mapping[str, str] = {}
+
+
+class Plan(NamedTuple):
+    """One topic as it must be. Only `init` changes configs, and never the policy: what it deleted is gone."""
+
+    name: str
+    partitions: int
+    policy: str
+    exactly: Mapping[str, str]
+    at_most: Mapping[str, str]
+
+    def created(self, replicas: int) -> dict[str, str]:
+        """The configs that a new topic is given."""
+        return {
+            "cleanup.policy": self.policy,
+            **self.exactly,
+            **self.at_most,
+            "min.insync.replicas": str(in_sync(replicas)),
+        }
+
+    @property
+    def looked_at(self) -> list[str]:
+        return [*self.created(1), "max.message.bytes"]
+
+    def refuse(self, found: Found | None) -> None:
+        """Raises WrongJournal for what `init` must not change."""
+        if found is None:
+            raise WrongJournal(f"topic {self.name} is missing: run `watcher init`")
+        if found.partitions != self.partitions:
+            raise WrongJournal(
+                f"topic {self.name} has {found.partitions} partitions, the config says {self.partitions}: "
+                f"the count is fixed for life, set [kafka] partitions = {found.partitions}"
+            )
+        policy = found.configs.get("cleanup.policy")
+        if policy != self.policy:
+            raise WrongJournal(
+                f"topic {self.name} has cleanup.policy={policy}, it must be exactly "
+                f"{self.policy}: set it with kafka-configs.sh"
+            )
+
+    def corrections(self, found: Found) -> dict[str, str]:
+        """The configs that `init` sets. A stricter cleaning than planned may stand; a weaker one may not."""
+        return dict(self._corrections(found))
+
+    def _corrections(self, found: Found) -> Iterator[tuple[str, str]]:
+        for name, value in self.exactly.items():
+            if found.configs.get(name) != value:
+                yield name, value
+        for name, value in self.at_most.items():
+            if float(found.configs[name]) > float(value):
+                yield name, value
+        if not in_sync(found.replicas) <= int(found.configs["min.insync.replicas"]) <= found.replicas:
+            yield "min.insync.replicas", str(in_sync(found.replicas))
+        if int(found.configs["max.message.bytes"]) < MESSAGE_BYTES:
+            yield "max.message.bytes", str(MESSAGE_BYTES)
+
+
+def in_sync(replicas: int) -> int:
+    """How many copies a commit waits for at least."""
+    return 2 if replicas >= 3 else 1
+
+
+def plans(topics: Topics, partitions: int, retention: float) -> list[Plan]:
+    """`retention` bounds the events, in seconds."""
+    kept = {"retention.ms": str(int(retention * 1000))}
+    return [
+        Plan(topics.changed, partitions, "delete", kept, {}),
+        Plan(topics.state, partitions, "compact", {}, COMPACTION),
+        Plan(topics.heartbeat, 1, "compact", {}, COMPACTION),
+    ]
+
+
+def refuse(wanted: Sequence[Plan], found: Mapping[str, Found]) -> None:
+    """Raises WrongJournal for the first topic that is missing, or that `init` cannot put right."""
+    for plan in wanted:
+        plan.refuse(found.get(plan.name))
+
+
+def compare(wanted: Sequence[Plan], found: Mapping[str, Found]) -> None:
+    """Raises WrongJournal for the first topic that `init` would configure otherwise."""
+    for plan in wanted:
+        for name, value in plan.corrections(found[plan.name]).items():
+            raise WrongJournal(
+                f"topic {plan.name} has {name}={found[plan.name].configs.get(name)}, the config asks for {value}: "
+                "run `watcher init`, which sets it"
+            )

@@ -1,0 +1,263 @@
+# mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
+"""A look at the log that disturbs nobody: plain `read_committed` consumers without a group.
+
+One tail follows every partition and keeps two things: the view (the state of every key, as of a place in the log of
+events) and a window of the last slices, which all live followers share. A follower that is not inside the window
+replays with a consumer of its own until it is.
+
+The view is a function of the events: a row stands at the version of the last event before the tail's place, and rows
+of version 0 come from the state. To start, the state is read first, to an end measured after a place in the events
+was taken, and then the events from that place to an end measured after the state was read. Every transaction found in
+the state has its events before that end, and every one behind that place in the events is applied; so no row is ahead
+of the cursor and none behind, although the two topics' markers are written one after the other.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+
+import anyio
+import anyio.lowlevel
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from watcher.events import BalanceState, Cursor, Filter, ProviderHealth
+from watcher.journal import Bounds, Commit, Expired, Published, Unavailable, WrongJournal
+from watcher.journal.kafka import records as wire
+from watcher.journal.kafka.connection import Connection, stop, within
+from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
+from watcher.journal.kafka.records import Topics
+from watcher.journal.kafka.view import View, Window, covers
+
+FRESH = 1.0
+"""Seconds that a look waits for what is written but not yet visible: a commit's marker, or an open transaction."""
+LOAD = 3.0
+"""Seconds that the start waits, for each topic, for commits on their way. What is open longer than that was left by a
+writer that died. It is in neither topic, and only a writer ends it, perhaps one that this process has yet to open."""
+CAUGHT_UP = 30.0
+"""Seconds to read the events that came while the state was read."""
+SLICE = 2_000
+"""Rows filtered between two turns of the loop."""
+
+
+class KafkaReader:
+    """The `Reader` on Kafka."""
+
+    def __init__(self, epoch: str, topics: Topics, partitions: int, connection: Connection, gauge: Gauge) -> None:
+        self._epoch = epoch
+        self._topics = topics
+        self._changed = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
+        self._state = [TopicPartition(topics.state, partition) for partition in range(partitions)]
+        self._connection = connection
+        self._gauge = gauge
+        self._view = View()
+        self._window = Window((0,) * partitions)
+        self._seen: dict[TopicPartition, int] = {}
+        self._moved = anyio.Event()
+        self._barrier: asyncio.Task[None] | None = None
+        self._tail: asyncio.Task[None] | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        """Load the view. Raises Unavailable."""
+        consumer = await self._connection.consumer(self._topics)
+        try:
+            await self._load(consumer)
+        except BaseException:
+            await stop(consumer)
+            raise
+        self._consumer = consumer
+        self._tail = asyncio.create_task(self._follow_tail(consumer))
+
+    async def _load(self, consumer: AIOKafkaConsumer) -> None:
+        """See the head of this file for why it goes in this order."""
+        places = await self._gauge.committed(self._changed)
+        visible = await self._visible(self._state)
+        start_at(consumer, await self._gauge.beginnings(self._state))
+        await read_to(consumer, visible, self._restore)
+        heartbeat = TopicPartition(self._topics.heartbeat, 0)
+        after = {partition: await consumer.position(partition) for partition in self._state}
+        start_at(consumer, {**places, **after, **await self._gauge.beginnings([heartbeat])})
+        visible = await self._visible(self._changed)
+        self._window = Window(tuple(places[partition] for partition in self._changed))
+        self._seen = {**places, **after}
+        with within(CAUGHT_UP, "reading the events"):
+            while not self._sees(visible):
+                await self._turn(consumer)
+
+    async def _visible(self, partitions: Sequence[TopicPartition]) -> Offsets:
+        """Where what is written now ends, as soon as it can be read; else, after LOAD seconds, what can be."""
+        visible, written = await self._gauge.committed(partitions), await self._gauge.written(partitions)
+        with anyio.move_on_after(LOAD):
+            while any(visible[partition] < end for partition, end in written.items()):
+                await anyio.sleep(0.02)
+                visible = await self._gauge.committed(partitions)
+            return written
+        return visible
+
+    def _restore(self, record: Found) -> None:
+        if b"/" in record.key:
+            self._view.restore(wire.state(record.value, record.headers))
+        else:
+            self._note(record)
+
+    def _note(self, record: Found) -> None:
+        if record.key not in wire.MARKS:
+            self._view.notes.take(record.key, record.value, record.headers)
+
+    async def _follow_tail(self, consumer: AIOKafkaConsumer) -> None:
+        try:
+            while True:
+                try:
+                    await self._turn(consumer)
+                except Unavailable:
+                    await anyio.sleep(0.5)  # the client reconnects by itself; whoever waits has a deadline
+                except OffsetOutOfRangeError:
+                    raise WrongJournal("the topics were re-created or cut while they were read: start again") from None
+        finally:
+            self._moved.set()
+            await stop(consumer)
+
+    async def _turn(self, consumer: AIOKafkaConsumer) -> None:
+        """Take in what has come, and wake whoever waits for it."""
+        events: list[Published] = []
+        baselines: list[BalanceState] = []
+        health: list[ProviderHealth] = []
+        for partition, records in (await poll(consumer)).items():
+            if partition.topic == self._topics.changed:
+                events += [_published(record) for record in records]
+            elif partition.topic == self._topics.state:
+                states = (wire.state(one.value, one.headers) for one in records if b"/" in one.key)
+                baselines += [state for state in states if self._view.baseline(state)]
+                for one in records:
+                    if b"/" not in one.key:
+                        self._note(one)
+            else:
+                health += [wire.health(record.value, record.headers) for record in records]
+        for event in events:
+            self._view.apply(event)
+        self._view.health.update((one.provider, one) for one in health)
+        self._seen = {partition: await consumer.position(partition) for partition in (*self._changed, *self._state)}
+        places = tuple(self._seen[partition] for partition in self._changed)
+        if events or baselines or health or places != self._window.end:
+            self._window.append(Commit(Cursor(self._epoch, places), events, baselines, health))
+        self._moved.set()
+        self._moved = anyio.Event()
+
+    async def _news(self) -> None:
+        """Wait for the tail's next turn. Raises what ended it."""
+        if self._tail is not None and self._tail.done():
+            if not self._tail.cancelled():
+                self._tail.result()
+            raise Unavailable("this reader is closed")
+        await self._moved.wait()
+
+    async def _refresh(self) -> None:
+        """Let the tail see what was committed before this call. Callers at the same time share one look."""
+        if self._barrier is None or self._barrier.done():
+            self._barrier = asyncio.create_task(self._catch_up())
+        await asyncio.shield(self._barrier)
+
+    async def _catch_up(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        written = await self._gauge.written([*self._changed, *self._state])
+        with anyio.move_on_after(FRESH):
+            while not self._sees(written):
+                await self._news()
+
+    def _sees(self, ends: Mapping[TopicPartition, int]) -> bool:
+        return all(self._seen[partition] >= end for partition, end in ends.items())
+
+    async def bounds(self) -> Bounds:
+        await self._refresh()
+        return Bounds(await self._oldest(), Cursor(self._epoch, self._window.end))
+
+    async def _oldest(self) -> Cursor:
+        first = await self._gauge.beginnings(self._changed)
+        return Cursor(self._epoch, tuple(first[partition] for partition in self._changed))
+
+    async def snapshot(self, wanted: Filter) -> tuple[Cursor, Sequence[BalanceState]]:
+        await self._refresh()
+        cursor, rows = Cursor(self._epoch, self._window.end), list(self._view.rows.values())
+        if wanted == Filter():
+            return cursor, rows
+        found: list[BalanceState] = []
+        for start in range(0, len(rows), SLICE):
+            found += [row for row in rows[start : start + SLICE] if wanted.matches(row.key)]
+            await anyio.lowlevel.checkpoint()
+        return cursor, found
+
+    async def notes(self) -> dict[str, bytes]:
+        await self._refresh()
+        return dict(self._view.notes.whole)
+
+    async def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
+        """Commits from `cursor` on: replayed as far as needed, then live. Raises Expired, Unavailable."""
+        await self._resumable(cursor)
+        places = list(cursor.positions)
+        if self._view.health:
+            yield Commit(cursor, health=list(self._view.health.values()))
+        while True:
+            number = self._window.enter(places)
+            if number is None:
+                async with contextlib.aclosing(self._replay(places)) as replay:
+                    async for commit in replay:
+                        yield commit
+                continue
+            while number >= self._window.first:
+                while number == self._window.next:
+                    await self._news()
+                if number >= self._window.first:
+                    commit = _rest(self._window.get(number), places)
+                    places = list(commit.cursor.positions)
+                    number += 1
+                    yield commit
+
+    async def _replay(self, places: list[int]) -> AsyncGenerator[Commit, None]:
+        """Read the log with a consumer of one's own until the window is reached, moving `places`."""
+        async with self._connection.reading([self._topics.changed]) as consumer:
+            start_at(consumer, dict(zip(self._changed, places, strict=True)))
+            while self._window.enter(places) is None:
+                try:
+                    found = await poll(consumer)
+                except OffsetOutOfRangeError:
+                    raise Expired("expired") from None
+                events = [_published(record) for records in found.values() for record in records]
+                now = [await consumer.position(partition) for partition in self._changed]
+                if now != places:
+                    places[:] = now
+                    yield Commit(Cursor(self._epoch, tuple(now)), events)
+
+    async def _resumable(self, cursor: Cursor) -> None:
+        """Raises Expired for a cursor that nothing can be followed from without a gap."""
+        if cursor.epoch != self._epoch or len(cursor.positions) != len(self._changed):
+            raise Expired("epoch_changed")
+        if not covers(self._window.end, cursor.positions):
+            written = await self._gauge.written(self._changed)
+            if not covers([written[partition] for partition in self._changed], cursor.positions):
+                raise Expired("ahead")
+        if not covers(cursor.positions, self._window.start) and not cursor.reaches(await self._oldest()):
+            raise Expired("expired")
+
+    async def close(self) -> None:
+        for task in (self._barrier, self._tail):
+            if task is not None:
+                task.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait({task})
+        if self._consumer is not None:  # a tail that had not begun has stopped nothing
+            await stop(self._consumer)
+
+
+def _published(record: Found) -> Published:
+    return wire.published(record.partition, record.offset, record.key, record.value, record.headers)
+
+
+def _rest(commit: Commit, places: Sequence[int]) -> Commit:
+    """What of a slice is new to somebody at `places`."""
+    if all(event.position >= places[event.partition] for event in commit.events):
+        events = commit.events
+    else:
+        events = [event for event in commit.events if event.position >= places[event.partition]]
+    cursor = Cursor(commit.cursor.epoch, tuple(map(max, commit.cursor.positions, places)))
+    return Commit(cursor, events, commit.baselines, commit.health)

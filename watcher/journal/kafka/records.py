@@ -1,0 +1,207 @@
+"""What stands in the topics, as bytes: events, state, notes, and the marks of `init` and of each owner. Pure."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from watcher.events import JSON, BalanceState, Codec, Key, ProviderHealth, codec_of, wall
+from watcher.journal import Batch, Published, Restored, Row
+
+Headers = list[tuple[str, bytes]]
+
+MARKER = b"marker"
+OWNER = b"owner"
+MARKS = (OWNER, MARKER)
+"""Records of the state topic that are neither balances nor notes."""
+CONTENT_TYPE = "content-type"
+OPAQUE: tuple[str, bytes] = (CONTENT_TYPE, b"application/octet-stream")
+PART = "part"
+"""Header of a note in several records, `<digest of the whole>.<index>.<count>`; only they have it."""
+PART_BYTES = 250_000
+"""Bytes of a note in one record. A broker takes 1 MiB by default; two parts fill one of our batches."""
+
+
+class Topics(NamedTuple):
+    """The names of the three topics, under the configured prefix."""
+
+    changed: str
+    state: str
+    heartbeat: str
+
+    @classmethod
+    def under(cls, prefix: str) -> "Topics":
+        return cls(*(f"{prefix}balances.{name}.v1" for name in ("changed", "state", "heartbeat")))
+
+
+class Record(NamedTuple):
+    """One record to be sent: what a partition of ours is told."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+class Marker(msgspec.Struct, frozen=True):
+    """State partition 0, key `marker`: the identity of the log. Written once, by `init`."""
+
+    epoch: str
+    """Lower-case hex: the epoch of every cursor into this log."""
+
+
+class Owner(msgspec.Struct, frozen=True, order=True):
+    """Key `owner` of each state partition: who writes it. The greater one stays; fields in order of weight."""
+
+    generation: int
+    instance: str
+
+
+def encode(mark: Marker | Owner) -> bytes:
+    return msgspec.json.encode(mark)
+
+
+def mark(topic: str, key: bytes, value: Marker | Owner) -> Record:
+    return Record(topic, key, encode(value), [(CONTENT_TYPE, JSON.content_type.encode())])
+
+
+class Encoder:
+    """Batches as records, in one encoding."""
+
+    def __init__(self, topics: Topics, codec: Codec) -> None:
+        self._topics = topics
+        self._codec = codec
+        self._content_type = (CONTENT_TYPE, codec.content_type.encode())
+
+    def batch(self, batch: Batch) -> Iterator[Record]:
+        """Every event beside the state it leads to, then the notes."""
+        for row in batch.rows:
+            yield from self._row(row)
+        for name, note in batch.notes.items():
+            yield from noted(self._topics.state, name, note)
+
+    def _row(self, row: Row) -> Iterator[Record]:
+        key = str(row.state.key).encode()
+        if row.event is not None:
+            headers = [
+                ("ce_specversion", b"1.0"),
+                ("ce_type", b"balance.changed.v1"),
+                ("ce_source", f"/balance-watcher/{row.event.provider}".encode()),
+                ("ce_id", row.event.id.encode()),
+                ("ce_time", row.event.observed_at.encode()),
+                ("ce_subject", key),
+                ("ce_sequence", b"%020d" % row.event.version),
+                self._content_type,
+            ]
+            yield Record(self._topics.changed, key, self._codec.encode(row.event), headers)
+        yield Record(self._topics.state, key, self._codec.encode(row.state), [self._content_type])
+
+    def health(self, health: ProviderHealth) -> Record:
+        return Record(
+            self._topics.heartbeat, health.provider.encode(), self._codec.encode(health), [self._content_type]
+        )
+
+
+def noted(topic: str, name: str, note: bytes) -> Iterator[Record]:
+    """A note under its name; one beyond PART_BYTES in parts, keyed `name`, `name#1`, … in this order.
+
+    Parts that a shorter successor leaves behind stay in the topic. Nothing joins them: see Notes.
+    """
+    if len(note) <= PART_BYTES:
+        yield Record(topic, name.encode(), note, [OPAQUE])
+        return
+    digest = hashlib.blake2b(note, digest_size=8).hexdigest()
+    parts = [note[start : start + PART_BYTES] for start in range(0, len(note), PART_BYTES)]
+    for index, part in enumerate(parts):
+        key = f"{name}#{index}" if index else name
+        yield Record(topic, key.encode(), part, [OPAQUE, (PART, f"{digest}.{index}.{len(parts)}".encode())])
+
+
+def published(partition: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Published:
+    """An event as it stands in the log. Raises ValueError or KeyError for a record that is not ours."""
+    found = dict(headers)
+    codec = codec_of(found[CONTENT_TYPE].decode())
+    return Published(
+        key=Key.parse(key.decode()),
+        version=int(found["ce_sequence"]),
+        data=value if codec is JSON else JSON.encode(codec.event(value)),
+        partition=partition,
+        position=offset,
+        observed_at=wall(found["ce_time"].decode()),
+    )
+
+
+def health(value: bytes, headers: Iterable[tuple[str, bytes]]) -> ProviderHealth:
+    codec = codec_of(dict(headers)[CONTENT_TYPE].decode())
+    decode = msgspec.json.decode if codec is JSON else msgspec.msgpack.decode
+    return decode(value, type=ProviderHealth)
+
+
+def state(value: bytes, headers: Iterable[tuple[str, bytes]]) -> BalanceState:
+    return codec_of(dict(headers)[CONTENT_TYPE].decode()).state(value)
+
+
+def state_after(event: Published) -> BalanceState:
+    """What an event says of the state. Without what only a writer needs: the order and the amounts it had."""
+    return msgspec.convert(msgspec.json.decode(event.data), BalanceState)
+
+
+class Notes:
+    """The small records, joined again from their parts.
+
+    The parts of one writing stand in order in one transaction, and cleaning keeps that order. So what is not the next
+    part of the writing that began last is the rest of one that was replaced.
+    """
+
+    def __init__(self) -> None:
+        self.whole: dict[str, bytes] = {}
+        self._begun: dict[str, tuple[str, list[bytes]]] = {}
+
+    def take(self, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> None:
+        name, found = key.decode(), dict(headers)
+        if PART in found:
+            digest, index, count = found[PART].decode().split(".")
+            self._part(name.removesuffix(f"#{index}"), digest, int(index), int(count), value)
+        else:
+            self._begun.pop(name, None)
+            self.whole[name] = value
+
+    def _part(self, name: str, digest: str, index: int, count: int, value: bytes) -> None:
+        if index == 0:
+            self._begun[name] = (digest, [])
+        begun, parts = self._begun.get(name, ("", []))
+        if begun == digest and len(parts) == index:
+            parts.append(value)
+        if begun == digest and len(parts) == count:
+            self.whole[name] = b"".join(parts)
+            del self._begun[name]
+
+
+class History:
+    """What one state partition holds: of each balance and mark the last record, decoded once, at the end; the notes."""
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = {}
+        self._notes = Notes()
+
+    def take(self, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
+        """Keys of balances contain `/`; what else is no mark of ours is a note."""
+        if b"/" in key or key in MARKS:
+            self._last[key] = (value, headers)
+        else:
+            self._notes.take(key, value, headers)
+
+    @property
+    def owner(self) -> Owner | None:
+        found = self._last.get(OWNER)
+        return msgspec.json.decode(found[0], type=Owner) if found else None
+
+    @property
+    def marker(self) -> Marker | None:
+        found = self._last.get(MARKER)
+        return msgspec.json.decode(found[0], type=Marker) if found else None
+
+    def restored(self) -> Restored:
+        states = [state(*record) for key, record in self._last.items() if b"/" in key]
+        return Restored(states, dict(self._notes.whole))

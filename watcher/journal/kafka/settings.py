@@ -1,0 +1,79 @@
+"""The `[kafka]` table of the config, and what it means to a Kafka client."""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from watcher.journal import WrongJournal
+
+
+class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a real cluster needs. Secrets are named, never written here."""
+
+    topic_prefix: str = ""
+    """Put before each topic and transactional id."""
+    partitions: int = 8
+    """Used by `init` and fixed for life."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password_env: str | None = None
+    sasl_password_file: str | None = None
+    ssl_cafile: str | None = None
+    """PEM. Without it the system's authorities are trusted."""
+    ssl_certfile: str | None = None
+    """PEM: our own certificate, where the cluster asks for one."""
+    ssl_keyfile: str | None = None
+    ssl_key_password_env: str | None = None
+
+
+def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The keyword arguments that every client of the cluster is given. Raises WrongJournal for what cannot be."""
+    if not 1 <= settings.partitions <= 10_000:
+        raise WrongJournal(f"[kafka] partitions = {settings.partitions}: write a number from 1 to 10000")
+    arguments: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.security_protocol.endswith("SSL"):
+        arguments["ssl_context"] = _context(settings, environ)
+    if settings.security_protocol.startswith("SASL"):
+        if settings.sasl_username is None:
+            raise WrongJournal(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
+        arguments["sasl_mechanism"] = settings.sasl_mechanism
+        arguments["sasl_plain_username"] = settings.sasl_username
+        arguments["sasl_plain_password"] = _password(settings, environ)
+    return arguments
+
+
+def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> str:
+    if settings.sasl_password_env is not None:
+        return _secret(environ, "sasl_password_env", settings.sasl_password_env)
+    if settings.sasl_password_file is None:
+        raise WrongJournal("[kafka] needs sasl_password_env or sasl_password_file: where the password stands")
+    try:
+        password = Path(settings.sasl_password_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WrongJournal(f"[kafka] sasl_password_file cannot be read: {error}") from None
+    if not password:
+        raise WrongJournal(f"[kafka] sasl_password_file: {settings.sasl_password_file} is empty")
+    return password
+
+
+def _context(settings: KafkaSettings, environ: Mapping[str, str]) -> ssl.SSLContext:
+    secret = settings.ssl_key_password_env
+    password = _secret(environ, "ssl_key_password_env", secret) if secret is not None else None
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+        if settings.ssl_certfile is not None:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password)
+    except (OSError, ssl.SSLError) as error:
+        raise WrongJournal(f"[kafka] ssl_cafile, ssl_certfile or ssl_keyfile cannot be used: {error}") from None
+    return context
+
+
+def _secret(environ: Mapping[str, str], key: str, name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise WrongJournal(f"[kafka] {key} names {name}, which is not set: export {name}=…")
+    return value

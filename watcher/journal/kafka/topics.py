@@ -1,0 +1,191 @@
+# mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
+"""What stands in the cluster: made by `init`, checked before `run`."""
+
+import itertools
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
+
+from watcher.journal import Unavailable, WrongJournal
+from watcher.journal.kafka.connection import Connection, Producer, within
+from watcher.journal.kafka.log import Gauge, poll, start_at
+from watcher.journal.kafka.plans import Found, Plan, refuse
+from watcher.journal.kafka.records import MARKER, History, Marker, Topics, mark
+
+ADMIN = 15.0
+"""Seconds for one step of administration."""
+MARKED = 60.0
+"""Seconds for reading a whole partition in search of a marker that is not where it should be."""
+BEGUN = 5.0
+"""Seconds until the end of the marker's transaction must stand in the events: the coordinator writes it on its own."""
+SET_ON_TOPIC = 1
+"""The source of a config that was set on the topic itself."""
+
+
+async def create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> list[str]:
+    """Make the topics that are missing; their names. Raises Unavailable or WrongJournal."""
+    with within(ADMIN, "creating topics"):
+        brokers = len((await admin.describe_cluster())["brokers"])
+        replicas = min(3, brokers)
+        new = [NewTopic(plan.name, plan.partitions, replicas, topic_configs=plan.created(replicas)) for plan in wanted]
+        answer: Any = await admin.create_topics(new)
+    created = []
+    for name, code, *said in answer.topic_errors:  # create_topics does not raise
+        error = for_code(code)
+        if error is NoError:
+            created.append(name)
+        elif error is not TopicAlreadyExistsError:
+            raise WrongJournal(f"topic {name} cannot be created: {error.__name__} {said[0] if said else ''}".rstrip())
+    return created
+
+
+async def look(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str, Found]:
+    """Those topics that exist, without their configs."""
+    with within(ADMIN, "looking at the topics"):
+        found = await admin.describe_topics()  # of all: asking for one by name may create it
+    names = {plan.name for plan in wanted}
+    return {topic["topic"]: _found(topic) for topic in found if topic["topic"] in names}
+
+
+def _found(topic: dict[str, Any]) -> Found:
+    partitions = topic["partitions"]
+    if topic["error_code"] or not partitions or any(partition["leader"] < 0 for partition in partitions):
+        return Found(0, 0)
+    return Found(len(partitions), min(len(partition["replicas"]) for partition in partitions))
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: dict[str, list[str] | None]) -> dict[str, list[Any]]:
+    """Topic → its entries (name, value, read only, source, …) of those names; of all when None."""
+    resources = [
+        ConfigResource(ConfigResourceType.TOPIC, topic, wanted and dict.fromkeys(wanted, ""))
+        for topic, wanted in names.items()
+    ]
+    with within(ADMIN, "looking at the topics"):
+        answers: Any = await admin.describe_configs(resources)
+    return {topic: entries for answer in answers for _, _, _, topic, entries in answer.resources}
+
+
+async def appear(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> None:
+    """Until topics just created are known to the broker we ask. Raises Unavailable."""
+    with within(ADMIN, "waiting for the new topics"):
+        while len(await ready(admin, wanted)) < len(wanted):  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.05)
+
+
+async def ready(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str, Found]:
+    """The topics that exist, configs included, once all of those have leaders. Raises Unavailable."""
+    with anyio.move_on_after(ADMIN):
+        while True:
+            found = await look(admin, wanted)
+            if all(topic.partitions for topic in found.values()):
+                configs = await _configs(admin, {plan.name: plan.looked_at for plan in wanted if plan.name in found})
+                return {
+                    name: topic._replace(configs={name: value for name, value, *_ in configs[name]})
+                    for name, topic in found.items()
+                }
+            await anyio.sleep(0.05)
+    raise Unavailable("a topic has partitions without a leader: is a broker down?")
+
+
+async def align(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> list[str]:
+    """Set what differs and may be set; what was, as `topic name=value`. Raises WrongJournal, Unavailable."""
+    found, done = await ready(admin, wanted), []
+    refuse(wanted, found)
+    for plan in wanted:
+        corrections = plan.corrections(found[plan.name])
+        if corrections:
+            await _set(admin, plan.name, corrections)
+            done += [f"{plan.name} {name}={value}" for name, value in corrections.items()]
+    if done:
+        await _settle(admin, wanted)
+    return done
+
+
+async def _set(admin: AIOKafkaAdminClient, topic: str, corrections: Mapping[str, str]) -> None:
+    """The request replaces everything that was set on the topic: what else is set there is set again."""
+    entries = (await _configs(admin, {topic: None}))[topic]
+    kept = {name: value for name, value, _, source, *_ in entries if source == SET_ON_TOPIC}
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, {**kept, **corrections})
+    with within(ADMIN, f"configuring topic {topic}"):
+        answer: Any
+        (answer,) = await admin.alter_configs([resource])
+    for code, said, *_ in answer.resources:  # alter_configs does not raise
+        if for_code(code) is not NoError:
+            raise WrongJournal(f"topic {topic} cannot be configured: {for_code(code).__name__} {said or ''}".rstrip())
+
+
+async def _settle(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> None:
+    """Until the broker we ask says what the controller was told. Raises Unavailable."""
+    with within(ADMIN, "waiting for the topics' new configs"):
+        while True:
+            found = await ready(admin, wanted)
+            if not any(plan.corrections(found[plan.name]) for plan in wanted):
+                return
+            await anyio.sleep(0.05)
+
+
+async def find_marker(connection: Connection, gauge: Gauge, topics: Topics) -> Marker | None:
+    """The log's identity. The marker is the oldest record of its partition, so the first look finds it."""
+    history = History()
+    partition = TopicPartition(topics.state, 0)
+    written = await gauge.written([partition])  # a marker just committed is written but may not be visible yet
+    async with connection.reading(topics) as consumer:
+        start_at(consumer, {partition: 0})
+        with within(MARKED, "looking for the marker"):
+            while history.marker is None and await consumer.position(partition) < written[partition]:
+                for record in itertools.chain(*(await poll(consumer)).values()):
+                    history.take(record.key, record.value, record.headers)
+    return history.marker
+
+
+async def find_log(connection: Connection, gauge: Gauge, topics: Topics) -> Marker | None:
+    """The log's identity; None without a marker. Raises WrongJournal when the events were re-created under it.
+
+    The marker's transaction has part in the events too, where it ends in a control record that no consumer sees:
+    from then on their partition 0 has never been empty.
+    """
+    marker = await find_marker(connection, gauge, topics)
+    if marker is not None:
+        first = TopicPartition(topics.changed, 0)
+        with anyio.move_on_after(BEGUN):
+            while (await gauge.written([first]))[first] == 0:  # noqa: ASYNC110 (no event tells it)
+                await anyio.sleep(0.05)
+            return marker
+        raise recreated(topics)
+    return None
+
+
+def recreated(topics: Topics) -> WrongJournal:
+    return WrongJournal(
+        f"topic {topics.changed} is new but {topics.state} is not: it was re-created; "
+        "delete both and run `watcher init`, which starts a new log"
+    )
+
+
+async def write_marker(connection: Connection, gauge: Gauge, topics: Topics, transactional_id: str) -> bool:
+    """Write the marker unless it stands there; whether it was written. Two at once write one, fenced like a writer."""
+    producer = await connection.producer(transactional_id)
+    try:
+        written = await find_log(connection, gauge, topics) is None
+        if written:
+            await _mark(producer, topics)
+    except BaseException:  # fenced by another `init`, or in doubt: what it still holds must go with it
+        await producer.abandon()
+        raise
+    await producer.leave()
+    return written
+
+
+async def _mark(producer: Producer, topics: Topics) -> None:
+    record = mark(topics.state, MARKER, Marker(secrets.token_hex(8)))
+    with within(ADMIN, "writing the marker"):
+        await producer.begin_transaction()
+        producer.take_part(TopicPartition(topics.changed, 0))
+        await producer.send_and_wait(record.topic, record.value, record.key, partition=0, headers=record.headers)
+        await producer.commit_transaction()

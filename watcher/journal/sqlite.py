@@ -1,0 +1,236 @@
+"""The embedded journal: one SQLite file, one writer, any number of readers in any process.
+
+WAL with `synchronous=FULL`; one transaction for each group commit. Writers are fenced by an epoch: opening raises it,
+and every commit reads it again inside its own transaction. Local disks only.
+"""
+
+import contextlib
+import functools
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from watcher.events import JSON, MSGPACK, BalanceState, Codec, Encoding, ProviderHealth, wall
+from watcher.journal import Batch, Fenced, JournalError, Restored, Row, Unwritable
+from watcher.journal.sqlite_file import Run, explained, identity, open_to_read, open_to_write, transaction, worker
+from watcher.journal.sqlite_reader import SqliteReader, Waker
+
+TRIM = 1000
+"""Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
+
+INSERT_EVENT = "INSERT INTO event (key, version, observed_at, content, data) VALUES (?, ?, ?, ?, ?)"
+PUT_STATE = (
+    "INSERT INTO state (key, account, version, content, data) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET version = excluded.version, content = excluded.content, data = excluded.data"
+)
+PUT_NOTE = "INSERT INTO note VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET data = excluded.data"
+PUT_HEALTH = (
+    "INSERT INTO provider (name, data, beat) VALUES (?, ?, (SELECT ifnull(max(beat), 0) + 1 FROM provider))"
+    " ON CONFLICT (name) DO UPDATE SET data = excluded.data, beat = excluded.beat"
+)
+
+Records = list[tuple[object, ...]]
+_micros = functools.lru_cache(maxsize=1024)(wall)  # the rows of one answer share their time
+
+log = structlog.get_logger()
+
+
+def path_of(url: str) -> Path:
+    """The file that `sqlite:///relative.db` or `sqlite:////absolute.db` names."""
+    return Path(url.removeprefix("sqlite:///"))
+
+
+class SqliteJournal:
+    """One database file. `retention` is in seconds; `clock` gives wall-clock microseconds; `runner` makes the threads."""
+
+    partitions = 1
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        encoding: Encoding,
+        retention: float,
+        clock: Callable[[], int],
+        runner: Callable[[], Run] = worker,
+    ) -> None:
+        self.path = path
+        self._codec = Codec(encoding)
+        self._retention = int(retention * 1e6)
+        self._clock = clock
+        self._runner = runner
+        self._waker = Waker()
+        self._writer = self.writer(0)
+
+    def writer(self, partition: int) -> "SqliteWriter":
+        """The one partition's writer."""
+        assert partition == 0, "SQLite has one partition"
+        self._writer = SqliteWriter(self.path, self._codec, self._horizon, self._runner(), self._waker)
+        return self._writer
+
+    def _horizon(self) -> int:
+        return self._clock() - self._retention
+
+    async def reader(self) -> SqliteReader:
+        """Raises WrongJournal when there is no database yet."""
+        run = self._runner()
+        return await run(lambda: SqliteReader(self.path, run, self._waker))
+
+    async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        """Published by the writer of this process; silently not at all while it has none."""
+        with contextlib.suppress(JournalError):
+            await self._writer.heartbeat(health)
+
+    async def init(self) -> str:
+        """Make the database, or bring it to the newest format. Raises Unwritable, WrongJournal, Unavailable."""
+        return await self._runner()(self._init)
+
+    def _init(self) -> str:
+        missing = not self.path.exists()
+        with contextlib.closing(open_to_write(self.path)) as connection, explained(self.path):
+            balances, events = connection.execute(
+                "SELECT (SELECT count(*) FROM state), (SELECT count(*) FROM event)"
+            ).fetchone()
+        if missing:
+            return f"made the database {self.path}"
+        return f"the database {self.path} is ready: {balances} balances, {events} events"
+
+    async def check(self) -> None:
+        """Raises WrongJournal when there is no database of this format, Unwritable when it is damaged."""
+        await self._runner()(lambda: open_to_read(self.path).close())
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+
+class SqliteWriter:
+    """Fences by epoch, restores, commits. `horizon` gives the time (wall µs) before which events may go."""
+
+    def __init__(self, path: Path, codec: Codec, horizon: Callable[[], int], run: Run, waker: Waker) -> None:
+        self._path = path
+        self._codec = codec
+        self._horizon = horizon
+        self._run = run
+        self._waker = waker
+        self._owner = secrets.token_hex(8)
+        self._fence = 0
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    async def open(self) -> Restored:
+        """Raises Fenced when another instance opened after us, Unavailable when locked, Unwritable, WrongJournal."""
+        restored = await self._run(self._open)
+        self._waker.local = True
+        self._waker.wake()
+        return restored
+
+    async def commit(self, batch: Batch) -> None:
+        events, states = self._records(batch.rows)  # here, so that the thread holds the interpreter for SQL only
+        await self._run(lambda: self._commit(events, states, batch.notes))
+        self._waker.wake()
+
+    async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        await self._run(lambda: self._heartbeat(health))
+        self._waker.wake()
+
+    async def close(self) -> None:
+        await self._run(self._close)
+        self._waker.local = False
+        self._waker.wake()
+
+    def _open(self) -> Restored:
+        self._close()
+        missing = not self._path.exists()
+        connection = open_to_write(self._path)
+        if missing:
+            log.info("journal.made", path=str(self._path))
+        self._connection, self._file = connection, identity(self._path)
+        try:
+            self._take_over(connection)
+            with explained(self._path):
+                return self._restore(connection)
+        except JournalError:
+            self._close()
+            raise
+
+    def _take_over(self, connection: sqlite3.Connection) -> None:
+        """Raise the epoch: whoever wrote before is fenced from here on, so what is restored next stays true."""
+        with explained(self._path), transaction(connection):
+            fence, owner = self._standing(connection)
+            # Opened again after a failure: another owner since then is a successor, and he stays.
+            if self._fence and owner != self._owner:
+                raise Fenced(f"another instance writes {self._path} now")
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'fence'", (fence + 1,))
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
+        self._fence = fence + 1
+
+    @staticmethod
+    def _standing(connection: sqlite3.Connection) -> tuple[int, str]:
+        fence, owner = connection.execute(
+            "SELECT (SELECT value FROM meta WHERE name = 'fence'), (SELECT value FROM meta WHERE name = 'owner')"
+        ).fetchone()
+        return fence, owner
+
+    def _restore(self, connection: sqlite3.Connection) -> Restored:
+        decode = {codec.content_type: codec.state for codec in (JSON, MSGPACK)}
+        rows = connection.execute("SELECT content, data FROM state ORDER BY id")
+        try:
+            states: list[BalanceState] = [decode[content](data) for content, data in rows]
+        except (msgspec.DecodeError, KeyError) as error:
+            raise Unwritable(f"{self._path} is damaged: a balance in it cannot be read ({error})") from error
+        return Restored(states, dict(connection.execute("SELECT key, data FROM note").fetchall()))
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of the one writer. Raises Fenced when that is somebody else by now."""
+        connection = self._connection
+        if connection is None or identity(self._path) != self._file:
+            raise Unwritable(f"{self._path} was moved, removed or closed while it was written to")
+        with explained(self._path), transaction(connection):
+            (fence,) = connection.execute("SELECT value FROM meta WHERE name = 'fence'").fetchone()
+            if fence != self._fence:
+                raise Fenced(f"another instance writes {self._path} now")
+            yield connection
+
+    def _commit(self, events: Records, states: Records, notes: Mapping[str, bytes]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(INSERT_EVENT, events)
+            connection.executemany(PUT_STATE, states)
+            connection.executemany(PUT_NOTE, notes.items())
+            self._trim(connection)
+
+    def _records(self, rows: Sequence[Row]) -> tuple[Records, Records]:
+        """What goes into `event` and into `state`. Every commit of every change passes here: no call too many."""
+        content, encode = self._codec.content_type, self._codec.encode
+        events, states = Records(), Records()
+        for row in rows:
+            state, event = row.state, row.event
+            key = f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}"
+            states.append((key, state.account, state.version, content, encode(state)))
+            if event is not None:
+                events.append((key, event.version, _micros(event.observed_at), content, encode(event)))
+        return events, states
+
+    def _heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(PUT_HEALTH, [(one.provider, JSON.encode(one)) for one in health])
+            self._trim(connection)
+
+    def _trim(self, connection: sqlite3.Connection) -> None:
+        """Delete the oldest events that are past retention: always a prefix of the log, at most a slice of it."""
+        horizon, gone = self._horizon(), 0
+        for seq, observed_at in connection.execute("SELECT seq, observed_at FROM event ORDER BY seq LIMIT ?", (TRIM,)):
+            if observed_at >= horizon:
+                break
+            gone = seq
+        if gone:
+            connection.execute("DELETE FROM event WHERE seq <= ?", (gone,))
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
