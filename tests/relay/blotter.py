@@ -1,0 +1,129 @@
+"""A relay over a SQLite journal that a test feeds by hand, in a thread of its own, for tests that drive a browser."""
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+import anyio
+from anyio.from_thread import start_blocking_portal
+
+from watcher.events import BalanceState, Row, canonical, changed, rfc3339
+from watcher.journal import Batch
+from watcher.journal.sqlite import SqliteJournal
+from watcher.relay import auth
+from watcher.relay.server import Relay
+from watcher.relay.settings import Pace, RelaySettings
+
+SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
+ETHEREUM = "eip155:1"
+
+
+def wall():
+    return time.time_ns() // 1000
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Blotter:
+    """Balances by key, what was committed, and a relay that can be taken down and brought back on the same port."""
+
+    def __init__(self, folder: Path, *, token: str | None = None) -> None:
+        """`token`: the one that the relay asks for."""
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.states: dict[str, BalanceState] = {}
+        self._token = token
+        self._stack = contextlib.ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
+        self._journal = SqliteJournal(folder / "page.db", encoding="json", retention=3600.0, clock=wall)
+        self._portal.call(self._journal.init)
+        self._writer = self._journal.writer(0)
+        self._portal.call(self._writer.open)
+        self._scope = None
+        self._done = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        self._portal.call(self._writer.close)
+        self._portal.call(self._journal.close)
+        self._stack.close()
+
+    def start(self):
+        started = self._portal.call(anyio.Event)
+        self._scope = self._portal.call(anyio.CancelScope)
+        self._done = self._portal.start_task_soon(self._run, self._scope, started)
+        self._portal.call(_bounded, started)
+
+    async def _run(self, scope, started):
+        settings = RelaySettings(port=self.port, tokens_env="TOKENS" if self._token else None)
+        reader = await self._journal.reader()
+        with scope:
+            relay = Relay(
+                settings,
+                reader,
+                tokens=auth.load(settings, {"TOKENS": self._token or ""}),
+                wall=wall,
+                metrics=lambda: b"",
+                ready=dict,
+                pace=Pace(heartbeat=1.0),
+            )
+            async with anyio.create_task_group() as group:
+                await group.start(relay.run)
+                started.set()
+        await reader.close()
+
+    def stop(self):
+        if self._scope is not None:
+            self._portal.call(self._scope.cancel)
+            self._done.result(timeout=15)
+            self._scope = None
+
+    def commit(self, rows):
+        self._portal.call(self._writer.commit, Batch(rows))
+        for row in rows:
+            self.states[str(row.state.key)] = row.state
+
+    def baseline(self, *rows):
+        self.commit([Row(state) for state in rows])
+
+    def move(self, key, amount):
+        """One change of one balance."""
+        self.commit([self.moved(key, amount)])
+
+    def moved(self, key, amount):
+        old = self.states[str(key)]
+        parts = {name: getattr(old, name) for name in old.__struct_fields__}
+        parts |= {"amount": canonical(amount), "version": old.version + 1, "observed_at": rfc3339(wall())}
+        state = BalanceState(**parts)
+        return Row(state, changed(state, old.amount, old.observed_at))
+
+    def heartbeat(self, health):
+        self._portal.call(self._journal.heartbeat, health)
+
+
+async def _bounded(started):
+    with anyio.fail_after(15):
+        await started.wait()
+
+
+def balance(provider, account, token, amount, **parts):
+    """A baseline. Base units with six decimals unless told otherwise."""
+    told = {"chain": SOLANA, "kind": "total", "symbol": None, "unit": "base", "decimals": 6, "slot": None} | parts
+    return BalanceState(
+        provider=provider,
+        account=account,
+        token=token,
+        amount=canonical(amount),
+        version=0,
+        as_of=None,
+        observed_at=rfc3339(wall()),
+        **told,
+    )

@@ -1,0 +1,218 @@
+"""Random cuts, judged against a subscriber that never leaves: `python -m tests.relay.cuts --cuts 1000 --seed 1`.
+
+One process tells changes and serves a relay that stays. Two more relays on the same database come and go: they are
+killed with SIGKILL, and subscribers are cut by a TCP reset, a close frame, half a frame or silence, each carrying its
+cursor to whichever relay is there. In the end nobody has a gap, and nobody was told anything twice in one life.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import socket
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+import anyio
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.relay.stage import staged
+
+ACCOUNTS = [f"a{n}" for n in range(12)]
+WAYS = ("reset", "close", "half", "leave", "kill")
+
+
+class Served:
+    """A relay process that can be killed and comes back on its port."""
+
+    def __init__(self, path):
+        self.path = path
+        self.port = 0
+        self.process = None
+
+    async def start(self):
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.relay.served", str(self.path), str(self.port), stdout=asyncio.subprocess.PIPE
+        )
+        line = await self.process.stdout.readline()
+        while not line.strip().isdigit():  # a line of the log
+            assert line, "the relay process ended"
+            line = await self.process.stdout.readline()
+        self.port = int(line)
+
+    async def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+        await self.start()
+
+    async def end(self):
+        self.process.kill()
+        await self.process.wait()
+
+
+class Follower:
+    """Subscribes, is cut, comes again with its cursor; keeps what it was told, in order."""
+
+    def __init__(self, rng, ports):
+        self.rng = rng
+        self.ports = ports
+        self.cursor = None
+        self.events = []
+        self.faults = []
+
+    async def live(self, count):
+        """Until so many updates came, or the connection ended."""
+        url = f"ws://127.0.0.1:{self.rng.choice(self.ports())}/v1/stream"
+        try:
+            async with connect(url, compression=None, ping_interval=None, close_timeout=0.2) as client:
+                await self._follow(client, count)
+                await self._part(client)
+        except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError):
+            await anyio.sleep(0.02)
+
+    async def _follow(self, client, count):
+        params = {"snapshot": False} if self.cursor is None else {"cursor": self.cursor, "on_gap": "error"}
+        await client.send(json.dumps({"id": 1, "method": "subscribe", "params": params}))
+        seen = set()
+        while count:
+            async with asyncio.timeout(20):
+                message = json.loads(await client.recv())
+            if message.get("id") == 1:
+                if "error" in message:
+                    self.faults.append(message["error"])
+                    return
+                self.cursor = self.cursor or message["result"]["cursor"]
+            elif message["type"] == "update":
+                self.take(message, seen)
+                count -= 1
+            elif "cursor" in message and message["type"] != "welcome":
+                self.cursor = message["cursor"]
+
+    def take(self, message, seen):
+        event = message["event"]
+        if event["id"] in seen:
+            self.faults.append(("told twice in one life", event["id"]))
+        seen.add(event["id"])
+        self.cursor = message["cursor"]
+        self.events.append((event["account"], event["version"], event["id"]))
+
+    async def _part(self, client):
+        way = self.rng.choice(WAYS[:4])
+        raw = client.transport.get_extra_info("socket")
+        if way == "reset":
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.transport.abort()
+        elif way == "half":
+            client.transport.write(b"\x81\xfe\x00")
+            client.transport.close()
+        elif way == "leave":
+            client.transport.abort()
+
+
+def judge(told, follower):
+    """Gaps and repetitions of one follower against everything that was told."""
+    firsts = list(dict.fromkeys(follower.events))
+    gaps = [event for event in told if event not in set(firsts)]
+    order = {}
+    disorder = 0
+    for account, version, _ in firsts:
+        disorder += version != order.get(account, 0) + 1
+        order[account] = version
+    return {
+        "gaps": len(gaps),
+        "repeated": len(follower.events) - len(firsts),
+        "disorder": disorder,
+        "faults": follower.faults,
+    }
+
+
+async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all its actors
+    rng = random.Random(seed)
+    async with staged(folder) as stage:
+        await stage.teller.tell(*ACCOUNTS)
+        others = [Served(stage.path), Served(stage.path)]
+        for each in others:
+            await each.start()
+        crowd = [
+            Follower(random.Random(seed + n), lambda: [stage.port, *(o.port for o in others)]) for n in range(followers)
+        ]
+        stayer = Follower(rng, lambda: [stage.port])
+        for each in crowd:
+            each.cursor = str(stage.relay.delivery.hub.cursor)
+        stayer.cursor = crowd[0].cursor
+        done = anyio.Event()
+        left = [cuts]
+
+        async def tell():
+            while not done.is_set():
+                await stage.teller.tell(*rng.sample(ACCOUNTS, rng.randint(1, 6)))
+                await anyio.sleep(rng.random() * 0.01)
+
+        async def leave_and_return(follower):
+            while left[0] > 0:
+                left[0] -= 1
+                await follower.live(follower.rng.randint(1, 30))
+
+        async def kill():
+            while left[0] > 0:
+                await anyio.sleep(0.5 + rng.random())
+                left[0] -= 1
+                await rng.choice(others).kill()
+
+        async def stay():
+            with contextlib.suppress(ConnectionClosed):
+                async with connect(f"ws://127.0.0.1:{stage.port}/v1/stream", compression=None) as client:
+                    await stayer._follow(client, 10**9)
+
+        try:
+            async with anyio.create_task_group() as always:
+                always.start_soon(stay)
+                always.start_soon(tell)
+                async with anyio.create_task_group() as tasks:
+                    for each in crowd:
+                        tasks.start_soon(leave_and_return, each)
+                    tasks.start_soon(kill)
+                done.set()
+                await anyio.sleep(0.05)
+                told = [(event.account, event.version, event.id) for event in stage.teller.told]
+                for each in [*crowd, stayer]:
+                    with anyio.move_on_after(60):
+                        while not each.events or len(set(each.events)) < len(told):
+                            if each is stayer:
+                                await anyio.sleep(0.01)
+                            else:
+                                await each.live(len(told) - len(set(each.events)))
+                always.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for each in others:
+                    await each.end()
+    return told, stayer, crowd
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cuts", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        told, stayer, crowd = anyio.run(trial, options.cuts, options.seed, Path(folder))
+    verdicts = [judge(told, each) for each in [stayer, *crowd]]
+    for verdict in verdicts:
+        print(verdict)
+    gaps = sum(v["gaps"] + v["disorder"] for v in verdicts)
+    repeated = sum(v["repeated"] for v in verdicts)
+    faults = sum(len(v["faults"]) for v in verdicts)
+    print(
+        f"{options.cuts} cuts, {len(told)} events, {len(crowd)} followers: {gaps} gaps, {repeated} duplicates, {faults} faults"
+    )
+    return 1 if gaps or repeated or faults else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,211 @@
+"""Malformed frames and handshakes, seeded: `python -m tests.relay.hostile --tries 10000 --seed 1`.
+
+Every try is one TCP connection. The relay answers with the right close code or status, keeps its memory, and a
+subscriber that behaves gets every update meanwhile.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import resource
+import tempfile
+from pathlib import Path
+
+import anyio
+
+from tests.relay.stage import staged
+
+KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+UPGRADE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    + KEY
+    + b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def frame(opcode, payload, *, fin=True, mask=True, size=None):
+    size = len(payload) if size is None else size
+    head = bytes([(0x80 if fin else 0) | opcode])
+    flag = 0x80 if mask else 0
+    if size < 126:
+        head += bytes([flag | size])
+    elif size < 65536:
+        head += bytes([flag | 126]) + size.to_bytes(2, "big")
+    else:
+        head += bytes([flag | 127]) + size.to_bytes(8, "big")
+    return head + (b"\0\0\0\0" if mask else b"") + payload
+
+
+def command(rng):
+    def value(depth=0):
+        kind = rng.randrange(9 if depth < 3 else 6)
+        leaves = [None, True, rng.randrange(-(10**30), 10**30), rng.random(), "é\u2028" * rng.randrange(9), "subscribe"]
+        if kind < 6:
+            return leaves[kind]
+        if kind == 6:
+            return [value(depth + 1) for _ in range(rng.randrange(4))]
+        names = ["id", "method", "params", "filter", "cursor", "account", "snapshot", "delivery", "interval_ms", "x"]
+        return {rng.choice(names): value(depth + 1) for _ in range(rng.randrange(5))}
+
+    method = rng.choice(["subscribe", "unsubscribe", "auth", "ping", "list_subscriptions", "x"])
+    params = value()
+    whole = rng.choice([{"id": rng.choice([1, "a", None, 1.5]), "method": method, "params": params}, value()])
+    return json.dumps(whole).encode()
+
+
+def tries(rng):
+    """Bytes to send behind the upgrade, and the close codes that are right (None: it stays open)."""
+    text = command(rng)
+    cut = rng.randrange(1, len(text)) if len(text) > 1 else 1
+    cases = [
+        (frame(1, text), {None}),
+        (frame(1, b"[" * rng.randrange(1, 65536)), {None}),
+        (frame(1, b"x" * 65536), {None}),
+        (frame(1, text[:cut], fin=False) + frame(0, text[cut:]), {None}),
+        (frame(2, text), {1003}),
+        (frame(1, b"x" * 65537), {1009}),
+        (frame(1, b"", size=2**62), {1009}),
+        (frame(1, b"x" * 40000, fin=False) + frame(0, b"x" * 40000), {1009}),
+        (frame(1, b"\xff\xfe" + os.urandom(4)), {1007}),
+        (frame(1, b"\xed\xa0\x80"), {1007}),
+        (frame(1, text, mask=False), {1002}),
+        (frame(rng.choice([3, 4, 5, 6, 7, 11, 12, 13, 14, 15]), text[:100]), {1002}),
+        (bytes([0x80 | rng.choice([0x10, 0x20, 0x40, 0x70]) | 1, 0x80, 0, 0, 0, 0]), {1002}),
+        (frame(0, text), {1002}),
+        (frame(1, b"a", fin=False) + frame(1, b"b"), {1002}),
+        (frame(9, b"p" * 126), {1002}),
+        (frame(9, b"p", fin=False), {1002}),
+        (frame(8, b"\x03"), {1002}),
+        (frame(8, (999).to_bytes(2, "big")), {1002}),
+        (frame(8, (1000).to_bytes(2, "big") + b"\xff"), {1007}),
+        (b"".join(frame(1, b"x") for _ in range(200)), {4101}),
+        (frame(1, b"", fin=False) + frame(0, b"", fin=False) * 3000, {None, 1009}),
+        (frame(9, b"p" * 125) * 300, {None}),
+    ]
+    return rng.choice(cases)
+
+
+HANDSHAKES = [
+    (b"GET /v1/stream HTTP/1.0\r\n\r\n", {505, None}),
+    (b"\r\n\r\n", {None}),
+    (b"\x16\x03\x01\x02\x00\x01\x00", {None}),
+    (b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n", {426}),
+    (UPGRADE.replace(b"13", b"12"), {400, 426}),
+    (UPGRADE.replace(KEY, b""), {400}),
+    (UPGRADE.replace(KEY, b"Sec-WebSocket-Key: short\r\n"), {400}),
+    (UPGRADE.replace(b"websocket", b"h2c"), {426}),
+    (UPGRADE.replace(b"GET", b"POST"), {405, None}),
+    (UPGRADE.replace(b"/v1/stream", b"/" + b"a" * 9000), {414, None}),
+    (UPGRADE.replace(b"Host: x", b"Host: " + b"a" * 9000), {431, None}),
+    (UPGRADE.replace(b"Host: x\r\n", b"A: b\r\n" * 200), {431, None}),
+    (UPGRADE.replace(b"Host: x\r\n", b"Origin: https://evil.example\r\nHost: x\r\n"), {403}),
+    (UPGRADE.replace(b"/v1/stream", b"/v1/stream/../x"), {404}),
+    (UPGRADE.replace(b"Host: x\r\n", b"Host: x\r\n bad folding\r\n"), {None, 400}),
+]
+
+
+async def attempt(port, rng):
+    """One connection; None, or what was wrong with the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        if rng.random() < 0.3:
+            sent, right = rng.choice(HANDSHAKES)
+            writer.write(sent)
+            found = await _status(reader)
+        else:
+            sent, right = tries(rng)
+            writer.write(UPGRADE)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(sent + (frame(9, b"still there?") if None in right else b""))
+            found = await _close_code(reader)
+        return None if found in right else f"{found} to {sent[:60]!r}, not {right}"
+    finally:
+        writer.close()
+
+
+async def _status(reader):
+    try:
+        async with asyncio.timeout(15):
+            line = await reader.readline()
+    except ConnectionError:
+        return None
+    return int(line.split()[1]) if line.startswith(b"HTTP/1.1 ") else None
+
+
+async def _close_code(reader):
+    """The code of the close frame; None when the ping was answered instead."""
+    try:
+        async with asyncio.timeout(15):
+            while True:
+                head = await reader.readexactly(2)
+                size = head[1]
+                if size == 126:
+                    size = int.from_bytes(await reader.readexactly(2), "big")
+                payload = await reader.readexactly(size)
+                if head[0] & 15 == 8:
+                    return int.from_bytes(payload[:2], "big")
+                if head[0] & 15 == 10 and payload == b"still there?":
+                    return None
+    except (ConnectionError, asyncio.IncompleteReadError) as error:
+        return type(error).__name__
+
+
+async def siege(count, seed, folder, *, at_once=16):
+    """Wrong answers, updates the good subscriber got and should have got, and growth of memory in bytes."""
+    wrong = []
+    async with staged(folder) as stage:
+        await stage.teller.tell("A")
+        async with stage.subscriber() as good:
+            await good.subscribe(snapshot=False)
+            seeds = iter(range(seed, seed + count))
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+            async def attack():
+                for each in seeds:
+                    if each % 50 == 0:
+                        await stage.teller.tell("A")
+                    fault = await attempt(stage.port, random.Random(each))
+                    if fault:
+                        wrong.append((each, fault))
+
+            got = []
+
+            async def listen():
+                async for message in good.socket:
+                    push = json.loads(message)
+                    if push["type"] == "update":
+                        got.append(push["event"]["version"])
+
+            async with anyio.create_task_group() as listening:
+                listening.start_soon(listen)
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(at_once):
+                        tasks.start_soon(attack)
+                told = len(stage.teller.told)
+                with anyio.move_on_after(10):
+                    while len(got) < told:  # noqa: ASYNC110 - a plain list
+                        await anyio.sleep(0.01)
+                listening.cancel_scope.cancel()
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return wrong, got == list(range(1, told + 1)), grown
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tries", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        wrong, unharmed, grown = anyio.run(siege, options.tries, options.seed, Path(folder))
+    for seed, fault in wrong[:20]:
+        print(seed, fault)
+    print(
+        f"{options.tries} tries: {len(wrong)} wrong answers, others unharmed: {unharmed}, memory grew {grown / 1e6:.1f} MB"
+    )
+    return 1 if wrong or not unharmed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

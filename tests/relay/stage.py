@@ -1,0 +1,182 @@
+"""A relay on a real journal for tests: a teller that commits changes, and a subscriber that speaks plain websockets."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import anyio
+from websockets.asyncio.client import connect
+
+from watcher.events import BalanceState, ProviderHealth, Row, changed, rfc3339
+from watcher.journal import Batch
+from watcher.journal.sqlite import SqliteJournal
+from watcher.relay.auth import load
+from watcher.relay.server import Relay
+from watcher.relay.settings import Pace, RelaySettings
+
+SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
+
+
+def wall():
+    return time.time_ns() // 1000
+
+
+class Teller:
+    """Commits baselines and changes to one journal and remembers what it told."""
+
+    def __init__(self, journal):
+        self.journal = journal
+        self.writer = journal.writer(0)
+        self.states = {}
+        self.told = []
+
+    async def tell(self, *accounts, amount=None, provider="jupiter", token="native", observed_at=None, symbol=None):
+        """One commit: each account's baseline the first time, a change of 1 every other time."""
+        told = {"amount": amount, "observed_at": observed_at or wall(), "symbol": symbol}
+        rows = [self._row((provider, account, token), **told) for account in accounts]
+        await self.writer.commit(Batch(rows))
+        self.told += [row.event for row in rows if row.event is not None]
+        return [row.event for row in rows]
+
+    def _row(self, name, amount, observed_at, symbol):
+        provider, account, token = name
+        before = self.states.get(name)
+        version = 0 if before is None else before.version + 1
+        state = self.states[name] = BalanceState(
+            provider=provider,
+            chain=SOLANA,
+            account=account,
+            token=token,
+            kind="total",
+            symbol=symbol,
+            version=version,
+            amount=amount or str(1000 + version),
+            unit="base",
+            decimals=None,
+            slot=version,
+            as_of=None,
+            observed_at=rfc3339(observed_at),
+            order=version,
+        )
+        if before is None:
+            return Row(state)
+        return Row(state, changed(state, before.amount, before.observed_at))
+
+    async def beat(self, name, **fields):
+        health = {"last_success": None, "paused_until": None, "stalest_seconds": None, "budget_used": 0.25, **fields}
+        await self.journal.heartbeat(
+            [ProviderHealth(provider=name, time=rfc3339(wall()), instance="test", watches=1, **health)]
+        )
+
+
+class Stage:
+    def __init__(self, relay, port, teller, path):
+        self.relay = relay
+        self.port = port
+        self.teller = teller
+        self.path = path
+
+    @property
+    def url(self):
+        return f"ws://127.0.0.1:{self.port}/v1/stream"
+
+    @contextlib.asynccontextmanager
+    async def subscriber(self, **options):
+        async with connect(self.url, compression=None, **options) as socket:
+            yield Subscriber(socket)
+
+
+class Subscriber:
+    """Sends commands, sorts what comes back."""
+
+    def __init__(self, socket):
+        self.socket = socket
+        self.count = 0
+        self.pushes = []
+
+    async def next(self, within=10.0):
+        """The next message, whatever it is."""
+        if self.pushes:
+            return self.pushes.pop(0)
+        return await self._receive(within)
+
+    async def _receive(self, within):
+        with anyio.fail_after(within):
+            return json.loads(await self.socket.recv())
+
+    async def push(self, kind, within=10.0):
+        """The next push of that kind; others are passed over."""
+        while True:
+            message = await self.next(within)
+            if message.get("type") == kind:
+                return message
+
+    async def updates(self, count):
+        return [await self.push("update") for _ in range(count)]
+
+    async def ask(self, method, **params):
+        """The whole answer to one command."""
+        self.count += 1
+        await self.socket.send(json.dumps({"id": self.count, "method": method, "params": params}))
+        return await self.answer(self.count)
+
+    async def answer(self, id_):
+        while True:
+            message = await self._receive(10.0)
+            if message.get("id") == id_:
+                return message
+            self.pushes.append(message)
+
+    async def subscribe(self, **params):
+        answer = await self.ask("subscribe", **params)
+        assert "result" in answer, answer
+        return answer["result"]
+
+    async def closed(self, within=10.0):
+        """The close code and reason, once it comes."""
+        with anyio.fail_after(within):
+            await self.socket.wait_closed()
+        return self.socket.close_code, self.socket.close_reason
+
+
+@contextlib.asynccontextmanager
+async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=bytes, **settings):
+    """A relay that serves a new journal in that folder, on a free port."""
+    path = folder / "balances.db"
+    journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=wall)
+    teller = Teller(journal)
+    await teller.writer.open()
+    try:
+        async with relaying(journal, pace, environ, ready=ready, metrics=metrics, **settings) as (relay, port):
+            yield Stage(relay, port, teller, path)
+    finally:
+        await journal.close()
+
+
+@contextlib.asynccontextmanager
+async def relaying(journal, pace=None, environ=None, ready=dict, metrics=bytes, **settings):
+    """A relay of its own on somebody's journal."""
+    reader = await journal.reader()
+    told = RelaySettings(**{"port": 0, **settings})
+    tokens = load(told, environ or {})
+    relay = Relay(told, reader, tokens=tokens, wall=wall, metrics=metrics, ready=ready, pace=pace or Pace())
+    try:
+        async with anyio.create_task_group() as tasks:
+            port = await tasks.start(relay_run, relay)
+            yield relay, port
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await reader.close()
+
+
+async def relay_run(relay, *, task_status):
+    await relay.run(task_status=task_status)
+
+
+async def until(condition, within=15.0):
+    """Plain counters have no event that could be waited for."""
+    with anyio.fail_after(within):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)

@@ -1,0 +1,105 @@
+"""Tokens, their rights, and which pages may connect."""
+
+import hashlib
+
+import pytest
+
+from watcher.events import Filter
+from watcher.relay.auth import EVERYTHING, bearer, load, same_origin
+from watcher.relay.settings import RelayError, RelaySettings
+
+
+def digest(token):
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def test_tokens_from_the_environment_have_all_rights():
+    tokens = load(RelaySettings(tokens_env="T"), {"T": " one, twö ,,"})
+    assert tokens.rights(b"one") == EVERYTHING
+    assert tokens.rights("twö".encode()) == EVERYTHING
+    for wrong in (b"", b"on", b"one ", b"one,", b"ONE", b"\xff\xfe", b" one"):
+        assert tokens.rights(wrong) is None
+
+
+def test_tokens_of_a_file_are_bound(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        f'[[token]]\nsha256 = "{digest("desk")}"\nprovider = ["helius"]\naccount = ["b", "a"]\n'
+        f'[[token]]\nsha256 = "{digest("all").upper()}"\n'
+    )
+    tokens = load(RelaySettings(tokens_file=str(path)), {})
+    assert tokens.rights(b"desk") == Filter(provider=("helius",), account=("a", "b"))
+    assert tokens.rights(b"all") == EVERYTHING
+    assert tokens.rights(digest("desk").encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "token"),
+        ("token = []", "no [[token]]"),
+        ('[[token]]\nsha256 = "ab"', "64 hex digits"),
+        ('[[token]]\nsha256 = "xyz"', "hex"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\naccount = []', "at least one"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\nwallet = ["a"]', "wallet"),
+        ("[[token", "tokens.toml"),
+    ],
+)
+def test_a_wrong_tokens_file_is_one_clear_line(tmp_path, text, says):
+    path = tmp_path / "tokens.toml"
+    path.write_text(text)
+    with pytest.raises(RelayError, match="tokens_file") as raised:
+        load(RelaySettings(tokens_file=str(path)), {})
+    assert says in str(raised.value)
+
+
+def test_a_missing_tokens_file_and_an_empty_variable_are_errors(tmp_path):
+    with pytest.raises(RelayError, match="cannot be read"):
+        load(RelaySettings(tokens_file=str(tmp_path / "none")), {})
+    for environ in ({}, {"T": ""}, {"T": " , "}):
+        with pytest.raises(RelayError, match="T, which is empty"):
+            load(RelaySettings(tokens_env="T"), environ)
+
+
+def test_without_either_key_no_token_is_asked_for():
+    assert load(RelaySettings(), {"WATCHER_TOKENS": "x"}) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [
+        ("Bearer abc", b"abc"),
+        ("bearer  abc ", b"abc"),
+        ("Bearer", None),
+        ("Bearer ", None),
+        ("Basic abc", None),
+        ("abc", None),
+        ("", None),
+        ("Bearer tw\xc3\xb6", "twö".encode()),
+    ],
+)
+def test_a_bearer_header_is_read_as_the_bytes_on_the_wire(header, token):
+    assert bearer(header) == token
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        ("http://127.0.0.1:8765", "127.0.0.1:8765", True),
+        ("https://desk.example", "desk.example", True),
+        ("https://desk.example", "desk.example:443", True),
+        ("http://[::1]:8765", "[::1]:8765", True),
+        ("http://Desk.example", "desk.EXAMPLE", True),
+        ("http://127.0.0.1:8766", "127.0.0.1:8765", False),
+        ("http://evil.example", "desk.example", False),
+        ("http://desk.example.evil.example", "desk.example", False),
+        ("null", "desk.example", False),
+        ("", "", False),
+        ("file://", "", False),
+        ("http://", "", False),
+        ("http://x:notaport", "x", False),
+        ("http://x", "x:99999", False),
+    ],
+)
+def test_same_origin_is_the_same_host_and_port(origin, host, same):
+    assert same_origin(origin, host) is same

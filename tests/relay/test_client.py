@@ -1,0 +1,127 @@
+"""The typed client and `tail` against real relays that come and go."""
+
+import io
+import json
+
+import anyio
+import pytest
+
+from tests.relay.stage import Pace, relaying, staged, until
+from watcher.relay.client import RelayRefused, Stream
+from watcher.relay.tail import Columns, short, tail
+
+pytestmark = pytest.mark.anyio
+
+
+async def collect(stream, count):
+    found = []
+    with anyio.fail_after(20):
+        async for update in stream:
+            found.append(update)
+            if len(found) == count:
+                return found
+    return found
+
+
+async def test_updates_come_decoded_with_their_cursors(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A", "B")
+        since = str(stage.relay.delivery.hub.cursor)
+        for _ in range(3):
+            await stage.teller.tell("A", "B")
+        found = await collect(Stream(stage.url, since=since, filters={"account": ["B"]}), 3)
+        assert [update.event for update in found] == [e for e in stage.teller.told if e.account == "B"]
+        rest = await collect(Stream(stage.url, since=found[0].cursor, filters={"account": ["B"]}), 2)
+        assert rest == found[1:]
+
+
+async def test_it_goes_on_by_itself_after_a_restart_and_after_a_cut(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        stream = None
+        found = []
+        port = 0
+        async with anyio.create_task_group() as tasks:
+
+            async def read():
+                async for update in stream:
+                    found.append(update.event.version)  # noqa: PERF401 - looked at meanwhile
+
+            for life in range(3):
+                async with relaying(stage.teller.journal, Pace(reconnect=0.0), port=port) as (relay, port):
+                    if stream is None:
+                        stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.delivery.hub.cursor))
+                        tasks.start_soon(read)
+                    await stage.teller.tell("A")
+                    await until(lambda life=life: len(found) >= 3 * life + 1)
+                    for peer in list(relay.delivery.peers):
+                        peer.connection.transport.abort()
+                    await stage.teller.tell("A")
+                    await until(lambda life=life: len(found) >= 3 * life + 2)
+                await stage.teller.tell("A")
+            async with relaying(stage.teller.journal, port=port):
+                await until(lambda: len(found) >= 9)
+            tasks.cancel_scope.cancel()
+        assert found == list(range(1, 10))
+
+
+async def test_a_snapshot_that_nobody_asked_for_is_told_with_its_reason(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        seen = []
+        stream = Stream(stage.url, since="00.1", on_snapshot=seen.append)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect, stream, 1)
+            await until(lambda: seen)
+            await stage.teller.tell("A")
+        assert (seen[0].reason, [row.account for row in seen[0].rows]) == ("epoch_changed", ["A"])
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"token": "wrong"}, "unauthorized"),
+        ({}, "unauthorized"),
+        ({"token": "secret", "since": "nonsense"}, "bad_cursor"),
+        ({"token": "secret", "filters": {"wallet": ["x"]}}, "bad_request"),
+    ],
+)
+async def test_it_raises_only_where_trying_again_is_no_use(tmp_path, options, code):
+    async with staged(tmp_path, environ={"T": "secret"}, tokens_env="T") as stage:
+        with pytest.raises(RelayRefused) as refused:
+            await collect(Stream(stage.url, **options), 1)
+        assert refused.value.code == code
+
+
+async def test_tail_writes_a_line_a_change(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        since = str(stage.relay.delivery.hub.cursor)
+        await stage.teller.tell("A", amount="2000")
+        await stage.teller.tell("A", amount="500")
+        for as_json in (False, True):
+            out = io.StringIO()
+            async with anyio.create_task_group() as tasks:
+
+                async def run(out=out, as_json=as_json):
+                    await tail(stage.url, filters={}, json=as_json, since=since, token=None, out=out, colour=False)
+
+                tasks.start_soon(run)
+                await until(lambda out=out: out.getvalue().count("\n") >= 2)
+                tasks.cancel_scope.cancel()
+            lines = out.getvalue().splitlines()
+            if as_json:
+                assert [json.loads(line)["event"]["amount"] for line in lines] == ["2000", "500"]
+            else:
+                assert lines[0].endswith("1000  →  2000  ▲ +1000")
+                assert lines[1].endswith("2000  →   500  ▼ -1500")
+
+
+async def test_columns_stay_and_colour_is_not_the_only_sign(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        (event,) = await stage.teller.tell("A", amount="5")
+        plain, coloured = Columns(colour=False).line(event), Columns(colour=True).line(event)
+        assert "▼ -995" in plain
+        assert "\x1b[31m▼ -995\x1b[0m" in coloured
+        assert short("3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa") == "3emsAV…PKFVaa"

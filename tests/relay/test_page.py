@@ -1,0 +1,473 @@
+"""The live page in a real browser, against a real relay over a real journal."""
+
+import itertools
+import os
+import shutil
+import time
+
+import pytest
+from msgspec.structs import replace
+
+from tests.relay.blotter import ETHEREUM, Blotter, balance, rfc3339, wall
+from tests.sandbox.test_apis import START, provider, requests, send, world
+from watcher.events import Answer, ProviderHealth, Row
+from watcher.ledger import Ledger
+from watcher.sandbox.population import PROVIDERS, Population
+
+pytestmark = pytest.mark.browser
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+USDC = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"
+ACCOUNTS = list(dict.fromkeys(found.key.account for found in Population(1).balances if found.key.provider == "helius"))
+
+
+def chromium():
+    """The ladder: WATCHER_TEST_BROWSER, else chromium on PATH; else a skip, or a failure on CI."""
+    found = os.environ.get("WATCHER_TEST_BROWSER") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if found:
+        return found
+    reason = "no browser: install chromium, or name one with WATCHER_TEST_BROWSER"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    executable = chromium()
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def blotter(tmp_path):
+    with Blotter(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def visit(browser):
+    """Open a page, and in the end find nothing wrong in its console and no request to anywhere else."""
+    contexts, wrong, hosts = [], [], set()
+
+    def open_page(url, **options):
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [text for text in wrong if "WebSocket connection to" not in text] == []
+    assert len(hosts) <= 1
+
+
+def live(page):
+    page.wait_for_function("() => document.getElementById('link').dataset.state === 'live'", timeout=20_000)
+
+
+def shown(page):
+    """Every row of the table: key → the exact amount that a copy would give."""
+    return page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#rows tr')].map(tr => [tr.dataset.key, tr.querySelector('.col-amount').dataset.full]))"
+    )
+
+
+def wait_for(page, key, amount):
+    page.wait_for_function(
+        "([key, amount]) => document.querySelector(`tr[data-key='${key}'] .col-amount`)?.dataset.full === amount",
+        arg=[str(key), amount],
+        timeout=20_000,
+    )
+
+
+def in_token_units(state):
+    if state.unit == "decimal" or state.decimals is None:
+        return state.amount
+    digits = state.amount.rjust(state.decimals + 1, "0")
+    whole, fraction = digits[: len(digits) - state.decimals], digits[len(digits) - state.decimals :].rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def some(blotter, count=8, **parts):
+    rows = [balance("helius", account, USDC, "1000000", symbol="USDC", **parts) for account in ACCOUNTS[:count]]
+    blotter.baseline(*rows)
+    return [row.key for row in rows]
+
+
+class Sandbox:
+    """Five providers of the sandbox read into the blotter's journal, in virtual time."""
+
+    def __init__(self, blotter):
+        self.blotter, self.now, self.ledger = blotter, START, Ledger()
+        self.world = world(rate=8.0)
+        self.providers = [provider(name, **({"max_age": 0} if name == "tokenkit" else {})) for name in PROVIDERS]
+
+    def round(self):
+        self.now += 2.0
+        for there in self.providers:
+            for request in requests(there):
+                found = there.read(request, send(self.world, there, request, self.now))
+                told = (there.name, found.readings, there.ordering, there.settle, self.now, self.now, wall())
+                self.ledger.judge(Answer(*told, found.listing))
+        rows, _ = self.ledger.take()
+        self.blotter.commit(rows)
+        self.ledger.committed()
+
+
+def test_every_value_is_what_the_sandbox_says(blotter, visit):
+    sandbox = Sandbox(blotter)
+    sandbox.round()
+    sandbox.round()
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    for _ in range(10):
+        sandbox.round()
+    sandbox.world.truth.freeze(sandbox.now)
+    for _ in range(40):  # an amount that returns waits for a second reading
+        sandbox.round()
+    last = Row(blotter.states[next(iter(blotter.states))])
+    wait_for(page, last.state.key, in_token_units(last.state))
+    page.wait_for_function(
+        "wanted => document.querySelectorAll('#rows tr').length >= wanted", arg=len(blotter.states) - 12, timeout=20_000
+    )
+    _settled(page, blotter)
+    truth = {"/".join(found.key): found for found in sandbox.world.truth.balances.values()}
+    for key, state in blotter.states.items():
+        assert state.amount == truth[key].text(truth[key].amount)
+
+
+def _settled(page, blotter, seconds=20):
+    """Every key that the page can know shows its committed amount."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = shown(page)
+        wrong = {
+            key: (found[key], blotter.states[key]) for key in found if found[key] != in_token_units(blotter.states[key])
+        }
+        changed = {key for key, state in blotter.states.items() if state.version}
+        if not wrong and changed <= set(found):
+            return
+        assert time.monotonic() < deadline, wrong or changed - set(found)
+        page.wait_for_timeout(100)
+
+
+def test_a_change_moves_its_amount_tells_its_direction_and_leads_the_list(blotter, visit):
+    keys = some(blotter)
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    blotter.move(keys[3], "2500000")
+    wait_for(page, keys[3], "2.5")
+    row = page.locator(f"tr[data-key='{keys[3]}']")
+    assert row.locator(".col-delta .arrow").text_content() == "▲"
+    assert row.locator(".col-delta").text_content().endswith("+1.5")
+    blotter.move(keys[3], "500000")
+    wait_for(page, keys[3], "0.5")
+    assert row.locator(".col-delta .arrow").text_content() == "▼"
+    first = page.locator("#stream li").first
+    assert "−2" in first.text_content()
+    assert page.locator("#stream li").count() == 2
+    assert "H" in row.locator("path").get_attribute("d")
+
+
+def test_an_absence_is_told_in_the_units_that_the_balance_had(blotter, visit):
+    """A closed account's answer names no decimals, so its event does not either."""
+    (key,) = some(blotter, count=1)
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    gone = blotter.moved(key, "0")
+    blotter.commit([Row(replace(gone.state, decimals=None), replace(gone.event, decimals=None))])
+    wait_for(page, key, "0")
+    assert page.locator("#stream .sum").first.get_attribute("data-full") == "-1"
+
+
+def test_rows_keep_their_place_while_amounts_change(blotter, visit):
+    keys = some(blotter)
+    blotter.start()
+    page = visit(f"{blotter.url}?sort=-amount")
+    live(page)
+    before = list(shown(page))
+    blotter.move(keys[7], "99000000")
+    wait_for(page, keys[7], "99")
+    assert list(shown(page)) == before
+    amount = page.get_by_role("columnheader", name="Amount")
+    for order in ("ascending", None, "descending"):
+        amount.get_by_role("button").click()
+        assert amount.get_attribute("aria-sort") == order
+    assert next(iter(shown(page))) == str(keys[7])
+
+
+def test_a_relay_that_comes_back_is_resumed_without_a_gap(blotter, visit):
+    keys = some(blotter)
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    for amount in range(1, 11):
+        blotter.move(keys[0], f"{amount}000000")
+    wait_for(page, keys[0], "10")
+    blotter.stop()
+    page.wait_for_selector("#banner:not([hidden])")
+    assert "No stream since" in page.locator("#banner").text_content()
+    assert page.evaluate("document.body.classList.contains('down')")
+    for amount in range(11, 31):
+        blotter.move(keys[0], f"{amount}000000")
+        blotter.move(keys[1], f"{amount}500000")
+    blotter.start()
+    live(page)
+    wait_for(page, keys[0], "30")
+    wait_for(page, keys[1], "30.5")
+    assert page.locator("#banner").is_hidden()
+    _settled(page, blotter)
+    versions = page.evaluate(
+        "[...document.querySelectorAll('#stream li')].map(li => Number(li.title.split(' ').at(-1)))"
+    )
+    assert len(versions) == 30 - 1 + 20 + 1, versions
+    assert sorted(versions) == sorted([*range(1, 31), *range(1, 21)])
+
+
+def test_sixty_changes_a_second_leave_no_frame_frozen(blotter, visit, record_property):
+    """Judged by the main thread's own CPU time, which a busy machine does not change; the gaps are told beside it."""
+    keys = some(blotter, count=16)
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    page.evaluate(
+        """() => { window.gaps = []; let last = performance.now();
+        const tick = at => { window.gaps.push(at - last); last = at; requestAnimationFrame(tick); };
+        requestAnimationFrame(tick); }"""
+    )
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable")
+    before, start = _main_thread(devtools), time.monotonic()
+    for number, key in zip(range(300), itertools.cycle(keys), strict=False):
+        blotter.move(key, f"{number + 2}000001")
+        time.sleep(max(0.0, start + (number + 1) / 60 - time.monotonic()))  # the load itself, in real time
+    wait_for(page, keys[299 % 16], "301.000001")
+    _settled(page, blotter)
+    spent = (_main_thread(devtools) - before) / 300 * 1000
+    gaps = sorted(page.evaluate("window.gaps"))
+    middle, most = gaps[len(gaps) // 2], gaps[-1]
+    print(
+        f"60 changes/s: {spent:.1f} ms of CPU a change; gaps between frames {middle:.0f} ms (median), {most:.0f} ms (max)"
+    )
+    record_property("page_cpu_ms_per_change", round(spent, 2))
+    record_property("page_frame_gap_ms", [round(middle, 1), round(most, 1)])
+    assert page.evaluate("total") == 300
+    assert spent < 1000 / 60
+
+
+def _main_thread(devtools):
+    """CPU seconds of the page's main thread."""
+    told = devtools.send("Performance.getMetrics")["metrics"]
+    return next(metric["value"] for metric in told if metric["name"] == "ThreadTime")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1024, 1280])
+def test_no_width_scrolls_sideways(blotter, visit, width):
+    keys = some(blotter)
+    blotter.baseline(
+        balance("jupiter", ACCOUNTS[0], USDC, "9" * 60, decimals=None),
+        balance(
+            "ondo",
+            "0x" + "ab" * 20,
+            "0x" + "cd" * 20,
+            "0.467583800117038432",
+            unit="decimal",
+            chain=ETHEREUM,
+            symbol="AAPLon",
+        ),
+    )
+    blotter.start()
+    page = visit(blotter.url, viewport={"width": width, "height": 700})
+    live(page)
+    blotter.move(keys[0], "123456789123456789")
+    wait_for(page, keys[0], "123456789123.456789")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width < 860:
+        page.get_by_role("tab", name="Changes").click()
+        assert page.locator("#stream li").first.is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+AMOUNTS = [
+    ("1500000", "base", 6, "1.5", ["1", ".5"]),
+    ("1", "base", 18, "0.000000000000000001", ["0", ".000000…"]),
+    ("115792089237316195423570985008687907853269984665640564039457584007913129639935", "base", 0, None, None),
+    ("99140953533000000000001", "base", 18, "99140.953533000000000001", ["99,140", ".953533…"]),
+    ("54803228878", "base", None, "54803228878", ["54,803,228,878", ""]),
+    ("0.467583800117038432", "decimal", None, "0.467583800117038432", ["0", ".467583…"]),
+    ("-2500000", "base", 6, "-2.5", ["-2", ".5"]),
+    ("0", "base", 9, "0", ["0", ""]),
+    ("1000000000", "base", 9, "1", ["1", ""]),
+]
+
+
+def test_amounts_are_exact_whatever_their_size(blotter, visit):
+    some(blotter)
+    blotter.start()
+    page = visit(blotter.url)
+    for amount, unit, decimals, exact, parts in AMOUNTS:
+        told = page.evaluate("([amount, unit, decimals]) => exact(amount, unit, decimals)", [amount, unit, decimals])
+        assert told == (exact or amount)
+        if parts:
+            assert page.evaluate("text => split(text)", told) == parts
+    assert page.evaluate("compare('9007199254740993', '9007199254740992')") == 1
+    assert page.evaluate("compare('0.1', '0.10')") == 0
+    assert page.evaluate("heights(['0', '5', '10'])") == [0, 500, 1000]
+
+
+def test_filters_live_in_the_address(blotter, visit):
+    some(blotter)
+    other = balance("jupiter", ACCOUNTS[9], USDC, "7", decimals=None)
+    blotter.baseline(other)
+    blotter.start()
+    page = visit(f"{blotter.url}?provider=jupiter")
+    live(page)
+    assert list(shown(page)) == [str(other.key)]
+    page.goto(f"{blotter.url}?q={ACCOUNTS[2][:10]}")
+    live(page)
+    assert len(shown(page)) == 1
+    page.locator("#q").fill("")
+    page.wait_for_function("() => document.querySelectorAll('#rows tr').length === 9")
+    page.locator("#q").fill("jupiter")
+    page.wait_for_function("() => location.search === '?q=jupiter'")
+    assert list(shown(page)) == [str(other.key)]
+    page.locator("#q").fill("")
+    page.wait_for_function("() => location.search === ''")
+    page.locator("#health button", has_text="helius").click()
+    page.wait_for_function("() => document.querySelectorAll('#rows tr').length === 8")
+    assert "provider=helius" in page.url
+    assert page.locator("#health button", has_text="helius").get_attribute("aria-pressed") == "true"
+    row = page.locator("#rows tr").first
+    row.hover()
+    row.locator(".col-account .only, .col-token .only").last.click()
+    page.wait_for_function("() => document.querySelectorAll('#rows tr').length === 1")
+    page.locator("#chips button").click()
+    page.wait_for_function("() => document.querySelectorAll('#rows tr').length === 8")
+
+
+def test_each_providers_health_is_told(blotter, visit):
+    some(blotter)
+    now = wall()
+    told = {"time": rfc3339(now), "instance": "test", "watches": 8, "stalest_seconds": 1.0}
+    blotter.heartbeat(
+        [
+            ProviderHealth(provider="helius", last_success=rfc3339(now), paused_until=None, budget_used=0.4, **told),
+            ProviderHealth(
+                provider="ondo", last_success=None, paused_until=rfc3339(now + 90_000_000), budget_used=1.0, **told
+            ),
+        ]
+    )
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#health button')].some(el => el.textContent.includes('paused'))",
+        timeout=30_000,
+    )
+    cards = page.locator("#health button")
+    assert cards.count() == 2
+    assert "40 % used" in cards.nth(0).text_content()
+    assert "ago" in cards.nth(0).text_content()
+
+
+def test_a_relay_with_tokens_is_asked_politely(tmp_path, visit):
+    with Blotter(tmp_path, token="canary-token") as blotter:
+        keys = some(blotter)
+        blotter.start()
+        page = visit(blotter.url)
+        page.wait_for_selector("#login:not([hidden])")
+        assert shown(page) == {}
+        page.locator("#token").fill("wrong")
+        page.locator("#login button").click()
+        page.wait_for_function("() => document.getElementById('refused').textContent.includes('not accepted')")
+        page.locator("#token").fill("canary-token")
+        page.locator("#login button").click()
+        live(page)
+        wait_for(page, keys[0], "1")
+        assert page.locator("#login").is_hidden()
+        assert "canary-token" not in page.content()
+
+
+def test_whole_addresses_and_exact_amounts_are_copied(blotter, visit):
+    some(blotter, count=1)
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    copied = page.evaluate(
+        """() => { getSelection().selectAllChildren(document.querySelector('#rows'));
+        const event = new ClipboardEvent('copy', { clipboardData: new DataTransfer(), bubbles: true, cancelable: true });
+        document.dispatchEvent(event); return event.clipboardData.getData('text/plain'); }"""
+    )
+    assert ACCOUNTS[0] in copied
+    assert USDC in copied
+    assert "…" not in copied
+
+
+def test_who_asks_for_less_motion_gets_none(blotter, visit):
+    keys = some(blotter)
+    blotter.start()
+    page = visit(blotter.url, reduced_motion="reduce")
+    live(page)
+    blotter.move(keys[0], "5000000")
+    wait_for(page, keys[0], "5")
+    assert page.evaluate("document.getAnimations().length") == 0
+    assert page.locator(f"tr[data-key='{keys[0]}'] .arrow").text_content() == "▲"
+
+
+def test_a_screen_reader_finds_names_roles_and_news(blotter, visit):
+    keys = some(blotter)
+    blotter.start()
+    page = visit(blotter.url)
+    live(page)
+    assert page.get_by_role("table", name="Balances").count() == 1
+    assert page.get_by_role("row").count() == 9
+    assert page.get_by_role("columnheader", name="Amount").count() == 1
+    assert page.get_by_role("searchbox", name="Find by token, account, provider or chain").count() == 1
+    assert page.get_by_role("list", name="Changes, newest first").count() == 1
+    assert page.get_by_role("status").text_content() == "Live"
+    blotter.move(keys[0], "5000000")
+    page.wait_for_function("() => document.querySelector('[aria-live=polite]').textContent.includes('up to 5')")
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, input')].filter(el => !el.textContent.trim() && !el.labels?.length && !el.getAttribute('aria-label')).length"
+    )
+    assert unnamed == 1  # the button of newer changes, hidden while there are none
+
+
+def test_who_reads_further_down_is_not_pushed_around(blotter, visit):
+    keys = some(blotter)
+    blotter.start()
+    page = visit(blotter.url, viewport={"width": 1440, "height": 420})
+    live(page)
+    for number in range(40):
+        blotter.move(keys[number % 8], f"{number + 2}000000")
+    wait_for(page, keys[39 % 8], "41")
+    page.evaluate("document.getElementById('stream-scroll').scrollTop = 200")
+    before = page.evaluate("document.querySelector('#stream li').textContent")
+    blotter.move(keys[0], "77000000")
+    wait_for(page, keys[0], "77")
+    page.wait_for_selector("#held:not([hidden])")
+    assert page.evaluate("document.querySelector('#stream li').textContent") == before
+    page.locator("#held").click()
+    page.wait_for_function("before => document.querySelector('#stream li').textContent !== before", arg=before)

@@ -1,0 +1,187 @@
+"""Readers that do not keep up: told, served from the log, or ended with the reason; the others never notice."""
+
+import asyncio
+import contextlib
+import json
+import socket
+
+import anyio
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.relay.stage import Subscriber, staged, until
+from watcher.relay.settings import Pace
+
+pytestmark = pytest.mark.anyio
+
+BIG = "x" * 4000
+"""A symbol that makes events large, so that few of them fill a socket."""
+
+
+@contextlib.asynccontextmanager
+async def slow(stage):
+    """A subscriber with a small receive buffer, that reads only when asked to."""
+    raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", stage.port))
+    async with connect(
+        stage.url, sock=raw, compression=None, max_queue=1, ping_interval=None, close_timeout=0.1
+    ) as client:
+        yield Subscriber(client)
+
+
+async def test_a_full_outbox_is_told_and_the_log_tells_the_rest(tmp_path):
+    async with staged(tmp_path, Pace(outbox=20_000, chunk=8_000)) as stage:
+        await stage.teller.tell("A", "B")
+        async with slow(stage) as one, stage.subscriber() as other:
+            await one.push("welcome")
+            await one.subscribe(snapshot=False)
+            await other.subscribe(snapshot=False)
+            for _ in range(200):
+                await stage.teller.tell("A", symbol=BIG)
+                await other.push("update")
+            await until(lambda: stage.relay.stats.lagging)
+            seen, kinds, cursors = [], [], []
+            while len(seen) < 200 or kinds[-1] != "live":
+                message = await one.next()
+                if message["type"] == "update":
+                    seen.append(message["event"]["version"])
+                else:
+                    kinds.append(message["type"])
+                cursors.append(int(message["cursor"].split(".")[1]))
+            assert seen == list(range(1, 201))
+            assert kinds[0] == "lagging"
+            assert kinds == ["lagging", "live"] * (len(kinds) // 2)
+            assert cursors == sorted(cursors)
+            await stage.teller.tell("B")
+            assert (await one.push("update"))["event"]["account"] == "B"
+
+
+async def test_answers_outlive_a_cleared_outbox(tmp_path):
+    async with staged(tmp_path, Pace(outbox=20_000, chunk=8_000)) as stage:
+        await stage.teller.tell("A")
+        async with slow(stage) as one:
+            await one.subscribe(snapshot=False)
+            for number in range(100):
+                await stage.teller.tell("A", symbol=BIG)
+                if number == 50:
+                    await one.socket.send('{"id":"here","method":"ping"}')
+            await until(lambda: stage.relay.stats.lagging)
+            assert "result" in await one.answer("here")
+
+
+async def test_a_slow_conflating_reader_gets_the_latest_and_is_told_how_many_it_did_not(tmp_path):
+    async with staged(tmp_path, Pace(outbox=20_000, heartbeat=0.2, sweep=0.02)) as stage:
+        await stage.teller.tell("A", "B")
+        async with slow(stage) as one:
+            await one.subscribe(snapshot=False, delivery="conflate")
+            for _ in range(200):
+                await stage.teller.tell("A", "B", symbol=BIG)
+            seen = {"A": [], "B": []}
+            while seen["A"][-1:] != [200] or seen["B"][-1:] != [200]:
+                message = await one.push("update")
+                seen[message["event"]["account"]].append(message["event"]["version"])
+            assert all(versions == sorted(set(versions)) for versions in seen.values())
+            told = sum(map(len, seen.values()))
+            assert told < 400
+            while (beat := await one.push("heartbeat"))["sent"] < told:
+                pass
+            assert (beat["sent"], beat["conflated"]) == (told, 400 - told)
+            assert stage.relay.stats.lagging == 0
+
+
+async def test_a_fast_conflating_reader_without_an_interval_gets_every_event(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        for _ in range(20):
+            await stage.teller.tell("A")
+        async with stage.subscriber() as one:
+            oldest = (await one.next())["oldest_cursor"]
+            await one.subscribe(cursor=oldest, delivery="conflate")
+            for _ in range(20):
+                await stage.teller.tell("A")
+            assert [each["event"]["version"] for each in await one.updates(40)] == list(range(1, 41))
+
+
+async def test_a_reader_that_takes_nothing_is_seen_and_ended(tmp_path):
+    pace = Pace(stall=0.6, farewell=0.2, sweep=0.02)
+    async with staged(tmp_path, pace) as stage:
+        await stage.teller.tell("A")
+        async with slow(stage) as one, stage.subscriber() as other:
+            await one.subscribe(snapshot=False)
+            await other.subscribe(snapshot=False)
+            for _ in range(200):
+                await stage.teller.tell("A", symbol=BIG)
+                await other.push("update")
+            await until(lambda: stage.relay.stats.dropped)
+            assert stage.relay.stats.dropped == {"stalled": 1}
+            await until(lambda: len(stage.relay.delivery.transports) == 1)
+            await stage.teller.tell("A")
+            assert (await other.push("update"))["event"]["version"] == 201
+            assert stage.relay.stats.stalled == 0
+
+
+async def test_a_reader_that_falls_too_far_behind_is_ended(tmp_path):
+    pace = Pace(outbox=20_000, chunk=8_000, astray_events=100, sweep=0.02)
+    async with staged(tmp_path, pace) as stage:
+        await stage.teller.tell("A", "B", "C", "D")
+        async with slow(stage) as one:
+            await one.subscribe(snapshot=False)
+            for _ in range(80):
+                await stage.teller.tell("A", "B", "C", "D", symbol=BIG)
+            await until(lambda: stage.relay.stats.dropped)
+            assert stage.relay.stats.dropped == {"astray": 1}
+
+
+async def test_a_reader_that_comes_no_nearer_is_ended(tmp_path):
+    pace = Pace(outbox=20_000, chunk=8_000, astray=0.3, sweep=0.02)
+    async with staged(tmp_path, pace) as stage:
+        await stage.teller.tell("A")
+        async with slow(stage) as one:
+            await one.subscribe(snapshot=False)
+            for _ in range(150):
+                await stage.teller.tell("A", symbol=BIG)
+            await until(lambda: stage.relay.stats.dropped)
+            assert stage.relay.stats.dropped == {"astray": 1}
+
+
+async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory(tmp_path):
+    async with staged(tmp_path) as stage:
+        raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with raw:
+            await anyio.to_thread.run_sync(raw.connect, ("127.0.0.1", stage.port))
+            raw.sendall(
+                b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            raw.settimeout(0.5)
+            ping = (b"\x89\xfd\0\0\0\0" + b"p" * 125) * 500
+
+            def flood():
+                with contextlib.suppress(TimeoutError):
+                    for _ in range(400):
+                        raw.sendall(ping)
+                    raise AssertionError("26 MB of pings were read from a client that reads nothing")
+
+            await anyio.to_thread.run_sync(flood)
+            (transport,) = stage.relay.delivery.transports
+            assert transport.get_write_buffer_size() < 1_000_000
+
+
+async def test_several_subscriptions_of_one_slow_reader_lose_nothing(tmp_path):
+    async with staged(tmp_path, Pace(outbox=20_000, chunk=8_000)) as stage:
+        await stage.teller.tell("A", "B")
+        async with slow(stage) as one:
+            await one.subscribe(snapshot=False, filter={"account": ["A"]})
+            await one.subscribe(snapshot=False, filter={"account": ["B"]})
+            for _ in range(100):
+                await stage.teller.tell("A", "B", symbol=BIG)
+            await until(lambda: stage.relay.stats.lagging)
+            seen = {"A": [], "B": []}
+            while len(seen["A"]) + len(seen["B"]) < 200:
+                message = json.loads(await one.socket.recv())
+                if message["type"] == "update":
+                    seen[message["event"]["account"]].append(message["event"]["version"])
+            assert seen == {"A": list(range(1, 101)), "B": list(range(1, 101))}

@@ -1,0 +1,181 @@
+"""What waits for one connection when the newest amount is enough: the latest event of each key.
+
+Pure; time is given as monotonic seconds. Events of subscriptions that want all of them pass through here too when
+their connection also holds one that conflates, so that everything leaves in order and the watermark stays honest: no
+cursor that is sent lies beyond the oldest event that is still held back.
+"""
+
+import heapq
+from collections.abc import Callable, Hashable, Iterator
+
+import msgspec
+
+from watcher.events import Cursor, Key, Published
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One event on its way to the subscribers, and its frame, shared by all that need no other cursor."""
+
+    event: Published
+    cursor: Cursor
+    """The place behind it."""
+    frame: bytes
+
+
+class Waiting(msgspec.Struct, gc=False):
+    entry: Entry
+    serial: int
+    key: Key | None
+    """None: never replaced."""
+    interval: float
+
+
+class Conflater:
+    """The pending events of one connection with at least one conflating subscription."""
+
+    def __init__(self, limit: int, most: int) -> None:
+        self._limit = limit
+        self._most = most
+        self._serial = 0
+        self._ready: dict[Hashable, Waiting] = {}
+        self._held: dict[Key, Waiting] = {}
+        self._wake: list[tuple[float, int, Key]] = []
+        self._next: dict[Key, float] = {}
+        self._size = 0
+        self._kept = 0
+        self._slow = False
+        self.conflated = 0
+        """Events replaced by a later one of their key."""
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._held)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._ready)
+
+    @property
+    def full(self) -> bool:
+        """Even the latest of each key is too much, or what may not be replaced is: read the log instead."""
+        return self._kept > self._limit or self._size > self._most
+
+    def offer(self, entry: Entry, now: float, interval: float | None) -> None:
+        """`interval` in seconds: 0 conflates only a slow reader, None never."""
+        self._serial += 1
+        key = None if interval is None else entry.event.key
+        waiting = Waiting(entry, self._serial, key, interval or 0.0)
+        if interval and key is not None:
+            self._pace(waiting, key, now)
+        else:
+            self._release(entry.event.key, wanted=key is None)
+            self._put(key if self._slow and key is not None else self._serial, waiting)
+        if self._size > self._limit and not self._slow:
+            self._collapse()
+
+    def _release(self, key: Key, *, wanted: bool) -> None:
+        """Its interval was lifted: what is held of it goes before what comes now, or gives way to it."""
+        held = self._held.pop(key, None)
+        if held is not None and wanted:
+            self._ready[held.serial] = held
+        elif held is not None:
+            self._size -= len(held.entry.frame)
+            self.conflated += 1
+
+    def _pace(self, waiting: Waiting, key: Key, now: float) -> None:
+        due = self._next.get(key, 0.0)
+        if key in self._ready or due <= now:
+            self._release(key, wanted=False)
+            self._put(key, waiting)
+            return
+        before = self._held.pop(key, None)
+        if before is None:
+            heapq.heappush(self._wake, (due, waiting.serial, key))
+        self._account(waiting, before)
+        self._held[key] = waiting
+
+    def _put(self, slot: Hashable, waiting: Waiting) -> None:
+        self._account(waiting, self._ready.pop(slot, None))
+        self._ready[slot] = waiting
+
+    def _account(self, waiting: Waiting, replaced: Waiting | None) -> None:
+        self._size += len(waiting.entry.frame)
+        if waiting.key is None:
+            self._kept += len(waiting.entry.frame)
+        if replaced is not None:
+            self._size -= len(replaced.entry.frame)
+            self.conflated += 1
+
+    def _collapse(self) -> None:
+        """The reader is slow: from now on only the latest of each key."""
+        self._slow = True
+        before, self._ready = self._ready, {}
+        self._size = sum(len(waiting.entry.frame) for waiting in self._held.values())
+        self._kept = 0
+        for slot, waiting in before.items():
+            self._put(slot if waiting.key is None else waiting.key, waiting)
+
+    def take(self, now: float) -> list[tuple[Entry, Cursor]]:
+        """Everything that is due, in order, each with the cursor that may be told with it."""
+        while self._wake and self._wake[0][0] <= now:
+            _, _, key = heapq.heappop(self._wake)
+            waiting = self._held.pop(key, None)
+            if waiting is not None:
+                self._ready[key] = waiting
+        due = sorted(self._ready.values(), key=_serial)
+        self._ready = {}
+        self._slow = False
+        floor = self._floor(self._held.values().__iter__)
+        for waiting in due:
+            self._size -= len(waiting.entry.frame)
+            if waiting.key is not None and waiting.interval:
+                self._next[waiting.key] = now + waiting.interval
+        self._kept = 0
+        if len(self._next) > 1024 + 2 * len(self._held):
+            self._next = {key: due for key, due in self._next.items() if due > now}
+        return [(waiting.entry, floor(waiting.entry.cursor)) for waiting in due]
+
+    def due_at(self) -> float | None:
+        """When the next held event may go; None when none is held. What is ready goes at once."""
+        return self._wake[0][0] if self._wake else None
+
+    def watermark(self, cursor: Cursor) -> Cursor:
+        """`cursor`, or less where an event that is still pending lies before it."""
+        return self._floor(self._all)(cursor)
+
+    def oldest(self) -> int | None:
+        """Wall-clock microseconds of the oldest pending event."""
+        return min((waiting.entry.event.observed_at for waiting in self._all()), default=None)
+
+    def keep(self, wanted: Callable[[Key], bool]) -> None:
+        """Forget what nobody wants any more."""
+        self._ready = {slot: w for slot, w in self._ready.items() if wanted(w.entry.event.key)}
+        self._held = {key: w for key, w in self._held.items() if wanted(key)}
+        self._size = sum(len(w.entry.frame) for w in self._all())
+        self._kept = sum(len(w.entry.frame) for w in self._all() if w.key is None)
+
+    def clear(self) -> None:
+        self._ready.clear()
+        self._held.clear()
+        self._wake.clear()
+        self._size = self._kept = 0
+        self._slow = False
+
+    def _all(self) -> Iterator[Waiting]:
+        yield from self._ready.values()
+        yield from self._held.values()
+
+    def _floor(self, pending: Callable[[], Iterator[Waiting]]) -> Callable[[Cursor], Cursor]:
+        lowest: dict[int, int] = {}
+        for waiting in pending():
+            event = waiting.entry.event
+            lowest[event.partition] = min(event.position, lowest.get(event.partition, event.position))
+        if not lowest:
+            return lambda cursor: cursor
+        return lambda cursor: Cursor(
+            cursor.epoch,
+            tuple(min(place, lowest.get(number, place)) for number, place in enumerate(cursor.positions)),
+        )
+
+
+def _serial(waiting: Waiting) -> int:
+    return waiting.serial

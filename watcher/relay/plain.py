@@ -1,0 +1,112 @@
+"""The plain HTTP answers on the relay's port: the page, health, metrics and a look at the balances."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from importlib import resources
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+from watcher.events import Filter, JournalError
+from watcher.relay import filters, wire
+from watcher.relay.log import Log
+
+STREAM = "/v1/stream"
+GUARDED = ("/metrics", "/v1/balances")
+"""Paths that need a token where tokens are set."""
+
+JSON = "application/json"
+INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def page() -> Answer:
+    """The live page. It may run its own script, wear its own style and talk to where it came from; nothing else."""
+    body = resources.files("watcher.relay").joinpath("page.html").read_bytes()
+    allowed: dict[bytes, list[str]] = {b"script": [], b"style": []}
+    for kind, text in INLINE.findall(body):
+        allowed[kind].append(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'")
+    policy = (
+        f"default-src 'none'; script-src {_sources(allowed[b'script'])}; style-src {_sources(allowed[b'style'])}; "
+        "connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return Answer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", policy),))
+
+
+def _sources(hashes: list[str]) -> str:
+    return " ".join(hashes) or "'none'"
+
+
+def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Answer:
+    body = {"error": {"code": code, "message": message, "temporary": status == 503}}
+    return Answer(status, JSON, wire.encode(body), headers)
+
+
+class Plain:
+    """Answers by path. `ready` gives what `/readyz` shows; its member `ready`, if it has one, decides the status."""
+
+    def __init__(
+        self,
+        log: Log,
+        metrics: Callable[[], bytes],
+        ready: Callable[[], Mapping[str, object]],
+        following: Callable[[], bool],
+    ) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._ready = ready
+        self._following = following
+        self._page = page()
+
+    async def answer(self, method: str, target: str, rights: Filter | None) -> Answer:
+        """`rights`: of the token that came with the request; None without a valid one."""
+        if method not in ("GET", "HEAD"):
+            return error(405, "bad_request", "only GET is answered here", ("Allow", "GET, HEAD"))
+        path, _, query = target.partition("?")
+        if path in GUARDED and rights is None:
+            return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
+        if path == "/v1/balances" and rights is not None:
+            return await self._balances(query, rights)
+        return self._look(path)
+
+    def _look(self, path: str) -> Answer:
+        if path == "/":
+            return self._page
+        if path == "/healthz":
+            return Answer(200, JSON, b'{"status":"ok"}')
+        if path == "/readyz":
+            shown = {"following": self._following(), **self._ready()}
+            shown["ready"] = good = bool(shown.get("ready", True)) and self._following()
+            return Answer(200 if good else 503, JSON, wire.encode(shown))
+        if path == "/metrics":
+            return Answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics())
+        return error(404, "not_found", f"nothing here: the stream is at {STREAM}, the page at /")
+
+    async def _balances(self, query: str, rights: Filter) -> Answer:
+        try:
+            asked = filters.parse(parse_qs(query, max_num_fields=2000))
+        except ValueError as mistake:
+            return error(400, "bad_request", str(mistake))
+        if filters.size(asked) > 1024:
+            return error(400, "filter_limit", "at most 1024 filter values")
+        wanted = filters.intersect(asked, rights)
+        if wanted is None:
+            return error(403, "forbidden", "the token allows nothing of what the filter asks for")
+        try:
+            cursor, states = await self._log.snapshot(filters.expand(wanted))
+        except JournalError as mistake:
+            return error(503, "internal", f"the journal does not answer: {mistake}", ("Retry-After", "5"))
+        return Answer(200, JSON, wire.encode({"cursor": str(cursor), "data": wire.rows(states)}))
+
+
+def path_of(target: str) -> str:
+    return urlsplit(target).path

@@ -1,0 +1,199 @@
+"""Connections off the live path: each is served what it asked for, and reads the log until it has reached the hub."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import structlog
+
+from watcher.events import BalanceState, Commit, Cursor, Expired, Unavailable
+from watcher.relay import filters, wire
+from watcher.relay.conflation import Entry
+from watcher.relay.connection import Peer
+from watcher.relay.delivery import Delivery
+from watcher.relay.log import Log, following, unrecoverable
+from watcher.relay.protocol import SLOW_CONSUMER, Subscribe
+from watcher.relay.settings import Pace
+
+LOOKED = 64
+"""Events of a replay between two turns of the loop."""
+
+logger = structlog.get_logger()
+
+
+class Replays:
+    """The readers of the log: one task for each connection that is behind, and none for the others."""
+
+    def __init__(
+        self, delivery: Delivery, log: Log, pace: Pace, tasks: anyio.abc.TaskGroup, beat: Callable[[Peer], None]
+    ) -> None:
+        """`beat`: the heartbeat that had to wait for the pages of a snapshot."""
+        self.readers: set[Peer] = set()
+        self._delivery = delivery
+        self._log = log
+        self._pace = pace
+        self._tasks = tasks
+        self._beat = beat
+
+    def read_for(self, peer: Peer) -> None:
+        if not peer.reading:
+            peer.reading = True
+            self._tasks.start_soon(self._read, peer)
+
+    async def _read(self, peer: Peer) -> None:
+        """Serve what was asked for, then read the log until the hub is reached."""
+        self.readers.add(peer)
+        try:
+            while peer.open:
+                await self._emptied(peer)
+                if peer.asked:
+                    await self._open(peer, peer.asked.pop(0))
+                elif await self._catch_up(peer):
+                    return
+        except Expired as problem:
+            self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", problem.reason)
+        finally:
+            peer.reading = False
+            self.readers.discard(peer)
+
+    async def _emptied(self, peer: Peer) -> None:
+        """The socket has taken everything; or the connection has ended."""
+        while peer.open and (peer.waiting or peer.connection.paused):
+            peer.wake = asyncio.Event()
+            await peer.wake.wait()
+
+    async def _open(self, peer: Peer, asked: Subscribe) -> None:
+        if peer.live:
+            self._delivery.hub.leave(peer)
+            peer.leave(self._delivery.hub.cursor, self._delivery.time())
+        try:
+            await self._begin(peer, asked)
+        except Unavailable as problem:
+            text = f"the journal does not answer: {problem}"
+            self._delivery.put(peer, peer.session.failed(asked, "internal", text))
+
+    async def _begin(self, peer: Peer, asked: Subscribe) -> None:
+        session, subscription = peer.session, asked.subscription
+        bounds = await self._log.bounds()
+        reason = None
+        if asked.cursor is not None:
+            same = asked.cursor.epoch == bounds.head.epoch
+            if same and len(asked.cursor.positions) != len(bounds.head.positions):
+                text = "not a cursor of this log: it has another number of positions"
+                self._delivery.put(peer, session.failed(asked, "bad_cursor", text))
+                return
+            reason = unrecoverable(asked.cursor, bounds) if same else "epoch_changed"
+            if reason is not None and asked.strict:
+                text = f"the log cannot be read from there: {reason}"
+                self._delivery.put(peer, session.failed(asked, "unrecoverable_cursor", text))
+                return
+        recovered = asked.cursor is not None and reason is None
+        states = None
+        start = asked.cursor if asked.cursor is not None and recovered else bounds.head
+        if not recovered and (asked.snapshot or reason is not None):
+            start, states = await self._log.snapshot(filters.expand(subscription.wanted))
+        if subscription.id not in session.subscriptions:
+            self._delivery.put(
+                peer, session.failed(asked, "forbidden", "the token was replaced by one that allows nothing of it")
+            )
+            return
+        cursor = peer.begin(subscription, start)
+        peer.measure(self._delivery.hub.cursor, self._delivery.time())
+        rows = 0 if states is None else len(states)
+        self._delivery.put(peer, session.opened(asked, cursor, recovered=recovered, rows=rows, reason=reason))
+        peer.rearrange()
+        self._delivery.stats.replays += recovered
+        if states is not None:
+            self._delivery.stats.snapshots += 1
+            await self._page(peer, asked, cursor, states)
+            peer.measure(self._delivery.hub.cursor, self._delivery.time())
+
+    async def _page(self, peer: Peer, asked: Subscribe, cursor: Cursor, states: Sequence[BalanceState]) -> None:
+        subscription, size = asked.subscription, self._pace.page
+        peer.paging = True
+        try:
+            for number, first in enumerate(range(0, max(1, len(states)), size), 1):
+                await self._emptied(peer)
+                if not peer.open or subscription.id not in peer.session.subscriptions:
+                    return
+                rows = [row for row in states[first : first + size] if subscription.matcher.matches(row.key)]
+                last = first + size >= len(states)
+                self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows))
+        finally:
+            peer.paging = False
+        if peer.beat_due:
+            self._beat(peer)
+
+    async def _catch_up(self, peer: Peer) -> bool:
+        """Read the log until there is something else to do; whether the live path was joined."""
+        if self._join(peer):
+            return True
+        if not self._ahead(peer):
+            await self._progress()  # the snapshot was newer than the hub is
+            return False
+        try:
+            async with following(self._log, peer.position) as commits:
+                async for commit in commits:
+                    whole = await self._replay(peer, commit)
+                    if not peer.open or peer.asked or self._join(peer):
+                        return peer.live
+                    if not whole:
+                        break
+                    await anyio.lowlevel.checkpoint()
+        except Unavailable as problem:
+            logger.warning("relay.journal_unavailable", problem=str(problem))
+            self._delivery.stats.log_errors += 1
+            await anyio.sleep(0.5)
+        return False
+
+    def _ahead(self, peer: Peer) -> bool:
+        """The hub has passed where this one is."""
+        return any(
+            far > near for near, far in zip(peer.position.positions, self._delivery.hub.cursor.positions, strict=True)
+        )
+
+    async def _replay(self, peer: Peer, commit: Commit) -> bool:
+        """Everything of a slice that the hub has already given to the others; whether that was all of it."""
+        for number, event in enumerate(commit.events, 1):
+            if event.position >= self._delivery.hub.cursor.positions[event.partition]:
+                return False
+            cursor = peer.position.after(event.partition, event.position)
+            peer.oldest = event.observed_at
+            peer.deliver(Entry(event, cursor, wire.update(str(cursor), event.data)), self._delivery.time())
+            if peer.size >= self._pace.chunk or (peer.conflater is not None and peer.conflater.ready):
+                self._delivery.mark(peer)
+                await self._emptied(peer)
+            elif number % LOOKED == 0:
+                await anyio.lowlevel.checkpoint()
+            if not peer.open:
+                return False
+        peer.position = commit.cursor
+        self._delivery.mark(peer)
+        await self._emptied(peer)
+        return True
+
+    def _join(self, peer: Peer) -> bool:
+        """Onto the live path, in this turn of the loop, if the rest is at hand."""
+        starts = [each.start for each in peer.subscriptions if each.start is not None]
+        if not peer.open or peer.asked or not all(self._delivery.hub.cursor.reaches(start) for start in starts):
+            return False
+        entries = self._delivery.hub.recent(peer.position)
+        if entries is None:
+            return False
+        now = self._delivery.time()
+        for entry in entries:
+            peer.deliver(entry, now)
+        peer.join()
+        self._delivery.hub.join(peer)
+        if peer.lagging:
+            peer.lagging = False
+            peer.put(wire.Joined(wire.push("live", cursor=str(peer.watermark(self._delivery.hub.cursor)))))
+        self._delivery.mark(peer)
+        return True
+
+    async def _progress(self) -> None:
+        if self._delivery.moved is None:
+            self._delivery.moved = asyncio.Event()
+        await self._delivery.moved.wait()

@@ -1,0 +1,334 @@
+"""The relay on the network: listens, answers plain HTTP, lets connections in, and keeps their time."""
+
+import asyncio
+import functools
+import http
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import structlog
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from watcher.events import Filter, Unavailable, rfc3339
+from watcher.relay import auth, listeners, wire
+from watcher.relay.connection import Connection, Peer, Stats
+from watcher.relay.delivery import BATCH, Delivery
+from watcher.relay.log import Log
+from watcher.relay.plain import STREAM, Answer, Plain, error
+from watcher.relay.protocol import (
+    AUTH_TIMEOUT,
+    GOING_AWAY,
+    SLOW_CONSUMER,
+    Authorized,
+    Changed,
+    Close,
+    Send,
+    Session,
+    Subscribe,
+)
+from watcher.relay.replay import Replays
+from watcher.relay.rota import Rota
+from watcher.relay.settings import Limits, Pace, RelaySettings
+
+FULL = ("Retry-After", "5")
+
+logger = structlog.get_logger()
+
+
+class Relay:
+    """Serves one log. Everything is given: the root builds it, and asks `stats` for the metrics."""
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        log: Log,
+        *,
+        tokens: auth.Tokens | None,
+        wall: Callable[[], int],
+        metrics: Callable[[], bytes],
+        ready: Callable[[], Mapping[str, object]],
+        pace: Pace = Pace(),  # noqa: B008 - frozen
+    ) -> None:
+        """`wall`: microseconds. `metrics`: the text of `/metrics`. `ready`: what `/readyz` adds."""
+        settings.check()
+        self.delivery = Delivery(log, pace, self._read_for)
+        self._settings = settings
+        self._log = log
+        self._tokens = tokens
+        self._wall = wall
+        self._pace = pace
+        self._limits = Limits(connections=settings.max_connections)
+        self._plain = Plain(log, metrics, ready, lambda: self.delivery.following)
+        self._auths: Rota[Peer] = Rota(pace.auth)
+        self._beats: Rota[Peer] = Rota(pace.heartbeat)
+        self._pings: Rota[Peer] = Rota(pace.ping)
+        self._direct = False
+        """What is written to a socket leaves in the order of the calls, whether through the transport or not."""
+        self._replays: Replays
+
+    @property
+    def stats(self) -> Stats:
+        return self.delivery.stats
+
+    def _read_for(self, peer: Peer) -> None:
+        self._replays.read_for(peer)
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; starts with the port. Raises RelayError, and OSError when the port is taken."""
+        context = listeners.tls(self._settings)
+        self._direct = context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
+        sockets = listeners.listen(self._settings, guarded=self._tokens is not None)
+        servers: list[Server] = []
+        try:
+            await self.delivery.start()
+            for listener in sockets:
+                servers.append(await self._listen(listener, context))  # noqa: PERF401 - what opened must be closed
+            async with anyio.create_task_group() as tasks:
+                self._replays = Replays(self.delivery, self._log, self._pace, tasks, self._beat)
+                tasks.start_soon(self.delivery.follow)
+                tasks.start_soon(self._sweep)
+                task_status.started(sockets[0].getsockname()[1])
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._shut_down(servers)
+        finally:
+            for listener in sockets:
+                listener.close()
+
+    async def _listen(self, listener: Any, context: Any) -> Server:
+        return await serve(
+            self._handle,
+            sock=listener,
+            ssl=context,
+            process_request=self._process_request,
+            select_subprotocol=_subprotocol,
+            compression=None,
+            server_header=None,
+            open_timeout=self._pace.upgrade,
+            ping_interval=None,  # one shared ping frame instead of a task for each connection
+            close_timeout=self._pace.farewell,
+            max_size=self._limits.message_bytes,
+            max_queue=4,
+            # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
+            write_limit=0 if context is None else (1, 0),
+            create_connection=functools.partial(_connection, self.delivery),  # type: ignore[arg-type] # it is only called
+        )
+
+    async def _shut_down(self, servers: list[Server]) -> None:
+        self.delivery.closing = True
+        if not self.delivery.transports:
+            self.delivery.left.set()
+        for server in servers:
+            server.close(close_connections=False)
+        farewell = wire.push("shutdown", reconnect_after_ms=round(self._pace.reconnect * 1000))
+        for number, peer in enumerate(list(self.delivery.peers)):
+            self.delivery.put(peer, farewell)
+            self.delivery.close(peer, GOING_AWAY, "shutdown")
+            if number % BATCH == 0:
+                await anyio.lowlevel.checkpoint()
+        with anyio.move_on_after(self._pace.farewell):
+            await self.delivery.left.wait()
+        for transport in list(self.delivery.transports):
+            transport.abort()
+        with anyio.move_on_after(1.0):
+            for server in servers:
+                await server.wait_closed()
+
+    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, Connection)
+        path = request.path.partition("?")[0]
+        presented = _header(request.headers, "Authorization")
+        rights = self._rights(presented)
+        if path != STREAM:
+            answer = await self._plain.answer(request.method, request.path, rights)
+            return _response(answer, head=request.method == "HEAD")
+        origin = _header(request.headers, "Origin")
+        if origin is not None and not self._welcomes(origin, _header(request.headers, "Host") or ""):
+            self.delivery.stats.refuse("origin")
+            return _response(error(403, "forbidden", "pages of that origin may not connect: see [relay] origins"))
+        if rights is None and presented is not None:
+            self.delivery.stats.refuse("unauthorized")
+            return _response(error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer")))
+        if self.delivery.stats.connections >= self._settings.max_connections or self.delivery.closing:
+            self.delivery.stats.refuse("full")
+            return _response(error(503, "rate_limited", "too many connections: come back later", FULL))
+        connection.rights = rights if presented is not None else None
+        connection.reserved = True
+        self.delivery.stats.connections += 1
+        return None
+
+    def _rights(self, presented: str | None) -> Filter | None:
+        if self._tokens is None:
+            return auth.EVERYTHING
+        token = auth.bearer(presented) if presented is not None else None
+        return None if token is None else self._tokens.rights(token)
+
+    def _welcomes(self, origin: str, host: str) -> bool:
+        return origin in self._settings.origins or auth.same_origin(origin, host)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Connection)
+        now = self.delivery.time()
+        session = Session(self._tokens, connection.rights, self._limits, now)
+        peer = connection.peer = Peer(session, self._pace, self.delivery.hub.cursor, connection)
+        self.delivery.peers.add(peer)
+        self.delivery.stats.accepted += 1
+        if self._direct:
+            peer.direct = peer.socket = connection.transport.get_extra_info("socket").fileno()
+        if connection.paused:
+            self.delivery.blocked(peer)
+        try:
+            bounds = await self._log.bounds()
+        except Unavailable as problem:
+            logger.warning("relay.journal_unavailable", problem=str(problem))
+            self.delivery.drop(peer, GOING_AWAY, "internal")
+            return
+        if session.rights is None:
+            self._auths.enter(peer, now)
+        else:
+            self._beats.enter(peer, now)
+        self._pings.enter(peer, now)
+        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._pace))
+        try:
+            async for message in connection:
+                self._obey(peer, message)
+        except ConnectionClosed:
+            pass  # however it ended, there is nobody left to tell
+        finally:
+            self.delivery.forget(peer)
+
+    def _obey(self, peer: Peer, message: str | bytes) -> None:
+        for action in peer.session.receive(message, self.delivery.time(), self._wall()):
+            match action:
+                case Send(reply):
+                    self.delivery.put(peer, reply)
+                case Close(code, reason):
+                    self.delivery.drop(peer, code, reason)
+                case Subscribe():
+                    peer.asked.append(action)
+                    self._replays.read_for(peer)
+                case Changed(subscription):
+                    self.delivery.hub.drop(peer, subscription)
+                    if peer.live and subscription.id in peer.session.subscriptions:
+                        self.delivery.hub.add(peer, subscription)
+                    peer.rearrange()
+                case Authorized():
+                    self._beats.enter(peer, self.delivery.time())
+
+    async def _sweep(self) -> None:
+        while True:
+            await anyio.sleep(self._pace.sweep)
+            now = self.delivery.time()
+            for peer in self._auths.due(now):
+                if peer.session.rights is None:
+                    self.delivery.drop(peer, AUTH_TIMEOUT, "auth_timeout")
+            for peer in self._beats.due(now):
+                self._turn(self._beats, peer, now, self._beat)
+            for peer in self._pings.due(now):
+                self._turn(self._pings, peer, now, self._ping)
+            self._look_after(now)
+
+    def _turn(self, rota: Rota[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
+        if peer.open:
+            do(peer)
+            rota.enter(peer, now)
+
+    def _ping(self, peer: Peer) -> None:
+        self.delivery.put(peer, wire.KEEPALIVE)
+
+    def _beat(self, peer: Peer) -> None:
+        """Tell how far everything was sent. Between the pages of a snapshot there is nothing to tell."""
+        peer.beat_due = peer.paging
+        if peer.paging:
+            return
+        self.delivery.hub.settle()
+        rights = peer.session.rights
+        allowed = None if rights is None else rights.provider
+        beat = wire.push(
+            "heartbeat",
+            cursor=str(peer.watermark(self.delivery.hub.cursor)),
+            sent=peer.sent + len(peer.frames) - peer.controls,
+            conflated=peer.conflated,
+            lag_ms=self._lag(peer),
+            time=rfc3339(self._wall()),
+            providers={
+                name: {
+                    "last_success": health.last_success,
+                    "paused_until": health.paused_until,
+                    "budget_used": health.budget_used,
+                }
+                for name, health in self.delivery.hub.health.items()
+                if allowed is None or name in allowed
+            },
+        )
+        self.delivery.put(peer, beat)
+
+    def _lag(self, peer: Peer) -> int:
+        oldest = peer.oldest
+        if peer.conflater is not None and len(peer.conflater):
+            oldest = peer.conflater.oldest()
+        elif peer.live and len(peer.frames) > peer.controls:
+            found = (self.delivery.hub.told_at(frame) for frame in peer.frames)
+            oldest = next((told for told in found if told is not None), None)
+        return 0 if oldest is None else max(0, (self._wall() - oldest) // 1000)
+
+    def _look_after(self, now: float) -> None:
+        """End who takes nothing, and who never gets there."""
+        stalled = 0
+        for peer, (since, size) in list(self.delivery.paused.items()):
+            left = peer.connection.transport.get_write_buffer_size()
+            if left != size:
+                self.delivery.paused[peer] = (now, left)
+            elif now - since >= self._pace.stall:
+                self.delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "stalled")
+            else:
+                stalled += now - since >= self._pace.sweep
+        for peer in list(self._replays.readers):
+            if peer.astray(self.delivery.hub.cursor, now):
+                self.delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "astray")
+        self.delivery.stats.sent = self.delivery.sent + sum(peer.sent for peer in self.delivery.peers)
+        self.delivery.stats.conflated = self.delivery.conflated + sum(peer.conflated for peer in self.delivery.peers)
+        self.delivery.stats.stalled = stalled
+        self.delivery.stats.reading = len(self._replays.readers)
+
+
+def _connection(delivery: Delivery, *args: Any, **kwargs: Any) -> Connection:
+    connection = Connection(*args, **kwargs)
+    connection.delivery = delivery
+    return connection
+
+
+def _subprotocol(_: ServerConnection, offered: Any) -> Subprotocol | None:
+    """Ours if it is offered; a client that offers none is as welcome."""
+    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    """One that is there twice is as good as a wrong one."""
+    try:
+        return headers.get(name)
+    except MultipleValuesError:
+        return ""
+
+
+def _response(answer: Answer, *, head: bool = False) -> Response:
+    headers = Headers(
+        {
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Connection": "close",
+        }
+    )
+    headers.update(answer.headers)
+    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, b"" if head else answer.body)

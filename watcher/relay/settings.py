@@ -1,0 +1,89 @@
+"""What the relay can be told (`[relay]` in the config), and the fixed quantities of its protocol."""
+
+import ipaddress
+
+import msgspec
+
+
+class RelayError(Exception):
+    """The relay cannot start as configured. One line that says what to do (exit status 2)."""
+
+
+class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The `[relay]` table."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    tokens_env: str | None = None
+    """Name of the variable that holds plain tokens, separated by commas, each with all rights."""
+    tokens_file: str | None = None
+    """TOML: `[[token]] sha256 = "…"`, narrowed by `provider`, `chain`, `account`, `token` lists."""
+    max_connections: int = 10_000
+    origins: list[str] = []
+    """Browser origins allowed besides the relay's own, such as `https://desk.example`."""
+    certificate: str | None = None
+    key: str | None = None
+
+    def check(self) -> None:
+        """Raises RelayError."""
+        if not 0 <= self.port <= 65535:
+            raise RelayError(f"[relay] port = {self.port}: a port is a number from 0 to 65535")
+        if self.max_connections < 1:
+            raise RelayError(f"[relay] max_connections = {self.max_connections}: write 1 or more")
+        if (self.certificate is None) != (self.key is None):
+            raise RelayError("[relay] certificate and key belong together: name both PEM files, or neither")
+        for origin in self.origins:
+            if not origin.startswith(("http://", "https://")) or origin.endswith("/"):
+                raise RelayError(
+                    f"[relay] origins holds {origin!r}: write scheme and host only, as in https://desk.example"
+                )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address that a socket is about to be bound to."""
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """The protocol's times (seconds) and sizes. Tests shorten them; the config does not."""
+
+    heartbeat: float = 15.0
+    ping: float = 20.0
+    auth: float = 5.0
+    """For the first `auth` command."""
+    upgrade: float = 10.0
+    stall: float = 15.0
+    """The kernel took no byte for so long while something was pending."""
+    astray: float = 60.0
+    """A replaying connection came no nearer to the head for so long."""
+    astray_events: int = 100_000
+    """It fell so much further behind than it was when it left the live path."""
+    farewell: float = 2.0
+    """Between a close frame and the abort."""
+    sweep: float = 0.1
+    """Between two looks at the connections that do not drain."""
+    reconnect: float = 1.0
+    """What `shutdown` advises."""
+    outbox: int = 256 * 1024
+    """Bytes."""
+    held: int = 4 * 1024 * 1024
+    """Bytes of latest values that a conflating connection may have pending before it reads the log instead."""
+    chunk: int = 64 * 1024
+    """Bytes that a replay puts into an outbox before it waits until that is empty."""
+    page: int = 500
+    """Rows of a snapshot in one push."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a client may ask for; told in `welcome`."""
+
+    message_bytes: int = 64 * 1024
+    messages_per_second: int = 5
+    burst: int = 20
+    filter_values: int = 1024
+    subscriptions: int = 32
+    connections: int = 10_000
+
+
+REFUSALS = 100
+"""Messages refused for their rate before the connection is closed."""
