@@ -1,0 +1,41 @@
+"""One request and one reply, as plain values: what the APIs decide on, with the socket left out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+VALID_KEY = "sandbox"
+"""The one API key that every simulated provider accepts."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    """Decoded, without the query: `/helius/`."""
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Lower-case names."""
+    body: bytes = b""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    delay: float = 0.0
+    """Seconds that the reply is held back."""
+    cut: int | None = None
+    """The connection breaks after so many bytes of the body; -1: before the first byte of the head."""
+
+
+def reply(status: int, data: Any, **headers: str) -> Reply:
+    """JSON. Header names are written with `_` for `-`."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Reply(status, {"content-type": "application/json", **named}, msgspec.json.encode(data))
+
+
+def page(status: int, text: str) -> Reply:
+    """What a proxy in front of an API says."""
+    body = f"<!DOCTYPE html><html><head><title>{text}</title></head><body><h1>{text}</h1></body></html>"
+    return Reply(status, {"content-type": "text/html"}, body.encode())

@@ -1,0 +1,118 @@
+"""Jupiter Ultra: `/ultra/v1/balances/{address}` and `/ultra/v1/holdings/{address}`, whole wallets in base units."""
+
+import hashlib
+import math
+import random
+from typing import Any
+
+from watcher.addresses import AddressError, solana
+from watcher.sandbox.exchange import VALID_KEY, Reply, Request, page, reply
+from watcher.sandbox.faults import Lens, Seen
+from watcher.sandbox.limits import Ruling
+from watcher.sandbox.population import NATIVE, base58
+
+SPL_PROGRAM = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
+PATHS = ("/ultra/v1/balances/", "/ultra/v1/holdings/")
+BEHIND = 1
+"""The newest complete slot."""
+
+
+class Jupiter:
+    name = "jupiter"
+    cost = 1
+
+    def admit(self, request: Request, _now: float, /) -> Reply | None:
+        """No key is fine; a wrong one is not."""
+        if request.headers.get("x-api-key", VALID_KEY) == VALID_KEY:
+            return None
+        return reply(401, {"code": 401, "message": "Unauthorized"})
+
+    def endpoint(self, request: Request, /) -> str:
+        return "keyed" if "x-api-key" in request.headers else "keyless"
+
+    def resource(self, request: Request, /) -> str:
+        return request.path
+
+    def limit_headers(self, ruling: Ruling, wall: float, /) -> dict[str, str]:
+        return {
+            "x-ratelimit-remaining": str(ruling.remaining),
+            "x-ratelimit-current": str(ruling.current),
+            "x-ratelimit-reset": str(math.ceil(wall + ruling.free_in)),
+        }
+
+    def throttled(self, _request: Request, ruling: Ruling, wall: float, /) -> Reply:
+        body = {"code": 429, "message": "[API Gateway] Too many requests"}
+        return reply(429, body, **self.limit_headers(ruling, wall))
+
+    def failed(self, status: int, _request: Request, /) -> Reply:
+        return reply(status, {"error": "Internal server error" if status == 500 else "Service unavailable"})
+
+    def disguised(self, _request: Request, _dice: random.Random, /) -> Reply:
+        return page(200, "Just a moment")
+
+    def answer(self, request: Request, lens: Lens, /) -> Reply:
+        prefix = next((path for path in PATHS if request.path.startswith(path)), None)
+        if prefix is None or request.method != "GET":
+            return reply(404, {"error": "Not found"})
+        try:
+            wallet = solana(request.path.removeprefix(prefix))
+        except AddressError:
+            return reply(400, {"error": "Invalid address"})
+        found = lens.truth.of("jupiter", account=wallet)
+        if prefix == PATHS[0]:
+            seen = lens.slotted(found, BEHIND)
+            rows = lens.without_one([row for row in seen if row.amount or row.balance.key.token == NATIVE])
+            return reply(200, self._balances(rows, lens))
+        rows = lens.unslotted(found, request.path)
+        return reply(200, _holdings(lens.without_one([row for row in rows if row.amount])))
+
+    def _balances(self, rows: list[Seen], lens: Lens) -> dict[str, Any]:
+        """A slot for each entry, and no two entries need agree on it. An empty wallet still has its lamports."""
+        slot = lens.truth.slot(lens.now) - BEHIND
+        if not rows and "missing" not in lens.met:
+            return {"SOL": _entry(0, 9, slot)}
+        return {_name(row): _entry(*_older(row, lens.dice.randint(0, 1))) for row in rows}
+
+
+def _name(row: Seen) -> str:
+    return "SOL" if row.balance.key.token == NATIVE else row.balance.key.token
+
+
+def _older(row: Seen, slots: int) -> tuple[int, int, int]:
+    slot = row.slot - slots
+    return row.balance.at_slot(slot), row.balance.scale, slot
+
+
+def _entry(amount: int, scale: int, slot: int) -> dict[str, Any]:
+    return {"amount": str(amount), "uiAmount": amount / 10**scale, "slot": slot, "isFrozen": False}
+
+
+def _holdings(rows: list[Seen]) -> dict[str, Any]:
+    """No slots at all; a mint may be spread over several token accounts."""
+    native = sum(row.amount for row in rows if row.balance.key.token == NATIVE)
+    tokens = {row.balance.key.token: _accounts(row) for row in rows if row.balance.key.token != NATIVE}
+    return {**_amounts(native, 9), "tokens": tokens}
+
+
+def _accounts(row: Seen) -> list[dict[str, Any]]:
+    key, scale = row.balance.key, row.balance.scale
+    digest = hashlib.sha256(f"{key.account}/{key.token}".encode()).digest()
+    second = row.amount // 3 if digest[0] % 2 else 0
+    parts = [row.amount - second, second] if second else [row.amount]
+    return [
+        {
+            "account": base58(b"\x01" + bytes([rank]) + digest[2:]),
+            **_amounts(part, scale),
+            "isFrozen": False,
+            "isAssociatedTokenAccount": rank == 0,
+            "decimals": scale,
+            "programId": SPL_PROGRAM,
+            "excludeFromNetWorth": False,
+        }
+        for rank, part in enumerate(parts)
+    ]
+
+
+def _amounts(amount: int, scale: int) -> dict[str, Any]:
+    ui = amount / 10**scale
+    return {"amount": str(amount), "uiAmount": ui, "uiAmountString": f"{ui:.{scale}f}".rstrip("0").rstrip(".")}

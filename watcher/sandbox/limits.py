@@ -1,0 +1,117 @@
+"""The providers' limits, counted where they count: at arrival, in strict sliding windows on monotonic time.
+
+A window of `requests` per `per` seconds holds what was granted in the `per` seconds up to now; a call that does not fit
+is refused and takes nothing.
+"""
+
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+
+class Window(msgspec.Struct, frozen=True):
+    requests: int
+    per: float
+    """Seconds."""
+    endpoint: str | None = None
+    """None: over all endpoints."""
+
+
+DEFAULTS: Mapping[str, tuple[Window, ...]] = {
+    "jupiter": (Window(30, 60.0, "keyless"), Window(60, 60.0, "keyed")),
+    "bloxroute": (Window(60, 60.0),),
+    "helius": (Window(10, 1.0), Window(1_000_000, 2_592_000.0)),
+    "ondo": (Window(1, 1.0),),
+    "tokenkit": (Window(1, 10.0),),
+}
+
+_ENTRY = re.compile(r"(?P<name>[a-z]+)(?:\.(?P<endpoint>[a-z-]+))?=(?P<windows>.+)")
+_WINDOW = re.compile(r"(\d+)/(\d+(?:\.\d+)?)")
+_SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
+
+
+def parse(text: str) -> dict[str, tuple[Window, ...]]:
+    """`--limits`, read from left to right over the defaults. Raises ValueError with one line for the user.
+
+    `default` is where it begins, `none` lifts all of them, `x10` allows ten times the requests, `helius=50/1+1000000/2592000` replaces one
+    provider's windows (requests/seconds), `tokenkit.balances=10/60` adds one for an endpoint.
+    """
+    limits = dict(DEFAULTS)
+    for part in filter(None, text.split(",")):
+        if part == "default":
+            limits = dict(DEFAULTS)
+        elif part == "none":
+            limits = dict.fromkeys(DEFAULTS, ())
+        elif scale := _SCALE.fullmatch(part):
+            limits = {name: _scaled(windows, float(scale[1])) for name, windows in limits.items()}
+        else:
+            name, windows = _entry(part)
+            added = any(window.endpoint for window in windows)
+            limits[name] = (*limits[name], *windows) if added else windows
+    return limits
+
+
+def _scaled(windows: Sequence[Window], factor: float) -> tuple[Window, ...]:
+    return tuple(msgspec.structs.replace(window, requests=max(1, int(window.requests * factor))) for window in windows)
+
+
+def _entry(part: str) -> tuple[str, tuple[Window, ...]]:
+    entry = _ENTRY.fullmatch(part)
+    if entry is None or entry["name"] not in DEFAULTS:
+        raise ValueError(f"--limits: {part!r} is not `default`, `none`, `x10` or `helius=50/1`")
+    windows = []
+    for window in entry["windows"].split("+"):
+        found = _WINDOW.fullmatch(window)
+        if found is None or not int(found[1]) or not float(found[2]):
+            raise ValueError(f"--limits: {window!r} is not REQUESTS/SECONDS, both above 0")
+        windows.append(Window(int(found[1]), float(found[2]), entry["endpoint"]))
+    return entry["name"], tuple(windows)
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """What the gate said to one arrival."""
+
+    granted: bool
+    current: int
+    """Calls in the window that is fullest, this one included, refused or not."""
+    remaining: int
+    """Negative when refused."""
+    free_in: float
+    """Seconds until the oldest call leaves that window."""
+    per: float
+    """That window's length; 0 when no window is in force."""
+
+
+class _Count:
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.stamps: deque[float] = deque()
+
+    def rule(self, now: float, cost: int) -> Ruling:
+        while self.stamps and self.stamps[0] <= now - self.window.per:
+            self.stamps.popleft()
+        current = len(self.stamps) + cost
+        remaining = self.window.requests - current
+        oldest = self.stamps[0] if self.stamps else now
+        return Ruling(remaining >= 0, current, remaining, oldest + self.window.per - now, self.window.per)
+
+
+class Gate:
+    """All windows of one provider. A call takes a place in each that applies to it, or in none."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._counts = [_Count(window) for window in windows]
+
+    def arrive(self, now: float, endpoint: str, cost: int = 1) -> Ruling:
+        applying = [count for count in self._counts if count.window.endpoint in (None, endpoint)]
+        rulings = [count.rule(now, cost) for count in applying]
+        if all(ruling.granted for ruling in rulings):
+            for count in applying:
+                count.stamps.extend([now] * cost)
+        return min(
+            rulings,
+            key=lambda ruling: ruling.remaining,
+            default=Ruling(granted=True, current=0, remaining=0, free_in=0.0, per=0.0),
+        )

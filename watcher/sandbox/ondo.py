@@ -1,0 +1,105 @@
+"""Ondo GM: `/v1/chains/{chain}/balances`, by holder, by token, by both or for the whole chain; no order, and cached."""
+
+import random
+import re
+from typing import Any
+
+from watcher.addresses import ONDO_CHAINS, AddressError, canonical
+from watcher.sandbox.exchange import VALID_KEY, Reply, Request, page, reply
+from watcher.sandbox.faults import Lens, Seen
+from watcher.sandbox.limits import Ruling
+from watcher.sandbox.truth import plain
+
+_PATH = re.compile(r"/v1/chains/([^/]+)/balances")
+_FILTERS = {"userAddress": "account", "tokenAddress": "token"}
+
+
+class Ondo:
+    name = "ondo"
+    cost = 1
+
+    def __init__(self) -> None:
+        self._cache: dict[str, tuple[float, Reply]] = {}
+
+    def admit(self, request: Request, _now: float, /) -> Reply | None:
+        """The gateway turns away who brings no key; only a wrong key reaches the application."""
+        key = request.headers.get("x-api-key")
+        if key is None:
+            return reply(403, {"message": "Forbidden"}, x_amzn_errortype="ForbiddenException")
+        return None if key == VALID_KEY else _error(401, "INVALID_API_KEY", "invalid API key")
+
+    def endpoint(self, _request: Request, /) -> str:
+        return "balances"
+
+    def resource(self, request: Request, /) -> str:
+        return f"{request.path}?{sorted(request.query.items())}"
+
+    def limit_headers(self, _ruling: Ruling, _wall: float, /) -> dict[str, str]:
+        return {}
+
+    def throttled(self, _request: Request, _ruling: Ruling, _wall: float, /) -> Reply:
+        return reply(429, {"code": "RATE_LIMITED", "message": "rate limit exceeded"})
+
+    def failed(self, status: int, _request: Request, /) -> Reply:
+        return (
+            _error(500, "INTERNAL_ERROR", "An internal server error occurred.")
+            if status == 500
+            else page(status, "503")
+        )
+
+    def disguised(self, _request: Request, dice: random.Random, /) -> Reply:
+        if dice.random() < 0.5:
+            return page(200, "Request blocked")
+        return _error(400, "PAUSED_GM_CHAIN", "The chain is paused.")
+
+    def answer(self, request: Request, lens: Lens, /) -> Reply:
+        """Raises nothing: what is wrong with a request is told with the documented codes."""
+        path = _PATH.fullmatch(request.path)
+        if path is None or request.method != "GET":
+            return _error(404, "RESOURCE_NOT_FOUND", "no such resource")
+        if path[1] not in ONDO_CHAINS:
+            return _error(400, "INVALID_GM_CHAIN", f"chain must be one of {', '.join(ONDO_CHAINS)}")
+        parts = {"chain": ONDO_CHAINS[path[1]]}
+        try:
+            for name, part in _FILTERS.items():
+                if name in request.query:
+                    parts[part] = canonical(parts["chain"], request.query[name])
+        except AddressError:
+            return _error(400, "INVALID_USER_ADDRESS", "One of the request parameters is invalid.")
+        return self._cached(request, lens) or self._fresh(request, parts, lens)
+
+    def _cached(self, request: Request, lens: Lens) -> Reply | None:
+        made, kept = self._cache.get(self.resource(request), (float("-inf"), None))
+        return kept if lens.now - made < lens.faults.cache else None
+
+    def _fresh(self, request: Request, parts: dict[str, str], lens: Lens) -> Reply:
+        rows = lens.unslotted(lens.truth.of("ondo", **parts), self.resource(request))
+        kept = lens.without_one([row for row in rows if row.amount])
+        answer = reply(200, {"tokens": _tokens(kept, lens)})
+        if lens.faults.cache:
+            self._cache[self.resource(request)] = (lens.now, answer)
+        return answer
+
+
+def _tokens(rows: list[Seen], lens: Lens) -> list[dict[str, Any]]:
+    tokens: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        key = row.balance.key
+        token = {"tokenAddress": key.token, "tokenSymbol": row.balance.symbol, "balances": []}
+        balance = {"holderAddress": {"account": key.account}, "balance": _text(row, lens)}
+        tokens.setdefault(key.token, token)["balances"].append(balance)
+    return list(tokens.values())
+
+
+def _text(row: Seen, lens: Lens) -> str:
+    """Up to 18 digits after the point, at times all of them: `0.5` and `0.500000000000000000` are one amount."""
+    text = plain(row.amount, row.balance.scale)
+    if lens.dice.random() < 0.8:
+        return text
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction:0<18}"
+
+
+def _error(status: int, code: str, message: str) -> Reply:
+    documentation = "https://docs.ondo.finance/api-reference/error-codes"
+    return reply(status, {"message": message, "documentation": documentation, "code": code})

@@ -1,0 +1,105 @@
+"""The thin part: HTTP/1.1 on loopback, one task a connection. It decides nothing."""
+
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import anyio
+import h11
+from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+
+from watcher.sandbox.exchange import Reply, Request
+from watcher.sandbox.world import World
+
+MOST_BODY = 1 << 20
+IDLE = 120.0
+"""Seconds after which a silent connection is closed."""
+
+
+async def serve(
+    world: World, *, host: str = "127.0.0.1", port: int = 0, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; `task_status` is told the port. Raises OSError when the port is taken."""
+    async with await anyio.create_tcp_listener(local_host=host, local_port=port) as listener:
+        task_status.started(listener.extra(SocketAttribute.local_port))  # noqa: S610 (anyio's, not Django's)
+        await listener.serve(lambda stream: _Conversation(world, stream).run())
+
+
+class _Conversation:
+    """One connection: requests one after another, until either side has had enough."""
+
+    def __init__(self, world: World, stream: SocketStream) -> None:
+        self._world = world
+        self._stream = stream
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 16)
+
+    async def run(self) -> None:
+        async with self._stream:
+            try:
+                while await self._exchange():
+                    self._http.start_next_cycle()
+            except h11.RemoteProtocolError:
+                await self._complain()
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, TimeoutError):
+                return  # the client left; that is its right
+
+    async def _exchange(self) -> bool:
+        """One request and its reply. False: the connection ends here."""
+        request = await self._request()
+        if request is None:
+            return False
+        await anyio.sleep(self._world.travel())
+        answer = self._world.answer(request, anyio.current_time())
+        await anyio.sleep(answer.delay + self._world.travel())
+        await self._send(answer)
+        return answer.cut is None and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def _request(self) -> Request | None:
+        """The next request, whole; None when the client is done."""
+        head = await self._event()
+        if not isinstance(head, h11.Request):
+            return None
+        body = bytearray()
+        while isinstance(event := await self._event(), h11.Data):
+            body += event.data
+            if len(body) > MOST_BODY:
+                raise h11.RemoteProtocolError("body too large", error_status_hint=413)
+        return _request(head, bytes(body))
+
+    async def _event(self) -> object:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self._receive())
+        return event
+
+    async def _receive(self) -> bytes:
+        with anyio.fail_after(IDLE):
+            try:
+                return await self._stream.receive()
+            except anyio.EndOfStream:
+                return b""
+
+    async def _send(self, answer: Reply) -> None:
+        """Head and body in one write, as much of them as the reply wants to be seen."""
+        if answer.cut is not None and answer.cut < 0:
+            return
+        headers = [*answer.headers.items(), ("content-length", str(len(answer.body)))]
+        head = self._http.send(h11.Response(status_code=answer.status, headers=headers))
+        body = answer.body[: answer.cut]
+        data = [head, self._http.send(h11.Data(data=body))]
+        if answer.cut is None:
+            data.append(self._http.send(h11.EndOfMessage()))
+        await self._stream.send(b"".join(part for part in data if part))
+
+    async def _complain(self) -> None:
+        """Not HTTP, or too much of it."""
+        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            await self._send(Reply(400, {"connection": "close"}, b"bad request"))
+
+
+def _request(head: h11.Request, body: bytes) -> Request:
+    target = urlsplit(head.target.decode("ascii", "replace"))
+    return Request(
+        method=head.method.decode("ascii"),
+        path=unquote(target.path),
+        query=dict(parse_qsl(target.query, keep_blank_values=True)),
+        headers={name.decode("ascii"): value.decode("latin-1") for name, value in head.headers},
+        body=body,
+    )

@@ -1,0 +1,173 @@
+"""TokenKit (Starknet): one pair, twenty pairs, or one account; cached, and ordered only by the time of the refresh."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+from watcher.addresses import AddressError, felt
+from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
+from watcher.sandbox.faults import Lens, Seen
+from watcher.sandbox.limits import Gate, Ruling, Window
+from watcher.sandbox.truth import Balance, BalanceKey
+
+MOST_PAIRS = 20
+MAX_AGE = 300.0
+ENDPOINTS = {"/api/balance/": "balance", "/api/balances/": "balances", "/api/account-balances/": "account-balances"}
+BAD_KEYS = (Window(20, 300.0),)
+"""Wrong keys that are let through before the address is blocked for a while."""
+
+
+class Pair(msgspec.Struct):
+    account_address: str
+    token_address: str
+
+
+class Batch(msgspec.Struct):
+    balances: list[Pair]
+    force_refresh: bool = False
+    max_age: float = MAX_AGE
+
+
+class Entry(NamedTuple):
+    """What the cache holds of one pair."""
+
+    refreshed: float
+    amount: int
+
+
+class Tokenkit:
+    name = "tokenkit"
+    cost = 1
+
+    def __init__(self, wall_start: float) -> None:
+        """`wall_start`: Unix seconds when monotonic time was 0."""
+        self._wall_start = wall_start
+        self._cache: dict[BalanceKey, Entry] = {}
+        self._bad_keys = Gate(BAD_KEYS)
+
+    def admit(self, request: Request, now: float, /) -> Reply | None:
+        """Too many wrong keys block the address; a missing key does not count."""
+        if request.headers.get("api-key") == VALID_KEY:
+            return None
+        if "api-key" in request.headers and not self._bad_keys.arrive(now, "").granted:
+            return reply(429, {"detail": "Too many invalid API keys from this address."})
+        return reply(401, {"detail": "Invalid or missing API key."}, www_authenticate='api-key realm="tokenkit"')
+
+    def endpoint(self, request: Request, /) -> str:
+        return ENDPOINTS.get(request.path, "balance")
+
+    def resource(self, request: Request, /) -> str:
+        return f"{request.path}{sorted(request.query.items())}{request.body.decode(errors='replace')}"
+
+    def limit_headers(self, _ruling: Ruling, _wall: float, /) -> dict[str, str]:
+        return {}
+
+    def throttled(self, _request: Request, _ruling: Ruling, _wall: float, /) -> Reply:
+        return reply(429, {"detail": "Rate limit exceeded for this API key."})
+
+    def failed(self, status: int, _request: Request, /) -> Reply:
+        return reply(status, {"detail": "A server error occurred." if status == 500 else "Temporarily unavailable."})
+
+    def disguised(self, _request: Request, _dice: random.Random, /) -> Reply:
+        return reply(200, {"success": False, "data": None, "errors": [{"error": "chain fetch failed"}]})
+
+    def answer(self, request: Request, lens: Lens, /) -> Reply:
+        try:
+            if request.path == "/api/balances/" and request.method == "POST":
+                return self._batch(msgspec.json.decode(request.body, type=Batch), lens)
+            if request.path not in ENDPOINTS or request.method != "GET":
+                return reply(404, {"detail": "Not found."})
+            age, force = _freshness(request)
+            account = felt(request.query.get("account_address", ""))
+            if request.path == "/api/account-balances/":
+                return self._account(account, age, lens, force=force)
+            token = felt(request.query.get("token_address", ""))
+            return reply(200, {"success": True, "data": self._pair(account, token, age, lens, force=force)})
+        except (AddressError, ValueError, RecursionError) as error:  # msgspec's and Unicode's errors are ValueErrors
+            return reply(400, {"success": False, "errors": [{"error": str(error)}]})
+
+    def _batch(self, batch: Batch, lens: Lens) -> Reply:
+        if len(batch.balances) > MOST_PAIRS:
+            raise ValueError(f"at most {MOST_PAIRS} pairs")
+        data, errors = [], []
+        for pair in batch.balances:
+            named = {"account_address": pair.account_address, "token_address": pair.token_address}
+            try:
+                account, token = felt(pair.account_address), felt(pair.token_address)
+            except AddressError as error:
+                errors.append({**named, "error": str(error)})
+                continue
+            if lens.hit("error"):
+                lens.met.append("error")
+                errors.append({**named, "error": "chain fetch failed"})
+                continue
+            data.append(self._pair(account, token, batch.max_age, lens, force=batch.force_refresh))
+        return reply(200, {"success": True, "data": data, "errors": errors or None})
+
+    def _pair(self, account: str, token: str, max_age: float, lens: Lens, *, force: bool) -> dict[str, Any]:
+        found = lens.truth.of("tokenkit", account=account, token=token)
+        row, refreshed = self._look(found[0], max_age, lens, force=force) if found else (None, lens.now)
+        return {
+            "account_address": account,
+            "token_address": token,
+            "balance": str(row.amount if row else 0),
+            "balance_usd": _usd(row),
+            "last_updated": self._time(refreshed).isoformat(),
+        }
+
+    def _account(self, account: str, max_age: float, lens: Lens, *, force: bool) -> Reply:
+        """Zero rows too; an account that nobody knows has no rows and is no error."""
+        looks = [
+            self._look(balance, max_age, lens, force=force) for balance in lens.truth.of("tokenkit", account=account)
+        ]
+        times = {row.balance.key: refreshed for row, refreshed in looks}
+        rows = lens.without_one([row for row, _ in looks])
+        data = [self._row(number, row, times[row.balance.key]) for number, row in enumerate(rows, 1)]
+        return reply(200, {"success": True, "count": len(data), "data": data})
+
+    def _row(self, number: int, row: Seen, refreshed: float) -> dict[str, Any]:
+        balance = row.balance
+        token = {
+            "address": balance.key.token,
+            "symbol": balance.symbol,
+            "name": balance.symbol,
+            "decimals": balance.scale,
+            "current_price_usd": "1.000000",
+            "logo": None,
+        }
+        return {
+            "id": number,
+            "account": {"address": balance.key.account},
+            "token": token,
+            "balance": str(row.amount),
+            "balance_usd": str(_usd(row)),
+            "last_updated": self._time(refreshed).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+    def _look(self, balance: Balance, max_age: float, lens: Lens, *, force: bool) -> tuple[Seen, float]:
+        """The cache's row while it is young enough, else a new one from the chain, and when it was refreshed."""
+        kept = self._cache.get(balance.key)
+        old = kept is None or force or lens.now - kept.refreshed > max_age
+        if kept is not None and old and lens.hit("cached"):
+            lens.met.append("cached")
+            old = False
+        if kept is not None and not old:
+            return lens.tell(balance, kept.amount, 0), kept.refreshed
+        row = lens.unslotted([balance], f"tokenkit/{balance.key.account}/{balance.key.token}")[0]
+        self._cache[balance.key] = Entry(lens.now, row.amount)
+        return row, lens.now
+
+    def _time(self, refreshed: float) -> datetime:
+        """Whole seconds, as the API's own examples."""
+        return datetime.fromtimestamp(0, UTC) + timedelta(seconds=int(self._wall_start + refreshed))
+
+
+def _freshness(request: Request) -> tuple[float, bool]:
+    """`max_age` and `force_refresh` from the query. Raises ValueError."""
+    return float(request.query.get("max_age", MAX_AGE)), request.query.get("force_refresh") == "true"
+
+
+def _usd(row: Seen | None) -> float:
+    return round(row.amount / 10**row.balance.scale, 6) if row else 0.0
