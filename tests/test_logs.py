@@ -1,0 +1,61 @@
+"""No secret leaves through a log line, whoever wrote it."""
+
+import json
+import logging
+
+import pytest
+import structlog
+
+from watcher import logs
+
+SECRET = "canary-5c1d"
+
+
+@pytest.fixture
+def lines(capsys):
+    """Call it with what logs something; it gives what stood on stderr, each line decoded."""
+
+    def written(act):
+        logs.configure(secrets=[SECRET, "", "canary"])
+        act()
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    yield written
+    logging.getLogger().handlers.clear()
+    structlog.reset_defaults()
+
+
+def test_a_line_is_json_with_level_and_utc_time_when_stderr_is_no_terminal(lines):
+    (line,) = lines(lambda: structlog.get_logger().warning("provider.paused", provider="helius", seconds=2.5))
+    assert line["event"] == "provider.paused"
+    assert (line["provider"], line["seconds"], line["level"]) == ("helius", 2.5, "warning")
+    assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [SECRET, f"https://x/?api-key={SECRET}&y", [SECRET], {"a": {"b": SECRET}}, ValueError(SECRET), f"{SECRET}{SECRET}"],
+)
+def test_a_secret_is_blotted_out_at_any_depth(lines, value):
+    (line,) = lines(lambda: structlog.get_logger().info("poll.failed", reason=value))
+    assert "canary" not in json.dumps(line)
+    assert "***" in json.dumps(line)
+
+
+def test_a_librarys_own_record_and_a_traceback_are_blotted_out_too(lines):
+    def act():
+        logging.getLogger("somebody.else").error("cannot reach %s", f"https://x/?api-key={SECRET}")
+        try:
+            json.loads(SECRET)
+        except ValueError as error:
+            error.add_note(SECRET)
+            structlog.get_logger().exception("bug")
+
+    text = json.dumps(lines(act))
+    assert "cannot reach" in text
+    assert "JSONDecodeError" in text
+    assert "canary" not in text
+
+
+def test_httpx_does_not_tell_urls(lines):
+    assert lines(lambda: logging.getLogger("httpx").info("HTTP Request: GET https://x/?api-key=y")) == []

@@ -1,0 +1,201 @@
+"""The command line: what the user typed, in; an exit status and at most one clear line, out."""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+
+from watcher import check as checking
+from watcher import daemon, logs, settings
+from watcher import demo as demonstration
+from watcher.exits import Exit, endings
+from watcher.providers.provider import SettingsError
+from watcher.relay import tail as tailing
+from watcher.relay.client import RelayRefused
+from watcher.sandbox.world import SandboxSettings
+from watcher.settings import Settings
+
+PARTS = ("provider", "chain", "account", "token")
+
+EPILOG = """exit status: 0 ended as asked; 2 bad usage or config, topics or marker missing or different; 69 broker not reached,
+port taken, database unwritable; 75 replaced by another instance; 78 credentials refused"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="watcher", description="Change data capture for balances.", epilog=EPILOG)
+    of = top.add_subparsers(dest="command", required=True, metavar="command")
+
+    demo = of.add_parser("demo", help="the whole system on this machine, against simulated providers")
+    demo.add_argument("--seconds", type=seconds, metavar="N", help="stop by itself after N seconds")
+    demo.add_argument("--seed", type=int, default=1, metavar="N", help="which simulated world (default: 1)")
+
+    run = of.add_parser("run", help="the daemon: pollers, journal, relay")
+    config(run)
+    run.add_argument("--only", choices=("pollers", "relay"), help="one half: pollers and journal, or a relay")
+
+    check = of.add_parser("check", help="is the config right, what do the limits allow, what do the providers answer")
+    config(check)
+    check.add_argument("--offline", action="store_true", help="ask no provider")
+    check.add_argument("--schedule", action="store_true", help="also what the schedule believes, from the journal")
+
+    config(of.add_parser("init", help="create the topics, or the database"))
+
+    tail = of.add_parser("tail", help="follow the relay, a line per change")
+    tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="default: %(default)s")
+    for part in PARTS:
+        tail.add_argument(f"--{part}", action="append", metavar="VALUE", help="only these; may be repeated")
+    tail.add_argument("--json", action="store_true", help="events as they stand in the journal, one a line")
+    tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor instead of now")
+    tail.add_argument("--token-env", metavar="NAME", help="environment variable that holds the relay's token")
+
+    sandbox = of.add_parser("sandbox", help="the five simulated providers alone, for anyone's tests")
+    sandbox.add_argument("--port", type=int, default=9100, help="default: %(default)s; 0 takes a free one")
+    sandbox.add_argument("--seed", type=int, default=1, help="which world (default: %(default)s)")
+    sandbox.add_argument("--rate", type=float, default=5.0, help="changes a second (default: %(default)s)")
+    sandbox.add_argument("--faults", default="none", help="none, default, or late=0.05,stale=0.05,… (default: none)")
+    sandbox.add_argument("--limits", default="", help="none, x10 for ten times the real ones, or helius=50/1,…")
+    return top
+
+
+def config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-c", "--config", type=Path, default=Path("watcher.toml"), metavar="FILE")
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    if sys.flags.optimize:
+        # aiokafka checks its transaction states with assert: without them it would commit what it must not.
+        print("watcher: run without -O and without PYTHONOPTIMIZE, its safety checks would be off", file=sys.stderr)
+        return 2
+    options = parser().parse_args(arguments)
+    try:
+        with endings():
+            COMMANDS[options.command](options, environment)
+    except Exit as end:
+        if end.message:
+            print(f"watcher: {end.message}", file=sys.stderr)
+        return end.status
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # `watcher tail | head`: the reader has seen enough. Python would complain once more at its own flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    config = settings.load(options.config)
+    logs.configure(secrets=secrets(config, environment))
+    anyio.run(daemon.serve, config, environment, options.only)
+
+
+def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    config = settings.load(options.config)
+    logs.configure(secrets=secrets(config, environment))
+    anyio.run(checking.check, config, environment, options.offline, options.schedule)
+
+
+def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    config = settings.load(options.config)
+    logs.configure(secrets=secrets(config, environment))
+
+    async def create() -> str:
+        journal = daemon.journal_of(config, environment)
+        try:
+            return await journal.init()
+        finally:
+            await journal.close()
+
+    print(anyio.run(create))
+
+
+def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    logs.configure()
+    address = urlsplit(options.url)
+    if address.scheme not in ("ws", "wss") or not address.hostname:
+        raise Exit(2, f"{options.url!r} is no address of a relay: write ws://HOST:PORT/v1/stream")
+    token = None
+    if options.token_env is not None:
+        token = environment.get(options.token_env)
+        if not token:
+            raise Exit(2, f"--token-env names {options.token_env}, which is not set: export {options.token_env}=…")
+    filters = {part: values for part in PARTS if (values := getattr(options, part))}
+    colour = sys.stdout.isatty() and "NO_COLOR" not in environment
+
+    async def follow() -> None:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(daemon.stop_on_signal, tasks.cancel_scope)
+            with refusals():
+                await tailing.tail(
+                    options.url,
+                    filters=filters,
+                    json=options.json,
+                    since=options.since,
+                    token=token,
+                    out=sys.stdout,
+                    colour=colour,
+                )
+
+    anyio.run(follow)
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turns the relay's no into an Exit."""
+    try:
+        yield
+    except RelayRefused as refused:
+        if refused.code in ("unauthorized", "forbidden"):
+            raise Exit(78, f"the relay refuses the token ({refused}): name the right one with --token-env") from refused
+        raise Exit(2, f"the relay refuses what is asked ({refused})") from refused
+
+
+def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
+    logs.configure()
+    try:
+        simulated = SandboxSettings(
+            port=options.port, seed=options.seed, rate=options.rate, faults=options.faults, limits=options.limits
+        )
+    except ValueError as error:
+        raise Exit(2, str(error)) from None
+    anyio.run(demonstration.sandbox, simulated)
+
+
+def demo(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
+    logs.configure("warning")
+    anyio.run(demonstration.demo, options.seconds, options.seed)
+
+
+def secrets(config: Settings, environment: Mapping[str, str]) -> Iterator[str]:
+    """Every key that the config names, so that no line can show it."""
+    for name, table in config.providers.items():
+        with contextlib.suppress(SettingsError):  # told by whoever needs the key; a relay needs none
+            yield daemon.secret_of(name, table, environment) or ""
+    for named in (config.relay.get("tokens_env"), config.kafka.get("sasl_password_env")):
+        if isinstance(named, str):
+            yield from environment.get(named, "").split(",")
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] = {
+    "demo": demo,
+    "run": run,
+    "check": check,
+    "init": init,
+    "tail": tail,
+    "sandbox": simulate,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

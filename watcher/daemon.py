@@ -1,0 +1,323 @@
+"""The composition root: builds every object and holds the one task group."""
+
+import contextlib
+import secrets as tokens
+import signal
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+
+from watcher import figures, logs, metrics, providers, settings
+from watcher.events import ProviderHealth
+from watcher.exits import Exit
+from watcher.journal import Journal, Reader
+from watcher.journal.committer import Committer
+from watcher.journal.intake import Intake
+from watcher.journal.kafka import KafkaJournal, KafkaSettings
+from watcher.journal.sqlite import SqliteJournal, path_of
+from watcher.ledger import Ledger
+from watcher.limiter import Budget, BudgetError
+from watcher.outliving import Begun, Outliving, outliving
+from watcher.poller import Poller, budget_of, client_for, schedules_of
+from watcher.providers.provider import Provider, ProviderSettings, SettingsError
+from watcher.relay import auth
+from watcher.relay.server import Relay
+from watcher.relay.settings import RelaySettings
+from watcher.settings import Settings
+
+HEARTBEAT = 15.0
+"""Seconds between two heartbeats of a provider."""
+GATHER = 0.01
+"""Seconds after a Kafka commit before the next one: back to back the coordinator makes it wait 20 ms."""
+
+CLOSING = 2.0
+"""Seconds that letting go of the journal may take."""
+
+Half = Literal["pollers", "relay"] | None
+
+log = structlog.get_logger()
+
+
+def wall() -> int:
+    """The wall clock, in microseconds. Everybody else is given it."""
+    return time.time_ns() // 1000
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One configured provider and its key, which is never shown."""
+
+    provider: Provider
+    secret: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Source({self.provider.name})"
+
+
+def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
+    """All providers of the config with their keys. Raises SettingsError."""
+    if not config.providers:
+        raise SettingsError("no provider is configured: add a [providers.NAME] table, as in config/watcher.toml")
+    known = providers.known()
+    found = []
+    for name, table in config.providers.items():
+        secret = secret_of(name, table, environment)
+        found.append(Source(known[table.type](name, table, keyed=secret is not None), secret))
+    return found
+
+
+def secret_of(name: str, table: ProviderSettings, environment: Mapping[str, str]) -> str | None:
+    """The key of one provider; None when none is configured. Raises SettingsError for one that is named but empty."""
+    if table.api_key_env is not None:
+        secret = environment.get(table.api_key_env, "").strip()
+        if not secret:
+            raise SettingsError(
+                f"[providers.{name}]: api_key_env names {table.api_key_env}, which is not set: export {table.api_key_env}=…"
+            )
+        return secret
+    if table.api_key_file is None:
+        return None
+    try:
+        secret = Path(table.api_key_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"[providers.{name}]: api_key_file cannot be read: {error}") from None
+    if not secret:
+        raise SettingsError(f"[providers.{name}]: api_key_file {table.api_key_file} is empty")
+    return secret
+
+
+def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
+    """The journal that the config names. Raises SettingsError or WrongJournal."""
+    kafka = settings.section(config.kafka, KafkaSettings, "kafka")
+    if config.journal.startswith("sqlite:///"):
+        return SqliteJournal(path_of(config.journal), encoding=config.encoding, retention=config.retention, clock=wall)
+    servers = [server.strip() for server in config.journal.removeprefix("kafka://").split(",")]
+    for server in servers:
+        host, colon, port = server.rpartition(":")
+        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+            raise SettingsError(f"journal = {config.journal!r}: {server!r} is no HOST:PORT")
+    return KafkaJournal(servers, kafka, environ=environment, encoding=config.encoding, retention=config.retention)
+
+
+def relay_of(config: Settings) -> RelaySettings:
+    """Raises SettingsError or RelayError."""
+    relay = settings.section(config.relay, RelaySettings, "relay")
+    relay.check()
+    return relay
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What a daemon tells once it serves."""
+
+    port: int | None
+    """The relay's; None without one."""
+
+
+class Daemon:
+    """One instance, built from a config and not yet running. Raises SettingsError, RelayError, WrongJournal."""
+
+    def __init__(self, config: Settings, environment: Mapping[str, str], only: Half = None) -> None:
+        self.instance = f"{socket.gethostname()}-{tokens.token_hex(3)}"
+        self.config = config
+        self.environment = environment
+        self.only = only
+        self.relay_settings = relay_of(config)
+        self.tokens = auth.load(self.relay_settings, environment)
+        self.sources = [] if only == "relay" else sources(config, environment)
+        self.budgets = {source.provider.name: _budget(source.provider) for source in self.sources}
+        self.journal = journal_of(config, environment)
+        self.committers: list[Committer] = []
+        self.pollers: list[Poller] = []
+        self.relay: Relay | None = None
+
+    async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Raises Exit, and what `endings` turns into one.
+
+        It ends from the source down: pollers first, then the journal commits what they brought, then the relay goes.
+        """
+        await self._look_at_the_journal()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._close)
+            reader = await self._open_reader(stack)  # before the relay's tasks, so that it is closed behind them
+            relaying = await stack.enter_async_context(outliving())
+            port = await self._open_relay(reader, relaying, stack)
+            committing = await stack.enter_async_context(outliving())
+            async with anyio.create_task_group() as tasks:
+                if self.only != "relay":
+                    await self._open_pollers(committing, tasks, stack)
+                log.info("started", instance=self.instance, port=port, journal=self.config.journal)
+                task_status.started(Started(port))
+                await anyio.sleep_forever()
+
+    async def _look_at_the_journal(self) -> None:
+        if self.only != "relay" and isinstance(self.journal, SqliteJournal):
+            # The embedded journal is there for who has nothing set up; Kafka's topics are `watcher init`'s.
+            log.info("journal.ready", text=await self.journal.init())
+        await self.journal.check()
+
+    async def _close(self) -> None:
+        with anyio.move_on_after(CLOSING, shield=True):
+            await self.journal.close()
+
+    async def _open_reader(self, stack: contextlib.AsyncExitStack) -> Reader | None:
+        if self.only == "pollers":
+            return None
+        reader = await self.journal.reader()
+        stack.push_async_callback(reader.close)
+        return reader
+
+    async def _open_relay(
+        self, reader: Reader | None, relaying: Outliving, stack: contextlib.AsyncExitStack
+    ) -> int | None:
+        if reader is None:
+            return self._open_metrics_port(stack)
+        self.relay = relay = Relay(
+            self.relay_settings, reader, tokens=self.tokens, wall=wall, metrics=self.metrics, ready=self.readiness
+        )
+        begun = Begun[int]()
+        relaying.start_soon(lambda: relay.run(task_status=begun))
+        return await begun.value()
+
+    def _open_metrics_port(self, stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> int | None:
+        if self.config.metrics_port is None:
+            return None
+
+        def ready() -> tuple[int, str, bytes]:
+            told = self.readiness()
+            return 200 if told["ready"] else 503, "application/json", msgspec.json.encode(told)
+
+        answers: metrics.Answers = {
+            "/healthz": lambda: (200, "application/json", b'{"status":"ok"}'),
+            "/readyz": ready,
+            "/metrics": lambda: (200, metrics.CONTENT_TYPE, self.metrics()),
+        }
+        stack.enter_context(metrics.served(self.relay_settings.host, self.config.metrics_port, answers))
+        return None
+
+    async def _open_pollers(self, committing: Outliving, tasks: TaskGroup, stack: contextlib.AsyncExitStack) -> None:
+        gather = 0.0 if isinstance(self.journal, SqliteJournal) else GATHER
+        self.committers = [
+            Committer(self.journal.writer(partition), Ledger(), gather=gather, partition=partition)
+            for partition in range(self.journal.partitions)
+        ]
+        for committer in self.committers:
+            committing.start_soon(committer.run)
+        intake = Intake(self.committers)
+        await intake.ready()
+        for number, source in enumerate(self.sources):
+            self.pollers.append(await self._poller(number, source, intake, stack))
+        for poller in self.pollers:
+            tasks.start_soon(poller.run)
+        tasks.start_soon(self._beat)
+        tasks.start_soon(self._end_when_all_refuse)
+
+    async def _poller(self, number: int, source: Source, intake: Intake, stack: contextlib.AsyncExitStack) -> Poller:
+        provider = source.provider
+        credentials = provider.credentials(source.secret)
+        client = await stack.enter_async_context(client_for(provider, credentials))
+        now = anyio.current_time()
+        poller = Poller(
+            provider,
+            client,
+            intake,
+            credentials=credentials,
+            budget=self.budgets[provider.name],
+            schedules=schedules_of(provider, seed=number, now=now),
+            wall=wall,
+            seed=number,
+        )
+        poller.restore(intake.notes, now)
+        return poller
+
+    async def _beat(self) -> None:
+        """Say of each provider how it is: soon after the start, then every HEARTBEAT seconds."""
+        with anyio.move_on_after(HEARTBEAT):
+            for poller in self.pollers:
+                await poller.answered.wait()
+        while True:
+            await self.journal.heartbeat(self.health())
+            await anyio.sleep(HEARTBEAT)
+
+    def renew(self) -> None:
+        """Read the keys anew. One that cannot be read is told, and the provider goes on with the one it has."""
+        for poller, source in zip(self.pollers, self.sources, strict=True):
+            try:
+                secret = secret_of(poller.name, source.provider.settings, self.environment)
+            except SettingsError as error:
+                log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
+                continue
+            logs.HIDDEN.hide([secret or ""])
+            poller.renew(source.provider.credentials(secret))
+        log.info("keys.renewed")
+
+    def health(self) -> list[ProviderHealth]:
+        return [poller.health(self.instance) for poller in self.pollers]
+
+    async def _end_when_all_refuse(self) -> None:
+        """One refused credential among several is an alert; when every first answer is one, nothing can be done."""
+        for poller in self.pollers:
+            await poller.answered.wait()
+        if all(poller.stats.refused_at_first for poller in self.pollers):
+            names = ", ".join(poller.name for poller in self.pollers)
+            raise Exit(78, f"every provider refused our credentials ({names}): look at the keys they are given")
+
+    def readiness(self) -> dict[str, object]:
+        """What `/readyz` shows: ready means that changes can be committed and told."""
+        trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
+        return {
+            "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
+            "journal": trouble or "ok",
+            "providers": {poller.name: poller.stats.trouble or "ok" for poller in self.pollers},
+        }
+
+    @property
+    def metrics(self) -> Callable[[], bytes]:
+        return metrics.exposition(lambda: figures.of(self.pollers, self.committers, self.relay))
+
+
+def _budget(provider: Provider) -> Budget:
+    try:
+        return budget_of(provider)
+    except BudgetError as error:
+        raise SettingsError(f"[providers.{provider.name}]: {error}") from None
+
+
+async def serve(config: Settings, environment: Mapping[str, str], only: Half) -> None:
+    """`watcher run`: until a signal."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stop_on_signal, tasks.cancel_scope)
+        log.info("starting", journal=config.journal, only=only or "all")
+        built = Daemon(config, environment, only)
+        await tasks.start(renew_on_hangup, built)
+        try:
+            await built.run()
+        finally:
+            asked = tasks.cancel_scope.cancel_called
+            tasks.cancel_scope.cancel()
+    if not asked:
+        # A library's stray CancelledError ends tasks without a word; a daemon that does nothing must not look alive.
+        raise RuntimeError("the daemon stopped working without being asked to")
+
+
+async def renew_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
+    """At SIGHUP the files with the keys are read again."""
+    with anyio.open_signal_receiver(signal.SIGHUP) as received:
+        task_status.started()
+        async for _ in received:
+            built.renew()
+
+
+async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    """Cancel `scope` at SIGINT or SIGTERM."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        task_status.started()
+        async for number in received:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
+            return

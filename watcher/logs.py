@@ -1,0 +1,79 @@
+"""Logging: one line an event to stderr, for people on a terminal and as JSON otherwise, with no secret in it.
+
+Libraries log through the standard library; their records take the same way out, so that the redaction below is the
+last thing that touches every line.
+"""
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+QUIET = ("aiokafka", "hpack", "httpcore", "httpx", "websockets")
+"""httpx tells whole URLs at INFO, and Helius' key stands in the URL; the others tell what we tell better."""
+
+
+def configure(level: str = "info", secrets: Iterable[str] = ()) -> None:
+    """Set the process's logging up. `secrets` never leave it, whoever logs them."""
+    terminal = sys.stderr.isatty()
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if not terminal:
+        last.append(structlog.processors.format_exc_info)
+    HIDDEN.hide(secrets)
+    last.append(HIDDEN)
+    last.append(structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL if name == "aiokafka" else logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+class Redaction:
+    """A processor that puts `***` where a secret stands, at any depth of the event."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets: list[str] = []
+        self.hide(secrets)
+
+    def hide(self, secrets: Iterable[str]) -> None:
+        """These as well, from now on."""
+        # The longest first, so that a secret that contains another one leaves no tail behind.
+        self._secrets = sorted({*self._secrets, *filter(None, secrets)}, key=len, reverse=True)
+
+    def __call__(self, _logger: Any, _name: str, event: EventDict) -> EventDict:
+        return {key: self.clean(value) for key, value in event.items()}
+
+    def clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            for secret in self._secrets:
+                value = value.replace(secret, "***")
+            return value
+        if isinstance(value, dict):
+            return {key: self.clean(part) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean(part) for part in value]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return self.clean(str(value)) if self._secrets else value
+
+
+HIDDEN = Redaction(())
+"""What this process hides. Keys that a reload brings are added; those of before stay hidden."""

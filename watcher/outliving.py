@@ -1,0 +1,58 @@
+"""Tasks that end after the block that started them, so that a pipeline stops from its source down."""
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+T = TypeVar("T")
+
+
+class Begun(Generic[T]):
+    """A task status that others may wait for, and be cancelled while they do."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._value: T | None = None
+
+    def started(self, value: T | None = None) -> None:
+        self._value = value
+        self._event.set()
+
+    async def value(self) -> T | None:
+        await self._event.wait()
+        return self._value
+
+
+class Outliving:
+    """Tasks that go on when the block around them is cancelled, until `end`."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._scopes: list[anyio.CancelScope] = []
+
+    def start_soon(self, run: Callable[[], Awaitable[None]]) -> None:
+        scope = anyio.CancelScope(shield=True)
+        self._scopes.append(scope)
+        self._tasks.start_soon(self._run, scope, run)
+
+    async def _run(self, scope: anyio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+        with scope:
+            await run()
+
+    def end(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def outliving() -> AsyncIterator[Outliving]:
+    """A task group whose tasks see a cancellation only once the block has ended."""
+    async with anyio.create_task_group() as tasks:
+        kept = Outliving(tasks)
+        try:
+            yield kept
+        finally:
+            kept.end()
