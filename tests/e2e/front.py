@@ -1,0 +1,113 @@
+"""A server before the sandbox that hands its answers on, spoilt: `/<way>/<provider>/…` on loopback."""
+
+import contextlib
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.e2e.harness import get
+from watcher.sandbox.world import VALID_KEY
+
+RIGHT = "canary-right-7f3a9c51e0"
+"""A key that this server knows, and the sandbox does not."""
+WRONG = "canary-wrong-b82d46fa13"
+NESTING = b"[" * 10_000_000
+PAGE = b"<!DOCTYPE html><html><body><h1>Welcome</h1></body></html>"
+
+
+def everywhere(change, value):
+    """The same JSON with each of its leaves changed."""
+    if isinstance(value, dict):
+        return {name: everywhere(change, part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [everywhere(change, part) for part in value]
+    return change(value)
+
+
+def number_for_text(value):
+    return 5 if isinstance(value, str) else value
+
+
+def not_a_number(value):
+    numeric = isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "").isdigit())
+    return float("nan") if numeric and not isinstance(value, bool) else value
+
+
+def leaves(change):
+    return lambda body, _: json.dumps(everywhere(change, json.loads(body))).encode()
+
+
+WAYS = {
+    "fine": lambda body, _: body,
+    "html": lambda _, __: PAGE,
+    "number": leaves(number_for_text),
+    "nan": leaves(not_a_number),
+    "nesting": lambda _, __: NESTING,
+    "echo": lambda _, asked: asked.encode(),
+}
+
+
+class Front(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, sandbox):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.sandbox = sandbox
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.asked = Counter()
+        """Requests by /way/provider."""
+
+    def handle_error(self, request, client_address):
+        """A client that was killed is no news."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        _, way, provider, rest = self.path.split("/", 3)
+        self.server.asked[f"/{way}/{provider}"] += 1
+        asked = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {
+            name: text.replace(RIGHT, VALID_KEY) for name, text in self.headers.items() if name.lower() != "host"
+        }
+        headers["Accept-Encoding"] = "identity"
+        url = f"{self.server.sandbox.url}/{provider}/{rest.replace(RIGHT, VALID_KEY)}"
+        status, body = get(url, method=self.command, body=asked or None, headers=headers)
+        if status == 200:
+            body = WAYS[way](body, f"cannot serve {self.path} {self.headers}")
+        elif way == "echo":
+            body = f"refused: {self.path} {self.headers}".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.answer()
+
+    def do_POST(self):
+        self.answer()
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def front(sandbox):
+    server = Front(sandbox)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def before(tables, server, way):
+    """Provider tables that ask this server instead of the sandbox, by `way-provider`."""
+    return {f"{way}-{name}": {**table, "base_url": f"{server.url}/{way}/{name}"} for name, table in tables.items()}

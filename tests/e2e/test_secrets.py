@@ -1,0 +1,40 @@
+"""A key that goes in comes out nowhere: no log, no output, no metric, no page, no process list."""
+
+from pathlib import Path
+
+from tests.e2e.front import RIGHT, WRONG, before, front
+from tests.e2e.harness import balances, get, until
+
+KEYS = {"RIGHT_KEY": RIGHT, "WRONG_KEY": WRONG}
+
+
+def test_no_key_is_ever_shown(house):
+    sandbox = house.sandbox(rate=50.0, limits="none")
+    tables = {name: {**table, "api_key_env": "RIGHT_KEY"} for name, table in sandbox.providers().items()}
+    with front(sandbox) as server:
+        right = {**before(tables, server, "fine"), **before(tables, server, "echo"), **before(tables, server, "html")}
+        refused = {
+            f"refused-{name}": {**table, "api_key_env": "WRONG_KEY"}
+            for name, table in before(tables, server, "echo").items()
+        }
+        dead = {"dead": {**right["fine-helius"], "base_url": "http://127.0.0.1:9"}}
+        config = house.config({**right, **refused, **dead})
+        daemon = house.run(config, env=KEYS)
+        tail = house.watcher("tail", f"ws://127.0.0.1:{daemon.port}/v1/stream", env=KEYS)
+        for name in [*refused, *dead, *(name for name in right if not name.startswith("fine"))]:
+            daemon.until_told("poll.failed", provider=name)
+        until(lambda: tail.out.count("\n") > 20, "changes are told")
+        check = house.finished("check", "-c", config, env=KEYS)
+        assert check.status == 78, check.err
+        pages = [get(f"http://127.0.0.1:{daemon.port}{path}")[1].decode() for path in ("/", "/metrics", "/readyz")]
+        shown = [*pages, str(balances(daemon.port)), *map(command_line, (daemon, tail))]
+        assert (daemon.end()[0], tail.end()[0]) == (0, 0)
+    shown += [text for process in (daemon, tail, check) for text in (process.out, process.err)]
+    assert all(shown[:4])
+    for text in shown:
+        for key in (RIGHT, WRONG):
+            assert key not in text, text[max(0, text.find(key) - 300) : text.find(key) + 100]
+
+
+def command_line(process):
+    return Path(f"/proc/{process.process.pid}/cmdline").read_text()

@@ -1,0 +1,169 @@
+"""Whatever the answers, whatever becomes of the commits: the laws hold over everything that was ever committed."""
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.worlds.book import Book
+from watcher.events import Answer, Key, Reading, Scope
+from watcher.ledger import Ledger, hearing
+from watcher.ledger.drafts import Draft, Drafts
+from watcher.ledger.rules import Ruling
+
+ACCOUNTS, TOKENS = ("a", "b"), ("x", "y")
+KEYS = [Key("p", "c", account, token) for account in ACCOUNTS for token in TOKENS]
+SCOPES = [None, Scope("p", "c", "a"), Scope("p", "c", None, "x"), Scope("p"), Scope("p", "c", "b", "y")]
+AMOUNTS = st.sampled_from([None, "0", "1", "2", "3"])
+
+
+class AnyHistory(RuleBasedStateMachine):
+    """Answers of every kind in any order, commits that work, fail or leave us in doubt, and restarts."""
+
+    @initialize(ordering=st.sampled_from(["strict", "weak", "none"]))
+    def begin(self, ordering):
+        self.ordering = ordering
+        self.book = Book()
+        self.now = 1000.0
+        self.order = 1000
+        self.start()
+
+    def start(self):
+        self.ledger = Ledger()
+        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes))
+        self.taken = None
+
+    @rule(
+        readings=st.dictionaries(st.sampled_from(KEYS), st.tuples(AMOUNTS, st.integers(-3, 3)), max_size=4),
+        scope=st.sampled_from(SCOPES),
+        ago=st.sampled_from([0.5, 0.5, 5.0, 25.0]),
+        pause=st.sampled_from([0.0, 1.0, 10.0, 40.0]),
+        ordered=st.booleans(),
+    )
+    def answer(self, readings, scope, ago, pause, ordered):
+        self.now += pause
+        self.order += int(pause)
+        said = [
+            self.reading(key, amount, None if self.ordering == "none" or not ordered else self.order + shift)
+            for key, (amount, shift) in readings.items()
+            if scope is None or scope.covers(key)
+        ]
+        self.judge(said, scope, ago)
+
+    def reading(self, key, amount, order):
+        return Reading(key, amount, "base", order=order, slot=order)
+
+    def judge(self, said, scope=None, ago=0.5):
+        answer = Answer("p", said, self.ordering, 30.0, self.now - ago, self.now, int(self.now * 1e6), scope)
+        return self.ledger.judge(answer)
+
+    @precondition(lambda self: self.taken is None)
+    @rule(limit=st.integers(1, 5))
+    def take(self, limit):
+        self.taken = self.ledger.take(limit)
+
+    @precondition(lambda self: self.taken is not None)
+    @rule()
+    def commit(self):
+        self.book.write(*self.taken)
+        self.ledger.committed()
+        self.taken = None
+
+    @precondition(lambda self: self.taken is not None)
+    @rule(written=st.booleans())
+    def doubt(self, written):
+        """The journal does not answer: the rows may be in it or not."""
+        if written:
+            self.book.write(*self.taken)
+        self.taken = None
+        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes))
+
+    @precondition(lambda self: self.taken is None and self.ledger.pending)
+    @rule(written=st.booleans())
+    def lose(self, written):
+        self.take(3)
+        self.doubt(written)
+
+    @rule(written=st.booleans())
+    def crash(self, written):
+        if written and self.taken is not None:
+            self.book.write(*self.taken)
+        self.start()
+
+    def teardown(self):
+        """Three quiet polls, and everything that is true is told."""
+        if not hasattr(self, "ledger"):
+            return
+        if self.taken is not None:
+            self.doubt(written=True)
+        truth = {KEYS[0]: "7", KEYS[1]: "1", KEYS[2]: "0"}
+        for _ in range(3):
+            self.now += 10.0
+            self.order += 10
+            order = None if self.ordering == "none" else self.order
+            self.judge([self.reading(key, amount, order) for key, amount in truth.items()], Scope("p"))
+            while not self.ledger.idle:
+                self.book.write(*self.ledger.take(2))
+                self.ledger.committed()
+        assert {key: self.book.amount(key) or "0" for key in truth} == truth
+        assert self.book.amount(KEYS[3]) in (None, "0")
+        assert len(self.ledger) == len(self.book.states)
+
+
+QUIET = settings(
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_the_laws_hold_over_any_history():
+    run_state_machine_as_test(AnyHistory, settings=QUIET)
+
+
+def tell_always(known, sight):
+    """No rules at all: every sight is believed, the same amount too."""
+    return Ruling.TOLD
+
+
+def never_settle(self, key, record, state):
+    """A commit that was in doubt is taken for failed."""
+    return True
+
+
+def drop_in_flight(self, shelves):
+    """A commit that failed is forgotten."""
+    self.flight = {}
+
+
+def forget_since(self, key, record, _, moment, *reading):
+    """A newer change starts from the pending one and not from the committed amount."""
+    self.number += 1
+    return self.pending.setdefault(key, Draft(self.number, record.amount, record.seen, moment, None, None))
+
+
+def keep_newer_as_it_is(self, shelves):
+    """What was judged during a failed commit still starts from the amount that never was committed."""
+    for key, (flown, _) in self.flight.items():
+        self.pending.setdefault(key, flown)
+    self.flight = {}
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "bug"),
+    [
+        (hearing, "rule", tell_always),
+        (Drafts, "agrees", never_settle),
+        (Drafts, "reopen", drop_in_flight),
+        (Drafts, "reopen", keep_newer_as_it_is),
+        (Drafts, "put", forget_since),
+        (hearing, "greatest", lambda _, other: other),
+    ],
+)
+def test_the_laws_see_a_planted_bug(where, name, bug, monkeypatch):
+    monkeypatch.setattr(where, name, bug)
+    with pytest.raises((AssertionError, KeyError)):
+        run_state_machine_as_test(AnyHistory, settings=settings(QUIET, max_examples=200, phases=[Phase.generate]))
