@@ -1,0 +1,77 @@
+"""`python -m tests.chaos --journal sqlite|kafka --seconds N --seed S`: seeded faults against the real daemon.
+
+`--control NAME` plants a fault in the daemon that the checker must see. Exit status: 0 as it must be (no violation,
+or with a control at least one), 1 otherwise.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.planted import CONTROLS, FAULTS_FOR
+from tests.chaos.run import chaos
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
+    parser.add_argument("--journal", choices=tuple(FAULTS), default="sqlite")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of faults; starting and settling come on top")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=200.0,
+        help="moves a second in the sandbox, beside the listing that moves when it is looked at",
+    )
+    parser.add_argument("--faults", help=f"only these, comma-separated: {', '.join(names())}; a control has its own")
+    parser.add_argument("--provider-faults", default="none", help="as `watcher sandbox --faults` takes them")
+    parser.add_argument("--control", choices=sorted({name for names in CONTROLS.values() for name in names}))
+    parser.add_argument("--keep", action="store_true", help="leave the folder with logs and database behind")
+    return parser.parse_args()
+
+
+def names():
+    return sorted({fault.__name__ for faults in FAULTS.values() for fault in faults})
+
+
+def show(report):
+    print(f"\n{report.faults.total()} faults in {report.seconds:.0f} s: ", end="")
+    print(", ".join(f"{count} {name}" for name, count in report.faults.most_common()))
+    if report.network:
+        print("network:", ", ".join(f"{count} {name}" for name, count in report.network.items()))
+    checker = report.final or report.witnessed
+    if checker:
+        print(f"{checker.events} events, {checker.states} state records, {checker.keys} keys")
+    print(
+        f"violations: {report.violations.total()}" + "".join(f"\n  {n} × {law}" for law, n in report.violations.items())
+    )
+    for example in report.examples if checker else ():
+        print("   ", example)
+    if report.trouble:
+        print("trouble:", report.trouble)
+
+
+def main():
+    options = arguments()
+    folder = Path(tempfile.mkdtemp(prefix="watcher-chaos-"))
+    only = options.faults.split(",") if options.faults else FAULTS_FOR.get(options.control)
+    report = asyncio.run(
+        chaos(
+            folder, options.journal, seconds=options.seconds, seed=options.seed, rate=options.rate,
+            faults=options.provider_faults, control=options.control, only=only,
+        )
+    )  # fmt: skip
+    show(report)
+    if options.keep or report.trouble:
+        print("logs:", folder)
+    else:
+        shutil.rmtree(folder)
+    return int(not report.violations if options.control else not report.good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The two journals as an outsider reads them: confluent-kafka with `read_committed`, and plain sqlite3."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import threading
+from uuid import uuid4
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from tests.chaos.checker import Checker
+
+PARTITIONS = 8
+END = -191
+"""confluent-kafka's code for the end of one partition."""
+CHANGED, STATE = "balances.changed.v1", "balances.state.v1"
+
+
+class SqliteLog:
+    """Reads the file in short transactions."""
+
+    def __init__(self, path):
+        self.path = path
+        self._after = 0
+        self._states = {}
+
+    def feed(self, checker):
+        """Whatever is new since the last call, in one consistent view; False when nothing is."""
+        if not self.path.exists():
+            return False
+        with contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+            connection.execute("BEGIN")
+            events = connection.execute(
+                "SELECT seq, data FROM event WHERE seq > ? ORDER BY seq", (self._after,)
+            ).fetchall()
+            states = connection.execute("SELECT id, version, data FROM state").fetchall()
+        for seq, data in events:
+            checker.event(("event", seq), json.loads(data))
+            self._after = seq
+        for row, version, data in states:
+            if self._states.get(row) != version:
+                self._states[row] = version
+                checker.state(("state", row), json.loads(data))
+        return bool(events)
+
+    def again(self, checker):
+        """Everything from the beginning. States of the past are gone from a file: only the newest are there."""
+        SqliteLog(self.path).feed(checker)
+
+    def close(self):
+        pass
+
+
+class KafkaLog:
+    """Reads both topics from the beginning; it goes to the broker directly, the proxy is not in its way."""
+
+    def __init__(self, address):
+        self.address = address
+        self._consumer = None
+
+    def _subscribed(self):
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.address,
+                "group.id": uuid4().hex,
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "reconnect.backoff.max.ms": 500,
+                "fetch.wait.max.ms": 100,
+                "log_level": 0,
+            },
+            error_cb=lambda _: None,
+        )
+        places = [
+            TopicPartition(topic, part, OFFSET_BEGINNING) for topic in (CHANGED, STATE) for part in range(PARTITIONS)
+        ]
+        consumer.assign(places)
+        return consumer
+
+    def feed(self, checker):
+        self._consumer = self._consumer or self._subscribed()
+        messages = [message for message in self._consumer.consume(2000, 0.2) if not message.error()]
+        for message in messages:
+            self._take(checker, message)
+        return bool(messages)
+
+    def again(self, checker):
+        """Everything up to the end of every partition. Nobody writes any more."""
+        consumer, ended = self._subscribed(), set()
+        while len(ended) < 2 * PARTITIONS:
+            for message in consumer.consume(2000, 1.0):
+                if not message.error():
+                    self._take(checker, message)
+                elif message.error().code() == END:
+                    ended.add((message.topic(), message.partition()))
+        consumer.close()
+
+    @staticmethod
+    def _take(checker, message):
+        place = (message.topic(), message.partition(), message.offset())
+        if message.topic() == CHANGED:
+            checker.event(place, json.loads(message.value()))
+        elif b"/" in message.key():  # the others are notes and marks
+            checker.state(place, json.loads(message.value()))
+
+    def close(self):
+        if self._consumer is not None:
+            self._consumer.close()
+
+
+class Witness:
+    """Feeds one checker from one log, on a thread, for as long as the system runs."""
+
+    def __init__(self, log):
+        self.log = log
+        self.checker = Checker()
+        self.error = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self):
+        try:
+            while not self._stopping.is_set():
+                if not self.log.feed(self.checker):
+                    self._stopping.wait(0.1)
+            while self.log.feed(self.checker):
+                pass
+        except BaseException as error:
+            self.error = error
+            raise
+
+    async def stop(self):
+        self._stopping.set()
+        await asyncio.to_thread(self._thread.join)
+        self.log.close()

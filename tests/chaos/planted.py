@@ -1,0 +1,134 @@
+"""The watcher with one fault planted in it, for control runs: a checker that cannot see these proves nothing.
+
+`CHAOS_PLANTED=NAME python -m tests.chaos.planted run -c FILE`. Nothing of this is in the product: each control puts
+a wrong method in the place of a right one, in this process only.
+"""
+
+import asyncio
+import os
+import sys
+
+import msgspec
+
+from watcher import cli
+from watcher.journal.kafka.connection import Producer
+from watcher.journal.kafka.log import start_at
+from watcher.journal.kafka.records import Encoder, History
+from watcher.journal.kafka.writer import KafkaWriter
+from watcher.journal.sqlite import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
+from watcher.journal.sqlite_file import explained, identity, open_to_write, transaction
+
+
+def restore_before_fence_kafka():
+    async def take_over(self, consumer):
+        history = History()
+        start_at(consumer, {self._state: 0})
+        await self._restore(consumer, history)
+        self._claim.meet(history.owner, opened=self._opened)
+        self._producer = await self._connection.producer(self.transactional_id)
+        await self._quiet()
+        return history.restored()
+
+    KafkaWriter._take_over = take_over
+
+
+def restore_before_fence_sqlite():
+    take_over = SqliteWriter._take_over
+
+    async def opening(self):
+        restored = await self._run(lambda: restore(self))
+        await self._run(lambda: take_over(self, self._connection))
+        return restored
+
+    def restore(self):
+        self._close()
+        self._connection = open_to_write(self._path)
+        self._file = identity(self._path)
+        return self._restore(self._connection)
+
+    SqliteWriter.open = opening
+
+
+def send_not_awaited():
+    async def delivered(self, sent):
+        for future in sent:
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.sleep(0)
+
+    KafkaWriter._delivered = delivered
+
+
+def no_recreate():
+    """A producer goes on after a transactional request that got no answer."""
+    Producer.doubtful = property(lambda _: False, lambda _, __: None)
+
+
+def version_not_persisted():
+    """State records forget the version: what comes after a restart begins again."""
+
+    def forgetful(row):
+        return msgspec.structs.replace(row, state=msgspec.structs.replace(row.state, version=0))
+
+    rows = Encoder.batch
+    Encoder.batch = lambda self, batch: rows(
+        self, msgspec.structs.replace(batch, rows=list(map(forgetful, batch.rows)))
+    )
+    records = SqliteWriter._records
+    SqliteWriter._records = lambda self, rows: records(self, list(map(forgetful, rows)))
+
+
+def no_fence():
+    """A commit does not ask whether somebody else writes by now."""
+
+    def commit(self, events, states, notes):
+        with explained(self._path), transaction(self._connection):
+            connection = self._connection
+            connection.executemany(INSERT_EVENT, events)
+            connection.executemany(PUT_STATE, states)
+            connection.executemany(PUT_NOTE, notes.items())
+
+    SqliteWriter._commit = commit
+
+
+def two_transactions():
+    """Events and state are not moved together."""
+
+    def commit(self, events, states, notes):
+        with self._transaction() as connection:
+            connection.executemany(INSERT_EVENT, events)
+        with self._transaction() as connection:
+            connection.executemany(PUT_STATE, states)
+            connection.executemany(PUT_NOTE, notes.items())
+
+    SqliteWriter._commit = commit
+
+
+CONTROLS = {
+    "kafka": {
+        "restore-before-fence": restore_before_fence_kafka,
+        "send-not-awaited": send_not_awaited,
+        "no-recreate": no_recreate,
+        "version-not-persisted": version_not_persisted,
+    },
+    "sqlite": {
+        "restore-before-fence": restore_before_fence_sqlite,
+        "no-fence": no_fence,
+        "two-transactions": two_transactions,
+        "version-not-persisted": version_not_persisted,
+    },
+}
+FAULTS_FOR = {
+    "restore-before-fence": ["twin"],
+    "send-not-awaited": ["refuse"],
+    "no-recreate": ["late_end"],
+    "version-not-persisted": ["kill"],
+    "no-fence": ["twin", "zombie"],
+    "two-transactions": ["kill"],
+}
+"""The faults that show each control soonest."""
+
+if __name__ == "__main__":
+    for planted in CONTROLS.values():
+        if os.environ["CHAOS_PLANTED"] in planted:
+            planted[os.environ["CHAOS_PLANTED"]]()
+    sys.exit(cli.main())

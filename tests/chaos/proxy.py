@@ -1,0 +1,125 @@
+"""A TCP proxy before a Kafka broker that knows where frames begin: it cuts, holds, delays and loses them.
+
+It runs on the tool's event loop. A held request outlives the client's connection and is delivered late, as a network
+may do: that is how a delayed EndTxn comes to commit half of the next transaction (KIP-890).
+"""
+
+import asyncio
+import contextlib
+import random
+import re
+
+PRODUCE, ADD_PARTITIONS, END_TXN = 0, 24, 26
+WRITER = re.compile(rb"balance-watcher\.\d+")
+LATE = 20.0
+"""Seconds after which a held EndTxn is delivered, whatever happened since."""
+
+
+class Proxy:
+    """Listens on `port`, speaks to the broker at `target`."""
+
+    def __init__(self, port, target, seed):
+        self.port = port
+        self.target = target
+        self.lag = 0.0
+        """Each frame waits up to so many seconds."""
+        self.stats = {"frames": 0, "connections": 0, "late EndTxn": 0, "lost answers": 0}
+        self._open = asyncio.Event()
+        self._open.set()
+        self._links = set()
+        self._dice = random.Random(f"{seed}/proxy")
+        self._late = 0
+        self._lost = 0
+        self._waiting = {}
+        """Transactional id → event that lets its held EndTxn go."""
+        self._server = None
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._link, "127.0.0.1", self.port)
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for link in list(self._links):
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def cut(self):
+        """Every connection, now."""
+        for link in list(self._links):
+            link.cancel()
+
+    async def hold(self, seconds):
+        """Nothing passes for so long."""
+        self._open.clear()
+        await asyncio.sleep(seconds)
+        self._open.set()
+
+    def late_ends(self, count):
+        """The next `count` EndTxn requests are delivered only once their client has gone on without an answer."""
+        self._late = count
+
+    def lose_answers(self, count):
+        """The next `count` EndTxn requests are delivered, and the connection is cut before the answer."""
+        self._lost = count
+
+    async def _link(self, reader, writer):
+        self._links.add(task := asyncio.current_task())
+        self.stats["connections"] += 1
+        target = None
+        try:
+            target_reader, target = await asyncio.open_connection(*self.target)
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._requests(reader, target))
+                pumps.create_task(self._answers(target_reader, writer))
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, BaseExceptionGroup):
+            pass  # either side has gone, or we cut the line
+        finally:
+            self._links.discard(task)
+            for end in filter(None, (writer, target)):
+                end.transport.abort()
+
+    async def _requests(self, reader, target):
+        while True:
+            frame = await self._frame(reader)
+            api = int.from_bytes(frame[4:6])
+            found = WRITER.search(frame, 0, 200) if api in (PRODUCE, ADD_PARTITIONS, END_TXN) else None
+            late = api == END_TXN and found and self._late > 0
+            if late:
+                self._late -= 1
+                await self._held(found[0])
+            target.write(frame)
+            await target.drain()
+            if late:
+                await asyncio.sleep(1.0)  # its client is long gone: do not hang up before the broker has read it
+            if api == PRODUCE and found and (waiting := self._waiting.get(found[0])):
+                waiting.set()  # the next transaction has begun to send: now is the worst moment
+            if api == END_TXN and self._lost > 0:
+                self._lost -= 1
+                self.stats["lost answers"] += 1
+                await asyncio.sleep(self._dice.uniform(0, 0.005))
+                raise ConnectionResetError
+
+    async def _held(self, writer):
+        self.stats["late EndTxn"] += 1
+        released = self._waiting[writer] = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(released.wait(), LATE)
+        if self._waiting.get(writer) is released:
+            del self._waiting[writer]
+
+    async def _answers(self, reader, writer):
+        while True:
+            frame = await self._frame(reader)
+            with contextlib.suppress(ConnectionError):  # the client may have left a request behind that is still held
+                writer.write(frame)
+                await writer.drain()
+
+    async def _frame(self, reader):
+        head = await reader.readexactly(4)
+        frame = head + await reader.readexactly(int.from_bytes(head))
+        self.stats["frames"] += 1
+        if self.lag:
+            await asyncio.sleep(self._dice.uniform(0, self.lag))
+        await self._open.wait()
+        return frame
