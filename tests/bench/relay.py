@@ -1,0 +1,313 @@
+"""What a delivery costs, as a multiple of a C `send()` loop of ours on the same sockets in the same run.
+
+    python -m tests.bench.relay [--subscribers 100,1000,5000] [--quick]
+
+Processor time of the server's process, user and system, over the number of deliveries; the crowd reads in a process of
+its own. Each round runs all variants in turn, and the medians are compared, so that a busy machine is unfair to all.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import gc
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import anyio
+from websockets.asyncio.server import broadcast
+
+from tests.relay.stage import SOLANA, staged
+from tests.relay.test_slow import slow
+from watcher.events import Commit, Key, Published, wall
+from watcher.relay import wire
+from watcher.relay.settings import Pace
+
+SOURCE = Path(__file__).with_name("floor.c")
+SIZE = 349
+"""Bytes of an event."""
+
+
+class Crowd:
+    """Subscribers in a process of their own, and the library for the floor."""
+
+    def __init__(self, folder):
+        self.program = folder / "crowd"
+        library = folder / "floor.so"
+        subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+        subprocess.run(["cc", "-O2", "-DCROWD", "-o", self.program, SOURCE], check=True)
+        self.send_all = ctypes.CDLL(str(library)).send_all
+        self.send_all.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+
+    @contextlib.asynccontextmanager
+    async def of(self, stage, count):
+        process = await asyncio.create_subprocess_exec(
+            self.program, str(stage.port), str(count), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        try:
+            assert await process.stdout.readline() == b"joined\n"
+            peers = stage.relay.delivery.peers
+            while sum(peer.live and any(peer.subscriptions) for peer in peers) < count:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+            yield list(peers)
+        finally:
+            process.kill()
+            await process.wait()
+
+
+class Source:
+    """Events made as the journal would give them."""
+
+    def __init__(self, relay):
+        self.relay = relay
+        self.key = Key("jupiter", SOLANA, "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa", "native")
+        self.data = json.dumps({"symbol": "x" * (SIZE - 13)}, separators=(",", ":")).encode()
+        assert len(self.data) == SIZE
+
+    def commit(self, count):
+        cursor = self.relay.delivery.hub.cursor
+        first = cursor.positions[0]
+        events = [Published(self.key, n, self.data, 0, n, 0) for n in range(first, first + count)]
+        return Commit(type(cursor)(cursor.epoch, (first + count,)), events)
+
+
+async def drained(peers):
+    """Until the crowd has read everything."""
+    await anyio.sleep(0.002 + len(peers) / 300_000)
+    while any(peer.connection.paused for peer in peers):  # noqa: ASYNC110 - no event says it
+        await anyio.sleep(0.005)
+
+
+async def measured(peers, rounds, deliver):
+    """Nanoseconds of processor time a round; waiting costs nothing."""
+    spent = 0
+    for _ in range(rounds):
+        await drained(peers)
+        before = time.process_time_ns()
+        await deliver()
+        spent += time.process_time_ns() - before
+    return spent / rounds
+
+
+def variants(crowd, relay, peers):
+    """Each gives one event, or four, to everybody, and returns when the kernel has it."""
+    source = Source(relay)
+    sockets = [peer.connection.transport.get_extra_info("socket").fileno() for peer in peers]
+    array = (ctypes.c_int * len(sockets))(*sockets)
+    frame = wire.update(str(relay.delivery.hub.cursor), source.data)
+    text = frame[4:]
+    connections = [peer.connection for peer in peers]
+
+    async def floor():
+        assert crowd.send_all(array, len(sockets), frame, len(frame)) == 0
+
+    async def library():
+        broadcast(connections, text, text=True)
+
+    async def publish(count):
+        await relay.delivery.publish(source.commit(count))
+        while relay.delivery.hub.marked or relay.delivery.hub.round:  # noqa: ASYNC110 - a turn of the loop is what is measured
+            await asyncio.sleep(0)
+
+    return {
+        "floor": (1, floor),
+        "broadcast": (1, library),
+        "relay": (1, lambda: publish(1)),
+        "relay, 4 pending": (4, lambda: publish(4)),
+    }
+
+
+async def cost(crowd, folder, subscribers, rounds, repeats):
+    """Nanoseconds a delivery, by variant."""
+    async with staged(folder, Pace(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
+        async with crowd.of(stage, subscribers) as peers:
+            todo = variants(crowd, stage.relay, peers)
+            gc.collect()
+            gc.freeze()
+            found = {name: [] for name in todo}
+            for _ in range(repeats):
+                for name, (events, deliver) in todo.items():
+                    spent = await measured(peers, rounds, deliver)
+                    found[name].append(spent / events / subscribers)
+            assert not stage.relay.stats.lagging
+            gc.unfreeze()
+    return {name: statistics.median(each) for name, each in found.items()}
+
+
+async def idle(crowd, folder, count):
+    """Bytes of resident memory that a subscribed connection costs while nothing happens."""
+    async with staged(folder, max_connections=20_000) as stage:
+        async with crowd.of(stage, 50):
+            pass
+        gc.collect()
+        before = resident()
+        async with crowd.of(stage, count):
+            gc.collect()
+            return (resident() - before) / count
+
+
+OTHERS = 8
+
+
+async def stalled(folder):
+    """Seconds until a reader that takes nothing is seen and gone, and the others' p99 in milliseconds without and with."""
+    async with staged(folder) as stage, contextlib.AsyncExitStack() as opened:
+        await stage.teller.tell("A")
+        stats = stage.relay.stats
+        delays = []
+
+        async def listen(other):
+            while True:
+                told = (await other.push("update", within=60))["event"]["observed_at"]
+                delays.append((time.time_ns() // 1000 - wall(told)) / 1000)
+
+        async def tell(until):
+            while not until():
+                await stage.teller.tell("A", symbol="x" * 4000)
+                await anyio.sleep(0.005)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(OTHERS):
+                other = await opened.enter_async_context(stage.subscriber())
+                await other.subscribe(snapshot=False)
+                tasks.start_soon(listen, other)
+            end = time.monotonic() + 15
+            await tell(lambda: time.monotonic() > end)
+            without, delays[:] = list(delays), []
+            async with slow(stage) as one:
+                await one.subscribe(snapshot=False)
+                await tell(lambda: stage.relay.delivery.paused)
+                begun = time.monotonic()
+                await tell(lambda: stats.stalled)
+                seen = time.monotonic() - begun
+                await tell(lambda: len(stage.relay.delivery.transports) == OTHERS)
+                gone = time.monotonic() - begun
+            tasks.cancel_scope.cancel()
+    return seen, gone, p99(without), p99(delays)
+
+
+async def stalling(folder, count):
+    """Bytes of resident memory that so many stalled readers cost at most, until the last of them is gone."""
+    async with staged(folder) as stage, contextlib.AsyncExitStack() as opened:
+        await stage.teller.tell("A")
+        for _ in range(300):  # what the journal and the recent events take is not theirs
+            await stage.teller.tell("A", symbol="x" * 4000)
+        gc.collect()
+        before = most = resident()
+        for _ in range(count):
+            one = await opened.enter_async_context(slow(stage))
+            await one.subscribe(snapshot=False)
+        while stage.relay.delivery.transports:
+            await stage.teller.tell("A", symbol="x" * 4000)
+            most = max(most, resident())
+            await anyio.sleep(0.005)
+        assert stage.relay.stats.dropped == {"stalled": count}
+    return most - before
+
+
+async def held(crowd, folder, count):
+    """Milliseconds of a turn of the loop, as (p99.9, most), on the clock and of processor time: idle, then delivering."""
+    async with staged(folder, Pace(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
+        async with crowd.of(stage, count) as peers:
+            source = Source(stage.relay)
+            gc.collect()
+            gc.freeze()
+            idling = await turns(lambda: anyio.sleep(0.05))
+
+            async def deliver():
+                await stage.relay.delivery.publish(source.commit(4))
+                await drained(peers)
+
+            busy = await turns(deliver)
+            gc.unfreeze()
+    return idling, busy
+
+
+async def turns(do):
+    """How long the turns of the loop are in five seconds of doing it."""
+    wall, cpu = [], []
+
+    async def tick():
+        while True:
+            begun, spent = time.perf_counter(), time.thread_time()
+            await asyncio.sleep(0)
+            wall.append((time.perf_counter() - begun) * 1000)
+            cpu.append((time.thread_time() - spent) * 1000)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tick)
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            await do()
+        tasks.cancel_scope.cancel()
+    return [(sorted(each)[-1 - len(each) // 1000], max(each)) for each in (wall, cpu)]
+
+
+def p99(delays):
+    return statistics.quantiles(delays, n=100)[98]
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def show_costs(crowd, folder, subscribers, rounds, repeats):
+    for count in subscribers:
+        place = folder / str(count)
+        place.mkdir()
+        found = anyio.run(cost, crowd, place, count, max(5, rounds // count), repeats)
+        floor, library = found["floor"], found["broadcast"]
+        print(f"{count} subscribers: a send() costs {floor / 1000:.2f} us")
+        for name, each in found.items():
+            print(f"  {name:18} {each / 1000:7.2f} us  {each / floor:5.2f} x floor  {each / library:5.2f} x broadcast")
+    sys.stdout.flush()
+
+
+def show_held(crowd, folder, count):
+    folder.mkdir()
+    for name, found in zip(("idle", "delivering"), anyio.run(held, crowd, folder, count), strict=True):
+        (wall_most, wall_max), (cpu_most, cpu_max) = found
+        print(
+            f"a turn of the loop at {count} subscribers, {name}: p99.9 {wall_most:.2f} ms, most {wall_max:.2f} ms",
+            end="",
+        )
+        print(f"; of processor time {cpu_most:.2f} and {cpu_max:.2f} ms")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--subscribers", default="100,1000,5000")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args(arguments)
+    if shutil.which("cc") is None:
+        print("relay: no C compiler, so no floor to compare with")
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        crowd = Crowd(folder)
+        (folder / "idle").mkdir()
+        if not options.quick:
+            each = anyio.run(idle, crowd, folder / "idle", 2000)
+            print(f"an idle connection costs {each / 1024:.1f} KiB")
+            show_held(crowd, folder / "held", 5000)
+            (folder / "stalling").mkdir()
+            print(f"24 stalled readers cost {anyio.run(stalling, folder / 'stalling', 24) / 2**20:.1f} MiB at most")
+            (folder / "stalled").mkdir()
+            seen, gone, without, beside = anyio.run(stalled, folder / "stalled")
+            print(f"a stalled reader is seen after {seen:.2f} s and gone after {gone:.1f} s")
+            print(f"p99 of another reader: {without:.2f} ms without it, {beside:.2f} ms beside it")
+        counts = [int(count) for count in options.subscribers.split(",")]
+        show_costs(crowd, folder, counts, 4000 if options.quick else 20_000, 3 if options.quick else 9)
+
+
+if __name__ == "__main__":
+    main()
