@@ -7,8 +7,18 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+import trio
 
 from tests.kafka_broker import Kafka, NoBroker, ladder
+
+
+@pytest.fixture(autouse=True)
+def order(request: pytest.FixtureRequest) -> None:
+    """The order in which trio lets tasks run is chance: one that a red run can be repeated with.
+
+    `WATCHER_TEST_ORDER=N` draws another one for every test.
+    """
+    trio._core._run._r.seed(f"{os.environ.get('WATCHER_TEST_ORDER', '')}{request.node.nodeid}")
 
 
 @pytest.fixture(scope="session")
