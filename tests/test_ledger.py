@@ -281,6 +281,18 @@ def test_a_weak_order_must_be_newer_to_confirm_a_return():
     assert desk.hear(at(4, "5"), after=5.0).changed == {X}
 
 
+def test_an_amount_that_was_doubted_within_one_tick_is_a_return_too():
+    desk = Desk("weak")
+    for amount, order in (("1", 10), ("2", 10), ("3", 11)):
+        desk.hear(at(order, amount))
+    desk.hear(at(12, "2"))
+    assert desk.told() == [("1", "3")]
+    desk.hear(at(13, "3"))
+    desk.hear(at(14, "2"))
+    desk.hear(at(15, "2"))
+    assert desk.told() == [("1", "3"), ("3", "2")]
+
+
 # Rule 4: absences.
 
 

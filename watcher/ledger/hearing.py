@@ -17,6 +17,7 @@ from watcher.ledger.rules import (
     Sight,
     doubted,
     greatest,
+    overheard,
     refuted,
     remembered,
     replaced,
@@ -184,6 +185,7 @@ class Hearing:
             self.verdict.stale += reading is not None
         elif ruling is Ruling.DOUBTED:
             record.candidate = doubted(record.candidate, sight)
+            record.had = overheard(record, sight)
         elif ruling is Ruling.SAME:
             self._accept(record, sight)
             record.had = remembered(record.had, self._moment.observed_at, sight.settle)

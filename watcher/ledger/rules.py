@@ -133,11 +133,24 @@ def doubted(candidate: Candidate | None, sight: Sight) -> Candidate:
 
 def replaced(known: Record, sight: Sight) -> tuple[Had, ...]:
     """The amounts to remember once the sight replaces what is known."""
+    return _and_had(known, known.amount, sight)
+
+
+def overheard(known: Record, sight: Sight) -> tuple[Had, ...]:
+    """The amounts to remember once the sight was doubted.
+
+    Two amounts within one tick of a refresh time: the doubted one may be gone before it is ever believed, and what
+    repeats it later, under a newer time, is a return like any other.
+    """
+    return _and_had(known, sight.amount, sight) if sight.ordering == "weak" and not sight.absent else known.had
+
+
+def _and_had(known: Record, amount: str | None, sight: Sight) -> tuple[Had, ...]:
     had = remembered(known.had, sight.moment.observed_at, sight.settle)
-    if known.amount is None:
+    if amount is None:
         return had
-    others = tuple(each for each in had if each.amount != known.amount)
-    return (*others, Had(known.amount, sight.moment.observed_at))[-MOST_HAD:]
+    others = tuple(each for each in had if each.amount != amount)
+    return (*others, Had(amount, sight.moment.observed_at))[-MOST_HAD:]
 
 
 def remembered(had: tuple[Had, ...], now: int, settle: float) -> tuple[Had, ...]:
