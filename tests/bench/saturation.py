@@ -10,8 +10,8 @@ that it binds within the run; a second, shorter world leaves it out, and the sec
 `used`: of the binding limit, by arrivals, before and after the kill. `refused`: by the sandbox's gates. `429s`: made up
 by the sandbox (fault `refused`); each is a pause that the provider asked for, so `used` is told without them, too, and
 without answers that are held back for up to two seconds or break off (`late`, `torn`): until it is known that a request
-has arrived nobody else can have its slot. The goals are judged there, refusals everywhere. `silent`: from the
-kill to the first request. `blind`: the longest that a watch went without a good answer, in seconds and in sweeps.
+has arrived nobody else can have its slot. The goals are judged there, refusals everywhere. `most`: what a slot that is held
+as long as these answers took can be used at all. `silent`: from the kill to the first request. `blind`: the longest that a watch went without a good answer, in seconds and in sweeps.
 """
 
 import shutil
@@ -52,7 +52,7 @@ UNSAVED = 0.99
 """Seconds since the last save when the kill comes."""
 GOALS = {1.0: 0.92, 10.0: 0.97}
 """By the seconds of the binding limit; 0.99 for longer ones."""
-COLUMNS = f"{'limit':<24} {'used':>7} {'after':>7} {'goal':>5} {'refused':>8} {'429s':>5} {'silent':>7} {'blind':>16}"
+COLUMNS = f"{'limit':<24} {'used':>7} {'after':>7} {'most':>7} {'goal':>5} {'refused':>8} {'429s':>5} {'silent':>7} {'blind':>16}"
 
 
 class Limits(NamedTuple):
@@ -109,6 +109,8 @@ class Outcome(NamedTuple):
     providers: Mapping[str, Provider]
     killed: float
     blind: Mapping[str, float]
+    held: Mapping[str, float]
+    """Mean seconds that a slot was held."""
 
 
 def provider(name: str, seed: int, limits: Limits) -> Provider:
@@ -125,19 +127,26 @@ async def live(folder: Path, limits: Limits, faults: str, seconds: float, seed: 
     providers = {name: provider(name, seed, limits) for name in PROVIDERS}
     heard: dict[Any, float] = {}
     blind: dict[str, float] = {}
+    pollers: list[Poller] = []
     killed = int(seconds / 2) + UNSAVED
     left = folder / "left.db"
     for file, until in ((folder / "first.db", killed), (left, seconds)):
         async with journal(file) as intake, anyio.create_task_group() as tasks:
             for each in providers.values():
-                tasks.start_soon(running(each, Ear(intake, heard, blind), world, seed).run)
+                pollers.append(running(each, Ear(intake, heard, blind), world, seed))
+                tasks.start_soon(pollers[-1].run)
             await trio.sleep_until(until)
             if file != left:
                 leave_as_it_is(file, left)
             tasks.cancel_scope.cancel()
         if file != left:
             await trio.sleep_until(killed + DOWN)
-    return Outcome(world, providers, killed, blind)
+    return Outcome(world, providers, killed, blind, {name: held(pollers, name) for name in PROVIDERS})
+
+
+def held(pollers: Sequence[Poller], name: str) -> float:
+    stats = [poller.stats for poller in pollers if poller.name == name]
+    return sum(each.request_seconds for each in stats) / sum(each.polls for each in stats)
 
 
 def running(each: Provider, ear: Ear, world: World, seed: int) -> Poller:
@@ -164,6 +173,7 @@ def saturate(limits: Limits, faults: str, seconds: float, seed: int = 1) -> Outc
 class Use(NamedTuple):
     before: float
     after: float
+    most: float
     goal: float
     silent: float
     """Seconds from the kill to the first request."""
@@ -179,7 +189,8 @@ def used(outcome: Outcome, name: str) -> Use:
     second = [time for time in arrivals if time > outcome.killed + DOWN]
     sweep = pace * sum(ceil(len(lane.targets) / lane.batch) for lane in each.lanes)
     goal = GOALS.get(limit.per, 0.99)
-    return Use(share(first, pace), share(second, pace), goal, second[0] - outcome.killed, sweep)
+    most = limit.per / (limit.per + outcome.held[name])
+    return Use(share(first, pace), share(second, pace), most, goal, second[0] - outcome.killed, sweep)
 
 
 def share(arrivals: Sequence[float], pace: float) -> float:
@@ -192,7 +203,7 @@ def show(outcome: Outcome, name: str, *, judged: bool) -> bool:
     limits = ", ".join(f"{limit.requests:g}/{limit.per:g} s" for limit in outcome.providers[name].limits)
     blind = outcome.blind[name]
     print(
-        f"{f'{name} {limits}':<24.24} {use.before:7.2%} {use.after:7.2%} {use.goal:5.0%} {world.desks[name].refusals:8d} "
+        f"{f'{name} {limits}':<24.24} {use.before:7.2%} {use.after:7.2%} {use.most:7.2%} {use.goal:5.0%} {world.desks[name].refusals:8d} "
         f"{world.made_up[name]:5d} {use.silent:6.2f}s {blind:7.1f}s = {blind / use.sweep:4.1f}"
     )
     return not world.desks[name].refusals and (not judged or min(use.before, use.after) >= use.goal)
