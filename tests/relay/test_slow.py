@@ -185,3 +185,24 @@ async def test_several_subscriptions_of_one_slow_reader_lose_nothing(tmp_path):
                 if message["type"] == "update":
                     seen[message["event"]["account"]].append(message["event"]["version"])
             assert seen == {"A": list(range(1, 101)), "B": list(range(1, 101))}
+
+
+async def test_one_slow_reader_of_all_and_of_the_latest_is_told_nothing_twice(tmp_path):
+    """C is held back for its interval, D is told meanwhile, and then A, which is wanted in full, fills the outbox."""
+    async with staged(tmp_path, Pace(outbox=20_000, chunk=8_000)) as stage:
+        await stage.teller.tell("A", "C", "D")
+        async with slow(stage) as one:
+            await one.subscribe(snapshot=False, filter={"account": ["A"]})
+            paced = {"delivery": "conflate", "interval_ms": 1000}
+            await one.subscribe(snapshot=False, filter={"account": ["C"]}, **paced)
+            await one.subscribe(snapshot=False, filter={"account": ["D"]}, delivery="conflate")
+            for account in "CCD":
+                await stage.teller.tell(account)
+            seen = await one.updates(2)
+            for _ in range(100):
+                await stage.teller.tell("A", symbol=BIG)
+            await until(lambda: stage.relay.stats.lagging)
+            while len(seen) < 103:
+                seen.append(await one.push("update"))
+            told = {(each["event"]["account"], each["event"]["version"]) for each in seen}
+            assert told == {("C", 1), ("C", 2), ("D", 1), *(("A", version) for version in range(1, 101))}

@@ -44,6 +44,10 @@ class Conflater:
         self._size = 0
         self._kept = 0
         self._slow = False
+        self._taken = 0
+        """The serial of the last event that was offered before the last `take`."""
+        self._again = 0
+        """Events conflated since then that were offered since then."""
         self.conflated = 0
         """Events replaced by a later one of their key."""
 
@@ -78,8 +82,7 @@ class Conflater:
         if held is not None and wanted:
             self._ready[held.serial] = held
         elif held is not None:
-            self._size -= len(held.entry.frame)
-            self.conflated += 1
+            self._drop(held)
 
     def _pace(self, waiting: Waiting, key: Key, now: float) -> None:
         due = self._next.get(key, 0.0)
@@ -102,8 +105,12 @@ class Conflater:
         if waiting.key is None:
             self._kept += len(waiting.entry.frame)
         if replaced is not None:
-            self._size -= len(replaced.entry.frame)
-            self.conflated += 1
+            self._drop(replaced)
+
+    def _drop(self, replaced: Waiting) -> None:
+        self._size -= len(replaced.entry.frame)
+        self.conflated += 1
+        self._again += replaced.serial > self._taken
 
     def _collapse(self) -> None:
         """The reader is slow: from now on only the latest of each key."""
@@ -124,6 +131,7 @@ class Conflater:
         due = sorted(self._ready.values(), key=_serial)
         self._ready = {}
         self._slow = False
+        self._taken, self._again = self._serial, 0
         floor = self._floor(self._held.values().__iter__)
         for waiting in due:
             self._size -= len(waiting.entry.frame)
@@ -148,17 +156,26 @@ class Conflater:
 
     def keep(self, wanted: Callable[[Key], bool]) -> None:
         """Forget what nobody wants any more."""
-        self._ready = {slot: w for slot, w in self._ready.items() if wanted(w.entry.event.key)}
-        self._held = {key: w for key, w in self._held.items() if wanted(key)}
-        self._size = sum(len(w.entry.frame) for w in self._all())
-        self._kept = sum(len(w.entry.frame) for w in self._all() if w.key is None)
+        self._retain(lambda waiting: wanted(waiting.entry.event.key))
 
-    def clear(self) -> None:
-        self._ready.clear()
-        self._held.clear()
-        self._wake.clear()
-        self._size = self._kept = 0
+    def rewind(self) -> None:
+        """Back to the last `take`: whatever was offered since will be read from the log again.
+
+        What is held back from before stays, or the log would have to be read from there, and what was sent meanwhile
+        would be told twice.
+        """
+        self.conflated -= self._again
+        self._again = 0
         self._slow = False
+        self._retain(lambda waiting: waiting.serial <= self._taken)
+
+    def _retain(self, wanted: Callable[[Waiting], bool]) -> None:
+        self._ready = {slot: waiting for slot, waiting in self._ready.items() if wanted(waiting)}
+        self._held = {key: waiting for key, waiting in self._held.items() if wanted(waiting)}
+        self._wake = [each for each in self._wake if each[2] in self._held]
+        heapq.heapify(self._wake)
+        self._size = sum(len(waiting.entry.frame) for waiting in self._all())
+        self._kept = sum(len(waiting.entry.frame) for waiting in self._all() if waiting.key is None)
 
     def _all(self) -> Iterator[Waiting]:
         yield from self._ready.values()

@@ -209,7 +209,7 @@ class Delivery:
         self.paused.pop(peer, None)
         if peer.open:
             peer.direct = peer.socket
-        if peer.waiting:
+        if peer.waiting or peer.conflater is not None:  # what was held back may have become due meanwhile
             self.mark(peer)
         else:
             wake(peer)
@@ -282,5 +282,5 @@ class Delivery:
             peer.measure(self.hub.cursor, self._loop.time())
             self.stats.lagging += 1
             if tell:
-                self.put(peer, wire.push("lagging", cursor=str(peer.position)))
+                self.put(peer, wire.push("lagging", cursor=str(peer.watermark(self.hub.cursor))))
             self._read_for(peer)

@@ -83,6 +83,11 @@ class Link:
         return bool(self.frames) or (self.conflater is not None and self.conflater.ready)
 
     @property
+    def crowded(self) -> bool:
+        """More is held back than may be: no more is read before some of it was sent."""
+        return self.conflater is not None and self.conflater.full
+
+    @property
     def conflated(self) -> int:
         """Events that were replaced by a later one of their key."""
         return 0 if self.conflater is None else self.conflater.conflated
@@ -120,15 +125,14 @@ class Link:
         Back to what the socket has taken; answers to commands stay, since the log cannot tell them again.
         """
         told = any(isinstance(frame, wire.Joined) for frame in self.frames)
-        floor = self.flushed if self.conflater is None else self.conflater.watermark(self.flushed)
-        self.position = floor
+        self.position = self.flushed
         self.frames = [frame for frame in self.frames if isinstance(frame, wire.Reply)]
         if self.conflater is not None:
-            self.conflater.clear()
+            self.conflater.rewind()
         self.controls = len(self.frames)
         self.size = sum(map(len, self.frames))
-        for subscription in self.subscriptions:
-            subscription.start = floor if subscription.conflate else self.flushed
+        for subscription in self.subscriptions:  # one that began further on does so again
+            subscription.start = greatest(self.flushed, subscription.start or self.flushed)
         self.live = False
         self.lagging = True
         return not told
@@ -169,8 +173,6 @@ class Link:
         """It has reached the hub."""
         self.live = True
         self.oldest = None
-        for subscription in self.subscriptions:
-            subscription.start = None
 
     def leave(self, head: Cursor, now: float) -> None:
         """Off the live path, everything before `head` being in the outbox or sent."""
@@ -205,6 +207,11 @@ def interval_of(wanting: Iterable[Subscription]) -> float | None:
 def least(one: Cursor, other: Cursor) -> Cursor:
     """Nothing that either still has to come lies before it."""
     return Cursor(one.epoch, tuple(map(min, one.positions, other.positions)))
+
+
+def greatest(one: Cursor, other: Cursor) -> Cursor:
+    """Everything that lies before either lies before it."""
+    return Cursor(one.epoch, tuple(map(max, one.positions, other.positions)))
 
 
 def behind(position: Cursor, head: Cursor) -> int:

@@ -47,7 +47,7 @@ class Subscription:
         """Seconds; 0 conflates only when the reader is slow."""
         self.opened = False
         self.start: Cursor | None = None
-        """While the connection reads the log: where this subscription's data begins."""
+        """Off the live path: nothing before is owed to it, since it began here or was given all that came before."""
 
     @property
     def delivery(self) -> str:

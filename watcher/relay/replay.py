@@ -59,8 +59,8 @@ class Replays:
             self.readers.discard(peer)
 
     async def _emptied(self, peer: Peer) -> None:
-        """The socket has taken everything; or the connection has ended."""
-        while peer.open and (peer.waiting or peer.connection.paused):
+        """The socket has taken everything, and not too much is held back; or the connection has ended."""
+        while peer.open and (peer.waiting or peer.crowded or peer.connection.paused):
             peer.wake = asyncio.Event()
             await peer.wake.wait()
 
@@ -162,7 +162,7 @@ class Replays:
             cursor = peer.position.after(event.partition, event.position)
             peer.oldest = event.observed_at
             peer.deliver(Entry(event, cursor, wire.update(str(cursor), event.data)), self._delivery.time())
-            if peer.size >= self._pace.chunk or (peer.conflater is not None and peer.conflater.ready):
+            if peer.size >= self._pace.chunk or peer.crowded or (peer.conflater is not None and peer.conflater.ready):
                 self._delivery.mark(peer)
                 await self._emptied(peer)
             elif number % LOOKED == 0:
