@@ -8,6 +8,7 @@ without a deadline, and a producer can be abandoned: it stops at once, whatever 
 
 import asyncio
 import contextlib
+import math
 import ssl
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any
@@ -58,10 +59,23 @@ def ours_only() -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if _asked_for(error):
             raise
         raise KafkaConnectionError("the client cancelled its own work") from error
+
+
+def _asked_for(error: BaseException | None) -> bool:
+    """Whether this is the cancellation of a scope around us, or else of our task by whoever made it.
+
+    A scope that is cancelled ends nothing but what carries its own word: a foreign CancelledError that comes out at
+    that very moment goes through it. It says so again at the next wait, so nothing is lost by turning that into an error.
+    """
+    while isinstance(error, asyncio.CancelledError):
+        if error.args and str(error.args[0]).startswith("Cancelled via cancel scope "):
+            return True
+        error = error.__context__
+    task = asyncio.current_task()
+    return task is None or (task.cancelling() > 0 and anyio.current_effective_deadline() > -math.inf)
 
 
 @contextlib.contextmanager
