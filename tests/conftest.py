@@ -3,12 +3,14 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import trio
 
+from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
 
@@ -19,6 +21,19 @@ def order(request: pytest.FixtureRequest) -> None:
     `WATCHER_TEST_ORDER=N` draws another one for every test.
     """
     trio._core._run._r.seed(f"{os.environ.get('WATCHER_TEST_ORDER', '')}{request.node.nodeid}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """No test may show a key, whatever it is about."""
+    report = yield
+    if report.when == "teardown" and report.passed:
+        folder = getattr(item, "funcargs", {}).get("tmp_path")
+        if leaks := list(shown(report, folder if isinstance(folder, Path) else None)):
+            report.outcome, report.longrepr = "failed", "a key was shown:\n" + "\n".join(leaks[:10])
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -142,6 +142,8 @@ class Sandbox:
             "sandbox", "--port", 0, "--seed", seed, "--rate", rate, "--faults", faults, "--limits", limits
         )
         until(lambda: "\n" in self.process.out or self.process.status is not None, "the sandbox serves")
+        if not self.process.out:
+            raise Stuck(f"the sandbox ended with {self.process.status}: {self.process.err[-2000:]}")
         self.url = self.process.out.split()[0]
         self.port = int(self.url.rpartition(":")[2])
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-VALID_KEY = "sandbox"
+VALID_KEY = "sandbox-key"
 """The one API key that every simulated provider accepts."""
 
 
