@@ -6,20 +6,27 @@ subscriber that behaves gets every update meanwhile.
 
 import argparse
 import asyncio
+import functools
 import json
+import logging
 import os
 import random
 import resource
 import tempfile
+import time
 from pathlib import Path
 
 import anyio
+import structlog
 
 from tests.relay.stage import staged
+from watcher.relay.settings import Pace
 
+UPGRADE_WITHIN = 5.0
+"""Seconds; less than the relay's usual ten, so that tries which never end do not decide how long this takes."""
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 UPGRADE = (
-    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     + KEY
     + b"Sec-WebSocket-Version: 13\r\n\r\n"
 )
@@ -88,21 +95,24 @@ def tries(rng):
 
 
 HANDSHAKES = [
-    (b"GET /v1/stream HTTP/1.0\r\n\r\n", {505, None}),
+    (b"GET /v1/stream HTTP/1.0\r\nHost: localhost\r\n\r\n", {505, None}),
     (b"\r\n\r\n", {None}),
     (b"\x16\x03\x01\x02\x00\x01\x00", {None}),
-    (b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n\r\n", {426}),
+    (b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n", {426}),
     (UPGRADE.replace(b"13", b"12"), {400, 426}),
     (UPGRADE.replace(KEY, b""), {400}),
     (UPGRADE.replace(KEY, b"Sec-WebSocket-Key: short\r\n"), {400}),
     (UPGRADE.replace(b"websocket", b"h2c"), {426}),
     (UPGRADE.replace(b"GET", b"POST"), {405, None}),
     (UPGRADE.replace(b"/v1/stream", b"/" + b"a" * 9000), {414, None}),
-    (UPGRADE.replace(b"Host: x", b"Host: " + b"a" * 9000), {431, None}),
-    (UPGRADE.replace(b"Host: x\r\n", b"A: b\r\n" * 200), {431, None}),
-    (UPGRADE.replace(b"Host: x\r\n", b"Origin: https://evil.example\r\nHost: x\r\n"), {403}),
+    (UPGRADE.replace(b"Host: localhost", b"Host: " + b"a" * 9000), {431, None}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b"A: b\r\n" * 200), {431, None}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b"Origin: https://evil.example\r\nHost: localhost\r\n"), {403}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b"Host: evil.example\r\nOrigin: http://evil.example\r\n"), {403}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b""), {403}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b"Host: localhost\r\nHost: evil.example\r\n"), {403}),
     (UPGRADE.replace(b"/v1/stream", b"/v1/stream/../x"), {404}),
-    (UPGRADE.replace(b"Host: x\r\n", b"Host: x\r\n bad folding\r\n"), {None, 400}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b"Host: localhost\r\n bad folding\r\n"), {None, 400}),
 ]
 
 
@@ -152,10 +162,13 @@ async def _close_code(reader):
         return type(error).__name__
 
 
-async def siege(count, seed, folder, *, at_once=16):
-    """Wrong answers, updates the good subscriber got and should have got, and growth of memory in bytes."""
-    wrong = []
-    async with staged(folder) as stage:
+async def siege(count, seed, folder, *, at_once=64, progress=None):
+    """Wrong answers, updates the good subscriber got and should have got, and growth of memory in bytes.
+
+    Many at once, since the longest tries do nothing but wait for the relay to lose patience with half a request.
+    """
+    wrong, done = [], 0
+    async with staged(folder, Pace(upgrade=UPGRADE_WITHIN)) as stage:
         await stage.teller.tell("A")
         async with stage.subscriber() as good:
             await good.subscribe(snapshot=False)
@@ -163,12 +176,16 @@ async def siege(count, seed, folder, *, at_once=16):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
             async def attack():
+                nonlocal done
                 for each in seeds:
                     if each % 50 == 0:
                         await stage.teller.tell("A")
                     fault = await attempt(stage.port, random.Random(each))
                     if fault:
                         wrong.append((each, fault))
+                    done += 1
+                    if progress:
+                        progress(done, wrong)
 
             got = []
 
@@ -197,8 +214,19 @@ def main():
     parser.add_argument("--tries", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    begun = time.monotonic()
+
+    def progress(done, wrong):
+        if done % 500 == 0:
+            print(
+                f"{done} of {options.tries} tries after {time.monotonic() - begun:.0f} s, {len(wrong)} wrong",
+                flush=True,
+            )
+
     with tempfile.TemporaryDirectory() as folder:
-        wrong, unharmed, grown = anyio.run(siege, options.tries, options.seed, Path(folder))
+        run = functools.partial(siege, options.tries, options.seed, Path(folder), progress=progress)
+        wrong, unharmed, grown = anyio.run(run)
     for seed, fault in wrong[:20]:
         print(seed, fault)
     print(

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from watcher.events import Filter
-from watcher.relay.auth import EVERYTHING, bearer, load, same_origin
+from watcher.relay.auth import EVERYTHING, bearer, is_ours, load, names, same_origin
 from watcher.relay.settings import RelayError, RelaySettings
 
 
@@ -103,3 +103,34 @@ def test_a_bearer_header_is_read_as_the_bytes_on_the_wire(header, token):
 )
 def test_same_origin_is_the_same_host_and_port(origin, host, same):
     assert same_origin(origin, host) is same
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8765", True),
+        ("127.0.0.1:8765", True),
+        ("127.8.9.10", True),
+        ("[::1]:8765", True),
+        ("[::1]", True),
+        ("desk.example", True),
+        ("Desk.Example:9000", True),
+        ("mybox:8765", True),
+        ("evil.example", False),
+        ("evil.example:8765", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("desk.example.evil.example", False),
+        ("localhost@evil.example", False),
+        ("192.168.1.7:8765", False),
+        ("0.0.0.0", False),
+        ("[::1", False),
+        ("::1", False),
+        (":8765", False),
+        ("", False),
+    ],
+)
+def test_a_host_is_ours_by_name_or_as_a_loopback_address(host, ours):
+    settings = RelaySettings(host="MyBox", origins=["https://desk.example", "http://other.example:81"])
+    assert is_ours(host, names(settings)) is ours

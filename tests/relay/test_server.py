@@ -311,7 +311,7 @@ async def test_the_first_connection_too_many_is_told_before_the_upgrade_and_heal
 async def test_an_upgrade_that_is_not_complete_in_time_is_dropped(tmp_path):
     async with staged(tmp_path, Pace(upgrade=0.1)) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
-        writer.write(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n")
+        writer.write(b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n")
         with anyio.fail_after(5), pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
         writer.close()
@@ -326,6 +326,44 @@ async def test_pages_of_other_origins_may_not_connect(tmp_path):
             with pytest.raises(InvalidStatus) as refused:
                 await connect(stage.url, origin=origin)
             assert refused.value.response.status_code == 403
+
+
+async def test_a_name_that_was_made_to_point_here_gets_nothing(tmp_path):
+    """DNS rebinding: the page's origin and the Host header agree, and neither is ours."""
+    async with staged(tmp_path, origins=["https://desk.example"]) as stage:
+        at = f"http://127.0.0.1:{stage.port}"
+        async with httpx.AsyncClient(base_url=at) as http:
+            for path in ("/", "/healthz", "/readyz", "/metrics", "/v1/balances", "/v1/stream"):
+                answer = await http.get(path, headers={"Host": f"evil.example:{stage.port}"})
+                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+                assert "origins" in answer.json()["error"]["message"]
+            for host in ("localhost", "127.0.0.1:9000", "[::1]:8765", "desk.example"):
+                assert (await http.get("/v1/balances", headers={"Host": host})).status_code == 200
+        for host, status in (("evil.example", 403), ("desk.example", 101), (f"localhost:{stage.port}", 101)):
+            assert await _upgrade(stage.port, host) == status
+        assert stage.relay.stats.refused == {"host": 7}
+
+
+async def _upgrade(port, host):
+    """The status that a page from that host gets."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET /v1/stream HTTP/1.1\r\nHost: %b\r\nOrigin: http://%b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n" % ((host.encode(),) * 2)
+    )
+    with anyio.fail_after(10):
+        status = int((await reader.readline()).split()[1])
+    writer.close()
+    return status
+
+
+async def test_behind_tokens_the_host_does_not_matter(tmp_path):
+    async with (
+        staged(tmp_path, environ={"T": "secret"}, tokens_env="T") as stage,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{stage.port}", headers={"Host": "desk.example"}) as http,
+    ):
+        assert (await http.get("/v1/balances")).status_code == 401
+        assert (await http.get("/v1/balances", headers={"Authorization": "Bearer secret"})).status_code == 200
 
 
 async def test_a_token_opens_the_stream_by_header_or_by_auth(tmp_path):

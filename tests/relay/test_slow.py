@@ -153,7 +153,7 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
         with raw:
             await anyio.to_thread.run_sync(raw.connect, ("127.0.0.1", stage.port))
             raw.sendall(
-                b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             raw.settimeout(0.5)

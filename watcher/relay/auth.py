@@ -14,7 +14,7 @@ import msgspec
 
 from watcher.events import Filter
 from watcher.relay import filters
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelayError, RelaySettings, is_loopback
 
 EVERYTHING = Filter()
 PORTS = {"http": 80, "https": 443}
@@ -103,6 +103,26 @@ def bearer(header: str) -> bytes | None:
     if scheme.lower() != "bearer" or not token.strip():
         return None
     return token.strip().encode("latin-1", errors="surrogateescape")
+
+
+def names(settings: RelaySettings) -> frozenset[str]:
+    """What the relay is called besides its loopback addresses."""
+    return frozenset(
+        {"localhost", settings.host.lower(), *(urlsplit(origin).hostname or "" for origin in settings.origins)}
+    )
+
+
+def is_ours(host: str, known: frozenset[str]) -> bool:
+    """Whether a `Host` header, whatever its port, has one of these names or a loopback address.
+
+    A page whose own name was made to resolve to this machine (DNS rebinding) is of the same origin as the relay, as
+    far as its browser can tell; but it has to send that name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname
+        return name is not None and (name in known or is_loopback(name))
+    except ValueError:
+        return False
 
 
 def same_origin(origin: str, host: str) -> bool:

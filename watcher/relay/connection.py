@@ -34,7 +34,7 @@ class Stats(msgspec.Struct):
     reading: int = 0
     """Connections that read the log right now."""
     refused: dict[str, int] = {}
-    """Upgrades, by reason."""
+    """Upgrades, and requests for another host, by reason."""
     dropped: dict[str, int] = {}
     """Connections that we ended, by reason."""
     log_errors: int = 0

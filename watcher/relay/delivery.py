@@ -93,6 +93,11 @@ class Delivery:
             peer.alarm.cancel()
         wake(peer)
 
+    def count(self) -> None:
+        """Add up what the connections keep for themselves."""
+        self.stats.sent = self.sent + sum(peer.sent for peer in self.peers)
+        self.stats.conflated = self.conflated + sum(peer.conflated for peer in self.peers)
+
     def drop(self, peer: Peer, code: int, reason: str, why: str = "") -> None:
         """End a connection and say why, in the log and the metrics too: who stalls will hardly read a close frame."""
         if peer.open:
@@ -110,7 +115,8 @@ class Delivery:
             connection.protocol.send_close(code, reason)
             with contextlib.suppress(RuntimeError):  # the transport is closing already
                 connection.send_data()
-            self._loop.call_later(self._pace.farewell, connection.transport.abort)
+            # Early by one sweep, since that late may a stalled one have been found.
+            self._loop.call_later(self._pace.farewell - self._pace.sweep, connection.transport.abort)
 
     def mark(self, peer: Peer) -> None:
         self.hub.marked.append(peer)

@@ -4,14 +4,12 @@
 journal comes back as a `Subscribe`; whoever did it reports with `opened` or `failed`, which give the answer to send.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import msgspec
 
 from watcher.events import Bounds, Cursor, Filter, rfc3339
-from watcher.relay import filters, wire
+from watcher.relay import commands, filters, wire
 from watcher.relay.auth import EVERYTHING, Tokens
+from watcher.relay.commands import Params, Refused
 from watcher.relay.settings import REFUSALS, Limits, Pace
 
 UNAUTHORIZED = 4001
@@ -20,14 +18,6 @@ AUTH_TIMEOUT = 4102
 SLOW_CONSUMER = 4200
 GOING_AWAY = 1012
 BINARY = 1003
-
-
-class Refused(Exception):
-    """A command that cannot be done. Its code and text go to the client."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Subscription:
@@ -89,7 +79,6 @@ class Authorized(msgspec.Struct, frozen=True):
 
 
 Action = Send | Close | Subscribe | Changed | Authorized
-Params = Mapping[str, Any]
 
 
 class Session:
@@ -146,9 +135,9 @@ class Session:
             return self._refuse_rate(message)
         id_ = None
         try:
-            fields = _fields(message)
-            id_ = _id(fields)
-            return self._command(id_, _method(fields), _params(fields))
+            fields = commands.fields(message)
+            id_ = commands.id_of(fields)
+            return self._command(id_, commands.method_of(fields), commands.params_of(fields))
         except Refused as error:
             return [Send(wire.refusal(id_, error.code, str(error)))]
 
@@ -164,7 +153,7 @@ class Session:
     def _refuse_rate(self, message: str) -> list[Action]:
         self._refusals += 1
         try:
-            id_: bytes | None = _id(_fields(message))
+            id_: bytes | None = commands.id_of(commands.fields(message))
         except Refused:
             id_ = None
         text = f"at most {self._limits.messages_per_second} messages a second after a burst of {self._limits.burst}"
@@ -226,13 +215,13 @@ class Session:
             asked = filters.parse(params.get("filter", {}))
         except filters.FilterError as error:
             raise Refused("bad_request", str(error)) from None
-        conflate = _choice(params, "delivery", ("all", "conflate")) == "conflate"
-        strict = _choice(params, "on_gap", ("snapshot", "error")) == "error"
+        conflate = commands.choice(params, "delivery", ("all", "conflate")) == "conflate"
+        strict = commands.choice(params, "on_gap", ("snapshot", "error")) == "error"
         snapshot = params.get("snapshot", True)
         if not isinstance(snapshot, bool):
             raise Refused("bad_request", "snapshot is true or false")
-        interval = _interval(params)
-        cursor = _cursor(params)
+        interval = commands.interval(params)
+        cursor = commands.cursor(params)
         values = filters.size(asked)
         self._check_limits(values)
         allowed = filters.intersect(asked, self.rights)
@@ -277,66 +266,6 @@ class Session:
     def failed(self, asked: Subscribe, code: str, message: str) -> wire.Reply:
         self.subscriptions.pop(asked.subscription.id, None)
         return wire.refusal(asked.id, code, message, temporary=code == "internal")
-
-
-def _fields(message: str) -> dict[str, msgspec.Raw]:
-    try:
-        return msgspec.json.decode(message, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise Refused("bad_request", "not a JSON object with id, method and params") from None
-
-
-def _id(fields: Mapping[str, msgspec.Raw]) -> bytes:
-    """The client's own spelling, sent back as it came."""
-    spelt = bytes(fields.get("id", b""))
-    if spelt[:1] == b'"' or spelt.lstrip(b"-").isdigit():
-        return spelt
-    raise Refused("bad_request", "a command has an id, an integer or a string")
-
-
-def _method(fields: Mapping[str, msgspec.Raw]) -> str:
-    method = _value(fields, "method", None)
-    if not isinstance(method, str):
-        raise Refused("bad_request", "a command has a method, a string")
-    return method
-
-
-def _params(fields: Mapping[str, msgspec.Raw]) -> Params:
-    params = _value(fields, "params", {})
-    if not isinstance(params, dict):
-        raise Refused("bad_request", "params is an object")
-    return params
-
-
-def _value(fields: Mapping[str, msgspec.Raw], name: str, absent: object) -> object:
-    try:
-        return msgspec.json.decode(fields[name]) if name in fields else absent
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise Refused("bad_request", f"{name} cannot be read") from None
-
-
-def _choice(params: Params, name: str, allowed: tuple[str, str]) -> str:
-    choice = params.get(name, allowed[0])
-    if not isinstance(choice, str) or choice not in allowed:
-        raise Refused("bad_request", f"{name} is {allowed[0]} or {allowed[1]}")
-    return choice
-
-
-def _interval(params: Params) -> int:
-    interval = params.get("interval_ms", 0)
-    if isinstance(interval, bool) or not isinstance(interval, int) or not 0 <= interval <= 60_000:
-        raise Refused("bad_request", "interval_ms is an integer from 0 to 60000")
-    return interval
-
-
-def _cursor(params: Params) -> Cursor | None:
-    if "cursor" not in params:
-        return None
-    text = params["cursor"]
-    try:
-        return Cursor.parse(text if isinstance(text, str) else "")
-    except ValueError:
-        raise Refused("bad_cursor", "not a cursor: send back one that a push gave you, as it was") from None
 
 
 def _listed(subscription: Subscription) -> dict[str, object]:

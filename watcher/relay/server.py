@@ -1,4 +1,4 @@
-"""The relay on the network: listens, answers plain HTTP, lets connections in, and keeps their time."""
+"""The relay on the network: listens, answers plain HTTP, and lets connections in."""
 
 import asyncio
 import functools
@@ -16,16 +16,15 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from watcher.events import Filter, Unavailable, rfc3339
+from watcher.events import Filter, Unavailable
 from watcher.relay import auth, listeners, wire
 from watcher.relay.connection import Connection, Peer, Stats
 from watcher.relay.delivery import BATCH, Delivery
+from watcher.relay.keeper import Keeper
 from watcher.relay.log import Log
 from watcher.relay.plain import STREAM, Answer, Plain, error
 from watcher.relay.protocol import (
-    AUTH_TIMEOUT,
     GOING_AWAY,
-    SLOW_CONSUMER,
     Authorized,
     Changed,
     Close,
@@ -34,10 +33,13 @@ from watcher.relay.protocol import (
     Subscribe,
 )
 from watcher.relay.replay import Replays
-from watcher.relay.rota import Rota
 from watcher.relay.settings import Limits, Pace, RelaySettings
 
 FULL = ("Retry-After", "5")
+NOT_OURS = (
+    "a relay without tokens answers to localhost and loopback addresses only: "
+    "add the origin that you came by to [relay] origins, or set tokens"
+)
 
 logger = structlog.get_logger()
 
@@ -62,19 +64,20 @@ class Relay:
         self._settings = settings
         self._log = log
         self._tokens = tokens
+        self._names = auth.names(settings)
         self._wall = wall
         self._pace = pace
         self._limits = Limits(connections=settings.max_connections)
         self._plain = Plain(log, metrics, ready, lambda: self.delivery.following)
-        self._auths: Rota[Peer] = Rota(pace.auth)
-        self._beats: Rota[Peer] = Rota(pace.heartbeat)
-        self._pings: Rota[Peer] = Rota(pace.ping)
+        self._keeper = Keeper(self.delivery, pace, wall)
         self._direct = False
         """What is written to a socket leaves in the order of the calls, whether through the transport or not."""
         self._replays: Replays
 
     @property
     def stats(self) -> Stats:
+        """Added up when somebody asks."""
+        self.delivery.count()
         return self.delivery.stats
 
     def _read_for(self, peer: Peer) -> None:
@@ -91,9 +94,9 @@ class Relay:
             for listener in sockets:
                 servers.append(await self._listen(listener, context))  # noqa: PERF401 - what opened must be closed
             async with anyio.create_task_group() as tasks:
-                self._replays = Replays(self.delivery, self._log, self._pace, tasks, self._beat)
+                self._replays = Replays(self.delivery, self._log, self._pace, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
-                tasks.start_soon(self._sweep)
+                tasks.start_soon(self._keeper.keep, self._replays)
                 task_status.started(sockets[0].getsockname()[1])
                 try:
                     await anyio.sleep_forever()
@@ -145,6 +148,10 @@ class Relay:
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, Connection)
+        host = _header(request.headers, "Host") or ""
+        if self._tokens is None and not auth.is_ours(host, self._names):
+            self.delivery.stats.refuse("host")
+            return _response(error(403, "forbidden", NOT_OURS), head=request.method == "HEAD")
         path = request.path.partition("?")[0]
         presented = _header(request.headers, "Authorization")
         rights = self._rights(presented)
@@ -152,7 +159,7 @@ class Relay:
             answer = await self._plain.answer(request.method, request.path, rights)
             return _response(answer, head=request.method == "HEAD")
         origin = _header(request.headers, "Origin")
-        if origin is not None and not self._welcomes(origin, _header(request.headers, "Host") or ""):
+        if origin is not None and not self._welcomes(origin, host):
             self.delivery.stats.refuse("origin")
             return _response(error(403, "forbidden", "pages of that origin may not connect: see [relay] origins"))
         if rights is None and presented is not None:
@@ -192,11 +199,7 @@ class Relay:
             logger.warning("relay.journal_unavailable", problem=str(problem))
             self.delivery.drop(peer, GOING_AWAY, "internal")
             return
-        if session.rights is None:
-            self._auths.enter(peer, now)
-        else:
-            self._beats.enter(peer, now)
-        self._pings.enter(peer, now)
+        self._keeper.enter(peer, now)
         self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._pace))
         try:
             async for message in connection:
@@ -222,83 +225,7 @@ class Relay:
                         self.delivery.hub.add(peer, subscription)
                     peer.rearrange()
                 case Authorized():
-                    self._beats.enter(peer, self.delivery.time())
-
-    async def _sweep(self) -> None:
-        while True:
-            await anyio.sleep(self._pace.sweep)
-            now = self.delivery.time()
-            for peer in self._auths.due(now):
-                if peer.session.rights is None:
-                    self.delivery.drop(peer, AUTH_TIMEOUT, "auth_timeout")
-            for peer in self._beats.due(now):
-                self._turn(self._beats, peer, now, self._beat)
-            for peer in self._pings.due(now):
-                self._turn(self._pings, peer, now, self._ping)
-            self._look_after(now)
-
-    def _turn(self, rota: Rota[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
-        if peer.open:
-            do(peer)
-            rota.enter(peer, now)
-
-    def _ping(self, peer: Peer) -> None:
-        self.delivery.put(peer, wire.KEEPALIVE)
-
-    def _beat(self, peer: Peer) -> None:
-        """Tell how far everything was sent. Between the pages of a snapshot there is nothing to tell."""
-        peer.beat_due = peer.paging
-        if peer.paging:
-            return
-        self.delivery.hub.settle()
-        rights = peer.session.rights
-        allowed = None if rights is None else rights.provider
-        beat = wire.push(
-            "heartbeat",
-            cursor=str(peer.watermark(self.delivery.hub.cursor)),
-            sent=peer.sent + len(peer.frames) - peer.controls,
-            conflated=peer.conflated,
-            lag_ms=self._lag(peer),
-            time=rfc3339(self._wall()),
-            providers={
-                name: {
-                    "last_success": health.last_success,
-                    "paused_until": health.paused_until,
-                    "budget_used": health.budget_used,
-                }
-                for name, health in self.delivery.hub.health.items()
-                if allowed is None or name in allowed
-            },
-        )
-        self.delivery.put(peer, beat)
-
-    def _lag(self, peer: Peer) -> int:
-        oldest = peer.oldest
-        if peer.conflater is not None and len(peer.conflater):
-            oldest = peer.conflater.oldest()
-        elif peer.live and len(peer.frames) > peer.controls:
-            found = (self.delivery.hub.told_at(frame) for frame in peer.frames)
-            oldest = next((told for told in found if told is not None), None)
-        return 0 if oldest is None else max(0, (self._wall() - oldest) // 1000)
-
-    def _look_after(self, now: float) -> None:
-        """End who takes nothing, and who never gets there."""
-        stalled = 0
-        for peer, (since, size) in list(self.delivery.paused.items()):
-            left = peer.connection.transport.get_write_buffer_size()
-            if left != size:
-                self.delivery.paused[peer] = (now, left)
-            elif now - since >= self._pace.stall:
-                self.delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "stalled")
-            else:
-                stalled += now - since >= self._pace.sweep
-        for peer in list(self._replays.readers):
-            if peer.astray(self.delivery.hub.cursor, now):
-                self.delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "astray")
-        self.delivery.stats.sent = self.delivery.sent + sum(peer.sent for peer in self.delivery.peers)
-        self.delivery.stats.conflated = self.delivery.conflated + sum(peer.conflated for peer in self.delivery.peers)
-        self.delivery.stats.stalled = stalled
-        self.delivery.stats.reading = len(self._replays.readers)
+                    self._keeper.authorized(peer)
 
 
 def _connection(delivery: Delivery, *args: Any, **kwargs: Any) -> Connection:

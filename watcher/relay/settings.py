@@ -40,7 +40,7 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address that a socket is about to be bound to."""
+    """Whether only this machine reaches an address. Raises ValueError for a name."""
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
