@@ -193,6 +193,9 @@ def test_events_and_states_survive_both_encodings(state, previous, micros):
     for codec in (JSON, MSGPACK):
         assert codec.state(codec.encode(state)) == state
         assert codec.event(codec.encode(event)) == event
+        assert codec.encode_all([state, state]) == [codec.encode(state)] * 2
+        assert codec.encode_all([event]) == [codec.encode(event)]
+        assert codec.encode_all([]) == []
         assert codec_of(codec.content_type) is codec
 
 

@@ -30,7 +30,7 @@ from tests.journal.conformance import (
 from tests.journal.laws import records, violations
 from watcher.events import JSON, Filter
 from watcher.journal import Batch, Expired, Fenced, Unavailable, Unwritable, WrongJournal, sqlite_file
-from watcher.journal.sqlite import SqliteJournal, path_of
+from watcher.journal.sqlite import ROWS, SqliteJournal, path_of
 from watcher.journal.sqlite_file import inline
 
 ROOT = Path(__file__).parents[2]
@@ -227,6 +227,19 @@ class TestBaselines:
 
 @pytest.mark.anyio
 class TestTrouble:
+    @pytest.mark.parametrize("count", [ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3])
+    async def test_a_commit_of_any_size_stands_in_its_order(self, at, tmp_path, count):
+        first = [baseline(f"account-{number}", number) for number in range(count)]
+        second = [change(row, 7) for row in reversed(first)]
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch(first))
+            await writer.commit(Batch(second))
+        with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as file:
+            told = file.execute("SELECT seq, key, version, data FROM event ORDER BY seq").fetchall()
+            held = file.execute("SELECT key, account, version, data FROM state ORDER BY id").fetchall()
+        assert told == [(seq, str(row.state.key), 1, JSON.encode(row.event)) for seq, row in enumerate(second, 1)]
+        assert held == [(str(row.state.key), row.state.account, 1, JSON.encode(row.state)) for row in reversed(second)]
+
     async def test_a_full_disk_is_told_and_nothing_is_half_written(self, at, tmp_path):
         rows = [baseline(f"a{number}", 0) for number in range(100)]
         journal = at()

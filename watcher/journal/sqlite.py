@@ -6,6 +6,7 @@ and every commit reads it again inside its own transaction. Local disks only.
 
 import contextlib
 import functools
+import itertools
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +23,16 @@ from watcher.journal.sqlite_reader import SqliteReader, Waker
 TRIM = 1000
 """Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
 
+ROWS = 50
+"""Rows that one statement takes where there are as many: SQLite then looks AUTOINCREMENT up, and Python lets the
+interpreter go, once for all of them."""
+ONE = "(?, ?, ?, ?, ?)"
 INSERT_EVENT = "INSERT INTO event (key, version, observed_at, content, data) VALUES (?, ?, ?, ?, ?)"
 PUT_STATE = (
     "INSERT INTO state (key, account, version, content, data) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (key) DO UPDATE SET version = excluded.version, content = excluded.content, data = excluded.data"
 )
+INSERT_EVENTS, PUT_STATES = (one.replace(ONE, ", ".join([ONE] * ROWS)) for one in (INSERT_EVENT, PUT_STATE))
 PUT_NOTE = "INSERT INTO note VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET data = excluded.data"
 PUT_HEALTH = (
     "INSERT INTO provider (name, data, beat) VALUES (?, ?, (SELECT ifnull(max(beat), 0) + 1 FROM provider))"
@@ -198,21 +204,25 @@ class SqliteWriter:
 
     def _commit(self, events: Records, states: Records, notes: Mapping[str, bytes]) -> None:
         with self._transaction() as connection:
-            connection.executemany(INSERT_EVENT, events)
-            connection.executemany(PUT_STATE, states)
+            _put(connection, INSERT_EVENT, INSERT_EVENTS, events)
+            _put(connection, PUT_STATE, PUT_STATES, states)
             connection.executemany(PUT_NOTE, notes.items())
             self._trim(connection)
 
     def _records(self, rows: Sequence[Row]) -> tuple[Records, Records]:
         """What goes into `event` and into `state`. Every commit of every change passes here: no call too many."""
-        content, encode = self._codec.content_type, self._codec.encode
-        events, states = Records(), Records()
-        for row in rows:
-            state, event = row.state, row.event
-            key = f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}"
-            states.append((key, state.account, state.version, content, encode(state)))
-            if event is not None:
-                events.append((key, event.version, _micros(event.observed_at), content, encode(event)))
+        content, encode = self._codec.content_type, self._codec.encode_all
+        now = [row.state for row in rows]
+        keys = [f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}" for state in now]
+        told = [(key, row.event) for key, row in zip(keys, rows, strict=True) if row.event is not None]
+        states: Records = [
+            (key, state.account, state.version, content, data)
+            for key, state, data in zip(keys, now, encode(now), strict=True)
+        ]
+        events: Records = [
+            (key, event.version, _micros(event.observed_at), content, data)
+            for (key, event), data in zip(told, encode([event for _, event in told]), strict=True)
+        ]
         return events, states
 
     def _heartbeat(self, health: Sequence[ProviderHealth]) -> None:
@@ -234,3 +244,11 @@ class SqliteWriter:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+def _put(connection: sqlite3.Connection, one: str, many: str, records: Records) -> None:
+    """The records in their order, ROWS to a statement; what is left over one by one."""
+    whole = len(records) - len(records) % ROWS
+    for start in range(0, whole, ROWS):
+        connection.execute(many, list(itertools.chain.from_iterable(records[start : start + ROWS])))
+    connection.executemany(one, records[whole:])
