@@ -6,7 +6,8 @@ import sqlite3
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from tests.chaos.logs import CHANGED
+from tests.chaos.logs import CHANGED, STATE
+from tests.chaos.proxy import INIT_PRODUCER
 from tests.chaos.system import Stuck, until
 
 
@@ -116,20 +117,38 @@ async def late_end(system, dice):
     before = system.proxy.stats["late EndTxn"]
     system.proxy.late_ends(count)
     await until(lambda: system.proxy.stats["late EndTxn"] >= before + count, "EndTxn requests come")
-    await asyncio.sleep(6)
+
+
+async def late_end_of_half(system, dice):
+    """The same while the broker takes no states: it meets the events of the next transaction, and them alone."""
+    held, late = system.proxy.stats["held EndTxn"], system.proxy.stats["late EndTxn"]
+    system.proxy.late_ends(1, INIT_PRODUCER)  # what a writer does next of whom a half was refused
+    await until(lambda: system.proxy.stats["held EndTxn"] > held, "an EndTxn request comes")
+    async with refusing(system, STATE):
+        await until(lambda: system.proxy.stats["late EndTxn"] > late, "the held EndTxn is delivered")
 
 
 async def refuse(system, dice):
     """The broker takes no batches of events for a while, those of the state it takes: half a transaction fails."""
-    await asyncio.to_thread(_limit, system.witness.log.address, "2000")
-    await asyncio.sleep(dice.uniform(1, 3))
-    await asyncio.to_thread(_limit, system.witness.log.address, "1048588")
+    async with refusing(system, CHANGED):
+        await asyncio.sleep(dice.uniform(1, 3))
 
 
-def _limit(address, size):
+@contextlib.asynccontextmanager
+async def refusing(system, topic):
+    """The broker takes no batch of that topic unless it is a small one."""
+    address = system.witness.log.address
+    await asyncio.to_thread(_limit, address, topic, "2000")
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(_limit, address, topic, "1048588")
+
+
+def _limit(address, topic, size):
     admin = AdminClient({"bootstrap.servers": address})
     entry = ConfigEntry("max.message.bytes", size, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, CHANGED, incremental_configs=[entry])
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     for future in admin.incremental_alter_configs([resource], request_timeout=60).values():
         future.result()
 
@@ -154,7 +173,7 @@ async def reader_kill(system, dice):
 ANY = {kill: 4, twin: 3, zombie: 3, pause: 2, stop: 1}
 SQLITE = {**ANY, lock: 3, reader_kill: 1}
 KAFKA = {
-    **ANY, cut: 4, hold: 3, delay: 1, lost_answer: 4, late_end: 2,
+    **ANY, cut: 4, hold: 3, delay: 1, lost_answer: 4, late_end: 2, late_end_of_half: 2,
     broker_stop: 1, broker_kill: 2, broker_pause: 2, broker_pause_and_kill: 1, reader_kill: 1, refuse: 1,
 }  # fmt: skip
 FAULTS = {"sqlite": SQLITE, "kafka": KAFKA}

@@ -120,7 +120,7 @@ CONTROLS = {
 FAULTS_FOR = {
     "restore-before-fence": ["twin"],
     "send-not-awaited": ["refuse"],
-    "no-recreate": ["late_end"],
+    "no-recreate": ["late_end_of_half"],
     "version-not-persisted": ["kill"],
     "no-fence": ["twin", "zombie"],
     "two-transactions": ["kill"],

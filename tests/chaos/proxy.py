@@ -9,10 +9,25 @@ import contextlib
 import random
 import re
 
-PRODUCE, ADD_PARTITIONS, END_TXN = 0, 24, 26
+PRODUCE, INIT_PRODUCER, ADD_PARTITIONS, END_TXN = 0, 22, 24, 26
+OF_WRITERS = (PRODUCE, INIT_PRODUCER, ADD_PARTITIONS, END_TXN)
 WRITER = re.compile(rb"balance-watcher\.\d+")
 LATE = 20.0
 """Seconds after which a held EndTxn is delivered, whatever happened since."""
+
+
+class Held:
+    """An EndTxn that its client takes for lost."""
+
+    def __init__(self, moment):
+        self.moment = moment
+        """The kind of request that it is to meet."""
+        self.due, self.delivered = asyncio.Event(), asyncio.Event()
+
+    async def deliver(self):
+        """Returns once the broker has it."""
+        self.due.set()
+        await self.delivered.wait()
 
 
 class Proxy:
@@ -23,15 +38,16 @@ class Proxy:
         self.target = target
         self.lag = 0.0
         """Each frame waits up to so many seconds."""
-        self.stats = {"frames": 0, "connections": 0, "late EndTxn": 0, "lost answers": 0}
+        self.stats = {"frames": 0, "connections": 0, "held EndTxn": 0, "late EndTxn": 0, "lost answers": 0}
         self._open = asyncio.Event()
         self._open.set()
         self._links = set()
         self._dice = random.Random(f"{seed}/proxy")
         self._late = 0
+        self._moment = PRODUCE
         self._lost = 0
         self._waiting = {}
-        """Transactional id → event that lets its held EndTxn go."""
+        """Transactional id → the EndTxn of it that is held."""
         self._server = None
 
     async def __aenter__(self):
@@ -55,9 +71,10 @@ class Proxy:
         await asyncio.sleep(seconds)
         self._open.set()
 
-    def late_ends(self, count):
-        """The next `count` EndTxn requests are delivered only once their client has gone on without an answer."""
-        self._late = count
+    def late_ends(self, count, moment=PRODUCE):
+        """The next `count` EndTxn requests are lost for their clients, whose connections are cut, and are delivered
+        late: when a request of that kind comes from the same writer, behind PRODUCE and before any other."""
+        self._late, self._moment = count, moment
 
     def lose_answers(self, count):
         """The next `count` EndTxn requests are delivered, and the connection is cut before the answer."""
@@ -70,7 +87,7 @@ class Proxy:
         try:
             target_reader, target = await asyncio.open_connection(*self.target)
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._requests(reader, target))
+                pumps.create_task(self._requests(reader, target, writer))
                 pumps.create_task(self._answers(target_reader, writer))
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, BaseExceptionGroup):
             pass  # either side has gone, or we cut the line
@@ -79,34 +96,43 @@ class Proxy:
             for end in filter(None, (writer, target)):
                 end.transport.abort()
 
-    async def _requests(self, reader, target):
+    async def _requests(self, reader, target, client):
         while True:
             frame = await self._frame(reader)
             api = int.from_bytes(frame[4:6])
-            found = WRITER.search(frame, 0, 200) if api in (PRODUCE, ADD_PARTITIONS, END_TXN) else None
-            late = api == END_TXN and found and self._late > 0
-            if late:
+            found = WRITER.search(frame, 0, 200) if api in OF_WRITERS else None
+            held = self._waiting.get(found[0]) if found else None
+            if api == END_TXN and found and not held and self._late > 0:
                 self._late -= 1
-                await self._held(found[0])
+                client.transport.abort()
+                await self._late_end(found[0], frame, target)
+                raise ConnectionResetError
+            if held and held.moment == api == INIT_PRODUCER:
+                await held.deliver()
             target.write(frame)
             await target.drain()
-            if late:
-                await asyncio.sleep(1.0)  # its client is long gone: do not hang up before the broker has read it
-            if api == PRODUCE and found and (waiting := self._waiting.get(found[0])):
-                waiting.set()  # the next transaction has begun to send: now is the worst moment
+            if held and held.moment == api == PRODUCE:
+                await held.deliver()  # the next transaction has begun to send: now is the worst moment
             if api == END_TXN and self._lost > 0:
                 self._lost -= 1
                 self.stats["lost answers"] += 1
                 await asyncio.sleep(self._dice.uniform(0, 0.005))
                 raise ConnectionResetError
 
-    async def _held(self, writer):
-        self.stats["late EndTxn"] += 1
-        released = self._waiting[writer] = asyncio.Event()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(released.wait(), LATE)
-        if self._waiting.get(writer) is released:
+    async def _late_end(self, writer, frame, target):
+        """Hold it until its moment, or for so long as a network may."""
+        held = self._waiting[writer] = Held(self._moment)
+        self.stats["held EndTxn"] += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(held.due.wait(), LATE)
+            target.write(frame)
+            await target.drain()
+            await asyncio.sleep(0.1)  # its client is long gone: do not hang up before the broker has read it
+            self.stats["late EndTxn"] += 1
+        finally:
             del self._waiting[writer]
+            held.delivered.set()
 
     async def _answers(self, reader, writer):
         while True:
