@@ -12,7 +12,7 @@ from watcher.journal.intake import Intake
 from watcher.journal.sqlite import SqliteJournal
 from watcher.journal.sqlite_file import inline
 from watcher.ledger import Ledger
-from watcher.poller import Poller, budget_of, client_for, schedules_of
+from watcher.poller import Poller, budget_of, schedules_of
 from watcher.providers.helius import Helius, HeliusSettings
 from watcher.providers.provider import Limit, Watch
 from watcher.providers.tokenkit import TokenKit, TokenKitSettings
@@ -114,11 +114,10 @@ async def journal(path, run=inline):
 def poller_of(provider, api, intake, *, seed=1, secret="canary-key", transport=None):
     """`api` answers, or `transport`."""
     credentials = provider.credentials(secret)
-    client = client_for(provider, credentials, transport=transport or httpx.MockTransport(api))
     now = anyio.current_time()
     poller = Poller(
         provider,
-        client,
+        transport or httpx.MockTransport(api),
         intake,
         credentials=credentials,
         budget=budget_of(provider),

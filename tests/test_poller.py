@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.polling import Api, account_of, balance, fine, helius, journal, poll, poller_of, tokenkit, virtually
 from watcher.journal.sqlite_file import inline
 from watcher.limiter import LATE
-from watcher.poller import client_for
+from watcher.poller import Connections
 from watcher.poller.exchange import Exchange, Unreachable
 from watcher.poller.loop import EXHAUSTED, MISCONFIGURED, REFUSED
 from watcher.providers.failures import Malformed, Misconfigured
@@ -445,9 +445,8 @@ REQUEST = Request("GET", "/x", ())
 def send(handler, *, times=1, **settings):
     async def main():
         provider = helius(1, base_url="http://127.0.0.1/prefix/", **settings)
-        async with client_for(provider, Credentials(), httpx.MockTransport(handler)) as client:
-            exchange = Exchange(provider, client, lambda: 5_000_000)
-            return [await exchange.send(REQUEST) for _ in range(times)][-1]
+        exchange = Exchange(provider, httpx.MockTransport(handler), Credentials(), lambda: 5_000_000)
+        return [await exchange.send(REQUEST) for _ in range(times)][-1]
 
     return anyio.run(main)
 
@@ -458,9 +457,9 @@ def test_the_path_is_appended_to_the_prefix_and_the_credentials_are_added():
     async def main():
         provider = helius(1, base_url="http://127.0.0.1:1/helius/")
         transport = httpx.MockTransport(lambda request: seen.append(request) or httpx.Response(200, headers={"A": "b"}))
-        async with client_for(provider, Credentials({"x-api-key": "k"}, {"api-key": "s"}), transport) as client:
-            request = Request("POST", "/", (), params=(("a", "1"), ("a", "2")), body=b"{}")
-            return await Exchange(provider, client, lambda: 5_500_000).send(request)
+        credentials = Credentials({"x-api-key": "k"}, {"api-key": "s"})
+        request = Request("POST", "/", (), params=(("a", "1"), ("a", "2")), body=b"{}")
+        return await Exchange(provider, transport, credentials, lambda: 5_500_000).send(request)
 
     response = virtually(main)
     assert str(seen[0].url) == "http://127.0.0.1:1/helius/?api-key=s&a=1&a=2"
@@ -540,8 +539,8 @@ async def refused():
 async def really_send(base_url, times=1):
     """Over a real socket. Gives the last answer or failure."""
     provider = helius(1, base_url=base_url, timeout=5.0)
-    async with client_for(provider, Credentials()) as client:
-        exchange = Exchange(provider, client, lambda: 0)
+    async with Connections() as transport:
+        exchange = Exchange(provider, transport, Credentials(), lambda: 0)
         for _ in range(times):
             try:
                 last = await exchange.send(REQUEST)

@@ -14,7 +14,7 @@ import msgspec
 from watcher import logs
 from watcher.daemon import Daemon, Source, wall
 from watcher.exits import Exit
-from watcher.poller import client_for, relearn, schedules_of
+from watcher.poller import Connections, relearn, schedules_of
 from watcher.poller.exchange import Exchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.provider import Lane, Limit, Provider, Response, Target
@@ -80,8 +80,9 @@ async def _ask(source: Source) -> Iterator[str]:
     provider = source.provider
     lane = provider.lanes[0]
     request = provider.ask(lane, lane.targets[: lane.batch], 60.0)
-    async with client_for(provider, provider.credentials(source.secret)) as client:
-        response: Response = await Exchange(provider, client, wall).send(request)
+    async with Connections() as transport:
+        exchange = Exchange(provider, transport, provider.credentials(source.secret), wall)
+        response: Response = await exchange.send(request)
     readings = provider.read(request, response).readings
     return _table(
         provider.name, [(r.key.account, r.symbol or r.key.token, r.key.kind, r.amount or "0", r.unit) for r in readings]

@@ -25,7 +25,7 @@ from watcher.journal.sqlite import SqliteJournal, path_of
 from watcher.ledger import Ledger
 from watcher.limiter import Budget, BudgetError
 from watcher.outliving import Begun, Outliving, outliving
-from watcher.poller import Poller, budget_of, client_for, schedules_of
+from watcher.poller import Connections, Poller, budget_of, schedules_of
 from watcher.providers.provider import Provider, ProviderSettings, SettingsError
 from watcher.relay import auth
 from watcher.relay.server import Relay
@@ -220,11 +220,11 @@ class Daemon:
     async def _poller(self, number: int, source: Source, intake: Intake, stack: contextlib.AsyncExitStack) -> Poller:
         provider = source.provider
         credentials = provider.credentials(source.secret)
-        client = await stack.enter_async_context(client_for(provider, credentials))
+        transport = await stack.enter_async_context(Connections())
         now = anyio.current_time()
         poller = Poller(
             provider,
-            client,
+            transport,
             intake,
             credentials=credentials,
             budget=self.budgets[provider.name],

@@ -344,15 +344,19 @@ class Limiter:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
+        """What somebody waits for; mostly nobody does."""
 
     def wake(self) -> None:
         """Let whoever waits look again."""
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def wait_until(self, when: float) -> None:
         """Return at `when`, or as soon as something changed that may move it."""
+        if self._changed is None:
+            self._changed = anyio.Event()
         with anyio.CancelScope(deadline=when):
             await self._changed.wait()
 

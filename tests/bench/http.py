@@ -1,8 +1,9 @@
 """Polls per core against bare httpx, in one run: `python -m tests.bench.http [polls]`.
 
 The same Helius request to the same loopback server (a process of its own), in turns: through the Poller, with budget,
-schedule, reader, ledger and committer, as fast as its limit lets it; and by httpx alone, one after the other, with the
-client configured alike. What counts is the CPU time of this process for each poll.
+schedule, reader, ledger and committer, under a limit that is never what it waits for; and by an httpx client alone,
+over a pool of connections made alike. Both keep one request for each watch in flight, on asyncio as the daemon does.
+What counts is the CPU time of this process for each poll.
 """
 
 import statistics
@@ -12,15 +13,17 @@ import time
 
 import anyio
 import anyio.lowlevel
+import httpx
 
 from tests.bench.large import Journal
 from tests.polling import helius, poller_of
 from watcher.journal.committer import Committer
 from watcher.journal.intake import Intake
 from watcher.ledger import Ledger
-from watcher.poller import client_for
+from watcher.poller import Connections
+from watcher.poller.connections import KEEP, MOST
+from watcher.poller.exchange import HEADERS
 
-WATCHES = 10
 BODY = (
     b'{"jsonrpc":"2.0","result":{"context":{"apiVersion":"2.0.15","slot":341197053},"value":{"amount":"5","decimals":2,'
     b'"uiAmount":0.05,"uiAmountString":"0.05"}},"id":"1"}'
@@ -51,13 +54,13 @@ async def serve():
     await listener.serve(answer)
 
 
-async def polled(base_url, polls):
+async def polled(base_url, polls, watches):
     """CPU seconds of a poll, all that a poller does included."""
-    provider = helius(WATCHES, limits=((2_000, 1.0),), base_url=base_url)
+    provider = helius(watches, limits=((100_000, 1.0),), base_url=base_url)
     committer = Committer(Journal(), Ledger(), gather=0.05)
-    async with anyio.create_task_group() as tasks:
+    async with Connections() as transport, anyio.create_task_group() as tasks:
         await tasks.start(committer.run)
-        poller = poller_of(provider, None, Intake([committer]), transport=wire(provider))
+        poller = poller_of(provider, None, Intake([committer]), transport=transport)
         tasks.start_soon(poller.run)
         while poller.stats.answers < polls // 10:  # noqa: ASYNC110 (connections are made and baselines told)
             await anyio.sleep(0.01)
@@ -70,33 +73,46 @@ async def polled(base_url, polls):
     return seconds / done
 
 
-def wire(provider):
-    """The transport that a client of ours has."""
-    return client_for(provider, provider.credentials("key"))._transport
-
-
-async def bare(base_url, polls):
+async def bare(base_url, polls, watches):
+    """CPU seconds of a request and its answer."""
     provider = helius(1, base_url=base_url)
     (lane,) = provider.lanes
     request = provider.ask(lane, lane.targets, 1.0)
-    headers = {"content-type": "application/json"}
-    async with client_for(provider, provider.credentials("key")) as client:
-        began = 0.0
-        for number in range(polls + polls // 10):
-            if number == polls // 10:
-                began = time.process_time()
+    params, headers = provider.credentials("key").params, {"content-type": "application/json"}
+
+    async def post(times):
+        for _ in range(times):
             answer = await client.post(base_url + request.path, content=request.body, headers=headers)
             assert answer.status_code == 200
-    return (time.process_time() - began) / polls
+
+    async def at_once(times):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(watches):
+                tasks.start_soon(post, times // watches)
+
+    timeout = httpx.Timeout(provider.settings.timeout)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=MOST, keepalive_expiry=KEEP)
+    async with httpx.AsyncClient(
+        params=params, headers=HEADERS, timeout=timeout, limits=limits, http2=True, trust_env=False
+    ) as client:
+        await at_once(polls // 10)
+        began = time.process_time()
+        await at_once(polls)
+    return (time.process_time() - began) / (polls // watches * watches)
 
 
-async def compare(base_url, polls, turns=5):
-    ours, theirs = [], []
-    for _ in range(turns):
-        theirs.append(await bare(base_url, polls))
-        ours.append(await polled(base_url, polls))
-    one, floor = statistics.median(ours), statistics.median(theirs)
-    print(f"http      {1 / one:6,.0f} polls/s of a core, bare httpx {1 / floor:,.0f}: {one / floor:.2f} x (goal 1.25)")
+async def compare(base_url, polls, turns=11):
+    for watches in (10, 1):
+        pairs = []
+        for _ in range(turns):
+            floor = await bare(base_url, polls, watches)
+            pairs.append((await polled(base_url, polls, watches), floor))
+        one, floor = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        print(
+            f"http      {1 / one:6,.0f} polls/s of a core, bare httpx {1 / floor:,.0f}: {ratio:.2f} x "
+            f"with {watches} in flight (goal 1.25)"
+        )
 
 
 def main(argv=()):
@@ -104,7 +120,7 @@ def main(argv=()):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             port = int(server.stdout.readline())
-            anyio.run(compare, f"http://127.0.0.1:{port}", int(argv[0]) if argv else 500)
+            anyio.run(compare, f"http://127.0.0.1:{port}", int(argv[0]) if argv else 300)
         finally:
             server.terminate()
 

@@ -6,6 +6,7 @@ The key of some APIs stands in the URL, and httpx's messages may hold URLs: what
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import anyio
 import httpx
@@ -15,8 +16,9 @@ from watcher.providers.provider import Credentials, Provider, Request, Response
 
 CONNECT = 10.0
 """Seconds, at most, of the time-out that go into making a connection."""
-KEEP = 75.0
-"""Seconds that an idle connection is kept: polls of one provider may be that far apart."""
+URLS = 1000
+"""Of the requests made last, kept as they were parsed."""
+HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "balance-watcher"}
 
 
 class Unreachable(Temporary):
@@ -27,61 +29,69 @@ class Unreachable(Temporary):
         self.phase = phase
 
 
-def client_for(
-    provider: Provider, credentials: Credentials, transport: httpx.AsyncBaseTransport | None = None
-) -> httpx.AsyncClient:
-    """The provider's own pooled client. It carries the credentials and retries nothing."""
-    timeout = provider.settings.timeout
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEP)
-    return httpx.AsyncClient(
-        headers={"accept-encoding": "gzip, deflate", "user-agent": "balance-watcher", **credentials.headers},
-        params=credentials.params,
-        timeout=httpx.Timeout(timeout, connect=min(CONNECT, timeout)),
-        transport=transport or httpx.AsyncHTTPTransport(http2=True, retries=0, limits=limits),
-        follow_redirects=False,
-        trust_env=False,
-    )
-
-
 class Exchange:
-    """Sends a provider's requests. `wall` gives wall-clock microseconds."""
+    """Sends a provider's requests. `wall` gives wall-clock microseconds.
 
-    def __init__(self, provider: Provider, client: httpx.AsyncClient, wall: Callable[[], int]) -> None:
+    It speaks to the transport itself: a client would build each request anew, from parts that hardly ever differ, and
+    offer redirects and logins that we do not want.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        transport: httpx.AsyncBaseTransport,
+        credentials: Credentials,
+        wall: Callable[[], int],
+    ) -> None:
         self._base_url = provider.base_url
-        self._timeout = provider.settings.timeout
+        self._timeout = timeout = provider.settings.timeout
+        self._extensions = {"timeout": httpx.Timeout(timeout, connect=min(CONNECT, timeout)).as_dict()}
         self._most = provider.settings.max_bytes
-        self._client = client
+        self._transport = transport
         self._wall = wall
+        self._cookies = httpx.Cookies()
+        self._url = lru_cache(URLS)(self._parsed)
+        self.renew(credentials)
 
-    def renew(self, old: Credentials, new: Credentials) -> None:
-        """From the next request on."""
-        for name in old.headers:
-            self._client.headers.pop(name, None)
-        self._client.headers.update(new.headers)
-        self._client.params = httpx.QueryParams(new.params)
+    def renew(self, credentials: Credentials) -> None:
+        """Sent with every request from the next one on."""
+        self._params = httpx.QueryParams(credentials.params)
+        self._url.cache_clear()
+        self._headers = httpx.Headers({**HEADERS, **credentials.headers})
+        self._headers_of_json = httpx.Headers({**HEADERS, "content-type": "application/json", **credentials.headers})
 
     async def send(self, request: Request) -> Response:
         """The whole answer. Raises Unreachable, and Malformed for one that is larger than it may be."""
         try:
             with anyio.fail_after(self._timeout):
-                return await self._attempt(request)
+                return await self._attempt(self._built(request))
         except (httpx.RequestError, TimeoutError) as error:
             raise _unreachable(error) from None  # the cause may hold the URL
 
-    async def _attempt(self, request: Request) -> Response:
-        headers = dict(request.headers)
-        if request.body is not None:
-            headers.setdefault("content-type", "application/json")
-        async with self._client.stream(
-            request.method,
-            self._base_url + request.path,
-            params=request.params or None,
-            content=request.body,
-            headers=headers,
-            follow_redirects=False,
-        ) as answer:
+    def _built(self, request: Request) -> httpx.Request:
+        headers = self._headers if request.body is None else self._headers_of_json
+        if request.headers:
+            headers = headers.copy()
+            headers.update(request.headers)
+        url = self._url(request.path, request.params)
+        built = httpx.Request(request.method, url, headers=headers, content=request.body, extensions=self._extensions)
+        if self._cookies:  # a balancer's cookie keeps us at one and the same of its servers
+            self._cookies.set_cookie_header(built)
+        return built
+
+    def _parsed(self, path: str, params: tuple[tuple[str, str], ...]) -> httpx.URL:
+        return httpx.URL(self._base_url + path, params=self._params.merge(params) or None)
+
+    async def _attempt(self, request: httpx.Request) -> Response:
+        answer = await self._transport.handle_async_request(request)
+        try:
+            if "set-cookie" in answer.headers:
+                answer.request = request
+                self._cookies.extract_cookies(answer)
             body = await self._body(answer)
-            return Response(answer.status_code, body, self._wall() / 1e6, dict(answer.headers))
+            return Response(answer.status_code, body, self._wall() / 1e6, dict(answer.headers.items()))
+        finally:
+            await answer.aclose()
 
     async def _body(self, answer: httpx.Response) -> bytes:
         # One chunk off the wire is at most 64 KiB, so even a bomb can unpack only so far before it is measured.

@@ -14,6 +14,7 @@ from watcher.columns import Contradiction
 from watcher.events import Answer, ProviderHealth, rfc3339
 from watcher.ledger import Verdict
 from watcher.limiter import Budget, Limit, Limiter, Slot
+from watcher.poller.connections import MOST
 from watcher.poller.exchange import Exchange, Unreachable
 from watcher.poller.large import fingerprint, in_slices, reading
 from watcher.poller.stats import Stats
@@ -93,14 +94,14 @@ def relearn(schedules: Iterable[Schedule[Target]], learned: bytes, now: float, w
 class Poller:
     """One provider, polled for ever.
 
-    client: made by `client_for`; closed by whoever made it. credentials: what no reason may quote.
+    transport: its `Connections`; closed by whoever made it. credentials: what no reason may quote.
     wall: gives wall-clock microseconds. seed: makes pauses replayable.
     """
 
     def __init__(
         self,
         provider: Provider,
-        client: httpx.AsyncClient,
+        transport: httpx.AsyncBaseTransport,
         intake: Intake,
         *,
         credentials: Credentials,
@@ -117,14 +118,15 @@ class Poller:
         self.answered = anyio.Event()
         """Set by the first answer of any kind; `stats.refused_at_first` says which."""
         self._intake = intake
-        self._exchange = Exchange(provider, client, wall)
+        self._exchange = Exchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._turns = Turns(provider.lanes, schedules, budget)
-        self._credentials = credentials
         self._secrets = _values(credentials)
         self._renewed_at = -inf
         self._wall = wall
         self._random = random.Random(seed)  # noqa: S311 (spreads retries, hides nothing)
+        self._in_flight = 0
+        """Requests without an answer, and answers that the journal has not taken."""
         self._refused_in_a_row = 0
         self._escalates_at = -inf
 
@@ -147,8 +149,7 @@ class Poller:
 
         Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
         """
-        self._exchange.renew(self._credentials, credentials)
-        self._credentials = credentials
+        self._exchange.renew(credentials)
         self._secrets |= _values(credentials)  # an answer may yet echo the old ones
         self._renewed_at = anyio.current_time()
         self._limiter.resume()
@@ -187,10 +188,11 @@ class Poller:
     async def _grant_for_ever(self, tasks: TaskGroup) -> None:
         while True:
             now = anyio.current_time()
-            errand, when = self._turns.next(now)
+            errand, when = self._turns.next(now) if self._in_flight < MOST else (None, inf)
             if errand is None:
                 await self._limiter.wait_until(when)
             else:
+                self._in_flight += 1
                 slot = self.budget.grant(now, errand.lane.endpoint)
                 self._limiter.wake()  # for the task that saves
                 tasks.start_soon(self._poll, errand, slot)
@@ -212,6 +214,7 @@ class Poller:
             self._fail(errand, slot.granted, Malformed(str(error)))
         else:
             self._succeed(errand, found, verdict, observed_at)
+        self._in_flight -= 1
         self._limiter.wake()
 
     async def _send(self, request: Request, slot: Slot) -> tuple[Response, float, float]:
