@@ -108,7 +108,7 @@ def free_port() -> int:
 class Jvm:
     """One node of Apache Kafka in KRaft mode as a process of ours.
 
-    `listeners` ({name: port}) adds some, `extra` overrides properties; `voters` ({node id: controller port}) makes it one of several nodes.
+    `listeners` ({name: port}) adds some, `extra` overrides properties; `before` is what starts the command; `voters` ({node id: controller port}) makes it one of several nodes.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class Jvm:
         extra: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         formatting: Sequence[str] = (),
+        before: Sequence[str] = (),
     ) -> None:
         voters = voters or {node: free_port()}
         self.port = free_port()
@@ -130,6 +131,7 @@ class Jvm:
         self.process: subprocess.Popen[bytes] | None = None
         self._options = options
         self._formatting = formatting
+        self._before = before
         self._plain = len(voters) == 1 and not formatting
         """Formatted like every other such node: done once, then copied."""
         self._cluster = cluster or cluster_id()
@@ -167,7 +169,13 @@ class Jvm:
     def spawn(self) -> None:
         """Start the process; `wait` says when it is ready."""
         with (self.folder / "broker.log").open("ab") as log:
-            command = [*self._java("256m"), *self._options, "kafka.Kafka", str(self.folder / "server.properties")]
+            command = [
+                *self._before,
+                *self._java("256m"),
+                *self._options,
+                "kafka.Kafka",
+                str(self.folder / "server.properties"),
+            ]
             self._starts = log.tell()
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 

@@ -7,6 +7,7 @@ or with a control at least one), 1 otherwise.
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -55,16 +56,24 @@ def show(report):
         print("trouble:", report.trouble)
 
 
+async def run(folder, options):
+    """SIGTERM ends the run as Ctrl-C does: everything that it started goes with it."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+    only = options.faults.split(",") if options.faults else FAULTS_FOR[options.journal].get(options.control)
+    return await chaos(
+        folder, options.journal, seconds=options.seconds, seed=options.seed, rate=options.rate,
+        faults=options.provider_faults, control=options.control, only=only,
+    )  # fmt: skip
+
+
 def main():
     options = arguments()
     folder = Path(tempfile.mkdtemp(prefix="watcher-chaos-"))
-    only = options.faults.split(",") if options.faults else FAULTS_FOR.get(options.control)
-    report = asyncio.run(
-        chaos(
-            folder, options.journal, seconds=options.seconds, seed=options.seed, rate=options.rate,
-            faults=options.provider_faults, control=options.control, only=only,
-        )
-    )  # fmt: skip
+    try:
+        report = asyncio.run(run(folder, options))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        shutil.rmtree(folder)
+        return 130
     show(report)
     if options.keep or report.trouble:
         print("logs:", folder)

@@ -30,6 +30,8 @@ class Checker:
         self._newest = {}
         """key → (version, amount) of the last state record."""
         self._ids = set()
+        self._touched = set()
+        """Keys of the records that came since the last view."""
         self._seen = {}
         self._amounts = defaultdict(set)
 
@@ -54,6 +56,7 @@ class Checker:
         if previous == amount:
             self._broken("no change", f"{key} {amount} at {place}")
         self._ids.add(event["id"])
+        self._touched.add(key)
         self._last[key] = (version, amount)
         self._told[key, version] = (previous, amount)
         self._amounts[key].update((previous, amount))
@@ -66,7 +69,15 @@ class Checker:
             self._broken("two states of one version", f"{key} version {version} at {place}")
         if key in self._newest and version < self._newest[key][0]:
             self._broken("the state went back", f"{key} version {version} after {self._newest[key][0]} at {place}")
+        self._touched.add(key)
         self._newest[key] = (version, amount)
+
+    def view(self):
+        """What was fed up to now is one consistent view of the log: in none of them may the state lag behind."""
+        for key in self._touched & self._last.keys():
+            if self._newest.get(key) != self._last[key]:
+                self._broken("events and state apart", f"{key}: {self._last[key]}, {self._newest.get(key)}")
+        self._touched.clear()
 
     def finish(self):
         """Everything was fed: judge events and states together."""

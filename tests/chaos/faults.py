@@ -6,7 +6,6 @@ import sqlite3
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from tests.chaos.logs import CHANGED, STATE
 from tests.chaos.proxy import INIT_PRODUCER
 from tests.chaos.system import Stuck, until
 
@@ -124,14 +123,22 @@ async def late_end_of_half(system, dice):
     held, late = system.proxy.stats["held EndTxn"], system.proxy.stats["late EndTxn"]
     system.proxy.late_ends(1, INIT_PRODUCER)  # what a writer does next of whom a half was refused
     await until(lambda: system.proxy.stats["held EndTxn"] > held, "an EndTxn request comes")
-    async with refusing(system, STATE):
+    async with refusing(system, system.witness.log.state):
         await until(lambda: system.proxy.stats["late EndTxn"] > late, "the held EndTxn is delivered")
 
 
 async def refuse(system, dice):
     """The broker takes no batches of events for a while, those of the state it takes: half a transaction fails."""
-    async with refusing(system, CHANGED):
+    async with refusing(system, system.witness.log.changed):
         await asyncio.sleep(dice.uniform(1, 3))
+
+
+async def refuse_and_kill(system, dice):
+    """The daemon is killed while the broker takes no batches of events."""
+    async with refusing(system, system.witness.log.changed):
+        await asyncio.sleep(dice.uniform(0.5, 1.5))
+        await system.daemon.kill()
+    await system.start()
 
 
 @contextlib.asynccontextmanager
@@ -162,6 +169,18 @@ async def lock(system, dice):
         connection.execute("ROLLBACK")
 
 
+async def slow_twin(system, dice):
+    """A second instance that gets hardly any time to start: much is committed between two of its steps."""
+    first, second = system.daemon, await system.spawn()
+    await until(lambda: second.starting or second.status is not None, "a twin begins to start")
+    while first.status is second.status is None:
+        second.freeze()
+        await asyncio.sleep(0.1)
+        second.thaw()
+        await asyncio.sleep(0.003)
+    await system.one_stays(first, second)
+
+
 async def reader_kill(system, dice):
     """A second process that only reads, `--only relay`, is killed while it does."""
     reader = await system.spawn("--only", "relay")
@@ -171,10 +190,10 @@ async def reader_kill(system, dice):
 
 
 ANY = {kill: 4, twin: 3, zombie: 3, pause: 2, stop: 1}
-SQLITE = {**ANY, lock: 3, reader_kill: 1}
+SQLITE = {**ANY, lock: 3, slow_twin: 2, reader_kill: 1}
 KAFKA = {
     **ANY, cut: 4, hold: 3, delay: 1, lost_answer: 4, late_end: 2, late_end_of_half: 2,
-    broker_stop: 1, broker_kill: 2, broker_pause: 2, broker_pause_and_kill: 1, reader_kill: 1, refuse: 1,
+    broker_stop: 1, broker_kill: 2, broker_pause: 2, broker_pause_and_kill: 1, reader_kill: 1, refuse: 1, refuse_and_kill: 1,
 }  # fmt: skip
 FAULTS = {"sqlite": SQLITE, "kafka": KAFKA}
 """What may happen to each journal, and how often beside the others."""

@@ -14,7 +14,6 @@ from tests.chaos.checker import Checker
 PARTITIONS = 8
 END = -191
 """confluent-kafka's code for the end of one partition."""
-CHANGED, STATE = "balances.changed.v1", "balances.state.v1"
 
 
 class SqliteLog:
@@ -42,6 +41,7 @@ class SqliteLog:
             if self._states.get(row) != version:
                 self._states[row] = version
                 checker.state(("state", row), json.loads(data))
+        checker.view()
         return bool(events)
 
     def again(self, checker):
@@ -55,8 +55,9 @@ class SqliteLog:
 class KafkaLog:
     """Reads both topics from the beginning; it goes to the broker directly, the proxy is not in its way."""
 
-    def __init__(self, address):
+    def __init__(self, address, prefix):
         self.address = address
+        self.changed, self.state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
         self._consumer = None
 
     def _subscribed(self):
@@ -74,7 +75,9 @@ class KafkaLog:
             error_cb=lambda _: None,
         )
         places = [
-            TopicPartition(topic, part, OFFSET_BEGINNING) for topic in (CHANGED, STATE) for part in range(PARTITIONS)
+            TopicPartition(topic, part, OFFSET_BEGINNING)
+            for topic in (self.changed, self.state)
+            for part in range(PARTITIONS)
         ]
         consumer.assign(places)
         return consumer
@@ -97,10 +100,9 @@ class KafkaLog:
                     ended.add((message.topic(), message.partition()))
         consumer.close()
 
-    @staticmethod
-    def _take(checker, message):
+    def _take(self, checker, message):
         place = (message.topic(), message.partition(), message.offset())
-        if message.topic() == CHANGED:
+        if message.topic() == self.changed:
             checker.event(place, json.loads(message.value()))
         elif b"/" in message.key():  # the others are notes and marks
             checker.state(place, json.loads(message.value()))

@@ -118,12 +118,18 @@ CONTROLS = {
     },
 }
 FAULTS_FOR = {
-    "restore-before-fence": ["twin"],
-    "send-not-awaited": ["refuse"],
-    "no-recreate": ["late_end_of_half"],
-    "version-not-persisted": ["kill"],
-    "no-fence": ["twin", "zombie"],
-    "two-transactions": ["kill"],
+    "kafka": {
+        "restore-before-fence": ["twin"],
+        "send-not-awaited": ["refuse_and_kill"],
+        "no-recreate": ["late_end_of_half"],
+        "version-not-persisted": ["kill"],
+    },
+    "sqlite": {
+        "restore-before-fence": ["slow_twin"],
+        "no-fence": ["twin", "zombie"],
+        "two-transactions": ["kill"],
+        "version-not-persisted": ["kill"],
+    },
 }
 """The faults that show each control soonest."""
 

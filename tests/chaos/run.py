@@ -44,13 +44,13 @@ class Report:
         return self.trouble is None and self.final is not None and not self.violations
 
 
-async def chaos(folder, journal, *, seconds, seed, rate, faults="none", control=None, only=None, say=print):
-    """Run and judge. A run with a control ends at the first violation. Raises nothing that the system has done."""
+async def chaos(folder, journal, *, seconds, seed, rate, faults="none", control=None, only=None, say=print, node=None):
+    """Run and judge. A run with a control ends at the first violation; `node` is `running`'s. Raises nothing that the system has done."""
     report, began = Report(), time.monotonic()
     program = "tests.chaos.planted" if control else "watcher"
     try:
         async with running(
-            folder, journal, seed=seed, rate=rate, faults=faults, control=control, program=program
+            folder, journal, seed=seed, rate=rate, faults=faults, control=control, program=program, node=node
         ) as system:
             report.witnessed = system.checker
             watch = asyncio.create_task(seen(system, report, say))

@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 from tests.chaos import sandbox
 from tests.chaos.logs import PARTITIONS, KafkaLog, SqliteLog, Witness
@@ -15,6 +18,8 @@ from tests.chaos.proxy import Proxy
 from tests.kafka_broker import Jvm, free_port, jars
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
+"""Before a command: its process ends with the thread that started it, so with us, however we end. Linux only."""
 PATIENCE = 180.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
 
@@ -47,6 +52,10 @@ class Daemon:
     @property
     def status(self):
         return self.process.returncode
+
+    @property
+    def starting(self):
+        return '"starting"' in self.log.read_text()
 
     @property
     def started(self):
@@ -90,6 +99,8 @@ class System:
         self.daemons = []
         self.others = []
         self.broker = None
+        self.prefix = f"chaos-{uuid4().hex[:8]}."
+        """Of the topics."""
         self.proxy = None
         self.port = None
         self.witness = None
@@ -101,7 +112,7 @@ class System:
         return self.witness.checker
 
     async def start_sandbox(self, rate, faults):
-        arguments = (sys.executable, "-m", "tests.chaos.sandbox", str(self.seed), str(rate), faults)
+        arguments = (*OURS, sys.executable, "-m", "tests.chaos.sandbox", str(self.seed), str(rate), faults)
         process = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
         self.others.append(process)
         self.port = int(await process.stdout.readline())
@@ -121,6 +132,7 @@ class System:
         }
         with path.open("wb") as log:
             process = await asyncio.create_subprocess_exec(
+                *OURS,
                 sys.executable,
                 "-m",
                 self.program,
@@ -203,13 +215,13 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def running(folder, journal, *, seed, rate, faults, control=None, program="watcher"):
-    """Everything up and writing."""
+async def running(folder, journal, *, seed, rate, faults, control=None, program="watcher", node=None):
+    """Everything up and writing. `node`: a broker made by `fronted`; without it Kafka gets one of its own."""
     async with contextlib.AsyncExitStack() as stack:
         system = System(folder, journal, seed, control, program)
         stack.push_async_callback(system.end)
         await system.start_sandbox(rate, faults)
-        log = await (_kafka(system, stack) if journal == "kafka" else _sqlite(system))
+        log = await (_kafka(system, stack, node) if journal == "kafka" else _sqlite(system))
         await system.start()
         system.witness = Witness(log)
         await system.progress("the start")
@@ -222,29 +234,47 @@ async def _sqlite(system):
     return SqliteLog(path)
 
 
-async def _kafka(system, stack):
+class Node(NamedTuple):
+    """A broker that says it were at `front`, where a proxy is to stand; `direct` leads past the proxy."""
+
+    broker: Jvm
+    front: int
+    direct: int
+
+
+@contextlib.contextmanager
+def fronted(folder):
+    """A started Node. Raises NoBroker."""
     jars()
     front, direct = free_port(), free_port()
-    system.broker = broker = Jvm(
-        system.folder / "broker",
+    broker = Jvm(
+        folder / "broker",
         listeners={"DIRECT": direct},
         extra={
             "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{front},DIRECT://127.0.0.1:{direct}",
         },
+        before=OURS,
     )
-    stack.callback(broker.close)
-    await asyncio.to_thread(broker.format)
-    await asyncio.to_thread(broker.start)
-    system.proxy = await stack.enter_async_context(Proxy(front, ("127.0.0.1", broker.port), system.seed))
-    system.write_config(f"kafka://127.0.0.1:{front}", kafka={"partitions": PARTITIONS})
+    try:
+        broker.format()
+        broker.start()
+        yield Node(broker, front, direct)
+    finally:
+        broker.close()
+
+
+async def _kafka(system, stack, node):
+    system.broker, front, direct = node or stack.enter_context(fronted(system.folder))
+    system.proxy = await stack.enter_async_context(Proxy(front, ("127.0.0.1", system.broker.port), system.seed))
+    system.write_config(f"kafka://127.0.0.1:{front}", kafka={"partitions": PARTITIONS, "topic_prefix": system.prefix})
     await _init(system)
-    return KafkaLog(f"127.0.0.1:{direct}")
+    return KafkaLog(f"127.0.0.1:{direct}", system.prefix)
 
 
 async def _init(system):
     """`watcher init`, again while the broker is too slow to answer (69)."""
-    command = (sys.executable, "-m", "watcher", "init", "-c", str(system.config))
+    command = (*OURS, sys.executable, "-m", "watcher", "init", "-c", str(system.config))
     status = 69
     while status == 69:
         init = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL)

@@ -96,3 +96,16 @@ def test_what_was_seen_and_then_taken_back_is_seen():
     earlier = Checker()
     earlier.event(1, event(1, "5", "8"))
     assert "taken back after it was seen" in judged(good(), earlier=earlier)
+
+
+@pytest.mark.parametrize("end", [3, 5, 2, 4])
+def test_a_view_in_which_only_the_event_or_only_the_state_stands_is_seen(end):
+    checker = Checker()
+    for place, record in enumerate(good()[:end]):
+        (checker.event if "id" in record else checker.state)(place, record)
+    checker.view()
+    assert set(checker.violations) == ({"events and state apart"} if end in (2, 4) else set())
+    for place, record in enumerate(good()[end:], end):
+        (checker.event if "id" in record else checker.state)(place, record)
+    checker.view()
+    assert len(checker.violations) == (end in (2, 4))
