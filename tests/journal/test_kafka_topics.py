@@ -6,6 +6,7 @@ import sys
 
 import anyio
 import pytest
+from aiokafka import TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from tests import kafka_broker
@@ -120,6 +121,42 @@ class TestTopics:
                 await made.check()
             with pytest.raises(WrongJournal, match="has no marker"):
                 await made.reader()
+
+    async def test_a_re_created_state_beside_old_events_is_refused_by_init(self, kafka, prefix):
+        """The balance lives in a partition whose state the marker is not in."""
+        changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+        balance = balance_in(1)
+        async with ready(kafka.address, prefix) as made:
+            async with opened(made, 1) as writer:
+                await writer.commit(Batch([balance.row(1)]))
+                await writer.commit(Batch([balance.row(2)]))
+            with administering(kafka.address) as admin:
+                done(admin.delete_topics([state], operation_timeout=10))
+                for _ in range(2):  # it stays so, however often it is tried
+                    with pytest.raises(WrongJournal, match=f"delete {changed} too, its events with it"):
+                        await init_until_it_works(made)
+                done(admin.delete_topics([changed], operation_timeout=10))
+            await init_until_it_works(made)
+            await made.check()
+
+    async def test_an_init_that_broke_off_may_be_repeated(self, kafka, prefix, monkeypatch):
+        """It leaves a control record in the events, which is none of them."""
+
+        async def breaks_off(producer, topics):
+            await producer.begin_transaction()
+            producer.take_part(TopicPartition(topics.changed, 0))
+            await producer.send_and_wait(topics.state, b"{}", b"marker", partition=0)
+            await producer.abort_transaction()
+            raise Unavailable("so it broke off")
+
+        made = journal(kafka.address, prefix)
+        with monkeypatch.context() as planted:
+            planted.setattr(topics_module, "_mark", breaks_off)
+            with pytest.raises(Unavailable):
+                await made.init()
+        await made.init()
+        await made.check()
+        await made.close()
 
     async def test_re_created_events_under_an_old_state_are_refused(self, kafka, prefix, monkeypatch):
         monkeypatch.setattr(topics_module, "BEGUN", 0.5)

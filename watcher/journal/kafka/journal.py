@@ -98,7 +98,9 @@ class KafkaJournal:
             created = await cluster.create(admin, self._plans)
             await cluster.appear(admin, self._plans)
             aligned = await cluster.align(admin, self._plans)
-        marked = await cluster.write_marker(self._connection, self._gauge, self._topics, self.transactional_id("init"))
+        marked = await cluster.write_marker(
+            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init")
+        )
         said = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
         said += [f"set {', '.join(aligned)}"] if aligned else []
         names = ", ".join(self._topics)

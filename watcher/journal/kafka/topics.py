@@ -168,12 +168,34 @@ def recreated(topics: Topics) -> WrongJournal:
     )
 
 
-async def write_marker(connection: Connection, gauge: Gauge, topics: Topics, transactional_id: str) -> bool:
+async def refuse_events(connection: Connection, gauge: Gauge, topics: Topics, partitions: int) -> None:
+    """Raises WrongJournal when events are left of a log whose state is gone: versions would begin at 1 beside them."""
+    changed = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
+    begins, ends = await gauge.beginnings(changed), await gauge.written(changed)
+    held = [partition for partition in changed if begins[partition] < ends[partition]]  # control records count too
+    if not held:
+        return
+    async with connection.reading(topics) as consumer:
+        start_at(consumer, {partition: begins[partition] for partition in held})
+        with within(MARKED, "looking for events of an older log"):
+            while [one for one in held if await consumer.position(one) < ends[one]]:
+                if await poll(consumer):
+                    raise WrongJournal(
+                        f"topic {topics.state} is new but {topics.changed} holds events: the state was re-created; "
+                        f"delete {topics.changed} too, its events with it, and run `watcher init`, "
+                        "or take another topic_prefix: versions begin at 1 again"
+                    )
+
+
+async def write_marker(
+    connection: Connection, gauge: Gauge, topics: Topics, partitions: int, transactional_id: str
+) -> bool:
     """Write the marker unless it stands there; whether it was written. Two at once write one, fenced like a writer."""
     producer = await connection.producer(transactional_id)
     try:
         written = await find_log(connection, gauge, topics) is None
         if written:
+            await refuse_events(connection, gauge, topics, partitions)
             await _mark(producer, topics)
     except BaseException:  # fenced by another `init`, or in doubt: what it still holds must go with it
         await producer.abandon()
