@@ -17,6 +17,7 @@ from watcher.relay.settings import Pace, RelaySettings
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 ETHEREUM = "eip155:1"
+PACE = Pace(heartbeat=1.0)
 
 
 def wall():
@@ -32,28 +33,50 @@ def free_port():
 class Blotter:
     """Balances by key, what was committed, and a relay that can be taken down and brought back on the same port."""
 
-    def __init__(self, folder: Path, *, token: str | None = None) -> None:
+    def __init__(self, folder: Path, *, token: str | None = None, pace: Pace = PACE) -> None:
         """`token`: the one that the relay asks for."""
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.states: dict[str, BalanceState] = {}
         self._token = token
+        self._pace = pace
+        self._folder = folder
+        self._ahead = 0
         self._stack = contextlib.ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
-        self._journal = SqliteJournal(folder / "page.db", encoding="json", retention=3600.0, clock=wall)
+        self._open("page.db")
+        self._scope = None
+        self._done = None
+
+    def _open(self, name):
+        self._journal = SqliteJournal(self._folder / name, encoding="json", retention=3600.0, clock=self._now)
         self._portal.call(self._journal.init)
         self._writer = self._journal.writer(0)
         self._portal.call(self._writer.open)
-        self._scope = None
-        self._done = None
+
+    def _now(self):
+        return wall() + self._ahead
+
+    def _close(self):
+        self._portal.call(self._writer.close)
+        self._portal.call(self._journal.close)
+
+    def replace(self):
+        """Another journal, with nothing in it."""
+        self._close()
+        self.states.clear()
+        self._open("other.db")
+
+    def later(self, seconds):
+        """So much later for the journal, which forgets what is then too old."""
+        self._ahead += int(seconds * 1e6)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.stop()
-        self._portal.call(self._writer.close)
-        self._portal.call(self._journal.close)
+        self._close()
         self._stack.close()
 
     def start(self):
@@ -73,7 +96,7 @@ class Blotter:
                 wall=wall,
                 metrics=lambda: b"",
                 ready=dict,
-                pace=Pace(heartbeat=1.0),
+                pace=self._pace,
             )
             async with anyio.create_task_group() as group:
                 await group.start(relay.run)
@@ -101,7 +124,7 @@ class Blotter:
     def moved(self, key, amount):
         old = self.states[str(key)]
         parts = {name: getattr(old, name) for name in old.__struct_fields__}
-        parts |= {"amount": canonical(amount), "version": old.version + 1, "observed_at": rfc3339(wall())}
+        parts |= {"amount": canonical(amount), "version": old.version + 1, "observed_at": rfc3339(self._now())}
         state = BalanceState(**parts)
         return Row(state, changed(state, old.amount, old.observed_at))
 

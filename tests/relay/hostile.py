@@ -162,7 +162,7 @@ async def _close_code(reader):
         return type(error).__name__
 
 
-async def siege(count, seed, folder, *, at_once=64, progress=None):
+async def siege(count, seed, folder, *, at_once=64, progress=lambda *_: None):
     """Wrong answers, updates the good subscriber got and should have got, and growth of memory in bytes.
 
     Many at once, since the longest tries do nothing but wait for the relay to lose patience with half a request.
@@ -184,8 +184,7 @@ async def siege(count, seed, folder, *, at_once=64, progress=None):
                     if fault:
                         wrong.append((each, fault))
                     done += 1
-                    if progress:
-                        progress(done, wrong)
+                    progress(done, wrong)
 
             got = []
 
