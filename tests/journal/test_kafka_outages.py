@@ -24,12 +24,13 @@ from tests.journal.kafka_world import (
     until_head,
     versions,
 )
-from watcher.events import Answer, Reading
+from watcher.events import Answer, Filter, Reading
 from watcher.journal import Batch, Unavailable
 from watcher.journal import committer as committer_module
 from watcher.journal.committer import Committer
 from watcher.journal.intake import Intake
 from watcher.journal.kafka import connection as connection_module
+from watcher.journal.kafka import reader as reader_module
 from watcher.journal.kafka import writer as writer_module
 from watcher.ledger import Ledger
 
@@ -125,6 +126,31 @@ class TestForgottenTransactions:
             await writer.commit(Batch([balance.row(3)]))
         told = versions(seen(own_broker.address, f"{prefix}balances.changed.v1"))
         assert told == {str(balance.key): [*versions_told, len(versions_told) + 1]}
+
+    @pytest.mark.parametrize("hanging", ["changed", "state"])
+    async def test_a_reader_that_starts_beside_one_sees_each_row_where_its_cursor_stands(
+        self, own_broker, prefix, monkeypatch, hanging
+    ):
+        monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)
+        monkeypatch.setattr(reader_module, "LOAD", 0.5)
+        balance, other = balance_in(0), balance_in(1)
+        async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer, opened(made, 1) as beside:
+            await writer.commit(Batch([balance.row(1)]))
+            await writer.commit(Batch([balance.row(2)]))
+            await beside.commit(Batch([other.row(1)]))
+            await forget(writer, [TopicPartition(f"{prefix}balances.{hanging}.v1", 0)])
+            await writer.commit(Batch([balance.row(3)]))
+            async with reading(made) as reader:
+                cursor, rows = await reader.snapshot(Filter())
+                held = {row.key: (row.version, row.amount) for row in rows}
+                told = (1, "2") if hanging == "changed" else (2, "3")
+                assert held == {balance.key: told, other.key: (0, "1")}
+                await writer.open()
+                await writer.commit(Batch([balance.row(4)]))
+                commits = await until_head(reader, cursor)
+                assert [event.version for commit in commits for event in commit.events] == [2, 3][told[0] - 1 :]
+                _, rows = await reader.snapshot(Filter())
+                assert {row.amount for row in rows} == {"4", "1"}
 
     async def test_a_baseline_that_hangs_alone_is_aborted(self, own_broker, prefix, monkeypatch):
         monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)

@@ -29,20 +29,21 @@ async def was_told(
     committed, written = await gauge.committed([changed, states]), await gauge.written([changed, states])
     first = (await gauge.beginnings([changed]))[changed]
     late = {hanging: committed[hanging]}
-    pending = await _read(connection, late, written, isolation="read_uncommitted")
+    pending = await read(connection, late, written, isolation="read_uncommitted")
     if hanging == changed:
         news = _versions(pending, _of_event)
-        told = _versions(await _read(connection, {states: 0}, committed), _of_state)
+        told = _versions(await read(connection, {states: 0}, committed), _of_state)
     else:
         news = _versions(pending, _of_state)
         start = {changed: max(first, committed[changed] - LAST)}
-        told = _versions(await _read(connection, start, committed), _of_event)
+        told = _versions(await read(connection, start, committed), _of_event)
     return any(version in told.get(key, ()) for key, versions in news.items() for version in versions)
 
 
-async def _read(
+async def read(
     connection: Connection, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
 ) -> list[Found]:
+    """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
     found: list[Found] = []
     async with connection.reading([partition.topic for partition in start], isolation=isolation) as consumer:
         start_at(consumer, start)

@@ -10,6 +10,9 @@ of version 0 come from the state. To start, the state is read first, to an end m
 was taken, and then the events from that place to an end measured after the state was read. Every transaction found in
 the state has its events before that end, and every one behind that place in the events is applied; so no row is ahead
 of the cursor and none behind, although the two topics' markers are written one after the other.
+
+A transaction that hangs in one of the topics and is committed in the other (see `hanging`) breaks that: where the
+state is held back, the events are read from further back; where the events are, rows go back to before them.
 """
 
 import asyncio
@@ -25,6 +28,7 @@ from watcher.events import BalanceState, Cursor, Filter, ProviderHealth
 from watcher.journal import Bounds, Commit, Expired, Published, Unavailable, WrongJournal
 from watcher.journal.kafka import records as wire
 from watcher.journal.kafka.connection import Connection, stop, within
+from watcher.journal.kafka.hanging import LAST, read
 from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
 from watcher.journal.kafka.records import Topics
 from watcher.journal.kafka.view import View, Window, covers
@@ -33,7 +37,7 @@ FRESH = 1.0
 """Seconds that a look waits for what is written but not yet visible: a commit's marker, or an open transaction."""
 LOAD = 3.0
 """Seconds that the start waits, for each topic, for commits on their way. What is open longer than that was left by a
-writer that died. It is in neither topic, and only a writer ends it, perhaps one that this process has yet to open."""
+writer that died, and only a writer ends it, perhaps one that this process has yet to open."""
 CAUGHT_UP = 30.0
 """Seconds to read the events that came while the state was read."""
 SLICE = 2_000
@@ -71,29 +75,42 @@ class KafkaReader:
 
     async def _load(self, consumer: AIOKafkaConsumer) -> None:
         """See the head of this file for why it goes in this order."""
-        places = await self._gauge.committed(self._changed)
-        visible = await self._visible(self._state)
+        places = dict(await self._gauge.committed(self._changed))
+        visible, held = await self._visible(self._state)
+        if held:
+            first = await self._gauge.beginnings(self._changed)
+            for partition in (self._changed[one.partition] for one in held):
+                places[partition] = max(first[partition], places[partition] - LAST)
         start_at(consumer, await self._gauge.beginnings(self._state))
         await read_to(consumer, visible, self._restore)
         heartbeat = TopicPartition(self._topics.heartbeat, 0)
         after = {partition: await consumer.position(partition) for partition in self._state}
         start_at(consumer, {**places, **after, **await self._gauge.beginnings([heartbeat])})
-        visible = await self._visible(self._changed)
+        visible, held = await self._visible(self._changed)
         self._window = Window(tuple(places[partition] for partition in self._changed))
         self._seen = {**places, **after}
         with within(CAUGHT_UP, "reading the events"):
             while not self._sees(visible):
                 await self._turn(consumer)
+        if held:
+            await self._take_back(held)
 
-    async def _visible(self, partitions: Sequence[TopicPartition]) -> Offsets:
-        """Where what is written now ends, as soon as it can be read; else, after LOAD seconds, what can be."""
+    async def _visible(self, partitions: Sequence[TopicPartition]) -> tuple[Offsets, list[TopicPartition]]:
+        """Where what is written now ends, as soon as it can be read; else, after LOAD seconds, what can be, and the
+        partitions in which that is not all."""
         visible, written = await self._gauge.committed(partitions), await self._gauge.written(partitions)
         with anyio.move_on_after(LOAD):
             while any(visible[partition] < end for partition, end in written.items()):
                 await anyio.sleep(0.02)
                 visible = await self._gauge.committed(partitions)
-            return written
-        return visible
+            return written, []
+        return visible, [partition for partition, end in written.items() if visible[partition] < end]
+
+    async def _take_back(self, held: Sequence[TopicPartition]) -> None:
+        """Events that nobody may see yet, while their states are committed: the rows wait for them too."""
+        start, ends = {partition: self._seen[partition] for partition in held}, await self._gauge.written(held)
+        for record in await read(self._connection, start, ends, isolation="read_uncommitted"):
+            self._view.take_back(_published(record))
 
     def _restore(self, record: Found) -> None:
         if b"/" in record.key:

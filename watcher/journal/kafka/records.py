@@ -147,6 +147,19 @@ def state_after(event: Published) -> BalanceState:
     return msgspec.convert(msgspec.json.decode(event.data), BalanceState)
 
 
+def state_before(event: Published) -> BalanceState:
+    """The state that an event came from, as far as it says."""
+    told, after = JSON.event(event.data), state_after(event)
+    return msgspec.structs.replace(
+        after,
+        version=told.version - 1,
+        amount=told.previous_amount,
+        observed_at=told.previous_observed_at,
+        slot=None,
+        as_of=None,
+    )
+
+
 class Notes:
     """The small records, joined again from their parts.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from watcher.events import BalanceState, Key, ProviderHealth
 from watcher.journal import Commit, Published
-from watcher.journal.kafka.records import Notes, state_after
+from watcher.journal.kafka.records import Notes, state_after, state_before
 
 WINDOW = 20_000
 """Events and baselines kept for followers that are a little behind."""
@@ -82,3 +82,9 @@ class View:
         row = self.rows.get(event.key)
         if row is None or event.version > row.version:
             self.rows[event.key] = state_after(event)
+
+    def take_back(self, event: Published) -> None:
+        """This event is still to come: a row that stands at it already goes back to the one before."""
+        row = self.rows.get(event.key)
+        if row is not None and row.version == event.version:
+            self.rows[event.key] = state_before(event)
