@@ -12,7 +12,7 @@ import re
 PRODUCE, INIT_PRODUCER, ADD_PARTITIONS, END_TXN = 0, 22, 24, 26
 OF_WRITERS = (PRODUCE, INIT_PRODUCER, ADD_PARTITIONS, END_TXN)
 WRITER = re.compile(rb"balance-watcher\.\d+")
-LATE = 20.0
+LATE = 8.0
 """Seconds after which a held EndTxn is delivered, whatever happened since."""
 
 
