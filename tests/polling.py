@@ -79,6 +79,7 @@ class Api:
         self._delay = delay
 
     async def __call__(self, request):
+        await request.extensions["trace"]("http11.receive_response_headers.started", {})
         await anyio.sleep(self._delay)
         self.arrivals.append((anyio.current_time(), request))
         answer = self._answer(request, len(self.arrivals))

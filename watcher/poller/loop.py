@@ -15,9 +15,10 @@ from watcher.events import Answer, ProviderHealth, rfc3339
 from watcher.ledger import Verdict
 from watcher.limiter import Budget, Limit, Limiter, Slot
 from watcher.poller.connections import MOST
-from watcher.poller.exchange import Exchange, Unreachable
+from watcher.poller.exchange import Exchange
 from watcher.poller.large import fingerprint, in_slices, reading
 from watcher.poller.stats import Stats
+from watcher.poller.trouble import Unreachable
 from watcher.poller.turns import Errand, Turns
 from watcher.providers.failures import Exhausted, Failure, Malformed, Misconfigured, RefusedCredential, Throttled
 from watcher.providers.provider import Credentials, Found, Provider, Request, Response, Target

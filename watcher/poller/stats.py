@@ -6,6 +6,7 @@ import msgspec
 import structlog
 
 from watcher.ledger import Verdict
+from watcher.poller.trouble import Unreachable
 from watcher.providers.failures import Failure, Throttled
 
 REPEAT = 60.0
@@ -40,8 +41,9 @@ class Stats(msgspec.Struct):
     request_seconds: float = 0.0
     """From sending to the end of the answer, summed over all polls."""
     slowest: float = 0.0
-    told_at: float = -math.inf
-    told_kind: str = ""
+    told: dict[str, float] = {}
+    """When each sort of failure was told last; empty after a good answer."""
+    remarked_at: float = -math.inf
     untold: int = 0
 
     def sent(self) -> None:
@@ -61,7 +63,7 @@ class Stats(msgspec.Struct):
         if self.trouble is not None:
             log.info("provider.recovered", provider=self.provider, after=self.trouble)
         self.trouble = None
-        self.told_kind = ""
+        self.told.clear()
 
     def failed(self, failure: Failure, asked: str, now: float) -> None:
         """Count it, and tell it unless the same was told a moment ago."""
@@ -69,13 +71,21 @@ class Stats(msgspec.Struct):
         self.failures[kind] = self.failures.get(kind, 0) + 1
         self.refusals += isinstance(failure, Throttled)
         self.trouble = failure.reason
-        if kind == self.told_kind and now - self.told_at < REPEAT:
+        phase = failure.phase if isinstance(failure, Unreachable) else None
+        sort = f"{kind} {phase}"
+        if now - self.told.get(sort, -math.inf) < REPEAT:
             self.untold += 1
             return
         log.warning(
-            "poll.failed", provider=self.provider, kind=kind, reason=failure.reason, asked=asked, untold=self.untold
+            "poll.failed",
+            provider=self.provider,
+            kind=kind,
+            phase=phase,
+            reason=failure.reason,
+            asked=asked,
+            untold=self.untold,
         )
-        self.told_kind, self.told_at, self.untold = kind, now, 0
+        self.told[sort], self.untold = now, 0
 
     def paused(self, seconds: float, endpoint: str | None, reason: str) -> None:
         log.warning(
@@ -92,9 +102,9 @@ class Stats(msgspec.Struct):
 
     def remarked(self, remark: str, asked: str, now: float) -> None:
         """A good answer that lacks something."""
-        if now - self.told_at >= REPEAT or self.told_kind != "remark":
+        if now - self.remarked_at >= REPEAT:
             log.info("poll.incomplete", provider=self.provider, remark=remark, asked=asked)
-            self.told_kind, self.told_at = "remark", now
+            self.remarked_at = now
 
     def forgot(self, what: str) -> None:
         log.warning("provider.memory_unreadable", provider=self.provider, what=what)

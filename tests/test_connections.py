@@ -1,0 +1,398 @@
+"""Real sockets on loopback: what is spoken, what is repeated, and what is said when there is no answer."""
+
+import contextlib
+import socket
+import ssl
+import struct
+import subprocess
+
+import anyio
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSAttribute, TLSListener
+from structlog.testing import capture_logs
+
+from tests.polling import helius, journal, poller_of
+from watcher.poller import Connections
+from watcher.poller.exchange import Exchange
+from watcher.poller.trouble import Unreachable
+from watcher.providers.provider import Credentials, Request, Response
+
+REQUEST = Request("GET", "/x", ())
+GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+PATIENCE = 0.3
+"""Seconds; the time-out of a request that nobody means to answer."""
+
+
+# --- the outside
+
+
+@contextlib.asynccontextmanager
+async def served(serve, tls=None):
+    """Gives the port on which `serve` speaks to everybody who connects."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    async with anyio.create_task_group() as tasks:
+        listener = listener if tls is None else TLSListener(listener, tls, standard_compatible=False)
+        tasks.start_soon(listener.serve, serve)
+        try:
+            yield port
+        finally:
+            tasks.cancel_scope.cancel()
+    await listener.aclose()
+
+
+async def http1(stream):
+    """Answers every request."""
+    async with stream:
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            while True:
+                await stream.receive()
+                await stream.send(GOOD)
+
+
+async def http2(stream):
+    """The same, as soon as two requests are open at a time, or the first."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+    connection.initiate_connection()
+    async with stream:
+        with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            while True:
+                await stream.send(connection.data_to_send())
+                for event in connection.receive_data(await stream.receive()):
+                    if isinstance(event, h2.events.StreamEnded):
+                        connection.send_headers(event.stream_id, [(":status", "200"), ("content-length", "2")])
+                        connection.send_data(event.stream_id, b"ok", end_stream=True)
+
+
+def reset(stream):
+    raw = stream.extra(SocketAttribute.raw_socket)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@contextlib.asynccontextmanager
+async def exchanging(base_url, timeout=5.0):
+    provider = helius(1, base_url=base_url, timeout=timeout)
+    async with Connections() as connections:
+        yield Exchange(provider, connections, Credentials(), lambda: 0)
+
+
+async def outcome(base_url, request=REQUEST, timeout=5.0):
+    """An answer, or what went wrong."""
+    async with exchanging(base_url, timeout) as exchange:
+        try:
+            return await exchange.send(request)
+        except Unreachable as failure:
+            return failure
+
+
+# --- certificates
+
+
+def made(folder, names):
+    """A certificate for `names`, by itself. Gives the server's side of it."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    command = [
+        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
+        *("-days", "1", "-subj", "/CN=test", "-addext", f"subjectAltName={names}"),
+        *("-keyout", str(key), "-out", str(certificate)),
+    ]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("no openssl to make a certificate with")
+    return certificate, key
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("right"), "IP:127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("wrong"), "DNS:elsewhere.invalid")
+
+
+def context(certificate, *protocols):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    if protocols:
+        context.set_alpn_protocols(protocols)
+    return context
+
+
+@pytest.fixture
+def trust(monkeypatch):
+    """As an operator who names a file of his own authorities."""
+    return lambda certificate: monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+
+
+# --- what is spoken
+
+
+@pytest.mark.parametrize(("protocols", "spoken"), [(("h2", "http/1.1"), "h2"), (("http/1.1",), "http/1.1"), ((), None)])
+def test_http_2_is_spoken_where_it_is_served_and_else_http_1(right, trust, protocols, spoken):
+    trust(right)
+    chosen = []
+
+    async def serve(stream):
+        chosen.append(stream.extra(TLSAttribute.alpn_protocol))
+        await (http2 if chosen[-1] == "h2" else http1)(stream)
+
+    async def main():
+        async with (
+            served(serve, context(right, *protocols)) as port,
+            exchanging(f"https://127.0.0.1:{port}") as exchange,
+        ):
+            return [await exchange.send(REQUEST) for _ in range(3)]
+
+    answers = anyio.run(main)
+    assert [(answer.status, answer.body) for answer in answers] == [(200, b"ok")] * 3
+    assert chosen == [spoken]
+
+
+def test_requests_at_a_time_share_one_connection_of_http_2(right, trust):
+    trust(right)
+    connections = 0
+
+    async def serve(stream):
+        nonlocal connections
+        connections += 1
+        await http2(stream)
+
+    async def main():
+        async with (
+            served(serve, context(right, "h2")) as port,
+            exchanging(f"https://127.0.0.1:{port}") as exchange,
+        ):
+            for _ in range(2):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(20):
+                        tasks.start_soon(exchange.send, REQUEST)
+
+    anyio.run(main)
+    assert connections == 1
+
+
+def test_no_two_requests_are_given_the_same_idle_connection():
+    """Else all but one begin again, and many that begin together may do so until their time is over."""
+
+    async def main():
+        async with served(http1) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:
+            pool = exchange._transport._pool
+            for _ in range(2):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(20):
+                        tasks.start_soon(exchange.send, REQUEST)
+                    await anyio.lowlevel.checkpoint()
+                    given = {id(request.connection) for request in pool._requests}
+            return given, len(pool.connections)
+
+    given, connections = anyio.run(main)
+    assert (len(given), connections) == (20, 20)
+
+
+def test_a_connection_that_was_closed_while_idle_is_not_used_again():
+    connections = 0
+
+    async def serve(stream):
+        nonlocal connections
+        connections += 1
+        async with stream:
+            await stream.receive()
+            await stream.send(GOOD)
+
+    async def main():
+        async with served(serve) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:
+            for _ in range(3):
+                await exchange.send(REQUEST)
+                with anyio.fail_after(5):
+                    while not all(each.has_expired() for each in exchange._transport._pool.connections):  # noqa: ASYNC110
+                        await anyio.sleep(0.001)  # the end is on its way through the kernel
+
+    anyio.run(main)
+    assert connections == 3
+
+
+def test_cookies_are_sent_back():
+    """A balancer's cookie keeps us at one and the same of its servers."""
+    heads = []
+
+    async def serve(stream):
+        async with stream:
+            for _ in range(2):
+                heads.append(await stream.receive())
+                await stream.send(GOOD.replace(b"\r\n\r\n", b"\r\nset-cookie: server=7\r\n\r\n"))
+
+    async def main():
+        async with served(serve) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:
+            for _ in range(2):
+                await exchange.send(REQUEST)
+
+    anyio.run(main)
+    assert [b"server=7" in head for head in heads] == [False, True]
+
+
+# --- what is said when there is no answer
+
+
+async def silence(stream):
+    async with stream:
+        await anyio.sleep_forever()
+
+
+async def half(stream):
+    async with stream:
+        await stream.receive()
+        await stream.send(GOOD[:-1])
+        await anyio.sleep_forever()
+
+
+async def torn(stream):
+    async with stream:
+        await stream.receive()
+        await stream.send(GOOD[:-1])
+
+
+async def shut(stream):
+    async with stream:
+        await stream.receive()
+
+
+async def broken(stream):
+    async with stream:
+        await stream.receive()
+        reset(stream)
+
+
+async def nonsense(stream):
+    async with stream:
+        await stream.receive()
+        await stream.send(b"SSH-2.0-nonsense\r\n\r\n")
+
+
+async def packed(stream):
+    async with stream:
+        await stream.receive()
+        await stream.send(GOOD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n"))
+
+
+async def refused():
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(SocketAttribute.local_port)
+    return await outcome(f"http://127.0.0.1:{port}")
+
+
+async def unknown():
+    return await outcome("http://no-such-host.invalid")
+
+
+async def full():
+    """A listener that lets nobody in: its queue is full."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        return await outcome(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=PATIENCE)
+
+
+async def unread():
+    """A listener that nobody serves: the kernel takes what its buffers hold."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        large = Request("POST", "/x", (), body=b"0" * 32_000_000)
+        return await outcome(f"http://127.0.0.1:{listener.getsockname()[1]}", large, timeout=PATIENCE)
+
+
+def meeting(serve, scheme="http", timeout=5.0):
+    async def meet():
+        async with served(serve) as port:
+            return await outcome(f"{scheme}://127.0.0.1:{port}", timeout=timeout)
+
+    return meet
+
+
+TROUBLE = {
+    "unknown host": (unknown, "dns", "the host name cannot be resolved"),
+    "refused": (refused, "connect", "the connection was refused"),
+    "nobody lets us in": (full, "connect", "no connection in time"),
+    "silence in the handshake": (
+        meeting(silence, scheme="https", timeout=PATIENCE),
+        "tls",
+        "no TLS connection in time",
+    ),
+    "plain HTTP": (meeting(nonsense, scheme="https"), "tls", "no TLS is spoken there as we know it: "),
+    "nobody reads": (unread, "write", "the request could not be sent in time"),
+    "silence": (meeting(silence, timeout=PATIENCE), "read", "no answer in time"),
+    "half of an answer": (meeting(half, timeout=PATIENCE), "body", "no whole answer in time"),
+    "reset": (meeting(broken), "read", "the connection broke before the answer was whole"),
+    "closed at once": (meeting(shut), "read", "the connection was closed before the answer was whole"),
+    "closed half way": (meeting(torn), "read", "the connection was closed before the answer was whole"),
+    "no HTTP": (meeting(nonsense), "protocol", "the server broke the protocol"),
+    "not packed": (meeting(packed), "decode", "the answer is not compressed as it says"),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_what_went_wrong_is_told_apart(name):
+    meet, phase, reason = TROUBLE[name]
+    failure = anyio.run(meet)
+    assert isinstance(failure, Unreachable)
+    assert (failure.phase, failure.reason[: len(reason)]) == (phase, reason)
+    assert failure.__cause__ is None
+
+
+def test_no_two_troubles_are_told_in_the_same_words():
+    """But for a connection that ends at once or half way: that is one and the same."""
+    assert len({(phase, reason) for _, phase, reason in TROUBLE.values()}) == len(TROUBLE) - 1
+
+
+async def greeted(certificate):
+    async with served(http1, context(certificate)) as port:
+        return await outcome(f"https://127.0.0.1:{port}")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(right):
+    failure = anyio.run(greeted, right)
+    assert (failure.phase, failure.reason) == ("tls", "the certificate is refused: self-signed certificate")
+
+
+def test_a_certificate_of_another_host_is_refused(wrong, trust):
+    trust(wrong)
+    failure = anyio.run(greeted, wrong)
+    assert failure.phase == "tls"
+    assert failure.reason.startswith("the certificate is refused: IP address mismatch")
+
+
+def test_a_certificate_that_is_trusted_is_not_refused(right, trust):
+    trust(right)
+    assert isinstance(anyio.run(greeted, right), Response)
+
+
+def test_the_log_names_the_phase_and_tells_another_trouble_at_once(tmp_path):
+    """First connections are lost, then nobody listens any more: both are told, each once a minute."""
+
+    async def told(poller, sorts):
+        with anyio.fail_after(5):
+            while len(poller.stats.told) < sorts or poller.stats.untold < 2:  # noqa: ASYNC110 (figures, not events)
+                await anyio.sleep(0.005)
+
+    async def main():
+        file = tmp_path / "balances.db"
+        async with journal(file) as intake, Connections() as connections, anyio.create_task_group() as tasks:
+            async with served(broken) as port:
+                provider = helius(1, limits=((50, 1.0),), base_url=f"http://127.0.0.1:{port}")
+                poller = poller_of(provider, None, intake, transport=connections)
+                tasks.start_soon(poller.run)
+                await told(poller, 1)
+            await told(poller, 2)
+            tasks.cancel_scope.cancel()
+
+    with capture_logs() as logs:
+        anyio.run(main)
+    failed = [(record["kind"], record["phase"]) for record in logs if record["event"] == "poll.failed"]
+    assert failed == [("unreachable", "read"), ("unreachable", "connect")]
