@@ -33,6 +33,7 @@ ONLY_IN = {
     "aiokafka": "watcher/journal/kafka",
     "websockets": "watcher/relay/",
     "sqlite3": "watcher/journal/",
+    "httpcore": "watcher/poller/connections",
     "httpx": ("watcher/poller", "watcher/daemon", "watcher/check", "watcher/sandbox/transport"),
 }
 

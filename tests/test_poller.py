@@ -15,6 +15,7 @@ from tests.polling import Api, account_of, balance, fine, helius, journal, poll,
 from watcher.journal.sqlite_file import inline
 from watcher.limiter import LATE
 from watcher.poller import Connections
+from watcher.poller.connections import MOST
 from watcher.poller.exchange import Exchange
 from watcher.poller.loop import EXHAUSTED, MISCONFIGURED, REFUSED
 from watcher.poller.trouble import Unreachable
@@ -79,6 +80,18 @@ def test_no_request_leaves_without_a_slot(file):
     assert len(api.arrivals) <= 60
     assert all(later - earlier > 1.0 for earlier, later in zip(api.times, api.times[10:], strict=False))
     assert poller.budget.used(20.0) == pytest.approx(len(api.arrivals) / 60, abs=0.05)
+
+
+def test_no_more_requests_are_in_flight_than_connections_are_kept(file):
+    """However high the limit: more would wait for this process, and be told as an API that does not answer."""
+
+    async def hang():
+        await anyio.sleep_forever()
+
+    api = Api(lambda *_: hang)
+    poll(file, 7, (helius(300, limits=((1000, 1.0),), timeout=5.0), api))
+    assert sum(time < 5 for time in api.times) == MOST
+    assert len(api.times) == 2 * MOST
 
 
 def test_pairs_are_packed_and_told_apart_in_the_answer(file):
