@@ -119,7 +119,7 @@ CONTROLS = {
 }
 FAULTS_FOR = {
     "kafka": {
-        "restore-before-fence": ["twin"],
+        "restore-before-fence": ["slow_twin"],
         "send-not-awaited": ["refuse_and_kill"],
         "no-recreate": ["late_end_of_half"],
         "version-not-persisted": ["kill"],
