@@ -141,10 +141,10 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=bytes, **settings):
-    """A relay that serves a new journal in that folder, on a free port."""
+async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=bytes, *, ahead=(), **settings):
+    """A relay that serves a new journal in that folder, on a free port. `ahead`: microseconds to add to its clock."""
     path = folder / "balances.db"
-    journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=wall)
+    journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=lambda: wall() + sum(ahead))
     teller = Teller(journal)
     await teller.writer.open()
     try:

@@ -115,7 +115,8 @@ class Index(Generic[T, R]):
         self._resolve = resolve
         self._matchers: dict[T, Matcher] = {}
         self._any: dict[T, None] = {}
-        self._under: dict[str, dict[str, dict[T, None]]] = {name: {} for name in FIELDS}
+        self._under: dict[str, dict[str, dict[T, Matcher | None]]] = {name: {} for name in FIELDS}
+        """By field and value: those to be asked about the other fields, and None for those that name no other."""
         self._known: dict[Key, R] = {}
         self._weight = 0
 
@@ -125,8 +126,9 @@ class Index(Generic[T, R]):
         name, values = _anchor(matcher)
         if name is None:
             self._any[entry] = None
+        rest = None if _fields_named(matcher) == 1 else matcher
         for value in values:
-            self._under[name or ""].setdefault(value, {})[entry] = None
+            self._under[name or ""].setdefault(value, {})[entry] = rest
 
     def remove(self, entry: T) -> None:
         """Nothing happens for one that is not there."""
@@ -157,12 +159,16 @@ class Index(Generic[T, R]):
         for name, groups in self._under.items():
             group = groups.get(getattr(key, name))
             if group:
-                found.extend(entry for entry in group if self._matchers[entry].matches(key))
+                found.extend(entry for entry, rest in group.items() if rest is None or rest.matches(key))
         return found
 
     def _forget(self) -> None:
         self._known.clear()
         self._weight = 0
+
+
+def _fields_named(matcher: Matcher) -> int:
+    return sum(getattr(matcher, name) is not None for name in FIELDS)
 
 
 def _anchor(matcher: Matcher) -> tuple[str | None, frozenset[str]]:
