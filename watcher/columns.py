@@ -1,14 +1,23 @@
 """A large listing as columns: rows that say nothing new are compared as they stand and never made into readings."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import overload
+import gc
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import TypeVar, cast, overload
 
+import anyio.lowlevel
 import msgspec
 
 from watcher.events import Key, Reading
 
+T = TypeVar("T")
+
 SLICE = 5_000
-"""Rows between two breaths: a few milliseconds, tens where nearly all of them are news."""
+"""Rows between two breaths, where hardly one says something new: a few milliseconds."""
+NEWS = 1_000
+"""Rows between two breaths that each become a reading: some ten milliseconds."""
+
+Page = tuple[tuple[str, ...], tuple[str, ...]]
+"""Accounts, and amounts as the provider wrote them; equally many."""
 
 
 class Contradiction(ValueError):
@@ -19,15 +28,43 @@ class Contradiction(ValueError):
 
 
 class Column(msgspec.Struct, frozen=True):
-    """The holders of one token. `accounts` have the one spelling that an address can have, if they are addresses."""
+    """The holders of one token. The accounts have the one spelling that an address can have, if they are addresses."""
 
     chain: str
     token: str
     """Canonical."""
     symbol: str | None
-    accounts: tuple[str, ...]
-    amounts: tuple[str, ...]
-    """As the provider wrote them."""
+    pages: list[Page]
+    """`SLICE` rows each, but for the last."""
+
+    def __len__(self) -> int:
+        return SLICE * (len(self.pages) - 1) + len(self.pages[-1][0]) if self.pages else 0
+
+
+class Pages:
+    """Rows as they come, cut into the pages of a column."""
+
+    def __init__(self) -> None:
+        self._pages: list[Page] = []
+        self._accounts: list[str] = []
+        self._amounts: list[str] = []
+
+    def add(self, accounts: Iterable[str], amounts: Iterable[str]) -> None:
+        self._accounts += accounts
+        self._amounts += amounts
+        while len(self._accounts) >= SLICE:
+            self._cut()
+
+    def whole(self) -> list[Page]:
+        """All of them, the last one too."""
+        if self._accounts:
+            self._cut()
+        return self._pages
+
+    def _cut(self) -> None:
+        self._pages.append((tuple(self._accounts[:SLICE]), tuple(self._amounts[:SLICE])))
+        del self._accounts[:SLICE], self._amounts[:SLICE]
+        look_through()
 
 
 class Columns(Sequence[Reading]):
@@ -36,16 +73,22 @@ class Columns(Sequence[Reading]):
     Only a row that spells what is known already may go unchecked: its account and amount were checked before.
     """
 
-    def __init__(self, provider: str, columns: Sequence[Column], check: Callable[[Column, int], Reading]) -> None:
+    def __init__(self, provider: str, columns: Sequence[Column], check: Callable[[Column, str, str], Reading]) -> None:
+        """`check` is given a column, and the account and the amount of one of its rows."""
         self.provider = provider
         self.columns = columns
         self.check = check
 
     def __len__(self) -> int:
-        return sum(len(column.accounts) for column in self.columns)
+        return sum(map(len, self.columns))
 
     def __iter__(self) -> Iterator[Reading]:
-        return (self.check(column, row) for column in self.columns for row in range(len(column.accounts)))
+        return (
+            self.check(column, account, amount)
+            for column in self.columns
+            for page in column.pages
+            for account, amount in zip(*page, strict=True)
+        )
 
     @overload
     def __getitem__(self, where: int) -> Reading: ...
@@ -54,12 +97,28 @@ class Columns(Sequence[Reading]):
     def __getitem__(self, where: int | slice) -> Reading | list[Reading]:
         return list(self)[where]
 
-    def checked(self) -> Generator[None, None, list[Reading]]:
-        """All of them, one for each key, `SLICE` at a time. Raises Contradiction, and what `check` does."""
-        found: dict[Key, Reading] = {}
-        for row, reading in enumerate(self, 1):
-            if found.setdefault(reading.key, reading) != reading:
-                raise Contradiction(reading.key)
-            if row % SLICE == 0:
+    def clear(self) -> Generator[None, None, None]:
+        """Let go of all rows, a page at a time: to free half a million of them at once takes long."""
+        for column in self.columns:
+            while column.pages:
+                column.pages.pop()
                 yield
-        return list(found.values())
+
+
+async def in_slices(work: Generator[None, None, T]) -> T:
+    """Run to the end; everybody else runs in between."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return cast("T", end.value)
+        await anyio.lowlevel.checkpoint()
+
+
+def look_through() -> None:
+    """Let the collector see the long tuples that were made since it last came.
+
+    It goes through a tuple of strings once, and then never again. But it comes only after hundreds of tuples, and would
+    go through all that a large listing is made of in one go, long after that has left the cache.
+    """
+    gc.collect(0)

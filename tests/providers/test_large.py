@@ -10,7 +10,7 @@ from tests.providers import fuzz
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.tables import NOW, asked, built
 from watcher.columns import Columns, Contradiction
-from watcher.events import Answer, Scope, rfc3339
+from watcher.events import Answer, Key, Reading, Scope, rfc3339
 from watcher.ledger import Ledger
 from watcher.providers.failures import Failure
 from watcher.providers.provider import Response
@@ -79,7 +79,8 @@ def in_slices(text, size):
         found, _ = found_in_slices(text, size)
         readings = found.readings
         if isinstance(readings, Columns):
-            return drained(readings.checked())
+            drained(Ledger().compare(readings))
+            return list({reading.key: reading for reading in readings}.values())
         return list(readings)
     except Contradiction:
         return whole(b"")
@@ -138,7 +139,7 @@ def test_what_is_no_json_is_refused_however_it_is_cut(text):
 
 def memory(ledger):
     """All that the ledger knows and would commit."""
-    rows, notes = ledger.take(10_000)
+    rows, notes = ledger.take(100_000)
     known = {
         str(shelf.key(account)): (record.amount, record.version, record.had, record.candidate, seen(record))
         for shelf, account, record in ledger._shelves
@@ -158,7 +159,7 @@ def told(readings, now, fingerprint=()):
 def taken(ledger, text, now, size):
     """The way of the poller; the verdict."""
     empty = told([], now, (hash(text),))
-    verdict = drained(ledger.repeats(empty))
+    verdict = ledger.repeats(empty)
     if verdict is None:
         found, _ = found_in_slices(text, size)
         verdict = ledger.judge(told(found.readings, now, empty.fingerprint))
@@ -201,7 +202,7 @@ HELD = [(f"0x{n:040x}", f"{n}.5") for n in range(1, 9)]
 
 def test_an_unchanged_body_is_not_read_again_and_counts_as_seen():
     ledger = settled(body([(AAPL, HELD)]))
-    verdict = drained(ledger.repeats(told([], 300.0, (hash(body([(AAPL, HELD)])),))))
+    verdict = ledger.repeats(told([], 300.0, (hash(body([(AAPL, HELD)])),)))
     assert (verdict.accepted, verdict.changed, verdict.candidates) == (len(HELD), set(), set())
     taken(ledger, body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])]), 400.0, 200)
     ((row,), _, _) = memory(ledger)
@@ -212,22 +213,75 @@ def test_a_repeated_body_with_an_open_candidate_is_heard_whole_and_tells_it():
     ledger = settled(body([(AAPL, HELD)]))
     without = body([(AAPL, HELD[1:])])
     assert len(taken(ledger, without, 300.0, 200).candidates) == 1
-    assert drained(ledger.repeats(told([], 360.0, (hash(without),)))) is None
+    assert ledger.repeats(told([], 360.0, (hash(without),))) is None
     assert len(taken(ledger, without, 361.0, 200).changed) == 1
 
 
 def test_a_body_after_a_restart_is_heard_whole():
     ledger, text = settled(body([(AAPL, HELD)])), body([(AAPL, HELD)])
-    assert drained(ledger.repeats(told([], 300.0, (hash(text),)))) is not None
+    assert ledger.repeats(told([], 300.0, (hash(text),))) is not None
     ledger.restore([], {})
-    assert drained(ledger.repeats(told([], 400.0, (hash(text),)))) is None
+    assert ledger.repeats(told([], 400.0, (hash(text),))) is None
 
 
 def test_the_body_before_the_last_is_no_repetition():
     one, other = body([(AAPL, HELD)]), body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])])
     ledger = settled(one)
     taken(ledger, other, 300.0, 200)
-    assert drained(ledger.repeats(told([], 400.0, (hash(one),)))) is None
+    assert ledger.repeats(told([], 400.0, (hash(one),))) is None
+
+
+def said(now, amount):
+    """Another answer, of the first of HELD alone."""
+    reading = Reading(Key("p", "eip155:1", HELD[0][0], AAPL), amount, "decimal")
+    return Answer("p", [reading], "none", 60.0, now - 1, now, int(now * 1e6))
+
+
+@pytest.mark.parametrize("amount", [HELD[0][1], "7"])
+@pytest.mark.parametrize("step", range(7))
+def test_a_repetition_counts_whatever_another_answer_says_between_two_slices(step, amount):
+    text = body([(AAPL, HELD), (TSLA, HELD[:2])])
+    fast, slow = settled(text), settled(text)
+    for ledger in (fast, slow):
+        found, _ = found_in_slices(text, 400)
+        slices = ledger.slices(told(found.readings, 300.0, (1,)))
+        for _ in zip(range(step), slices, strict=False):
+            pass
+        ledger.judge(said(299.5, amount))
+        drained(slices)
+    unread, again = told([], 400.0, (1,)), told(whole(text), 400.0, (1,))
+    assert (fast.repeats(unread) or fast.judge(again)) == slow.judge(again)
+    assert memory(fast) == memory(slow)
+
+
+def test_a_body_is_heard_whole_once_another_answer_spoke_of_one_of_its_balances():
+    text = body([(AAPL, HELD), (TSLA, HELD[:2])])
+    ledger = settled(text)
+    ledger.judge(said(250.0, HELD[0][1]))
+    assert ledger.repeats(told([], 300.0, (hash(text),))) is None
+    taken(ledger, text, 300.0, 400)
+    assert ledger.repeats(told([], 400.0, (hash(text),))) is not None
+
+
+def test_a_change_that_waits_for_its_commit_keeps_its_time_while_the_body_repeats():
+    ledger = settled(body([(AAPL, HELD)]))
+    text = body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])])
+    for now in (300.0, 400.0, 500.0):
+        taken(ledger, text, now, 400)
+    ((row,), _, _) = memory(ledger)
+    assert (row.event.previous_observed_at, row.event.observed_at) == (rfc3339(200_000_000), rfc3339(300_000_000))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_listing_of_several_pages_means_the_same_as_its_readings(shuffled):
+    rows = [(f"0x{n:040x}", f"{n}.5") for n in range(10_500)]
+    after = [*rows[:4_990], ("0x" + "ee" * 20, "1"), *rows[4_995:-1], (rows[-1][0], "7")]
+    if shuffled:
+        fuzz.random.Random(1).shuffle(after)
+    fast, slow = settled(body([(AAPL, rows)])), settled(body([(AAPL, rows)]))
+    for now in (300.0, 400.0):
+        assert taken(fast, body([(AAPL, after)]), now, 2**18) == slow.judge(told(whole(body([(AAPL, after)])), now))
+    assert memory(fast) == memory(slow)
 
 
 @pytest.mark.parametrize(

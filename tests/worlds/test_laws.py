@@ -9,7 +9,7 @@ from tests.worlds.book import Book
 from watcher.events import Answer, Key, Reading, Scope
 from watcher.ledger import Ledger, hearing
 from watcher.ledger.drafts import Draft, Drafts
-from watcher.ledger.rules import Ruling
+from watcher.ledger.rules import Ruling, text_of
 
 ACCOUNTS, TOKENS = ("a", "b"), ("x", "y")
 KEYS = [Key("p", "c", account, token) for account in ACCOUNTS for token in TOKENS]
@@ -142,7 +142,7 @@ def drop_in_flight(self, shelves):
 def forget_since(self, key, record, _, moment, *reading):
     """A newer change starts from the pending one and not from the committed amount."""
     self.number += 1
-    return self.pending.setdefault(key, Draft(self.number, record.amount, record.seen, moment, None, None))
+    return self.pending.setdefault(key, Draft(self.number, record.amount, text_of(record.seen), moment.observed_at, None, None))
 
 
 def keep_newer_as_it_is(self, shelves):

@@ -77,16 +77,16 @@ class Committer:
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """What a listing means that repeats the one before. None: not known to, so `accept` it whole."""
-        return await self._judged(self.ledger.repeats(answer)) if self._open else None
+        return self.ledger.repeats(answer) if self._open else None
 
-    async def _judged(self, slices: Generator[None, None, Verdict | None]) -> Verdict | None:
+    async def _judged(self, slices: Generator[None, None, Verdict]) -> Verdict | None:
         """A large answer in slices, so that nobody waits long behind it. None: the memory was restored meanwhile."""
         opened = self._opened_times
         while opened == self._opened_times:
             try:
                 next(slices)
             except StopIteration as end:
-                verdict: Verdict | None = end.value
+                verdict: Verdict = end.value
                 return verdict
             finally:
                 self._work.set()

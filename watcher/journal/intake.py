@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import anyio.lowlevel
 import msgspec
 
-from watcher.columns import SLICE, Columns
+from watcher.columns import SLICE, Columns, in_slices
 from watcher.events import Answer, Reading, Scope, partition_of, spread
 from watcher.journal.committer import Committer
+from watcher.journal.splitting import split
 from watcher.ledger import Verdict
 
 
@@ -22,7 +23,8 @@ class Intake:
         """What the answer meant, over all partitions. Waits while one of them is down or full."""
         if len(self.committers) == 1:
             return await self.committers[0].accept(answer)
-        parts = await self._spread(answer.readings)
+        columns = answer.readings if isinstance(answer.readings, Columns) else None
+        parts = await (self._spread(answer.readings) if columns is None else self._split(columns))
         for partition in self._spoken_for(answer.listing):
             parts.setdefault(partition, [])
         told = [
@@ -41,21 +43,21 @@ class Intake:
             told.append(verdict)
         return merged(told)
 
-    async def _spread(self, readings: Sequence[Reading]) -> dict[int, list[Reading]]:
-        """By partition. All is checked before any partition is told of anything."""
-        checking = readings.checked() if isinstance(readings, Columns) else None
-        while checking is not None:
-            try:
-                next(checking)
-            except StopIteration as end:
-                readings, checking = end.value, None
-            await anyio.lowlevel.checkpoint()
+    async def _spread(self, readings: Sequence[Reading]) -> dict[int, Sequence[Reading]]:
         parts: dict[int, list[Reading]] = {}
         for start in range(0, len(readings), SLICE):
             for partition, part in spread(readings[start : start + SLICE], len(self.committers)).items():
                 parts.setdefault(partition, []).extend(part)
             await anyio.lowlevel.checkpoint()
-        return parts
+        return {**parts}
+
+    async def _split(self, columns: Columns) -> dict[int, Sequence[Reading]]:
+        """All is compared before any partition is told of anything, for one row that is wrong spoils the answer."""
+        ledgers = [committer.ledger for committer in self.committers]
+        parts = await in_slices(split(columns, ledgers))
+        for ledger, part in zip(ledgers, parts, strict=True):
+            await in_slices(ledger.compare(part))
+        return {partition: part for partition, part in enumerate(parts) if len(part)}
 
     def _spoken_for(self, listing: Scope | None) -> Sequence[int]:
         """Partitions that must learn of a listing although it names none of their keys: absence is told there."""

@@ -8,10 +8,11 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 from collections.abc import Generator, Iterable, Mapping
 from itertools import islice
 
-from watcher.columns import SLICE
+from watcher.columns import Columns
 from watcher.events import Answer, BalanceState, Key, Row
+from watcher.ledger.comparing import Comparison
 from watcher.ledger.drafts import Drafts, row_of
-from watcher.ledger.hearing import Hearing, Verdict, seen_again
+from watcher.ledger.hearing import Hearing, Verdict
 from watcher.ledger.listings import Listings
 from watcher.ledger.rules import Moment, Record, greatest
 from watcher.ledger.shelves import Shelves
@@ -46,6 +47,18 @@ class Ledger:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
         return self._shelves.find(key)
 
+    def accounts(self, provider: str, chain: str, token: str) -> Mapping[str, Record]:
+        """What is known of one token, by account. Not to be changed."""
+        shelf = self._shelves.get(provider, chain, token, "total")
+        return {} if shelf is None else shelf.records
+
+    def compare(self, columns: Columns) -> Generator[None, None, None]:
+        """Only try whether a listing can be understood: raises what `slices` would, and no word of it was said.
+
+        One that was compared does not fail when it is judged, whatever becomes known in between.
+        """
+        return Comparison(self._shelves, columns).compare()
+
     def judge(self, answer: Answer) -> Verdict:
         """What the answer means, in one go."""
         slices = self.slices(answer)
@@ -72,25 +85,20 @@ class Ledger:
             self._listings.count(answer.listing, behind=self._drafts.number)
         return hearing.verdict
 
-    def repeats(self, answer: Answer) -> Generator[None, None, Verdict | None]:
+    def repeats(self, answer: Answer) -> Verdict | None:
         """What a listing means that repeats, by its fingerprint, the one heard last. None: it must be heard whole.
 
-        That is so whenever anything in its scope is doubted, or was told otherwise meanwhile. What was taken in until
-        then does no harm: the body does say so again.
+        That is so whenever anything in its scope is doubted, or was spoken of by another answer meanwhile. Costs
+        nothing for each balance: what one answer saw shares one moment.
         """
-        shelves, scope = self._shelves, answer.listing
-        listing = None if scope is None else self._listings.of(scope)
-        if scope is None or listing is None or not listing.repeated_by(answer):
+        if answer.listing is None:
             return None
-        last, moment = listing.seen, Moment(answer.received, answer.observed_at)
-        for _, _, records in shelves.covered(scope):
-            if self._shelves is not shelves or not seen_again(records, last, moment, answer.settle):
-                return None
-            if len(records) == SLICE:
-                yield
-        if self._shelves is not shelves or listing.seen is not last:
+        listing = self._listings.of(answer.listing)
+        if not listing.repeated_by(answer):
             return None
-        listing.seen = moment
+        if any(shelf.heard is not listing.seen for shelf in self._shelves.within(answer.listing)):
+            return None
+        listing.again(Moment(answer.received, answer.observed_at), answer.settle)
         return Verdict(accepted=listing.rows)
 
     def take(self, limit: int = 1000) -> tuple[list[Row], dict[str, bytes]]:

@@ -7,35 +7,45 @@ an answer that cannot be understood, or contradicts itself, must not have said a
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
-from watcher.columns import SLICE, Column, Columns, Contradiction
+from watcher.columns import NEWS, Column, Columns, Contradiction, look_through
 from watcher.events import Key, Reading
 from watcher.ledger.rules import Moment, Record
 from watcher.ledger.shelves import Shelf, Shelves
 
 
 class Page:
-    """Up to `SLICE` rows of one column."""
+    """One page of one column."""
 
-    def __init__(self, columns: Columns, column: Column, start: int, shelf: Shelf) -> None:
+    def __init__(self, columns: Columns, column: Column, number: int, shelf: Shelf) -> None:
         self.shelf = shelf
-        self.start = start
-        self.records: Sequence[Record | None]
-        self.ordered = False
-        """The rows are those of the shelf, in its order: no two are of one key."""
+        self.accounts, self._amounts = column.pages[number]
         self._check = columns.check
         self._column = column
-        self._amounts = column.amounts[start : start + SLICE]
-        self.records = self._found(column.accounts[start : start + SLICE])
+        self.ordered = False
+        """The rows are those of the shelf, in its order: no two are of one key."""
+        self.records = self._found(number)
         self._changes = shelf.changes
         self.others = self._odd()
         """Numbers of the rows that do not simply repeat what is known."""
-        self.news = {number: self._reading(number) for number in self.others}
+        self.news: dict[int, Reading] = {}
+        """Those, once they are checked."""
 
-    def _found(self, accounts: tuple[str, ...]) -> Sequence[Record | None]:
-        pages, number = self.shelf.pages(), self.start // SLICE
+    def _found(self, number: int) -> Sequence[Record | None]:
+        accounts, pages = self.accounts, self.shelf.pages()
         known, rows = pages[number] if number < len(pages) else ((), ())
         self.ordered = accounts == known[: len(accounts)]
-        return rows[: len(accounts)] if self.ordered else tuple(map(self.shelf.records.get, accounts))
+        if self.ordered:
+            return rows[: len(accounts)]
+        found = tuple(map(self.shelf.records.get, accounts))
+        look_through()
+        return found
+
+    def checked(self) -> Generator[None, None, None]:
+        """Fill `news`. Raises what `check` raises."""
+        for number in self.others:
+            self.news[number] = self._reading(number)
+            if len(self.news) % NEWS == 0:
+                yield
 
     def _odd(self) -> list[int]:
         return [
@@ -45,7 +55,7 @@ class Page:
         ]
 
     def _reading(self, number: int) -> Reading:
-        return self._check(self._column, self.start + number)
+        return self._check(self._column, self.accounts[number], self._amounts[number])
 
     def again(self, told: Mapping[int, Key]) -> Iterator[tuple[Key, Reading]]:
         """The rows that repeat what is known, of records of which another row of the listing says something."""
@@ -59,7 +69,7 @@ class Page:
         """The rows that repeat what is known are seen; how many. Since the comparison others may have been judged."""
         if self._changes != self.shelf.changes:
             self.others = self._odd()
-        others = self.others
+        others = set(self.others)
         for number, record in enumerate(self.records) if others else ():
             if record is not None and number not in others:
                 record.seen = moment
@@ -68,9 +78,10 @@ class Page:
                 record.seen = moment  # type: ignore[union-attr]  # one that is not known is odd
         return len(self.records) - len(others)
 
-    def rest(self) -> list[Reading]:
+    def rest(self) -> Iterator[list[Reading]]:
         """What `mark` left to be judged. None of it can fail here: what was no news before repeated what is known."""
-        return [self.news.get(number) or self._reading(number) for number in self.others]
+        for start in range(0, len(self.others), NEWS):
+            yield [self.news.get(number) or self._reading(number) for number in self.others[start : start + NEWS]]
 
 
 class Comparison:
@@ -84,9 +95,11 @@ class Comparison:
     def compare(self) -> Generator[None, None, None]:
         """Raises Contradiction, and what the columns' `check` raises."""
         for column in self._columns.columns:
-            for start in range(0, len(column.accounts), SLICE):
+            for number in range(len(column.pages)):
                 shelf = self._shelves.shelf(self._columns.provider, column.chain, column.token, "total")
-                self.pages.append(Page(self._columns, column, start, shelf))
+                page = Page(self._columns, column, number, shelf)
+                self.pages.append(page)
+                yield from page.checked()
                 yield
         yield from self._contradictions()
 
@@ -102,11 +115,13 @@ class Comparison:
         disordered = {page.shelf for page in self.pages if not page.ordered}
         pages = [page for page in self.pages if page.shelf in disordered]
         told: dict[Key, Reading] = {}
+        known: dict[int, Key] = {}
         for page in pages:
             for reading in page.news.values():
                 if told.setdefault(reading.key, reading) != reading:
                     raise Contradiction(reading.key)
-        known = {id(self._shelves.find(key)): key for key in told}
+                known[id(self._shelves.find(reading.key))] = reading.key
+            yield
         known.pop(id(None), None)
         for page in pages:
             for key, reading in page.again(known):

@@ -14,9 +14,10 @@ class Draft(msgspec.Struct, frozen=True):
     """Drafts are taken in this order."""
     previous: str | None
     """The committed amount, or the one in flight; None: this is a baseline."""
-    since: Moment | str | None
-    """The last accepted sight of `previous`."""
-    moment: Moment
+    since: str | None
+    """The last accepted sight of `previous` (RFC 3339)."""
+    observed_at: int
+    """Wall-clock microseconds."""
     slot: int | None
     as_of: str | None
 
@@ -32,15 +33,15 @@ class Drafts:
     def put(self, key: Key, record: Record, amount: str, moment: Moment, reading: Reading | None) -> Draft | None:
         """`amount` is about to replace what the record holds. None: that takes the pending change back."""
         slot, as_of = (None, None) if reading is None else (reading.slot, reading.as_of)
-        former = self.pending.get(key)
+        former, now = self.pending.get(key), moment.observed_at
         if former is None:
             self.number += 1
-            draft = Draft(self.number, record.amount, record.seen, moment, slot, as_of)
+            draft = Draft(self.number, record.amount, text_of(record.seen), now, slot, as_of)
         elif former.previous == amount:
             del self.pending[key]
             return None
         else:
-            draft = Draft(former.number, former.previous, former.since, moment, slot, as_of)
+            draft = Draft(former.number, former.previous, former.since, now, slot, as_of)
         self.pending[key] = draft
         return draft
 
@@ -81,7 +82,7 @@ def row_of(key: Key, draft: Draft, record: Record) -> Row:
     """The draft as it is committed. Nothing is in flight, so the record's version is the committed one."""
     assert record.amount is not None
     assert record.label is not None
-    observed_at = rfc3339(draft.moment.observed_at)
+    observed_at = rfc3339(draft.observed_at)
     state = BalanceState(
         provider=key.provider,
         chain=key.chain,
@@ -103,5 +104,5 @@ def row_of(key: Key, draft: Draft, record: Record) -> Row:
     if draft.previous is None:
         return Row(state)
     # A wall clock that was set back must not make a change end before it began.
-    since = min(text_of(draft.since) or observed_at, observed_at)
+    since = min(draft.since or observed_at, observed_at)
     return Row(state, changed(state, draft.previous, since))

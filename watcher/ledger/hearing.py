@@ -1,6 +1,6 @@
 """One answer, judged reading by reading, and then by what it does not name."""
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 
 import msgspec
 
@@ -55,6 +55,14 @@ class Hearing:
         """Records that the answer names, but not so that their `seen` would show it."""
         self._named: set[Shelf] = set()
         """Where the answer left nothing out."""
+        self._met: set[Shelf] = set()
+        """What the answer spoke of so far."""
+        self._alone = True
+        """No other answer spoke of it in between."""
+        self._unseen = 0
+        """Records in the scope of the listing of which it did not say that they are what they are."""
+        self._fading: list[Record] = []
+        """Records that had other amounts."""
         self._top: int | None = None
 
     def whole(self) -> Generator[None, None, None]:
@@ -77,11 +85,12 @@ class Hearing:
         comparison = Comparison(self._shelves, columns)
         yield from comparison.compare()
         for page in comparison.pages:
+            self._meet(page.shelf)
             self.verdict.accepted += page.mark(self._moment)
             yield
         for page in comparison.pages:
-            if page.others:
-                self.hear(page.rest())
+            for readings in page.rest():
+                self.hear(readings)
                 yield
         self._named = comparison.named()
 
@@ -95,6 +104,7 @@ class Hearing:
             if key.token is not token or key.chain is not chain or key.kind is not kind or key.provider is not provider:
                 token, chain, kind, provider = key.token, key.chain, key.kind, key.provider
                 shelf = self._shelves.of(key)
+                self._meet(shelf)
                 find = shelf.records.get
             record = find(key.account)
             if order is not None and (top is None or order > top):
@@ -120,15 +130,26 @@ class Hearing:
         self._top = top
         self.verdict.accepted += accepted
 
+    def _meet(self, shelf: Shelf) -> None:
+        """Before anything is said of a balance there."""
+        if shelf.heard is not self._moment:
+            self._alone = self._alone and shelf not in self._met
+            self._met.add(shelf)
+            shelf.heard = self._moment
+
     def absences(self, scope: Scope) -> Generator[None, None, None]:
         """What the listing covers and does not name."""
         fresh = self.verdict.stale == 0 and self.verdict.accepted > 0
         moment, top = self._moment, self._top
+        for shelf in self._shelves.within(scope) if self._answer.fingerprint else ():
+            self._meet(shelf)
         for shelf, accounts, records in self._shelves.covered(scope, but=self._named):
+            self._meet(shelf)
             missed = [number for number, record in enumerate(records) if record.seen is not moment]
             for account, record in ((accounts[number], records[number]) for number in missed):
                 if record.seen is not moment and record.amount is not None and id(record) not in self._doubtful:
                     self._miss(shelf, account, record, fresh=fresh)
+                self._unseen += record.seen is not moment
             if len(records) == SLICE:
                 yield
         listing = self._listing
@@ -137,14 +158,22 @@ class Hearing:
             if self.verdict.stale == 0 or listing.seen is None:
                 listing.seen = moment
             listing.rows = len(self._answer.readings)
-            whole = listing.seen is moment and listing.top is None
-            listing.fingerprint = self._answer.fingerprint if whole else ()
+            listing.fingerprint, listing.fading = (), []
+            if self._can_repeat():
+                listing.fingerprint, listing.fading = self._answer.fingerprint, self._fading
+
+    def _can_repeat(self) -> bool:
+        """Whether the same answer once more would say nothing but that all its scope is as it is."""
+        verdict = self.verdict
+        doubts = verdict.candidates or verdict.stale or self._unseen
+        return self._alone and not doubts and self._top is None
 
     def _miss(self, shelf: Shelf, account: str, record: Record, *, fresh: bool) -> None:
         if record.amount == ABSENT and record.candidate is None:
             if self.verdict.stale == 0:
                 record.seen = self._moment
                 record.had = remembered(record.had, self._moment.observed_at, self._answer.settle)
+                self._fade(record)
             return
         # Where slots are those of each row's last change, the newest row may have been the one that vanished.
         order = greatest(self._top, record.order) if self._top is not None and fresh else self._top
@@ -195,6 +224,11 @@ class Hearing:
             self._tell(shelf.key(account), record, sight, reading)
         if record.candidate is not None:
             self.verdict.candidates.add(shelf.key(account))
+        self._fade(record)
+
+    def _fade(self, record: Record) -> None:
+        if record.had:
+            self._fading.append(record)
 
     def _tell(self, key: Key, record: Record, sight: Sight, reading: Reading | None) -> None:
         draft = self._drafts.put(key, record, sight.amount, self._moment, reading)
@@ -214,14 +248,3 @@ class Hearing:
         record.seen = self._moment
         record.order = greatest(record.order, sight.order)
         self.verdict.accepted += 1
-
-
-def seen_again(records: Sequence[Record], last: Moment | str | None, moment: Moment, settle: float) -> bool:
-    """Take in that each is as it was seen `last`. False, and nothing done, when that does not hold of one of them."""
-    if [1 for record in records if record.seen is not last or record.candidate is not None]:
-        return False
-    for record in records:
-        record.seen = moment
-        if record.had:
-            record.had = remembered(record.had, moment.observed_at, settle)
-    return True

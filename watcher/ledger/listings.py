@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from watcher.events import Answer, Scope
-from watcher.ledger.rules import Moment, text_of
+from watcher.ledger.rules import Moment, Record, remembered, text_of
 
 COMPLETE = 2
 """Complete listings after which a key that appears is a change and no baseline."""
@@ -35,10 +35,20 @@ class Listing(msgspec.Struct):
     """Of the answer heard last; empty: not known, or it was not believed in all it said."""
     rows: int = 0
     """How many readings that answer had."""
+    fading: list[Record] = []
+    """Of which that answer spoke and which had other amounts not long before it."""
 
     def repeated_by(self, answer: Answer) -> bool:
         """Whether all that the answer says was said, and taken in, by the one before it."""
         return answer.fingerprint != () and answer.fingerprint == self.fingerprint and self.complete >= COMPLETE
+
+    def again(self, moment: Moment, settle: float) -> None:
+        """The answer heard last arrived once more: nothing but the time is new."""
+        assert isinstance(self.seen, Moment)
+        self.seen.received, self.seen.observed_at = moment.received, moment.observed_at
+        for record in self.fading:
+            record.had = remembered(record.had, moment.observed_at, settle)
+        self.fading = [record for record in self.fading if record.had]
 
     def note(self) -> bytes:
         return msgspec.json.encode(Note(self.complete, text_of(self.seen) or ""))

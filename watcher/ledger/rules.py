@@ -16,8 +16,8 @@ ABSENT = "0"
 MOST_HAD = 32
 
 
-class Moment(msgspec.Struct, frozen=True, gc=False):
-    """When an answer arrived. One object for all that the answer says."""
+class Moment(msgspec.Struct, gc=False):
+    """When an answer arrived. One object for all that the answer says, so that its repetition can move it for all."""
 
     received: float
     """Monotonic seconds."""

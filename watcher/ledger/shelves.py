@@ -3,15 +3,15 @@
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
-from watcher.columns import SLICE
+from watcher.columns import SLICE, look_through
 from watcher.events import Key, Kind, Scope, Unit
-from watcher.ledger.rules import Label, Record
+from watcher.ledger.rules import Label, Moment, Record
 
 
 class Shelf:
     """All balances of one token (and kind) on one chain, by account."""
 
-    __slots__ = ("_paged", "_pages", "chain", "changes", "kind", "provider", "records", "token")
+    __slots__ = ("_paged", "_pages", "chain", "changes", "heard", "kind", "provider", "records", "token")
 
     def __init__(self, provider: str, chain: str, token: str, kind: Kind) -> None:
         self.provider = provider
@@ -21,6 +21,8 @@ class Shelf:
         self.records: dict[str, Record] = {}
         self.changes = 0
         """Grows with whatever is decided on a balance here, beyond that it was seen."""
+        self.heard: Moment | None = None
+        """The last answer that said anything of a balance here, by its moment."""
         self._pages: list[tuple[tuple[str, ...], tuple[Record, ...]]] = []
         self._paged = 0
         """How many records are in there."""
@@ -37,6 +39,7 @@ class Shelf:
             rows = islice(self.records.values(), len(self._pages) * SLICE, None)
             while page := tuple(islice(accounts, SLICE)):
                 self._pages.append((page, tuple(islice(rows, SLICE))))
+                look_through()
             self._paged = len(self.records)
         return self._pages
 
@@ -68,6 +71,9 @@ class Shelves:
             (shelf, account, record) for shelf in self._shelves.values() for account, record in shelf.records.items()
         )
 
+    def get(self, provider: str, chain: str, token: str, kind: Kind) -> Shelf | None:
+        return self._shelves.get((provider, chain, token, kind))
+
     def shelf(self, provider: str, chain: str, token: str, kind: Kind) -> Shelf:
         parts = (provider, chain, token, kind)
         found = self._shelves.get(parts)
@@ -79,7 +85,7 @@ class Shelves:
         return self.shelf(key.provider, key.chain, key.token, key.kind)
 
     def find(self, key: Key) -> Record | None:
-        found = self._shelves.get((key.provider, key.chain, key.token, key.kind))
+        found = self.get(key.provider, key.chain, key.token, key.kind)
         return None if found is None else found.records.get(key.account)
 
     def add(self, shelf: Shelf, account: str, record: Record) -> None:
@@ -96,6 +102,10 @@ class Shelves:
             found = self._labels[unit, decimals, symbol] = Label(unit, decimals, symbol)
         return found
 
+    def within(self, scope: Scope) -> list[Shelf]:
+        """Where balances may stand of which a listing of the scope speaks."""
+        return [shelf for shelf in self._shelves.values() if shelf.within(scope)]
+
     def covered(
         self, scope: Scope, but: Collection[Shelf] = ()
     ) -> Iterator[tuple[Shelf, Sequence[str], Sequence[Record]]]:
@@ -108,8 +118,8 @@ class Shelves:
                 if shelf.within(scope):
                     yield shelf, [scope.account], [shelf.records[scope.account]]
             return
-        for shelf in [shelf for shelf in self._shelves.values() if shelf.within(scope) and shelf not in but]:
-            for accounts, records in list(shelf.pages()):
+        for shelf in self.within(scope):
+            for accounts, records in () if shelf in but else list(shelf.pages()):
                 yield shelf, accounts, records
 
     def _listed(self, provider: str) -> dict[str, list[Shelf]]:

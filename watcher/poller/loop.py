@@ -10,13 +10,13 @@ import httpx
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher.columns import Contradiction
+from watcher.columns import Columns, Contradiction, in_slices
 from watcher.events import Answer, ProviderHealth, rfc3339
 from watcher.ledger import Verdict
 from watcher.limiter import Budget, Limit, Limiter, Slot
 from watcher.poller.connections import MOST
 from watcher.poller.exchange import Exchange
-from watcher.poller.large import fingerprint, in_slices, reading
+from watcher.poller.large import fingerprint, reading
 from watcher.poller.stats import Stats
 from watcher.poller.trouble import Unreachable
 from watcher.poller.turns import Errand, Turns
@@ -239,7 +239,10 @@ class Poller:
         if verdict is not None:
             return unread, verdict
         found = await in_slices(large)
-        return found, await self._intake.accept(self._answer(found, *times, known))
+        verdict = await self._intake.accept(self._answer(found, *times, known))
+        if isinstance(found.readings, Columns):
+            await in_slices(found.readings.clear())
+        return found, verdict
 
     async def _hand_over(self, found: Found, sent: float, received: float, observed_at: int) -> Verdict:
         if not found.readings and found.listing is None:

@@ -130,16 +130,16 @@ def _readings(scope: Scope, token: Token) -> Iterator[Reading]:
 def _as_asked(scope: Scope, found: Sequence[Column]) -> list[Column]:
     """The columns, under their tokens' one spelling. Raises Uncut for what only a look at each row can tell."""
     spelled = _canonical(str(scope.chain), [column.token for column in found])
-    strangers = scope.account is not None and any(set(column.accounts) - {scope.account} for column in found)
+    pages = [page for column in found for page in column.pages]
+    strangers = scope.account is not None and any(set(accounts) - {scope.account} for accounts, _ in pages)
     if strangers or len(set(spelled)) < len(found) or set(spelled) - {scope.token or each for each in spelled}:
         raise Uncut
     return [msgspec.structs.replace(column, token=each) for column, each in zip(found, spelled, strict=True)]
 
 
-def _checked(scope: Scope, column: Column, row: int) -> Reading:
+def _checked(scope: Scope, column: Column, account: str, amount: str) -> Reading:
     """One row as a reading. Raises Malformed."""
-    (account,) = _canonical(column.chain, [column.accounts[row]])
-    amount = column.amounts[row]
+    (account,) = _canonical(column.chain, [account])
     if not _CANONICAL_AMOUNT(amount):
         amount = token_units(amount)
     return Reading(Key(scope.provider, column.chain, account, column.token), amount, UNIT, None, column.symbol)

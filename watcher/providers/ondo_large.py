@@ -10,7 +10,7 @@ from collections.abc import Generator
 
 import msgspec
 
-from watcher.columns import Column
+from watcher.columns import Column, Pages
 from watcher.providers.answers import decode
 
 SIZE = 2**20
@@ -47,15 +47,13 @@ class _Rows:
     """The rows of one token so far."""
 
     def __init__(self, chain: str) -> None:
-        self.accounts: list[str] = []
-        self.amounts: list[str] = []
+        self.pages = Pages()
         self._cased = chain.startswith("eip155:")
 
     def take(self, part: bytes) -> None:
         rows = decode(_ROWS, b"[%b]" % part)
         accounts = [row.holder.account for row in rows]
-        self.accounts += _lowered(accounts) if self._cased else accounts
-        self.amounts += [row.balance for row in rows]
+        self.pages.add(_lowered(accounts) if self._cased else accounts, [row.balance for row in rows])
 
 
 class Uncut(Exception):
@@ -76,7 +74,7 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
         behind = _BEHIND.match(body, end)
         if behind is None:
             raise Uncut
-        found.append(Column(chain, token.address, token.symbol, tuple(rows.accounts), tuple(rows.amounts)))
+        found.append(Column(chain, token.address, token.symbol, rows.pages.whole()))
         if end - breath > size:
             breath = end
             yield

@@ -1,0 +1,119 @@
+"""The real poller over answers of Ondo of more than a megabyte, as bytes; one journal file for each partition."""
+
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import httpx
+import pytest
+
+from tests.journal.laws import records, violations
+from tests.polling import START, Api, journal, poller_of, virtually
+from tests.providers.golden import AAPL, TSLA
+from tests.providers.test_large import body
+from watcher.events import partition_of, rfc3339
+from watcher.journal.intake import Intake
+from watcher.poller.large import LARGE
+from watcher.providers.ondo import Ondo, OndoSettings
+from watcher.providers.ondo_large import SIZE
+from watcher.providers.provider import Watch
+
+HELD = {f"0x{n * 2**140 + n:040x}": f"{n}.5" for n in range(1, 11_501)}
+ONE, OTHER, NEW = "0x" + f"{7 * 2**140 + 7:040x}", "0x" + f"{9_000 * 2**140 + 9_000:040x}", "0x" + "ab" * 20
+
+
+class Counted(Ondo):
+    """How often it had to read an answer in slices."""
+
+    reads = 0
+
+    def slices(self, request, response, size=SIZE):
+        self.reads += 1
+        return (yield from super().slices(request, response, size))
+
+
+def told(more=(), **changes):
+    """An answer in which AAPL's holders are HELD, but for `changes`, and some rows come behind those."""
+    rows = {**HELD, **changes}
+    return body([(AAPL, [*rows.items(), *more]), (TSLA, [(ONE, "3")])])
+
+
+@asynccontextmanager
+async def journals(folder, partitions):
+    async with AsyncExitStack() as stack:
+        files = [folder / f"{partition}.db" for partition in range(partitions)]
+        alone = [await stack.enter_async_context(journal(file)) for file in files]
+        yield Intake([intake.committers[0] for intake in alone]), files
+
+
+def polled(folder, partitions, bodies, *, reads):
+    """Give these answers and then the last one for ever; the API, and all events by account."""
+    assert min(map(len, bodies)) > LARGE
+    provider = Counted("ondo", OndoSettings(type="ondo", watch=[Watch(chain="ethereum-1")]), keyed=True)
+    done = anyio.Event()
+
+    def answer(_request, n):
+        if n == len(bodies) + 2:  # whoever is asked once more has taken in all before
+            done.set()
+        return httpx.Response(200, content=bodies[min(n, len(bodies)) - 1])
+
+    api = Api(answer)
+
+    async def main():
+        async with journals(folder, partitions) as (intake, files):
+            poller = poller_of(provider, api, intake)
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(poller.run)
+                await done.wait()
+                tasks.cancel_scope.cancel()
+            await intake.flush()
+            return poller, files
+
+    poller, files = virtually(main)
+    assert provider.reads == reads
+    events = {}
+    for partition, file in enumerate(files):
+        assert violations(file) == []
+        told, states = records(file)
+        for state in states:
+            assert partition_of(f"ondo/eip155:1/{state['account']}", partitions) == partition
+        for _, event in told:
+            events.setdefault(event["account"], []).append(event)
+    return poller, api, events
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_read(tmp_path, partitions):
+    first, second = told(), told(**{ONE: "8"})
+    third = told([(NEW, "1")], **{ONE: "9", OTHER: "4"})
+    bodies = [first, first, second, second, second, third]
+    poller, api, events = polled(tmp_path, partitions, bodies, reads=4)
+    amounts = {name: [(e["previous_amount"], e["amount"]) for e in each] for name, each in events.items()}
+    assert amounts == {ONE: [("7.5", "8"), ("8", "9")], OTHER: [("9000.5", "4")], NEW: [("0", "1")]}
+
+    def answered(n):
+        return rfc3339(START + round((api.times[n - 1] + 0.03) * 1e6))
+
+    spans = [(e["previous_observed_at"], e["observed_at"]) for e in events[ONE]]
+    assert spans == [(answered(2), answered(3)), (answered(5), answered(6))]
+    assert events[OTHER][0]["previous_observed_at"] == events[NEW][0]["previous_observed_at"] == answered(5)
+    assert poller.stats.failures == {}
+    assert poller.stats.changes == 4
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("bad", [(OTHER, "5"), ("0x12", "5"), (NEW, "-1")])
+def test_an_answer_with_one_bad_row_says_nothing_in_any_partition(tmp_path, partitions, bad):
+    wrong = told([bad], **dict.fromkeys(list(HELD)[:30], "1"))
+    after = told(**{ONE: "9"})
+    poller, _, events = polled(tmp_path, partitions, [told(), told(), wrong, after], reads=4)
+    assert {name: [event["amount"] for event in each] for name, each in events.items()} == {ONE: ["9"]}
+    assert poller.stats.failures == {"malformed": 1}
+
+
+def test_what_is_gone_is_told_by_every_partition_once_it_is_confirmed(tmp_path):
+    gone = list(HELD)[100:140]
+    without = body([(AAPL, [row for row in HELD.items() if row[0] not in gone]), (TSLA, [(ONE, "3")])])
+    _, _, events = polled(tmp_path, 3, [told(), told(), without, without], reads=4)
+    assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
+        name: ["0"] for name in gone
+    }
