@@ -5,7 +5,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from importlib import resources
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -106,7 +106,3 @@ class Plain:
         except JournalError as mistake:
             return error(503, "internal", f"the journal does not answer: {mistake}", ("Retry-After", "5"))
         return Answer(200, JSON, wire.encode({"cursor": str(cursor), "data": wire.rows(states)}))
-
-
-def path_of(target: str) -> str:
-    return urlsplit(target).path
