@@ -281,33 +281,32 @@ delays_ = st.lists(st.floats(0, 0.4), min_size=1, max_size=12)
 
 
 class Call:
-    """One way there and back; a call given up on the way may still arrive, for a moment."""
+    """One way there and back; a call given up on the way may still arrive, for a moment.
 
-    def __init__(self, counter, tasks, there, back, patience):
-        self.counter, self.tasks, self.there, self.back, self.patience = counter, tasks, there, back, patience
+    The network goes on while our loop stands still: when a call arrives is settled when it leaves.
+    """
 
-    async def arrive(self, endpoint):
-        await anyio.sleep(self.there)
-        self.counter.arrive(anyio.current_time(), endpoint)
+    def __init__(self, arrivals, there, back, patience):
+        self.arrivals, self.there, self.back, self.patience = arrivals, there, back, patience
 
     async def make(self, endpoint):
         if self.there <= self.patience + LINGER:
-            self.tasks.start_soon(self.arrive, endpoint)
+            self.arrivals.append((anyio.current_time() + self.there, endpoint))
         with anyio.fail_after(self.patience):
             await anyio.sleep(self.there + self.back)
 
 
 async def world(budget, counter, plan, clock):
     """Workers that never rest, for 30 seconds: with cancellations, pauses and a loop that stands still."""
-    limiter, draw = Limiter(budget), random.Random(plan["seed"])
+    limiter, draw, arrivals = Limiter(budget), random.Random(plan["seed"]), []
 
-    async def work(tasks, endpoint):
+    async def work(endpoint):
         while True:
             there, back = draw.choice(plan["delays"]), draw.choice(plan["delays"])
             patience = 0.3 if draw.random() < plan["cancelled"] else 5.0
             with contextlib.suppress(TimeoutError):
                 async with limiter.slot(endpoint):
-                    await Call(counter, tasks, there, back, patience).make(endpoint)
+                    await Call(arrivals, there, back, patience).make(endpoint)
 
     async def disturb():
         for pause, endpoint, stall in plan["troubles"]:
@@ -319,8 +318,10 @@ async def world(budget, counter, plan, clock):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(disturb)
             for endpoint in budget.endpoints * 4:
-                tasks.start_soon(work, tasks, endpoint)
+                tasks.start_soon(work, endpoint)
     assert all(window.held == 0 for window in budget._windows)
+    for when, endpoint in sorted(arrivals, key=lambda arrival: arrival[0]):
+        counter.arrive(when, endpoint)
 
 
 plans_ = st.fixed_dictionaries(

@@ -17,7 +17,7 @@ from watcher.limiter import LATE
 from watcher.poller import Connections
 from watcher.poller.connections import MOST
 from watcher.poller.exchange import Exchange
-from watcher.poller.loop import EXHAUSTED, MISCONFIGURED, REFUSED
+from watcher.poller.pauses import EXHAUSTED, MISCONFIGURED, REFUSED
 from watcher.poller.trouble import Unreachable
 from watcher.providers.failures import Malformed, Misconfigured
 from watcher.providers.provider import Credentials, Request

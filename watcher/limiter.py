@@ -5,23 +5,21 @@ is held from the grant until the attempt has ended, and is stamped with that tim
 window that ends now, held slots included, has room. Grants leave evenly at the pace of the limit that binds: the
 window is the guard, not the pacer, and what a pause or a stall left unused is not caught up.
 
-`Budget` is arithmetic and is given the time, in monotonic seconds. `Limiter` is the thin part that waits.
+`Budget` is arithmetic over the windows of `windows.py` and is given the time, in monotonic seconds. `Limiter` is the thin
+part that waits.
 """
 
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from math import ceil, floor, inf, isfinite
+from math import ceil, floor, inf
 
 import anyio
 import msgspec
 
-SLICES = 600
-"""A window remembers at most so many points in time: a month costs no more than a minute."""
-SLACK = 1e-4
-"""Relative; two quartz clocks disagree by up to that, and a window that ends on the dot is not ours to argue about."""
-SLIP = 0.5
-"""How much of one interval may be made up for when it was the full window, and nothing else, that delayed a grant."""
+from watcher.windows import SLICES, BudgetError, Limit, Window, named, window_of
+
+__all__ = ["LATE", "LINGER", "SLICES", "Budget", "BudgetError", "Limit", "Limiter", "Slot"]
+
 LINGER = 0.25
 """Seconds in which a request may still arrive after we gave it up without an answer."""
 LATE = 2.0
@@ -30,19 +28,6 @@ FORGETTABLE = 3600.0
 """Seconds; when the clocks make no sense, windows up to this long count as full, longer ones as full as when saved."""
 SENSIBLE = 1_577_836_800_000_000
 """Wall-clock microseconds: 2020. A clock that says less has never been set."""
-
-
-class BudgetError(ValueError):
-    """Limits under which no call could ever be made. One line that says which."""
-
-
-class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `requests`, weighted by the cost of a call, in any `per` seconds."""
-
-    requests: float
-    per: float
-    endpoint: str | None = None
-    """None: all endpoints together."""
 
 
 class Slot:
@@ -54,78 +39,6 @@ class Slot:
         self.endpoint = endpoint
         self.granted = granted
         self.held = True
-
-
-class _Window(msgspec.Struct):
-    """One limit's sliding window, in calls."""
-
-    limit: Limit
-    calls: int
-    """How many fit."""
-    span: float
-    """Seconds."""
-    width: float
-    """Seconds that one slice gathers."""
-    interval: float
-    """Seconds between even grants."""
-    due: float = -inf
-    """When the pace allows the next one."""
-    held: int = 0
-    stamped: int = 0
-    slices: deque[tuple[float, float, int]] = msgspec.field(default_factory=deque)
-    """(first stamp, last stamp, calls): each counts as of its last stamp."""
-
-    def expire(self, now: float) -> None:
-        while self.slices and self.slices[0][1] + self.span <= now:
-            self.stamped -= self.slices.popleft()[2]
-
-    def room_at(self, now: float) -> float:
-        """When one more call fits; inf while only held slots could make room."""
-        self.expire(now)
-        excess = self.held + self.stamped - self.calls
-        if excess < 0:
-            return now
-        for _, last, calls in self.slices:
-            excess -= calls
-            if excess < 0:
-                return last + self.span
-        return inf
-
-    def grant(self, now: float) -> None:
-        self.held += 1
-        full = self.held + self.stamped >= self.calls
-        late = min(max(0.0, now - self.due), SLIP * self.interval) if full else 0.0
-        self.due = now + self.interval - late
-
-    def stamp(self, when: float, calls: int = 1) -> None:
-        self.stamped += calls
-        first, last, gathered = self.slices[-1] if self.slices else (-inf, -inf, 0)
-        when = max(when, last)
-        if when - first < self.width:
-            self.slices[-1] = (first, when, gathered + calls)
-        else:
-            self.slices.append((when, when, calls))
-        if len(self.slices) > SLICES:
-            self._merge()
-
-    def _merge(self) -> None:
-        """Make one of the two neighbours that lie closest together, as of the later one."""
-        ends = [last for _, last, _ in self.slices]
-        i = min(range(len(ends) - 1), key=lambda i: ends[i + 1] - ends[i])
-        first, _, calls = self.slices[i]
-        _, last, more = self.slices[i + 1]
-        self.slices[i + 1] = (first, last, calls + more)
-        del self.slices[i]
-
-    def restore(self, stamps: Sequence[tuple[float, int]], now: float) -> None:
-        """(when, calls), oldest first."""
-        for when, calls in stamps:
-            if calls > 0 and when + self.span > now:
-                self.stamp(when, calls)
-
-    def unsaved(self, seconds: float) -> int:
-        """The most that can have been granted in so many seconds."""
-        return min(self.calls, floor(seconds / self.interval + SLIP) + 1)
 
 
 class _SavedWindow(msgspec.Struct, array_like=True):
@@ -164,14 +77,14 @@ class Budget:
         self.cost = cost
         self.endpoints = tuple(dict.fromkeys(endpoints))
         # Narrow to broad: a fixed order, whoever asks.
-        self._windows = [_window(limit, cost, share) for limit in sorted(limits, key=lambda limit: limit.per)]
+        self._windows = [window_of(limit, cost, share) for limit in sorted(limits, key=lambda limit: limit.per)]
         self._by_endpoint = {
             endpoint: [window for window in self._windows if window.limit.endpoint in (None, endpoint)]
             for endpoint in self.endpoints
         }
         for endpoint, windows in self._by_endpoint.items():
             if not windows:
-                raise BudgetError(f"no limit covers {_named(endpoint)}: give one, for it or for all endpoints")
+                raise BudgetError(f"no limit covers {named(endpoint)}: give one, for it or for all endpoints")
         self._pauses: dict[str | None, float] = {}
         self._remembered: dict[str | None, float] = {}
         self._saving = False
@@ -194,7 +107,7 @@ class Budget:
     def grant(self, now: float, endpoint: str | None = None) -> Slot:
         """A place for one call that leaves now. Raises ValueError when none is ready."""
         if self.ready_at(now, endpoint) > now:
-            raise ValueError(f"no call may leave {_named(endpoint)} now")
+            raise ValueError(f"no call may leave {named(endpoint)} now")
         for window in self._by_endpoint[endpoint]:
             window.grant(now)
         self.changed = True
@@ -240,7 +153,7 @@ class Budget:
         """Seconds between even grants: of the limit that binds on average."""
         return self.binding(endpoint).interval
 
-    def binding(self, endpoint: str | None = None) -> "_Window":
+    def binding(self, endpoint: str | None = None) -> Window:
         return max(self._by_endpoint[endpoint], key=lambda window: window.interval)
 
     def scope(self, endpoint: str | None = None) -> str | None:
@@ -272,7 +185,7 @@ class Budget:
             _Saved(wall, self.cost, [self._saved_window(window, now) for window in self._windows], pauses)
         )
 
-    def _saved_window(self, window: _Window, now: float) -> _SavedWindow:
+    def _saved_window(self, window: Window, now: float) -> _SavedWindow:
         users = [endpoint for endpoint, windows in self._by_endpoint.items() if window in windows]
         earliest = min((min(self._ready_at(now, user), now + window.span) for user in users), default=now)
         window.expire(now)
@@ -310,33 +223,10 @@ class Budget:
         return ceil(cost / self.cost - 1e-9)
 
 
-def _window(limit: Limit, cost: float, share: float) -> _Window:
-    if not (limit.requests > 0 and limit.per > 0 and isfinite(limit.requests) and isfinite(limit.per)):
-        raise BudgetError(f"{limit.requests:g} requests per {limit.per:g} s is no limit: both must be above 0")
-    if not (cost > 0 and isfinite(cost) and 0 < share <= 1):
-        raise BudgetError(f"cost {cost:g} must be above 0, and share {share:g} above 0 and at most 1")
-    capacity = limit.requests * share
-    calls = floor(capacity / cost + 1e-9)
-    if calls < 1:
-        raise BudgetError(
-            f"one call costs {cost:g}, but the limit leaves {capacity:g} per {limit.per:g} s "
-            f"{_named(limit.endpoint)}: no call could ever be made"
-        )
-    span = limit.per * (1 + SLACK)
-    width = span / (SLICES - 2)
-    # A slice that gathers several calls keeps the first as long as the last, which makes the window longer.
-    dense = width if width * calls > span else 0.0
-    return _Window(limit, calls, span, width, (span + dense) / calls)
-
-
 def _source(limit: Limit, saved: Sequence[_SavedWindow]) -> _SavedWindow | None:
     """The saved window that knows most of what this one asks: of the same endpoint, as long or a little longer."""
     known = sorted((window for window in saved if window.endpoint == limit.endpoint), key=lambda window: window.per)
     return next((window for window in known if window.per >= limit.per), known[-1] if known else None)
-
-
-def _named(endpoint: str | None) -> str:
-    return "over all endpoints" if endpoint is None else f"to endpoint {endpoint}"
 
 
 class Limiter:

@@ -1,7 +1,8 @@
 """The loop of each provider: wait for a slot, ask, send, read, hand over, and tell the schedule how it went.
 
-`turns.py` decides what is asked next, `exchange.py` speaks HTTP over `connections.py`, `trouble.py` says why there was no
-answer, `stats.py` keeps the figures and writes the log, `loop.py` ties them together. One provider's tasks, connections and budget are its own: no other provider waits for it.
+`turns.py` decides what is asked next and `pauses.py` what a failure leads to, `exchange.py` speaks HTTP over
+`connections.py`, `trouble.py` says why there was no answer, `stats.py` keeps the figures and writes the log, `loop.py` ties
+them together. One provider's tasks, connections and budget are its own: no other provider waits for it.
 """
 
 from watcher.poller.connections import Connections

@@ -1,6 +1,5 @@
 """A provider's tasks: one that grants, one for each request in flight, one that saves what a restart must know."""
 
-import random
 from collections.abc import Callable, Generator, Iterable, Mapping
 from math import inf
 from typing import Protocol
@@ -17,10 +16,11 @@ from watcher.limiter import Budget, Limit, Limiter, Slot
 from watcher.poller.connections import MOST
 from watcher.poller.exchange import Exchange
 from watcher.poller.large import fingerprint, reading
+from watcher.poller.pauses import Pauses
 from watcher.poller.stats import Stats
 from watcher.poller.trouble import Unreachable
 from watcher.poller.turns import Errand, Turns
-from watcher.providers.failures import Exhausted, Failure, Malformed, Misconfigured, RefusedCredential, Throttled
+from watcher.providers.failures import Failure, Malformed, RefusedCredential
 from watcher.providers.provider import Credentials, Found, Provider, Request, Response, Target
 from watcher.schedule import Schedule
 
@@ -28,19 +28,6 @@ SAVE = 1.0
 """Seconds between two saves of the limiter's stamps, at least."""
 SAVE_SCHEDULES = 60.0
 """Seconds between two saves of the learned rates."""
-EXHAUSTED = 3 * 3600.0
-"""Seconds that a provider is left alone once its credits are used up."""
-REFUSED = 900.0
-"""Seconds that a provider is left alone once it refused our credential: some block an address that insists."""
-MISCONFIGURED = 1800.0
-"""Seconds that a watch is left alone which the provider says cannot be."""
-LONGEST_PAUSE = 3600.0
-"""Seconds; of a pause after 429."""
-DOUBLED = 60.0
-"""Seconds up to which pauses double while a provider goes on refusing without saying until when."""
-JITTER = 0.25
-"""Of a pause, added; at most MOST_JITTER seconds."""
-MOST_JITTER = 5.0
 
 
 class Intake(Protocol):
@@ -123,13 +110,10 @@ class Poller:
         self._limiter = Limiter(budget)
         self._turns = Turns(provider.lanes, schedules, budget)
         self._secrets = _values(credentials)
-        self._renewed_at = -inf
+        self._pauses = Pauses(self._limiter, self._turns, self.stats, seed=seed)
         self._wall = wall
-        self._random = random.Random(seed)  # noqa: S311 (spreads retries, hides nothing)
         self._in_flight = 0
         """Requests without an answer, and answers that the journal has not taken."""
-        self._refused_in_a_row = 0
-        self._escalates_at = -inf
 
     def restore(self, notes: Mapping[str, bytes], now: float) -> None:
         """Before `run`: what the last process knew, from the journal's notes."""
@@ -152,8 +136,7 @@ class Poller:
         """
         self._exchange.renew(credentials)
         self._secrets |= _values(credentials)  # an answer may yet echo the old ones
-        self._renewed_at = anyio.current_time()
-        self._limiter.resume()
+        self._pauses.renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
         """What the heartbeat says of this provider now."""
@@ -260,7 +243,7 @@ class Poller:
     def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
         self._answered(refused=False)
-        self._refused_in_a_row = 0
+        self._pauses.answered()
         missing = set(found.missing)
         for target in errand.targets:
             if target in missing:
@@ -276,7 +259,6 @@ class Poller:
             self.stats.remarked(found.remark, _asked(errand), now)
 
     def _fail(self, errand: Errand, granted: float, failure: Failure) -> None:
-        """What each kind of failure leads to: see the tree in providers/failures.py."""
         now = anyio.current_time()
         # A reason may quote an answer that echoes what we sent.
         for secret in sorted(self._secrets, key=len, reverse=True):
@@ -284,47 +266,7 @@ class Poller:
         if not isinstance(failure, Unreachable):
             self._answered(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _asked(errand), now)
-        if isinstance(failure, Misconfigured):
-            self._put_off(errand, failure, now)
-            return
-        self._turns.failed(errand, granted, now)
-        if isinstance(failure, Throttled):
-            self._throttle(errand, failure, now)
-        elif granted < self._renewed_at:
-            return
-        elif isinstance(failure, Exhausted):
-            self._leave_alone("provider.exhausted", EXHAUSTED, failure, now)
-        elif isinstance(failure, RefusedCredential):
-            self._leave_alone("provider.refused", REFUSED, failure, now)
-
-    def _put_off(self, errand: Errand, failure: Failure, now: float) -> None:
-        if len(errand.targets) > 1:
-            self._turns.apart(errand)
-        else:
-            self._turns.set_aside(errand, now + self._jittered(MISCONFIGURED))
-            self.stats.alert("watch.misconfigured", MISCONFIGURED, failure.reason)
-
-    def _throttle(self, errand: Errand, failure: Throttled, now: float) -> None:
-        wait = failure.retry_after
-        if wait is None:
-            period = self.budget.period(errand.lane.endpoint)
-            wait = min(period * 2**self._refused_in_a_row, max(period, DOUBLED))
-            if now >= self._escalates_at:  # several in flight at once are refused for one and the same reason
-                self._refused_in_a_row = min(10, self._refused_in_a_row + 1)
-                self._escalates_at = now + wait
-        scope = self.budget.scope(errand.lane.endpoint)
-        wait = self._jittered(min(max(0.0, wait), LONGEST_PAUSE))
-        self._limiter.pause(now + wait, scope)
-        self.stats.paused(wait, scope, failure.reason)
-
-    def _leave_alone(self, event: str, seconds: float, failure: Failure, now: float) -> None:
-        # Not remembered: a restart is what the operator does once the cause is gone.
-        if (self.budget.paused_until(now) or -inf) < now + seconds / 2:
-            self.stats.alert(event, seconds, failure.reason)
-        self._limiter.pause(now + self._jittered(seconds), remember=False)
-
-    def _jittered(self, seconds: float) -> float:
-        return seconds + self._random.uniform(0, min(JITTER * seconds, MOST_JITTER))
+        self._pauses.failed(errand, granted, failure, now)
 
     def _answered(self, *, refused: bool) -> None:
         if self.stats.refused_at_first is None:
