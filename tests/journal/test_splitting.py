@@ -9,7 +9,7 @@ from tests.providers.test_large import FIXED, HELD, body, drained, found_in_slic
 from watcher.columns import Column, Columns, Contradiction
 from watcher.events import partition_of, spread
 from watcher.journal.intake import merged
-from watcher.journal.splitting import split
+from watcher.journal.splitting import Splitter
 from watcher.ledger import Ledger
 from watcher.providers.failures import Malformed
 
@@ -21,14 +21,14 @@ def ledgers(count=3):
     return made
 
 
-def parts_of(text, known):
+def parts_of(text, splitter):
     """Each partition's columns, compared; the way of the intake."""
     columns = found_in_slices(text, 400)[0].readings
     if not isinstance(columns, Columns):
         assert columns == []
-        return [[] for _ in known]
-    parts = drained(split(columns, known))
-    for ledger, part in zip(known, parts, strict=True):
+        return [[] for _ in splitter._ledgers]
+    parts = drained(splitter.split(columns))
+    for ledger, part in zip(splitter._ledgers, parts, strict=True):
         drained(ledger.compare(part))
     return parts
 
@@ -46,10 +46,11 @@ def unordered(ledger):
 )
 def test_split_columns_leave_the_memory_and_rows_of_split_readings(bodies, turns):
     fast, slow, now = ledgers(), ledgers(), 100.0
+    splitter = Splitter(fast)
     for number, pause in turns:
         now += pause
         text = body(bodies[number % len(bodies)])
-        columns, readings = parts_of(text, fast), spread(whole(text), len(slow))
+        columns, readings = parts_of(text, splitter), spread(whole(text), len(slow))
         verdicts = [ledger.judge(told(part, now)) for ledger, part in zip(fast, columns, strict=True)]
         assert merged(verdicts) == merged(
             [ledger.judge(told(readings.get(p, []), now)) for p, ledger in enumerate(slow)]
@@ -59,11 +60,12 @@ def test_split_columns_leave_the_memory_and_rows_of_split_readings(bodies, turns
 
 def test_a_row_goes_to_the_partition_of_its_account_however_that_is_spelled():
     known, account = ledgers(), "0x" + "ab" * 20
+    splitter = Splitter(known)
     check = found_in_slices(body([(AAPL, HELD)]), 400)[0].readings.check
     home = partition_of(f"p/eip155:1/{account}", len(known))
     for now, spelled in enumerate(["0x" + "aB" * 20, account, "0x" + "AB" * 20], 100):
         columns = Columns("p", [Column("eip155:1", AAPL, "A", [((spelled,), ("5",))])], check)
-        parts = drained(split(columns, known))
+        parts = drained(splitter.split(columns))
         assert [len(part) for part in parts] == [partition == home for partition in range(len(known))]
         for ledger, part in zip(known, parts, strict=True):
             ledger.judge(told(part, float(now)))
@@ -75,11 +77,12 @@ def test_a_row_goes_to_the_partition_of_its_account_however_that_is_spelled():
 )
 def test_one_bad_row_fails_the_comparison_before_any_partition_has_heard_a_word(row, error):
     known = ledgers()
+    splitter = Splitter(known)
     for now in (100.0, 200.0):
-        for ledger, part in zip(known, parts_of(body([(AAPL, HELD)]), known), strict=True):
+        for ledger, part in zip(known, parts_of(body([(AAPL, HELD)]), splitter), strict=True):
             ledger.judge(told(part, now))
             memory(ledger)
     before = list(map(memory, known))
     with pytest.raises(error):
-        parts_of(body([(AAPL, [*HELD, row])]), known)
+        parts_of(body([(AAPL, [*HELD, row])]), splitter)
     assert list(map(memory, known)) == before

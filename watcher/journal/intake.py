@@ -8,7 +8,7 @@ import msgspec
 from watcher.columns import SLICE, Columns, in_slices
 from watcher.events import Answer, Reading, Scope, partition_of, spread
 from watcher.journal.committer import Committer
-from watcher.journal.splitting import split
+from watcher.journal.splitting import Splitter
 from watcher.ledger import Verdict
 
 
@@ -18,6 +18,7 @@ class Intake:
     def __init__(self, committers: Sequence[Committer]) -> None:
         """`committers[p]` is partition p's."""
         self.committers = committers
+        self._splitter = Splitter([committer.ledger for committer in committers])
 
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer meant, over all partitions. Waits while one of them is down or full."""
@@ -53,10 +54,9 @@ class Intake:
 
     async def _split(self, columns: Columns) -> dict[int, Sequence[Reading]]:
         """All is compared before any partition is told of anything, for one row that is wrong spoils the answer."""
-        ledgers = [committer.ledger for committer in self.committers]
-        parts = await in_slices(split(columns, ledgers))
-        for ledger, part in zip(ledgers, parts, strict=True):
-            await in_slices(ledger.compare(part))
+        parts = await in_slices(self._splitter.split(columns))
+        for committer, part in zip(self.committers, parts, strict=True):
+            await in_slices(committer.ledger.compare(part))
         return {partition: part for partition, part in enumerate(parts) if len(part)}
 
     def _spoken_for(self, listing: Scope | None) -> Sequence[int]:
