@@ -142,7 +142,9 @@ def drop_in_flight(self, shelves):
 def forget_since(self, key, record, _, moment, *reading):
     """A newer change starts from the pending one and not from the committed amount."""
     self.number += 1
-    return self.pending.setdefault(key, Draft(self.number, record.amount, text_of(record.seen), moment.observed_at, None, None))
+    return self.pending.setdefault(
+        key, Draft(self.number, record.amount, text_of(record.seen), moment.observed_at, None, None)
+    )
 
 
 def keep_newer_as_it_is(self, shelves):
