@@ -5,6 +5,7 @@
 - memory of a key in the ledger, and in a reader's view.
 """
 
+import contextlib
 import gc
 import sys
 import time
@@ -18,7 +19,7 @@ from confluent_kafka import Producer
 from tests.journal.conformance import baseline
 from tests.kafka_broker import NoBroker, ladder
 from watcher.events import JSON, partition_of
-from watcher.journal import Batch
+from watcher.journal import Batch, Unavailable
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.records import Encoder, Topics
 from watcher.ledger import Ledger
@@ -63,7 +64,9 @@ async def restored(made):
     writers, found = [made.writer(number) for number in range(PARTITIONS)], {}
 
     async def open_one(number):
-        found[number] = await writers[number].open()
+        while number not in found:  # as the committer does: under tracemalloc the loop is too slow for some time-outs
+            with contextlib.suppress(Unavailable):
+                found[number] = await writers[number].open()
 
     async with anyio.create_task_group() as tasks:
         for number in range(PARTITIONS):
