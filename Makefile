@@ -22,7 +22,7 @@ demo: $(READY)  ## the whole system on this machine; ARGS="--seconds 20" ends by
 	@$(BIN)/watcher demo $(ARGS)
 
 test: $(READY) lint  ## linters, types and all tests; ARGS="-k name" narrows
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

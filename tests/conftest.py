@@ -13,6 +13,15 @@ import trio
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
+LONG = ("chaos", "e2e", "journal", "relay", "worlds")
+"""Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    places = {item: item.path.relative_to(here).parts[0] for item in items}
+    items.sort(key=lambda item: LONG.index(places[item]) if places[item] in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True)
 def order(request: pytest.FixtureRequest) -> None:

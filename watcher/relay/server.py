@@ -185,6 +185,7 @@ class Relay:
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Connection)
         now = self.delivery.time()
+        connection.forget_handshake()
         session = Session(self._tokens, connection.rights, self._limits, now)
         peer = connection.peer = Peer(session, self._pace, self.delivery.hub.cursor, connection)
         self.delivery.peers.add(peer)
