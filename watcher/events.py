@@ -163,7 +163,7 @@ class Answer(msgspec.Struct, frozen=True):
     """Wall-clock microseconds at `received`."""
     listing: Scope | None = None
     """Set when the answer is a complete listing: what it covers and does not name, it says is absent."""
-    fingerprint: tuple[int, ...] = ()
+    fingerprint: bytes = b""
     """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
 
 

@@ -158,7 +158,7 @@ class Hearing:
             if self.verdict.stale == 0 or listing.seen is None:
                 listing.seen = moment
             listing.rows = len(self._answer.readings)
-            listing.fingerprint, listing.fading = (), []
+            listing.fingerprint, listing.fading = b"", []
             if self._can_repeat():
                 listing.fingerprint, listing.fading = self._answer.fingerprint, self._fading
 

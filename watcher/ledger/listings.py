@@ -31,7 +31,7 @@ class Listing(msgspec.Struct):
     """The greatest ordering field in any answer."""
     behind: int = 0
     """The note follows the drafts up to this number."""
-    fingerprint: tuple[int, ...] = ()
+    fingerprint: bytes = b""
     """Of the answer heard last; empty: not known, or it was not believed in all it said."""
     rows: int = 0
     """How many readings that answer had."""
@@ -40,7 +40,7 @@ class Listing(msgspec.Struct):
 
     def repeated_by(self, answer: Answer) -> bool:
         """Whether all that the answer says was said, and taken in, by the one before it."""
-        return answer.fingerprint != () and answer.fingerprint == self.fingerprint and self.complete >= COMPLETE
+        return answer.fingerprint != b"" and answer.fingerprint == self.fingerprint and self.complete >= COMPLETE
 
     def again(self, moment: Moment, settle: float) -> None:
         """The answer heard last arrived once more: nothing but the time is new."""
@@ -100,7 +100,8 @@ class Listings:
 
     def _recall(self, name: str, listing: Listing) -> None:
         """What memory knows better than the journal is saved again."""
-        listing.saved, listing.fingerprint = 0, ()
+        listing.saved = 0
+        listing.fingerprint, listing.fading = b"", []
         if name in self._restored:
             note = msgspec.json.decode(self._restored[name], type=Note)
             listing.saved = note.complete

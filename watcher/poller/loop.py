@@ -232,9 +232,7 @@ class Poller:
             return Verdict()
         return await self._intake.accept(self._answer(found, sent, received, observed_at))
 
-    def _answer(
-        self, found: Found, sent: float, received: float, observed_at: int, known: tuple[int, ...] = ()
-    ) -> Answer:
+    def _answer(self, found: Found, sent: float, received: float, observed_at: int, known: bytes = b"") -> Answer:
         provider = self.provider
         ordering, settle = provider.ordering, provider.settle
         times = (sent, received, observed_at)
