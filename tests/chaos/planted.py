@@ -11,8 +11,8 @@ import sys
 import msgspec
 
 from watcher import cli
-from watcher.journal.kafka.connection import Producer
 from watcher.journal.kafka.log import start_at
+from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import Encoder, History
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.sqlite import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter

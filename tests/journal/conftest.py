@@ -1,11 +1,27 @@
 """Fixtures of the journals' tests. The shared suite's assertions explain themselves as those of a test module do."""
 
 import pytest
+from aiokafka.conn import AIOKafkaConnection
 
 from tests import kafka_broker
 from tests.journal import own_broker as secured
 
 pytest.register_assert_rewrite("tests.journal.conformance")
+
+
+@pytest.fixture(autouse=True)
+def connections(monkeypatch):
+    """Every connection to Kafka that the test has opened. One that it leaves open fails it, and not whichever test
+    runs when the garbage is collected."""
+    made, connect = [], AIOKafkaConnection.connect
+
+    async def watched(connection):
+        made.append(connection)
+        return await connect(connection)
+
+    monkeypatch.setattr(AIOKafkaConnection, "connect", watched)
+    yield made
+    assert not [connection for connection in made if connection.connected()]
 
 
 @pytest.fixture(scope="session")

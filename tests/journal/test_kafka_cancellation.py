@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import anyio
 import anyio.lowlevel
@@ -9,7 +10,8 @@ import pytest
 
 from tests.journal.kafka_world import ready
 from watcher.journal import Unavailable
-from watcher.journal.kafka.connection import stop, within
+from watcher.journal.kafka.connection import Connection, stop
+from watcher.journal.kafka.deadlines import within
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +73,77 @@ async def test_our_own_cancellation_goes_through():
         tasks.start_soon(wait)
         await anyio.wait_all_tasks_blocked()
         tasks.cancel_scope.cancel()
+
+
+class Mute:
+    """A door before a broker that lets that many answers of each connection through, and no more."""
+
+    def __init__(self, address, answers):
+        self._broker = address.rsplit(":", 1)
+        self._answers = answers
+        self._server = None
+        self.asked = anyio.Event()
+        """A request waits that will get no answer."""
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._link, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _link(self, client_reader, client_writer):
+        broker_reader, broker_writer = await asyncio.open_connection(*self._broker)
+        with contextlib.closing(client_writer), contextlib.closing(broker_writer):
+            for number in itertools.count():
+                try:
+                    request = await framed(client_reader)
+                except asyncio.IncompleteReadError:
+                    return
+                if number == self._answers:
+                    self.asked.set()
+                elif number < self._answers:
+                    broker_writer.write(request)
+                    client_writer.write(await framed(broker_reader))
+
+
+async def framed(reader):
+    size = await reader.readexactly(4)
+    return size + await reader.readexactly(int.from_bytes(size, "big"))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("answers", [0, 1], ids=["its versions", "its metadata"])
+async def test_a_start_that_is_cancelled_while_the_broker_owes_an_answer_leaves_no_socket_open(
+    kafka, answers, connections
+):
+    async with Mute(kafka.address, answers) as mute:
+        reach = Connection([mute.address], {})
+        for start in (
+            reach.consumer([]),
+            reach.producer("mute"),
+            reach.plain_producer(),
+            entered(reach.administering()),
+        ):
+            with anyio.fail_after(10):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(awaited, start)
+                    await mute.asked.wait()
+                    mute.asked = anyio.Event()
+                    assert connections[-1].connected()
+                    tasks.cancel_scope.cancel()
+            assert not connections[-1].connected()
+
+
+async def awaited(work):
+    await work
+
+
+async def entered(context):
+    async with context:
+        pass
 
 
 @pytest.mark.kafka

@@ -32,6 +32,7 @@ from watcher.journal.intake import Intake
 from watcher.journal.kafka import connection as connection_module
 from watcher.journal.kafka import reader as reader_module
 from watcher.journal.kafka import writer as writer_module
+from watcher.journal.kafka.log import poll, start_at
 from watcher.ledger import Ledger
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -85,7 +86,10 @@ class TestHurtBrokers:
             writer = await stack.enter_async_context(opened(made, 0))
             await stack.enter_async_context(opened(made, 1))
             await stack.enter_async_context(reading(made))
+            waiting = await stack.enter_async_context(made._connection.reading(made._topics))
             await writer.commit(Batch([balance.row(0)]))
+            start_at(waiting, {TopicPartition(f"{prefix}balances.changed.v1", 0): 0})
+            await poll(waiting)  # its fetch gets no answer any more
             with monkeypatch.context() as short, frozen(own_broker):
                 short.setattr(writer_module, "COMMIT", 1.0)
                 short.setattr(connection_module, "START", 1.0)

@@ -11,7 +11,8 @@ from aiokafka import AIOKafkaProducer
 from watcher.events import JSON, MSGPACK, Encoding, ProviderHealth
 from watcher.journal import Unavailable, WrongJournal
 from watcher.journal.kafka import topics as cluster
-from watcher.journal.kafka.connection import Broken, Connection, stop
+from watcher.journal.kafka.connection import Connection, stop
+from watcher.journal.kafka.deadlines import Broken
 from watcher.journal.kafka.log import Gauge
 from watcher.journal.kafka.ownership import Claim
 from watcher.journal.kafka.plans import compare, plans, refuse

@@ -9,7 +9,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from watcher.journal import Unavailable
-from watcher.journal.kafka.connection import REQUEST, Connection, stop, within
+from watcher.journal.kafka.connection import REQUEST, Connection, stop
+from watcher.journal.kafka.deadlines import within
 
 Offsets = Mapping[TopicPartition, int]
 Found = Any

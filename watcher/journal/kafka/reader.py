@@ -27,7 +27,8 @@ from aiokafka.errors import OffsetOutOfRangeError
 from watcher.events import BalanceState, Cursor, Filter, ProviderHealth
 from watcher.journal import Bounds, Commit, Expired, Published, Unavailable, WrongJournal
 from watcher.journal.kafka import records as wire
-from watcher.journal.kafka.connection import Connection, stop, within
+from watcher.journal.kafka.connection import Connection, stop
+from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import LAST, read
 from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
 from watcher.journal.kafka.records import Topics

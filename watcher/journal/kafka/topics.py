@@ -13,9 +13,11 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from watcher.journal import Unavailable, WrongJournal
-from watcher.journal.kafka.connection import Connection, Producer, within
+from watcher.journal.kafka.connection import Connection
+from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.log import Gauge, poll, start_at
 from watcher.journal.kafka.plans import Found, Plan, refuse
+from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import MARKER, History, Marker, Topics, mark
 
 ADMIN = 15.0

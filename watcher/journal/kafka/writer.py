@@ -14,10 +14,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 
 from watcher.journal import Batch, Restored, Unavailable
-from watcher.journal.kafka.connection import Connection, Producer, within
+from watcher.journal.kafka.connection import Connection
+from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import was_told
 from watcher.journal.kafka.log import Gauge, read_to, start_at
 from watcher.journal.kafka.ownership import Claim
+from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import OWNER, Encoder, History, Record, Topics, mark
 from watcher.journal.kafka.topics import recreated
 

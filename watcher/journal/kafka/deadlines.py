@@ -1,0 +1,59 @@
+"""Waiting for the client without being at its mercy.
+
+aiokafka retries in silence and for ever: `start()` and `stop()` hang while a broker is down, and it cancels tasks of its
+own. So nothing here waits without a deadline, and only our own cancellation is one.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Iterator
+
+import anyio
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from watcher.journal import Unavailable
+
+STOP = 2.0
+"""Seconds that a client may take to end in good order."""
+
+Broken = (KafkaError, AssertionError, OSError, asyncio.TimeoutError)
+"""What a client raises when it cannot go on: its own errors, its state machine's asserts, the network's."""
+
+
+@contextlib.contextmanager
+def ours_only() -> Iterator[None]:
+    """A client that cancels its own tasks lets their CancelledError out, as if we had been cancelled: a task group
+    that sees it ends without a word, and the whole daemon with it. Here it becomes the client's error."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if _asked_for(error):
+            raise
+        raise KafkaConnectionError("the client cancelled its own work") from error
+
+
+def _asked_for(error: BaseException | None) -> bool:
+    """Whether this is the cancellation of a scope around us, or else of our task by whoever made it.
+
+    A scope that is cancelled ends nothing but what carries its own word: a foreign CancelledError that comes out at
+    that very moment goes through it. It says so again at the next wait, so nothing is lost by turning that into an error.
+    """
+    while isinstance(error, asyncio.CancelledError):
+        if error.args and str(error.args[0]).startswith("Cancelled via cancel scope "):
+            return True
+        error = error.__context__
+    task = asyncio.current_task()
+    return task is None or (task.cancelling() > 0 and anyio.current_effective_deadline() > -math.inf)
+
+
+@contextlib.contextmanager
+def within(seconds: float, what: str) -> Iterator[None]:
+    """Whatever goes wrong inside, or takes longer, is Unavailable, and says while doing what."""
+    try:
+        with anyio.fail_after(seconds), ours_only():
+            yield
+    except TimeoutError:
+        raise Unavailable(f"Kafka did not answer within {seconds:g} s ({what}): is the broker up?") from None
+    except Broken as error:
+        raise Unavailable(f"Kafka failed ({what}): {error!r}") from error
