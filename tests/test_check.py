@@ -5,8 +5,8 @@ import pytest
 from tests.test_settings import HELIUS
 from watcher import settings
 from watcher.check import plan, same_credentials, same_keys, seconds, told, words
-from watcher.daemon import sources
 from watcher.providers.provider import Limit
+from watcher.sources import sources
 
 ACCOUNT = "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"
 OTHER = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"

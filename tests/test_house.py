@@ -29,7 +29,7 @@ DOORS = {
 }
 """Room → rooms it may import. Anyone may import `addresses`; the root (cli, daemon) may import all."""
 
-ROOT_ROOMS = {"cli", "daemon", "exits", "outliving", "figures", "check", "demo", "__main__"}
+ROOT_ROOMS = {"cli", "daemon", "sources", "exits", "outliving", "figures", "check", "demo", "__main__"}
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka",
     "websockets": "watcher/relay/",

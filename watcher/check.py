@@ -12,7 +12,7 @@ import anyio
 import msgspec
 
 from watcher import logs
-from watcher.daemon import Daemon, Source, wall
+from watcher.daemon import Daemon, wall
 from watcher.exits import Exit
 from watcher.poller import Connections, relearn, schedules_of
 from watcher.poller.exchange import Exchange
@@ -20,6 +20,7 @@ from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.provider import Lane, Limit, Provider, Response, Target
 from watcher.schedule import Schedule
 from watcher.settings import Settings
+from watcher.sources import Source
 
 SHOWN = 12
 """Balances shown of one provider."""

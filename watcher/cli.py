@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from watcher import check as checking
-from watcher import daemon, logs, settings
+from watcher import daemon, logs, settings, sources
 from watcher import demo as demonstration
 from watcher.exits import Exit, endings
 from watcher.providers.provider import SettingsError
@@ -181,7 +181,7 @@ def secrets(config: Settings, environment: Mapping[str, str]) -> Iterator[str]:
     """Every key that the config names, so that no line can show it."""
     for name, table in config.providers.items():
         with contextlib.suppress(SettingsError):  # told by whoever needs the key; a relay needs none
-            yield daemon.secret_of(name, table, environment) or ""
+            yield sources.secret_of(name, table, environment) or ""
     for named in (config.relay.get("tokens_env"), config.kafka.get("sasl_password_env")):
         if isinstance(named, str):
             yield from environment.get(named, "").split(",")

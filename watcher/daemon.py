@@ -6,7 +6,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Literal
 
 import anyio
@@ -14,7 +13,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher import figures, logs, metrics, providers, settings
+from watcher import figures, logs, metrics, settings
 from watcher.events import ProviderHealth
 from watcher.exits import Exit
 from watcher.journal import Journal, Reader
@@ -26,11 +25,12 @@ from watcher.ledger import Ledger
 from watcher.limiter import Budget, BudgetError
 from watcher.outliving import Begun, Outliving, outliving
 from watcher.poller import Connections, Poller, budget_of, schedules_of
-from watcher.providers.provider import Provider, ProviderSettings, SettingsError
+from watcher.providers.provider import Provider, SettingsError
 from watcher.relay import auth
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings
 from watcher.settings import Settings
+from watcher.sources import Source, secret_of, sources
 
 HEARTBEAT = 15.0
 """Seconds between two heartbeats of a provider."""
@@ -48,48 +48,6 @@ log = structlog.get_logger()
 def wall() -> int:
     """The wall clock, in microseconds. Everybody else is given it."""
     return time.time_ns() // 1000
-
-
-class Source(msgspec.Struct, frozen=True):
-    """One configured provider and its key, which is never shown."""
-
-    provider: Provider
-    secret: str | None = None
-
-    def __repr__(self) -> str:
-        return f"Source({self.provider.name})"
-
-
-def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
-    """All providers of the config with their keys. Raises SettingsError."""
-    if not config.providers:
-        raise SettingsError("no provider is configured: add a [providers.NAME] table, as in config/watcher.toml")
-    known = providers.known()
-    found = []
-    for name, table in config.providers.items():
-        secret = secret_of(name, table, environment)
-        found.append(Source(known[table.type](name, table, keyed=secret is not None), secret))
-    return found
-
-
-def secret_of(name: str, table: ProviderSettings, environment: Mapping[str, str]) -> str | None:
-    """The key of one provider; None when none is configured. Raises SettingsError for one that is named but empty."""
-    if table.api_key_env is not None:
-        secret = environment.get(table.api_key_env, "").strip()
-        if not secret:
-            raise SettingsError(
-                f"[providers.{name}]: api_key_env names {table.api_key_env}, which is not set: export {table.api_key_env}=…"
-            )
-        return secret
-    if table.api_key_file is None:
-        return None
-    try:
-        secret = Path(table.api_key_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"[providers.{name}]: api_key_file cannot be read: {error}") from None
-    if not secret:
-        raise SettingsError(f"[providers.{name}]: api_key_file {table.api_key_file} is empty")
-    return secret
 
 
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
