@@ -1,5 +1,6 @@
 """Amounts, times, keys, cursors and encodings: what goes in comes out, and nothing else does."""
 
+import gc
 from decimal import Decimal
 from fractions import Fraction
 
@@ -20,6 +21,7 @@ from watcher.events import (
     Key,
     ProviderHealth,
     Reading,
+    Row,
     Scope,
     canonical,
     changed,
@@ -207,6 +209,13 @@ def test_an_event_says_what_its_state_says(state, previous, micros):
     assert event.key == state.key
     assert event.id == event_id(state.key, state.version)
     assert Fraction(event.previous_amount) + Fraction(event.delta) == Fraction(event.amount)
+
+
+@given(STATES, AMOUNTS, MICROS)
+def test_what_is_held_a_million_times_is_nothing_to_the_garbage_collector(state, previous, micros):
+    event = changed(state, previous, rfc3339(micros))
+    for record in (state, event, Row(state, event), JSON.state(JSON.encode(state)), state.key):
+        assert not gc.is_tracked(record)
 
 
 @pytest.mark.parametrize("codec", [JSON, MSGPACK])

@@ -6,6 +6,9 @@ not an amount.
 
 Times that are compared with one another inside a process are monotonic seconds (`float`). Times that are published or
 persisted are wall-clock microseconds since the epoch in memory (`int`) and RFC 3339 UTC on the wire (`str`).
+
+What may be held a million times is `gc=False`: plain data makes no cycles, and a full collection that walked it would
+hold the event loop for a tenth of a second and more.
 """
 
 import hashlib
@@ -167,7 +170,7 @@ class Answer(msgspec.Struct, frozen=True):
     """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
 
 
-class BalanceChanged(msgspec.Struct, frozen=True, kw_only=True):
+class BalanceChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The amount behind one key differs from the last one committed. Version 1 of the schema."""
 
     id: str
@@ -207,7 +210,7 @@ class Had(msgspec.Struct, frozen=True, array_like=True, gc=False):
     replaced_at: int
 
 
-class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The last committed amount of one key and what telling its next change needs. Baselines are version 0."""
 
     provider: str
@@ -235,7 +238,7 @@ class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return Key(self.provider, self.chain, self.account, self.token, self.kind)
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One change, or one baseline (`event` None), and the state it leads to."""
 
     state: BalanceState
