@@ -27,6 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 POM = Path(__file__).with_suffix(".pom.xml")
 VERSION = "4.3.1"
 READY = "Kafka Server started"
+PATIENCE = 300.0
+"""Seconds for a broker to start or to end on a busy machine before it counts as stuck."""
 
 # What one small node needs: see "A real broker for tests" in docs. Without the replication factors a transactional
 # producer waits for ever; the default dedupe buffer of the cleaner does not fit the small heap.
@@ -44,6 +46,8 @@ NODE = {
     "offsets.topic.num.partitions": "1",
     "transaction.state.log.num.partitions": "4",
 }
+UNHURT = {"broker.session.timeout.ms": "60000"}
+"""A node that nobody kills is not given up by its own controller after a machine has stood still for some seconds."""
 REPLICATED = ("transaction.state.log", "offsets.topic", "share.coordinator.state.topic")
 MIN_ISR = ("transaction.state.log", "share.coordinator.state.topic")
 LOGGING = """
@@ -88,19 +92,33 @@ def _resolve(folder: Path) -> None:
         copied = Path(scratch) / "jars"
         command = [maven, "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={copied}"]
         try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         except subprocess.TimeoutExpired as slow:
-            raise NoBroker("mvn did not bring the jars within 300 s") from slow
+            raise NoBroker("mvn did not bring the jars within 600 s") from slow
         if result.returncode:
             raise NoBroker(f"mvn could not bring the jars: {result.stdout.strip()[:300]}")
         copied.rename(folder)
 
 
+_DRAWN: set[int] = set()
+_DRAWS = os.open(Path(tempfile.gettempdir()) / f"watcher-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
+"""A file of which each test process locks the byte of every port that it has drawn, for as long as it lives."""
+
+
 def free_port() -> int:
-    """Below the range that outgoing connections draw from: one of those would take a killed broker's port."""
+    """A port that nobody else is given, from now until this process ends: not the other worker, not another test run.
+
+    What is to listen on it does so seconds later, and not while it is killed and started again. It is below the range
+    that outgoing connections draw from: one of those would take it meanwhile. The dice are the system's: a test that
+    seeds Python's own would draw the same as its neighbour.
+    """
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        if port in _DRAWN:  # a process may lock again what it has locked
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
+            fcntl.lockf(_DRAWS, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            _DRAWN.add(port)
             probe.bind(("127.0.0.1", port))
             return port
 
@@ -161,7 +179,7 @@ class Jvm:
             return
         arguments = ["format", "-t", self._cluster, "-c", str(self.folder / "server.properties"), "--ignore-formatted"]
         command = [*self._java("96m"), "kafka.tools.StorageTool", *arguments, *self._formatting]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
         if self._plain:
             with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
                 shutil.copytree(data, Path(scratch) / "data").rename(kept)
@@ -179,7 +197,7 @@ class Jvm:
             self._starts = log.tell()
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
-    def wait(self, timeout: float = 120.0) -> None:
+    def wait(self, timeout: float = PATIENCE) -> None:
         until = time.monotonic() + timeout
         while time.monotonic() < until:
             with (self.folder / "broker.log").open("rb") as log:
@@ -221,7 +239,7 @@ class Jvm:
     def _end(self, how: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(how)
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=PATIENCE)
 
     def _java(self, heap: str) -> list[str]:
         return [
@@ -286,18 +304,20 @@ def docker() -> Iterator[Kafka]:
     if shutil.which("docker") is None:
         raise NoBroker("no docker on PATH")
     try:
-        engine = subprocess.run(["docker", "info"], capture_output=True, timeout=5, check=False)
+        engine = subprocess.run(["docker", "info"], capture_output=True, timeout=60, check=False)
     except subprocess.TimeoutExpired as slow:
         raise NoBroker("docker does not answer") from slow
     if engine.returncode:
         raise NoBroker("no docker engine")
     from testcontainers.core.container import DockerContainer
-    from testcontainers.core.waiting_utils import wait_for_logs
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
     port = free_port()
     container = DockerContainer(f"apache/kafka:{VERSION}").with_bind_ports(port, port)
+    container.waiting_for(LogMessageWaitStrategy(READY).with_startup_timeout(int(PATIENCE)))
     node = {
         **NODE,
+        **UNHURT,
         **{f"{name}.replication.factor": "1" for name in REPLICATED},
         **{f"{name}.min.isr": "1" for name in MIN_ISR},
         "node.id": "1",
@@ -308,13 +328,12 @@ def docker() -> Iterator[Kafka]:
     for name, value in node.items():
         container = container.with_env(f"KAFKA_{name.upper().replace('.', '_')}", value)
     with container:
-        wait_for_logs(container, READY, timeout=90)
         yield Kafka(f"127.0.0.1:{port}", f"Docker, apache/kafka:{VERSION}")
 
 
 @contextlib.contextmanager
 def process() -> Iterator[Kafka]:
-    with jvm() as node:
+    with jvm(extra=UNHURT) as node:
         yield Kafka(node.address, f"local process, Apache Kafka {VERSION}")
 
 
