@@ -12,8 +12,15 @@ SECRET = "canary-5c1d"
 
 
 @pytest.fixture
-def lines(capsys):
-    """Call it with what logs something; it gives what stood on stderr, each line decoded."""
+def lines(capsys, monkeypatch):
+    """Call it with what logs something; it gives what stood on stderr, each line decoded.
+
+    Nothing of it stays for the tests behind: one in which every canary is blotted out could not see it shown.
+    """
+    monkeypatch.setattr(logs.HIDDEN, "_secrets", [])
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, logs.QUIET))}
 
     def written(act):
         logs.configure(secrets=[SECRET, "", "canary"])
@@ -21,7 +28,8 @@ def lines(capsys):
         return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
     yield written
-    logging.getLogger().handlers.clear()
+    for logger, level in levels.items():
+        logger.setLevel(level)
     structlog.reset_defaults()
 
 
