@@ -8,8 +8,9 @@ it does not, the relay sends a snapshot instead, and `on_snapshot` gets it with 
 """
 
 import asyncio
+import contextlib
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -130,8 +131,13 @@ class Stream:
                 async with connect(
                     self.url, additional_headers=self._headers, compression=None, max_size=None, subprotocols=None
                 ) as socket:
-                    async for update in self._updates(socket):
-                        yield update
+                    try:
+                        async with contextlib.aclosing(self._updates(socket)) as updates:
+                            async for update in updates:
+                                yield update
+                    except asyncio.CancelledError:
+                        socket.transport.abort()  # who is cancelled cannot wait for a farewell: it would stay open
+                        raise
             except ConnectionClosed as closed:
                 self._closed(closed.rcvd.code if closed.rcvd else 1006, closed.rcvd.reason if closed.rcvd else "")
             except InvalidStatus as refused:
@@ -166,7 +172,7 @@ class Stream:
     def _back_off(self) -> None:
         self._wait = min(max(FIRST, 2 * self._wait), LONGEST)
 
-    async def _updates(self, socket: ClientConnection) -> AsyncIterator[Update]:
+    async def _updates(self, socket: ClientConnection) -> AsyncGenerator[Update, None]:
         silence = SILENT * 15.0
         await self._subscribe(socket)
         while True:
