@@ -109,7 +109,7 @@ class Delivery:
         connection = peer.connection
         self.hub.settle()
         if peer.open and not connection.paused:
-            self._flush_one(peer, self._loop.time())
+            self._flush_one(peer, self.time())
         self.forget(peer)
         if connection.protocol.state is State.OPEN:
             connection.protocol.send_close(code, reason)
@@ -129,7 +129,7 @@ class Delivery:
 
     def _flush(self) -> None:
         """Give what is there to the kernel, for as long as the loop can be held."""
-        until = self._loop.time() + SLICE
+        until = self.time() + SLICE
         while self.hub.marked or self.hub.round:
             if self.hub.round:
                 self._deal()
@@ -137,7 +137,7 @@ class Delivery:
                 self._flush_marked()
             if self.hub.overflowed:
                 self._take_off()
-            if self._loop.time() >= until:
+            if self.time() >= until:
                 self._loop.call_soon(self._flush)
                 return
         self._flushing = False
@@ -147,7 +147,7 @@ class Delivery:
 
     def _flush_marked(self) -> None:
         """The outboxes. Only while there is no round: everything up to the hub's cursor is in them."""
-        marked, now = self.hub.marked, self._loop.time()
+        marked, now = self.hub.marked, self.time()
         for _ in range(min(BATCH, len(marked))):
             peer = marked.popleft()
             # A paused one is marked again when its buffer is empty.
@@ -204,12 +204,12 @@ class Delivery:
         due = peer.conflater.due_at() if peer.conflater is not None else None
         if peer.alarm is not None:
             peer.alarm.cancel()
-        peer.alarm = None if due is None else self._loop.call_at(due, self.mark, peer)
+        peer.alarm = None if due is None else self._loop.call_later(due - self.time(), self.mark, peer)
 
     def blocked(self, peer: Peer) -> None:
         """The kernel did not take all of the last flush."""
         peer.direct = None
-        self.paused[peer] = (self._loop.time(), peer.connection.transport.get_write_buffer_size())
+        self.paused[peer] = (self.time(), peer.connection.transport.get_write_buffer_size())
 
     def unblocked(self, peer: Peer) -> None:
         self.paused.pop(peer, None)
@@ -249,7 +249,7 @@ class Delivery:
             logger.warning("relay.journal_unavailable", problem=str(problem))
 
     async def publish(self, commit: Commit) -> None:
-        hub, time = self.hub, self._loop.time
+        hub, time = self.hub, self.time
         now = time()
         until, size = now + SLICE, 0
         for event in commit.events:
@@ -285,7 +285,7 @@ class Delivery:
                 continue
             self.hub.leave(peer)
             tell = peer.overflow()
-            peer.measure(self.hub.cursor, self._loop.time())
+            peer.measure(self.hub.cursor, self.time())
             self.stats.lagging += 1
             if tell:
                 self.put(peer, wire.push("lagging", cursor=str(peer.watermark(self.hub.cursor))))
