@@ -143,7 +143,7 @@ async def cost(crowd, folder, subscribers, rounds, repeats):
 
 async def idle(crowd, folder, count):
     """Bytes of resident memory that a subscribed connection costs while nothing happens."""
-    async with staged(folder, max_connections=20_000) as stage:
+    async with staged(folder, Pace(), max_connections=20_000) as stage:
         async with crowd.of(stage, 50):
             pass
         gc.collect()
@@ -162,7 +162,7 @@ TURNS = 2
 async def stalled(folder):
     """Seconds until a reader that takes nothing is seen and gone (the slowest of each), and the others' p99 in
     milliseconds without and beside it: turn and turn about, so that a busy machine is unfair to both."""
-    async with staged(folder) as stage, contextlib.AsyncExitStack() as opened:
+    async with staged(folder, Pace()) as stage, contextlib.AsyncExitStack() as opened:
         await stage.teller.tell("A")
         stats = stage.relay.stats
         delays, quiet, beside, seen, gone = [], [], [], [], []
@@ -205,7 +205,7 @@ async def stalled(folder):
 
 async def stalling(folder, count):
     """Bytes of resident memory that so many stalled readers cost at most, until the last of them is gone."""
-    async with staged(folder) as stage, contextlib.AsyncExitStack() as opened:
+    async with staged(folder, Pace()) as stage, contextlib.AsyncExitStack() as opened:
         await stage.teller.tell("A")
         for _ in range(300):  # what the journal and the recent events take is not theirs
             await stage.teller.tell("A", symbol="x" * 4000)

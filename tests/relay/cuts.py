@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import random
-import signal
 import socket
 import struct
 import sys
@@ -21,7 +20,7 @@ import anyio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.relay.stage import staged
+from tests.relay.stage import PATIENCE, calm, kept_port, staged
 
 ACCOUNTS = [f"a{n}" for n in range(12)]
 WAYS = ("reset", "close", "half", "leave", "kill")
@@ -30,9 +29,9 @@ WAYS = ("reset", "close", "half", "leave", "kill")
 class Served:
     """A relay process that can be killed and comes back on its port."""
 
-    def __init__(self, path):
+    def __init__(self, path, port):
         self.path = path
-        self.port = 0
+        self.port = port
         self.process = None
 
     async def start(self):
@@ -43,16 +42,17 @@ class Served:
         while not line.strip().isdigit():  # a line of the log
             assert line, "the relay process ended"
             line = await self.process.stdout.readline()
-        self.port = int(line)
 
     async def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
+        await self.end()
         await self.start()
 
     async def end(self):
-        self.process.kill()
-        await self.process.wait()
+        if self.process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        await self.process.communicate()  # to the end of the pipe, or it would be left to the garbage collector
 
 
 class Follower:
@@ -69,7 +69,9 @@ class Follower:
         """Until so many updates came, or the connection ended."""
         url = f"ws://127.0.0.1:{self.rng.choice(self.ports())}/v1/stream"
         try:
-            async with connect(url, compression=None, ping_interval=None, close_timeout=0.2) as client:
+            async with connect(
+                url, compression=None, open_timeout=PATIENCE, ping_interval=None, close_timeout=0.2
+            ) as client:
                 await self._follow(client, count)
                 await self._part(client)
         except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError):
@@ -80,7 +82,7 @@ class Follower:
         await client.send(json.dumps({"id": 1, "method": "subscribe", "params": params}))
         seen = set()
         while count:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 message = json.loads(await client.recv())
             if message.get("id") == 1:
                 if "error" in message:
@@ -131,13 +133,17 @@ def judge(told, follower):
     }
 
 
-async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all its actors
+async def trial(cuts, seed, folder, followers=8):
+    """What was told, who stayed and who was cut."""
+    with kept_port() as one, kept_port() as other:
+        return await _played(cuts, seed, folder, followers, (one, other))
+
+
+async def _played(cuts, seed, folder, followers, ports):  # noqa: C901 - one stage, all its actors
     rng = random.Random(seed)
-    async with staged(folder) as stage:
+    async with staged(folder, calm(heartbeat=5.0)) as stage:
         await stage.teller.tell(*ACCOUNTS)
-        others = [Served(stage.path), Served(stage.path)]
-        for each in others:
-            await each.start()
+        others = [Served(stage.path, port) for port in ports]
         crowd = [
             Follower(random.Random(seed + n), lambda: [stage.port, *(o.port for o in others)]) for n in range(followers)
         ]
@@ -166,10 +172,12 @@ async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all
 
         async def stay():
             with contextlib.suppress(ConnectionClosed):
-                async with connect(f"ws://127.0.0.1:{stage.port}/v1/stream", compression=None) as client:
+                async with stage.connect(compression=None, ping_interval=None) as client:
                     await stayer._follow(client, 10**9)
 
         try:
+            for each in others:
+                await each.start()
             async with anyio.create_task_group() as always:
                 always.start_soon(stay)
                 always.start_soon(tell)
@@ -181,7 +189,7 @@ async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all
                 await anyio.sleep(0.05)
                 told = [(event.account, event.version, event.id) for event in stage.teller.told]
                 for each in [*crowd, stayer]:
-                    with anyio.move_on_after(60):
+                    with anyio.move_on_after(2 * PATIENCE):
                         while not each.events or len(set(each.events)) < len(told):
                             if each is stayer:
                                 await anyio.sleep(0.01)

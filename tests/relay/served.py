@@ -5,13 +5,13 @@ from pathlib import Path
 
 import anyio
 
-from tests.relay.stage import relaying
+from tests.relay.stage import calm, relaying
 from watcher.journal.sqlite import SqliteJournal
 
 
 async def main(path, port):
     journal = SqliteJournal(Path(path), encoding="json", retention=86400.0, clock=int)
-    async with relaying(journal, port=port) as (_, bound):
+    async with relaying(journal, calm(heartbeat=5.0), port=port) as (_, bound):
         print(bound, flush=True)
         await anyio.sleep_forever()
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import socket
+import sys
 import time
 from pathlib import Path
 
 import anyio
+import httpx
 from websockets.asyncio.client import connect
 
 from watcher.events import BalanceState, ProviderHealth, Row, changed, rfc3339
@@ -16,6 +19,14 @@ from watcher.relay.server import Relay
 from watcher.relay.settings import Pace, RelaySettings
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
+PATIENCE = 60.0
+"""Seconds for anything to come about on a busy machine before it counts as stuck."""
+
+
+def calm(**shorter):
+    """A pace at which nothing ends, and no heartbeat comes between, however long the machine stands still."""
+    hours = dict.fromkeys(("heartbeat", "ping", "auth", "upgrade", "stall", "astray"), 3600.0)
+    return Pace(**hours | shorter)
 
 
 def wall():
@@ -81,10 +92,21 @@ class Stage:
     def url(self):
         return f"ws://127.0.0.1:{self.port}/v1/stream"
 
+    def connect(self, **options):
+        return connect(self.url, **{"open_timeout": PATIENCE, **options})
+
     @contextlib.asynccontextmanager
     async def subscriber(self, **options):
-        async with connect(self.url, compression=None, **options) as socket:
-            yield Subscriber(socket)
+        async with self.connect(compression=None, **options) as client:
+            yield Subscriber(client)
+
+    def http(self, **options):
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE, **options)
+
+    def later(self, seconds):
+        """So much later for the relay, so that a time runs out once everything that comes before has happened."""
+        now = self.relay.delivery.time
+        self.relay.delivery.time = lambda: now() + seconds
 
 
 class Subscriber:
@@ -95,7 +117,7 @@ class Subscriber:
         self.count = 0
         self.pushes = []
 
-    async def next(self, within=10.0):
+    async def next(self, within=PATIENCE):
         """The next message, whatever it is."""
         if self.pushes:
             return self.pushes.pop(0)
@@ -105,7 +127,7 @@ class Subscriber:
         with anyio.fail_after(within):
             return json.loads(await self.socket.recv())
 
-    async def push(self, kind, within=10.0):
+    async def push(self, kind, within=PATIENCE):
         """The next push of that kind; others are passed over."""
         while True:
             message = await self.next(within)
@@ -123,7 +145,7 @@ class Subscriber:
 
     async def answer(self, id_):
         while True:
-            message = await self._receive(10.0)
+            message = await self._receive(PATIENCE)
             if message.get("id") == id_:
                 return message
             self.pushes.append(message)
@@ -133,7 +155,7 @@ class Subscriber:
         assert "result" in answer, answer
         return answer["result"]
 
-    async def closed(self, within=10.0):
+    async def closed(self, within=PATIENCE):
         """The close code and reason, once it comes."""
         with anyio.fail_after(within):
             await self.socket.wait_closed()
@@ -142,7 +164,7 @@ class Subscriber:
 
 @contextlib.asynccontextmanager
 async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=bytes, *, ahead=(), **settings):
-    """A relay that serves a new journal in that folder, on a free port. `ahead`: microseconds to add to its clock."""
+    """A relay that serves a new journal in that folder, on a free port; `calm()` unless told. `ahead`: microseconds to add to its clock."""
     path = folder / "balances.db"
     journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=lambda: wall() + sum(ahead))
     teller = Teller(journal)
@@ -160,7 +182,7 @@ async def relaying(journal, pace=None, environ=None, ready=dict, metrics=bytes, 
     reader = await journal.reader()
     told = RelaySettings(**{"port": 0, **settings})
     tokens = load(told, environ or {})
-    relay = Relay(told, reader, tokens=tokens, wall=wall, metrics=metrics, ready=ready, pace=pace or Pace())
+    relay = Relay(told, reader, tokens=tokens, wall=wall, metrics=metrics, ready=ready, pace=pace or calm())
     try:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(relay_run, relay)
@@ -175,8 +197,20 @@ async def relay_run(relay, *, task_status):
     await relay.run(task_status=task_status)
 
 
-async def until(condition, within=15.0):
+async def until(condition, within=PATIENCE):
     """Plain counters have no event that could be waited for."""
     with anyio.fail_after(within):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def kept_port():
+    """A port for relays that come and go: bound here too, though not listened on, so that nobody else is given it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        if sys.platform != "linux":  # elsewhere two sockets cannot share it
+            holder.close()
+        yield port

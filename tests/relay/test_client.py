@@ -1,12 +1,16 @@
 """The typed client and `tail` against real relays that come and go."""
 
+import asyncio
+import contextlib
 import io
 import json
+import re
 
 import anyio
 import pytest
+from websockets.utils import accept_key
 
-from tests.relay.stage import Pace, relaying, staged, until
+from tests.relay.stage import PATIENCE, calm, kept_port, relaying, staged, until
 from watcher.relay.client import RelayRefused, Stream
 from watcher.relay.tail import Columns, short, tail
 
@@ -15,11 +19,12 @@ pytestmark = pytest.mark.anyio
 
 async def collect(stream, count):
     found = []
-    with anyio.fail_after(20):
-        async for update in stream:
-            found.append(update)
-            if len(found) == count:
-                return found
+    async with contextlib.aclosing(aiter(stream)) as updates:
+        with anyio.fail_after(PATIENCE):
+            async for update in updates:
+                found.append(update)
+                if len(found) == count:
+                    return found
     return found
 
 
@@ -36,33 +41,37 @@ async def test_updates_come_decoded_with_their_cursors(tmp_path):
 
 
 async def test_it_goes_on_by_itself_after_a_restart_and_after_a_cut(tmp_path):
-    async with staged(tmp_path) as stage:
-        await stage.teller.tell("A")
-        stream = None
-        found = []
-        port = 0
-        async with anyio.create_task_group() as tasks:
+    with kept_port() as port:
+        async with staged(tmp_path) as stage:
+            await _three_lives(stage, port)
 
-            async def read():
-                async for update in stream:
-                    found.append(update.event.version)  # noqa: PERF401 - looked at meanwhile
 
-            for life in range(3):
-                async with relaying(stage.teller.journal, Pace(reconnect=0.0), port=port) as (relay, port):
-                    if stream is None:
-                        stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.delivery.hub.cursor))
-                        tasks.start_soon(read)
-                    await stage.teller.tell("A")
-                    await until(lambda life=life: len(found) >= 3 * life + 1)
-                    for peer in list(relay.delivery.peers):
-                        peer.connection.transport.abort()
-                    await stage.teller.tell("A")
-                    await until(lambda life=life: len(found) >= 3 * life + 2)
+async def _three_lives(stage, port):
+    await stage.teller.tell("A")
+    stream = None
+    found = []
+    async with anyio.create_task_group() as tasks:
+
+        async def read():
+            async for update in stream:
+                found.append(update.event.version)  # noqa: PERF401 - looked at meanwhile
+
+        for life in range(3):
+            async with relaying(stage.teller.journal, calm(reconnect=0.0), port=port) as (relay, _):
+                if stream is None:
+                    stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.delivery.hub.cursor))
+                    tasks.start_soon(read)
                 await stage.teller.tell("A")
-            async with relaying(stage.teller.journal, port=port):
-                await until(lambda: len(found) >= 9)
-            tasks.cancel_scope.cancel()
-        assert found == list(range(1, 10))
+                await until(lambda life=life: len(found) >= 3 * life + 1)
+                for peer in list(relay.delivery.peers):
+                    peer.connection.transport.abort()
+                await stage.teller.tell("A")
+                await until(lambda life=life: len(found) >= 3 * life + 2)
+            await stage.teller.tell("A")
+        async with relaying(stage.teller.journal, port=port):
+            await until(lambda: len(found) >= 9)
+        tasks.cancel_scope.cancel()
+    assert found == list(range(1, 10))
 
 
 async def test_a_snapshot_that_nobody_asked_for_is_told_with_its_reason(tmp_path):
@@ -75,6 +84,31 @@ async def test_a_snapshot_that_nobody_asked_for_is_told_with_its_reason(tmp_path
             await until(lambda: seen)
             await stage.teller.tell("A")
         assert (seen[0].reason, [row.account for row in seen[0].rows]) == ("epoch_changed", ["A"])
+
+
+async def test_who_is_cancelled_leaves_no_socket_open_though_the_relay_has_gone_silent():
+    subscribed, gone = anyio.Event(), anyio.Event()
+
+    async def silent(reader, writer):
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", await reader.readuntil(b"\r\n\r\n"))[1].decode()
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_key(key).encode()
+        )
+        await reader.read(1)
+        subscribed.set()
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server, anyio.create_task_group() as tasks:
+        port = server.sockets[0].getsockname()[1]
+        tasks.start_soon(collect, Stream(f"ws://127.0.0.1:{port}/v1/stream"), 1)
+        with anyio.fail_after(PATIENCE):
+            await subscribed.wait()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True), anyio.fail_after(PATIENCE):
+                await gone.wait()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ async def test_a_hundred_cuts_leave_no_gap_and_no_duplicate(tmp_path):
 
 async def test_the_judge_sees_a_planted_gap_and_a_planted_duplicate(tmp_path):
     told, stayer, _ = await trial(3, 8, tmp_path, followers=1)
-    lost = stayer.events.pop(len(stayer.events) // 2)
+    accounts = [account for account, *_ in stayer.events]
+    lost = stayer.events.pop(next(n for n, account in enumerate(accounts) if account in accounts[n + 1 :]))
     assert judge(told, stayer)["gaps"] == 1
     assert judge(told, stayer)["disorder"]
     stayer.events += [lost, lost]

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.relay.stage import staged
+from tests.relay.stage import PATIENCE, staged
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,9 @@ async def client(tmp_path):
     shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("node_modules"))
     reason = "no node and npm here" if not (shutil.which("node") and shutil.which("npm")) else ""
     if not reason:
-        done = await anyio.run_process(["npm", "ci", "--no-audit", "--no-fund"], cwd=folder, check=False)
+        done = await anyio.run_process(
+            ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund"], cwd=folder, check=False
+        )
         reason = f"npm ci: {done.stderr.decode()[-200:]}" if done.returncode else ""
     if reason and os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
@@ -36,7 +38,7 @@ async def test_npm_ws_follows_and_resumes(tmp_path, client):
         await stage.teller.tell("A")
         async with await anyio.open_process(["node", str(client), stage.url, "40"]) as process:
             told = b""
-            with anyio.fail_after(30):
+            with anyio.fail_after(PATIENCE):
                 async for part in process.stdout:
                     told += part
                     if b"subscribed" in told:

@@ -1,14 +1,12 @@
 """Off the live path: a journal that goes and comes back, a log that ends behind the reader, pages that are broken off."""
 
 import anyio
-import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.relay.stage import staged, until, wall
+from tests.relay.stage import PATIENCE, calm, staged, until, wall
 from tests.relay.test_slow import BIG, slow
 from watcher.relay import hub
-from watcher.relay.settings import Pace
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +27,7 @@ async def test_while_the_journal_is_away_nothing_is_promised_and_then_nothing_is
         assert (await one.ask("list_subscriptions"))["result"] == {"subscriptions": []}
         async with stage.subscriber() as two:
             assert await two.closed() == (1012, "internal")
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{stage.port}") as http:
+        async with stage.http() as http:
             answer = await http.get("/v1/balances")
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
         aside.rename(stage.path)
@@ -39,7 +37,7 @@ async def test_while_the_journal_is_away_nothing_is_promised_and_then_nothing_is
 
 
 async def test_a_replay_waits_for_a_journal_that_went_and_goes_on_where_it_was(tmp_path, short_memory):
-    async with staged(tmp_path, Pace(outbox=20_000, chunk=8_000)) as stage:
+    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000)) as stage:
         await stage.teller.tell("A")
         async with slow(stage) as one:
             await one.subscribe(snapshot=False)
@@ -48,7 +46,7 @@ async def test_a_replay_waits_for_a_journal_that_went_and_goes_on_where_it_was(t
             await until(lambda: stage.relay.stats.lagging)
             aside = stage.path.rename(tmp_path / "aside.db")
             seen = []
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 while not stage.relay.stats.log_errors:
                     with anyio.move_on_after(0.05):
                         seen.append((await one.push("update"))["event"]["version"])
@@ -60,7 +58,7 @@ async def test_a_replay_waits_for_a_journal_that_went_and_goes_on_where_it_was(t
 
 async def test_who_needs_what_the_log_no_longer_holds_is_ended_and_comes_again_for_a_snapshot(tmp_path, short_memory):
     ahead = []
-    async with staged(tmp_path, Pace(outbox=20_000, chunk=8_000), ahead=ahead) as stage:
+    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000), ahead=ahead) as stage:
         await stage.teller.tell("A")
         async with slow(stage) as one:
             cursor = (await one.subscribe(snapshot=False))["cursor"]
@@ -69,7 +67,7 @@ async def test_who_needs_what_the_log_no_longer_holds_is_ended_and_comes_again_f
             await until(lambda: stage.relay.stats.lagging)
             ahead.append(2 * 86400 * 1_000_000)
             await stage.teller.tell("A", observed_at=wall() + sum(ahead))
-            with anyio.fail_after(20), pytest.raises(ConnectionClosed):
+            with anyio.fail_after(PATIENCE), pytest.raises(ConnectionClosed):
                 await _read_on(one)
             assert stage.relay.stats.dropped == {"expired": 1}
         async with stage.subscriber() as again:
@@ -83,7 +81,7 @@ async def _read_on(one):
 
 
 async def test_unsubscribing_between_pages_ends_them_and_a_heartbeat_waits_for_their_end(tmp_path):
-    pace = Pace(page=50, heartbeat=0.05, sweep=0.01, outbox=20_000)
+    pace = calm(page=50, heartbeat=0.05, sweep=0.01, outbox=20_000)
     async with staged(tmp_path, pace) as stage:
         await stage.teller.tell(*(f"a{n}" for n in range(1500)), symbol=BIG[:1000])
         async with slow(stage) as one:
