@@ -1,48 +1,36 @@
 """A relay over a SQLite journal that a test feeds by hand, in a thread of its own, for tests that drive a browser."""
 
 import contextlib
-import socket
-import time
 from pathlib import Path
 
 import anyio
 from anyio.from_thread import start_blocking_portal
 
+from tests.relay.stage import PATIENCE, calm, kept_port, wall
 from watcher.events import BalanceState, Row, canonical, changed, rfc3339
 from watcher.journal import Batch
 from watcher.journal.sqlite import SqliteJournal
 from watcher.relay import auth
 from watcher.relay.server import Relay
-from watcher.relay.settings import Pace, RelaySettings
+from watcher.relay.settings import RelaySettings
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 ETHEREUM = "eip155:1"
-PACE = Pace(heartbeat=1.0)
-
-
-def wall():
-    return time.time_ns() // 1000
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Blotter:
     """Balances by key, what was committed, and a relay that can be taken down and brought back on the same port."""
 
-    def __init__(self, folder: Path, *, token: str | None = None, pace: Pace = PACE) -> None:
+    def __init__(self, folder: Path, *, token: str | None = None, pace=None) -> None:
         """`token`: the one that the relay asks for."""
-        self.port = free_port()
+        self._stack = contextlib.ExitStack()
+        self.port = self._stack.enter_context(kept_port())
         self.url = f"http://127.0.0.1:{self.port}/"
         self.states: dict[str, BalanceState] = {}
         self._token = token
-        self._pace = pace
+        self._pace = pace or calm()
         self._folder = folder
         self._ahead = 0
-        self._stack = contextlib.ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
         self._open("page.db")
         self._scope = None
@@ -106,7 +94,7 @@ class Blotter:
     def stop(self):
         if self._scope is not None:
             self._portal.call(self._scope.cancel)
-            self._done.result(timeout=15)
+            self._done.result(timeout=PATIENCE)
             self._scope = None
 
     def commit(self, rows):
@@ -133,7 +121,7 @@ class Blotter:
 
 
 async def _bounded(started):
-    with anyio.fail_after(15):
+    with anyio.fail_after(PATIENCE):
         await started.wait()
 
 

@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from tests.relay.blotter import ETHEREUM, Blotter, balance, rfc3339, wall
+from tests.relay.stage import PATIENCE, calm
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.events import Answer, ProviderHealth, Row
 from watcher.ledger import Ledger
-from watcher.relay.settings import Pace
 from watcher.sandbox.population import PROVIDERS, Population
 
 pytestmark = pytest.mark.browser
@@ -48,7 +48,7 @@ def browser():
 
     executable = chromium()
     with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        running = playwright.chromium.launch(executable_path=executable, args=FLAGS, timeout=PATIENCE * 1000)
         yield running
         running.close()
 
@@ -67,6 +67,7 @@ def visit(browser):
     def open_page(url, **options):
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}} | options)
         contexts.append(context)
+        context.set_default_timeout(PATIENCE * 1000)
         page = context.new_page()
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -82,7 +83,7 @@ def visit(browser):
 
 
 def live(page):
-    page.wait_for_function("() => document.getElementById('link').dataset.state === 'live'", timeout=20_000)
+    page.wait_for_function("() => document.getElementById('link').dataset.state === 'live'")
 
 
 def shown(page):
@@ -96,7 +97,6 @@ def wait_for(page, key, amount):
     page.wait_for_function(
         "([key, amount]) => document.querySelector(`tr[data-key='${key}'] .col-amount`)?.dataset.full === amount",
         arg=[str(key), amount],
-        timeout=20_000,
     )
 
 
@@ -149,7 +149,7 @@ def test_every_value_is_what_the_sandbox_says(blotter, visit):
     last = Row(blotter.states[next(iter(blotter.states))])
     wait_for(page, last.state.key, in_token_units(last.state))
     page.wait_for_function(
-        "wanted => document.querySelectorAll('#rows tr').length >= wanted", arg=len(blotter.states) - 12, timeout=20_000
+        "wanted => document.querySelectorAll('#rows tr').length >= wanted", arg=len(blotter.states) - 12
     )
     _settled(page, blotter)
     truth = {"/".join(found.key): found for found in sandbox.world.truth.balances.values()}
@@ -157,7 +157,7 @@ def test_every_value_is_what_the_sandbox_says(blotter, visit):
         assert state.amount == truth[key].text(truth[key].amount)
 
 
-def _settled(page, blotter, seconds=20):
+def _settled(page, blotter, seconds=PATIENCE):
     """Every key that the page can know shows its committed amount."""
     deadline = time.monotonic() + seconds
     while True:
@@ -177,12 +177,18 @@ def test_a_change_moves_its_amount_tells_its_direction_and_leads_the_list(blotte
     blotter.start()
     page = visit(blotter.url)
     live(page)
+    page.evaluate(
+        """key => { window.styles = [];
+        const cell = document.querySelector(`tr[data-key='${key}'] .col-amount`);
+        new MutationObserver(() => styles.push(cell.getAttribute("style"))).observe(cell, { attributeFilter: ["style"] }); }""",
+        str(keys[3]),
+    )
     blotter.move(keys[3], "2500000")
     wait_for(page, keys[3], "2.5")
     row = page.locator(f"tr[data-key='{keys[3]}']")
     assert row.locator(".col-delta .arrow").text_content() == "▲"
     assert row.locator(".col-delta").text_content().endswith("+1.5")
-    assert "--up-bg" in row.locator(".col-amount").get_attribute("style")
+    page.wait_for_function("() => styles[0]?.includes('--up-bg')")  # kept, since the colour may be gone by now
     page.wait_for_function("() => !fading.size")  # gone by itself
     assert not row.locator(".col-amount").get_attribute("style")
     blotter.move(keys[3], "500000")
@@ -262,6 +268,7 @@ def test_after_a_cut_too_long_for_the_journal_everything_is_read_anew_and_the_pa
     live(page)
     blotter.move(keys[0], "2000000")
     wait_for(page, keys[0], "2")
+    page.wait_for_function("() => document.querySelector('[aria-live=polite]').textContent.includes('up to 2')")
     blotter.stop()
     page.wait_for_selector("#banner:not([hidden])")
     blotter.move(keys[0], "3000000")
@@ -310,7 +317,7 @@ def test_another_journal_replaces_all_that_stood_there_and_the_page_says_so(blot
 
 def test_a_page_that_lags_goes_on_and_says_live_again(tmp_path, visit):
     """So little may be pending that each change takes the page off the live path, and the log brings it back."""
-    with Blotter(tmp_path, pace=Pace(heartbeat=1.0, outbox=1, held=1)) as blotter:
+    with Blotter(tmp_path, pace=calm(outbox=1, held=1)) as blotter:
         keys = some(blotter)
         blotter.start()
         page = visit("about:blank")
@@ -323,15 +330,23 @@ def test_a_page_that_lags_goes_on_and_says_live_again(tmp_path, visit):
         wait_for(page, keys[7], "25")
         _settled(page, blotter)
         page.wait_for_function("() => document.getElementById('link').textContent === 'Live'")
-        assert any(kind.startswith("lagging") for kind in kinds)
-        assert any(kind.startswith("live") for kind in kinds)
+        for wanted in ("lagging", "live"):
+            _told(page, lambda wanted=wanted: any(kind.startswith(wanted) for kind in kinds))
         page.evaluate("stream.on_lagging()")
         assert page.get_by_role("status").text_content() == "Catching up…"
         blotter.stop()
         page.wait_for_selector("#banner:not([hidden])")
         blotter.start()
-        page.wait_for_function("() => document.getElementById('link').textContent === 'Live'", timeout=20_000)
+        page.wait_for_function("() => document.getElementById('link').textContent === 'Live'")
         assert page.locator("#stream li.gap").count() == 0
+
+
+def _told(page, condition):
+    """What the browser tells of itself comes only while it is asked for something."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(20)
 
 
 def test_what_is_out_of_sight_is_told_and_not_drawn(blotter, visit):
@@ -347,7 +362,7 @@ def test_what_is_out_of_sight_is_told_and_not_drawn(blotter, visit):
     drawn = (
         "key => document.querySelector(`tr[data-key='${key}'] path`).checkVisibility({ contentVisibilityAuto: true })"
     )
-    assert page.evaluate(drawn, first)
+    page.wait_for_function(drawn, arg=first)
     assert not page.evaluate(drawn, last)
     page.locator(f"tr[data-key='{last}']").scroll_into_view_if_needed()
     page.wait_for_function(drawn, arg=last)
@@ -364,7 +379,7 @@ def test_sixty_changes_a_second_leave_no_frame_frozen(blotter, visit, record_pro
         """() => { window.long = []; window.paints = [];
         new PerformanceObserver(list => long.push(...list.getEntries().map(entry => entry.duration))).observe({ type: "longtask" });
         const draw = paint;
-        paint = at => { paints.push(at); draw(at); }; }"""
+        paint = at => { paints.push(performance.now()); draw(at); }; }"""
     )
     devtools = page.context.new_cdp_session(page)
     devtools.send("Performance.enable")
@@ -383,8 +398,10 @@ def test_sixty_changes_a_second_leave_no_frame_frozen(blotter, visit, record_pro
     record_property("page_cpu_ms_per_change", round(spent / 300, 2))
     record_property("page_long_tasks_ms", [round(each) for each in long])
     assert page.evaluate("total") == 300
-    assert all(after - before >= 1 for before, after in itertools.pairwise(paints))  # once a frame at most
-    assert len(paints) < 150  # a crowd of changes is painted together
+    # A crowd of changes is painted together; on a slow machine it comes slower, and needs as many paints again.
+    every = page.evaluate("PAINT_EVERY")
+    assert every > 5 * 1000 / 60
+    assert all(after - before >= every - 1 for before, after in itertools.pairwise(paints))
     assert spent / 300 < 1000 / 60  # and the thread is idle between, however slow the machine
 
 
@@ -478,7 +495,12 @@ def test_filters_live_in_the_address(blotter, visit):
     page.wait_for_function("() => document.querySelectorAll('#rows tr').length === 8")
 
 
-def test_each_providers_health_is_told(blotter, visit):
+def test_each_providers_health_is_told(tmp_path, visit):
+    with Blotter(tmp_path, pace=calm(heartbeat=1.0)) as blotter:
+        _health(blotter, visit)
+
+
+def _health(blotter, visit):
     some(blotter)
     now = wall()
     told = {"time": rfc3339(now), "instance": "test", "watches": 8, "stalest_seconds": 1.0}
@@ -494,8 +516,7 @@ def test_each_providers_health_is_told(blotter, visit):
     page = visit(blotter.url)
     live(page)
     page.wait_for_function(
-        "() => [...document.querySelectorAll('#health button')].some(el => el.textContent.includes('paused'))",
-        timeout=30_000,
+        "() => [...document.querySelectorAll('#health button')].some(el => el.textContent.includes('paused'))"
     )
     cards = page.locator("#health button")
     assert cards.count() == 2
