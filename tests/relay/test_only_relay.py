@@ -5,12 +5,14 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 import urllib.request
 from itertools import count, pairwise
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -130,6 +132,10 @@ def name(row):
     return tuple(row[part] for part in ("provider", "chain", "account", "token", "kind"))
 
 
+def stream(port):
+    return connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None, open_timeout=PATIENCE, ping_interval=None)
+
+
 class Follower:
     """Follows from a cursor, on whichever relay; keeps the versions of each key as they were told."""
 
@@ -141,7 +147,7 @@ class Follower:
     async def follow(self, port, on_update=lambda: None):
         """Until the connection ends."""
         with contextlib.suppress(ConnectionClosed):
-            async with connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as client:
+            async with stream(port) as client:
                 params = {"cursor": self.cursor, "on_gap": "error"}
                 await client.send(json.dumps({"id": 1, "method": "subscribe", "params": params}))
                 async for text in client:
@@ -188,8 +194,8 @@ def faults(follower):
     }
 
 
-async def carried(house):
-    """The story, once the journal is there. Gives what the relay that came last tells: its port, cursor and versions."""
+async def carried(house, reported=anyio.lowlevel.checkpoint):
+    """The story, once the journal is there; the pollers end when they have `reported` on themselves. Gives what the relay that came last tells: its port, cursor and versions."""
     sandbox, path = await house.begin("sandbox", "--port", 0, "--rate", 60, "--limits", "none")
     house.write(int((await told(sandbox, path, lambda line: "127.0.0.1" in line)).split()[0].rpartition(":")[2]))
     starting = [*(house.run("relay") for _ in range(3)), house.run("pollers", key=VALID_KEY)]
@@ -206,6 +212,7 @@ async def carried(house):
         await goer.lives_on(stays_on, 6)
         await goer.lives_on(second_on, 6, second)
         tasks.start_soon(goer.follow, stays_on)
+        await reported()
         await kill(pollers, signal.SIGTERM)
         assert pollers.returncode == 0
         late, late_on = await house.run("relay")  # the pollers are down, and it serves
@@ -226,6 +233,16 @@ async def settled(port):
             await anyio.sleep(0.05)
 
 
+async def reported(path):
+    """Until a success of each provider stands in the journal: after a slow start the first report tells of none."""
+    with anyio.fail_after(PATIENCE), contextlib.closing(sqlite3.connect(path)) as database:
+        while True:
+            told = [json.loads(data) for (data,) in database.execute("SELECT data FROM provider")]
+            if {each["provider"] for each in told if each["last_success"]} == set(REQUESTS):
+                return
+            await anyio.sleep(0.05)
+
+
 @pytest.mark.parametrize("how", ["never", "other"])
 async def test_a_relay_before_init_says_what_to_do_and_ends_with_status_2(tmp_path, how):
     path = tmp_path / "balances.db"
@@ -239,8 +256,8 @@ async def test_a_relay_before_init_says_what_to_do_and_ends_with_status_2(tmp_pa
 async def test_a_cursor_is_carried_between_relay_processes_on_sqlite(tmp_path):
     async with house(tmp_path, f"sqlite:///{tmp_path / 'balances.db'}") as at:
         assert (await at.status("init", "-c", at.file))[0] == 0
-        port, end, rows = await carried(at)
-        async with connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as client:
+        port, end, rows = await carried(at, lambda: reported(tmp_path / "balances.db"))
+        async with stream(port) as client:
             seen, beat = await snapshot_and_heartbeat(client)
         assert seen == rows
         assert beat["cursor"] == end
