@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
 from watcher import settings
 from watcher.daemon import Daemon, Started, stop_on_signal, wall
 from watcher.events import BalanceChanged
 from watcher.events import wall as micros
+from watcher.poller import Poller
 from watcher.relay.client import Stream
 from watcher.relay.tail import Columns
 from watcher.sandbox.server import serve
@@ -54,18 +54,21 @@ async def _serve(world: World, port: int, *, task_status: Any) -> None:
 
 
 async def demo(seconds: float | None, seed: int) -> None:
-    """`watcher demo`: until a signal, or for so many seconds."""
+    """`watcher demo`: until a signal, or for so many seconds from when it serves."""
     world = world_of(SandboxSettings(seed=seed, rate=RATE, faults="default", limits=f"x{FASTER}"))
     events: list[BalanceChanged] = []
+    pollers: list[Poller] = []
     with tempfile.TemporaryDirectory(prefix="balance-watcher-") as folder:
         async with anyio.create_task_group() as tasks:
             await tasks.start(stop_on_signal, tasks.cancel_scope)
-            if seconds is not None:
-                tasks.cancel_scope.deadline = anyio.current_time() + seconds
             port = await tasks.start(_serve, world, 0)
             daemon = Daemon(settings.parse(config(port, seed, Path(folder))), {KEY: VALID_KEY})
-            await _follow(tasks, daemon, events)
-        for line in summary(daemon, world, events):
+            pollers = daemon.pollers
+            started = await tasks.start(daemon.run)
+            if seconds is not None:
+                tasks.cancel_scope.deadline = anyio.current_time() + seconds
+            await _follow(started, events)
+        for line in summary(pollers, world, events):
             out(line)
 
 
@@ -86,8 +89,7 @@ def config(port: int, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-async def _follow(tasks: TaskGroup, daemon: Daemon, events: list[BalanceChanged]) -> None:
-    started: Started = await tasks.start(daemon.run)
+async def _follow(started: Started, events: list[BalanceChanged]) -> None:
     out(f"the page: http://127.0.0.1:{started.port}/   the stream: ws://127.0.0.1:{started.port}/v1/stream")
     columns = Columns(colour=sys.stdout.isatty())
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
@@ -95,13 +97,13 @@ async def _follow(tasks: TaskGroup, daemon: Daemon, events: list[BalanceChanged]
         out(columns.line(update.event))
 
 
-def summary(daemon: Daemon, world: World, events: list[BalanceChanged]) -> Iterator[str]:
+def summary(pollers: list[Poller], world: World, events: list[BalanceChanged]) -> Iterator[str]:
     """One screen: what was asked, told and refused, and how long after it happened a change was told."""
     truth = world.report(anyio.current_time())["providers"]
     delays = dict(_delays(truth, events))
     yield ""
     yield f"{'provider':<10} {'polls':>6} {'changes told':>13} {'happened':>9} {'refusals':>9} {'median delay':>13}"
-    for poller in daemon.pollers:
+    for poller in pollers:
         told = truth[poller.name]
         seen = delays.get(poller.name, [])
         delay = f"{statistics.median(seen):.1f} s" if seen else "-"

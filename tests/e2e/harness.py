@@ -23,8 +23,11 @@ from watcher.sandbox.world import VALID_KEY, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "E2E_API_KEY"
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
+TURN, STILL = 0.05, 0.25
+"""Seconds: after which we look again whether a process has ended, and which that may take in the worst case. When it takes
+longer, the machine stood still, and the process with us."""
 
 REQUESTS = {"jupiter": 16, "bloxroute": 20, "helius": 24, "ondo": 14, "tokenkit": 1}
 """A second, at the sandbox and in the config alike. bloXroute's calls cost five each; TokenKit tells whole seconds, and
@@ -58,6 +61,11 @@ def get(url, *, method="GET", body=None, headers=None):
             return error.code, error.read()
 
 
+def written(path):
+    """A file that a process may be writing: of its last character only some bytes may stand there yet."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 class Watcher:
     """One `watcher` command as a process of ours; its stdout and stderr go to files."""
 
@@ -78,11 +86,11 @@ class Watcher:
 
     @property
     def out(self):
-        return self._out.read_text()
+        return written(self._out)
 
     @property
     def err(self):
-        return self._err.read_text()
+        return written(self._err)
 
     @property
     def status(self):
@@ -112,13 +120,17 @@ class Watcher:
         return record
 
     def end(self, how=signal.SIGTERM, patience=PATIENCE):
-        """Send a signal and wait: (status, seconds that it took)."""
-        began = time.monotonic()
+        """Send a signal and wait: (status, seconds that it took, without those in which the machine stood still)."""
+        took, last = 0.0, time.monotonic()
         self.process.send_signal(how)
-        try:
-            return self.process.wait(patience), time.monotonic() - began
-        except subprocess.TimeoutExpired:
-            raise Stuck(f"{self.arguments} did not end {patience:g} s after {how.name}: {self.err[-2000:]}") from None
+        while took < patience:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(TURN)
+            now = time.monotonic()
+            took, last = took + min(now - last, STILL), now
+            if self.process.returncode is not None:
+                return self.process.returncode, took
+        raise Stuck(f"{self.arguments} did not end {patience:g} s after {how.name}: {self.err[-2000:]}")
 
     def wait(self, patience=PATIENCE):
         """Its status, once it has ended by itself."""
@@ -151,7 +163,8 @@ class Sandbox:
         """`[providers.NAME]` tables that see all of it, at its limits; `more`: further keys by name."""
         found = {}
         for name, table in tables(self.port, self.seed, KEY).items():
-            quick = {"limits": [{"requests": REQUESTS[name], "per": 1.0}]}
+            # An answer that was given up here is one that a lagging replica may give again as if it were new.
+            quick = {"limits": [{"requests": REQUESTS[name], "per": 1.0}], "timeout": PATIENCE}
             if name == "tokenkit":
                 quick["max_age"] = 0
             found[name] = {**table, **quick, **more.get(name, {})}
@@ -276,6 +289,20 @@ def balances(port):
     return json.loads(get(f"http://127.0.0.1:{port}/v1/balances")[1])["data"]
 
 
+def denied(sandbox, daemon, provider):
+    """How many requests the sandbox has refused for their key: once the daemon has seen as many, and none is under way."""
+    seen = re.compile(
+        rf'^watcher_poll_failures_total{{(?=.*"{provider}")(?=.*"refusedcredential").*}} (\S+)$', re.MULTILINE
+    )
+
+    def settled():
+        given = sandbox.report(history=False)["providers"][provider]["denied"]
+        told = seen.search(get(f"http://127.0.0.1:{daemon.port}/metrics")[1].decode())
+        return given if told and float(told[1]) == given else None
+
+    return until(settled, f"the refusals of {provider} arrive")
+
+
 def settle(sandbox, port):
     """Stop moves and faults, and wait until every state is what it really is: (report, states)."""
     sandbox.freeze()
@@ -305,9 +332,12 @@ def consumed(address, prefix, partitions):
     )
     topic = f"{prefix}balances.changed.v1"
     found, ended = [], set()
+    deadline = time.monotonic() + PATIENCE
     try:
         consumer.assign([TopicPartition(topic, part, OFFSET_BEGINNING) for part in range(partitions)])
         while len(ended) < partitions:
+            if time.monotonic() > deadline:
+                raise Stuck(f"{len(ended)} of {partitions} partitions are read to their end")
             for message in consumer.consume(5000, 1.0):
                 if not message.error():
                     found.append((message.key(), dict(message.headers()), json.loads(message.value())))
