@@ -50,6 +50,8 @@ WAYS = {
 
 class Front(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
+    """More than connections that come at once: one that finds no place is tried again for ten seconds at most."""
 
     def __init__(self, sandbox):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -21,6 +21,7 @@ def killed(house, config, daemon, follower):
         assert daemon.end(signal.SIGKILL)[0] == -signal.SIGKILL
         daemon = house.run(config)
         follower.port = daemon.port
+        until(lambda: follower.resumed >= number, "the follower resumes")  # noqa: B023 (called before the next one)
     enough(follower, CHANGES)
     return daemon
 
