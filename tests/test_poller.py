@@ -543,7 +543,7 @@ def test_trouble_on_the_network_is_told_by_its_phase(error, phase, reason):
 
 async def really_send(base_url, times=1):
     """Over a real socket. Gives the last answer or failure."""
-    provider = helius(1, base_url=base_url, timeout=5.0)
+    provider = helius(1, base_url=base_url, timeout=60.0)
     async with Connections() as transport:
         exchange = Exchange(provider, transport, Credentials(), lambda: 0)
         for _ in range(times):

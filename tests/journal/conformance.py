@@ -12,7 +12,7 @@ import pytest
 from watcher.events import JSON, BalanceState, Cursor, Filter, Key, ProviderHealth, changed, partition_of, rfc3339
 from watcher.journal import Batch, Expired, Fenced, Row
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 BEGAN = 1_790_000_000_000_000
 """Wall-clock microseconds (September 2026) at which these little worlds begin."""
 

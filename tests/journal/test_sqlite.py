@@ -264,7 +264,7 @@ class TestTrouble:
         limited += (
             f"sys.argv = ['victim', {str(path)!r}, '1']; runpy.run_module('tests.journal.victim', run_name='__main__')"
         )
-        ended = subprocess.run([sys.executable, "-c", limited], cwd=ROOT, capture_output=True, check=False, timeout=60)
+        ended = subprocess.run([sys.executable, "-c", limited], cwd=ROOT, capture_output=True, check=False, timeout=180)
         assert ended.returncode == 69
         complaint = ended.stderr.decode().strip().splitlines()
         assert len(complaint) == 1
@@ -344,7 +344,7 @@ class TestProcesses:
             first.stdout.readline()
             with victim(path, 2) as second:
                 second.stdout.readline()
-                assert first.wait(30) == 75
+                assert first.wait(120) == 75
                 for _ in range(20):
                     assert second.stdout.readline()
                 assert second.poll() is None

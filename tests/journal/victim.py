@@ -3,6 +3,7 @@
 Prints the greatest number committed after each commit; ends with 75 when fenced, 69 when the file cannot be written.
 """
 
+import contextlib
 import os
 import random
 import sys
@@ -16,11 +17,18 @@ from watcher.journal.sqlite import SqliteJournal
 from watcher.logs import configure
 
 
+async def opened(writer):
+    """The rows by account, as soon as nobody else holds the file: another one may stall just when it does."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            return {state.account: Row(state) for state in (await writer.open()).states}
+
+
 async def write(path, seed):
     rng = random.Random(seed)
     journal = SqliteJournal(path, encoding="json", retention=604800.0, clock=lambda: BEGAN)
     writer = journal.writer(0)
-    rows = {state.account: Row(state) for state in (await writer.open()).states}
+    rows = await opened(writer)
     while True:
         names = {f"account{rng.randrange(50)}" for _ in range(rng.randrange(1, 30))}
         batch = []
@@ -30,7 +38,7 @@ async def write(path, seed):
         try:
             await writer.commit(Batch(batch, {"count": str(rng.random()).encode()}))
         except Unavailable:  # locked by the other one: what is committed says how to go on
-            rows = {state.account: Row(state) for state in (await writer.open()).states}
+            rows = await opened(writer)
             continue
         rows.update((row.state.account, row) for row in batch)
         os.write(1, b"%d\n" % sum(row.state.version for row in rows.values()))
