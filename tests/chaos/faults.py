@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.chaos.proxy import INIT_PRODUCER
-from tests.chaos.system import Stuck, until
+from tests.chaos.system import PATIENCE, Stuck, until
 
 
 async def kill(system, dice):
@@ -163,22 +164,26 @@ def _limit(address, topic, size):
 async def lock(system, dice):
     """Another connection holds SQLite's write lock for a while."""
     path = system.folder / "balances.db"
-    with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+    with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         await asyncio.sleep(dice.choice((0.3, 1.5, 4)))
         connection.execute("ROLLBACK")
 
 
 async def slow_twin(system, dice):
-    """A second instance that gets hardly any time to start: much is committed between two of its steps."""
+    """A second instance that gets hardly any time to start: much is committed between two of its steps.
+
+    Where there are too few processors even for that, it gets twice as much after many turns, and so on.
+    """
     asleep, awake = (0.1, 0.003) if system.kind == "sqlite" else (0.04, 0.01)  # a start on Kafka takes more steps
     first, second = system.daemon, await system.spawn()
     await until(lambda: second.starting or second.status is not None, "a twin begins to start")
+    turns = itertools.count()
     while first.status is second.status is None:
         second.freeze()
         await asyncio.sleep(asleep)
         second.thaw()
-        await asyncio.sleep(awake)
+        await asyncio.sleep(awake * 2 ** (next(turns) // 1000))
     await system.one_stays(first, second)
 
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from uuid import uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -12,6 +13,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from tests.chaos.checker import Checker
 
 PARTITIONS = 8
+PATIENCE = 300.0
+"""Seconds for the journal to be read on a busy machine."""
 END = -191
 """confluent-kafka's code for the end of one partition."""
 
@@ -28,7 +31,9 @@ class SqliteLog:
         """Whatever is new since the last call, in one consistent view; False when nothing is."""
         if not self.path.exists():
             return False
-        with contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)
+        ) as connection:
             connection.execute("BEGIN")
             events = connection.execute(
                 "SELECT seq, data FROM event WHERE seq > ? ORDER BY seq", (self._after,)
@@ -92,7 +97,10 @@ class KafkaLog:
     def again(self, checker):
         """Everything up to the end of every partition. Nobody writes any more."""
         consumer, ended = self._subscribed(), set()
+        until = time.monotonic() + PATIENCE
         while len(ended) < 2 * PARTITIONS:
+            if time.monotonic() > until:
+                raise TimeoutError(f"only {len(ended)} of {2 * PARTITIONS} partitions have been read to their end")
             for message in consumer.consume(2000, 1.0):
                 if not message.error():
                     self._take(checker, message)
@@ -113,7 +121,7 @@ class KafkaLog:
 
 
 class Witness:
-    """Feeds one checker from one log, on a thread, for as long as the system runs."""
+    """Feeds one checker from one log, on a thread, until it is stopped: to be done once nobody writes any more."""
 
     def __init__(self, log):
         self.log = log
@@ -130,11 +138,15 @@ class Witness:
                     self._stopping.wait(0.1)
             while self.log.feed(self.checker):
                 pass
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 (told by who stops it)
             self.error = error
-            raise
 
     async def stop(self):
+        """Nothing is left behind: a thread would go on reading, and fail in the middle of somebody else's test."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
         self.log.close()
+        if self.error is not None:
+            raise self.error

@@ -51,7 +51,7 @@ class Proxy:
         self._server = None
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._link, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._begin, "127.0.0.1", self.port)
         return self
 
     async def __aexit__(self, *_):
@@ -80,8 +80,13 @@ class Proxy:
         """The next `count` EndTxn requests are delivered, and the connection is cut before the answer."""
         self._lost = count
 
+    def _begin(self, reader, writer):
+        """A link that is cancelled before its first step hangs up as well."""
+        self._links.add(task := asyncio.create_task(self._link(reader, writer)))
+        task.add_done_callback(self._links.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
+
     async def _link(self, reader, writer):
-        self._links.add(task := asyncio.current_task())
         self.stats["connections"] += 1
         target = None
         try:
@@ -92,9 +97,8 @@ class Proxy:
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError, BaseExceptionGroup):
             pass  # either side has gone, or we cut the line
         finally:
-            self._links.discard(task)
-            for end in filter(None, (writer, target)):
-                end.transport.abort()
+            if target is not None:
+                target.transport.abort()
 
     async def _requests(self, reader, target, client):
         while True:

@@ -20,11 +20,11 @@ from tests.kafka_broker import Jvm, free_port, jars
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
 """Before a command: its process ends with the thread that started it, so with us, however we end. Linux only."""
-PATIENCE = 180.0
+PATIENCE = 300.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
 
 STALLED = 30.0
-"""The same for a daemon with a planted fault: it need not go on."""
+"""The same for a daemon with a planted fault, after which it is judged by what it left: it need not go on."""
 
 
 class Stuck(Exception):
@@ -55,15 +55,22 @@ class Daemon:
 
     @property
     def starting(self):
-        return '"starting"' in self.log.read_text()
+        return '"starting"' in self.told
 
     @property
     def started(self):
-        return '"started"' in self.log.read_text()
+        return '"started"' in self.told
+
+    @property
+    def told(self):
+        """Its log, of which the last character may be half written."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
 
     def send(self, number):
+        # Not by the process's own method: it would ask after its end first, and take the status away from the loop.
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(number)
+            if self.status is None:
+                os.kill(self.process.pid, number)
 
     def freeze(self):
         self.frozen = True
@@ -82,7 +89,7 @@ class Daemon:
         await self.process.wait()
 
     def tail(self):
-        return self.log.read_text()[-1500:]
+        return self.told[-1500:]
 
 
 class System:
@@ -170,11 +177,11 @@ class System:
         (self.daemon,) = (one for one in two if one not in ended)
         await self.daemon.up("the one that stays serves")
 
-    async def progress(self, what):
+    async def progress(self, what, patience=PATIENCE):
         """New events are committed: the system goes on."""
         before = self.checker.events
         going_on = lambda: self.checker.events > before or self.daemon.status is not None  # noqa: E731
-        await until(going_on, f"events after {what}", STALLED if self.control else PATIENCE)
+        await until(going_on, f"events after {what}", patience)
         if self.daemon.status is not None:
             raise Stuck(f"after {what} the daemon ended with {self.daemon.status}: {self.daemon.tail()}")
 
@@ -183,7 +190,7 @@ class System:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/{path}", method=method, data=b"" if method == "POST" else None
         )
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def balances(self, history):
@@ -195,7 +202,7 @@ class System:
         await asyncio.to_thread(self.ask, "_freeze", "POST")
         now = {each["key"]: each["amount"] for each in await asyncio.to_thread(self.balances, history=False)}
         with contextlib.suppress(Stuck):  # then the checker says which are not
-            await until(lambda: not self.checker.unsettled(now), "every balance settles", 120.0)
+            await until(lambda: not self.checker.unsettled(now), "every balance settles")
         found = await asyncio.to_thread(self.balances, history=True)
         return {each["key"]: [each["initial"], *(move["amount"] for move in each["changes"])] for each in found}
 
@@ -206,12 +213,19 @@ class System:
         if self.daemon.status != 0:
             raise Stuck(f"SIGTERM ended the daemon with {self.daemon.status}: {self.daemon.tail()}")
 
+    async def end_daemons(self):
+        """Kill whatever of them is left."""
+        await self._end([daemon.process for daemon in self.daemons])
+
     async def end(self):
         """Kill whatever is left."""
-        for process in [daemon.process for daemon in self.daemons] + self.others:
+        await self._end([daemon.process for daemon in self.daemons] + self.others)
+
+    async def _end(self, processes):
+        for process in processes:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+                await process.communicate()  # up to the end of its output, so that the pipe is closed behind it
 
 
 @contextlib.asynccontextmanager
@@ -224,8 +238,12 @@ async def running(folder, journal, *, seed, rate, faults, control=None, program=
         log = await (_kafka(system, stack, node) if journal == "kafka" else _sqlite(system))
         await system.start()
         system.witness = Witness(log)
-        await system.progress("the start")
-        yield system
+        try:
+            await system.progress("the start")
+            yield system
+        finally:
+            await system.end()
+            await system.witness.stop()
 
 
 async def _sqlite(system):

@@ -9,7 +9,7 @@ from tests.chaos.run import chaos
 from tests.chaos.system import fronted
 from tests.kafka_broker import NoBroker
 
-SECONDS = 300.0
+SECONDS = 900.0
 """For a control to show itself; it ends as soon as it has."""
 
 pytestmark = pytest.mark.kafka
