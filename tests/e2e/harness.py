@@ -54,7 +54,7 @@ def get(url, *, method="GET", body=None, headers=None):
     """The status and the body of one HTTP exchange."""
     request = urllib.request.Request(url, method=method, data=body, headers=headers or {})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -289,18 +289,21 @@ def balances(port):
     return json.loads(get(f"http://127.0.0.1:{port}/v1/balances")[1])["data"]
 
 
-def denied(sandbox, daemon, provider):
-    """How many requests the sandbox has refused for their key: once the daemon has seen as many, and none is under way."""
-    seen = re.compile(
-        rf'^watcher_poll_failures_total{{(?=.*"{provider}")(?=.*"refusedcredential").*}} (\S+)$', re.MULTILINE
-    )
+def denied(sandbox, provider):
+    """How many requests the sandbox has refused for their key."""
+    return sandbox.report(history=False)["providers"][provider]["denied"]
 
-    def settled():
-        given = sandbox.report(history=False)["providers"][provider]["denied"]
-        told = seen.search(get(f"http://127.0.0.1:{daemon.port}/metrics")[1].decode())
-        return given if told and float(told[1]) == given else None
 
-    return until(settled, f"the refusals of {provider} arrive")
+def at_rest(daemon, provider):
+    """Wait until every request to a provider that is left alone has ended: none may still be on its way there."""
+
+    def figure(name):
+        text = get(f"http://127.0.0.1:{daemon.port}/metrics")[1].decode()
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name) and label in line)
+
+    label = f'provider="{provider}"'
+    ended = lambda: figure("watcher_answers_total") + figure("watcher_poll_failures_total")  # noqa: E731
+    until(lambda: 0 < figure("watcher_polls_total") == ended(), f"every request to {provider} ends")
 
 
 def settle(sandbox, port):
