@@ -9,12 +9,23 @@ from uuid import uuid4
 
 import pytest
 import trio
+from hypothesis import HealthCheck, settings
 
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
 LONG = ("chaos", "e2e", "journal", "relay", "worlds")
 """Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
+
+settings.register_profile(
+    "steady",
+    derandomize="WATCHER_TEST_ORDER" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    print_blob=True,
+)
+settings.load_profile("steady")
+"""Every run judges the same examples, on a machine of any speed; with `WATCHER_TEST_ORDER` it draws its own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
