@@ -6,7 +6,8 @@ from pathlib import Path
 import anyio
 from anyio.from_thread import start_blocking_portal
 
-from tests.relay.stage import PATIENCE, calm, kept_port, wall
+from tests.kafka_broker import free_port
+from tests.relay.stage import PATIENCE, calm, wall
 from watcher.events import BalanceState, Row, canonical, changed, rfc3339
 from watcher.journal import Batch
 from watcher.journal.sqlite import SqliteJournal
@@ -23,14 +24,14 @@ class Blotter:
 
     def __init__(self, folder: Path, *, token: str | None = None, pace=None) -> None:
         """`token`: the one that the relay asks for."""
-        self._stack = contextlib.ExitStack()
-        self.port = self._stack.enter_context(kept_port())
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.states: dict[str, BalanceState] = {}
         self._token = token
         self._pace = pace or calm()
         self._folder = folder
         self._ahead = 0
+        self._stack = contextlib.ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal("asyncio"))
         self._open("page.db")
         self._scope = None

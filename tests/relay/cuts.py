@@ -20,7 +20,8 @@ import anyio
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.relay.stage import PATIENCE, calm, kept_port, staged
+from tests.kafka_broker import free_port
+from tests.relay.stage import PATIENCE, calm, staged
 
 ACCOUNTS = [f"a{n}" for n in range(12)]
 WAYS = ("reset", "close", "half", "leave", "kill")
@@ -29,9 +30,9 @@ WAYS = ("reset", "close", "half", "leave", "kill")
 class Served:
     """A relay process that can be killed and comes back on its port."""
 
-    def __init__(self, path, port):
+    def __init__(self, path):
         self.path = path
-        self.port = port
+        self.port = free_port()
         self.process = None
 
     async def start(self):
@@ -133,17 +134,11 @@ def judge(told, follower):
     }
 
 
-async def trial(cuts, seed, folder, followers=8):
-    """What was told, who stayed and who was cut."""
-    with kept_port() as one, kept_port() as other:
-        return await _played(cuts, seed, folder, followers, (one, other))
-
-
-async def _played(cuts, seed, folder, followers, ports):  # noqa: C901 - one stage, all its actors
+async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all its actors
     rng = random.Random(seed)
     async with staged(folder, calm(heartbeat=5.0)) as stage:
         await stage.teller.tell(*ACCOUNTS)
-        others = [Served(stage.path, port) for port in ports]
+        others = [Served(stage.path), Served(stage.path)]
         crowd = [
             Follower(random.Random(seed + n), lambda: [stage.port, *(o.port for o in others)]) for n in range(followers)
         ]

@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import socket
-import sys
 import time
 from pathlib import Path
 
@@ -202,15 +200,3 @@ async def until(condition, within=PATIENCE):
     with anyio.fail_after(within):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.01)
-
-
-@contextlib.contextmanager
-def kept_port():
-    """A port for relays that come and go: bound here too, though not listened on, so that nobody else is given it."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
-        if sys.platform != "linux":  # elsewhere two sockets cannot share it
-            holder.close()
-        yield port

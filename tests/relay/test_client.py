@@ -10,7 +10,8 @@ import anyio
 import pytest
 from websockets.utils import accept_key
 
-from tests.relay.stage import PATIENCE, calm, kept_port, relaying, staged, until
+from tests.kafka_broker import free_port
+from tests.relay.stage import PATIENCE, calm, relaying, staged, until
 from watcher.relay.client import RelayRefused, Stream
 from watcher.relay.tail import Columns, short, tail
 
@@ -41,37 +42,33 @@ async def test_updates_come_decoded_with_their_cursors(tmp_path):
 
 
 async def test_it_goes_on_by_itself_after_a_restart_and_after_a_cut(tmp_path):
-    with kept_port() as port:
-        async with staged(tmp_path) as stage:
-            await _three_lives(stage, port)
+    port = free_port()
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        stream = None
+        found = []
+        async with anyio.create_task_group() as tasks:
 
+            async def read():
+                async for update in stream:
+                    found.append(update.event.version)  # noqa: PERF401 - looked at meanwhile
 
-async def _three_lives(stage, port):
-    await stage.teller.tell("A")
-    stream = None
-    found = []
-    async with anyio.create_task_group() as tasks:
-
-        async def read():
-            async for update in stream:
-                found.append(update.event.version)  # noqa: PERF401 - looked at meanwhile
-
-        for life in range(3):
-            async with relaying(stage.teller.journal, calm(reconnect=0.0), port=port) as (relay, _):
-                if stream is None:
-                    stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.delivery.hub.cursor))
-                    tasks.start_soon(read)
+            for life in range(3):
+                async with relaying(stage.teller.journal, calm(reconnect=0.0), port=port) as (relay, _):
+                    if stream is None:
+                        stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.delivery.hub.cursor))
+                        tasks.start_soon(read)
+                    await stage.teller.tell("A")
+                    await until(lambda life=life: len(found) >= 3 * life + 1)
+                    for peer in list(relay.delivery.peers):
+                        peer.connection.transport.abort()
+                    await stage.teller.tell("A")
+                    await until(lambda life=life: len(found) >= 3 * life + 2)
                 await stage.teller.tell("A")
-                await until(lambda life=life: len(found) >= 3 * life + 1)
-                for peer in list(relay.delivery.peers):
-                    peer.connection.transport.abort()
-                await stage.teller.tell("A")
-                await until(lambda life=life: len(found) >= 3 * life + 2)
-            await stage.teller.tell("A")
-        async with relaying(stage.teller.journal, port=port):
-            await until(lambda: len(found) >= 9)
-        tasks.cancel_scope.cancel()
-    assert found == list(range(1, 10))
+            async with relaying(stage.teller.journal, port=port):
+                await until(lambda: len(found) >= 9)
+            tasks.cancel_scope.cancel()
+        assert found == list(range(1, 10))
 
 
 async def test_a_snapshot_that_nobody_asked_for_is_told_with_its_reason(tmp_path):

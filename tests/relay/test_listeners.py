@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.relay.stage import kept_port
+from tests.kafka_broker import free_port
 from watcher.relay import listeners
 from watcher.relay.settings import RelayError, RelaySettings
 
@@ -71,7 +71,8 @@ def test_a_host_with_one_public_address_needs_tokens(resolves):
 
 
 def test_a_taken_port_on_one_address_gives_the_other_back(resolves):
-    with kept_port() as port, socket.create_server(("127.0.0.2", port)):
+    port = free_port()
+    with socket.create_server(("127.0.0.2", port)):
         resolves("127.0.0.1", "127.0.0.2")
         with pytest.raises(OSError, match=r"127\.0\.0\.2 cannot be listened on"), listening(host="mybox", port=port):
             pass
