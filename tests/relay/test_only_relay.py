@@ -26,7 +26,7 @@ KEY = "ONLY_RELAY_API_KEY"
 REQUESTS = {"helius": 12, "ondo": 8, "tokenkit": 3}
 """A second, of each provider that is polled here."""
 PARTITIONS = 3
-PATIENCE = 60.0
+PATIENCE = 180.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
 
 

@@ -401,7 +401,7 @@ def test_sixty_changes_a_second_leave_no_frame_frozen(blotter, visit, record_pro
     # A crowd of changes is painted together; on a slow machine it comes slower, and needs as many paints again.
     every = page.evaluate("PAINT_EVERY")
     assert every > 5 * 1000 / 60
-    assert all(after - before >= every - 1 for before, after in itertools.pairwise(paints))
+    assert all(after - before >= every - 2 for before, after in itertools.pairwise(paints))
     assert spent / 300 < 1000 / 60  # and the thread is idle between, however slow the machine
 
 
