@@ -5,6 +5,7 @@ from aiokafka.conn import AIOKafkaConnection
 
 from tests import kafka_broker
 from tests.journal import own_broker as secured
+from watcher.journal.kafka import connection, journal, log, reader, topics, writer
 
 pytest.register_assert_rewrite("tests.journal.conformance")
 
@@ -22,6 +23,28 @@ def connections(monkeypatch):
     monkeypatch.setattr(AIOKafkaConnection, "connect", watched)
     yield made
     assert not [connection for connection in made if connection.connected()]
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Deadlines that no stall of the machine outlasts. A test that is about one of them sets its own."""
+    for module, name, seconds in (
+        (connection, "START", 60.0),
+        (connection, "REQUEST", 30.0),
+        (connection, "TRANSACTION", 120.0),
+        (log, "REQUEST", 30.0),
+        (log, "STALLED", 60.0),
+        (journal, "HEARTBEAT", 60.0),
+        (reader, "FRESH", 30.0),
+        (reader, "LOAD", 30.0),
+        (topics, "ADMIN", 60.0),
+        (topics, "BEGUN", 30.0),
+        (writer, "COMMIT", 60.0),
+        (writer, "FORGOTTEN", 30.0),
+        (writer, "QUIET", 60.0),
+    ):
+        assert seconds > getattr(module, name)
+        monkeypatch.setattr(module, name, seconds)
 
 
 @pytest.fixture(scope="session")

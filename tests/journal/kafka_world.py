@@ -25,7 +25,8 @@ START = 1_700_000_000_000_000
 
 def journal(address, prefix, **arguments):
     partitions = arguments.pop("partitions", PARTITIONS)
-    return KafkaJournal([address], KafkaSettings(topic_prefix=prefix, partitions=partitions), environ={}, **arguments)
+    settings = KafkaSettings(topic_prefix=prefix, partitions=partitions)
+    return KafkaJournal([address], settings, environ={}, **{"reach": 60.0, **arguments})
 
 
 @contextlib.asynccontextmanager
@@ -114,8 +115,8 @@ def seen(address, topic, partitions=PARTITIONS):
     found, ended = [], set()
     try:
         while len(ended) < partitions:
-            message = consumer.poll(20)
-            assert message is not None, "no answer from the broker in 20 s"
+            message = consumer.poll(60)
+            assert message is not None, "no answer from the broker in 60 s"
             if message.error():
                 assert message.error().code() == -191, message.error()  # the end of one partition
                 ended.add(message.partition())
@@ -144,11 +145,28 @@ def done(futures):
     return [future.result() for future in futures.values()]
 
 
+async def delete(admin, *names):
+    """And wait until the broker knows nothing of those topics any more: it learns it from the controller."""
+    done(admin.delete_topics(list(names), operation_timeout=60))
+    with anyio.fail_after(60):
+        while not admin.list_topics().topics.keys().isdisjoint(names):  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.02)
+
+
+async def ended(writer, *partitions):
+    """Until the transactions in those partitions, or else in the writer's own, stand with their ends: a commit is
+    told before the cluster has written its end everywhere."""
+    gauge, partitions = writer._gauge, partitions or (writer._changed, writer._state)
+    with anyio.fail_after(60):
+        while await gauge.committed(partitions) != await gauge.written(partitions):  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.02)
+
+
 async def until_head(reader, cursor):
     """Everything from `cursor` to the head of now."""
     head = (await reader.bounds()).head
     commits = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with contextlib.aclosing(reader.follow(cursor)) as following:
             if cursor.reaches(head):
                 return commits

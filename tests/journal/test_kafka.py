@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import types
+from collections import Counter
 
 import anyio
 import pytest
@@ -14,10 +15,12 @@ from tests.journal.conformance import Conformance
 from tests.journal.kafka_world import (
     Balance,
     balance_in,
+    ended,
     journal,
     opened,
     reading,
     ready,
+    restored,
     seen,
     until_head,
     versions,
@@ -31,7 +34,7 @@ from watcher.events import (
 from watcher.journal import Batch, Fenced, Row, Unavailable
 from watcher.journal.kafka import connection as connection_module
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture
@@ -130,6 +133,7 @@ class TestWriters:
             async with opened(made, 0) as old:
                 await old.commit(Batch([balance.row(1)]))
                 async with opened(twin, 0) as new:
+                    await ended(new)  # its claim
                     with pytest.raises(Fenced, match="another instance"):
                         await old.commit(Batch([Balance(balance.key.account).row(9)], {"late": b"1"}))
                     await new.commit(Batch([balance.row(2)]))
@@ -155,6 +159,7 @@ class TestWriters:
                     tasks.start_soon(expect_fenced, old, Batch([balance.row(2)]))
                     await frozen.wait()
                     async with opened(twin, 0) as new:
+                        await ended(new)  # its claim
                         thawed.set()
                         (state,) = (await new.open()).states
                         assert state.version == 0
@@ -166,27 +171,31 @@ class TestWriters:
         chance = random.Random(seed)
         async with ready(kafka.address, prefix) as first:
             journals = [first, journal(kafka.address, prefix)]
-            ended = []
+            fenced, commits = [], Counter()
             async with anyio.create_task_group() as tasks:
                 for made in journals:
-                    tasks.start_soon(instance, made, chance, ended)
-                with anyio.fail_after(30):
-                    while not ended:  # noqa: ASYNC110 (two processes in one)
+                    tasks.start_soon(instance, made, chance, fenced, commits)
+                with anyio.fail_after(120):
+                    while not fenced:  # noqa: ASYNC110 (two processes in one)
                         await anyio.sleep(0.01)
-                    await anyio.sleep(0.5)  # the other one would have ended too by now
+                    commits.clear()
+                    while len(commits) < made.partitions or min(commits.values()) < 3:  # noqa: ASYNC110
+                        await anyio.sleep(0.01)  # the other one has every partition, and keeps it
                 tasks.cancel_scope.cancel()
             await journals[1].close()
-        assert len(ended) == 1
+        assert len(fenced) == 1
 
     async def test_a_transaction_timed_out_by_the_coordinator_only_opens_again(self, kafka, prefix, monkeypatch):
-        monkeypatch.setattr(connection_module, "TRANSACTION", 1.0)
         balance = balance_in(0)
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
             await writer.commit(Batch([balance.row(1)]))
+            with monkeypatch.context() as short:
+                short.setattr(connection_module, "TRANSACTION", 1.0)
+                await restored(writer, 0)
 
             async def dawdle(sent):
                 await asyncio.gather(*sent)
-                await anyio.sleep(3)
+                await ended(writer)
 
             writer._delivered = dawdle
             with pytest.raises(Unavailable):
@@ -273,17 +282,17 @@ async def expect_fenced(writer, batch):
         await writer.commit(batch)
 
 
-async def instance(made, chance, ended):
+async def instance(made, chance, fenced, commits):
     """All partitions of one instance, committing for ever; the first that is fenced ends it, as the daemon would."""
     try:
         async with anyio.create_task_group() as tasks:
             for partition in range(made.partitions):
-                tasks.start_soon(serve, made.writer(partition), chance)
+                tasks.start_soon(serve, made.writer(partition), chance, commits)
     except* Fenced:
-        ended.append(made)
+        fenced.append(made)
 
 
-async def serve(writer, chance):
+async def serve(writer, chance, commits):
     try:
         while True:
             await anyio.sleep(chance.random() * 0.05)
@@ -291,6 +300,7 @@ async def serve(writer, chance):
                 await writer.open()
                 while True:
                     await writer.commit(Batch([], {"alive": b"1"}))
+                    commits[writer.partition] += 1
                     await anyio.sleep(chance.random() * 0.05)
     finally:
         with anyio.CancelScope(shield=True):

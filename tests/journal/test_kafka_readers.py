@@ -31,7 +31,7 @@ from watcher.journal import Batch, Expired, Unavailable
 from watcher.journal.kafka import reader as reader_module
 from watcher.journal.kafka import view as view_module
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture
@@ -105,9 +105,10 @@ class TestReaders:
     async def test_a_transaction_left_open_by_a_dead_writer_keeps_no_reader_from_starting(
         self, kafka, prefix, monkeypatch
     ):
-        monkeypatch.setattr(reader_module, "LOAD", 0.5)
         balance = balance_in(0)
-        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
+        async with contextlib.AsyncExitStack() as stack:
+            made = await stack.enter_async_context(ready(kafka.address, prefix))
+            writer = await stack.enter_async_context(opened(made, 0))
             await writer.commit(Batch([balance.row(0)]))
             await writer.commit(Batch([balance.row(1)]))
             before = balance.state
@@ -120,13 +121,16 @@ class TestReaders:
             with pytest.raises(Unavailable):
                 await writer.commit(Batch([balance.row(2)]))
             del writer._delivered
-            async with reading(made) as reader:
+            with monkeypatch.context() as short:
+                short.setattr(reader_module, "LOAD", 0.5)
+                short.setattr(reader_module, "FRESH", 0.5)
+                reader = await stack.enter_async_context(reading(made))
                 assert not await writer._settled(0.1)
                 cursor, rows = await reader.snapshot(Filter())
                 assert [(row.version, row.amount) for row in rows] == [(before.version, before.amount)]
-                balance.state = (await writer.open()).states[0]
-                await writer.commit(Batch([balance.row(3)]))
-                assert [e.version for commit in await until_head(reader, cursor) for e in commit.events] == [2]
+            balance.state = (await writer.open()).states[0]
+            await writer.commit(Batch([balance.row(3)]))
+            assert [e.version for commit in await until_head(reader, cursor) for e in commit.events] == [2]
 
     async def test_a_cursor_reaches_the_head_behind_an_aborted_transaction(self, kafka, prefix):
         balance = balance_in(0)
@@ -156,7 +160,7 @@ class TestReaders:
             async with contextlib.aclosing(reader.follow(head)) as following:
                 for amount, wanted in ((7, baselines), (8, events)):
                     await writer.commit(Batch([balance.row(amount)]))
-                    with anyio.fail_after(20):
+                    with anyio.fail_after(60):
                         while not wanted:
                             commit = await anext(following)
                             baselines += commit.baselines
@@ -211,7 +215,7 @@ class TestReaders:
             await made.heartbeat([health])
             head = (await reader.bounds()).head
             for _ in range(2):
-                with anyio.fail_after(10):
+                with anyio.fail_after(60):
                     async with contextlib.aclosing(reader.follow(head)) as following:
                         async for commit in following:
                             if commit.health:
