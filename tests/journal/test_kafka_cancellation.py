@@ -24,7 +24,7 @@ def anyio_backend():
 async def test_a_client_that_cancels_its_own_work_is_unavailable():
     foreign = asyncio.get_running_loop().create_future()
     foreign.cancel()
-    with pytest.raises(Unavailable, match="cancelled its own work"), within(5, "asking"):
+    with pytest.raises(Unavailable, match="cancelled its own work"), within(60, "asking"):
         await foreign
 
 
@@ -100,7 +100,7 @@ class Mute:
             for number in itertools.count():
                 try:
                     request = await framed(client_reader)
-                except asyncio.IncompleteReadError:
+                except (asyncio.IncompleteReadError, ConnectionError):
                     return
                 if number == self._answers:
                     self.asked.set()
@@ -117,7 +117,7 @@ async def framed(reader):
 @pytest.mark.kafka
 @pytest.mark.parametrize("answers", [0, 1], ids=["its versions", "its metadata"])
 async def test_a_start_that_is_cancelled_while_the_broker_owes_an_answer_leaves_no_socket_open(
-    kafka, answers, connections
+    kafka, answers, connections, patient
 ):
     async with Mute(kafka.address, answers) as mute:
         reach = Connection([mute.address], {})
@@ -127,7 +127,7 @@ async def test_a_start_that_is_cancelled_while_the_broker_owes_an_answer_leaves_
             reach.plain_producer(),
             entered(reach.administering()),
         ):
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(awaited, start)
                     await mute.asked.wait()
@@ -147,14 +147,14 @@ async def entered(context):
 
 
 @pytest.mark.kafka
-async def test_a_consumer_whose_fetch_waits_to_be_tried_again_ends_and_cancels_nobody(kafka, prefix):
+async def test_a_consumer_whose_fetch_waits_to_be_tried_again_ends_and_cancels_nobody(kafka, prefix, patient):
     async with ready(kafka.address, prefix) as journal, anyio.create_task_group() as tasks:
         consumer = await journal._connection.consumer(journal._topics)
         retries = [asyncio.ensure_future(asyncio.sleep(600)) for _ in range(2)]
         consumer._fetcher._pending_tasks.update(retries)
         await anyio.wait_all_tasks_blocked()
         await stop(consumer)
-        await asyncio.wait(retries, timeout=10)
+        await asyncio.wait(retries, timeout=60)
         assert all(retry.cancelled() for retry in retries)
         assert consumer._client._sync_task is None
         assert not tasks.cancel_scope.cancel_called

@@ -14,6 +14,7 @@ from tests.journal.kafka_world import (
     START,
     Balance,
     balance_in,
+    ended,
     frozen,
     journal,
     opened,
@@ -30,12 +31,13 @@ from watcher.journal import committer as committer_module
 from watcher.journal.committer import Committer
 from watcher.journal.intake import Intake
 from watcher.journal.kafka import connection as connection_module
+from watcher.journal.kafka import log as log_module
 from watcher.journal.kafka import reader as reader_module
 from watcher.journal.kafka import writer as writer_module
 from watcher.journal.kafka.log import poll, start_at
 from watcher.ledger import Ledger
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture
@@ -45,7 +47,6 @@ def anyio_backend():
 
 class TestHurtBrokers:
     async def test_a_killed_broker_loses_nothing_and_tells_nothing_twice(self, own_broker, prefix, monkeypatch):
-        monkeypatch.setattr(writer_module, "COMMIT", 3.0)
         balance = balance_in(0)
         confirmed = 0
         async with ready(own_broker.address, prefix) as made, reading(made) as reader:
@@ -61,7 +62,8 @@ class TestHurtBrokers:
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(hurt)
-                with anyio.fail_after(60):
+                with anyio.fail_after(240), monkeypatch.context() as short:
+                    short.setattr(writer_module, "COMMIT", 3.0)
                     failures = 0
                     while not failures or confirmed < balance.state.version:
                         before = balance.state
@@ -93,7 +95,7 @@ class TestHurtBrokers:
             with monkeypatch.context() as short, frozen(own_broker):
                 short.setattr(writer_module, "COMMIT", 1.0)
                 short.setattr(connection_module, "START", 1.0)
-                with anyio.fail_after(30):
+                with anyio.fail_after(60):
                     with pytest.raises(Unavailable, match="committing to partition 0"):
                         await writer.commit(Batch([balance.row(1)]))
                     with pytest.raises(Unavailable, match="starting a consumer"):
@@ -136,7 +138,6 @@ class TestForgottenTransactions:
         self, own_broker, prefix, monkeypatch, hanging
     ):
         monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)
-        monkeypatch.setattr(reader_module, "LOAD", 0.5)
         balance, other = balance_in(0), balance_in(1)
         async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer, opened(made, 1) as beside:
             await writer.commit(Batch([balance.row(1)]))
@@ -144,8 +145,15 @@ class TestForgottenTransactions:
             await beside.commit(Batch([other.row(1)]))
             await forget(writer, [TopicPartition(f"{prefix}balances.{hanging}.v1", 0)])
             await writer.commit(Batch([balance.row(3)]))
-            async with reading(made) as reader:
-                cursor, rows = await reader.snapshot(Filter())
+            whole = "state" if hanging == "changed" else "changed"
+            await ended(writer, TopicPartition(f"{prefix}balances.{whole}.v1", 0))
+            await ended(beside)
+            async with contextlib.AsyncExitStack() as stack:
+                with monkeypatch.context() as short:
+                    short.setattr(reader_module, "LOAD", 0.5)
+                    short.setattr(reader_module, "FRESH", 0.5)
+                    reader = await stack.enter_async_context(reading(made))
+                    cursor, rows = await reader.snapshot(Filter())
                 held = {row.key: (row.version, row.amount) for row in rows}
                 told = (1, "2") if hanging == "changed" else (2, "3")
                 assert held == {balance.key: told, other.key: (0, "1")}
@@ -166,7 +174,7 @@ class TestForgottenTransactions:
 
 async def forget(writer, partitions):
     """The client takes those partitions for a part of its next transaction, and the coordinator knows nothing of it."""
-    assert await writer._settled(10)  # the end of the one before would end this one
+    await ended(writer)  # the end of the one before would end this one
     transactions = writer._producer._txn_manager
     begin = transactions.begin_transaction
 
@@ -205,16 +213,17 @@ class TestBackPressure:
     async def test_a_broker_that_stops_makes_pollers_wait_and_everything_goes_on_after_it(
         self, own_broker, prefix, monkeypatch
     ):
-        monkeypatch.setattr(committer_module, "DEADLINE", 1.0)
-        monkeypatch.setattr(connection_module, "START", 2.0)
         async with ready(own_broker.address, prefix) as made:
+            monkeypatch.setattr(committer_module, "DEADLINE", 1.0)
+            monkeypatch.setattr(connection_module, "START", 2.0)
+            monkeypatch.setattr(log_module, "REQUEST", 2.0)
             committers = [Committer(made.writer(p), Ledger(), gather=0.01, bound=BOUND) for p in range(PARTITIONS)]
             feed = Feed(Intake(committers))
             async with anyio.create_task_group() as tasks:
                 for committer in committers:
                     await tasks.start(committer.run)
                 tasks.start_soon(feed.run)
-                with anyio.fail_after(90):
+                with anyio.fail_after(240):
                     await further(feed, 10)
                     with frozen(own_broker):
                         await held_back(feed, committers)
