@@ -11,11 +11,12 @@ KEYS = {"RIGHT_KEY": RIGHT, "WRONG_KEY": WRONG}
 def test_no_key_is_ever_shown(house):
     sandbox = house.sandbox(rate=50.0, limits="none")
     tables = {name: {**table, "api_key_env": "RIGHT_KEY"} for name, table in sandbox.providers().items()}
+    slow = {name: {**table, "limits": [{"requests": 5, "per": 2.0}]} for name, table in tables.items()}
     with front(sandbox) as server:
-        right = {**before(tables, server, "fine"), **before(tables, server, "echo"), **before(tables, server, "html")}
+        right = {**before(tables, server, "fine"), **before(slow, server, "echo"), **before(slow, server, "html")}
         refused = {
             f"refused-{name}": {**table, "api_key_env": "WRONG_KEY"}
-            for name, table in before(tables, server, "echo").items()
+            for name, table in before(slow, server, "echo").items()
         }
         dead = {"dead": {**right["fine-helius"], "base_url": "http://127.0.0.1:9"}}
         config = house.config({**right, **refused, **dead})
