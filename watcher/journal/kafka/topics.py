@@ -10,7 +10,7 @@ import anyio
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import InvalidReplicationFactorError, NoError, TopicAlreadyExistsError, for_code
 
 from watcher.journal import Unavailable, WrongJournal
 from watcher.journal.kafka.connection import Connection
@@ -32,19 +32,30 @@ SET_ON_TOPIC = 1
 
 async def create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> list[str]:
     """Make the topics that are missing; their names. Raises Unavailable or WrongJournal."""
+    created: list[str] = []
     with within(ADMIN, "creating topics"):
-        brokers = len((await admin.describe_cluster())["brokers"])
-        replicas = min(3, brokers)
-        new = [NewTopic(plan.name, plan.partitions, replicas, topic_configs=plan.created(replicas)) for plan in wanted]
-        answer: Any = await admin.create_topics(new)
-    created = []
+        while not await _created(admin, wanted, created):  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.05)
+    return created
+
+
+async def _created(admin: AIOKafkaAdminClient, wanted: Sequence[Plan], created: list[str]) -> bool:
+    """Whether all stand now; what was made is added to `created`. False when the controller is busy, or a broker was
+    lost between the two questions: then the next try may do."""
+    brokers = len((await admin.describe_cluster())["brokers"])
+    replicas = min(3, brokers)
+    new = [NewTopic(plan.name, plan.partitions, replicas, topic_configs=plan.created(replicas)) for plan in wanted]
+    answer: Any = await admin.create_topics(new)
+    whole = True
     for name, code, *said in answer.topic_errors:  # create_topics does not raise
         error = for_code(code)
         if error is NoError:
             created.append(name)
+        elif error.retriable or error is InvalidReplicationFactorError:
+            whole = False
         elif error is not TopicAlreadyExistsError:
             raise WrongJournal(f"topic {name} cannot be created: {error.__name__} {said[0] if said else ''}".rstrip())
-    return created
+    return whole
 
 
 async def look(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str, Found]:
