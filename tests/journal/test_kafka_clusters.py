@@ -23,9 +23,13 @@ from watcher.events import (
 )
 from watcher.journal import Batch, Unavailable, WrongJournal
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
+from watcher.journal.kafka import connection as connection_module
+from watcher.journal.kafka import writer as writer_module
+from watcher.journal.kafka.connection import START
 from watcher.journal.kafka.settings import security
+from watcher.journal.kafka.writer import COMMIT
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ class TestSecurity:
         wrong = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": "wrong"})
         for attempt in (wrong.check, wrong.init):
             with (
-                anyio.fail_after(15),
+                anyio.fail_after(60),
                 pytest.raises(WrongJournal, match=r"refuses our credentials .* sasl_username") as no,
             ):
                 await attempt()
@@ -68,7 +72,7 @@ class TestSecurity:
     async def test_a_certificate_of_an_unknown_authority_is_told_at_once(self, secure_address, prefix):
         settings = KafkaSettings(topic_prefix=prefix, security_protocol="SSL")
         made = KafkaJournal([secure_address], settings, environ={})
-        with anyio.fail_after(15), pytest.raises(WrongJournal, match=r"not trust .* \[kafka\] ssl_cafile"):
+        with anyio.fail_after(60), pytest.raises(WrongJournal, match=r"not trust .* \[kafka\] ssl_cafile"):
             await made.check()
         await made.close()
 
@@ -102,7 +106,7 @@ class TestSecurity:
 
 
 class TestCluster:
-    async def test_three_brokers_hold_three_copies_and_one_may_die(self, prefix):
+    async def test_three_brokers_hold_three_copies_and_one_may_die(self, prefix, monkeypatch):
         balance = balance_in(0)
         try:
             stack = contextlib.ExitStack()
@@ -124,14 +128,16 @@ class TestCluster:
                 await writer.commit(Batch([balance.row(1)]))
                 leader = topics[names[1]].partitions[0].leader
                 nodes[leader - 1].kill()
-                with anyio.fail_after(90):
+                with anyio.fail_after(240), monkeypatch.context() as real:
+                    real.setattr(writer_module, "COMMIT", COMMIT)
+                    real.setattr(connection_module, "START", START)
                     while balance.state.version < 4:
                         before = balance.state
                         try:
                             await writer.commit(Batch([balance.row(before.version + 1)]))
                         except Unavailable:
                             balance.state = await restored(writer, before.version)
-                    oldest = (await reader.bounds()).oldest
-                    got = [e.version for commit in await until_head(reader, oldest) for e in commit.events]
+                oldest = (await reader.bounds()).oldest
+                got = [e.version for commit in await until_head(reader, oldest) for e in commit.events]
                 assert got == [1, 2, 3, 4]
             await made.close()
