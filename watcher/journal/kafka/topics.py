@@ -22,6 +22,8 @@ from watcher.journal.kafka.records import MARKER, History, Marker, Topics, mark
 
 ADMIN = 15.0
 """Seconds for one step of administration."""
+BUSY = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds before each try, where a refusal may pass by itself; the last one is meant."""
 MARKED = 60.0
 """Seconds for reading a whole partition in search of a marker that is not where it should be."""
 BEGUN = 5.0
@@ -34,28 +36,31 @@ async def create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> list[str
     """Make the topics that are missing; their names. Raises Unavailable or WrongJournal."""
     created: list[str] = []
     with within(ADMIN, "creating topics"):
-        while not await _created(admin, wanted, created):  # noqa: ASYNC110 (no event tells it)
-            await anyio.sleep(0.05)
-    return created
+        for pause in BUSY:
+            await anyio.sleep(pause)
+            refusal = await _create(admin, wanted, created)
+            if refusal is None:
+                return created
+    raise WrongJournal(refusal)
 
 
-async def _created(admin: AIOKafkaAdminClient, wanted: Sequence[Plan], created: list[str]) -> bool:
-    """Whether all stand now; what was made is added to `created`. False when the controller is busy, or a broker was
-    lost between the two questions: then the next try may do."""
+async def _create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan], created: list[str]) -> str | None:
+    """None when all stand now; what was made is added to `created`. A refusal when the controller is busy, or a broker
+    was lost between the two questions: then the next try may do."""
     brokers = len((await admin.describe_cluster())["brokers"])
     replicas = min(3, brokers)
     new = [NewTopic(plan.name, plan.partitions, replicas, topic_configs=plan.created(replicas)) for plan in wanted]
     answer: Any = await admin.create_topics(new)
-    whole = True
+    refusal = None
     for name, code, *said in answer.topic_errors:  # create_topics does not raise
         error = for_code(code)
         if error is NoError:
             created.append(name)
-        elif error.retriable or error is InvalidReplicationFactorError:
-            whole = False
         elif error is not TopicAlreadyExistsError:
-            raise WrongJournal(f"topic {name} cannot be created: {error.__name__} {said[0] if said else ''}".rstrip())
-    return whole
+            refusal = f"topic {name} cannot be created: {error.__name__} {said[0] if said else ''}".rstrip()
+            if not error.retriable and error is not InvalidReplicationFactorError:
+                raise WrongJournal(refusal)
+    return refusal
 
 
 async def look(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str, Found]:

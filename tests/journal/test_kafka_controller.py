@@ -1,0 +1,65 @@
+"""What `init` makes of the answers of a controller: no broker gives the rare ones when it is asked to."""
+
+import types
+
+import pytest
+
+from watcher.journal import WrongJournal
+from watcher.journal.kafka import topics
+from watcher.journal.kafka.plans import Plan
+
+pytestmark = pytest.mark.anyio
+TIMED_OUT, INVALID_REPLICATION_FACTOR, NOT_CONTROLLER, ALREADY_EXISTS, POLICY_VIOLATION = 7, 38, 41, 36, 44
+NAMES = ["changed", "state"]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(topics, "BUSY", (0.0,) * len(topics.BUSY))
+
+
+class Controller:
+    """Answers each request with the next list of error codes, one a topic."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    async def describe_cluster(self):
+        return {"brokers": [{"node_id": 1}]}
+
+    async def create_topics(self, new):
+        codes = self.answers.pop(0)
+        return types.SimpleNamespace(
+            topic_errors=[(topic.name, code, "why") for topic, code in zip(new, codes, strict=True)]
+        )
+
+
+async def made(*answers):
+    controller = Controller(*answers)
+    names = await topics.create(controller, [Plan(name, 1, "compact", {}, {}) for name in NAMES])
+    assert controller.answers == []
+    return names
+
+
+@pytest.mark.parametrize("code", [TIMED_OUT, INVALID_REPLICATION_FACTOR, NOT_CONTROLLER])
+async def test_what_may_pass_by_itself_is_asked_again(code):
+    assert await made([0, code], [ALREADY_EXISTS, code], [ALREADY_EXISTS, 0]) == NAMES
+
+
+async def test_topics_that_stand_are_no_trouble():
+    assert await made([ALREADY_EXISTS, ALREADY_EXISTS]) == []
+
+
+async def test_what_does_not_pass_is_told_in_the_controllers_words():
+    with pytest.raises(WrongJournal, match="topic state cannot be created: InvalidReplicationFactorError why"):
+        await made(*[[ALREADY_EXISTS, INVALID_REPLICATION_FACTOR]] * len(topics.BUSY))
+
+
+async def test_what_never_passes_is_told_at_once():
+    with pytest.raises(WrongJournal, match="topic changed cannot be created: PolicyViolationError why"):
+        await made([POLICY_VIOLATION, 0])
