@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 import struct
@@ -12,6 +13,7 @@ import anyio
 import h2.config
 import h2.connection
 import h2.events
+import h2.settings
 import pytest
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSAttribute, TLSListener
@@ -35,16 +37,13 @@ PATIENCE = 60.0
 @contextlib.asynccontextmanager
 async def served(serve, tls=None):
     """Gives the port on which `serve` speaks to everybody who connects."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    port = listener.extra(SocketAttribute.local_port)
-    async with anyio.create_task_group() as tasks:
-        listener = listener if tls is None else TLSListener(listener, tls, standard_compatible=False)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as tcp, anyio.create_task_group() as tasks:
+        listener = tcp if tls is None else TLSListener(tcp, tls, standard_compatible=False)
         tasks.start_soon(listener.serve, serve)
         try:
-            yield port
+            yield tcp.extra(SocketAttribute.local_port)
         finally:
             tasks.cancel_scope.cancel()
-    await listener.aclose()
 
 
 async def http1(stream):
@@ -56,16 +55,18 @@ async def http1(stream):
                 await stream.send(GOOD)
 
 
-async def http2(stream):
-    """The same, as soon as two requests are open at a time, or the first."""
+async def http2(stream, streams=100):
+    """The same, for so many requests at a time; with none at all for one, which it never answers."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+    most = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: streams or 1}
+    connection.local_settings = h2.settings.Settings(client=False, initial_values=most)
     connection.initiate_connection()
     async with stream:
         with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
             while True:
                 await stream.send(connection.data_to_send())
                 for event in connection.receive_data(await stream.receive()):
-                    if isinstance(event, h2.events.StreamEnded):
+                    if isinstance(event, h2.events.StreamEnded) and streams:
                         connection.send_headers(event.stream_id, [(":status", "200"), ("content-length", "2")])
                         connection.send_data(event.stream_id, b"ok", end_stream=True)
 
@@ -404,6 +405,35 @@ def test_what_went_wrong_is_told_apart(name):
     assert isinstance(failure, Unreachable)
     assert (failure.phase, failure.reason[: len(reason)]) == (phase, reason)
     assert failure.__cause__ is None
+
+
+def test_an_attempt_that_waits_for_a_place_on_a_shared_connection_says_so(right, trust):
+    """The only stream is taken by a request that is not answered."""
+    trust(right)
+    failures = []
+
+    async def main():
+        connections = Watched("read")
+
+        async def attempt():
+            failures.append(await attempted(exchange, REQUEST))
+
+        async with (
+            served(functools.partial(http2, streams=0), context(right, "h2")) as port,
+            exchanging(f"https://127.0.0.1:{port}", connections) as exchange,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(attempt)
+            await connections.reached.wait()
+            tasks.start_soon(attempt)
+            await anyio.to_thread.run_sync(time.sleep, 0.05)  # to get further it had the chance
+            asyncio.get_running_loop().passed += PATIENCE
+
+    anyio.run(main, backend_options={"loop_factory": Still})
+    assert sorted((failure.phase, failure.reason) for failure in failures) == [
+        ("pool", "none of our connections became free in time"),
+        ("read", "no answer in time"),
+    ]
 
 
 def test_no_two_troubles_are_told_in_the_same_words():
