@@ -18,6 +18,9 @@ from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.world import SandboxSettings, World, watches
 
+pytestmark = pytest.mark.no_cover
+"""A simulation takes three times as long when its lines are counted, and others count them."""
+
 DAY = 86400.0
 CALM = 7200.0
 """Seconds at the end in which nothing moves, so that the last amount of everything can be read, and confirmed."""

@@ -2,6 +2,7 @@
 
 import anyio
 import numpy as np
+import pytest
 
 from tests.bench import streams
 from tests.bench.freshness import Polls, Stream, cold, delays, product, round_robin
@@ -11,6 +12,9 @@ from watcher.sandbox.helius import BEHIND
 from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.truth import SLOT_SECONDS, Balance, BalanceKey, Truth
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World
+
+pytestmark = pytest.mark.no_cover
+"""A simulation takes three times as long when its lines are counted, and others count them."""
 
 TARGETS, SECONDS, CYCLE = 100, 3600.0, 60.0
 MEASURED = (900.0, 3300.0)
