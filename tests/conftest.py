@@ -43,6 +43,18 @@ def order(request: pytest.FixtureRequest) -> None:
     trio._core._run._r.seed(f"{os.environ.get('WATCHER_TEST_ORDER', '')}{request.node.nodeid}")
 
 
+@pytest.fixture
+def uncounted() -> Iterator[None]:
+    """A simulation takes three times as long when its lines are counted, and others count them.
+
+    The mark that pytest-cov has for it does nothing in a worker of pytest-xdist: another count goes on beneath it.
+    """
+    counter = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(counter)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -367,11 +367,7 @@ def test_the_streams_are_byte_for_byte_the_benchmarks(name, prefix):
     assert hashlib.sha256(records(name, 100).tobytes()).hexdigest()[:16] == prefix
 
 
-long = pytest.mark.no_cover
-"""A simulation takes three times as long when its lines are counted, and others count them."""
-
-
-@long
+@pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize(("name", "goal"), [("zipf1.2", 0.38), ("mmpp", 0.36), ("epoch", 0.90)])
 def test_changes_are_seen_as_much_sooner_as_promised(name, goal):
     stream = Stream.of(records(name, 100))
@@ -397,7 +393,7 @@ def test_a_cold_start_costs_nothing_and_learning_takes_minutes():
     assert list(windows("zipf1.2"))[2] <= 0.5
 
 
-@long
+@pytest.mark.usefixtures("uncounted")
 def test_a_batch_filled_with_the_most_due_is_as_good_as_single_polls():
     whole = Stream.of(records("zipf1.2", 100))
     stream = Stream(whole.times, whole.ids, seconds=9000.0)

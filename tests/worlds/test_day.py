@@ -18,8 +18,7 @@ from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.world import SandboxSettings, World, watches
 
-pytestmark = pytest.mark.no_cover
-"""A simulation takes three times as long when its lines are counted, and others count them."""
+pytestmark = pytest.mark.usefixtures("uncounted")
 
 DAY = 86400.0
 CALM = 7200.0

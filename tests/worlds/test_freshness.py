@@ -13,8 +13,7 @@ from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.truth import SLOT_SECONDS, Balance, BalanceKey, Truth
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World
 
-pytestmark = pytest.mark.no_cover
-"""A simulation takes three times as long when its lines are counted, and others count them."""
+pytestmark = pytest.mark.usefixtures("uncounted")
 
 TARGETS, SECONDS, CYCLE = 100, 3600.0, 60.0
 MEASURED = (900.0, 3300.0)
