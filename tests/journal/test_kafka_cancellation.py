@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import itertools
+import struct
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.journal.kafka_world import ready
+from tests.journal.kafka_world import journal, ready
 from watcher.journal import Unavailable
 from watcher.journal.kafka.connection import Connection, stop
 from watcher.journal.kafka.deadlines import within
@@ -76,11 +77,13 @@ async def test_our_own_cancellation_goes_through():
 
 
 class Mute:
-    """A door before a broker that lets that many answers of each connection through, and no more."""
+    """A door before a broker that lets that many answers of each connection through, gives the last one itself, and
+    then no more."""
 
-    def __init__(self, address, answers):
+    def __init__(self, address, answers, last=lambda _: b""):
         self._broker = address.rsplit(":", 1)
         self._answers = answers
+        self._last = last
         self._server = None
         self.asked = anyio.Event()
         """A request waits that will get no answer."""
@@ -103,6 +106,7 @@ class Mute:
                 except (asyncio.IncompleteReadError, ConnectionError):
                     return
                 if number == self._answers:
+                    client_writer.write(self._last(request))
                     self.asked.set()
                 elif number < self._answers:
                     broker_writer.write(request)
@@ -135,6 +139,24 @@ async def test_a_start_that_is_cancelled_while_the_broker_owes_an_answer_leaves_
                     assert connections[-1].connected()
                     tasks.cancel_scope.cancel()
             assert not connections[-1].connected()
+
+
+def no_brokers(request):
+    """What a broker answers that its controller has given up: metadata with nobody in it."""
+    key, version, number = struct.unpack(">4xhhi", request[:12])
+    assert (key, version >= 3) == (3, True)
+    answer = struct.pack(">iiihii", number, 0, 0, -1, -1, 0)  # throttled, brokers, cluster, controller, topics
+    return struct.pack(">i", len(answer)) + answer
+
+
+@pytest.mark.kafka
+async def test_a_cluster_that_knows_no_broker_is_not_reached(kafka, prefix):
+    async with Mute(kafka.address, 1, no_brokers) as mute:
+        with pytest.raises(Unavailable, match="knows a broker that is up"):
+            await entered(Connection([mute.address], {}).administering())
+        with pytest.raises(Unavailable, match=r"no Kafka broker reached at .* \(it has only just come up\)"):
+            await journal(mute.address, prefix, reach=0.1).init()
+        await entered(Connection([mute.address, kafka.address], {}).administering())
 
 
 async def awaited(work):

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
@@ -80,21 +80,15 @@ class Connection:
 
     async def _bootstrap(self, client: AIOKafkaClient) -> None:
         """The client's first step, in the place of its own, which drops an open socket when it is cancelled while it
-        waits for the metadata: here the client has the socket from the first moment, and closes it with the others."""
-        first = ("bootstrap", ConnectionGroup.DEFAULT)
+        waits for the metadata, and is content with a cluster that has no broker yet: one that has just come up, or was
+        away for so long that its controller has given it up."""
         for host, port, _ in client.hosts:
-            try:
-                client._conns[first] = await self._reach(host, port)
-                client.cluster.update_metadata(await client._conns[first].send(MetadataRequest([])))
-            except Broken:
-                if first in client._conns:
-                    client._conns.pop(first).close()
-                continue
-            if client.cluster.brokers():  # else it stays for the next look at the metadata
-                client._conns.pop(first).close()
-            client._sync_task = asyncio.create_task(client._md_synchronizer())
-            return
-        raise KafkaConnectionError(f"none of {', '.join(self.servers)} answers")
+            with contextlib.suppress(*Broken), contextlib.closing(await self._reach(host, port)) as connection:
+                client.cluster.update_metadata(await connection.send(MetadataRequest([])))
+            if client.cluster.brokers():
+                client._sync_task = asyncio.create_task(client._md_synchronizer())
+                return
+        raise KafkaConnectionError(f"none of {', '.join(self.servers)} knows a broker that is up")
 
     async def refusal(self) -> str:
         """Why no server takes a connection of ours, in the client's words. Raises WrongJournal when it never will."""
