@@ -267,6 +267,5 @@ async def held_back(feed, committers):
         tracemalloc.stop()
     assert feed.told <= told + 1
     assert max(committer.ledger.pending for committer in committers) <= BOUND + len(KEYS)
-    assert (
-        grown < 4_000_000
-    )  # answers that are not held back come to 2 MB a second; three clients about to connect to 1
+    # Answers that are not held back come to 2 MB a second, three clients that are about to connect to 2 MB at most.
+    assert grown < 4_000_000

@@ -105,9 +105,8 @@ def test_torn_answers_reach_the_client_broken_and_leave_the_server_whole():
 def test_garbage_ends_its_own_connection_only(garbage):
     async def test(client, world):
         async with await anyio.connect_tcp("127.0.0.1", client.base_url.port) as stream:
-            with contextlib.suppress(
-                anyio.EndOfStream, anyio.BrokenResourceError
-            ):  # closed before all was written or read
+            # Closed before all was written, or read.
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
                 await stream.send(garbage)
                 assert (await stream.receive()).startswith(b"HTTP/1.1 400")
         assert (await client.get("/_truth?history=0")).status_code == 200
