@@ -1,4 +1,4 @@
-# ruff: noqa: SLF001 (aiokafka has no public way to let go of a producer: its parts are pinned with its version)
+# ruff: noqa: SLF001 (aiokafka has no public way to let go of a client: its parts are pinned with its version)
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
 """Clients of the cluster, each with a deadline on its start and on its end."""
 
@@ -179,8 +179,9 @@ class Connection:
 async def stop(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
     """End a client that has nothing to lose. Never hangs, never raises, and leaves no socket open."""
     inner: AIOKafkaClient = client.client if isinstance(client, AIOKafkaProducer) else client._client
-    with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*Broken), ours_only():
-        await (client.close() if isinstance(client, AIOKafkaAdminClient) else client.stop())
+    if not isinstance(client, AIOKafkaAdminClient):  # which has nothing but the inner one
+        with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*Broken), ours_only():
+            await client.stop()
     if isinstance(client, AIOKafkaConsumer) and client._fetcher:
         for task in client._fetcher._pending_tasks:  # a consumer whose fetch waits to be tried again stops half-way
             task.cancel()
