@@ -1,28 +1,59 @@
-# One environment for everything: .venv, from the same hash-locked set.
-PYTHON ?= python3
-VENV := .venv
+# An environment is made from a lock, in which every package that it takes stands with its hashes. Nothing is ever resolved:
+# what a registry has released since changes nothing. VENV, LOCK and PYTHON name others than the usual ones; PIP is what pip
+# installs of itself first (PIP=pip==23.0).
+VENV ?= .venv
+LOCK ?= requirements-dev.txt
+PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$one -c $(SUITABLE) 2> /dev/null && echo $$one && break; done)
+PIP ?=
+
+# Below 3.11 the language is not ours, from 3.15 on there are no wheels of what is locked.
+SUITABLE := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))'
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test lint format bench chaos lock clean
+.PHONY: help setup demo test floors lowest pythons lint format bench chaos lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
 
 setup: $(READY)  ## .venv with the locked dependencies
 
-$(READY): requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+# An environment whose Python is gone is none.
+ifneq ($(shell $(BIN)/python -c 'print("runs")' 2> /dev/null),runs)
+.PHONY: $(READY)
+endif
+
+# From nothing, every time: what an earlier call left half done is not built upon. It is ready once it is whole, and is as
+# old as its beginning: what was edited meanwhile is newer.
+$(READY): $(LOCK) pyproject.toml
+	@$(or $(PYTHON),false) -c $(SUITABLE) || { echo "Python 3.11 to 3.14 is needed: install one, or name it with PYTHON=/path/to/python3" >&2; exit 1; }
+	@rm -f $@
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $(VENV)/.begun
+	$(if $(PIP),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP))
+	$(INSTALL) --only-binary :all: --require-hashes -r $(LOCK)
+	$(INSTALL) --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	@mv $(VENV)/.begun $@
 
 demo: $(READY)  ## the whole system on this machine; ARGS="--seconds 20" ends by itself
 	@$(BIN)/watcher demo $(ARGS)
 
 test: $(READY) lint  ## linters, types and all tests; ARGS="-k name" narrows
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
+	$(PYTEST) --cov --cov-report=term $(ARGS)
+
+floors: $(READY)
+	$(PYTEST) -m "$(FLOORS)" $(ARGS)
+
+lowest:  ## the pure and edge floors, on the lowest versions that pyproject.toml allows
+	$(MAKE) floors VENV=$(VENV)-lowest LOCK=requirements-lowest.txt FLOORS="pure or edge"
+
+pythons: $(READY)  ## the pure floor, on each other Python that we promise and that is here
+	for python in $$($(BIN)/python -m tests.pythons); do \
+		$(MAKE) floors VENV=$(VENV)-$${python##*/} PYTHON=$$python FLOORS=pure || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -39,11 +70,16 @@ bench: $(READY)  ## every benchmark, each a ratio measured in one run
 chaos: $(READY)  ## seeded faults against the daemon; ARGS="--journal kafka --seconds 300 --seed 7"
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-lock:  ## resolve the dependencies anew
-	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
-	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.txt
-	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements-dev.txt
+# What a lock has stays, if it still can: ARGS=--upgrade takes the newest of everything.
+RESOLVE = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(ARGS)
+lock:  ## resolve the dependencies anew, and prove that the locks are complete
+	$(PYTHON) -m venv --clear $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check uv packaging
+	$(RESOLVE) --extra dev pyproject.toml -o requirements-dev.txt
+	echo hatchling | $(RESOLVE) -c requirements-dev.txt pyproject.toml - -o requirements.txt
+	$(RESOLVE) --extra dev --resolution lowest-direct pyproject.toml -o requirements-lowest.txt
+	$(VENV)-lock/bin/python -m tests.lock
 	rm -rf $(VENV)-lock
 
-clean:  ## forget the environment and the caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+clean:  ## forget the environments and the caches
+	rm -rf $(VENV) $(VENV)-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -62,8 +62,8 @@ def test_a_credential_that_one_provider_refuses_pauses_that_one_alone(house):
 
 @pytest.fixture(scope="module")
 def still(shared):
-    """A sandbox in which nothing moves."""
-    return shared.sandbox(rate=0.0)
+    """A sandbox in which nothing moves. It refuses nothing: one `check` knows nothing of what the one before it asked."""
+    return shared.sandbox(rate=0.0, limits="none")
 
 
 def test_check_shows_what_every_provider_answers(house, still):

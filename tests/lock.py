@@ -1,0 +1,147 @@
+"""Whether the locks are complete: every requirement of every locked package, on each Python that we promise.
+
+The suite asks this of what is committed, from what is installed. `make lock` asks it of what it has just resolved, from
+the wheels of each Python themselves: `python -m tests.lock`.
+"""
+
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.markers import Marker, default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHONS = ("3.11", "3.12", "3.13")
+"""As the classifiers of pyproject.toml promise them."""
+
+Requirements = Sequence[Requirement]
+Environment = Mapping[str, str]
+Wheels = Mapping[str, Distribution]
+"""By canonical name."""
+
+
+class Pin(NamedTuple):
+    """A line of a lock."""
+
+    version: Version
+    marker: Marker | None
+    hashed: bool
+
+    def holds(self, environment: Environment) -> bool:
+        return self.marker is None or self.marker.evaluate(dict(environment))
+
+
+Lock = Mapping[str, Sequence[Pin]]
+"""Pins by canonical name: several where another version is meant for another Python."""
+
+
+def project() -> tuple[Requirements, Requirements, Requirements]:
+    """What pyproject.toml asks for: to run, to build, and for tests."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    run, build = table["project"]["dependencies"], table["build-system"]["requires"]
+    tests = table["project"]["optional-dependencies"]["dev"]
+    return tuple([Requirement(line) for line in lines] for lines in (run, build, tests))  # type: ignore[return-value]
+
+
+def locks() -> dict[str, Requirements]:
+    """Each lock, and what it must be enough for."""
+    run, build, tests = project()
+    every = [*run, *build, *tests]
+    return {"requirements.txt": [*run, *build], "requirements-dev.txt": every, "requirements-lowest.txt": every}
+
+
+def read(text: str) -> dict[str, list[Pin]]:
+    """A lock as it is written: pinned versions, with hashes, nothing else. Raises ValueError."""
+    found: dict[str, list[Pin]] = {}
+    uncommented = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    for line in filter(str.strip, uncommented.replace("\\\n", " ").splitlines()):
+        words, *hashes = line.split(" --hash=")
+        requirement = Requirement(words)
+        exact = [one.version for one in requirement.specifier if one.operator == "=="]
+        if len(exact) != 1 or "*" in exact[0]:
+            raise ValueError(f"{words.strip()} is not one version")
+        pin = Pin(Version(exact[0]), requirement.marker, bool(hashes))
+        found.setdefault(canonicalize_name(requirement.name), []).append(pin)
+    return found
+
+
+def environment(python: str) -> Environment:
+    """What markers are judged by: this machine's, under another Python (`3.12.0`)."""
+    return {**default_environment(), "python_version": python.rpartition(".")[0], "python_full_version": python}
+
+
+def installed(*path: str) -> Wheels:
+    """What stands there; without a path, what this Python can import."""
+    found = distributions(path=list(path)) if path else distributions()
+    return {canonicalize_name(wheel.metadata["Name"]): wheel for wheel in found}
+
+
+def gaps(lock: Lock, asked: Requirements, wheels: Wheels, environment: Environment, *, all_known: bool) -> Iterator[str]:
+    """What the lock lacks there, a line each.
+
+    `wheels` tell what each locked package asks for in turn. `all_known`: one whose wheel is not among them is a gap too,
+    else nothing is said of it.
+    """
+    here = {name: pin for name, pins in lock.items() for pin in pins if pin.holds(environment)}
+    yield from (f"{name} has no hash" for name, pin in here.items() if not pin.hashed)
+    waiting = [(one, "pyproject.toml") for one in asked] + [(Requirement(name), "the lock") for name in here]
+    seen = set()
+    while waiting:
+        requirement, whose = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in here:
+            yield f"{requirement} (asked for by {whose}) is not in the lock"
+            continue
+        version = here[name].version
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield f"{requirement} (asked for by {whose}) is not met by {name} {version}"
+        wheel = wheels.get(name)
+        if wheel is None or Version(wheel.version) != version:
+            if all_known and name not in seen:
+                yield f"{name} {version} is locked, and not installed"
+            seen.add(name)
+            continue
+        offered = {canonicalize_name(extra) for extra in wheel.metadata.get_all("Provides-Extra") or ()}
+        for extra in ("", *requirement.extras):
+            if extra and canonicalize_name(extra) not in offered:
+                yield f"{requirement} (asked for by {whose}): {name} {version} has no such extra"
+            if (name, extra) not in seen:
+                seen.add((name, extra))
+                more = (Requirement(line) for line in wheel.requires or ())
+                waiting += [(one, f"{name} {version}") for one in more if _holds(one, environment, extra)]
+
+
+def _holds(requirement: Requirement, environment: Environment, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({**environment, "extra": extra})
+
+
+def main() -> int:
+    """Resolved anew: bring the wheels of each Python, as they would be installed, and look."""
+    found = 0
+    for name, asked in locks().items():
+        lock = read((ROOT / name).read_text())
+        for python in PYTHONS:
+            with tempfile.TemporaryDirectory() as folder:
+                subprocess.run([*INSTALL, "--python-version", python, "--target", folder, "-r", ROOT / name], check=True)
+                # In there: a wheel's metadata is read when it is asked for.
+                there = environment(f"{python}.0")
+                for gap in gaps(lock, asked, installed(folder), there, all_known=True):
+                    print(f"{name}, Python {python}: {gap}", file=sys.stderr)
+                    found += 1
+    print(f"{len(locks())} locks, Python {', '.join(PYTHONS)}: {found or 'no'} gaps")
+    return 1 if found else 0
+
+
+INSTALL = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
