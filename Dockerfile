@@ -1,13 +1,15 @@
 FROM python:3.12-slim
-WORKDIR /app
-COPY requirements.txt .
-RUN pip install --no-cache-dir --require-hashes -r requirements.txt
+WORKDIR /src
+COPY requirements.txt ./
+RUN pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY config config
+COPY schemas schemas
 COPY watcher watcher
-# The package itself has no locked build backend at run time: its source on the path is the installation.
-ENV PYTHONPATH=/app PYTHONUNBUFFERED=1
-RUN printf '#!/bin/sh\nexec python -m watcher "$@"\n' > /usr/local/bin/watcher && chmod +x /usr/local/bin/watcher \
-    && useradd --system --home /app watcher
+RUN pip install --no-cache-dir --no-deps --no-build-isolation . && pip check
+WORKDIR /app
+RUN useradd --system --home /app watcher
+ENV PYTHONUNBUFFERED=1
 USER watcher
 EXPOSE 8765
 CMD ["watcher", "run", "-c", "/etc/balance-watcher/watcher.toml"]

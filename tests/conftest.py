@@ -14,6 +14,39 @@ from hypothesis import HealthCheck, settings
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
+FLOORS = {
+    "world": ("worlds/", "sandbox/test_ledger_against_truth.py", "test_outage.py"),
+    "edge": (
+        "compat/",
+        "journal/test_kafka.py",
+        "journal/test_kafka_cancellation.py",
+        "journal/test_kafka_readers.py",
+        "journal/test_kafka_topics.py",
+        "journal/test_sqlite.py",
+        "relay/test_client.py",
+        "relay/test_cuts.py",
+        "relay/test_hostile.py",
+        "relay/test_listeners.py",
+        "relay/test_npm.py",
+        "relay/test_replay.py",
+        "relay/test_server.py",
+        "relay/test_slow.py",
+        "sandbox/test_server.py",
+        "test_connections.py",
+        "test_metrics.py",
+        "test_poller.py",
+    ),
+    "e2e": (
+        "chaos/",
+        "e2e/",
+        "journal/test_kafka_clusters.py",
+        "journal/test_kafka_outages.py",
+        "relay/test_only_relay.py",
+        "relay/test_page.py",
+    ),
+}
+"""Which floor a test stands on. What is not named is pure: it opens no socket and starts no process."""
+
 LONG = ("chaos", "e2e", "journal", "relay", "worlds")
 """Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
 
@@ -28,8 +61,12 @@ settings.load_profile("steady")
 """Every run judges the same examples, on a machine of any speed; with `WATCHER_TEST_ORDER` it draws its own."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses among the floors
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here).as_posix()
+        item.add_marker(next((floor for floor, places in FLOORS.items() if place.startswith(places)), "pure"))
     places = {item: item.path.relative_to(here).parts[0] for item in items}
     items.sort(key=lambda item: LONG.index(places[item]) if places[item] in LONG else len(LONG))
 

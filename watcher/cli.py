@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--schedule", action="store_true", help="also what the schedule believes, from the journal")
 
     config(of.add_parser("init", help="create the topics, or the database"))
+    of.add_parser("sample", help="print the documented sample of a config")
 
     tail = of.add_parser("tail", help="follow the relay, a line per change")
     tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="default: %(default)s")
@@ -120,6 +121,13 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     print(anyio.run(create))
 
 
+def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
+    package = Path(__file__).parent
+    # In a wheel it is inside the package, in a checkout beside it.
+    place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
+    print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
+
+
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     logs.configure()
     address = urlsplit(options.url)
@@ -192,6 +200,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "run": run,
     "check": check,
     "init": init,
+    "sample": sample,
     "tail": tail,
     "sandbox": simulate,
 }

@@ -41,7 +41,7 @@ def load(path: Path) -> Settings:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SettingsError(
-            f"no config file at {path}: name one with -c FILE, or start from config/watcher.toml"
+            f"no config file at {path}: name one with -c FILE, or start from the sample: `watcher sample` prints config/watcher.toml"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}") from error

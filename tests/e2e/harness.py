@@ -69,7 +69,7 @@ def written(path):
 class Watcher:
     """One `watcher` command as a process of ours; its stdout and stderr go to files."""
 
-    def __init__(self, folder, *arguments, env=None, cwd=None):
+    def __init__(self, folder, *arguments, env=None, cwd=None, program=(sys.executable, "-m", "watcher")):
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.out")))
         self.arguments = arguments
@@ -77,7 +77,7 @@ class Watcher:
         self._err = folder / f"{arguments[0]}-{number}.err"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "watcher", *map(str, arguments)],
+                [*program, *map(str, arguments)],
                 stdout=out,
                 stderr=err,
                 cwd=cwd or ROOT,

@@ -14,6 +14,8 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 
 from watcher.journal import Unavailable
 
+SCOPE = "Cancelled via cancel scope "
+"""How anyio's word for a cancellation of its own begins: it has no public way to ask whose one is."""
 STOP = 2.0
 """Seconds that a client may take to end in good order."""
 
@@ -40,7 +42,7 @@ def _asked_for(error: BaseException | None) -> bool:
     that very moment goes through it. It says so again at the next wait, so nothing is lost by turning that into an error.
     """
     while isinstance(error, asyncio.CancelledError):
-        if error.args and str(error.args[0]).startswith("Cancelled via cancel scope "):
+        if error.args and str(error.args[0]).startswith(SCOPE):
             return True
         error = error.__context__
     task = asyncio.current_task()

@@ -1,0 +1,110 @@
+"""aiokafka: the parts of its clients that `watcher/journal/kafka/` takes hold of."""
+
+import asyncio
+import inspect
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
+from aiokafka.producer.sender import Sender
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest
+
+pytestmark = pytest.mark.anyio
+NOWHERE = "127.0.0.1:9"
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+def parameters(function):
+    return list(inspect.signature(function).parameters)
+
+
+def test_the_steps_of_the_sender_that_we_override_are_called_as_we_call_them():
+    assert inspect.iscoroutinefunction(Sender._send_produce_req)
+    assert parameters(Sender._send_produce_req) == ["self", "node_id", "batches"]
+    assert parameters(Sender._maybe_do_transactional_request) == ["self"]
+    ours = {"acks", "txn_manager", "retry_backoff_ms", "message_accumulator", "request_timeout_ms"}
+    assert ours <= set(parameters(Sender.__init__))
+    assert parameters(AIOKafkaClient.send)[:3] == ["self", "node_id", "request"]
+
+
+async def test_clients_keep_their_parts_where_we_look_for_them():
+    producer = AIOKafkaProducer(bootstrap_servers=NOWHERE, transactional_id="x")
+    assert isinstance(producer._sender, Sender)
+    assert producer._sender.sender_task is None
+    assert producer._request_timeout_ms
+    assert producer._message_accumulator._batches == {}
+    assert producer._txn_manager._transaction_waiter is None
+    assert callable(producer._txn_manager.maybe_add_partition_to_txn)
+    consumer, admin = AIOKafkaConsumer(bootstrap_servers=NOWHERE), AIOKafkaAdminClient(bootstrap_servers=NOWHERE)
+    assert consumer._fetcher is None
+    for client in (producer.client, consumer._client, admin._client):
+        assert isinstance(client, AIOKafkaClient)
+        assert client._sync_task is None
+        assert client._conns == {}
+        assert callable(client._md_synchronizer)
+        assert inspect.iscoroutinefunction(client.bootstrap)
+        assert list(client.hosts)
+    producer._closed = consumer._closed = admin._closed = True  # nothing was started
+
+
+@pytest.mark.kafka
+async def test_a_transaction_s_requests_all_go_through_the_sender_s_steps_and_the_client_s_send(kafka):
+    steps, sent = [], []
+
+    class Watched(Sender):
+        async def _send_produce_req(self, node_id, batches):
+            steps.append("produce")
+            await super()._send_produce_req(node_id, batches)
+
+        def _maybe_do_transactional_request(self):
+            task = super()._maybe_do_transactional_request()
+            if task is not None:
+                assert isinstance(task, asyncio.Task)
+                steps.append("transactional")
+            return task
+
+    topic = f"compat-{uuid4().hex}"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.address)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 1, 1)])
+    finally:
+        await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.address, transactional_id=topic)
+    ask = producer.client.send
+
+    async def send(node, request, **where):
+        sent.append(type(request))
+        return await ask(node, request, **where)
+
+    producer.client.send = send
+    producer._sender = Watched(
+        producer.client,
+        acks=-1,
+        txn_manager=producer._txn_manager,
+        retry_backoff_ms=100,
+        message_accumulator=producer._message_accumulator,
+        request_timeout_ms=producer._request_timeout_ms,
+    )
+    await producer.start()
+    try:
+        assert producer._sender.sender_task is not None
+        assert producer.client._sync_task is not None
+        async with producer.transaction():
+            await producer.send_and_wait(topic, b"x", partition=0)
+        async with producer.transaction():
+            producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, 0))
+        assert producer.client._conns
+    finally:
+        await producer.stop()
+    assert "produce" in steps
+    assert steps.count("transactional") >= 3
+    for request in (ProduceRequest, AddPartitionsToTxnRequest, EndTxnRequest):
+        assert any(issubclass(kind, request) for kind in sent), sent

@@ -1,0 +1,163 @@
+"""The locks are enough: for what pyproject.toml asks, on each Python that it promises, without asking a registry."""
+
+import ast
+import re
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tests import lock
+from tests.lock import PYTHONS, ROOT
+
+LOCKS = lock.locks()
+WHEELS = lock.installed()
+HERE = "{}.{}.{}".format(*sys.version_info)
+PATCHES = [*(f"{python}.{patch}" for python in PYTHONS for patch in (0, 20)), HERE]
+"""Requirements may tell the patches of one Python apart."""
+
+
+def committed(name):
+    return lock.read((ROOT / name).read_text())
+
+
+def stands_here(pins):
+    """Whether this environment is made from that lock, or from one that has it in it."""
+    here = {name: pin for name, several in pins.items() for pin in several if pin.holds(lock.environment(HERE))}
+    return all(name in WHEELS and Version(WHEELS[name].version) == pin.version for name, pin in here.items())
+
+
+def gaps(pins, asked, *, wheels=WHEELS, python=HERE):
+    known = python == HERE and stands_here(pins)
+    return list(lock.gaps(pins, asked, wheels, lock.environment(python), all_known=known))
+
+
+@pytest.mark.parametrize("python", PATCHES)
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_requirement_of_every_locked_package_is_met_by_the_lock(name, python):
+    assert gaps(committed(name), LOCKS[name], python=python) == []
+
+
+DEV = committed("requirements-dev.txt")
+WHOLE = next((name for name in ("requirements-dev.txt", "requirements-lowest.txt") if stands_here(committed(name))), None)
+"""The lock that this environment is made from."""
+NEEDED = [
+    name
+    for name, pins in (committed(WHOLE) if WHOLE else {}).items()
+    if any(pin.holds(lock.environment(HERE)) for pin in pins)
+]
+
+
+def test_this_environment_is_made_from_one_of_the_locks_so_that_all_of_it_was_looked_at():
+    assert WHOLE
+
+
+@pytest.mark.parametrize("taken", NEEDED)
+def test_a_line_that_is_taken_away_is_missed(taken):
+    rest = {name: pins for name, pins in committed(WHOLE).items() if name != taken}
+    missed = [gap for gap in gaps(rest, LOCKS[WHOLE]) if gap.endswith(" is not in the lock")]
+    assert {canonicalize_name(re.match(r"[\w.-]+", gap)[0]) for gap in missed} == {taken}
+
+
+def test_a_requirement_of_ours_that_gains_an_extra_is_missed():
+    more = [*LOCKS[WHOLE], Requirement("httpx[http2,socks]")]
+    (gap,) = gaps(committed(WHOLE), more)
+    assert re.match(r"socksio\b.*\(asked for by httpx .*\) is not in the lock", gap)
+
+
+def wheel(folder, name, version, *headers):
+    """What a wheel leaves in an environment and tells of itself."""
+    place = folder / f"{name}-{version}.dist-info"
+    place.mkdir()
+    lines = ("Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}", *headers)
+    (place / "METADATA").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("asks", "gap"),
+    [
+        ("b>=1", None),
+        ("b[fast]", None),
+        ("b[fast,new]", "b[fast,new] (asked for by a 1): b 2 has no such extra"),
+        ("b[slow]", 'd>=2; extra == "slow" (asked for by b 2) is not met by d 1'),
+        ("b>=3", "b>=3 (asked for by a 1) is not met by b 2"),
+        ("e", "e (asked for by a 1) is not in the lock"),
+        ('e; python_version < "3.12"', 'e; python_version < "3.12" (asked for by a 1) is not in the lock'),
+        ('e; python_version > "3.11"', None),
+    ],
+)
+def test_a_requirement_of_a_locked_package_is_followed_with_its_extras_and_markers(tmp_path, asks, gap):
+    wheel(tmp_path, "a", 1, f"Requires-Dist: {asks}")
+    extras = ("Provides-Extra: fast", "Requires-Dist: c; extra == 'fast'", "Provides-Extra: slow")
+    wheel(tmp_path, "b", 2, *extras, "Requires-Dist: d>=2; extra == 'slow'")
+    wheel(tmp_path, "c", 1)
+    wheel(tmp_path, "d", 1)
+    pins = lock.read("".join(f"{line} --hash=sha256:00\n" for line in ("a==1", "b==2", "c==1", "d==1")))
+    there = lock.environment("3.11.0")
+    found = list(lock.gaps(pins, [Requirement("a")], lock.installed(str(tmp_path)), there, all_known=True))
+    assert found == ([gap] if gap else [])
+
+
+def test_a_package_that_is_locked_without_a_hash_or_not_installed_is_told(tmp_path):
+    there = lock.environment("3.11.0")
+    found = list(lock.gaps(lock.read("a==1\n"), [], lock.installed(str(tmp_path)), there, all_known=True))
+    assert found == ["a has no hash", "a 1 is locked, and not installed"]
+
+
+@pytest.mark.parametrize("line", ["a>=1", "a", "a==1.*"])
+def test_a_lock_has_exact_versions_alone(line):
+    with pytest.raises(ValueError, match="is not one version"):
+        lock.read(line)
+
+
+def test_each_floor_is_the_version_that_is_tried_as_the_lowest():
+    lowest = committed("requirements-lowest.txt")
+    for requirement in LOCKS["requirements-lowest.txt"]:
+        floor = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
+        (pin,) = lowest[canonicalize_name(requirement.name)]
+        assert floor == [pin.version] or not requirement.specifier, requirement
+
+
+def test_what_runs_was_tested_in_the_same_versions():
+    assert all(DEV[name] == pins for name, pins in committed("requirements.txt").items())
+
+
+@pytest.mark.parametrize("folder", ["watcher", "tests"])
+def test_what_is_imported_is_declared(folder):
+    run, build, tests = lock.project()
+    declared = {canonicalize_name(one.name) for one in (run if folder == "watcher" else [*run, *build, *tests])}
+    owners = packages_distributions()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in {name.split(".")[0] for name in names} - {"tests", "watcher"} - sys.stdlib_module_names:
+                assert declared & {canonicalize_name(owner) for owner in owners[name]}, f"{path} imports {name}"
+
+
+OF_THE_INSTALLERS = re.compile(r"pip install --quiet --disable-pip-version-check (\$\(PIP\)|uv packaging$)")
+"""The pip that somebody names, and what `make lock` resolves with."""
+
+
+def installs(path):
+    """The commands of a file that install something, as they are run."""
+    text = path.read_text(errors="replace").replace("\\\n", " ")
+    if found := re.search(r"^INSTALL := (.*)$", text, re.MULTILINE):
+        text = text.replace(found[0], "").replace("$(INSTALL)", found[1])
+    return [line for line in re.split(r"\n|&&", text) if "pip install" in line]
+
+
+def test_nothing_that_installs_asks_a_resolver():
+    places = [ROOT / name for name in ("Makefile", "README.md", "Dockerfile", "CONTRIBUTING.md", ".ci/run")]
+    places += [*(ROOT / "docs").glob("*.md"), *(ROOT / "config").iterdir()]
+    found = {path.name: installs(path) for path in places}
+    assert all(found[name] for name in ("Makefile", "README.md", "Dockerfile"))
+    for path, lines in found.items():
+        for line in lines:
+            if not OF_THE_INSTALLERS.search(line):
+                assert "--no-deps" in line, (path, line)
+                assert re.search(r"--require-hashes -r |--no-build-isolation (-e )?\.", line), (path, line)
