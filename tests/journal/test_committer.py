@@ -21,15 +21,24 @@ from watcher.journal import Fenced, Unavailable, sqlite_file
 from watcher.journal.committer import CLOSING, DEADLINE, STOPPING, Committer
 from watcher.journal.intake import Intake, merged
 from watcher.journal.sqlite import SqliteJournal
-from watcher.journal.sqlite_file import inline, worker
+from watcher.journal.sqlite_file import connect, inline, worker
 from watcher.ledger import Ledger, Verdict
 
 
 def in_virtual_time(main, *arguments, seed=0, instruments=()):
-    """Run a world. The scheduler is seeded: a world that fails can be seen to fail again."""
+    """Run a world. The scheduler is seeded: a world that fails can be seen to fail again.
+
+    It is the life of a process: the files that it could not close when it ended, its end closes.
+    """
     trio._core._run._r.seed(seed)
     options = {"clock": MockClock(autojump_threshold=0), "instruments": list(instruments)}
-    return anyio.run(main, *arguments, backend="trio", backend_options=options)
+    with contextlib.ExitStack() as files, pytest.MonkeyPatch.context() as process:
+
+        def opened(*where, **how):
+            return files.enter_context(contextlib.closing(connect(*where, **how)))
+
+        process.setattr(sqlite_file, "connect", opened)
+        return anyio.run(main, *arguments, backend="trio", backend_options=options)
 
 
 def key(number):
@@ -428,7 +437,7 @@ class TestStopping:
                 await World(path, disk=disk).committer.run()
             assert anyio.current_time() <= 20.0 + CLOSING
 
-        anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+        in_virtual_time(main)
 
 
 class Cut(trio.abc.Instrument):

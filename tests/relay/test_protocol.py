@@ -82,7 +82,7 @@ def test_welcome_tells_the_log_the_limits_and_whether_a_token_is_needed():
     "message",
     ["", "{", "[]", "1", "null", '"x"', "[" * 60000, '{"id":1', '{"method":"ping"}', '{"id":1.5,"method":"ping"}',
      '{"id":null,"method":"ping"}', '{"id":true,"method":"ping"}', '{"id":{},"method":"ping"}', "\ud800", "NaN", "{}",
-     '{"id":1,"method":"ping","params":{"a":' + "[" * 5000 + "]" * 5000 + "}}"],
+     '{"id":1,"method":"ping","params":{"a":' + "[" * 25_000 + "]" * 25_000 + "}}"],
     ids=lambda message: message[:20].encode(errors="replace").decode(),
 )  # fmt: skip
 def test_what_has_no_usable_id_is_answered_by_an_error_push(message):
