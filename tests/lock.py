@@ -84,7 +84,9 @@ def installed(*path: str) -> Wheels:
     return {canonicalize_name(wheel.metadata["Name"]): wheel for wheel in found}
 
 
-def gaps(lock: Lock, asked: Requirements, wheels: Wheels, environment: Environment, *, all_known: bool) -> Iterator[str]:
+def gaps(
+    lock: Lock, asked: Requirements, wheels: Wheels, environment: Environment, *, all_known: bool
+) -> Iterator[str]:
     """What the lock lacks there, a line each.
 
     `wheels` tell what each locked package asks for in turn. `all_known`: one whose wheel is not among them is a gap too,
@@ -130,7 +132,9 @@ def main() -> int:
         lock = read((ROOT / name).read_text())
         for python in PYTHONS:
             with tempfile.TemporaryDirectory() as folder:
-                subprocess.run([*INSTALL, "--python-version", python, "--target", folder, "-r", ROOT / name], check=True)
+                subprocess.run(
+                    [*INSTALL, "--python-version", python, "--target", folder, "-r", ROOT / name], check=True
+                )
                 # In there: a wheel's metadata is read when it is asked for.
                 there = environment(f"{python}.0")
                 for gap in gaps(lock, asked, installed(folder), there, all_known=True):
@@ -140,7 +144,17 @@ def main() -> int:
     return 1 if found else 0
 
 
-INSTALL = (sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:")
+INSTALL = (
+    sys.executable,
+    "-m",
+    "uv",
+    "pip",
+    "install",
+    "--quiet",
+    "--no-deps",
+    "--require-hashes",
+    "--only-binary=:all:",
+)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import subprocess
 import sys
 from importlib.metadata import packages_distributions
 
@@ -43,7 +42,9 @@ def test_every_requirement_of_every_locked_package_is_met_by_the_lock(name, pyth
 
 
 DEV = committed("requirements-dev.txt")
-WHOLE = next((name for name in ("requirements-dev.txt", "requirements-lowest.txt") if stands_here(committed(name))), None)
+WHOLE = next(
+    (name for name in ("requirements-dev.txt", "requirements-lowest.txt") if stands_here(committed(name))), None
+)
 """The lock that this environment is made from."""
 NEEDED = [
     name

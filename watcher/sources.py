@@ -23,7 +23,9 @@ class Source(msgspec.Struct, frozen=True):
 def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
     """All providers of the config with their keys. Raises SettingsError."""
     if not config.providers:
-        raise SettingsError("no provider is configured: add a [providers.NAME] table, as in config/watcher.toml (`watcher sample` prints it)")
+        raise SettingsError(
+            "no provider is configured: add a [providers.NAME] table, as in config/watcher.toml (`watcher sample` prints it)"
+        )
     known = providers.known()
     found = []
     for name, table in config.providers.items():

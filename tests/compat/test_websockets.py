@@ -22,7 +22,7 @@ def anyio_backend():
 @contextlib.asynccontextmanager
 async def served(handle, **more):
     async with serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None, **more) as server:
-        yield "ws://127.0.0.1:{}/".format(server.sockets[0].getsockname()[1])
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
 
 
 async def test_recv_messages_pauses_when_its_queue_is_full_and_resumes_through_the_attribute_that_we_replace():
@@ -37,7 +37,7 @@ async def test_recv_messages_pauses_when_its_queue_is_full_and_resumes_through_t
             original()
 
         connection.recv_messages.resume = resume
-        while not connection.recv_messages.paused:
+        while not connection.recv_messages.paused:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
         assert not connection.transport.is_reading()
         paused.set()

@@ -110,7 +110,9 @@ def test_check_asks_every_provider(watcher, house):
 
 def test_the_schemas_are_in_the_wheel(commands):
     (package,) = commands.parent.glob("lib/python*/site-packages/watcher")
-    published = {path.relative_to(ROOT) for path in (ROOT / "schemas").rglob("*") if path.suffix in (".json", ".msgpack")}
+    published = {
+        path.relative_to(ROOT) for path in (ROOT / "schemas").rglob("*") if path.suffix in (".json", ".msgpack")
+    }
     assert {path.relative_to(package) for path in (package / "schemas").rglob("*") if path.is_file()} == published
 
 

@@ -1,0 +1,94 @@
+"""`make setup`: an environment is there whole, or not at all."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.e2e.harness import ROOT, until
+
+TOP = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+"""Nothing of the `make` that runs these tests."""
+
+
+def make(*arguments, cwd):
+    return subprocess.run(
+        ["make", *arguments], cwd=cwd, env=TOP, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """What set-up needs of ours, in a folder of its own."""
+    for name in ("Makefile", "pyproject.toml", "requirements-dev.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("watcher", "config", "schemas"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def ready(checkout):
+    """Whether `make` finds nothing left to do."""
+    return make("--question", "setup", cwd=checkout).returncode == 0
+
+
+def cut_short(checkout, when):
+    """Kill it, and all that it started, once `when` is true."""
+    begun = subprocess.Popen(
+        ["make", "setup"],
+        cwd=checkout,
+        env=TOP,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    until(lambda: when() or begun.poll() is not None, "set-up is under way")
+    assert begun.poll() is None
+    os.killpg(begun.pid, signal.SIGKILL)
+    begun.wait()
+
+
+def test_what_was_cut_short_is_begun_anew_and_ends_whole(checkout):
+    venv = checkout / ".venv"
+    packages = venv / "lib"
+    cut_short(checkout, lambda: len(list(packages.glob("python*/site-packages/*.dist-info"))) > 5)
+    assert not ready(checkout)
+    # What the cut may leave, at its worst: a package that looks installed and is not.
+    (site,) = packages.glob("python*/site-packages")
+    half = site / "h11-0.16.0.dist-info"
+    half.mkdir(exist_ok=True)
+    (half / "METADATA").write_text("Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n")
+    shutil.rmtree(site / "h11", ignore_errors=True)
+    done = make("setup", cwd=checkout)
+    assert done.returncode == 0, done.stderr
+    assert ready(checkout)
+    subprocess.run([venv / "bin" / "python", "-c", "import h11, watcher.sandbox.server"], check=True, cwd=venv)
+    # One that was whole is none while it is made anew, and after that was cut.
+    os.utime(checkout / "requirements-dev.txt")
+    assert not ready(checkout)
+    cut_short(checkout, (venv / ".begun").exists)
+    os.utime(checkout / "requirements-dev.txt", (0, 0))
+    os.utime(checkout / "pyproject.toml", (0, 0))
+    assert not ready(checkout)
+
+
+def test_an_environment_whose_python_is_gone_is_none(checkout):
+    binaries = checkout / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "python").symlink_to(sys.executable)
+    (checkout / ".venv" / ".ready").touch()
+    assert ready(checkout)
+    (binaries / "python").unlink()
+    (binaries / "python").symlink_to("/nowhere/python3")
+    assert not ready(checkout)
+
+
+@pytest.mark.parametrize("python", ["", "false", "/nowhere/python3"])
+def test_without_a_python_that_will_do_it_says_which_will(checkout, python):
+    done = make("setup", f"PYTHON={python}", cwd=checkout)
+    assert done.returncode == 2
+    assert "Python 3.11 to 3.14 is needed" in done.stderr
+    assert not (checkout / ".venv").exists()
