@@ -125,7 +125,10 @@ def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> Non
     package = Path(__file__).parent
     # In a wheel it is inside the package, in a checkout beside it.
     place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
-    print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
+    sys.stdout.buffer.write(
+        (place / "config" / "watcher.toml").read_bytes()
+    )  # it is UTF-8, whatever the terminal speaks
+    sys.stdout.flush()
 
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

@@ -90,7 +90,7 @@ def test_the_demo_ends_by_itself(watcher):
 
 
 def test_check_takes_the_sample_that_came_with_it(watcher, house):
-    sample = watcher("sample")
+    sample = watcher("sample", env={"PYTHONIOENCODING": "ascii"})
     assert sample.wait() == 0, sample.err
     assert sample.out == (ROOT / "config" / "watcher.toml").read_text(encoding="utf-8")
     config = house.folder / "watcher.toml"
