@@ -1,11 +1,11 @@
 # An environment is made from a lock, in which every package that it takes stands with its hashes. Nothing is ever resolved:
 # what a registry has released since changes nothing. VENV, LOCK and PYTHON name others than the usual ones; PIP is what pip
-# installs of itself first (PIP=pip==23.0).
-VENV ?= .venv
-LOCK ?= requirements-dev.txt
+# installs of itself first (make setup PIP=pip==23.0).
+VENV := .venv
+LOCK := requirements-dev.txt
+PIP :=
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$one -c $(SUITABLE) 2> /dev/null && echo $$one && break; done)
-PIP ?=
 
 # Below 3.11 the language is not ours, from 3.15 on there are no wheels of what is locked.
 SUITABLE := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))'
@@ -26,12 +26,14 @@ ifneq ($(shell $(BIN)/python -c 'print("runs")' 2> /dev/null),runs)
 .PHONY: $(READY)
 endif
 
-# From nothing, every time: what an earlier call left half done is not built upon. It is ready once it is whole, and is as
-# old as its beginning: what was edited meanwhile is newer.
+# From nothing, every time: what an earlier call left half done is not built upon, and what is no environment is not touched.
+# It is ready once it is whole, and is as old as its beginning: what was edited meanwhile is newer.
 $(READY): $(LOCK) pyproject.toml
 	@$(or $(PYTHON),false) -c $(SUITABLE) || { echo "Python 3.11 to 3.14 is needed: install one, or name it with PYTHON=/path/to/python3" >&2; exit 1; }
-	@rm -f $@
-	$(PYTHON) -m venv --clear $(VENV)
+	@test -e $(VENV)/pyvenv.cfg || test -z "$$(find $(VENV) -type f 2> /dev/null | head -n 1)" || \
+		{ echo "$(VENV) is there and is no environment: remove it, or name another with VENV=" >&2; exit 1; }
+	@rm -rf $(VENV)-old && if test -e $(VENV); then mv $(VENV) $(VENV)-old && rm -rf $(VENV)-old; fi
+	$(PYTHON) -m venv $(VENV)
 	@touch $(VENV)/.begun
 	$(if $(PIP),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP))
 	$(INSTALL) --only-binary :all: --require-hashes -r $(LOCK)

@@ -179,7 +179,8 @@ class Jvm:
             return
         arguments = ["format", "-t", self._cluster, "-c", str(self.folder / "server.properties"), "--ignore-formatted"]
         command = [*self._java("96m"), "kafka.tools.StorageTool", *arguments, *self._formatting]
-        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stdout.decode(errors="replace")
         if self._plain:
             with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
                 shutil.copytree(data, Path(scratch) / "data").rename(kept)

@@ -86,6 +86,26 @@ def test_an_environment_whose_python_is_gone_is_none(checkout):
     assert not ready(checkout)
 
 
+def test_a_folder_that_is_no_environment_is_left_alone(checkout):
+    (checkout / "mine").mkdir()
+    (checkout / "mine" / "thesis.txt").write_text("all of it")
+    done = make("setup", "VENV=mine", cwd=checkout)
+    assert done.returncode == 2
+    assert "mine is there and is no environment" in done.stderr
+    assert [path.name for path in (checkout / "mine").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("name", ["VENV", "LOCK", "PIP"])
+def test_what_stands_in_the_environment_names_nothing_that_set_up_takes_or_clears(checkout, name):
+    """A `make` gives the words of its command line on to all that it starts, these tests too."""
+    there = TOP | {name: "elsewhere"}
+    said = subprocess.run(
+        ["make", "--dry-run", "setup"], cwd=checkout, env=there, capture_output=True, text=True, check=True
+    )
+    assert "-m venv .venv" in said.stdout
+    assert "elsewhere" not in said.stdout
+
+
 @pytest.mark.parametrize("python", ["", "false", "/nowhere/python3"])
 def test_without_a_python_that_will_do_it_says_which_will(checkout, python):
     done = make("setup", f"PYTHON={python}", cwd=checkout)
