@@ -1,18 +1,26 @@
 # An environment is made from a lock, in which every package that it takes stands with its hashes. Nothing is ever resolved:
-# what a registry has released since changes nothing. VENV, LOCK and PYTHON name others than the usual ones; PIP is what pip
-# installs of itself first (make setup PIP=pip==23.0).
+# what a registry has released since changes nothing. VENV, LOCK and PYTHON name others than the usual ones (a LOCK wants a
+# VENV of its own); PIP is what pip installs of itself first (make setup PIP=pip==23.0).
 VENV := .venv
 LOCK := requirements-dev.txt
 PIP :=
 PYTHON ?= $(shell for one in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$one -c $(SUITABLE) 2> /dev/null && echo $$one && break; done)
 
-# Below 3.11 the language is not ours, from 3.15 on there are no wheels of what is locked.
-SUITABLE := 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))'
+# Below 3.11 the language is not ours, from 3.15 on there are no wheels of what is locked. Debian's may come without venv.
+SUITABLE := 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 15))'
+override VENV := $(VENV:/=)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+# Isolated (-I): what PYTHONPATH shows is not what the environment has.
+PIPS := $(BIN)/python -I -m pip --disable-pip-version-check
+INSTALL := $(PIPS) install --quiet --no-deps
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What somebody tells pip for other environments than ours.
+export PIP_USER := 0
+export PIP_REQUIRE_HASHES := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
 
 .PHONY: help setup demo test floors lowest pythons lint format bench chaos lock clean
 
@@ -21,25 +29,33 @@ help:  ## what can be made
 
 setup: $(READY)  ## .venv with the locked dependencies
 
-# An environment whose Python is gone is none.
-ifneq ($(shell $(BIN)/python -c 'print("runs")' 2> /dev/null),runs)
+# An environment whose Python is gone, or that was made for another checkout than this one, is none.
+ifneq ($(shell $(BIN)/python -I -c 'import os, watcher; print(os.path.samefile(watcher.__path__[0], "watcher"))' 2> /dev/null),True)
 .PHONY: $(READY)
 endif
 
+ifndef ALONE
+# One at a time: who waited looks again, and finds it made. The lock is held for as long as anything of it runs.
+$(READY): $(LOCK) pyproject.toml
+	@$(or $(PYTHON),false) -c $(SUITABLE) || { echo "Python 3.11 to 3.14, with venv, is needed: install it (Debian: python3-venv), or name it with PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import fcntl, os, subprocess, sys; lock = open(sys.argv[1], "a"); fcntl.flock(lock, fcntl.LOCK_EX); \
+		os.set_inheritable(lock.fileno(), True); sys.exit(subprocess.call(sys.argv[2:], close_fds=False))' \
+		$(VENV).lock $(MAKE) --no-print-directory ALONE=yes $(READY)
+else
 # From nothing, every time: what an earlier call left half done is not built upon, and what is no environment is not touched.
 # It is ready once it is whole, and is as old as its beginning: what was edited meanwhile is newer.
 $(READY): $(LOCK) pyproject.toml
-	@$(or $(PYTHON),false) -c $(SUITABLE) || { echo "Python 3.11 to 3.14 is needed: install one, or name it with PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -e $(VENV)/pyvenv.cfg || test -z "$$(find $(VENV) -type f 2> /dev/null | head -n 1)" || \
 		{ echo "$(VENV) is there and is no environment: remove it, or name another with VENV=" >&2; exit 1; }
 	@rm -rf $(VENV)-old && if test -e $(VENV); then mv $(VENV) $(VENV)-old && rm -rf $(VENV)-old; fi
 	$(PYTHON) -m venv $(VENV)
 	@touch $(VENV)/.begun
-	$(if $(PIP),$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP))
+	$(if $(PIP),$(PIPS) install --quiet $(PIP))
 	$(INSTALL) --only-binary :all: --require-hashes -r $(LOCK)
 	$(INSTALL) --no-build-isolation -e .
-	$(BIN)/python -m pip check
+	$(PIPS) check
 	@mv $(VENV)/.begun $@
+endif
 
 demo: $(READY)  ## the whole system on this machine; ARGS="--seconds 20" ends by itself
 	@$(BIN)/watcher demo $(ARGS)
@@ -84,4 +100,4 @@ lock:  ## resolve the dependencies anew, and prove that the locks are complete
 	rm -rf $(VENV)-lock
 
 clean:  ## forget the environments and the caches
-	rm -rf $(VENV) $(VENV)-* .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(VENV)-* $(VENV).lock .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

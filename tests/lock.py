@@ -4,6 +4,7 @@ The suite asks this of what is committed, from what is installed. `make lock` as
 the wheels of each Python themselves: `python -m tests.lock`.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,7 @@ class Pin(NamedTuple):
 
     version: Version
     marker: Marker | None
-    hashed: bool
+    hashes: frozenset[str]
 
     def holds(self, environment: Environment) -> bool:
         return self.marker is None or self.marker.evaluate(dict(environment))
@@ -68,14 +69,15 @@ def read(text: str) -> dict[str, list[Pin]]:
         exact = [one.version for one in requirement.specifier if one.operator == "=="]
         if len(exact) != 1 or "*" in exact[0]:
             raise ValueError(f"{words.strip()} is not one version")
-        pin = Pin(Version(exact[0]), requirement.marker, bool(hashes))
+        pin = Pin(Version(exact[0]), requirement.marker, frozenset(map(str.strip, hashes)))
         found.setdefault(canonicalize_name(requirement.name), []).append(pin)
     return found
 
 
-def environment(python: str) -> Environment:
-    """What markers are judged by: this machine's, under another Python (`3.12.0`)."""
-    return {**default_environment(), "python_version": python.rpartition(".")[0], "python_full_version": python}
+def environment(python: str, system: str = "Linux") -> Environment:
+    """What markers are judged by: this machine's, under another Python (`3.12.0`) and system (`Darwin`)."""
+    under = {"python_version": python.rpartition(".")[0], "python_full_version": python}
+    return {**default_environment(), **under, "platform_system": system, "sys_platform": system.lower()}
 
 
 def installed(*path: str) -> Wheels:
@@ -92,9 +94,12 @@ def gaps(
     `wheels` tell what each locked package asks for in turn. `all_known`: one whose wheel is not among them is a gap too,
     else nothing is said of it.
     """
-    here = {name: pin for name, pins in lock.items() for pin in pins if pin.holds(environment)}
-    yield from (f"{name} has no hash" for name, pin in here.items() if not pin.hashed)
-    waiting = [(one, "pyproject.toml") for one in asked] + [(Requirement(name), "the lock") for name in here]
+    yield from (f"{name} has no hash" for name, pins in lock.items() for pin in pins if not _hashed(pin))
+    several = {name: [pin for pin in pins if pin.holds(environment)] for name, pins in lock.items()}
+    yield from (f"{name} is locked in two versions" for name, pins in several.items() if len(pins) > 1)
+    here = {name: pins[0] for name, pins in several.items() if pins}
+    waiting = [(one, "pyproject.toml") for one in asked if _holds(one, environment, "")]
+    waiting += [(Requirement(name), "the lock") for name in here]
     seen = set()
     while waiting:
         requirement, whose = waiting.pop()
@@ -119,6 +124,10 @@ def gaps(
                 seen.add((name, extra))
                 more = (Requirement(line) for line in wheel.requires or ())
                 waiting += [(one, f"{name} {version}") for one in more if _holds(one, environment, extra)]
+
+
+def _hashed(pin: Pin) -> bool:
+    return bool(pin.hashes) and all(re.fullmatch("sha256:[0-9a-f]{64}", one) for one in pin.hashes)
 
 
 def _holds(requirement: Requirement, environment: Environment, extra: str) -> bool:

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
 
 import pytest
@@ -16,8 +17,8 @@ from tests.lock import PYTHONS, ROOT
 LOCKS = lock.locks()
 WHEELS = lock.installed()
 HERE = "{}.{}.{}".format(*sys.version_info)
-PATCHES = [*(f"{python}.{patch}" for python in PYTHONS for patch in (0, 20)), HERE]
-"""Requirements may tell the patches of one Python apart."""
+PATCHES = [*(f"{python}.{patch}" for python in (*PYTHONS, "3.14") for patch in (0, 20)), HERE]
+"""Requirements may tell the patches of one Python apart. The Makefile takes 3.14 too, where it finds nothing else."""
 
 
 def committed(name):
@@ -30,15 +31,16 @@ def stands_here(pins):
     return all(name in WHEELS and Version(WHEELS[name].version) == pin.version for name, pin in here.items())
 
 
-def gaps(pins, asked, *, wheels=WHEELS, python=HERE):
+def gaps(pins, asked, *, python=HERE, system="Linux"):
     known = python == HERE and stands_here(pins)
-    return list(lock.gaps(pins, asked, wheels, lock.environment(python), all_known=known))
+    return list(lock.gaps(pins, asked, WHEELS, lock.environment(python, system), all_known=known))
 
 
+@pytest.mark.parametrize("system", ["Linux", "Darwin"])
 @pytest.mark.parametrize("python", PATCHES)
 @pytest.mark.parametrize("name", LOCKS)
-def test_every_requirement_of_every_locked_package_is_met_by_the_lock(name, python):
-    assert gaps(committed(name), LOCKS[name], python=python) == []
+def test_every_requirement_of_every_locked_package_is_met_by_the_lock(name, python, system):
+    assert gaps(committed(name), LOCKS[name], python=python, system=system) == []
 
 
 DEV = committed("requirements-dev.txt")
@@ -70,6 +72,9 @@ def test_a_requirement_of_ours_that_gains_an_extra_is_missed():
     assert re.match(r"socksio\b.*\(asked for by httpx .*\) is not in the lock", gap)
 
 
+HASH = " --hash=sha256:" + 64 * "0"
+
+
 def wheel(folder, name, version, *headers):
     """What a wheel leaves in an environment and tells of itself."""
     place = folder / f"{name}-{version}.dist-info"
@@ -97,7 +102,7 @@ def test_a_requirement_of_a_locked_package_is_followed_with_its_extras_and_marke
     wheel(tmp_path, "b", 2, *extras, "Requires-Dist: d>=2; extra == 'slow'")
     wheel(tmp_path, "c", 1)
     wheel(tmp_path, "d", 1)
-    pins = lock.read("".join(f"{line} --hash=sha256:00\n" for line in ("a==1", "b==2", "c==1", "d==1")))
+    pins = lock.read("".join(f"{line}{HASH}\n" for line in ("a==1", "b==2", "c==1", "d==1")))
     there = lock.environment("3.11.0")
     found = list(lock.gaps(pins, [Requirement("a")], lock.installed(str(tmp_path)), there, all_known=True))
     assert found == ([gap] if gap else [])
@@ -109,6 +114,25 @@ def test_a_package_that_is_locked_without_a_hash_or_not_installed_is_told(tmp_pa
     assert found == ["a has no hash", "a 1 is locked, and not installed"]
 
 
+@pytest.mark.parametrize(
+    ("lines", "gap"),
+    [
+        (["a==1 --hash=sha256:00"], "a has no hash"),
+        (["a==1 --hash=md5:" + 64 * "0"], "a has no hash"),
+        (["a==1" + HASH, "b==1 ; sys_platform == 'win32'"], "b has no hash"),
+        (["a==1" + HASH, "a==2" + HASH], "a is locked in two versions"),
+        (["a==1" + HASH, "a==2 ; sys_platform == 'win32'" + HASH], None),
+        (["a==1 ; python_version < '3.12'" + HASH], None),
+    ],
+)
+def test_a_lock_that_says_too_little_or_two_things_is_told(tmp_path, lines, gap):
+    wheel(tmp_path, "a", 1)
+    asked = [Requirement("a"), Requirement("b; sys_platform == 'win32'")]
+    wheels = lock.installed(str(tmp_path))
+    found = list(lock.gaps(lock.read("\n".join(lines)), asked, wheels, lock.environment("3.11.0"), all_known=True))
+    assert found == ([gap] if gap else [])
+
+
 @pytest.mark.parametrize("line", ["a>=1", "a", "a==1.*"])
 def test_a_lock_has_exact_versions_alone(line):
     with pytest.raises(ValueError, match="is not one version"):
@@ -117,13 +141,29 @@ def test_a_lock_has_exact_versions_alone(line):
 
 def test_each_floor_is_the_version_that_is_tried_as_the_lowest():
     lowest = committed("requirements-lowest.txt")
-    for requirement in LOCKS["requirements-lowest.txt"]:
+    run, _, tests = lock.project()
+    for requirement in [*run, *tests]:
         floor = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
         (pin,) = lowest[canonicalize_name(requirement.name)]
-        assert floor == [pin.version] or not requirement.specifier, requirement
+        assert floor == [pin.version], requirement
 
 
-def test_what_runs_was_tested_in_the_same_versions():
+def test_what_is_relied_on_in_private_has_a_cap():
+    run, _, _ = lock.project()
+    capped = {one.name for one in run if any(part.operator == "<" for part in one.specifier)}
+    assert capped == {"aiokafka", "anyio", "httpcore", "httpx", "websockets"}
+    tried = "".join(path.read_text() for path in (ROOT / "tests" / "compat").glob("test_*.py"))
+    assert all(f"import {name}" in tried or f"from {name}" in tried for name in capped)
+
+
+def test_the_pythons_that_are_promised_are_those_that_are_tried():
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    promised = [line.rpartition(" ")[2] for line in table["classifiers"] if re.search(r":: Python :: 3\.\d", line)]
+    assert tuple(promised) == PYTHONS
+    assert table["requires-python"] == f">={PYTHONS[0]}"
+
+
+def test_what_runs_was_tested_in_the_same_files():
     assert all(DEV[name] == pins for name, pins in committed("requirements.txt").items())
 
 
@@ -140,16 +180,18 @@ def test_what_is_imported_is_declared(folder):
                 assert declared & {canonicalize_name(owner) for owner in owners[name]}, f"{path} imports {name}"
 
 
-OF_THE_INSTALLERS = re.compile(r"pip install --quiet --disable-pip-version-check (\$\(PIP\)|uv packaging$)")
+OF_THE_INSTALLERS = re.compile(r"install --quiet (--disable-pip-version-check uv packaging$|\$\(PIP\)\)$)")
 """The pip that somebody names, and what `make lock` resolves with."""
 
 
 def installs(path):
     """The commands of a file that install something, as they are run."""
     text = path.read_text(errors="replace").replace("\\\n", " ")
-    if found := re.search(r"^INSTALL := (.*)$", text, re.MULTILINE):
-        text = text.replace(found[0], "").replace("$(INSTALL)", found[1])
-    return [line for line in re.split(r"\n|&&", text) if "pip install" in line]
+    for name in ("INSTALL", "PIPS"):
+        if found := re.search(rf"^{name} := (.*)$", text, re.MULTILINE):
+            text = text.replace(found[0], "").replace(f"$({name})", found[1])
+    commands = re.split(r"\n|&&", text)
+    return [line for line in commands if re.search(r"\bpip[\d.]*\b.*\s(install|download|wheel|check)\b", line)]
 
 
 def test_nothing_that_installs_asks_a_resolver():
@@ -158,7 +200,8 @@ def test_nothing_that_installs_asks_a_resolver():
     found = {path.name: installs(path) for path in places}
     assert all(found[name] for name in ("Makefile", "README.md", "Dockerfile"))
     for path, lines in found.items():
-        for line in lines:
-            if not OF_THE_INSTALLERS.search(line):
-                assert "--no-deps" in line, (path, line)
-                assert re.search(r"--require-hashes -r |--no-build-isolation (-e )?\.", line), (path, line)
+        *before, last = [line for line in lines if not OF_THE_INSTALLERS.search(line)] or [None]
+        assert last is None or re.search(r" check\b", last), (path, "installs, and does not check what it has")
+        for line in before:
+            assert "--no-deps" in line, (path, line)
+            assert re.search(r"--require-hashes -r |--no-build-isolation (-e )?\.", line), (path, line)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -108,19 +109,49 @@ def test_check_asks_every_provider(watcher, house):
     assert all(f"{name}: answers with" in check.out for name in REQUESTS)
 
 
-def test_the_schemas_are_in_the_wheel(commands):
+def test_the_schemas_and_deployment_files_are_in_the_wheel_and_nothing_that_lay_beside_them(commands):
     (package,) = commands.parent.glob("lib/python*/site-packages/watcher")
+    deployed = {name for name in tracked() if name.startswith("config/")}
+    assert {path.relative_to(package).as_posix() for path in (package / "config").iterdir()} == deployed
     published = {
         path.relative_to(ROOT) for path in (ROOT / "schemas").rglob("*") if path.suffix in (".json", ".msgpack")
     }
     assert {path.relative_to(package) for path in (package / "schemas").rglob("*") if path.is_file()} == published
 
 
-def test_the_sdist_has_all_that_the_checkout_has(sdist):
+def tracked():
     if not (ROOT / ".git").exists():
         pytest.skip("these tests run from an sdist themselves")
-    tracked = done("git", "ls-files", cwd=ROOT).split()
-    assert [name for name in tracked if not (sdist / name).is_file()] == []
+    return done("git", "ls-files", cwd=ROOT).split()
+
+
+def test_the_sdist_has_all_that_the_checkout_has(sdist):
+    assert [name for name in tracked() if not (sdist / name).is_file()] == []
+
+
+def test_no_package_takes_a_secret_along_that_lies_in_the_checkout(sdist, tmp_path):
+    place = tmp_path / "checkout"
+    shutil.copytree(sdist, place)
+    (place / "PKG-INFO").unlink()
+    secrets = [
+        ".env",
+        "watcher.toml",
+        "balances.db",
+        "config/.env",
+        "config/mine.toml",
+        "watcher/.env",
+        "docs/.env.local",
+    ]
+    for name in secrets:
+        (place / name).write_text("canary")
+    done(sys.executable, "-m", "hatchling", "build", "-d", tmp_path / "built", cwd=place)
+    (archive,), (wheel,) = ((tmp_path / "built").glob(pattern) for pattern in ("*.tar.gz", "*.whl"))
+    packed = done("tar", "-tzf", archive).split() + zipfile.ZipFile(wheel).namelist()
+    assert len(packed) > 200
+    assert [name for name in packed if any(name.endswith("/" + secret) for secret in secrets)] == [
+        f"{sdist.name}/config/watcher.toml",
+        "watcher/config/watcher.toml",
+    ]
 
 
 def test_the_readme_s_lines_install_it(sdist, tmp_path):

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 
 import pytest
 
@@ -62,27 +61,38 @@ def test_what_was_cut_short_is_begun_anew_and_ends_whole(checkout):
     half.mkdir(exist_ok=True)
     (half / "METADATA").write_text("Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n")
     shutil.rmtree(site / "h11", ignore_errors=True)
-    done = make("setup", cwd=checkout)
-    assert done.returncode == 0, done.stderr
+    # And two who make it at the same time, among foreign packages that Python shows.
+    shown = checkout / "shown"
+    shown.mkdir()
+    (shown / "h11-0.16.0.dist-info").mkdir()
+    (shown / "h11-0.16.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n")
+    there = TOP | {"PYTHONPATH": str(shown), "PIP_USER": "1", "PIP_REQUIRE_HASHES": "1", "PIP_TARGET": str(shown)}
+    with (checkout / "said").open("w") as said:
+        both = [
+            subprocess.Popen(["make", "setup"], cwd=checkout, env=there, stdout=said, stderr=said) for _ in range(2)
+        ]
+        assert [one.wait() for one in both] == [0, 0], (checkout / "said").read_text()
+    assert (checkout / "said").read_text().count("-m venv .venv") == 1
     assert ready(checkout)
-    subprocess.run([venv / "bin" / "python", "-c", "import h11, watcher.sandbox.server"], check=True, cwd=venv)
+    subprocess.run([venv / "bin" / "python", "-I", "-c", "import h11, watcher.sandbox.server"], check=True)
+    # Elsewhere it is none, nor when its Python is gone.
+    elsewhere = checkout.with_name("elsewhere")
+    shutil.copytree(checkout, elsewhere, symlinks=True)
+    assert not ready(elsewhere)
+    python = venv / "bin" / "python"
+    stood = python.readlink()
+    python.unlink()
+    python.symlink_to("/nowhere/python3")
+    assert not ready(checkout)
+    python.unlink()
+    python.symlink_to(stood)
+    assert ready(checkout)
     # One that was whole is none while it is made anew, and after that was cut.
     os.utime(checkout / "requirements-dev.txt")
     assert not ready(checkout)
     cut_short(checkout, (venv / ".begun").exists)
     os.utime(checkout / "requirements-dev.txt", (0, 0))
     os.utime(checkout / "pyproject.toml", (0, 0))
-    assert not ready(checkout)
-
-
-def test_an_environment_whose_python_is_gone_is_none(checkout):
-    binaries = checkout / ".venv" / "bin"
-    binaries.mkdir(parents=True)
-    (binaries / "python").symlink_to(sys.executable)
-    (checkout / ".venv" / ".ready").touch()
-    assert ready(checkout)
-    (binaries / "python").unlink()
-    (binaries / "python").symlink_to("/nowhere/python3")
     assert not ready(checkout)
 
 
@@ -110,5 +120,5 @@ def test_what_stands_in_the_environment_names_nothing_that_set_up_takes_or_clear
 def test_without_a_python_that_will_do_it_says_which_will(checkout, python):
     done = make("setup", f"PYTHON={python}", cwd=checkout)
     assert done.returncode == 2
-    assert "Python 3.11 to 3.14 is needed" in done.stderr
+    assert "Python 3.11 to 3.14, with venv, is needed" in done.stderr
     assert not (checkout / ".venv").exists()
