@@ -22,6 +22,17 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13")
 """As the classifiers of pyproject.toml promise them."""
+INSTALL = (
+    sys.executable,
+    "-m",
+    "uv",
+    "pip",
+    "install",
+    "--quiet",
+    "--no-deps",
+    "--require-hashes",
+    "--only-binary=:all:",
+)
 
 Requirements = Sequence[Requirement]
 Environment = Mapping[str, str]
@@ -37,7 +48,7 @@ class Pin(NamedTuple):
     hashes: frozenset[str]
 
     def holds(self, environment: Environment) -> bool:
-        return self.marker is None or self.marker.evaluate(dict(environment))
+        return _holds(self.marker, environment)
 
 
 Lock = Mapping[str, Sequence[Pin]]
@@ -98,7 +109,7 @@ def gaps(
     several = {name: [pin for pin in pins if pin.holds(environment)] for name, pins in lock.items()}
     yield from (f"{name} is locked in two versions" for name, pins in several.items() if len(pins) > 1)
     here = {name: pins[0] for name, pins in several.items() if pins}
-    waiting = [(one, "pyproject.toml") for one in asked if _holds(one, environment, "")]
+    waiting = [(one, "pyproject.toml") for one in asked if _holds(one.marker, environment)]
     waiting += [(Requirement(name), "the lock") for name in here]
     seen = set()
     while waiting:
@@ -123,21 +134,21 @@ def gaps(
             if (name, extra) not in seen:
                 seen.add((name, extra))
                 more = (Requirement(line) for line in wheel.requires or ())
-                waiting += [(one, f"{name} {version}") for one in more if _holds(one, environment, extra)]
+                waiting += [(one, f"{name} {version}") for one in more if _holds(one.marker, environment, extra)]
 
 
 def _hashed(pin: Pin) -> bool:
     return bool(pin.hashes) and all(re.fullmatch("sha256:[0-9a-f]{64}", one) for one in pin.hashes)
 
 
-def _holds(requirement: Requirement, environment: Environment, extra: str) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({**environment, "extra": extra})
+def _holds(marker: Marker | None, environment: Environment, extra: str = "") -> bool:
+    return marker is None or marker.evaluate({**environment, "extra": extra})
 
 
 def main() -> int:
     """Resolved anew: bring the wheels of each Python, as they would be installed, and look."""
-    found = 0
-    for name, asked in locks().items():
+    found, written = 0, locks()
+    for name, asked in written.items():
         lock = read((ROOT / name).read_text())
         for python in PYTHONS:
             with tempfile.TemporaryDirectory() as folder:
@@ -149,21 +160,8 @@ def main() -> int:
                 for gap in gaps(lock, asked, installed(folder), there, all_known=True):
                     print(f"{name}, Python {python}: {gap}", file=sys.stderr)
                     found += 1
-    print(f"{len(locks())} locks, Python {', '.join(PYTHONS)}: {found or 'no'} gaps")
+    print(f"{len(written)} locks, Python {', '.join(PYTHONS)}: {found or 'no'} gaps")
     return 1 if found else 0
-
-
-INSTALL = (
-    sys.executable,
-    "-m",
-    "uv",
-    "pip",
-    "install",
-    "--quiet",
-    "--no-deps",
-    "--require-hashes",
-    "--only-binary=:all:",
-)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,14 @@ def committed(name):
     return lock.read((ROOT / name).read_text())
 
 
+def here(pins):
+    """What a lock has for the Python that runs."""
+    return {name: pin for name, several in pins.items() for pin in several if pin.holds(lock.environment(HERE))}
+
+
 def stands_here(pins):
     """Whether this environment is made from that lock, or from one that has it in it."""
-    here = {name: pin for name, several in pins.items() for pin in several if pin.holds(lock.environment(HERE))}
-    return all(name in WHEELS and Version(WHEELS[name].version) == pin.version for name, pin in here.items())
+    return all(name in WHEELS and Version(WHEELS[name].version) == pin.version for name, pin in here(pins).items())
 
 
 def gaps(pins, asked, *, python=HERE, system="Linux"):
@@ -43,23 +47,17 @@ def test_every_requirement_of_every_locked_package_is_met_by_the_lock(name, pyth
     assert gaps(committed(name), LOCKS[name], python=python, system=system) == []
 
 
-DEV = committed("requirements-dev.txt")
 WHOLE = next(
     (name for name in ("requirements-dev.txt", "requirements-lowest.txt") if stands_here(committed(name))), None
 )
 """The lock that this environment is made from."""
-NEEDED = [
-    name
-    for name, pins in (committed(WHOLE) if WHOLE else {}).items()
-    if any(pin.holds(lock.environment(HERE)) for pin in pins)
-]
 
 
 def test_this_environment_is_made_from_one_of_the_locks_so_that_all_of_it_was_looked_at():
     assert WHOLE
 
 
-@pytest.mark.parametrize("taken", NEEDED)
+@pytest.mark.parametrize("taken", here(committed(WHOLE)) if WHOLE else ())
 def test_a_line_that_is_taken_away_is_missed(taken):
     rest = {name: pins for name, pins in committed(WHOLE).items() if name != taken}
     missed = [gap for gap in gaps(rest, LOCKS[WHOLE]) if gap.endswith(" is not in the lock")]
@@ -164,7 +162,8 @@ def test_the_pythons_that_are_promised_are_those_that_are_tried():
 
 
 def test_what_runs_was_tested_in_the_same_files():
-    assert all(DEV[name] == pins for name, pins in committed("requirements.txt").items())
+    tested = committed("requirements-dev.txt")
+    assert all(tested[name] == pins for name, pins in committed("requirements.txt").items())
 
 
 @pytest.mark.parametrize("folder", ["watcher", "tests"])

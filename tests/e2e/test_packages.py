@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import KEY, REQUESTS, ROOT, get, until
+from tests.e2e.harness import REQUESTS, ROOT, get, until
 from tests.e2e.test_demo import summarised
 from tests.pythons import found
 
@@ -104,7 +104,7 @@ def test_check_takes_the_sample_that_came_with_it(watcher, house):
 
 def test_check_asks_every_provider(watcher, house):
     sandbox = house.sandbox(limits="none")
-    check = watcher("check", "-c", house.config(sandbox.providers()), env={KEY: os.environ.get(KEY, "sandbox-key")})
+    check = watcher("check", "-c", house.config(sandbox.providers()))
     assert check.wait() == 0, check.err
     assert all(f"{name}: answers with" in check.out for name in REQUESTS)
 

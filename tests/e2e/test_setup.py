@@ -13,9 +13,9 @@ TOP = {name: value for name, value in os.environ.items() if not name.startswith(
 """Nothing of the `make` that runs these tests."""
 
 
-def make(*arguments, cwd):
+def make(*arguments, cwd, env=TOP):
     return subprocess.run(
-        ["make", *arguments], cwd=cwd, env=TOP, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        ["make", *arguments], cwd=cwd, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
 
 
@@ -50,6 +50,13 @@ def cut_short(checkout, when):
     begun.wait()
 
 
+def look_installed(folder):
+    """What pip takes for h11, without h11."""
+    place = folder / "h11-0.16.0.dist-info"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n")
+
+
 def test_what_was_cut_short_is_begun_anew_and_ends_whole(checkout):
     venv = checkout / ".venv"
     packages = venv / "lib"
@@ -57,15 +64,11 @@ def test_what_was_cut_short_is_begun_anew_and_ends_whole(checkout):
     assert not ready(checkout)
     # What the cut may leave, at its worst: a package that looks installed and is not.
     (site,) = packages.glob("python*/site-packages")
-    half = site / "h11-0.16.0.dist-info"
-    half.mkdir(exist_ok=True)
-    (half / "METADATA").write_text("Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n")
+    look_installed(site)
     shutil.rmtree(site / "h11", ignore_errors=True)
     # And two who make it at the same time, among foreign packages that Python shows.
     shown = checkout / "shown"
-    shown.mkdir()
-    (shown / "h11-0.16.0.dist-info").mkdir()
-    (shown / "h11-0.16.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: h11\nVersion: 0.16.0\n")
+    look_installed(shown)
     there = TOP | {"PYTHONPATH": str(shown), "PIP_USER": "1", "PIP_REQUIRE_HASHES": "1", "PIP_TARGET": str(shown)}
     with (checkout / "said").open("w") as said:
         both = [
@@ -108,10 +111,8 @@ def test_a_folder_that_is_no_environment_is_left_alone(checkout):
 @pytest.mark.parametrize("name", ["VENV", "LOCK", "PIP"])
 def test_what_stands_in_the_environment_names_nothing_that_set_up_takes_or_clears(checkout, name):
     """A `make` gives the words of its command line on to all that it starts, these tests too."""
-    there = TOP | {name: "elsewhere"}
-    said = subprocess.run(
-        ["make", "--dry-run", "setup"], cwd=checkout, env=there, capture_output=True, text=True, check=True
-    )
+    said = make("--dry-run", "setup", cwd=checkout, env=TOP | {name: "elsewhere"})
+    assert said.returncode == 0, said.stderr
     assert "-m venv .venv" in said.stdout
     assert "elsewhere" not in said.stdout
 
