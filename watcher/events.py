@@ -165,9 +165,11 @@ class Answer(msgspec.Struct, frozen=True):
     observed_at: int
     """Wall-clock microseconds at `received`."""
     listing: Scope | None = None
-    """Set when the answer is a complete listing: what it covers and does not name, it says is absent."""
+    """Set when the answer is a listing: unless it is partial, what it covers and does not name, it says is absent."""
     fingerprint: bytes = b""
     """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
+    partial: bool = False
+    """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
 
 
 class BalanceChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -236,7 +236,7 @@ class Poller:
         provider = self.provider
         ordering, settle = provider.ordering, provider.settle
         times = (sent, received, observed_at)
-        return Answer(provider.name, found.readings, ordering, settle, *times, found.listing, known)
+        return Answer(provider.name, found.readings, ordering, settle, *times, found.listing, known, found.partial)
 
     def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()

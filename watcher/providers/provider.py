@@ -108,7 +108,9 @@ class Found(msgspec.Struct):
 
     readings: Sequence[Reading]
     listing: Scope | None = None
-    """Set when this is a complete listing: what it covers and does not name, it says is absent."""
+    """Set when this is a listing: unless it is partial, what it covers and does not name, it says is absent."""
+    partial: bool = False
+    """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
     missing: tuple[Target, ...] = ()
     """Asked about, but not answered: unknown, never zero. The other targets are fine."""
     remark: str | None = None
