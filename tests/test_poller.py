@@ -11,7 +11,9 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from tests.polling import Api, account_of, balance, fine, helius, journal, poll, poller_of, tokenkit, virtually
+from tests.polling import START, Api, account_of, balance, fine, helius, journal, poll, poller_of, tokenkit, virtually
+from watcher import figures
+from watcher.events import rfc3339
 from watcher.journal.sqlite_file import inline
 from watcher.limiter import LATE
 from watcher.poller import Connections
@@ -65,6 +67,69 @@ def test_a_change_is_handed_over_counted_and_told_to_the_schedule(file):
     (poller,) = poll(file, 60, (helius(1, limits=((1, 1.0),)), api))
     assert poller.stats.changes == len(api.arrivals) // 10
     assert poller.stats.last_success is not None
+
+
+def test_answers_that_are_older_than_what_is_known_are_no_success(file, logs):
+    """A cluster that was reset: every answer is good, and none of them says anything."""
+    api = Api(lambda _, n: httpx.Response(200, json=balance("5", slot=10**9 if n <= 3 else n)))
+
+    async def main():
+        async with journal(file) as intake:
+            poller = poller_of(helius(3, limits=((1, 1.0),)), api, intake)
+            with anyio.move_on_after(60):
+                await poller.run()
+            return poller, poller.health("me")
+
+    poller, health = virtually(main)
+    assert health.stalest_seconds > 50
+    assert health.last_success < rfc3339(START + 10_000_000)
+    assert poller.stats.stale > 40
+    (told,) = events(logs, "provider.behind")
+    assert "older than what is known" in told["reason"]
+    assert poller.stats.trouble.endswith("answers in a row were older than what is known")
+
+
+def test_an_order_that_went_back_is_told_and_polling_goes_on(file, logs):
+    api = Api(lambda _, n: httpx.Response(200, json=balance("5" if n < 4 else "6", slot=10**9 if n <= 1 else n)))
+    (poller,) = poll(file, 1000, (helius(1, limits=((1, 10.0),)), api))
+    (told,) = events(logs, "order.went_back")
+    assert told["key"].startswith("helius/")
+    assert poller.stats.went_back == 1
+    assert poller.stats.changes == 1
+    assert poller.stats.trouble is None
+
+
+def test_a_replica_that_lags_now_and_then_is_asked_again_and_is_no_trouble(file, logs):
+    api = Api(lambda _, n: httpx.Response(200, json=balance("5", slot=1 if n % 4 == 3 else n + 10)))
+    (poller,) = poll(file, 60, (helius(2, limits=((1, 1.0),)), api))
+    assert poller.stats.stale > 10
+    assert events(logs, "provider.behind") == []
+    assert poller.stats.trouble is None
+    first, *_ = (n for n, (_, request) in enumerate(api.arrivals) if n % 4 == 2)
+    assert account_of(api.arrivals[first][1]) == account_of(api.arrivals[first + 1][1]), "at once"
+
+
+def test_the_age_of_the_oldest_doubt_is_a_metric(file):
+    api = Api(lambda _, n: httpx.Response(200, json=balance(str(n), slot=7)))
+
+    async def main():
+        async with journal(file) as intake:
+            poller = poller_of(helius(1, limits=((1, 1.0),)), api, intake)
+
+            def age():
+                families = {family.name: family for family in figures.of([poller], intake.committers, None)}
+                ((labels, found),) = families["watcher_oldest_doubt_seconds"].samples
+                assert labels == (("provider", "helius"),)
+                return found
+
+            ages = [age()]
+            with anyio.move_on_after(20):
+                await poller.run()
+            return [*ages, age()]
+
+    before, after = virtually(main)
+    assert before == 0.0
+    assert 17 < after < 20
 
 
 def test_a_watch_in_flight_is_not_asked_again(file):

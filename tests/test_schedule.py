@@ -243,6 +243,16 @@ def test_endless_doubt_about_one_target_takes_no_more_than_its_turn_from_the_oth
 # --- failures ---
 
 
+def test_an_outdated_target_is_asked_again_soon_but_not_before_min_interval_and_is_as_unread_as_before():
+    schedule = Schedule(range(1), seed=1, now=0.0, min_interval=5.0)
+    ask(schedule, 0.0)
+    for t in (5.0, 10.0, 20.0, 30.0):
+        assert schedule.pick(t - 5.1) == []
+        assert schedule.pick(t) == [0]
+        schedule.outdated(0, t)
+    assert schedule.stalest(35.0) == (0, 35.0)
+
+
 def test_a_failing_target_is_retried_at_once_and_then_after_1_2_4_8_and_8_cycles():
     schedule = Schedule(range(10), seed=1, now=0.0)
     run(schedule, 0.0, 100.0, 1.0)

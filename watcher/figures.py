@@ -16,6 +16,7 @@ def of(pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay 
     """All families, by their rooms."""
     yield from _polling(pollers)
     yield from _schedules(pollers)
+    yield _doubts(pollers, committers)
     yield from _journal(committers)
     if relay is not None:
         yield from _relay(relay)
@@ -36,6 +37,9 @@ def _polling(pollers: Sequence[Poller]) -> Iterator[Family]:
         "candidates", "Readings that had to be repeated before they were believed.", lambda p: p.stats.candidates
     )
     yield counter("stale_readings", "Readings dropped as older than what was known.", lambda p: p.stats.stale)
+    yield counter(
+        "orders_went_back", "Times that an order was given up (order.went_back).", lambda p: p.stats.went_back
+    )
     yield counter("request_seconds", "Time from sending to the end of the answer.", lambda p: p.stats.request_seconds)
     failures: Samples = [
         ((("provider", p.name), ("kind", kind)), float(count))
@@ -74,6 +78,18 @@ def _schedules(pollers: Sequence[Poller]) -> Iterator[Family]:
         "Mean delay from a change to its reading, as the schedule believes.",
         lambda p: max((schedule.expected_mean_delay(now) for schedule in p.schedules), default=None),
     )
+
+
+def _doubts(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Family:
+    now = anyio.current_time()
+
+    def age(poller: Poller) -> float:
+        since = [found for c in committers if (found := c.ledger.doubted_since(poller.name)) is not None]
+        return now - min(since, default=now)
+
+    samples: Samples = [((("provider", p.name),), age(p)) for p in pollers]
+    text = "For how long the oldest difference that is not believed yet is in doubt; 0: none is."
+    return Family("watcher_oldest_doubt_seconds", text, "gauge", samples)
 
 
 def _left(poller: Poller, now: float) -> float:

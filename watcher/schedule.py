@@ -122,10 +122,20 @@ class Schedule(Generic[T]):
 
         `blameless`: everything fails, so ask again after one cycle at the latest.
         """
+        self._again(target, now, most=2 if blameless else 5, least=0.0)
+
+    def outdated(self, target: T, now: float) -> None:
+        """The answer is older than what is known, so the target is as unread as before: ask again soon.
+
+        Not before `min_interval`, and after the first time once in an average cycle. Teaches nothing of its rate.
+        """
+        self._again(target, now, most=2, least=self._min_interval)
+
+    def _again(self, target: T, now: float, *, most: int, least: float) -> None:
         i = self._landed(target)
         self._flags[i] &= READ
-        self._tries[i] = tries = min(self._tries[i] + 1, 2 if blameless else 5)
-        self._wait(i, now if tries == 1 else now + self.cycle(now) * 2 ** (tries - 2))
+        self._tries[i] = tries = min(self._tries[i] + 1, most)
+        self._wait(i, now + max(least, 0.0 if tries == 1 else self.cycle(now) * 2 ** (tries - 2)))
 
     def failing(self, target: T) -> bool:
         """Whether its last poll failed."""

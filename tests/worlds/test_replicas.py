@@ -132,9 +132,10 @@ class World:
                 self.commit()
 
     def look(self, good):
-        """After two good answers in a row to the same truth, that is what stands committed."""
+        """After two good answers in a row to the same truth, that is what stands committed. A collapse takes longer."""
         if good is not None and self.good is not None:
-            for key in self.keys:
+            gone = [key for key in self.keys if self.truth.at(key, good) is None]
+            for key in self.keys if len(gone) < 3 or not self.listed else set(self.keys) - set(gone):
                 if self.truth.at(key, self.good) == self.truth.at(key, good):
                     assert (self.book.amount(key) or "0") == (self.truth.at(key, good) or "0")
         self.good = good

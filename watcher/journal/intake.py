@@ -93,7 +93,8 @@ def merged(told: Sequence[Verdict]) -> Verdict:
     return Verdict(
         changed=set().union(*(one.changed for one in told)),
         candidates=set().union(*(one.candidates for one in told)),
-        stale=sum(one.stale for one in told),
+        stale=set().union(*(one.stale for one in told)),
+        went_back=set().union(*(one.went_back for one in told)),
         accepted=sum(one.accepted for one in told),
         baselines=sum(one.baselines for one in told),
     )

@@ -12,9 +12,9 @@ from watcher.columns import Columns
 from watcher.events import Answer, BalanceState, Key, Row
 from watcher.ledger.comparing import Comparison
 from watcher.ledger.drafts import Drafts, row_of
-from watcher.ledger.hearing import Hearing, Verdict
+from watcher.ledger.hearing import Hearing, Unsettled, Verdict
 from watcher.ledger.listings import Listings
-from watcher.ledger.rules import Moment, Record, greatest
+from watcher.ledger.rules import Moment, Record
 from watcher.ledger.shelves import Shelves
 
 __all__ = ["Ledger", "Verdict"]
@@ -27,6 +27,7 @@ class Ledger:
         self._shelves = Shelves()
         self._listings = Listings()
         self._drafts = Drafts()
+        self._unsettled = Unsettled()
         self._count = 0
 
     def __len__(self) -> int:
@@ -42,6 +43,11 @@ class Ledger:
     def idle(self) -> bool:
         """There is nothing to take, not even a note."""
         return not self._drafts.pending and not self._listings.unsaved
+
+    def doubted_since(self, provider: str) -> float | None:
+        """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
+        doubts = self._unsettled.doubts.items()
+        return min((candidate.since for key, candidate in doubts if key.provider == provider), default=None)
 
     def get(self, key: Key) -> Record | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
@@ -76,12 +82,12 @@ class Ledger:
         """
         shelves = self._shelves
         listing = None if answer.listing is None else self._listings.of(answer.listing)
-        hearing = Hearing(shelves, self._drafts, answer, listing)
+        hearing = Hearing(shelves, self._drafts, self._unsettled, answer, listing)
         for _ in hearing.whole():
             yield
             if self._shelves is not shelves:
                 return hearing.verdict
-        if answer.listing is not None:
+        if answer.listing is not None and not answer.partial:
             self._listings.count(answer.listing, behind=self._drafts.number)
         return hearing.verdict
 
@@ -122,7 +128,7 @@ class Ledger:
     def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes]) -> None:
         """Start from what the journal holds; or, after a commit of unknown outcome, find out what became of it.
 
-        What was in flight is settled if the journal has it, and pends again if not. Greatest orders never go down.
+        What was in flight is settled if the journal has it, and pends again if not. Of orders memory knows the greatest.
         """
         former, self._shelves, self._count = self._shelves, Shelves(), 0
         for state in restored_states:
@@ -135,6 +141,7 @@ class Ledger:
             if record.version < 0 and account not in here.records:
                 self._shelves.add(here, account, record)
         self._drafts.reopen(self._shelves)
+        self._unsettled.keep(self._shelves)
         self._listings.restore(notes)
 
     def _restored(self, state: BalanceState) -> Record:
@@ -151,7 +158,6 @@ class Ledger:
             self._drafts.forget(key)
             return None
         record.version = state.version
-        record.order = greatest(record.order, state.order)
         return record
 
     def _known(self, key: Key) -> Record:

@@ -1,6 +1,7 @@
 """One answer, judged reading by reading, and then by what it does not name."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -11,19 +12,24 @@ from watcher.ledger.drafts import Drafts
 from watcher.ledger.listings import COMPLETE, Listing
 from watcher.ledger.rules import (
     ABSENT,
+    Candidate,
+    Lag,
     Moment,
     Record,
     Ruling,
     Sight,
+    after_same,
     doubted,
     greatest,
     overheard,
-    refuted,
     remembered,
     replaced,
     rule,
 )
 from watcher.ledger.shelves import Shelf, Shelves
+
+FEW = 4
+"""Balances known to be there from which on it is a collapse when most of them are missing."""
 
 
 class Verdict(msgspec.Struct):
@@ -33,20 +39,38 @@ class Verdict(msgspec.Struct):
     """Keys whose pending change was made, replaced or taken back."""
     candidates: set[Key] = msgspec.field(default_factory=set)
     """Keys that this answer speaks of and that have an open candidate now: ask again next."""
-    stale: int = 0
-    """Readings dropped because they are older than what is known."""
+    stale: set[Key] = msgspec.field(default_factory=set)
+    """Keys whose reading was dropped because it is older than what is known."""
+    went_back: set[Key] = msgspec.field(default_factory=set)
+    """Keys whose order was given up, because for long all answers have been older."""
     accepted: int = 0
     """Readings believed, unchanged ones too."""
     baselines: int = 0
 
 
+class Unsettled(msgspec.Struct):
+    """Of a few balances: what is not decided yet, for whoever asks how long that has been so."""
+
+    doubts: dict[Key, Candidate] = {}
+    lags: dict[Key, Lag] = {}
+
+    def keep(self, shelves: Shelves) -> None:
+        """What the records there still say. Where they were restored, nothing is doubted yet."""
+        found = ((key, shelves.find(key)) for key in self.doubts)
+        self.doubts = {key: record.candidate for key, record in found if record is not None and record.candidate}
+
+
 class Hearing:
     """One answer on its way through the rules."""
 
-    def __init__(self, shelves: Shelves, drafts: Drafts, answer: Answer, listing: Listing | None) -> None:
+    def __init__(
+        self, shelves: Shelves, drafts: Drafts, unsettled: Unsettled, answer: Answer, listing: Listing | None
+    ) -> None:
         self.verdict = Verdict()
         self._shelves = shelves
         self._drafts = drafts
+        self._doubts = unsettled.doubts
+        self._lags = unsettled.lags
         self._answer = answer
         self._listing = listing
         self._moment = Moment(answer.received, answer.observed_at)
@@ -78,8 +102,10 @@ class Hearing:
                 self.hear(readings[start : start + SLICE])
                 if start + SLICE < len(readings):
                     yield
-        if scope is not None:
+        if scope is not None and not self._answer.partial:
             yield from self.absences(scope)
+        elif self._listing is not None:
+            self._listing.fingerprint, self._listing.fading = b"", []
 
     def _compare(self, columns: Columns) -> Generator[None, None, None]:
         comparison = Comparison(self._shelves, columns)
@@ -96,7 +122,7 @@ class Hearing:
 
     def hear(self, readings: Iterable[Reading]) -> None:
         """Nearly every reading says what is known already: the loop is for those, `_weigh` for the others."""
-        moment, top, accepted = self._moment, self._top, 0
+        moment, top, accepted, lags = self._moment, self._top, 0, self._lags
         token = chain = kind = provider = None
         for reading in readings:
             key, order = reading.key, reading.order
@@ -115,16 +141,13 @@ class Hearing:
                 or record.amount is None
                 or record.candidate is not None
                 or record.had
+                or (order is not None and record.order is not None and order < record.order)
+                or (lags and key in lags)
             ):
                 self._weigh(shelf, key, record, reading)
                 continue
             if order is not None:
-                if record.order is None or order > record.order:
-                    record.order = order
-                elif order < record.order:
-                    self._doubtful.add(id(record))
-                    self.verdict.stale += 1
-                    continue
+                record.order = order
             record.seen = moment
             accepted += 1
         self._top = top
@@ -139,28 +162,47 @@ class Hearing:
 
     def absences(self, scope: Scope) -> Generator[None, None, None]:
         """What the listing covers and does not name."""
-        fresh = self.verdict.stale == 0 and self.verdict.accepted > 0
+        fresh = not self.verdict.stale and self.verdict.accepted > 0
         moment, top = self._moment, self._top
         for shelf in self._shelves.within(scope) if self._answer.fingerprint else ():
             self._meet(shelf)
+        unnamed: list[tuple[Shelf, str, Record]] = []
         for shelf, accounts, records in self._shelves.covered(scope, but=self._named):
             self._meet(shelf)
             missed = [number for number, record in enumerate(records) if record.seen is not moment]
-            for account, record in ((accounts[number], records[number]) for number in missed):
-                if record.seen is not moment and record.amount is not None and id(record) not in self._doubtful:
-                    self._miss(shelf, account, record, fresh=fresh)
-                self._unseen += record.seen is not moment
+            unnamed += [(shelf, accounts[number], records[number]) for number in missed]
             if len(records) == SLICE:
+                yield
+        collapse = self._collapses(scope, unnamed)
+        for number, (shelf, account, record) in enumerate(unnamed, 1):
+            if record.seen is not moment and record.amount is not None and id(record) not in self._doubtful:
+                self._miss(shelf, account, record, fresh=fresh, collapse=collapse)
+            self._unseen += record.seen is not moment
+            if number % SLICE == 0:
                 yield
         listing = self._listing
         if listing is not None:
-            listing.top = greatest(listing.top, top)
-            if self.verdict.stale == 0 or listing.seen is None:
+            listing.top = top if self.verdict.went_back else greatest(listing.top, top)
+            if not self.verdict.stale or listing.seen is None:
                 listing.seen = moment
             listing.rows = len(self._answer.readings)
             listing.fingerprint, listing.fading = b"", []
             if self._can_repeat():
                 listing.fingerprint, listing.fading = self._answer.fingerprint, self._fading
+
+    def _collapses(self, scope: Scope, unnamed: Sequence[tuple[Shelf, str, Record]]) -> bool:
+        """The listing names nothing, or fewer than half of the balances, four or more, that were known to be there."""
+        gone = sum(record.amount not in (None, ABSENT) and id(record) not in self._doubtful for _, _, record in unnamed)
+        if not len(self._answer.readings):
+            return gone > 0
+        there = (
+            record
+            for _, _, records in self._shelves.covered(scope)
+            for record in records
+            if record.amount not in (None, ABSENT)
+        )
+        known = sum(1 for _ in islice(there, 2 * gone))  # no further than it takes to know
+        return FEW <= known < 2 * gone
 
     def _can_repeat(self) -> bool:
         """Whether the same answer once more would say nothing but that all its scope is as it is."""
@@ -168,16 +210,18 @@ class Hearing:
         doubts = verdict.candidates or verdict.stale or self._unseen
         return self._alone and not doubts and self._top is None
 
-    def _miss(self, shelf: Shelf, account: str, record: Record, *, fresh: bool) -> None:
+    def _miss(self, shelf: Shelf, account: str, record: Record, *, fresh: bool, collapse: bool) -> None:
         if record.amount == ABSENT and record.candidate is None:
-            if self.verdict.stale == 0:
+            if not self.verdict.stale:
                 record.seen = self._moment
                 record.had = remembered(record.had, self._moment.observed_at, self._answer.settle)
                 self._fade(record)
             return
+        if self.verdict.went_back:  # the chain began anew, for this row too
+            record.order = None
         # Where slots are those of each row's last change, the newest row may have been the one that vanished.
         order = greatest(self._top, record.order) if self._top is not None and fresh else self._top
-        self._decide(shelf, account, record, self._sight(ABSENT, order, absent=True), None)
+        self._decide(shelf, account, record, self._sight(ABSENT, order, absent=True, collapse=collapse), None)
 
     def _weigh(self, shelf: Shelf, key: Key, record: Record | None, reading: Reading) -> None:
         if record is None:
@@ -201,30 +245,47 @@ class Hearing:
             return Record(amount=ABSENT, seen=self._listing.seen)
         return Record()
 
-    def _sight(self, amount: str, order: int | None, *, absent: bool, behind: bool = False) -> Sight:
+    def _sight(
+        self, amount: str, order: int | None, *, absent: bool, behind: bool = False, collapse: bool = False
+    ) -> Sight:
         answer = self._answer
-        return Sight(
-            amount, order, answer.ordering, answer.settle, answer.sent, self._moment, absent=absent, behind=behind
-        )
+        times = (answer.settle, answer.sent, self._moment)
+        return Sight(amount, order, answer.ordering, *times, absent=absent, behind=behind, collapse=collapse)
 
     def _decide(self, shelf: Shelf, account: str, record: Record, sight: Sight, reading: Reading | None) -> None:
         shelf.changes += 1
+        key = shelf.key(account)
         ruling = rule(record, sight)
-        if ruling is Ruling.STALE:
-            self.verdict.stale += reading is not None
-        elif ruling is Ruling.DOUBTED:
+        if ruling is Ruling.STALE and self._lags.setdefault(key, Lag(sight.moment.received)).over(
+            sight.moment.received
+        ):
+            self.verdict.went_back.add(key)
+            record.order = record.candidate = None
+            ruling = rule(record, sight)
+        if ruling is Ruling.STALE or ruling is Ruling.OVERTAKEN:
+            if reading is not None:
+                self.verdict.stale.add(key)
+        else:
+            self._lags.pop(key, None)
+            self._settle(key, record, sight, ruling, reading)
+        if record.candidate is not None:
+            self.verdict.candidates.add(key)
+            self._doubts[key] = record.candidate
+        else:
+            self._doubts.pop(key, None)
+        self._fade(record)
+
+    def _settle(self, key: Key, record: Record, sight: Sight, ruling: Ruling, reading: Reading | None) -> None:
+        if ruling is Ruling.DOUBTED:
             record.candidate = doubted(record.candidate, sight)
             record.had = overheard(record, sight)
         elif ruling is Ruling.SAME:
             self._accept(record, sight)
             record.had = remembered(record.had, self._moment.observed_at, sight.settle)
-            if record.candidate is not None and refuted(record.candidate, sight):
-                record.candidate = None
+            if record.candidate is not None:
+                record.candidate = after_same(record.candidate, sight)
         else:
-            self._tell(shelf.key(account), record, sight, reading)
-        if record.candidate is not None:
-            self.verdict.candidates.add(shelf.key(account))
-        self._fade(record)
+            self._tell(key, record, sight, reading)
 
     def _fade(self, record: Record) -> None:
         if record.had:

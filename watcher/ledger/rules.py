@@ -14,6 +14,9 @@ from watcher.events import Had, Ordering, Unit, rfc3339
 ABSENT = "0"
 """What a balance is that its provider does not name."""
 MOST_HAD = 32
+WENT_BACK = (10, 900.0)
+"""Answers, and seconds, after which an order that everything is older than is given up: it was never right, or the
+chain began anew."""
 
 
 class Moment(msgspec.Struct, gc=False):
@@ -34,14 +37,36 @@ class Label(msgspec.Struct, frozen=True, gc=False):
 
 
 class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """An amount that was seen once and is not believed yet."""
+    """An amount that was seen and is not believed yet, and for how long nothing but differences has been seen."""
 
     amount: str
     order: int | None
     """Of an absence: the greatest in the listing."""
     received: float
-    """Monotonic seconds: a request sent before proves nothing."""
+    """Monotonic seconds: a request sent before confirms nothing."""
     absent: bool
+    since: float
+    """Monotonic seconds: when the first of the answers arrived that all differ from what is known."""
+    differing: int = 0
+    """Answers after the first one of those, to requests sent after it."""
+    repeated: int = 0
+    """Answers that repeated `amount`, to requests sent after it was received."""
+    denied: int = 0
+    """Answers since then that said what is known, but no newer than this."""
+
+
+class Lag(msgspec.Struct, gc=False):
+    """All that came for a key since the last accepted reading was older than its greatest order."""
+
+    since: float
+    """Monotonic seconds."""
+    answers: int = 0
+
+    def over(self, now: float) -> bool:
+        """One more such answer: is the greatest order to be given up?"""
+        self.answers += 1
+        answers, seconds = WENT_BACK
+        return self.answers >= answers and now - self.since >= seconds
 
 
 class Record(msgspec.Struct, gc=False):
@@ -78,11 +103,15 @@ class Sight(msgspec.Struct, frozen=True, gc=False):
     """The provider does not name the balance, which makes it `ABSENT` once confirmed."""
     behind: bool = False
     """A newer complete listing did not name this balance."""
+    collapse: bool = False
+    """With it most of what was known of the account is absent, which is more often a fault than the truth."""
 
 
 class Ruling(Enum):
     STALE = auto()
     """Older than what is known: dropped."""
+    OVERTAKEN = auto()
+    """Perhaps older than what is known, for there is no order to tell: dropped."""
     SAME = auto()
     """What is known already."""
     DOUBTED = auto()
@@ -92,12 +121,26 @@ class Ruling(Enum):
 
 
 class Proof(Enum):
-    """What it takes to believe a doubted amount; the request must have been sent after the candidate arrived."""
+    """What it takes to believe a doubted amount; the requests must have been sent after the candidate arrived.
+
+    Besides, whatever the doubt: where ENOUGH later answers over at least `settle` seconds all differ from what is known,
+    the newest is believed. A proof that only a quiet balance can give would silence the busy ones for ever.
+    """
 
     REPEAT = auto()
     """The next answer says it again."""
     GREATER = auto()
     """An answer with a greater ordering field says it again."""
+    STANDING = auto()
+    """The same, or ENOUGH answers say it again: the ordering field may stand still for ever."""
+    DIFFERENT = auto()
+    """An answer that is not older than the candidate differs from what is known as well, whatever it says."""
+    COLLAPSE = auto()
+    """Three answers over at least `settle` seconds lack it."""
+
+
+ENOUGH = 3
+"""Later answers that are proof, whatever the doubt."""
 
 
 def rule(known: Record, sight: Sight) -> Ruling:
@@ -107,28 +150,41 @@ def rule(known: Record, sight: Sight) -> Ruling:
     if sight.amount == known.amount:
         return Ruling.SAME
     if _overtaken(known, sight):
-        return Ruling.STALE
+        return Ruling.OVERTAKEN
     proof = _doubt(known, sight)
-    if proof is None or _proved(known.candidate, sight, proof):
+    if proof is None or (known.candidate is not None and _proved(known.candidate, sight, proof)):
         return Ruling.TOLD
     return Ruling.DOUBTED
 
 
-def refuted(candidate: Candidate, sight: Sight) -> bool:
-    """A sight of the known amount ends the candidate, unless it is no newer than the candidate."""
-    if candidate.absent or sight.order is None or candidate.order is None:
-        return sight.sent > candidate.received
-    return sight.sent > candidate.received and sight.order > candidate.order
+def after_same(candidate: Candidate, sight: Sight) -> Candidate | None:
+    """What is left of the candidate after a sight of the known amount.
+
+    It is over, unless the sight is no newer than the candidate: it takes ENOUGH of those, for their order may stand
+    still for ever. Until then whatever is to prove the candidate must begin anew.
+    """
+    if sight.sent <= candidate.received:
+        return candidate
+    if candidate.absent or sight.order is None or candidate.order is None or sight.order > candidate.order:
+        return None
+    if candidate.denied + 1 >= ENOUGH:
+        return None
+    began = sight.moment.received
+    return msgspec.structs.replace(candidate, since=began, differing=0, repeated=0, denied=candidate.denied + 1)
 
 
 def doubted(candidate: Candidate | None, sight: Sight) -> Candidate:
     """The candidate that stands after a doubted sight: the older of two that say the same, else the newer."""
-    if candidate is not None:
-        if candidate.amount == sight.amount and (candidate.order is not None or sight.order is None):
-            return candidate
-        if candidate.order is not None and sight.order is not None and sight.order < candidate.order:
-            return candidate
-    return Candidate(sight.amount, sight.order, sight.moment.received, sight.absent)
+    received = sight.moment.received
+    if candidate is None:
+        return Candidate(sight.amount, sight.order, received, sight.absent, since=received)
+    differing = candidate.differing + (sight.sent > candidate.since)
+    if candidate.amount == sight.amount and (candidate.order is not None or sight.order is None):
+        repeated = candidate.repeated + (sight.sent > candidate.received)
+        return msgspec.structs.replace(candidate, differing=differing, repeated=repeated, denied=0)
+    if candidate.order is not None and sight.order is not None and sight.order < candidate.order:
+        return msgspec.structs.replace(candidate, differing=differing, denied=0)
+    return Candidate(sight.amount, sight.order, received, sight.absent, candidate.since, differing)
 
 
 def replaced(known: Record, sight: Sight) -> tuple[Had, ...]:
@@ -169,13 +225,17 @@ def _overtaken(known: Record, sight: Sight) -> bool:
 def _doubt(known: Record, sight: Sight) -> Proof | None:
     """Why the sight is not believed at once, as the proof that it takes; None when it is."""
     if sight.absent:
-        return Proof.REPEAT
+        return Proof.COLLAPSE if sight.collapse else Proof.REPEAT
     returns = _returns(known, sight)
     if sight.order is not None:
-        if sight.order == known.order or (isinstance(known.seen, str) and known.version >= 0):
+        if sight.order == known.order:
+            return Proof.STANDING
+        if returns and sight.ordering == "weak":
             return Proof.GREATER
-        if returns and (known.unslotted or sight.ordering == "weak"):
-            return Proof.GREATER
+        if returns and known.unslotted:
+            return Proof.STANDING
+        if isinstance(known.seen, str) and known.version >= 0:
+            return Proof.DIFFERENT
     if returns and sight.ordering != "strict":
         return Proof.REPEAT
     return Proof.REPEAT if sight.behind else None
@@ -190,14 +250,33 @@ def _recent(had: Had, now: int, settle: float) -> bool:
     return now - had.replaced_at <= settle * 1_000_000
 
 
-def _proved(candidate: Candidate | None, sight: Sight, proof: Proof) -> bool:
-    if candidate is None or candidate.amount != sight.amount or sight.sent <= candidate.received:
-        return False
-    if sight.order is not None and candidate.order is not None and sight.order > candidate.order:
+def _proved(candidate: Candidate, sight: Sight, proof: Proof) -> bool:
+    settled = sight.moment.received >= candidate.since + sight.settle
+    later = sight.sent > candidate.received
+    repeats = later and candidate.amount == sight.amount
+    if proof is Proof.COLLAPSE:
+        long = sight.moment.received >= candidate.received + sight.settle
+        return repeats and candidate.repeated + 1 >= ENOUGH - 1 and long
+    if proof is Proof.DIFFERENT and later and not _older(sight, candidate):
+        return True
+    if repeats and _newer(sight, candidate):
         return True
     # A refresh time that has not moved is the same answer again, out of a cache; but no cache keeps it for ever.
     cached = sight.ordering == "weak" and sight.order is not None
-    return proof is Proof.REPEAT and (not cached or sight.sent > candidate.received + sight.settle)
+    if repeats and proof is Proof.REPEAT and (not cached or sight.sent > candidate.received + sight.settle):
+        return True
+    if repeats and proof is Proof.STANDING and candidate.repeated + 1 >= ENOUGH and not cached:
+        return True
+    enough = candidate.differing + (sight.sent > candidate.since) >= ENOUGH and settled
+    return enough and (repeats or not sight.absent)
+
+
+def _newer(sight: Sight, candidate: Candidate) -> bool:
+    return sight.order is not None and candidate.order is not None and sight.order > candidate.order
+
+
+def _older(sight: Sight, candidate: Candidate) -> bool:
+    return sight.order is not None and candidate.order is not None and sight.order < candidate.order
 
 
 def greatest(one: int | None, other: int | None) -> int | None:

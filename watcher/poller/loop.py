@@ -242,17 +242,24 @@ class Poller:
         now = anyio.current_time()
         self._answered(refused=False)
         self._pauses.answered()
-        missing = set(found.missing)
+        self.stats.answered(verdict)
+        missing, read = set(found.missing), 0
         for target in errand.targets:
             if target in missing:
                 errand.schedule.failed(target, now)
-                continue
-            errand.schedule.report(target, now, any(target.scope.covers(key) for key in verdict.changed))
+            elif _outdated(target, found, verdict):
+                errand.schedule.outdated(target, now)
+            else:
+                read += 1
+                errand.schedule.report(target, now, any(target.scope.covers(key) for key in verdict.changed))
             if any(target.scope.covers(key) for key in verdict.candidates):
                 errand.schedule.candidate(target)
-        self._turns.answered(errand, now)
-        if len(missing) < len(errand.targets):
-            self.stats.succeeded(verdict, observed_at)
+        if read or missing:
+            self._turns.answered(errand, now)
+        if read:
+            self.stats.succeeded(observed_at)
+        elif verdict.stale:
+            self.stats.outdated(_asked(errand), now)
         if found.remark is not None:
             self.stats.remarked(found.remark, _asked(errand), now)
 
@@ -297,6 +304,13 @@ class Poller:
 
     def _note_schedules(self, learned: _Learned) -> None:
         self._intake.note(f"schedule:{self.name}", msgspec.msgpack.encode(learned))
+
+
+def _outdated(target: Target, found: Found, verdict: Verdict) -> bool:
+    """Whether the answer has nothing of the target but what is older than what is known."""
+    if not any(target.scope.covers(key) for key in verdict.stale):
+        return False
+    return all(reading.key in verdict.stale for reading in found.readings if target.scope.covers(reading.key))
 
 
 def _values(credentials: Credentials) -> set[str]:

@@ -11,6 +11,8 @@ from watcher.providers.failures import Failure, Throttled
 
 REPEAT = 60.0
 """Seconds after which a failure that goes on is told again."""
+BEHIND = 10
+"""Good answers in a row in which everything is older than what is known: then the provider is in trouble."""
 
 log = structlog.get_logger()
 
@@ -45,6 +47,10 @@ class Stats(msgspec.Struct):
     """When each sort of failure was told last; empty after a good answer."""
     remarked_at: float = -math.inf
     untold: int = 0
+    behind: int = 0
+    """Answers in a row that brought nothing but what is older than what is known."""
+    went_back: int = 0
+    """Times that an order was given up because everything was older for long."""
 
     def sent(self) -> None:
         self.polls += 1
@@ -53,17 +59,36 @@ class Stats(msgspec.Struct):
         self.request_seconds += seconds
         self.slowest = max(self.slowest, seconds)
 
-    def succeeded(self, verdict: Verdict, observed_at: int) -> None:
+    def answered(self, verdict: Verdict) -> None:
+        """A good answer, whatever it is worth."""
         self.answers += 1
         self.changes += len(verdict.changed)
         self.candidates += len(verdict.candidates)
-        self.stale += verdict.stale
+        self.stale += len(verdict.stale)
         self.accepted += verdict.accepted
+        self.went_back += len(verdict.went_back)
+        for key in verdict.went_back:
+            reason = "for long every answer was older than the greatest order seen: it begins anew with this one"
+            log.error("order.went_back", provider=self.provider, key=str(key), reason=reason)
+
+    def succeeded(self, observed_at: int) -> None:
+        """Something of the answer was news, or still is as it was. `observed_at`: wall-clock microseconds."""
         self.last_success = max(observed_at, self.last_success or 0)
         if self.trouble is not None:
             log.info("provider.recovered", provider=self.provider, after=self.trouble)
         self.trouble = None
         self.told.clear()
+        self.behind = 0
+
+    def outdated(self, asked: str, now: float) -> None:
+        """All that the answer says is older than what is known. Now and then a replica lags; not time after time."""
+        self.behind += 1
+        if self.behind < BEHIND:
+            return
+        self.trouble = f"{self.behind} answers in a row were older than what is known"
+        if now - self.told.get("behind", -math.inf) >= REPEAT:
+            log.warning("provider.behind", provider=self.provider, reason=self.trouble, asked=asked)
+            self.told["behind"] = now
 
     def failed(self, failure: Failure, asked: str, now: float) -> None:
         """Count it, and tell it unless the same was told a moment ago."""
