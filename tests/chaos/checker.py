@@ -35,6 +35,10 @@ class Checker:
         self._seen = {}
         self._amounts = defaultdict(set)
 
+    def amounts(self, keys):
+        """key → amount of its last event, of those that have one."""
+        return {key: self._last[key][1] for key in keys if key in self._last}
+
     @property
     def keys(self):
         return len(self._newest)
@@ -78,6 +82,10 @@ class Checker:
             if self._newest.get(key) != self._last[key]:
                 self._broken("events and state apart", f"{key}: {self._last[key]}, {self._newest.get(key)}")
         self._touched.clear()
+
+    def silent(self, key, answers, seconds):
+        """Every answer differed from what is committed, and nothing was told."""
+        self._broken("silent", f"{key}: nothing told in {answers} answers and {seconds:.1f} s")
 
     def finish(self):
         """Everything was fed: judge events and states together."""

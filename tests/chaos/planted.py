@@ -17,6 +17,7 @@ from watcher.journal.kafka.records import Encoder, History
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.sqlite import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
 from watcher.journal.sqlite_file import explained, identity, open_to_write, transaction
+from watcher.ledger import rules
 
 
 def restore_before_fence_kafka():
@@ -103,6 +104,16 @@ def two_transactions():
     SqliteWriter._commit = commit
 
 
+def silent_when_busy():
+    """After a start an amount must repeat itself before it is believed, which that of a busy balance does not."""
+    proved = rules._proved
+
+    def repeated(candidate, sight, proof):
+        return candidate.amount == sight.amount and proved(candidate, sight, proof)
+
+    rules._proved = repeated
+
+
 CONTROLS = {
     "kafka": {
         "restore-before-fence": restore_before_fence_kafka,
@@ -115,6 +126,7 @@ CONTROLS = {
         "no-fence": no_fence,
         "two-transactions": two_transactions,
         "version-not-persisted": version_not_persisted,
+        "silent-when-busy": silent_when_busy,
     },
 }
 FAULTS_FOR = {
@@ -129,6 +141,7 @@ FAULTS_FOR = {
         "no-fence": ["twin", "zombie"],
         "two-transactions": ["kill"],
         "version-not-persisted": ["kill"],
+        "silent-when-busy": ["kill"],
     },
 }
 """The faults that show each control soonest."""

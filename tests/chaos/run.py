@@ -101,6 +101,8 @@ async def harm(system, report, seconds, only, say):
             await fault(system, dice)
             report.faults[fault.__name__] += 1
             await system.progress(fault.__name__, STALLED if system.control else PATIENCE)
+            if system.control in (None, "silent-when-busy"):  # the other controls break other laws, and sooner
+                await system.heard(fault.__name__)
         except Stuck as stuck:
             if not system.control:
                 raise

@@ -10,6 +10,7 @@ import time
 import anyio
 
 from watcher.addresses import ONDO_NAMES, SOLANA
+from watcher.sandbox.exchange import reply
 from watcher.sandbox.population import Population
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World
@@ -20,12 +21,24 @@ LIVELY = 1800
 """Of these 2,100 balances so many move before each look at all of them."""
 WALLETS = 4
 KEY = "WATCHER_SANDBOX_KEY"
+SETTLE = 3.0
+"""Seconds. Short, so that a balance on which nothing is told is soon called silent."""
 POLLS = {"jupiter": 16, "bloxroute": 12, "helius": 16, "ondo": 16, "tokenkit": 4}
 """Requests a second that the daemon may send: more would only heat the machine."""
 
 
 class Crowd(Population):
     """The seed's population with a whole chain of Ondo holders and more wallets."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.hot = {}
+        """Provider → the balance that differs at every look. It does not move by itself."""
+        for balance in self.balances:
+            if balance.key.kind in ("total", "settled"):
+                self.hot.setdefault(balance.key.provider, balance)
+        for balance in self.hot.values():
+            balance.weight = 0.0
 
     def _jupiter(self):
         for _ in range(WALLETS):
@@ -40,11 +53,32 @@ class Crowd(Population):
 
 
 class Lively(World):
-    """The chain moves whenever somebody is about to look at it."""
+    """The chain moves whenever somebody is about to look at it, and so do the hot balances, which only ever grow."""
+
+    def __init__(self, *args, population, **more):
+        super().__init__(*args, population=population, **more)
+        self.hot = population.hot
+        self.looks = dict.fromkeys(self.hot, 0)
+
+    def _control(self, name, request, now):
+        if name == "_hot":
+            hot = self.hot.items()
+            return reply(200, {"/".join(b.key): [self.looks[each], b.text(b.amount)] for each, b in hot})
+        return super()._control(name, request, now)
+
+    def _heat(self, name, request, now):
+        """An amount that it never had, whenever it is asked for."""
+        balance = self.hot[name]
+        asked = f"{request.path} {request.query} {request.body.decode()}"
+        if balance.key.account in asked or (name == "ondo" and ONDO_NAMES[balance.key.chain] in asked):
+            self.truth.put(balance, balance.amount + 1, now)
+            self.looks[name] += 1
 
     def _serve(self, desk, request, now):
+        if not self.truth.frozen:
+            self._heat(desk.api.name, request, now)
         if desk.api.name == "ondo" and not self.truth.frozen and ONDO_NAMES[SOLANA] in request.path:
-            chain = self.truth.of("ondo", chain=SOLANA)
+            chain = [balance for balance in self.truth.of("ondo", chain=SOLANA) if balance is not self.hot["ondo"]]
             for balance in self._network.sample(chain, min(LIVELY, len(chain))):
                 self.truth.put(balance, self.truth._another(balance), now)
         return super()._serve(desk, request, now)
@@ -60,6 +94,7 @@ def tables(port, seed):
             "api_key_env": KEY,
             "limits": [{"requests": POLLS[name] * cost.get(name, 1), "per": 1.0}],
             "watch": entries,
+            "settle": SETTLE,
             **({"max_age": 0} if name == "tokenkit" else {}),
         }
         for name, entries in Crowd(seed).watches.items()

@@ -7,7 +7,9 @@ import os
 import shutil
 import signal
 import sys
+import time
 import urllib.request
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -23,6 +25,10 @@ OURS = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else 
 PATIENCE = 300.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
 
+MANY = 20
+SILENT = 4 * sandbox.SETTLE + 10.0
+"""A hot balance is silent when nothing is told of it in so many answers and so many seconds. The contract's law names 3
+and 2 x `settle`; the rest is for a busy machine and for the journal."""
 STALLED = 30.0
 """The same for a daemon with a planted fault, after which it is judged by what it left: it need not go on."""
 
@@ -184,6 +190,35 @@ class System:
         await until(going_on, f"events after {what}", patience)
         if self.daemon.status is not None:
             raise Stuck(f"after {what} the daemon ended with {self.daemon.status}: {self.daemon.tail()}")
+
+    async def heard(self, what):
+        """What the hot balances were when this was called, or came to since, is told: none of them is silent."""
+        began, since = await self._hot(), time.monotonic()
+        waiting = set(began)
+        while waiting:
+            await asyncio.sleep(0.05)
+            if self.daemon.status is not None:
+                raise Stuck(f"after {what} the daemon ended with {self.daemon.status}: {self.daemon.tail()}")
+            told = self.checker.amounts(waiting)
+            waiting = {key for key in waiting if key not in told or Decimal(told[key]) < Decimal(began[key][1])}
+            seconds = time.monotonic() - since
+            if waiting and seconds > SILENT:
+                waiting -= await self._silent(waiting, began, seconds)
+            if seconds > PATIENCE:
+                raise Stuck(f"after {what} nobody asks for {', '.join(waiting)}")
+
+    async def _silent(self, waiting, began, seconds):
+        """Those of which nothing was told although they were often asked for."""
+        now = await self._hot()
+        answers = {key: now[key][0] - began[key][0] for key in waiting}
+        silent = {key for key in waiting if answers[key] > MANY}
+        for key in silent:
+            self.checker.silent(key, answers[key], seconds)
+        return silent
+
+    async def _hot(self):
+        """Hot balance → how many answers spoke of it, and what it is."""
+        return await asyncio.to_thread(self.ask, "_hot")
 
     def ask(self, path, method="GET"):
         """The sandbox's answer, decoded."""
