@@ -531,7 +531,9 @@ def test_an_order_that_everything_is_older_than_is_given_up_after_ten_answers_an
 def test_one_answer_that_is_not_older_keeps_the_order():
     desk = Desk()
     desk.hear(at(1000, "5"))
+    assert desk.ledger.behind_since("p") is None
     for number in range(40):
+        assert (desk.ledger.behind_since("p") is None) == (number % 15 == 0)
         assert not desk.hear(at(1000 if number % 15 == 14 else number, "5"), after=60.0).went_back
     assert desk.events == []
 

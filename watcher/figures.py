@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import anyio
 
 from watcher.journal.committer import Committer
+from watcher.ledger import Ledger
 from watcher.metrics import Family, Labels
 from watcher.poller import Poller
 from watcher.relay.server import Relay
@@ -16,7 +17,7 @@ def of(pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay 
     """All families, by their rooms."""
     yield from _polling(pollers)
     yield from _schedules(pollers)
-    yield _doubts(pollers, committers)
+    yield from _unsettled(pollers, committers)
     yield from _journal(committers)
     if relay is not None:
         yield from _relay(relay)
@@ -80,16 +81,26 @@ def _schedules(pollers: Sequence[Poller]) -> Iterator[Family]:
     )
 
 
-def _doubts(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Family:
+def _unsettled(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Family]:
     now = anyio.current_time()
 
-    def age(poller: Poller) -> float:
-        since = [found for c in committers if (found := c.ledger.doubted_since(poller.name)) is not None]
-        return now - min(since, default=now)
+    def oldest(name: str, text: str, since: Callable[[Ledger, str], float | None]) -> Family:
+        def age(poller: Poller) -> float:
+            found = (since(committer.ledger, poller.name) for committer in committers)
+            return now - min((one for one in found if one is not None), default=now)
 
-    samples: Samples = [((("provider", p.name),), age(p)) for p in pollers]
-    text = "For how long the oldest difference that is not believed yet is in doubt; 0: none is."
-    return Family("watcher_oldest_doubt_seconds", text, "gauge", samples)
+        return Family(f"watcher_{name}", text, "gauge", [((("provider", p.name),), age(p)) for p in pollers])
+
+    yield oldest(
+        "oldest_doubt_seconds",
+        "Age of the oldest difference that is not believed yet; 0: there is none.",
+        Ledger.doubted_since,
+    )
+    yield oldest(
+        "longest_behind_seconds",
+        "For how long all that comes for some balance is older than what is known of it; 0: for none.",
+        Ledger.behind_since,
+    )
 
 
 def _left(poller: Poller, now: float) -> float:

@@ -49,6 +49,11 @@ class Ledger:
         doubts = self._unsettled.doubts.items()
         return min((candidate.since for key, candidate in doubts if key.provider == provider), default=None)
 
+    def behind_since(self, provider: str) -> float | None:
+        """Monotonic seconds: since when all is older that comes for a balance of the provider; None: for none of them."""
+        lags = self._unsettled.lags.items()
+        return min((lag.since for key, lag in lags if key.provider == provider), default=None)
+
     def get(self, key: Key) -> Record | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
         return self._shelves.find(key)
