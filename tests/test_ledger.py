@@ -464,6 +464,73 @@ def test_what_is_missing_again_after_a_collapse_is_told_by_the_usual_two():
     assert desk.hear(says("5"), says("7", Y)).changed == {Z}
 
 
+def test_what_a_collapsed_answer_empties_itself_was_known_before_it():
+    desk = Desk("none", listing=ACCOUNT)
+    native = Key("p", "c", "a", "native")
+    for _ in range(2):
+        desk.hear(says("1", native), says("5"), says("7", Y), says("8", Z))
+    for _ in range(3):
+        assert desk.hear(says("0", native)).changed <= {native}
+    assert desk.hear(says("0", native)).changed == {X, Y, Z}
+
+
+def test_balances_that_appear_are_not_those_that_were_known():
+    desk = Desk("none", listing=ACCOUNT)
+    others = [Key("p", "c", "a", f"other {number}") for number in range(5)]
+    for _ in range(2):
+        desk.hear(*(says("5", Key("p", "c", "a", str(number))) for number in range(12)))
+    for _ in range(3):
+        desk.hear(*(says("5", key) for key in others))
+    assert {event.key for event in desk.events} == set(others)
+
+
+def test_a_collapse_whose_slot_comes_later_is_counted_from_its_first_answer():
+    desk = Desk("weak", settle=30.0, listing=ACCOUNT)
+    native = Key("p", "c", "a", "native")
+    for order in (1, 2):
+        desk.hear(*(at(order, "5", key) for key in (native, X, Y, Z)))
+    desk.hear(after=20.0)
+    desk.hear(at(4, "5", native), after=20.0)
+    assert desk.hear(at(5, "5", native), after=20.0).changed == {X, Y, Z}
+
+
+def test_a_row_vanishes_beside_one_that_is_always_in_doubt():
+    desk = Desk(listing=ACCOUNT)
+    for _ in range(2):
+        desk.hear(at(1, "5"), at(9, "7", Y))
+    assert desk.hear(at(1, "100")).candidates == {X, Y}
+    assert desk.hear(at(1, "101")).changed == {Y}
+
+
+def test_a_row_that_was_missing_for_long_comes_back_with_the_slot_of_its_last_write():
+    """As after an outage over there in which wallets were shown empty: its slot is older than the listing without it."""
+    desk = Desk(listing=ACCOUNT, settle=30.0)
+    for order in (5, 6):
+        desk.hear(at(order, "5"), at(1, "7", Y))
+    for order in (7, 8):
+        desk.hear(at(order, "5"))
+    assert desk.told(Y) == [("7", "0")]
+    desk.restart()
+    for order in (9, 10, 11):
+        assert desk.hear(at(order, "5"), at(1, "7", Y)).candidates == {Y}
+    assert desk.hear(at(12, "5"), at(1, "7", Y)).changed == {Y}
+    assert desk.told(Y) == [("7", "0"), ("0", "7")]
+    desk.hear(at(13, "5"), at(1, "7", Y))
+    desk.hear(at(14, "5"), at(14, "9", Y))
+    assert desk.told(Y)[2:] == [("7", "9")]
+
+
+def test_listings_that_lag_bring_nothing_back_while_others_do_not():
+    desk = Desk(listing=ACCOUNT, settle=30.0)
+    for order in (5, 6):
+        desk.hear(at(order, "5"), at(order, "7", Y))
+    for order in (7, 8):
+        desk.hear(at(order, "5"))
+    for order in range(9, 30):
+        desk.hear(*([at(4, "5"), at(4, "7", Y)] if order % 3 else [at(order, "5")]))
+    assert desk.told(Y) == [("7", "0")]
+
+
 # Partial listings.
 
 
@@ -536,6 +603,16 @@ def test_one_answer_that_is_not_older_keeps_the_order():
         assert (desk.ledger.behind_since("p") is None) == (number % 15 == 0)
         assert not desk.hear(at(1000 if number % 15 == 14 else number, "5"), after=60.0).went_back
     assert desk.events == []
+
+
+def test_a_listing_that_goes_on_without_a_row_is_not_older_than_it():
+    desk = Desk(listing=ACCOUNT)
+    for order in (1, 2):
+        desk.hear(at(order, "5"), at(order, "0", Y))
+    desk.hear(at(10, "5"), at(10, "0", Y))
+    for order in range(11, 60):
+        assert not desk.hear(*([at(4, "5"), at(4, "0", Y)] if order % 5 else [at(order, "5")]), after=60.0).went_back
+        assert (desk.ledger.behind_since("p") is None) == (order % 5 == 0)
 
 
 def test_an_order_that_went_back_is_given_up_with_the_amount_unchanged_and_after_a_restart():

@@ -565,12 +565,28 @@ class TestIntake:
                 scope = Scope("bank", "eip155:1")
                 for order in (1, 2):
                     await intake.accept(answer(dict.fromkeys(range(30), 1), order=order, listing=scope))
-                for order in (3, 4):
+                for order in (3, 4, 5):
                     await anyio.sleep(1.0)
                     await intake.accept(answer({0: 1}, order=order, listing=scope))
                 await intake.flush()
                 gone = [amount for world in worlds for name, (_, amount) in world.amounts().items() if name != "a0"]
                 assert gone == ["0"] * 29
+
+        in_virtual_time(main)
+
+    @pytest.mark.parametrize(("left", "answers"), [(0, 3), (14, 3), (15, 2), (29, 2)])
+    def test_whether_a_chain_collapses_is_asked_of_all_partitions_together(self, path, left, answers):
+        async def main():
+            async with self.intake(path.parent) as (intake, _):
+                scope = Scope("bank", "eip155:1")
+                for order in range(1, answers + 2):
+                    await anyio.sleep(1.0)
+                    left_now = 30 if order < 3 else left
+                    told = await intake.accept(answer(dict.fromkeys(range(left_now), 1), order=order, listing=scope))
+                    assert told.changed == set()
+                await anyio.sleep(1.0)
+                told = await intake.accept(answer(dict.fromkeys(range(left), 1), order=99, listing=scope))
+                assert len(told.changed) == 30 - left
 
         in_virtual_time(main)
 
@@ -580,7 +596,7 @@ class TestIntake:
                 scope = Scope("bank", "eip155:1", "a7")
                 for order in (1, 2):
                     await intake.accept(answer({7: 5}, order=order, listing=scope))
-                for _ in range(2):
+                for _ in range(3):
                     await anyio.sleep(60.0)
                     await intake.accept(answer({}, listing=scope))
                 await intake.flush()
@@ -600,9 +616,10 @@ class TestIntake:
         in_virtual_time(main)
 
     def test_one_verdict_says_what_all_of_them_say(self):
-        one = Verdict({key(1)}, {key(2)}, 1, 2, 3)
-        other = Verdict({key(3)}, {key(2)}, 10, 20, 30)
-        assert merged([one, other]) == Verdict({key(1), key(3)}, {key(2)}, 11, 22, 33)
+        one = Verdict({key(1)}, {key(2)}, {key(4)}, set(), 2, 3)
+        other = Verdict({key(3)}, {key(2)}, {key(5)}, {key(6)}, 20, 30)
+        together = Verdict({key(1), key(3)}, {key(2)}, {key(4), key(5)}, {key(6)}, 22, 33)
+        assert merged([one, other]) == together
 
 
 class TestProduction:

@@ -9,7 +9,7 @@ from watcher.columns import SLICE, Columns, in_slices
 from watcher.events import Answer, Reading, Scope, partition_of, spread
 from watcher.journal.committer import Committer
 from watcher.journal.splitting import Splitter
-from watcher.ledger import Verdict
+from watcher.ledger import FEW, Verdict
 
 
 class Intake:
@@ -26,13 +26,26 @@ class Intake:
             return await self.committers[0].accept(answer)
         columns = answer.readings if isinstance(answer.readings, Columns) else None
         parts = await (self._spread(answer.readings) if columns is None else self._split(columns))
-        for partition in self._spoken_for(answer.listing):
+        spoken_for = self._spoken_for(answer.listing)
+        for partition in spoken_for:
             parts.setdefault(partition, [])
+        if answer.listing is not None and len(spoken_for) > 1:
+            answer = msgspec.structs.replace(answer, lacking=await self._lacking(answer.listing, len(answer.readings)))
         told = [
             await self.committers[partition].accept(msgspec.structs.replace(answer, readings=readings))
             for partition, readings in sorted(parts.items())
         ]
         return merged(told)
+
+    async def _lacking(self, scope: Scope, rows: int) -> int:
+        """How many balances were known to be there, where a listing of so many rows names none, or of four and more fewer
+        than half; else 0. Asked of the whole, for a part cannot tell. Rows of balances that were not known count.
+        """
+        ledgers = [committer.ledger for committer in self.committers]
+        if 2 * rows >= sum(map(len, ledgers)):
+            return 0
+        known = sum([await in_slices(ledger.standing(scope)) for ledger in ledgers])
+        return known if not rows or (known >= FEW and 2 * rows < known) else 0
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """What a listing means that repeats the one before. None: not known to, so `accept` it whole."""

@@ -9,15 +9,15 @@ from collections.abc import Generator, Iterable, Mapping
 from itertools import islice
 
 from watcher.columns import Columns
-from watcher.events import Answer, BalanceState, Key, Row
+from watcher.events import Answer, BalanceState, Key, Row, Scope
 from watcher.ledger.comparing import Comparison
 from watcher.ledger.drafts import Drafts, row_of
-from watcher.ledger.hearing import Hearing, Unsettled, Verdict
+from watcher.ledger.hearing import FEW, Hearing, Unsettled, Verdict
 from watcher.ledger.listings import Listings
-from watcher.ledger.rules import Moment, Record
+from watcher.ledger.rules import ABSENT, Moment, Record
 from watcher.ledger.shelves import Shelves
 
-__all__ = ["Ledger", "Verdict"]
+__all__ = ["FEW", "Ledger", "Verdict"]
 
 
 class Ledger:
@@ -57,6 +57,14 @@ class Ledger:
     def get(self, key: Key) -> Record | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
         return self._shelves.find(key)
+
+    def standing(self, scope: Scope) -> Generator[None, None, int]:
+        """How many balances in the scope are known to be above zero."""
+        count = 0
+        for _, _, records in self._shelves.covered(scope):
+            count += sum(record.amount not in (None, ABSENT) for record in records)
+            yield
+        return count
 
     def accounts(self, provider: str, chain: str, token: str) -> Mapping[str, Record]:
         """What is known of one token, by account. Not to be changed."""
@@ -151,7 +159,9 @@ class Ledger:
 
     def _restored(self, state: BalanceState) -> Record:
         label = self._shelves.label(state.unit, state.decimals, state.symbol)
-        return Record(state.amount, state.version, state.order, state.observed_at, state.had, label, state.unslotted)
+        unnamed = state.amount == ABSENT and state.slot is None and state.order is not None
+        seen = state.observed_at
+        return Record(state.amount, state.version, state.order, seen, state.had, label, state.unslotted, unnamed)
 
     def _carried(self, former: Shelves, state: BalanceState) -> Record | None:
         """The record in memory, if the journal agrees with it; None: start from the journal's."""

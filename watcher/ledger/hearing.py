@@ -1,7 +1,6 @@
 """One answer, judged reading by reading, and then by what it does not name."""
 
-from collections.abc import Generator, Iterable, Sequence
-from itertools import islice
+from collections.abc import Generator, Iterable
 
 import msgspec
 
@@ -87,6 +86,8 @@ class Hearing:
         """Records in the scope of the listing of which it did not say that they are what they are."""
         self._fading: list[Record] = []
         """Records that had other amounts."""
+        self._emptied = self._appeared = 0
+        """Balances that the answer told to be nothing any more, and those that were nothing before."""
         self._top: int | None = None
 
     def whole(self) -> Generator[None, None, None]:
@@ -162,47 +163,61 @@ class Hearing:
 
     def absences(self, scope: Scope) -> Generator[None, None, None]:
         """What the listing covers and does not name."""
-        fresh = not self.verdict.stale and self.verdict.accepted > 0
-        moment, top = self._moment, self._top
+        top = self._top
         for shelf in self._shelves.within(scope) if self._answer.fingerprint else ():
             self._meet(shelf)
-        unnamed: list[tuple[Shelf, str, Record]] = []
-        for shelf, accounts, records in self._shelves.covered(scope, but=self._named):
-            self._meet(shelf)
-            missed = [number for number, record in enumerate(records) if record.seen is not moment]
-            unnamed += [(shelf, accounts[number], records[number]) for number in missed]
-            if len(records) == SLICE:
-                yield
-        collapse = self._collapses(scope, unnamed)
-        for number, (shelf, account, record) in enumerate(unnamed, 1):
-            if record.seen is not moment and record.amount is not None and id(record) not in self._doubtful:
-                self._miss(shelf, account, record, fresh=fresh, collapse=collapse)
-            self._unseen += record.seen is not moment
+        gone = yield from self._unnamed(scope)
+        lacking = yield from self._collapse(scope, sum(record.amount != ABSENT for _, _, record in gone))
+        fresh = not self.verdict.stale and (self.verdict.accepted > 0 or bool(self.verdict.candidates))
+        for number, (shelf, account, record) in enumerate(gone, 1):
+            if record.seen is not self._moment:
+                self._miss(shelf, account, record, fresh=fresh, lacking=lacking)
+            self._unseen += record.seen is not self._moment
             if number % SLICE == 0:
                 yield
         listing = self._listing
         if listing is not None:
             listing.top = top if self.verdict.went_back else greatest(listing.top, top)
             if not self.verdict.stale or listing.seen is None:
-                listing.seen = moment
+                listing.seen = self._moment
             listing.rows = len(self._answer.readings)
             listing.fingerprint, listing.fading = b"", []
             if self._can_repeat():
                 listing.fingerprint, listing.fading = self._answer.fingerprint, self._fading
 
-    def _collapses(self, scope: Scope, unnamed: Sequence[tuple[Shelf, str, Record]]) -> bool:
-        """The listing names nothing, or fewer than half of the balances, four or more, that were known to be there."""
-        gone = sum(record.amount not in (None, ABSENT) and id(record) not in self._doubtful for _, _, record in unnamed)
-        if not len(self._answer.readings):
-            return gone > 0
-        there = (
-            record
-            for _, _, records in self._shelves.covered(scope)
-            for record in records
-            if record.amount not in (None, ABSENT)
-        )
-        known = sum(1 for _ in islice(there, 2 * gone))  # no further than it takes to know
-        return FEW <= known < 2 * gone
+    def _unnamed(self, scope: Scope) -> Generator[None, None, list[tuple[Shelf, str, Record]]]:
+        """Balances that the listing does not name, but for those that are known to be nothing."""
+        moment = self._moment
+        gone: list[tuple[Shelf, str, Record]] = []
+        for shelf, accounts, records in self._shelves.covered(scope, but=self._named):
+            self._meet(shelf)
+            for number in [number for number, record in enumerate(records) if record.seen is not moment]:
+                record = records[number]
+                if id(record) in self._doubtful or record.amount is None:
+                    self._unseen += 1
+                elif record.amount == ABSENT and record.candidate is None:
+                    self._still_absent(shelf, accounts[number], record)
+                else:
+                    gone.append((shelf, accounts[number], record))
+            if len(records) == SLICE:
+                yield
+        return gone
+
+    def _collapse(self, scope: Scope, gone: int) -> Generator[None, None, int]:
+        """How many balances were known to be there, where the listing names none, or of four and more fewer than half.
+
+        0: it is no collapse. `gone`: how many of those it does not name.
+        """
+        if self._answer.lacking is not None or not gone or not len(self._answer.readings):
+            return gone if self._answer.lacking is None else self._answer.lacking
+        known = self._emptied - self._appeared  # the answer itself changed what is known
+        for _, _, records in self._shelves.covered(scope):
+            known += sum(record.amount not in (None, ABSENT) for record in records)
+            if known >= 2 * gone:
+                return 0
+            if len(records) == SLICE:
+                yield
+        return known if known >= FEW else 0
 
     def _can_repeat(self) -> bool:
         """Whether the same answer once more would say nothing but that all its scope is as it is."""
@@ -210,18 +225,23 @@ class Hearing:
         doubts = verdict.candidates or verdict.stale or self._unseen
         return self._alone and not doubts and self._top is None
 
-    def _miss(self, shelf: Shelf, account: str, record: Record, *, fresh: bool, collapse: bool) -> None:
-        if record.amount == ABSENT and record.candidate is None:
-            if not self.verdict.stale:
-                record.seen = self._moment
-                record.had = remembered(record.had, self._moment.observed_at, self._answer.settle)
-                self._fade(record)
-            return
+    def _still_absent(self, shelf: Shelf, account: str, record: Record) -> None:
+        if not self.verdict.stale:
+            record.seen = self._moment
+            record.had = remembered(record.had, self._moment.observed_at, self._answer.settle)
+            self._fade(record)
+            if self._lags:
+                self._lags.pop(shelf.key(account), None)
+        self._unseen += record.seen is not self._moment
+
+    def _miss(self, shelf: Shelf, account: str, record: Record, *, fresh: bool, lacking: int) -> None:
         if self.verdict.went_back:  # the chain began anew, for this row too
             record.order = None
         # Where slots are those of each row's last change, the newest row may have been the one that vanished.
         order = greatest(self._top, record.order) if self._top is not None and fresh else self._top
-        self._decide(shelf, account, record, self._sight(ABSENT, order, absent=True, collapse=collapse), None)
+        sight = self._sight(ABSENT, order, absent=True)
+        sight = msgspec.structs.replace(sight, lacking=lacking, rows=len(self._answer.readings))
+        self._decide(shelf, account, record, sight, None)
 
     def _weigh(self, shelf: Shelf, key: Key, record: Record | None, reading: Reading) -> None:
         if record is None:
@@ -245,12 +265,11 @@ class Hearing:
             return Record(amount=ABSENT, seen=self._listing.seen)
         return Record()
 
-    def _sight(
-        self, amount: str, order: int | None, *, absent: bool, behind: bool = False, collapse: bool = False
-    ) -> Sight:
+    def _sight(self, amount: str, order: int | None, *, absent: bool, behind: bool = False) -> Sight:
         answer = self._answer
-        times = (answer.settle, answer.sent, self._moment)
-        return Sight(amount, order, answer.ordering, *times, absent=absent, behind=behind, collapse=collapse)
+        return Sight(
+            amount, order, answer.ordering, answer.settle, answer.sent, self._moment, absent=absent, behind=behind
+        )
 
     def _decide(self, shelf: Shelf, account: str, record: Record, sight: Sight, reading: Reading | None) -> None:
         shelf.changes += 1
@@ -262,11 +281,12 @@ class Hearing:
             self.verdict.went_back.add(key)
             record.order = record.candidate = None
             ruling = rule(record, sight)
+        if ruling is not Ruling.STALE:
+            self._lags.pop(key, None)
         if ruling is Ruling.STALE or ruling is Ruling.OVERTAKEN:
             if reading is not None:
                 self.verdict.stale.add(key)
         else:
-            self._lags.pop(key, None)
             self._settle(key, record, sight, ruling, reading)
         if record.candidate is not None:
             self.verdict.candidates.add(key)
@@ -297,9 +317,14 @@ class Hearing:
             self.verdict.baselines += 1
         else:
             self.verdict.changed.add(key)
+        self._emptied += record.amount not in (None, ABSENT) and sight.amount == ABSENT
+        self._appeared += record.amount in (None, ABSENT) and sight.amount != ABSENT
+        if record.unnamed and not sight.absent:
+            record.order = sight.order
         record.had = replaced(record, sight)
         record.amount = sight.amount
         record.unslotted = sight.absent and sight.order is None
+        record.unnamed = reading is None and sight.order is not None
         record.candidate = None
         if reading is not None:
             record.label = self._shelves.label(reading.unit, reading.decimals, reading.symbol)

@@ -45,6 +45,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     received: float
     """Monotonic seconds: a request sent before confirms nothing."""
     absent: bool
+    lacking: int
+    """As its first sight had it."""
     since: float
     """Monotonic seconds: when the first of the answers arrived that all differ from what is known."""
     differing: int = 0
@@ -85,6 +87,9 @@ class Record(msgspec.Struct, gc=False):
     label: Label | None = None
     unslotted: bool = False
     """`amount` is an absence that was told without an ordering field."""
+    unnamed: bool = False
+    """`amount` is an absence that a listing told, and `order` is that listing's: the row itself had another, which may
+    be that of its last write. A row that comes back with it is older by its order, and may be true all the same."""
     candidate: Candidate | None = None
 
 
@@ -103,8 +108,10 @@ class Sight(msgspec.Struct, frozen=True, gc=False):
     """The provider does not name the balance, which makes it `ABSENT` once confirmed."""
     behind: bool = False
     """A newer complete listing did not name this balance."""
-    collapse: bool = False
-    """With it most of what was known of the account is absent, which is more often a fault than the truth."""
+    lacking: int = 0
+    """Of an absence in a collapse: how many balances were known to be there of which most are missing now. Else 0."""
+    rows: int = 0
+    """Of an absence: how many balances its listing names."""
 
 
 class Ruling(Enum):
@@ -137,6 +144,8 @@ class Proof(Enum):
     """An answer that is not older than the candidate differs from what is known as well, whatever it says."""
     COLLAPSE = auto()
     """Three answers over at least `settle` seconds lack it."""
+    ENOUGH = auto()
+    """Only what is proof whatever the doubt."""
 
 
 ENOUGH = 3
@@ -145,13 +154,14 @@ ENOUGH = 3
 
 def rule(known: Record, sight: Sight) -> Ruling:
     """What the sight means. Changes nothing."""
-    if sight.order is not None and known.order is not None and sight.order < known.order:
+    older = sight.order is not None and known.order is not None and sight.order < known.order
+    if older and (sight.absent or not known.unnamed):
         return Ruling.STALE
     if sight.amount == known.amount:
         return Ruling.SAME
     if _overtaken(known, sight):
         return Ruling.OVERTAKEN
-    proof = _doubt(known, sight)
+    proof = Proof.ENOUGH if older else _doubt(known, sight)
     if proof is None or (known.candidate is not None and _proved(known.candidate, sight, proof)):
         return Ruling.TOLD
     return Ruling.DOUBTED
@@ -177,14 +187,16 @@ def doubted(candidate: Candidate | None, sight: Sight) -> Candidate:
     """The candidate that stands after a doubted sight: the older of two that say the same, else the newer."""
     received = sight.moment.received
     if candidate is None:
-        return Candidate(sight.amount, sight.order, received, sight.absent, since=received)
+        return Candidate(sight.amount, sight.order, received, sight.absent, sight.lacking, since=received)
     differing = candidate.differing + (sight.sent > candidate.since)
-    if candidate.amount == sight.amount and (candidate.order is not None or sight.order is None):
+    ordered = candidate.order is not None or sight.order is None
+    if candidate.amount == sight.amount and (ordered or (candidate.absent and sight.absent)):
+        order = sight.order if candidate.order is None else candidate.order
         repeated = candidate.repeated + (sight.sent > candidate.received)
-        return msgspec.structs.replace(candidate, differing=differing, repeated=repeated, denied=0)
+        return msgspec.structs.replace(candidate, order=order, differing=differing, repeated=repeated, denied=0)
     if candidate.order is not None and sight.order is not None and sight.order < candidate.order:
         return msgspec.structs.replace(candidate, differing=differing, denied=0)
-    return Candidate(sight.amount, sight.order, received, sight.absent, candidate.since, differing)
+    return Candidate(sight.amount, sight.order, received, sight.absent, sight.lacking, candidate.since, differing)
 
 
 def replaced(known: Record, sight: Sight) -> tuple[Had, ...]:
@@ -225,7 +237,8 @@ def _overtaken(known: Record, sight: Sight) -> bool:
 def _doubt(known: Record, sight: Sight) -> Proof | None:
     """Why the sight is not believed at once, as the proof that it takes; None when it is."""
     if sight.absent:
-        return Proof.COLLAPSE if sight.collapse else Proof.REPEAT
+        began = 0 if known.candidate is None else known.candidate.lacking
+        return Proof.COLLAPSE if sight.lacking or 2 * sight.rows < began else Proof.REPEAT
     returns = _returns(known, sight)
     if sight.order is not None:
         if sight.order == known.order:
@@ -259,7 +272,7 @@ def _proved(candidate: Candidate, sight: Sight, proof: Proof) -> bool:
         return repeats and candidate.repeated + 1 >= ENOUGH - 1 and long
     if proof is Proof.DIFFERENT and later and not _older(sight, candidate):
         return True
-    if repeats and _newer(sight, candidate):
+    if repeats and proof is not Proof.ENOUGH and _newer(sight, candidate):
         return True
     # A refresh time that has not moved is the same answer again, out of a cache; but no cache keeps it for ever.
     cached = sight.ordering == "weak" and sight.order is not None

@@ -254,8 +254,7 @@ class Poller:
                 errand.schedule.report(target, now, any(target.scope.covers(key) for key in verdict.changed))
             if any(target.scope.covers(key) for key in verdict.candidates):
                 errand.schedule.candidate(target)
-        if read or missing:
-            self._turns.answered(errand, now)
+        self._turns.answered(errand, now)
         if read:
             self.stats.succeeded(observed_at)
         elif verdict.stale:
@@ -308,6 +307,8 @@ class Poller:
 
 def _outdated(target: Target, found: Found, verdict: Verdict) -> bool:
     """Whether the answer has nothing of the target but what is older than what is known."""
+    if found.listing is not None:
+        return bool(verdict.stale) and not verdict.accepted
     if not any(target.scope.covers(key) for key in verdict.stale):
         return False
     return all(reading.key in verdict.stale for reading in found.readings if target.scope.covers(reading.key))
