@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.columns import Columns, Contradiction, in_slices
 from watcher.events import Answer, ProviderHealth, rfc3339
+from watcher.hiding import HIDDEN
 from watcher.ledger import Verdict
 from watcher.limiter import Budget, Limit, Limiter, Slot
 from watcher.poller.connections import MOST
@@ -109,7 +110,7 @@ class Poller:
         self._exchange = Exchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._turns = Turns(provider.lanes, schedules, budget)
-        self._secrets = _values(credentials)
+        HIDDEN.hide(_values(credentials))
         self._pauses = Pauses(self._limiter, self._turns, self.stats, seed=seed)
         self._wall = wall
         self._in_flight = 0
@@ -135,7 +136,7 @@ class Poller:
         Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
         """
         self._exchange.renew(credentials)
-        self._secrets |= _values(credentials)  # an answer may yet echo the old ones
+        HIDDEN.hide(_values(credentials))
         self._pauses.renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
@@ -254,13 +255,11 @@ class Poller:
         if len(missing) < len(errand.targets):
             self.stats.succeeded(verdict, observed_at)
         if found.remark is not None:
-            self.stats.remarked(found.remark, _asked(errand), now)
+            self.stats.remarked(HIDDEN.shown(found.remark), _asked(errand), now)
 
     def _fail(self, errand: Errand, granted: float, failure: Failure) -> None:
         now = anyio.current_time()
-        # A reason may quote an answer that echoes what we sent.
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            failure.reason = failure.reason.replace(secret, "***")
+        failure.reason = HIDDEN.shown(failure.reason)  # it may quote an answer that echoes what we sent
         if not isinstance(failure, Unreachable):
             self._answered(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _asked(errand), now)

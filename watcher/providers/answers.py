@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import msgspec
 
 from watcher.events import AmountError, Key, Reading, canonical
+from watcher.hiding import HIDDEN, WITHHELD
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.provider import Request, Response, Target
 
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 LONGEST_WAIT = 3600.0
 """Seconds. A provider that says more is asked again after an hour: it may have meant something else."""
+AHEAD = 800
+"""Characters behind those that are shown which are searched for a secret as well: one may be cut by the end."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A slot, or a time in microseconds: what every journal can keep."""
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -114,12 +117,14 @@ def retry_after(response: Response) -> float | None:
 
 def glimpse(body: bytes) -> str:
     """The beginning of an answer, in one line."""
-    text = one_line(body[:200].decode("utf-8", "replace"), 60)
+    text = one_line(body[: 200 + AHEAD].decode("utf-8", "replace"), 60)
     return f"{len(body)} bytes: {text}" if body else "empty"
 
 
 def one_line(text: str, most: int = 160) -> str:
-    """Text from outside, fit for a log line: printable, one line, not long."""
+    """Text from outside, fit for a log line: printable, one line, not long, and without any part of a secret."""
+    if HIDDEN.betrayed(text[: 4 * most + AHEAD]):  # before it is cut, perhaps inside the secret
+        return WITHHELD
     line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * most])
     line = " ".join(line.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
