@@ -133,15 +133,7 @@ def test_an_error_beside_tokens_gives_no_reading(provider):
 
 @pytest.mark.parametrize(
     ("status", "failure"),
-    [
-        (401, RefusedCredential),
-        (403, RefusedCredential),
-        (400, Misconfigured),
-        (404, Misconfigured),
-        (503, Temporary),
-        (302, Misconfigured),
-        (204, Malformed),
-    ],
+    [(401, Temporary), (404, Temporary), (503, Temporary), (302, Temporary), (429, Throttled), (204, Malformed)],
 )
 def test_a_status_other_than_200_gives_no_reading_even_with_a_good_body(provider, status, failure):
     for body in (golden.F5, b"", b"<html>"):
