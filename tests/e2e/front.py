@@ -48,6 +48,14 @@ WAYS = {
 }
 
 
+def quoting(body, text):
+    """The provider's own refusal, that repeats what it was asked."""
+    error = json.loads(body)
+    said = error["error"] if "jsonrpc" in error else error
+    said.update({name: text for name in ("message", "detail") if name in said})
+    return json.dumps(error).encode()
+
+
 class Front(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -80,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200:
             body = WAYS[way](body, f"cannot serve {self.path} {self.headers}")
         elif way == "echo":
-            body = f"refused: {self.path} {self.headers}".encode()
+            body = quoting(body, f"refused: {self.path} {self.headers}")
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
