@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watcher.addresses import AddressError, evm, felt, solana
 from watcher.hiding import HIDDEN, RUN, WITHHELD, Redaction
 from watcher.providers.answers import glimpse, one_line
 
@@ -66,6 +67,14 @@ def test_no_eight_characters_of_a_secret_are_ever_shown(start, length, escape, b
     text = before + escape(SECRET[start : start + length]) + after
     for shown in (one_line(text), one_line(text, 20), glimpse(text.encode("utf-8", "replace"))):
         assert len(longest_part(shown)) < RUN
+
+
+@pytest.mark.parametrize("read", [evm, solana, felt])
+def test_a_key_where_an_address_should_stand_is_not_told(read):
+    for before in range(80):
+        with pytest.raises(AddressError) as error:
+            read("x" * before + SECRET + "y" * 80)
+        assert len(longest_part(str(error.value))) < 4 or WITHHELD in str(error.value)
 
 
 def test_a_key_that_came_later_is_withheld_too_and_a_short_one_is_blotted_out():
