@@ -41,6 +41,8 @@ UNKNOWN = "unknown"
 """The token of an account whose watch does not name its mint: the answer does not either."""
 MONTH = 2_592_000.0
 ID = "1"
+BAD_REQUEST = (-32600, -32601, -32602)
+"""What is said of a request, and so of a watch; the other codes are about the key, the plan or the node."""
 PLAIN = 200
 """Bytes; what is longer is a page."""
 
@@ -160,6 +162,8 @@ class Helius(Configured):
         if reply.error is not None:
             if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or moved(response):
                 _refuse_others(request, response)
+            if reply.error.code in BAD_REQUEST and reply.id not in (None, ID):
+                raise Malformed(f"the answer to another request, {one_line(str(reply.id))!r}")
             return self._absence(request, response, reply)
         if response.status != 200:
             refuse(request, response, None)
@@ -237,7 +241,7 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
     if code == -32005:
         lagging = _BEHIND.search(message) or (isinstance(data, dict) and "numSlotsBehind" in data)
         raise Temporary(reason) if lagging else Throttled(reason, refused(response))
-    if response.status < 500 and code in (-32600, -32601, -32602):
+    if response.status < 500 and code in BAD_REQUEST:
         raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
     raise Temporary(reason)
 
