@@ -42,7 +42,7 @@ def longest_part(text):
 
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
-@pytest.mark.parametrize("before", [*range(0, 60, 7), 150, 195, 400])
+@pytest.mark.parametrize("before", [*range(0, 60, 7), 150, 155, 195, 400])
 def test_a_quote_is_withheld_wherever_it_would_have_been_cut(escape, before):
     text = "x" * before + escape(SECRET) + "y" * 300
     for shown in (one_line(text), glimpse(text.encode())):

@@ -315,6 +315,14 @@ def test_a_new_key_ends_the_pause_for_the_old_one_and_only_it_is_sent(file, logs
     assert poller.stats.trouble is None
 
 
+def test_a_new_key_has_not_worked_yet_and_is_condemned_at_its_first_refusal(file, logs):
+    def answer(request, n):
+        return fine(request, n) if key_of(request) == ["old-key"] else rpc_error(-32001, "bad key", 401)
+
+    renewing(file, Api(answer), "new-key", at=10, until=16)
+    assert len(events(logs, "provider.refused")) == 1
+
+
 def test_an_answer_to_the_old_key_that_comes_late_pauses_nothing(file, logs):
     async def late():
         await anyio.sleep(3)
