@@ -91,6 +91,7 @@ def test_a_refusal_waits_for_the_reset_of_the_quota_where_it_makes_sense(headers
         ({"ratelimit": "default;r=0;t=30"}, 30),
         ({"ratelimit": '"default"; r=0; t=30'}, 30),
         ({"ratelimit": '"default";r=0;t=30;pk=:dXNlcg==:'}, 30),
+        ({"ratelimit": '"default";r=0;t=30;since=@1760000000;paid;live=?1'}, 30),
         ({"ratelimit": '"default";r=1;t=30'}, None),
         ({"ratelimit": '"burst";r=0;t=2, "day";r=0;t=900'}, 900),
         ({"ratelimit": '"burst";r=0;t=2, "day";r=5;t=900'}, 2),

@@ -72,7 +72,9 @@ OWN = {
     "tokenkit": [
         (b'{"detail":"Invalid API key."}', {}, 401, RefusedCredential),
         (b"", {"www-authenticate": 'api-key realm="tokenkit"'}, 401, RefusedCredential),
+        (b"", {"www-authenticate": 'Bearer, API-Key realm="tokenkit"'}, 401, RefusedCredential),
         (b"", {"www-authenticate": 'Basic realm="proxy"'}, 401, Temporary),
+        (b"", {"www-authenticate": 'Basic realm="api-key"'}, 401, Temporary),
         (b'{"detail":"Not found."}', {}, 404, Misconfigured),
         (b'{"detail":"Forbidden","code":"permission_denied"}', {}, 403, RefusedCredential),
     ],

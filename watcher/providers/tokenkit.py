@@ -104,7 +104,7 @@ _SINGLE = msgspec.json.Decoder(_Single)
 _BATCH = msgspec.json.Decoder(_Batch)
 _LISTING = msgspec.json.Decoder(_Listing)
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
-_CHALLENGE = re.compile(r"\s*api-key\b", re.IGNORECASE)
+_CHALLENGE = re.compile(r"(?:^|,)\s*api-key\b", re.IGNORECASE)
 """`WWW-Authenticate: api-key realm="tokenkit"`. Another scheme is another's."""
 
 
@@ -290,7 +290,7 @@ def _shown(errors: msgspec.Raw) -> str:
 
 def _refuse(request: Request, response: Response) -> NoReturn:
     complaint = spoken(_COMPLAINT, response.body)
-    if complaint is None and _CHALLENGE.match(response.headers.get("www-authenticate", "")):
+    if complaint is None and _CHALLENGE.search(response.headers.get("www-authenticate", "")):
         complaint = _Complaint("the key is asked for")
     word = None if complaint is None else complaint.detail
     refuse(request, response, word, wait=_stated(word or ""))
