@@ -110,7 +110,9 @@ class Pauses:
         """A request that left at `granted` brought this."""
         if failure.retry_after is not None and not isinstance(failure, Throttled):
             self._pause(errand, failure.retry_after, failure.reason, now)
-        if isinstance(failure, Misconfigured) or (
+        if granted < self._renewed_at and not isinstance(failure, Throttled):
+            self._turns.failed(errand, granted, now)  # it was said to another key
+        elif isinstance(failure, Misconfigured) or (
             isinstance(failure, RefusedCredential) and self._theirs.issuperset(errand.targets)
         ):
             self._put_off(errand, failure, now)
@@ -122,7 +124,7 @@ class Pauses:
                 self._throttle(errand, failure, now)
 
     def _is_news(self, granted: float) -> bool:
-        """Whether what came to that request says anything of the key beyond what is known."""
+        """Whether what came to that request says anything of this key beyond what is known."""
         return granted >= self._renewed_at and granted > self._heard_at
 
     def _put_off(self, errand: Errand, failure: Failure, now: float) -> None:
