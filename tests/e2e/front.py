@@ -40,6 +40,7 @@ def leaves(change):
 
 WAYS = {
     "fine": lambda body, _: body,
+    "wall": lambda body, _: body,
     "html": lambda _, __: PAGE,
     "number": leaves(number_for_text),
     "nan": leaves(not_a_number),
@@ -67,6 +68,8 @@ class Front(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.asked = Counter()
         """Requests by /way/provider."""
+        self.walled = True
+        """Whether those who come by `wall` are shown a page with status 403."""
 
     def handle_error(self, request, client_address):
         """A client that was killed is no news."""
@@ -79,6 +82,9 @@ class Handler(BaseHTTPRequestHandler):
         _, way, provider, rest = self.path.split("/", 3)
         self.server.asked[f"/{way}/{provider}"] += 1
         asked = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if way == "wall" and self.server.walled:
+            self.told(403, PAGE, "text/html")
+            return
         headers = {
             name: text.replace(RIGHT, VALID_KEY) for name, text in self.headers.items() if name.lower() != "host"
         }
@@ -89,8 +95,11 @@ class Handler(BaseHTTPRequestHandler):
             body = WAYS[way](body, f"cannot serve {self.path} {self.headers}")
         elif way == "echo":
             body = quoting(body, f"refused: {self.path} {self.headers}")
+        self.told(status, body, "application/json")
+
+    def told(self, status, body, kind):
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
