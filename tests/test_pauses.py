@@ -4,7 +4,7 @@ from itertools import pairwise
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -224,3 +224,26 @@ def test_a_watch_that_has_worked_is_doubted_and_a_good_answer_ends_its_charge():
     assert all(wait <= gap <= wait + MOST_JITTER + 6 for wait, gap in zip(due, gaps, strict=False))
     assert len(gaps) > len(due)
     assert len([record for record in logs if record["event"] == "watch.misconfigured"]) == 2
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from([None, Misconfigured, Misconfigured, Temporary, Malformed]), min_size=1, max_size=8))
+def test_no_watch_is_left_alone_for_longer_or_shorter_than_its_own_word_allows(course):
+    house, bad, times = House(3), None, []
+    worked, said, due = False, 0, []
+    while len(times) <= len(course):
+        granted, errand = house.asked()
+        bad = bad or errand.targets
+        if errand.targets != bad:
+            house.answered(granted, errand)
+            continue
+        times.append(granted)
+        kind = course[len(times) - 1] if len(times) <= len(course) else None
+        if kind is None:
+            worked, said = True, 0
+        said += kind is Misconfigured
+        waits = (*(DOUBT if worked else ()), 60, 120, 240, 480, 960, 1800, 1800, 1800)
+        due.append(waits[said - 1] if kind is Misconfigured else 0)
+        house.answered(granted, errand, kind and kind("because"))
+    for wait, (before, after) in zip(due, pairwise(times), strict=False):
+        assert wait <= after - before <= wait + MOST_JITTER + 8 * 4  # others' turns, and a failing watch's own 8 cycles
