@@ -100,7 +100,9 @@ class Pauses:
         for target in set(errand.targets).difference(missing):
             self._worked.add(target)
             self._theirs.discard(target)
-            self._charges.pop(target, None)
+            charge = self._charges.pop(target, None)
+            if charge is not None and charge.told is not None:
+                self._stats.cleared(str(target), charge.told)
         if self._is_news(granted):
             self._key_worked, self._key = True, None
             self._theirs |= self._refused.difference(errand.targets)
@@ -140,7 +142,7 @@ class Pauses:
         seconds = min(self._aside * 2.0 ** min(20, charge.said - len(doubts) - 1), MISCONFIGURED)
         self._turns.set_aside(errand, now + self._jittered(seconds))
         if charge.told != failure.reason or now - charge.told_at >= REMIND:
-            self._stats.alert("watch.misconfigured", seconds, failure.reason)
+            self._stats.alert("watch.misconfigured", seconds, failure.reason, watch=str(target))
             charge.told, charge.told_at = failure.reason, now
 
     def _throttle(self, errand: Errand, failure: Throttled, now: float) -> None:
