@@ -115,6 +115,9 @@ def test_too_many_requests_wait_for_the_next_clock_minute_even_inside_200(provid
     with pytest.raises(Throttled, match="rate limit") as throttled:
         answered(provider, golden.F8, status)
     assert throttled.value.retry_after == 33
+    with pytest.raises(Throttled) as throttled:
+        answered(provider, golden.F8, status, {"date": "Thu, 09 Oct 2025 08:53:50 GMT"})
+    assert throttled.value.retry_after == 10  # by its own clock
 
 
 @pytest.mark.parametrize(

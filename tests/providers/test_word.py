@@ -56,6 +56,7 @@ OWN = {
         (b'{"jsonrpc":"2.0","error":{"code":-32602,"message":"Invalid params"},"id":"1"}', {}, 400, Misconfigured),
         (b'{"jsonrpc":"2.0","error":{"code":-32602,"message":"Invalid params"},"id":"9"}', {}, 400, Malformed),
         (b'{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid request"},"id":null}', {}, 400, Misconfigured),
+        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"pay"},"id":"1"}', {}, 402, Exhausted),
         (golden.F12_USED_UP, {}, 429, Exhausted),
         (golden.F12_TEXT, {}, 200, Exhausted),
         (b"Max usage reached.\n", {}, 403, Exhausted),
