@@ -209,11 +209,11 @@ def _opened(request: Request, response: Response) -> _Reply:
     """The JSON, whatever the status; what is no JSON may still say why."""
     try:
         return decode(_REPLY, response.body)
-    except Malformed:
-        _refuse_others(request, response)
+    except Malformed as unread:
+        _refuse_others(request, response, unread)
 
 
-def _refuse_others(request: Request, response: Response) -> NoReturn:
+def _refuse_others(request: Request, response: Response, unread: Malformed | None = None) -> NoReturn:
     """No JSON-RPC answer: nobody's word but for a short plain text, which is how the used-up credits are told at times."""
     text = response.body[:PLAIN].decode("utf-8", "replace")
     plain = len(response.body) < PLAIN and "<" not in text
@@ -221,6 +221,8 @@ def _refuse_others(request: Request, response: Response) -> NoReturn:
         raise Exhausted(f"the credits are used up: {one_line(text)}")
     if plain and _TOO_FAST.search(text) and response.status < 500:
         raise Throttled(one_line(text), refused(response))
+    if unread is not None and response.status == 200:
+        raise unread from None
     refuse(request, response, None)
 
 
