@@ -18,6 +18,7 @@ def lines(capsys, monkeypatch):
     Nothing of it stays for the tests behind: one in which every canary is blotted out could not see it shown.
     """
     monkeypatch.setattr(logs.HIDDEN, "_secrets", [])
+    monkeypatch.setattr(logs.HIDDEN, "_runs", frozenset())
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     levels = {logger: logger.level for logger in (root, *map(logging.getLogger, logs.QUIET))}

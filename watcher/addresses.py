@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
+from watcher.hiding import HIDDEN
+
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 ETHEREUM = "eip155:1"
 BSC = "eip155:56"
@@ -105,4 +107,5 @@ def _is_32_bytes(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
+    text = HIDDEN.shown(text)  # an answer may hold a key where an address should stand
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

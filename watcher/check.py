@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import anyio
 import msgspec
 
-from watcher import logs
 from watcher.daemon import Daemon, wall
 from watcher.exits import Exit
+from watcher.hiding import HIDDEN
 from watcher.poller import Connections, relearn, schedules_of
 from watcher.poller.exchange import Exchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
@@ -62,7 +62,7 @@ async def _ask_all(found: Sequence[Source]) -> None:
             for line in await _ask(source):
                 out(line)
         except Failure as failure:
-            out(f"{source.provider.name}: {logs.HIDDEN.clean(failure.reason)}")
+            out(f"{source.provider.name}: {HIDDEN.shown(failure.reason)}")
             endings.append(_ending(source.provider.name, failure))
     if endings:
         raise max(endings, key=lambda ending: ending.status)

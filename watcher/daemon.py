@@ -13,9 +13,10 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher import figures, logs, metrics, settings
+from watcher import figures, metrics, settings
 from watcher.events import ProviderHealth
 from watcher.exits import Exit
+from watcher.hiding import HIDDEN
 from watcher.journal import Journal, Reader
 from watcher.journal.committer import Committer
 from watcher.journal.intake import Intake
@@ -210,7 +211,7 @@ class Daemon:
             except SettingsError as error:
                 log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
                 continue
-            logs.HIDDEN.hide([secret or ""])
+            HIDDEN.hide([secret or ""])
             poller.renew(source.provider.credentials(secret))
         log.info("keys.renewed")
 

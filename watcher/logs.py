@@ -7,10 +7,11 @@ last thing that touches every line.
 import logging
 import sys
 from collections.abc import Iterable
-from typing import Any
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import Processor
+
+from watcher.hiding import HIDDEN
 
 QUIET = ("aiokafka", "hpack", "httpcore", "httpx", "websockets")
 """httpx tells whole URLs at INFO, and Helius' key stands in the URL; the others tell what we tell better."""
@@ -44,36 +45,3 @@ def configure(level: str = "info", secrets: Iterable[str] = ()) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-
-
-class Redaction:
-    """A processor that puts `***` where a secret stands, at any depth of the event."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        self._secrets: list[str] = []
-        self.hide(secrets)
-
-    def hide(self, secrets: Iterable[str]) -> None:
-        """These as well, from now on."""
-        # The longest first, so that a secret that contains another one leaves no tail behind.
-        self._secrets = sorted({*self._secrets, *filter(None, secrets)}, key=len, reverse=True)
-
-    def __call__(self, _logger: Any, _name: str, event: EventDict) -> EventDict:
-        return {key: self.clean(value) for key, value in event.items()}
-
-    def clean(self, value: Any) -> Any:
-        if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, "***")
-            return value
-        if isinstance(value, dict):
-            return {key: self.clean(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.clean(part) for part in value]
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        return self.clean(str(value)) if self._secrets else value
-
-
-HIDDEN = Redaction(())
-"""What this process hides. Keys that a reload brings are added; those of before stay hidden."""

@@ -40,12 +40,21 @@ def leaves(change):
 
 WAYS = {
     "fine": lambda body, _: body,
+    "wall": lambda body, _: body,
     "html": lambda _, __: PAGE,
     "number": leaves(number_for_text),
     "nan": leaves(not_a_number),
     "nesting": lambda _, __: NESTING,
     "echo": lambda _, asked: asked.encode(),
 }
+
+
+def quoting(body, text):
+    """The provider's own refusal, that repeats what it was asked."""
+    error = json.loads(body)
+    said = error["error"] if "jsonrpc" in error else error
+    said.update({name: text for name in ("message", "detail") if name in said})
+    return json.dumps(error).encode()
 
 
 class Front(ThreadingHTTPServer):
@@ -59,6 +68,8 @@ class Front(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.asked = Counter()
         """Requests by /way/provider."""
+        self.walled = True
+        """Whether those who come by `wall` are shown a page with status 403."""
 
     def handle_error(self, request, client_address):
         """A client that was killed is no news."""
@@ -71,6 +82,9 @@ class Handler(BaseHTTPRequestHandler):
         _, way, provider, rest = self.path.split("/", 3)
         self.server.asked[f"/{way}/{provider}"] += 1
         asked = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if way == "wall" and self.server.walled:
+            self.told(403, PAGE, "text/html")
+            return
         headers = {
             name: text.replace(RIGHT, VALID_KEY) for name, text in self.headers.items() if name.lower() != "host"
         }
@@ -80,9 +94,12 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200:
             body = WAYS[way](body, f"cannot serve {self.path} {self.headers}")
         elif way == "echo":
-            body = f"refused: {self.path} {self.headers}".encode()
+            body = quoting(body, f"refused: {self.path} {self.headers}")
+        self.told(status, body, "application/json")
+
+    def told(self, status, body, kind):
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -44,6 +44,23 @@ def test_a_credential_that_every_provider_refuses_ends_it(house):
     one_clear_line(daemon, 78, *REQUESTS)
 
 
+def test_a_page_before_every_provider_is_no_refused_credential(house):
+    """A challenge, or a firewall's word: the first answer of all, and gone a little later."""
+    sandbox = house.sandbox(rate=20.0, limits="none")
+    with front(sandbox) as server:
+        config = house.config(before(sandbox.providers(), server, "wall"))
+        daemon = house.run(config)
+        for name in REQUESTS:
+            reason = daemon.until_told("poll.failed", provider=f"wall-{name}")["reason"]
+            assert "not in the provider's own words" in reason
+        check = house.finished("check", "-c", config)
+        assert check.status == 69, check.err
+        server.walled = False
+        every = {f"wall-{name}" for name in REQUESTS}
+        until(lambda: {state["provider"] for state in balances(daemon.port)} == every, "everybody is read")
+        assert daemon.end()[0] == 0
+
+
 def test_a_credential_that_one_provider_refuses_pauses_that_one_alone(house):
     sandbox = house.sandbox(rate=50.0)
     daemon = house.run(house.config(wrong(sandbox.providers(), "helius")), env={"WRONG_KEY": "nobody-knows-it"})

@@ -1,12 +1,11 @@
-"""What the five APIs share: waits, bytes that are no answer, failures in one line."""
+"""What the five APIs share: bytes that are no answer, failures in one line."""
 
 import pytest
 
 from tests.providers import golden
-from tests.providers.tables import NOW, answered, built
-from watcher.providers.answers import LONGEST_WAIT, one_line, retry_after
+from tests.providers.tables import answered, built
+from watcher.providers.answers import one_line
 from watcher.providers.failures import Failure, Malformed
-from watcher.providers.provider import Response
 
 WATCHES = {
     "jupiter": {"account": golden.ACCOUNT},
@@ -15,39 +14,6 @@ WATCHES = {
     "ondo": {"chain": "ethereum-1"},
     "tokenkit": {"account": golden.STARK_ACCOUNT, "token": golden.STARK_TOKEN},
 }
-
-
-def waiting(**headers):
-    return retry_after(Response(429, b"", NOW, {name.replace("_", "-"): value for name, value in headers.items()}))
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry_after": "7"}, 7),
-        ({"retry_after": "0.5"}, 0.5),
-        ({"retry_after": "Thu, 09 Oct 2025 08:53:37 GMT"}, 10),
-        ({"retry_after": "Thu, 09 Oct 2025 08:53:37 -0000"}, 10),
-        ({"retry_after": "Thu, 09 Oct 2025 08:53:17 GMT"}, None),
-        ({"retry_after": "-3"}, None),
-        ({"retry_after": "0"}, None),
-        ({"retry_after": "nan"}, None),
-        ({"retry_after": "inf"}, None),
-        ({"retry_after": "soon"}, None),
-        ({"retry_after": "999999999"}, LONGEST_WAIT),
-        ({"retry_after": "Fri, 31 Dec 9999 23:59:59 GMT"}, LONGEST_WAIT),
-        ({"retry_after": "Fri, 99 Dec 2025 23:59:59 GMT"}, None),
-        ({"x_ratelimit_reset": str(int(NOW) + 7)}, 7),
-        ({"x_ratelimit_reset": str(int(NOW) - 7)}, None),
-        ({"x_ratelimit_reset": "7"}, None),
-        ({"x_ratelimit_reset": "1e300"}, LONGEST_WAIT),
-        ({"retry_after": "2", "x_ratelimit_reset": str(int(NOW) + 7)}, 2),
-        ({"retry_after": "-2", "x_ratelimit_reset": str(int(NOW) + 7)}, 7),
-    ],
-)
-def test_a_wait_is_taken_from_the_headers_where_they_make_sense(headers, seconds):
-    assert waiting(**headers) == seconds
 
 
 @pytest.mark.parametrize("kind", WATCHES)

@@ -115,6 +115,9 @@ def test_too_many_requests_wait_for_the_next_clock_minute_even_inside_200(provid
     with pytest.raises(Throttled, match="rate limit") as throttled:
         answered(provider, golden.F8, status)
     assert throttled.value.retry_after == 33
+    with pytest.raises(Throttled) as throttled:
+        answered(provider, golden.F8, status, {"date": "Thu, 09 Oct 2025 08:53:50 GMT"})
+    assert throttled.value.retry_after == 10  # by its own clock
 
 
 @pytest.mark.parametrize(
@@ -133,15 +136,7 @@ def test_an_error_beside_tokens_gives_no_reading(provider):
 
 @pytest.mark.parametrize(
     ("status", "failure"),
-    [
-        (401, RefusedCredential),
-        (403, RefusedCredential),
-        (400, Misconfigured),
-        (404, Misconfigured),
-        (503, Temporary),
-        (302, Misconfigured),
-        (204, Malformed),
-    ],
+    [(401, Temporary), (404, Temporary), (503, Temporary), (302, Temporary), (429, Throttled), (204, Malformed)],
 )
 def test_a_status_other_than_200_gives_no_reading_even_with_a_good_body(provider, status, failure):
     for body in (golden.F5, b"", b"<html>"):

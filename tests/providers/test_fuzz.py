@@ -23,7 +23,7 @@ values = st.recursive(
 def test_six_thousand_mutated_answers_give_found_or_failure_and_no_false_reading():
     totals = fuzz.run(6_000, seed=5)
     assert set(totals) == {"jupiter", "bloxroute", "helius", "ondo", "tokenkit"}
-    assert all(outcomes["Found"] > 50 and outcomes["Malformed"] > 50 for outcomes in totals.values())
+    assert all(outcomes["Found"] > 40 and outcomes["Malformed"] > 50 for outcomes in totals.values())
 
 
 def replaced(value, path, new):

@@ -125,9 +125,8 @@ def test_a_429_waits_for_the_reset_that_the_gateway_names(balances):
 
 
 def test_a_key_without_access_is_a_refused_credential(balances):
-    for status in (401, 403):
-        with pytest.raises(RefusedCredential, match="does not have access"):
-            answered(balances, golden.F4_FORBIDDEN, status)
+    with pytest.raises(RefusedCredential, match="does not have access"):
+        answered(balances, golden.F4_FORBIDDEN, 403)
 
 
 def test_an_error_of_theirs_is_temporary_whatever_its_body(balances):

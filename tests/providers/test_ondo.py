@@ -112,7 +112,7 @@ def test_a_holder_that_is_no_address_of_the_chain_gives_no_reading(address):
     [
         (401, golden.F16_MISSING_KEY, RefusedCredential),
         (403, golden.F16_FORBIDDEN, RefusedCredential),
-        (403, b"<html>blocked</html>", RefusedCredential),
+        (403, b"<html>blocked</html>", Temporary),
         (429, golden.F16_THROTTLED, Throttled),
         (400, golden.F16_THROTTLED, Throttled),
         (400, golden.F16_PAUSED, Temporary),

@@ -15,7 +15,7 @@ PLUGIN = '''
 import msgspec
 
 from watcher.events import Key, Reading
-from watcher.providers.answers import base_units, decode, refuse, retry_after
+from watcher.providers.answers import base_units, decode, refuse, spoken
 from watcher.providers.configured import Configured
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request
 
@@ -24,6 +24,10 @@ CHAIN = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 
 class AcmeSettings(ProviderSettings, frozen=True, kw_only=True):
     flavour: str = "plain"
+
+
+class Error(msgspec.Struct, forbid_unknown_fields=True):
+    reason: str
 
 
 class Wallet(msgspec.Struct):
@@ -50,7 +54,8 @@ class Acme(Configured):
 
     def read(self, request, response):
         if response.status != 200:
-            refuse(request, response, "", wait=retry_after(response))
+            error = spoken(msgspec.json.Decoder(Error), response.body)
+            refuse(request, response, None if error is None else error.reason)
         wallet = decode(msgspec.json.Decoder(Wallet), response.body)
         scope = request.targets[0].scope
         key = Key(self.name, CHAIN, scope.account, "native")

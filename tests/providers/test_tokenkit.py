@@ -202,10 +202,10 @@ def test_a_time_that_names_no_instant_gives_no_reading(batch, time):
     [
         (401, b'{"detail":"Invalid API key"}', RefusedCredential),
         (403, b'{"detail":"no"}', RefusedCredential),
-        (400, b'{"balances":["malformed"]}', Misconfigured),
-        (404, b"<html>", Misconfigured),
+        (400, b'{"detail":"malformed"}', Misconfigured),
+        (404, b"<html>", Temporary),
         (500, b"", Temporary),
-        (301, b"", Misconfigured),
+        (301, b"", Temporary),
     ],
 )
 def test_every_status_has_its_meaning(batch, status, body, failure):

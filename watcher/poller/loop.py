@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.columns import Columns, Contradiction, in_slices
 from watcher.events import Answer, ProviderHealth, rfc3339
+from watcher.hiding import HIDDEN
 from watcher.ledger import Verdict
 from watcher.limiter import Budget, Limit, Limiter, Slot
 from watcher.poller.connections import MOST
@@ -22,6 +23,7 @@ from watcher.poller.trouble import Unreachable
 from watcher.poller.turns import Errand, Turns
 from watcher.providers.failures import Failure, Malformed, RefusedCredential
 from watcher.providers.provider import Credentials, Found, Provider, Request, Response, Target
+from watcher.providers.waits import retry_after
 from watcher.schedule import Schedule
 
 SAVE = 1.0
@@ -109,8 +111,9 @@ class Poller:
         self._exchange = Exchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._turns = Turns(provider.lanes, schedules, budget)
-        self._secrets = _values(credentials)
-        self._pauses = Pauses(self._limiter, self._turns, self.stats, seed=seed)
+        HIDDEN.hide(_values(credentials))
+        longest = provider.settings.max_interval
+        self._pauses = Pauses(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)
         self._wall = wall
         self._in_flight = 0
         """Requests without an answer, and answers that the journal has not taken."""
@@ -135,7 +138,7 @@ class Poller:
         Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
         """
         self._exchange.renew(credentials)
-        self._secrets |= _values(credentials)  # an answer may yet echo the old ones
+        HIDDEN.hide(_values(credentials))
         self._pauses.renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
@@ -186,9 +189,10 @@ class Poller:
         try:
             response, sent, received = await self._send(request, slot)
             observed_at = self._wall()
+            self._pauses.heard(errand, response, received)
             large = reading(self.provider, request, response)
             if large is None:
-                found = self.provider.read(request, response)
+                found = self._read(request, response)
                 verdict = await self._hand_over(found, sent, received, observed_at)
             else:
                 found, verdict = await self._take_in(request, response, large, (sent, received, observed_at))
@@ -197,6 +201,7 @@ class Poller:
         except Contradiction as error:
             self._fail(errand, slot.granted, Malformed(str(error)))
         else:
+            self._pauses.answered(errand, slot.granted, found.missing)
             self._succeed(errand, found, verdict, observed_at)
         self._in_flight -= 1
         self._limiter.wake()
@@ -211,6 +216,15 @@ class Poller:
             received = anyio.current_time()
             self.stats.ended(received - sent)
         return response, sent, received
+
+    def _read(self, request: Request, response: Response) -> Found:
+        """What the answer means. Raises Failure; each knows how long the answer wants us to wait."""
+        try:
+            return self.provider.read(request, response)
+        except Failure as failure:
+            if failure.retry_after is None:
+                failure.retry_after = retry_after(response)
+            raise
 
     async def _take_in(
         self, request: Request, response: Response, large: Generator[None, None, Found], times: tuple[float, float, int]
@@ -241,7 +255,6 @@ class Poller:
     def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
         self._answered(refused=False)
-        self._pauses.answered()
         self.stats.answered(verdict)
         missing, read = set(found.missing), 0
         for target in errand.targets:
@@ -260,13 +273,11 @@ class Poller:
         elif verdict.stale:
             self.stats.outdated(_asked(errand), now)
         if found.remark is not None:
-            self.stats.remarked(found.remark, _asked(errand), now)
+            self.stats.remarked(HIDDEN.shown(found.remark), _asked(errand), now)
 
     def _fail(self, errand: Errand, granted: float, failure: Failure) -> None:
         now = anyio.current_time()
-        # A reason may quote an answer that echoes what we sent.
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            failure.reason = failure.reason.replace(secret, "***")
+        failure.reason = HIDDEN.shown(failure.reason)  # it may quote an answer that echoes what we sent
         if not isinstance(failure, Unreachable):
             self._answered(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _asked(errand), now)

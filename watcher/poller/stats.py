@@ -121,9 +121,13 @@ class Stats(msgspec.Struct):
             reason=reason,
         )
 
-    def alert(self, event: str, seconds: float, reason: str) -> None:
-        """Something that no waiting cures: the operator must act."""
-        log.error(event, provider=self.provider, retry_in_seconds=round(seconds), reason=reason)
+    def alert(self, event: str, seconds: float, reason: str, **of: str) -> None:
+        """Something that no waiting cures: the operator must act. `of`: what it is about, beside the provider."""
+        log.error(event, provider=self.provider, **of, retry_in_seconds=round(seconds), reason=reason)
+
+    def cleared(self, watch: str, reason: str) -> None:
+        """A watch of which an alert was told is read again."""
+        log.info("watch.recovered", provider=self.provider, watch=watch, after=reason)
 
     def remarked(self, remark: str, asked: str, now: float) -> None:
         """A good answer that lacks something."""

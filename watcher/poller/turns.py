@@ -45,7 +45,7 @@ class Turns:
     def __init__(self, lanes: Sequence[Lane], schedules: Mapping[int, Schedule[Target]], budget: Budget) -> None:
         self._budget = budget
         self._clock = 0.0
-        self._aside: list[tuple[float, int, Schedule[Target], Target]] = []
+        self._aside: list[tuple[float, int, _Group, Target]] = []
         self._tick = itertools.count()
         grouped: dict[int, list[Lane]] = {}
         for lane in lanes:
@@ -78,17 +78,24 @@ class Turns:
         self._group(errand).apart.extend(errand.targets)
 
     def set_aside(self, errand: Errand, until: float) -> None:
-        """Asking again soon is useless: these targets stay out until then."""
+        """Asking again soon is useless: these targets stay out until then, and are asked alone when they come back."""
+        group = self._group(errand)
         for target in errand.targets:
-            heapq.heappush(self._aside, (until, next(self._tick), errand.schedule, target))
+            heapq.heappush(self._aside, (until, next(self._tick), group, target))
+
+    def recall(self) -> None:
+        """Those that were set aside are due now."""
+        for _, _, group, target in sorted(self._aside):
+            group.apart.append(target)
+        self._aside.clear()
 
     def _group(self, errand: Errand) -> _Group:
         return next(group for group in self._groups if group.schedule is errand.schedule)
 
     def _take_back(self, now: float) -> None:
         while self._aside and self._aside[0][0] <= now:
-            _, _, schedule, target = heapq.heappop(self._aside)
-            schedule.failed(target, now)
+            _, _, group, target = heapq.heappop(self._aside)
+            group.apart.append(target)
 
     def _due(self, group: _Group, now: float) -> float:
         if group.apart:

@@ -1,23 +1,22 @@
-"""What all five APIs share in their answers: JSON, HTTP statuses, and how they say "wait"."""
+"""What all five APIs share in their answers: JSON, what an HTTP status means and whose word it is, text for a log."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 
 from watcher.events import AmountError, Key, Reading, canonical
+from watcher.hiding import HIDDEN, WITHHELD
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.provider import Request, Response, Target
+from watcher.providers.waits import refused
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 3600.0
-"""Seconds. A provider that says more is asked again after an hour: it may have meant something else."""
+AHEAD = 800
+"""Characters behind those that are shown which are searched for a secret as well: one may be cut by the end."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A slot, or a time in microseconds: what every journal can keep."""
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -81,45 +80,56 @@ def asked(targets: Sequence[Target]) -> str:
     return "; ".join(str(target) for target in targets[:3]) + rest
 
 
-def refuse(request: Request, response: Response, message: str, *, wait: float | None = None) -> NoReturn:
-    """The failure that an HTTP status other than 200 stands for; `message` is what the provider said."""
+def spoken(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
+    """The body as an error of the shape that the provider documents; None: it has another, and is not its word."""
+    try:
+        return decode(decoder, body)
+    except Malformed:
+        return None
+
+
+def moved(response: Response) -> bool:
+    """A redirect: whatever stands in it, we were not heard."""
+    return 300 <= response.status < 400
+
+
+def refuse(request: Request, response: Response, word: str | None, *, wait: float | None = None) -> NoReturn:
+    """The failure that an answer without balances stands for, by its status and by whose word it is.
+
+    word: what the provider said, in the shape that it documents for errors. None: the body has another shape, so a
+    gateway, a balancer or a page speaks, and nothing follows for our key, our plan or a watch.
+    wait: seconds, after too many requests, where no header tells how long.
+    """
     status = response.status
-    reason = f"HTTP {status}: {one_line(message) or 'no reason given'}"
+    if 200 <= status < 300:
+        raise Malformed(f"HTTP {status} without balances ({glimpse(response.body)})")
+    said = one_line(word) or "no reason given" if word is not None else glimpse(response.body)
+    reason = f"HTTP {status}: {said}"
     if status == 429:
-        raise Throttled(reason, wait)
-    if status in (401, 403, 407):
+        raise Throttled(reason, refused(response) or wait)
+    if moved(response):
+        raise Temporary(f"HTTP {status}: a redirect, which is never followed; if it goes on, look at base_url")
+    if word is None and 400 <= status < 500:
+        raise Temporary(f"{reason}; not in the provider's own words: if it goes on, look at base_url")
+    if word is None or not 400 <= status < 500 or status in (407, 408, 425):
+        raise Temporary(reason)
+    if status in (401, 403):
         raise RefusedCredential(reason)
     if status == 402:
         raise Exhausted(reason)
-    if 300 <= status < 400:
-        raise Misconfigured(f"HTTP {status}: the API has moved; check base_url")
-    if status in (408, 425) or status >= 500:
-        raise Temporary(reason)
-    if 400 <= status < 500:
-        raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
-    raise Malformed(f"HTTP {status} where 200 was due")
-
-
-def retry_after(response: Response) -> float | None:
-    """Seconds to wait by `Retry-After` (seconds or HTTP date), else by `x-ratelimit-reset` (Unix seconds), else None.
-
-    A time in the past and a number that is none say nothing; a longer one than an hour is cut to that.
-    """
-    text = response.headers.get("retry-after", "").strip()
-    for seconds in (_seconds(text), _until(text, response.wall), _reset(response)):
-        if seconds is not None and seconds > 0:
-            return min(seconds, LONGEST_WAIT)
-    return None
+    raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
 
 
 def glimpse(body: bytes) -> str:
     """The beginning of an answer, in one line."""
-    text = one_line(body[:200].decode("utf-8", "replace"), 60)
+    text = one_line(body[: 200 + AHEAD].decode("utf-8", "replace"), 60)
     return f"{len(body)} bytes: {text}" if body else "empty"
 
 
 def one_line(text: str, most: int = 160) -> str:
-    """Text from outside, fit for a log line: printable, one line, not long."""
+    """Text from outside, fit for a log line: printable, one line, not long, and without any part of a secret."""
+    if HIDDEN.betrayed(text[: 4 * most + AHEAD]):  # before it is cut, perhaps inside the secret
+        return WITHHELD
     line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * most])
     line = " ".join(line.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
@@ -130,24 +140,3 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(members) != len(pairs):
         raise ValueError("a name stands twice in one object")
     return members
-
-
-def _reset(response: Response) -> float | None:
-    moment = _seconds(response.headers.get("x-ratelimit-reset", ""))
-    return None if moment is None else moment - response.wall
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) else None
-
-
-def _until(date: str, wall: float) -> float | None:
-    try:
-        moment = parsedate_to_datetime(date)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - wall
-    except (ValueError, IndexError, TypeError, OverflowError):
-        return None

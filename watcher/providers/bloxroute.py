@@ -6,16 +6,17 @@ numbers as strings. Errors also come inside status 200. Native SOL is shown unde
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import msgspec
 
 from watcher.addresses import SOLANA, AddressError, solana
 from watcher.events import EXACT, AmountError, Key, Kind, Reading, canonical
-from watcher.providers.answers import Code, asked, decode, one_line, refuse, retry_after, unambiguous
+from watcher.providers.answers import Code, asked, decode, moved, one_line, refuse, unambiguous
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.waits import clock, refused
 
 MINUTE = 60.0
 """Credits are counted by the provider's clock minute."""
@@ -44,6 +45,7 @@ class _Answer(msgspec.Struct):
     tokens_page: list[_Row] | None = msgspec.field(name=".tokens", default=None)
     code: Code | None = None
     message: str | None = None
+    details: list[Any] | None = None
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
@@ -110,14 +112,16 @@ def _opened(response: Response) -> _Answer:
 
 def _refuse(request: Request, response: Response, answer: _Answer) -> NoReturn:
     """By the gRPC code where there is one (the gateway passes it on, even with status 200), else by the status."""
-    message = answer.message or ""
-    reason = f"code {answer.code}: {one_line(message)}"
+    wait = MINUTE - clock(response) % MINUTE
+    if answer.code is None or answer.message is None or answer.details is None or moved(response):
+        refuse(request, response, None, wait=wait)
+    reason = f"code {answer.code}: {one_line(answer.message)}"
     if answer.code == 8 or response.status == 429:
-        raise Throttled(reason, retry_after(response) or MINUTE - response.wall % MINUTE)
+        raise Throttled(reason, refused(response) or wait)
     if answer.code in (7, 16):
         raise RefusedCredential(reason)
     if response.status != 200:
-        refuse(request, response, message)
+        refuse(request, response, answer.message)
     if answer.code in (3, 5, 9, 11, 12):
         raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
     raise Temporary(reason)

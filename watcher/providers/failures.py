@@ -5,27 +5,29 @@ Failure
 ├── Exhausted            ours: the credits are used up. Long pause and an alert
 ├── RefusedCredential    the operator's: wrong, missing or forbidden key. Long pause and an alert
 ├── Misconfigured        the operator's: this watch or this setting asks for what is not there
-├── Temporary            theirs: down, lagging or paused. Asked again soon
+├── Temporary            theirs, or of whoever stands between: down, lagging, paused, moved. Asked again soon
 └── Malformed            theirs: the answer cannot be understood, or contradicts itself or what we asked
 
+Exhausted, RefusedCredential and Misconfigured are the provider's own word, in the shape that it documents for errors;
+what anybody else says under the same status is Temporary. What worked before is doubted first: see poller/pauses.py.
 No failure carries a reading: what a failed answer says of balances is unknown, and unknown is never zero.
 """
 
 
 class Failure(Exception):
-    """An answer that gives no readings. `reason` is one line and holds no secret."""
+    """An answer that gives no readings. `reason` is one line and holds no secret.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Throttled(Failure):
-    """Too many requests. `retry_after` is in seconds from now; None: the provider did not say."""
+    `retry_after`: seconds from now in which the provider wants no request; None: it did not say.
+    """
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
+        self.reason = reason
         self.retry_after = retry_after
+
+
+class Throttled(Failure):
+    """Too many requests."""
 
 
 class Exhausted(Failure):

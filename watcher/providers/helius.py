@@ -20,15 +20,14 @@ from watcher.providers.answers import (
     base_units,
     decode,
     glimpse,
+    moved,
     one_line,
     refuse,
-    retry_after,
     unambiguous,
 )
 from watcher.providers.configured import Configured
 from watcher.providers.failures import (
     Exhausted,
-    Failure,
     Malformed,
     Misconfigured,
     RefusedCredential,
@@ -36,11 +35,16 @@ from watcher.providers.failures import (
     Throttled,
 )
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.waits import refused
 
 UNKNOWN = "unknown"
 """The token of an account whose watch does not name its mint: the answer does not either."""
 MONTH = 2_592_000.0
 ID = "1"
+BAD_REQUEST = (-32600, -32601, -32602)
+"""What is said of a request, and so of a watch; the other codes are about the key, the plan or the node."""
+PLAIN = 200
+"""Bytes; what is longer is a page."""
 
 _TOO_FAST = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
 _USED_UP = re.compile(r"max usage reached", re.IGNORECASE)
@@ -156,9 +160,13 @@ class Helius(Configured):
     def read(self, request: Request, response: Response) -> Found:
         reply = _opened(request, response)
         if reply.error is not None:
+            if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or moved(response):
+                _refuse_others(request, response)
+            if reply.error.code in BAD_REQUEST and reply.id not in (None, ID):
+                raise Malformed(f"the answer to another request, {one_line(str(reply.id))!r}")
             return self._absence(request, response, reply)
         if response.status != 200:
-            refuse(request, response, glimpse(response.body), wait=retry_after(response))
+            refuse(request, response, None)
         if reply.jsonrpc != "2.0" or reply.id != ID:
             raise Malformed(f"not the JSON-RPC 2.0 answer to our request {ID!r} ({glimpse(response.body)})")
         unambiguous(response.body, b'"slot"', 1)
@@ -201,15 +209,21 @@ def _opened(request: Request, response: Response) -> _Reply:
     """The JSON, whatever the status; what is no JSON may still say why."""
     try:
         return decode(_REPLY, response.body)
-    except Failure:
-        text = response.body[:2000].decode("utf-8", "replace")
-        if _USED_UP.search(text):
-            raise Exhausted(f"the credits are used up: {one_line(text)}") from None
-        if _TOO_FAST.search(text) and response.status < 500:
-            raise Throttled(one_line(text), retry_after(response)) from None
-        if response.status != 200:
-            refuse(request, response, glimpse(response.body), wait=retry_after(response))
-        raise
+    except Malformed as unread:
+        _refuse_others(request, response, unread)
+
+
+def _refuse_others(request: Request, response: Response, unread: Malformed | None = None) -> NoReturn:
+    """No JSON-RPC answer: nobody's word but for a short plain text, which is how the used-up credits are told at times."""
+    text = response.body[:PLAIN].decode("utf-8", "replace")
+    plain = len(response.body) < PLAIN and "<" not in text
+    if plain and _USED_UP.fullmatch(text.strip(" \r\n\t.!\"'")):
+        raise Exhausted(f"the credits are used up: {one_line(text)}")
+    if plain and _TOO_FAST.search(text) and response.status < 500:
+        raise Throttled(one_line(text), refused(response))
+    if unread is not None and response.status == 200:
+        raise unread from None
+    refuse(request, response, None)
 
 
 def _refuse(request: Request, response: Response, error: _Error | str | None) -> NoReturn:
@@ -221,13 +235,15 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
     if _USED_UP.search(message):
         raise Exhausted(f"the credits are used up ({reason})")
     if response.status == 429 or code == -32429 or _TOO_FAST.search(message):
-        raise Throttled(reason, retry_after(response))
+        raise Throttled(reason, refused(response))
     if response.status in (401, 403) or code == -32001:
         raise RefusedCredential(reason)
+    if response.status == 402:
+        raise Exhausted(reason)
     if code == -32005:
         lagging = _BEHIND.search(message) or (isinstance(data, dict) and "numSlotsBehind" in data)
-        raise Temporary(reason) if lagging else Throttled(reason, retry_after(response))
-    if response.status < 500 and code in (-32600, -32601, -32602):
+        raise Temporary(reason) if lagging else Throttled(reason, refused(response))
+    if response.status < 500 and code in BAD_REQUEST:
         raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
     raise Temporary(reason)
 

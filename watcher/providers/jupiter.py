@@ -10,9 +10,9 @@ import msgspec
 
 from watcher.addresses import SOLANA, AddressError, solana
 from watcher.events import Key, Reading
-from watcher.providers.answers import Decimals, Order, base_units, decode, one_line, refuse, retry_after, unambiguous
+from watcher.providers.answers import Decimals, Order, base_units, decode, one_line, refuse, spoken, unambiguous
 from watcher.providers.configured import Configured
-from watcher.providers.failures import Failure, Malformed
+from watcher.providers.failures import Malformed
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 
 NATIVE = "native"
@@ -40,14 +40,24 @@ class _Holdings(msgspec.Struct):
     tokens: dict[str, list[_TokenAccount]]
 
 
-class _Complaint(msgspec.Struct):
-    error: str = ""
-    message: str = ""
+class _Complaint(msgspec.Struct, forbid_unknown_fields=True):
+    """What the API itself says. Gateways of others say `error` too, among other things."""
+
+    error: str
+
+
+class _Gateway(msgspec.Struct):
+    """What its gateway says."""
+
+    code: int
+    """The HTTP status again."""
+    message: str
 
 
 _BALANCES = msgspec.json.Decoder(dict[str, _Balance])
 _HOLDINGS = msgspec.json.Decoder(_Holdings)
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
+_GATEWAY = msgspec.json.Decoder(_Gateway)
 
 
 class Jupiter(Configured):
@@ -111,11 +121,10 @@ class Jupiter(Configured):
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    try:
-        complaint = decode(_COMPLAINT, response.body)
-    except Failure:
-        complaint = _Complaint()
-    refuse(request, response, complaint.error or complaint.message, wait=retry_after(response))
+    if (complaint := spoken(_COMPLAINT, response.body)) is not None:
+        refuse(request, response, complaint.error)
+    gateway = spoken(_GATEWAY, response.body)
+    refuse(request, response, gateway.message if gateway and gateway.code == response.status else None)
 
 
 def _mint(text: str) -> str:

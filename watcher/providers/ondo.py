@@ -8,7 +8,7 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, repeat
-from typing import ClassVar, NoReturn
+from typing import Annotated, ClassVar, Literal, NoReturn
 
 import msgspec
 
@@ -16,9 +16,9 @@ from watcher import addresses
 from watcher.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
 from watcher.columns import Column, Columns
 from watcher.events import Key, Reading, Scope, Unit
-from watcher.providers.answers import decode, distinct, one_line, refuse, retry_after, token_units
+from watcher.providers.answers import decode, distinct, one_line, refuse, spoken, token_units
 from watcher.providers.configured import Configured
-from watcher.providers.failures import Failure, Malformed, Temporary, Throttled
+from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.ondo_large import SIZE, Token, Uncut, columns
 from watcher.providers.provider import (
     Credentials,
@@ -31,6 +31,7 @@ from watcher.providers.provider import (
     Target,
     Watch,
 )
+from watcher.providers.waits import refused
 
 
 class OndoSettings(ProviderSettings, frozen=True, kw_only=True):
@@ -42,12 +43,21 @@ class _Answer(msgspec.Struct):
 
 
 class _Complaint(msgspec.Struct):
-    code: str | None = None
-    message: str | None = None
+    """What the API itself says."""
+
+    code: Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9_]*$")]
+    message: str
+
+
+class _Gateway(msgspec.Struct, forbid_unknown_fields=True):
+    """What its gateway says to a key that it does not know, with status 403."""
+
+    message: Literal["Forbidden"]
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
+_GATEWAY = msgspec.json.Decoder(_Gateway)
 _CANONICAL_AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,59})(?:\.[0-9]{0,39}[1-9])?").fullmatch
 UNIT: Unit = "decimal"
 
@@ -176,13 +186,13 @@ def _wider(scope: Scope) -> Iterator[Scope]:
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    try:
-        complaint = decode(_COMPLAINT, response.body)
-    except Failure:
-        complaint = _Complaint()
-    message = one_line(f"{complaint.code or ''} {complaint.message or ''}")
+    complaint = spoken(_COMPLAINT, response.body)
+    if complaint is None:
+        gateway = spoken(_GATEWAY, response.body) if response.status == 403 else None
+        refuse(request, response, None if gateway is None else gateway.message)
+    message = one_line(f"{complaint.code} {complaint.message}")
     if complaint.code == "PAUSED_GM_CHAIN":
         raise Temporary(f"the chain is paused: {message}")
     if complaint.code == "RATE_LIMITED":
-        raise Throttled(message, retry_after(response))
-    refuse(request, response, message, wait=retry_after(response))
+        raise Throttled(message, refused(response))
+    refuse(request, response, message)

@@ -22,11 +22,11 @@ from watcher.providers.answers import (
     glimpse,
     one_line,
     refuse,
-    retry_after,
+    spoken,
     unambiguous,
 )
 from watcher.providers.configured import Configured
-from watcher.providers.failures import Failure, Malformed, Temporary
+from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 
 T = TypeVar("T")
@@ -93,14 +93,19 @@ class _Listing(msgspec.Struct):
     links: _Links | None = None
 
 
-class _Complaint(msgspec.Struct):
-    detail: str | None = None
+class _Complaint(msgspec.Struct, forbid_unknown_fields=True):
+    """Problem details of others (RFC 9457) have a `detail` too, among other things."""
+
+    detail: str
+    code: str | None = None
 
 
 _SINGLE = msgspec.json.Decoder(_Single)
 _BATCH = msgspec.json.Decoder(_Batch)
 _LISTING = msgspec.json.Decoder(_Listing)
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
+_CHALLENGE = re.compile(r"(?:^|,)\s*api-key\b", re.IGNORECASE)
+"""`WWW-Authenticate: api-key realm="tokenkit"`. Another scheme is another's."""
 
 
 class TokenKit(Configured):
@@ -284,11 +289,11 @@ def _shown(errors: msgspec.Raw) -> str:
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    try:
-        detail = decode(_COMPLAINT, response.body).detail or ""
-    except Failure:
-        detail = ""
-    refuse(request, response, detail, wait=retry_after(response) or _stated(detail))
+    complaint = spoken(_COMPLAINT, response.body)
+    if complaint is None and _CHALLENGE.search(response.headers.get("www-authenticate", "")):
+        complaint = _Complaint("the key is asked for")
+    word = None if complaint is None else complaint.detail
+    refuse(request, response, word, wait=_stated(word or ""))
 
 
 def _stated(detail: str) -> float:
