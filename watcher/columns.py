@@ -127,11 +127,13 @@ class Columns(Sequence[Reading]):
                     amounts.append(str(reading.amount))
                 if done % NEWS == 0:
                     yield
-            clear = [account not in unclear for account in accounts]
             pages = Pages()
-            pages.add(compress(accounts, clear), compress(amounts, clear))
+            for start in range(0, len(accounts), SLICE):
+                some = slice(start, start + SLICE)
+                clear = [account not in unclear for account in accounts[some]]
+                pages.add(compress(accounts[some], clear), compress(amounts[some], clear))
+                yield
             columns.append(msgspec.structs.replace(column, pages=pages.whole()))
-            yield
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         return Columns(self.provider, columns, self.check), f"not all can be understood: {wrong[0]}{more}"
 

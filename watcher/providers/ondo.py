@@ -162,7 +162,7 @@ def _row(scope: Scope, token: str, symbol: str, told: msgspec.Raw, gaps: Gaps) -
         raise Malformed(f"the answer tells of account {account}, which we did not ask for")
     key = Key(scope.provider, str(scope.chain), account, token)
     try:
-        return Reading(key, token_units(row.balance if row else ""), UNIT, None, symbol)
+        return Reading(key, _amount(row.balance if row else ""), UNIT, None, symbol)
     except Malformed as failure:
         gaps.add(f"{account}: {failure.reason}", key)
         return None
@@ -221,11 +221,17 @@ def _checked(scope: Scope, column: Column, account: str, amount: str) -> Reading
     name = None
     try:
         (name,) = _canonical(column.chain, [account])
-        if not _CANONICAL_AMOUNT(amount):
-            amount = token_units(amount)
+        amount = _amount(amount)
     except Malformed as failure:
         raise Unclear(failure.reason, name) from None
     return Reading(Key(scope.provider, column.chain, name, column.token), amount, UNIT, None, column.symbol)
+
+
+def _amount(text: str) -> str:
+    """Canonical. Raises Malformed; no text at all stands for a row of another shape."""
+    if not text:
+        raise Malformed("a row is not as documented")
+    return text if _CANONICAL_AMOUNT(text) else token_units(text)
 
 
 def _canonical(name: str, accounts: list[str]) -> list[str]:
