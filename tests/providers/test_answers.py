@@ -124,7 +124,12 @@ def test_a_member_told_twice_in_any_object_gives_no_reading(kind, span, again):
 
 @pytest.mark.parametrize("kind", WATCHES)
 def test_a_member_told_twice_in_a_part_that_nobody_reads_gives_no_reading(kind):
-    for more in (b'"x":{"y":[1,{"z":1,"z":1}]},', b'"x":[{":":1,":":2}],', b'"x":1e999,"x":1,', b'"x":{"":1,"":1},'):
+    for more in (
+        b'"x":{"y":[1,{"z":1,"z":1}]},',
+        b'"x":[{":":1,":":2}],',
+        b'"x":1e999,"x":1,',
+        b'"x":1,"x":"\\u003a",',
+    ):
         body = GOOD[kind]
         where = body.index(b"{", 1) + 1
         with pytest.raises(Malformed, match="contradicts"):
