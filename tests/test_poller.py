@@ -505,14 +505,14 @@ def test_an_answer_that_is_too_large_is_refused_packed_or_not():
             send(lambda _, answer=answer: answer, max_bytes=1_000_000)
 
 
-def sent(encoding, *pieces):
+def sent(encoding, *pieces, status=200):
     """What becomes of an answer that comes off the wire in these pieces."""
 
     async def stream():
         for piece in pieces:
             yield piece
 
-    return send(lambda _: httpx.Response(200, headers={"content-encoding": encoding}, content=stream()))
+    return send(lambda _: httpx.Response(status, headers={"content-encoding": encoding}, content=stream()))
 
 
 @pytest.mark.parametrize("data", [b"[1]", b"0" * 3_000_000])
@@ -533,6 +533,14 @@ def test_an_answer_that_is_not_packed_as_it_says_is_a_failure():
             sent("gzip", broken)
     with pytest.raises(Malformed, match="did not ask"):
         sent("gzip, gzip", gzip.compress(whole))
+
+
+@pytest.mark.parametrize(("encoding", "body"), [("br", b"\x1b"), ("gzip", b"[1]"), ("gzip, gzip", b"")])
+def test_a_status_that_says_enough_counts_whatever_its_body_is(encoding, body):
+    response = sent(encoding, body, status=429)
+    assert (response.status, response.body) == (429, b"")
+    with pytest.raises((Malformed, Unreachable)):
+        sent(encoding, body)
 
 
 def test_without_a_word_on_it_an_answer_may_have_64_megabytes():

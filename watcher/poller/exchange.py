@@ -84,10 +84,19 @@ class Exchange:
             if "set-cookie" in answer.headers:
                 answer.request = request
                 self._cookies.extract_cookies(answer)
-            body = await self._body(answer)
+            body = await self._body_or_none(answer)
             return Response(answer.status_code, body, self._wall() / 1e6, dict(answer.headers.items()))
         finally:
             await answer.aclose()
+
+    async def _body_or_none(self, answer: httpx.Response) -> bytes:
+        """A status other than 200 says enough, whatever the body is that came with it."""
+        try:
+            return await self._body(answer)
+        except (Malformed, httpx.DecodingError):
+            if answer.status_code == 200:
+                raise
+            return b""
 
     async def _body(self, answer: httpx.Response) -> bytes:
         # Written as it comes: to join fifty megabytes in the end would keep everybody waiting.
