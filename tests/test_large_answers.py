@@ -101,9 +101,24 @@ def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_re
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
-@pytest.mark.parametrize("bad", [(OTHER, "5"), ("0x12", "5"), (NEW, "-1")])
-def test_an_answer_with_one_bad_row_says_nothing_in_any_partition(tmp_path, partitions, bad):
-    wrong = told([bad], **dict.fromkeys(list(HELD)[:30], "1"))
+@pytest.mark.parametrize("bad", [("0x12", "5"), (NEW, "-1"), (NEW, None), (OTHER, None)])
+def test_one_row_that_cannot_be_understood_hides_no_other_one_in_any_partition(tmp_path, partitions, bad):
+    """Its own balance is unknown, even where another row tells it well."""
+    news = dict.fromkeys(list(HELD)[:30], "1")
+    wrong, after = told([bad], **news, **{OTHER: "4"}), told(**{**news, OTHER: "4", ONE: "9"})
+    poller, api, events = polled(tmp_path, partitions, [told(), told(), wrong, after], reads=4)
+    assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
+        **{name: ["1", "9"] if name == ONE else ["1"] for name in news},
+        OTHER: ["4"],
+    }
+    seen = 4 if bad[0] == OTHER else 3
+    assert events[OTHER][0]["observed_at"] == rfc3339(START + round((api.times[seen - 1] + 0.03) * 1e6))
+    assert poller.stats.failures == {}
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_an_answer_that_contradicts_itself_in_one_row_says_nothing_in_any_partition(tmp_path, partitions):
+    wrong = told([(OTHER, "5")], **dict.fromkeys(list(HELD)[:30], "1"))
     after = told(**{ONE: "9"})
     poller, _, events = polled(tmp_path, partitions, [told(), told(), wrong, after], reads=4)
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {ONE: ["9"]}

@@ -5,6 +5,7 @@ import json
 import socket
 import sqlite3
 import struct
+import zlib
 
 import anyio
 import httpx
@@ -635,6 +636,48 @@ def test_an_answer_that_is_too_large_is_refused_packed_or_not():
     ):
         with pytest.raises(Malformed, match="larger than 1000000 bytes"):
             send(lambda _, answer=answer: answer, max_bytes=1_000_000)
+
+
+def sent(encoding, *pieces, status=200):
+    """What becomes of an answer that comes off the wire in these pieces."""
+
+    async def stream():
+        for piece in pieces:
+            yield piece
+
+    return send(lambda _: httpx.Response(status, headers={"content-encoding": encoding}, content=stream()))
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"0" * 3_000_000])
+def test_an_answer_is_unpacked_whole(data):
+    for encoding, body in (
+        ("gzip", gzip.compress(data[:1]) + gzip.compress(data[1:])),
+        ("deflate", zlib.compress(data)),
+        ("", data),
+    ):
+        pieces = [body[n : n + 1000] for n in range(0, len(body), 1000)]
+        assert sent(encoding, *pieces).body == data
+
+
+def test_an_answer_that_is_not_packed_as_it_says_is_a_failure():
+    whole = gzip.compress(b"[1]")
+    for broken in (whole[:-1], whole + b"\x00", b"[1]"):
+        with pytest.raises(Unreachable, match="not compressed as it says"):
+            sent("gzip", broken)
+    with pytest.raises(Malformed, match="did not ask"):
+        sent("gzip, gzip", gzip.compress(whole))
+
+
+@pytest.mark.parametrize(("encoding", "body"), [("br", b"\x1b"), ("gzip", b"[1]"), ("gzip, gzip", b"")])
+def test_a_status_that_says_enough_counts_whatever_its_body_is(encoding, body):
+    response = sent(encoding, body, status=429)
+    assert (response.status, response.body) == (429, b"")
+    with pytest.raises((Malformed, Unreachable)):
+        sent(encoding, body)
+
+
+def test_without_a_word_on_it_an_answer_may_have_64_megabytes():
+    assert helius(1).settings.max_bytes == 64 * 2**20
 
 
 def test_an_endless_answer_is_given_up_at_the_cap():

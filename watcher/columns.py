@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import compress
 from typing import TypeVar, cast, overload
 
 import anyio.lowlevel
@@ -27,6 +28,14 @@ class Contradiction(ValueError):
         super().__init__(f"the answer contradicts itself on {key}")
 
 
+class Unclear(ValueError):
+    """One row of a listing cannot be understood. `account`: whose it is, canonical, if it tells."""
+
+    def __init__(self, reason: str, account: str | None) -> None:
+        super().__init__(reason)
+        self.account = account
+
+
 class Column(msgspec.Struct, frozen=True):
     """The holders of one token. The accounts have the one spelling that an address can have, if they are addresses."""
 
@@ -39,6 +48,10 @@ class Column(msgspec.Struct, frozen=True):
 
     def __len__(self) -> int:
         return SLICE * (len(self.pages) - 1) + len(self.pages[-1][0]) if self.pages else 0
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Account and amount of each."""
+        return ((account, amount) for page in self.pages for account, amount in zip(*page, strict=True))
 
 
 class Pages:
@@ -68,7 +81,7 @@ class Pages:
 
 
 class Columns(Sequence[Reading]):
-    """The readings of a listing without any order. `check` makes one of a row, or raises what the provider raises.
+    """The readings of a listing without any order. `check` makes one of a row, or raises Unclear.
 
     Only a row that spells what is known already may go unchecked: its account and amount were checked before.
     """
@@ -83,12 +96,7 @@ class Columns(Sequence[Reading]):
         return sum(map(len, self.columns))
 
     def __iter__(self) -> Iterator[Reading]:
-        return (
-            self.check(column, account, amount)
-            for column in self.columns
-            for page in column.pages
-            for account, amount in zip(*page, strict=True)
-        )
+        return (self.check(column, account, amount) for column in self.columns for account, amount in column.rows())
 
     @overload
     def __getitem__(self, where: int) -> Reading: ...
@@ -96,6 +104,38 @@ class Columns(Sequence[Reading]):
     def __getitem__(self, where: slice) -> list[Reading]: ...
     def __getitem__(self, where: int | slice) -> Reading | list[Reading]:
         return list(self)[where]
+
+    def understood(self) -> Generator[None, None, tuple["Columns", str]]:
+        """The rows that can be understood, of balances of which no row is unclear; and in one line, what is wrong.
+
+        Every row is checked: it is for a listing of which one raised Unclear.
+        """
+        columns: list[Column] = []
+        wrong: list[Unclear] = []
+        done = 0
+        for column in self.columns:
+            accounts, amounts, unclear = list[str](), list[str](), set[str | None]()
+            for row in column.rows():
+                done += 1
+                try:
+                    reading = self.check(column, *row)
+                except Unclear as error:
+                    wrong.append(error)
+                    unclear.add(error.account)
+                else:
+                    accounts.append(reading.key.account)
+                    amounts.append(str(reading.amount))
+                if done % NEWS == 0:
+                    yield
+            pages = Pages()
+            for start in range(0, len(accounts), SLICE):
+                some = slice(start, start + SLICE)
+                clear = [account not in unclear for account in accounts[some]]
+                pages.add(compress(accounts[some], clear), compress(amounts[some], clear))
+                yield
+            columns.append(msgspec.structs.replace(column, pages=pages.whole()))
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        return Columns(self.provider, columns, self.check), f"not all can be understood: {wrong[0]}{more}"
 
     def clear(self) -> Generator[None, None, None]:
         """Let go of all rows, a page at a time: to free half a million of them at once takes long."""

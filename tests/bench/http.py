@@ -26,13 +26,13 @@ from watcher.poller.exchange import HEADERS
 
 BODY = (
     b'{"jsonrpc":"2.0","result":{"context":{"apiVersion":"2.0.15","slot":341197053},"value":{"amount":"5","decimals":2,'
-    b'"uiAmount":0.05,"uiAmountString":"0.05"}},"id":"1"}'
+    b'"uiAmount":0.05,"uiAmountString":"0.05"}},"id":"%b"}'
 )
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 
 
 async def serve():
-    """Answers every request alike. Prints its port."""
+    """Answers every request alike, under its id. Prints its port."""
 
     async def answer(stream):
         data = b""
@@ -43,7 +43,8 @@ async def serve():
                     length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
                     if end and len(rest) >= length:
                         data = rest[length:]
-                        await stream.send(ANSWER)
+                        body = BODY % rest.partition(b'"id":"')[2].partition(b'"')[0]
+                        await stream.send(ANSWER % (len(body), body))
                     else:
                         data += await stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError):

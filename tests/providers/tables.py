@@ -11,6 +11,8 @@ from watcher.providers.provider import Found, Provider, Request, Response, Targe
 
 NOW = 1_760_000_007.0
 """Unix seconds; 27 s into its minute."""
+LATER = 1_770_000_000.0
+"""Unix seconds, after all that TokenKit's documented answers tell of."""
 
 
 def built(kind: str, *watch: Mapping[str, str], keyed: bool = True, **settings: Any) -> Provider:
@@ -38,7 +40,13 @@ def answered(
     wall: float = NOW,
 ) -> Found:
     """What the provider makes of an answer to the lane's request."""
-    return provider.read(asked(provider, lane), Response(status, body, wall, headers or {}))
+    request = asked(provider, lane)
+    return provider.read(request, Response(status, carrying(request, body), wall, headers or {}))
+
+
+def carrying(request: Request, body: bytes) -> bytes:
+    """As a JSON-RPC server answers: under the id of the request, where the answer has the id 1."""
+    return body if request.id is None else body.replace(b'"id":"1"', b'"id":"%b"' % request.id.encode())
 
 
 def amounts(readings: Sequence[Reading]) -> dict[tuple[str, str, str], str | None]:

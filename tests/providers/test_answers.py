@@ -1,10 +1,13 @@
 """What the five APIs share: bytes that are no answer, failures in one line."""
 
+import json
+import re
+
 import pytest
 
 from tests.providers import golden
-from tests.providers.tables import answered, built
-from watcher.providers.answers import one_line
+from tests.providers.tables import LATER, answered, built
+from watcher.providers.answers import BOM, one_line
 from watcher.providers.failures import Failure, Malformed
 
 WATCHES = {
@@ -60,27 +63,74 @@ def test_no_status_but_200_gives_a_reading(kind, status):
         answered(built(kind, WATCHES[kind]), good[kind], status)
 
 
-@pytest.mark.parametrize(
-    ("kind", "good", "old", "new"),
-    [
-        ("jupiter", golden.F1, b'"amount":"0"', b'"amount":"9","slot":1,"amount":"0"'),
-        ("bloxroute", golden.F5, b'"settledAmount"', b'"settledAmount":7,"settledAmount"'),
-        ("helius", golden.F11, b'"amount"', b'"amount":"7","amount"'),
-        ("helius", golden.F11, b'"slot"', b'"slot":7,"slot"'),
-        ("tokenkit", golden.F17_BATCH, b'"balance"', b'"balance":"7","balance"'),
-    ],
-)
-def test_a_member_told_twice_in_one_object_gives_no_reading(kind, good, old, new):
-    assert old in good
+GOOD = {
+    "jupiter": golden.F2,
+    "bloxroute": golden.F5,
+    "helius": golden.F11,
+    "ondo": golden.F14,
+    "tokenkit": golden.F17_BATCH,
+}
+MEMBER = re.compile(rb'"([A-Za-z0-9_.]+)"(\s*):')
+PAIRS = [(kind, match.span(1)) for kind, body in GOOD.items() for match in MEMBER.finditer(body)]
+
+
+@pytest.mark.parametrize("again", [b'"%b":', b'"%b" \t:', b'"\\u%04x%b":'])
+@pytest.mark.parametrize(("kind", "span"), PAIRS, ids=str)
+def test_a_member_told_twice_in_any_object_gives_no_reading(kind, span, again):
+    """Also when it says the same, and when the name is written in another way; also one that nobody reads."""
+    body = GOOD[kind]
+    name, rest = body[slice(*span)], body[span[1] + 1 :].decode().lstrip(" :")
+    value = rest[: json.JSONDecoder().raw_decode(rest)[1]].encode()
+    first = again % ((name[0], name[1:]) if b"u" in again else name) + value + b","
+    provider = built(kind, WATCHES[kind])
+    assert answered(provider, body, wall=LATER).readings
     with pytest.raises(Malformed, match="contradicts"):
-        answered(built(kind, WATCHES[kind]), good.replace(old, new))
+        answered(provider, body[: span[0] - 1] + first + body[span[0] - 1 :], wall=LATER)
 
 
-def test_the_same_name_in_another_place_is_no_contradiction():
-    body = golden.F11.replace(b'"result":{', b'"result":{"note":{"amount":"7","slot":1},')
-    assert answered(built("helius", WATCHES["helius"]), body) == answered(
-        built("helius", WATCHES["helius"]), golden.F11
-    )
+@pytest.mark.parametrize("kind", WATCHES)
+def test_a_member_told_twice_in_a_part_that_nobody_reads_gives_no_reading(kind):
+    for more in (
+        b'"x":{"y":[1,{"z":1,"z":1}]},',
+        b'"x":[{":":1,":":2}],',
+        b'"x":1e999,"x":1,',
+        b'"x":1,"x":"\\u003a",',
+    ):
+        body = GOOD[kind]
+        where = body.index(b"{", 1) + 1
+        with pytest.raises(Malformed, match="contradicts"):
+            answered(built(kind, WATCHES[kind]), body[:where] + more + body[where:], wall=LATER)
+
+
+@pytest.mark.parametrize("kind", WATCHES)
+def test_the_same_name_in_another_place_is_no_contradiction(kind):
+    body = GOOD[kind]
+    for more in (
+        b'"x":{"amount":"7","slot":1,"balance":{"balance":1}},',
+        b'"x":":\\":",":":":","::":" :",',
+        b'"x":"\\u003a\\u0022:","\\u0078y":1,',
+        b'"x":1e999,"y":123456789012345678901234567890123456789012345678901234567890,"z":-1.5e-7,',
+        '"x":"\u00e9:\u4e16","\u00e9":1,'.encode(),
+    ):
+        where = body.index(b"{", 1) + 1
+        longer = body[:where] + more + body[where:]
+        one, other = (answered(built(kind, WATCHES[kind]), each, wall=LATER) for each in (body, longer))
+        assert (one.readings, one.partial) == (other.readings, other.partial)
+
+
+@pytest.mark.parametrize("kind", WATCHES)
+def test_an_answer_behind_a_byte_order_mark_is_read(kind):
+    one, other = (answered(built(kind, WATCHES[kind]), mark + GOOD[kind], wall=LATER) for mark in (b"", BOM))
+    assert one == other
+    for wrong in (BOM + BOM, b"\xfe\xff", b"\xef\xbb"):
+        with pytest.raises(Malformed):
+            answered(built(kind, WATCHES[kind]), wrong + GOOD[kind], wall=LATER)
+
+
+def test_an_error_that_tells_a_member_twice_is_not_taken_at_its_word():
+    body = golden.F12_ABSENT.replace(b'"message"', b'"message":"Internal error","message"')
+    with pytest.raises(Malformed, match="contradicts"):
+        answered(built("helius", WATCHES["helius"]), body)
 
 
 def test_text_from_outside_is_made_one_short_printable_line():

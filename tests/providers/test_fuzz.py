@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.providers import fuzz
-from tests.providers.tables import NOW
+from tests.providers.tables import LATER
 from watcher.providers.provider import Response
 
 CASES = fuzz.cases()
@@ -23,7 +23,9 @@ values = st.recursive(
 def test_six_thousand_mutated_answers_give_found_or_failure_and_no_false_reading():
     totals = fuzz.run(6_000, seed=5)
     assert set(totals) == {"jupiter", "bloxroute", "helius", "ondo", "tokenkit"}
-    assert all(outcomes["Found"] > 40 and outcomes["Malformed"] > 50 for outcomes in totals.values())
+    assert all(
+        outcomes["Found"] + outcomes["Found in part"] > 50 < outcomes["Malformed"] for outcomes in totals.values()
+    )
 
 
 def replaced(value, path, new):
@@ -43,7 +45,7 @@ def replaced(value, path, new):
 def test_any_value_in_any_place_of_a_good_answer_gives_found_or_failure(case, path, new, status):
     _, provider, request, seeds = case
     body = json.dumps(replaced(json.loads(seeds[0]), path, new)).encode()
-    fuzz.judge(provider, request, Response(status, body, NOW), body)
+    fuzz.judge(provider, request, Response(status, body, LATER), body)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1].lanes[-1].endpoint}-{len(case[2].path)}")
@@ -52,4 +54,4 @@ def test_any_value_in_any_place_of_a_good_answer_gives_found_or_failure(case, pa
 def test_any_bytes_in_an_answer_give_found_or_failure(case, seed, more):
     _, provider, request, seeds = case
     body = fuzz.mutated(seeds, random.Random(seed)) + more
-    fuzz.judge(provider, request, Response(200, body, NOW), body)
+    fuzz.judge(provider, request, Response(200, body, LATER), body)

@@ -5,9 +5,10 @@ import pytest
 
 from tests.providers import golden
 from tests.providers.golden import ACCOUNT, TOKEN_ACCOUNT, USDC, WSOL
-from tests.providers.tables import NOW, answered, asked, built
+from tests.providers.tables import NOW, answered, asked, built, carrying
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.provider import Limit, SettingsError
+from watcher.providers.helius import TOKEN_PROGRAMS
+from watcher.providers.provider import Limit, Response, SettingsError
 
 WATCH = {"account": TOKEN_ACCOUNT, "token": USDC}
 OTHER = "BGocb4GEpbTFm8UFV2VsDSaBXHELPfAXrvd4vtt8QWrA"
@@ -28,7 +29,7 @@ def test_it_asks_for_one_account_at_the_configured_commitment(provider):
     assert (request.method, request.path) == ("POST", "/")
     assert msgspec.json.decode(request.body) == {
         "jsonrpc": "2.0",
-        "id": "1",
+        "id": request.id,
         "method": "getTokenAccountBalance",
         "params": [TOKEN_ACCOUNT, {"commitment": "confirmed"}],
     }
@@ -152,7 +153,6 @@ def test_an_error_of_an_undocumented_shape_gives_no_reading(provider, error):
         (b'"2.0"', b'"1.0"'),
         (b'"result"', b'"error":{"code":1,"message":"torn"},"result"'),
         (b'"9864"', b'"-9864"'),
-        (b'"9864"', b"9864"),
         (b'"9864"', b'"98.64"'),
         (b'"decimals":2', b'"decimals":-2'),
         (b'"decimals":2', b'"decimals":2e40'),
@@ -164,6 +164,20 @@ def test_an_answer_to_something_else_and_nonsense_give_no_reading(provider, old,
     assert old in golden.F11
     with pytest.raises(Malformed):
         answered(provider, golden.F11.replace(old, new))
+
+
+def test_no_two_requests_share_an_id_whoever_sends_them():
+    tables = [built("helius", WATCH) for _ in range(3)] + [built("helius", WATCH, method="getMultipleAccounts")]
+    assert len({asked(provider).id for provider in tables for _ in range(100)}) == 400
+
+
+def test_the_answer_to_another_request_gives_no_reading(provider, several):
+    for one, good, absent in ((provider, golden.F11, golden.F12_ABSENT), (several, golden.F13, golden.F13)):
+        first, second = asked(one), asked(one)
+        for body in (good, absent):
+            with pytest.raises((Malformed, Misconfigured)):
+                one.read(first, Response(200, carrying(second, body), NOW))
+        assert one.read(second, Response(200, carrying(second, good), NOW)).readings
 
 
 def test_an_absence_with_another_id_says_nothing_of_our_account(provider):
@@ -198,8 +212,81 @@ def test_an_account_that_was_not_parsed_is_unknown_and_the_others_are_fine(sever
         found = answered(several, golden.F13[:start] + data + golden.F13[end:])
         assert [one.key.account for one in found.readings] == [TOKEN_ACCOUNT]
         assert [one.scope.account for one in found.missing] == [OTHER]
-        assert found.remark is not None
-        assert "not a token account" in found.remark
+        assert "was not parsed" in found.remark
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"420000000000000"', b"null"),
+        (b'"420000000000000"', b'"-1"'),
+        (b'"420000000000000"', b'"1.5"'),
+        (b'"decimals":6', b'"decimals":"6"'),
+        (b'"mint":"EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"', b'"mint":7'),
+        (golden.F13[golden.F13.index(b'{"data"') : -3], b"7"),
+        (golden.F13[golden.F13.index(b'{"data"') : -3], b'{"status":"unchanged"}'),
+    ],
+)
+def test_one_account_that_cannot_be_understood_blinds_nobody_else(several, old, new):
+    assert old in golden.F13
+    found = answered(several, golden.F13.replace(old, new))
+    assert [(one.key.account, one.amount) for one in found.readings] == [(TOKEN_ACCOUNT, None)]
+    assert [one.scope.account for one in found.missing] == [OTHER]
+    assert OTHER in found.remark
+
+
+def test_when_no_account_can_be_understood_the_answer_is_malformed(several):
+    with pytest.raises(Malformed, match="can be understood"):
+        answered(several, golden.F13_UNCHANGED.replace(b"[null,", b"[7,"))
+
+
+@pytest.mark.parametrize("amount", [b"9864", b"98.64e2", b'"9.864E+3"'])
+def test_a_whole_number_is_read_exactly_however_it_is_written(provider, amount):
+    (reading,) = answered(provider, golden.F11.replace(b'"9864"', amount)).readings
+    assert reading.amount == "9864"
+
+
+SYSTEM = b'{"data":["","base64"],"executable":false,"lamports":890880,"owner":"11111111111111111111111111111111"}'
+MINT = b'{"data":{"program":"spl-token","parsed":{"type":"mint","info":{}}},"owner":"%b"}' % TOKEN_PROGRAMS[0].encode()
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("body", [golden.F12_NO_TOKEN, golden.F12_NO_TOKEN_OLD])
+def test_a_token_account_that_was_read_and_is_none_any_more_is_closed(provider, body, status):
+    answered(provider, golden.F11)
+    (reading,) = answered(provider, body, status).readings
+    assert (reading.key.account, reading.amount, reading.slot) == (TOKEN_ACCOUNT, None, None)
+
+
+def test_only_a_balance_proves_that_there_was_a_token_account(provider):
+    answered(provider, golden.F12_ABSENT)
+    answered(built("helius", WATCH), golden.F11)
+    for body in (golden.F11.replace(b'"9864"', b"null"), golden.F12_BEHIND):
+        with pytest.raises((Malformed, Temporary)):
+            answered(provider, body)
+    with pytest.raises(Misconfigured):
+        answered(provider, golden.F12_NO_TOKEN)
+
+
+def test_a_closed_account_in_another_answer_than_ours_is_not_closed(provider):
+    answered(provider, golden.F11)
+    with pytest.raises(Malformed):
+        answered(provider, golden.F12_NO_TOKEN.replace(b'"1"', b'"2"'))
+
+
+@pytest.mark.parametrize("other", [SYSTEM, MINT])
+def test_one_of_several_accounts_that_belongs_to_another_program_now_is_closed(several, other):
+    held = golden.F13[golden.F13.index(b'{"data"') : -3]
+    never = answered(several, golden.F13.replace(held, other))
+    assert [one.scope.account for one in never.missing] == [OTHER]
+    assert "not a token account" in never.remark
+    answered(several, golden.F13)
+    closed = answered(several, golden.F13.replace(held, other))
+    assert [(one.key.account, one.amount, one.slot) for one in closed.readings] == [
+        (TOKEN_ACCOUNT, None, 341197933),
+        (OTHER, None, 341197933),
+    ]
+    assert closed.missing == ()
 
 
 def test_an_account_of_another_mint_than_its_watch_says_is_unknown():
@@ -209,7 +296,7 @@ def test_an_account_of_another_mint_than_its_watch_says_is_unknown():
 
 
 @pytest.mark.parametrize(
-    "body", [golden.F13_UNCHANGED, golden.F13.replace(b"[null,", b"["), golden.F11, golden.F13_OWNER]
+    "body", [golden.F13.replace(b"[null,", b"["), golden.F11, golden.F13_OWNER, golden.F13.replace(b"3411", b"-3411")]
 )
 def test_an_answer_of_another_shape_gives_no_reading(several, body):
     with pytest.raises(Malformed):

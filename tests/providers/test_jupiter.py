@@ -60,11 +60,128 @@ def test_a_field_of_an_entry_that_stands_twice_gives_no_reading(balances):
 
 
 @pytest.mark.parametrize(
-    "amount", [b'"-1"', b'"1.5"', b'"NaN"', b'""', b'" 1"', b'"1e3"', b"5", b"null", b'"1_0"', '"٣"'.encode()]
+    "amount",
+    [
+        b'"-1"',
+        b'"1.5"',
+        b'"15e-1"',
+        b'"1e78"',
+        b'"NaN"',
+        b'""',
+        b'" 1"',
+        b"-5",
+        b"1.5",
+        b"null",
+        b"true",
+        b"{}",
+        b'"1_0"',
+        '"٣"'.encode(),
+        b"9007199254740993",
+        b"1e16",
+    ],
 )
-def test_what_is_no_whole_number_in_a_string_is_no_amount(balances, amount):
+def test_what_is_no_whole_number_is_no_amount(balances, amount):
     with pytest.raises(Malformed):
         answered(balances, golden.F1.replace(b'"0"', amount))
+
+
+@pytest.mark.parametrize(
+    ("amount", "exact"),
+    [
+        (b'"6.5431109E+12"', "6543110900000"),
+        (b'"0E-10"', "0"),
+        (b'"-0"', "0"),
+        (b'"5.0"', "5"),
+        (b"6.5e3", "6500"),
+        (b"5", "5"),
+        (b"9007199254740992", "9007199254740992"),
+        (b'"\\u0035\\u0030"', "50"),
+        (b'"1e77"', "1" + "0" * 77),
+        (b'"007"', "7"),
+    ],
+)
+def test_a_whole_number_is_read_exactly_however_it_is_written(balances, amount, exact):
+    (native,) = answered(balances, golden.F1.replace(b'"0"', amount)).readings
+    assert native.amount == exact
+
+
+ENTRY = b'"So11111111111111111111111111111111111111112":{"amount":"5","uiAmount":5e-9,"slot":324307185,"isFrozen":true}'
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        (ENTRY.replace(b'"5"', b"null"), "neither a number nor a string"),
+        (ENTRY.replace(b'"5"', b'"-5"'), "-5"),
+        (ENTRY.replace(b'"slot":324307185', b'"slot":"324307185"'), "not an amount with its slot"),
+        (ENTRY.replace(b'"slot":324307185,', b""), "not an amount with its slot"),
+        (ENTRY[: ENTRY.index(b":") + 1] + b"null", "not an amount with its slot"),
+        (ENTRY[: ENTRY.index(b":") + 1] + b'["5"]', "not an amount with its slot"),
+        (ENTRY.replace(b"So1", b"sO0"), "not a Solana address"),
+    ],
+)
+def test_an_entry_that_cannot_be_understood_is_unknown_and_the_others_count(balances, entry, wrong):
+    found = answered(balances, golden.F1[:-1] + b"," + entry + b"}")
+    assert amounts(found.readings) == {(ACCOUNT, "native", "total"): "0"}
+    assert (found.listing, found.partial, found.missing) == (Scope("p", SOLANA, ACCOUNT), True, ())
+    assert wrong in found.remark
+
+
+@pytest.mark.parametrize("told", [b'{"amount":null,"slot":1}', b"null"])
+def test_native_sol_that_cannot_be_understood_is_unknown(balances, told):
+    found = answered(balances, b'{"SOL":' + told + b"," + ENTRY + b"}")
+    assert amounts(found.readings) == {(ACCOUNT, WSOL, "total"): "5"}
+    assert found.partial
+
+
+def test_an_answer_without_native_sol_proves_no_absence(balances, holdings):
+    found = answered(balances, b"{" + ENTRY + b"}")
+    assert amounts(found.readings) == {(ACCOUNT, WSOL, "total"): "5"}
+    assert (found.listing, found.partial) == (Scope("p", SOLANA, ACCOUNT), True)
+    without = answered(holdings, golden.F3.replace(b'"amount":"1000000000","uiAmount":1,"uiAmountString":"1",', b"", 1))
+    assert amounts(without.readings) == {(ACCOUNT, JUPSOL, "total"): "1000000000"}
+    assert (without.listing, without.partial) == (Scope("p", SOLANA, ACCOUNT), True)
+
+
+def test_an_answer_that_names_nothing_at_all_is_no_answer_about_the_watch(balances, holdings):
+    for provider, body in ((balances, b"{}"), (holdings, b'{"tokens":{}}')):
+        found = answered(provider, body)
+        assert (found.readings, found.listing) == ([], None)
+        assert [target.scope.account for target in found.missing] == [ACCOUNT]
+        assert "SOL" in found.remark
+
+
+def test_a_whole_answer_is_not_partial(balances, holdings):
+    for provider, body in ((balances, golden.F2), (holdings, golden.F3_TWO), (holdings, golden.F3)):
+        found = answered(provider, body)
+        assert (found.partial, found.remark, found.missing) == (False, None, ())
+
+
+TOKENS = b'"tokens":{"So11111111111111111111111111111111111111112":%b,'
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        b"null",
+        b"{}",
+        b"[null]",
+        b'[{"account":"C","amount":"1","decimals":9},{"account":"D","amount":null,"decimals":9}]',
+        b'[{"account":"C","amount":"1","decimals":"9"}]',
+        b'[{"account":"C","amount":"-1","decimals":9}]',
+    ],
+)
+def test_a_mint_of_which_a_part_cannot_be_understood_is_unknown_and_no_partial_sum(holdings, parts):
+    found = answered(holdings, golden.F3_TWO.replace(b'"tokens":{', TOKENS % parts))
+    assert set(amounts(found.readings)) == {(ACCOUNT, "native", "total"), (ACCOUNT, JUPSOL, "total")}
+    assert found.partial
+    assert WSOL in found.remark
+
+
+def test_holdings_whose_native_amount_is_nonsense_tell_the_rest(holdings):
+    found = answered(holdings, golden.F3.replace(b'"amount":"1000000000"', b'"amount":null', 1))
+    assert amounts(found.readings) == {(ACCOUNT, JUPSOL, "total"): "1000000000"}
+    assert found.partial
 
 
 @pytest.mark.parametrize("slot", [b"-1", b'"324307186"', b"null", b"1.5", b"99999999999999999999999"])
@@ -94,7 +211,6 @@ def test_several_token_accounts_of_one_mint_are_one_balance(holdings):
     [
         (b'"account":"B"', b'"account":"A"'),
         (b'"decimals":9,"programId":"Tokenz', b'"decimals":6,"programId":"Tokenz'),
-        (b'"decimals":9', b'"decimals":-9'),
         (
             b'"tokens":{',
             b'"tokens":{"jupSoLaHXQiZZTSfEWMTRRgpnyFm8f6sZdosWBjx93v":[{"account":"C","amount":"1","decimals":9,"isFrozen":true}],',

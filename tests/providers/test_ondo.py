@@ -51,8 +51,10 @@ def test_the_given_page_is_read():
 
 
 def test_the_pages_own_ellipsis_is_no_row():
-    with pytest.raises(Malformed):
-        answered(built("ondo", CHAIN), golden.F14_PAGE)
+    found = answered(built("ondo", CHAIN), golden.F14_PAGE)
+    assert amounts(found.readings) == amounts(answered(built("ondo", CHAIN), golden.F14).readings)
+    assert found.partial
+    assert not answered(built("ondo", CHAIN), golden.F14).partial
 
 
 def test_no_tokens_is_a_complete_listing_of_nothing():
@@ -105,6 +107,74 @@ def test_what_is_no_decimal_in_a_string_gives_no_reading(balance):
 def test_a_holder_that_is_no_address_of_the_chain_gives_no_reading(address):
     with pytest.raises(Malformed, match="EVM"):
         answered(built("ondo", CHAIN), ONE.replace(HOLDER.encode(), address))
+
+
+ROW = b'{"holderAddress":{"account":"%b"},"balance":"0.50"}' % HOLDER.encode()
+OTHER = b'{"holderAddress":{"account":"%b"},"balance":"7"}' % OTHER_HOLDER.encode()
+SECOND = ONE[len(b'{"tokens":[') : -2].replace(AAPL.encode(), TSLA.encode())
+
+
+@pytest.mark.parametrize(
+    ("bad", "named"),
+    [
+        (ROW.replace(b'"0.50"', b"null"), True),
+        (ROW.replace(b'"0.50"', b"0.5"), True),
+        (ROW.replace(b'"0.50"', b'"-0.5"'), True),
+        (ROW.replace(b',"balance":"0.50"', b""), True),
+        (ROW.replace(HOLDER.encode(), b"0x13"), False),
+        (ROW.replace(b'"' + HOLDER.encode() + b'"', b"null"), False),
+        (ROW.replace(b'{"account":"' + HOLDER.encode() + b'"}', b"7"), False),
+        (b"null", False),
+        (b'"..."', False),
+        (b"[]", False),
+        (b"{}", False),
+    ],
+)
+def test_a_row_that_cannot_be_understood_is_unknown_and_the_others_count(bad, named):
+    provider = built("ondo", CHAIN)
+    for rows in ((bad, OTHER), (OTHER, bad)):
+        found = answered(provider, ONE.replace(ROW, b",".join(rows)))
+        assert amounts(found.readings) == {(OTHER_HOLDER, AAPL, "total"): "7"}
+        assert (found.listing, found.partial) == (Scope("p", ETHEREUM), True)
+        assert found.remark is not None
+    told = amounts(answered(provider, ONE.replace(ROW, b",".join((bad, OTHER, ROW)))).readings)
+    assert told == {(OTHER_HOLDER, AAPL, "total"): "7"} | ({} if named else {(HOLDER, AAPL, "total"): "0.5"})
+    with pytest.raises(Malformed):
+        answered(provider, ONE.replace(ROW, bad))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"AAPLon"', b"null"),
+        (b'"AAPLon"', b"7"),
+        (b'"tokenSymbol":"AAPLon",', b""),
+        (b"[" + ROW + b"]", b"null"),
+        (b"[" + ROW + b"]", b"{}"),
+        (AAPL.encode(), b"0x12"),
+        (b'"' + AAPL.encode() + b'"', b"null"),
+    ],
+)
+def test_a_token_that_cannot_be_understood_is_unknown_and_the_others_count(old, new):
+    provider, bad = built("ondo", CHAIN), ONE.replace(old, new)
+    assert bad != ONE
+    found = answered(provider, bad[:-2] + b"," + SECOND + b"]}")
+    assert amounts(found.readings) == {(HOLDER, TSLA, "total"): "0.5"}
+    assert found.partial
+    with pytest.raises(Malformed):
+        answered(provider, bad)
+
+
+def test_a_token_told_well_and_not_is_unknown():
+    body = ONE[:-2] + b"," + ONE[len(b'{"tokens":[') : -2].replace(b'"AAPLon"', b"7") + b"," + SECOND + b"]}"
+    assert amounts(answered(built("ondo", CHAIN), body).readings) == {(HOLDER, TSLA, "total"): "0.5"}
+
+
+def test_a_contradiction_beside_a_row_that_cannot_be_understood_gives_no_reading():
+    provider = built("ondo", CHAIN)
+    for rows in ((b"null", OTHER, OTHER.replace(b'"7"', b'"8"')), (OTHER, b"{}", OTHER.replace(b'"7"', b'"8"'))):
+        with pytest.raises(Malformed, match="contradicts"):
+            answered(provider, ONE.replace(ROW, b",".join(rows)))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 
 from tests.providers import golden
 from tests.providers.golden import STARK_ACCOUNT, STARK_TOKEN
-from tests.providers.tables import answered, asked, built
+from tests.providers.tables import LATER, asked, built
+from tests.providers.tables import answered as told
 from watcher.addresses import STARKNET
 from watcher.events import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
@@ -18,6 +19,10 @@ OWN_BUDGETS = [
     {"requests": 30, "per": 60, "endpoint": "balance"},
     {"requests": 10, "per": 60, "endpoint": "balances"},
 ]
+
+
+def answered(provider, body, status=200, headers=None, *, lane=0, wall=LATER):
+    return told(provider, body, status, headers, lane=lane, wall=wall)
 
 
 def pairs(count):
@@ -108,7 +113,138 @@ def test_a_listing_that_counts_more_rows_than_it_holds_speaks_for_no_absent_one(
     ):
         found = answered(listing, body)
         assert len(found.readings) == 1
-        assert found.listing is None
+        assert (found.listing, found.partial) == (Scope("p", STARKNET, STARK_ACCOUNT), True)
+        assert found.remark is not None
+
+
+@pytest.mark.parametrize("count", [b"0", b"2", b"null", b'"1"', b"1.0", b"true", b"-1", None])
+def test_only_a_count_that_equals_its_rows_makes_a_listing_whole(listing, count):
+    body = golden.F17_LISTING.replace(b'"count": 12', b'"count": 1')
+    assert not answered(listing, body).partial
+    without = b'"count": 1,' if count is None else b'"count": 1'
+    found = answered(listing, body.replace(without, b"" if count is None else b'"count": ' + count))
+    assert len(found.readings) == 1
+    assert found.partial
+
+
+@pytest.mark.parametrize("links", [b'{"next":"p2"}', b'{"next":7}', b"[]", b'"p2"'])
+def test_a_listing_that_goes_on_elsewhere_proves_no_absence(listing, links):
+    body = golden.F17_LISTING.replace(b'"count": 12', b'"count": 1, "links": ' + links)
+    assert answered(listing, body).partial
+    for none in (b"null", b"{}", b'{"next":null,"previous":"p0"}'):
+        assert not answered(listing, body.replace(links, none)).partial
+
+
+def row_of(body):
+    """The one row of a documented answer, and what stands before and behind it."""
+    start, end = body.index(b"{\n      "), body.rindex(b"\n  ]")
+    return body[:start], body[start:end], body[end:]
+
+
+BALANCES = (b"null", b'"-1"', b'"NaN"', b'"1.5"', b"[]", b"true", b"6543110900255.5", b"1e16")
+ROWS = (b"null", b"7", b'"..."', b"[]", b"{}")
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+def test_a_pair_of_a_batch_whose_balance_is_nonsense_is_missing_and_the_others_count(balance):
+    provider = built("tokenkit", {"account": STARK_ACCOUNT, "token": "0x1"}, PAIR)
+    before, row, behind = row_of(golden.F17_BATCH)
+    bad = row.replace(STARK_TOKEN.encode(), b"0x1").replace(b'"6543110900255"', balance)
+    for rows in ((row, bad), (bad, row)):
+        found = answered(provider, before + b",".join(rows) + behind)
+        assert [one.key.token for one in found.readings] == [STARK_TOKEN]
+        assert [target.scope.token for target in found.missing] == [f"0x{1:064x}"]
+        assert "can be understood" in found.remark
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"2026-01-25T14:43:57+00:00"', b"null"),
+        (b"2026-01-25T14:43:57+00:00", b"yesterday"),
+        (b'"balance": "6543110900255",', b""),
+        (b'"6543110900255"', b"null"),
+    ],
+)
+def test_a_pair_that_one_row_tells_well_and_another_one_not_is_missing(batch, old, new):
+    provider = built("tokenkit", {"account": STARK_ACCOUNT, "token": "0x1"}, PAIR)
+    before, row, behind = row_of(golden.F17_BATCH)
+    other = row.replace(STARK_TOKEN.encode(), b"0x1")
+    assert old in row
+    found = answered(provider, before + b",".join((row, row.replace(old, new), other)) + behind)
+    assert [one.key.token for one in found.readings] == [f"0x{1:064x}"]
+    assert [target.scope.token for target in found.missing] == [STARK_TOKEN]
+    with pytest.raises(Malformed):
+        answered(batch, before + row.replace(old, new) + behind)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_of_another_shape_hides_no_other_row(batch, listing, row):
+    for provider, body in ((batch, golden.F17_BATCH), (listing, golden.F17_LISTING.replace(b"12", b"2"))):
+        before, good, behind = row_of(body)
+        for rows in ((row, good), (good, row)):
+            found = answered(provider, before + b",".join(rows) + behind)
+            assert [one.amount for one in found.readings] == ["6543110900255"]
+            assert found.partial == (provider is listing)
+            assert found.remark is not None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"6543110900255"', b"null"),
+        (b'"6543110900255"', b'"-1"'),
+        (b'"decimals": 6', b'"decimals": "6"'),
+        (b'"decimals": 6', b'"decimals": 999'),
+        (b'"USDC"', b"7"),
+        (b'"2026-01-25T14:43:57Z"', b"1769352237"),
+        (b'"id": 1234', b'"id": [1]'),
+        (b'{ "address": "%s" }' % STARK_ACCOUNT.encode(), b"null"),
+        (b"%s" % STARK_ACCOUNT.encode(), b"0x..."),
+    ],
+)
+def test_a_token_of_which_one_row_cannot_be_read_is_unknown_and_no_partial_sum(listing, old, new):
+    before, row, behind = row_of(golden.F17_LISTING.replace(b"12,", b"3,"))
+    assert old in row
+    bad = row.replace(old, new, 1)
+    second = row.replace(b"1234", b"1235")
+    other = row.replace(b"1234", b"1236").replace(STARK_TOKEN.encode(), b"0x1")
+    for rows in ((bad, second, other), (other, second, bad)):
+        found = answered(listing, before + b",".join(rows) + behind)
+        assert [one.key.token for one in found.readings] == [f"0x{1:064x}"]
+        assert (found.listing, found.partial) == (Scope("p", STARKNET, STARK_ACCOUNT), True)
+    with pytest.raises(Malformed):
+        answered(listing, before + bad + behind)
+
+
+def test_whole_numbers_with_an_exponent_are_read_exactly(batch):
+    for written, amount in (
+        (b'"6.5431109E+12"', "6543110900000"),
+        (b'"0E-10"', "0"),
+        (b"6.5431109e12", "6543110900000"),
+    ):
+        (reading,) = answered(batch, golden.F17_BATCH.replace(b'"6543110900255"', written)).readings
+        assert reading.amount == amount
+
+
+def test_a_refresh_further_ahead_than_clocks_differ_is_no_reading(batch, listing):
+    at = AT / 1e6
+    for wall, known in ((at - 299, True), (at - 300, True), (at - 301, False), (at - 30 * 86400, False)):
+        for provider, body in ((batch, golden.F17_BATCH), (listing, golden.F17_LISTING)):
+            if known:
+                assert len(answered(provider, body, wall=wall).readings) == 1
+            else:
+                with pytest.raises(Malformed, match="in the future"):
+                    answered(provider, body, wall=wall)
+
+
+def test_a_refresh_from_the_future_hides_no_other_pair():
+    provider = built("tokenkit", {"account": STARK_ACCOUNT, "token": "0x1"}, PAIR)
+    before, row, behind = row_of(golden.F17_BATCH)
+    ahead = row.replace(STARK_TOKEN.encode(), b"0x1").replace(b"2026", b"2027")
+    found = answered(provider, before + row + b"," + ahead + behind)
+    assert [one.key.token for one in found.readings] == [STARK_TOKEN]
+    assert "in the future" in found.remark
 
 
 def test_elided_addresses_of_the_page_are_no_addresses(batch, listing):

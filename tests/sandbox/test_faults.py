@@ -18,9 +18,9 @@ def session(name, seconds=300, **settings):
         for request in requests(there):
             answer = send(here, there, request, START + step)
             try:
-                found.append((step, request, there.read(request, answer)))
+                found.append((step, request.targets, there.read(request, answer)))
             except Failure:
-                found.append((step, request, None))
+                found.append((step, request.targets, None))
     return here, found
 
 

@@ -8,9 +8,11 @@ from functools import lru_cache
 from io import BytesIO
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from watcher.poller.trouble import Progress, unreachable
+from watcher.poller.unpacking import STEP, Unpacking
 from watcher.providers.failures import Malformed
 from watcher.providers.provider import Credentials, Provider, Request, Response
 
@@ -82,18 +84,34 @@ class Exchange:
             if "set-cookie" in answer.headers:
                 answer.request = request
                 self._cookies.extract_cookies(answer)
-            body = await self._body(answer)
+            body = await self._body_or_none(answer)
             return Response(answer.status_code, body, self._wall() / 1e6, dict(answer.headers.items()))
         finally:
             await answer.aclose()
 
+    async def _body_or_none(self, answer: httpx.Response) -> bytes:
+        """A status other than 200 says enough, whatever the body is that came with it."""
+        try:
+            return await self._body(answer)
+        except (Malformed, httpx.DecodingError):
+            if answer.status_code == 200:
+                raise
+            return b""
+
     async def _body(self, answer: httpx.Response) -> bytes:
-        # One chunk off the wire is at most 64 KiB, so even a bomb can unpack only so far before it is measured.
         # Written as it comes: to join fifty megabytes in the end would keep everybody waiting.
         body, size = BytesIO(), 0
-        async for part in answer.aiter_bytes():
-            size += len(part)
-            if size > self._most:
-                raise Malformed(f"the answer is larger than {self._most} bytes, unpacked: raise max_bytes if it may be")
-            body.write(part)
+        unpacking = Unpacking(answer.headers.get("content-encoding", ""))
+        assert isinstance(answer.stream, httpx.AsyncByteStream)
+        async for data in answer.stream:
+            for part in unpacking.parts(data):
+                size += len(part)
+                if size > self._most:
+                    raise Malformed(
+                        f"the answer is larger than {self._most} bytes, unpacked: raise max_bytes if it may be"
+                    )
+                body.write(part)
+                if len(part) == STEP:  # and there may be a thousand of them in what came
+                    await anyio.lowlevel.checkpoint()
+        unpacking.end()
         return body.getvalue()

@@ -7,6 +7,10 @@ import hashlib
 from collections.abc import Generator
 from typing import cast
 
+import msgspec
+
+from watcher.columns import Columns
+from watcher.providers.failures import Malformed
 from watcher.providers.provider import Found, Provider, Request, Response
 
 LARGE = 2**20
@@ -19,6 +23,16 @@ def reading(provider: Provider, request: Request, response: Response) -> Generat
     if slices is None or response.status != 200 or len(response.body) < LARGE:
         return None
     return cast("Generator[None, None, Found]", slices(request, response))
+
+
+def understood(found: Found) -> Generator[None, None, Found]:
+    """What can be understood of columns of which a row raised Unclear. Raises Malformed when nothing can."""
+    rows = cast("Columns", found.readings)
+    known, remark = yield from rows.understood()
+    yield from rows.clear()
+    if not known:
+        raise Malformed(remark)
+    return msgspec.structs.replace(found, readings=known, partial=True, remark=remark)
 
 
 def fingerprint(body: bytes) -> Generator[None, None, bytes]:

@@ -9,14 +9,14 @@ import httpx
 import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher.columns import Columns, Contradiction, in_slices
+from watcher.columns import Columns, Contradiction, Unclear, in_slices
 from watcher.events import Answer, ProviderHealth, rfc3339
 from watcher.hiding import HIDDEN
 from watcher.ledger import Verdict
 from watcher.limiter import Budget, Limit, Limiter, Slot
 from watcher.poller.connections import MOST
 from watcher.poller.exchange import Exchange
-from watcher.poller.large import fingerprint, reading
+from watcher.poller.large import fingerprint, reading, understood
 from watcher.poller.pauses import Pauses
 from watcher.poller.stats import Stats
 from watcher.poller.trouble import Unreachable
@@ -236,7 +236,11 @@ class Poller:
         if verdict is not None:
             return unread, verdict
         found = await in_slices(large)
-        verdict = await self._intake.accept(self._answer(found, *times, known))
+        try:
+            verdict = await self._intake.accept(self._answer(found, *times, b"" if found.partial else known))
+        except Unclear:  # and so nothing of it was judged
+            found = await in_slices(understood(found))
+            verdict = await self._intake.accept(self._answer(found, *times))
         if isinstance(found.readings, Columns):
             await in_slices(found.readings.clear())
         return found, verdict

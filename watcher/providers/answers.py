@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
@@ -14,6 +14,7 @@ from watcher.providers.provider import Request, Response, Target
 from watcher.providers.waits import refused
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 AHEAD = 800
 """Characters behind those that are shown which are searched for a secret as well: one may be cut by the end."""
@@ -21,25 +22,78 @@ Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A slot, or a time in microseconds: what every journal can keep."""
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=255)]
 Code = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+BOM = b"\xef\xbb\xbf"
+MOST_IN_A_NUMBER = 2**53
+"""Whole numbers above it may have been rounded on their way when they come as JSON numbers."""
+_TEXT = msgspec.json.Decoder(str)
+_ANYTHING = msgspec.json.Decoder()
+_PLAIN = re.compile(rb'"(?:0|[1-9][0-9]{0,77})"')
 _BASE = re.compile(r"[0-9]{1,78}")
-_DECIMAL = re.compile(r"[0-9]{1,78}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?")
+_DECIMAL = re.compile(r"-?[0-9]{1,78}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?")
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The one place that opens bytes from outside. Raises Malformed."""
+def decode(decoder: msgspec.json.Decoder[T], body: bytes, once: Callable[[T], bool] | None = None) -> T:
+    """The one place that opens bytes from outside. Raises Malformed, also when an object tells one member twice.
+
+    `once` may prove of what was found, cheaper than a second look at the bytes, that nothing can be told twice in them.
+    """
+    body = body.removeprefix(BOM)
     try:
         if not body.isascii():
             body.decode()  # the decoder does not look into fields that it passes over, but a broken byte is a torn answer
-        return decoder.decode(body)
+        found = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"the answer is not what the API documents: {one_line(str(error))} ({glimpse(body)})") from None
+    if once is None or not once(found):
+        _refuse_repeated_members(body)
+    return found
 
 
-def base_units(text: str) -> str:
-    """Canonical amount of a whole number of base units. Raises Malformed."""
-    if not _BASE.fullmatch(text):
-        raise Malformed(f"not an amount in base units: {one_line(text)!r}")
-    return canonical(text)
+def decode_either(strict: msgspec.json.Decoder[T], loose: msgspec.json.Decoder[U], body: bytes) -> T | U:
+    """An answer as documented; or, where a part of it has another shape, with its parts still closed. Raises Malformed."""
+    try:
+        return decode(strict, body)
+    except Malformed:
+        return decode(loose, body)
+
+
+def attempt(decoder: msgspec.json.Decoder[T], part: msgspec.Raw) -> T | None:
+    """A part of an answer that was opened; None when it has another shape."""
+    try:
+        return decoder.decode(part)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def literal(told: str | msgspec.Raw) -> str:
+    """A number, in a string or not, as it was written. Raises Malformed for what is neither."""
+    if isinstance(told, str):
+        return told
+    text = bytes(told)
+    if text[:1] == b'"':
+        try:
+            return _TEXT.decode(text)
+        except msgspec.DecodeError:
+            raise Malformed(f"not a text: {glimpse(text)}") from None
+    if text[:1] not in b"-0123456789" or not text:
+        raise Malformed(f"neither a number nor a string: {glimpse(text)}")
+    return text.decode()
+
+
+def base_units(told: str | msgspec.Raw) -> str:
+    """Canonical amount of a whole number of base units, `"6.5E+12"` too. Raises Malformed.
+
+    A JSON number where a string is documented counts as long as no reader on its way can have rounded it.
+    """
+    if isinstance(told, msgspec.Raw) and _PLAIN.fullmatch(told):
+        return bytes(told)[1:-1].decode()  # nearly every amount takes this path
+    text = literal(told)
+    amount = canonical(text) if _BASE.fullmatch(text) else token_units(text)
+    if "." in amount or len(amount) > 78:
+        raise Malformed(f"not a whole number of base units: {one_line(text)!r}")
+    if isinstance(told, msgspec.Raw) and bytes(told)[:1] != b'"' and int(amount) > MOST_IN_A_NUMBER:
+        raise Malformed(f"a number that may have been rounded, where a string is due: {one_line(text)}")
+    return amount
 
 
 def token_units(text: str) -> str:
@@ -59,19 +113,6 @@ def distinct(readings: Sequence[Reading]) -> list[Reading]:
         if found.setdefault(reading.key, reading) != reading:
             raise Malformed(f"the answer contradicts itself on {reading.key}")
     return list(found.values())
-
-
-def unambiguous(body: bytes, name: bytes, times: int) -> None:
-    """Refuse JSON that tells one member of an object twice, of which a decoder silently keeps the last.
-
-    Looking for it is slow, so it is done only when `name` does not stand in the answer as often as it was decoded.
-    Raises Malformed.
-    """
-    if body.count(name) != times:
-        try:
-            json.loads(body, object_pairs_hook=_members)
-        except (ValueError, RecursionError) as error:
-            raise Malformed(f"the answer contradicts itself: {one_line(str(error))}") from None
 
 
 def asked(targets: Sequence[Target]) -> str:
@@ -133,6 +174,23 @@ def one_line(text: str, most: int = 160) -> str:
     line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * most])
     line = " ".join(line.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _refuse_repeated_members(body: bytes) -> None:
+    """Refuse JSON that tells one member of an object twice, of which a decoder silently keeps the last.
+
+    What was kept, written anew, has fewer colons then. Only an escape could hide one, so those are looked at slowly.
+    Raises Malformed.
+    """
+    try:
+        if b"\\u" not in body and msgspec.json.encode(_ANYTHING.decode(body)).count(b":") == body.count(b":"):
+            return
+    except (msgspec.MsgspecError, OverflowError, RecursionError):
+        pass  # numbers beyond its reach, in fields that nobody reads
+    try:
+        json.loads(body, object_pairs_hook=_members, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"the answer contradicts itself: {one_line(str(error))}") from None
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,18 +6,33 @@ numbers as strings. Errors also come inside status 200. Native SOL is shown unde
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
 from watcher.addresses import SOLANA, AddressError, solana
-from watcher.events import EXACT, AmountError, Key, Kind, Reading, canonical
-from watcher.providers.answers import Code, asked, decode, moved, one_line, refuse, unambiguous
+from watcher.events import EXACT, Key, Kind, Reading, canonical
+from watcher.providers.answers import (
+    Code,
+    asked,
+    attempt,
+    decode_either,
+    literal,
+    moved,
+    one_line,
+    refuse,
+    token_units,
+)
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
+from watcher.providers.gaps import Gaps, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.waits import clock, refused
 
+T = TypeVar("T")
+
+UNTOLD = msgspec.Raw()
+"""A field that a row does not have."""
 MINUTE = 60.0
 """Credits are counted by the provider's clock minute."""
 
@@ -26,31 +41,44 @@ class BloxrouteSettings(ProviderSettings, frozen=True, kw_only=True):
     """`[providers.NAME]` of type `bloxroute`."""
 
 
-class _Row(msgspec.Struct, gc=False):
-    symbol: str | None = None
+class _Minted(msgspec.Struct, gc=False):
     mint: str | None = msgspec.field(name="tokenMint", default=None)
     mint_snake: str | None = msgspec.field(name="token_mint", default=None)
     mint_page: str | None = msgspec.field(name="tokenMin", default=None)
-    settled: Decimal | None = msgspec.field(name="settledAmount", default=None)
-    settled_snake: Decimal | None = msgspec.field(name="settled_amount", default=None)
-    unsettled: Decimal | None = msgspec.field(name="unsettledAmount", default=None)
-    unsettled_snake: Decimal | None = msgspec.field(name="unsettled_amount", default=None)
-    open_orders: Decimal | None = msgspec.field(name="openOrdersAmount", default=None)
-    open_orders_snake: Decimal | None = msgspec.field(name="open_orders_amount", default=None)
-    open_orders_page: Decimal | None = msgspec.field(name="openOrderAmount", default=None)
 
 
-class _Answer(msgspec.Struct):
-    tokens: list[_Row] | None = None
-    tokens_page: list[_Row] | None = msgspec.field(name=".tokens", default=None)
+class _Row(_Minted, gc=False):
+    symbol: str | None = None
+    settled: msgspec.Raw = msgspec.field(name="settledAmount", default=UNTOLD)
+    settled_snake: msgspec.Raw = msgspec.field(name="settled_amount", default=UNTOLD)
+    unsettled: msgspec.Raw = msgspec.field(name="unsettledAmount", default=UNTOLD)
+    unsettled_snake: msgspec.Raw = msgspec.field(name="unsettled_amount", default=UNTOLD)
+    open_orders: msgspec.Raw = msgspec.field(name="openOrdersAmount", default=UNTOLD)
+    open_orders_snake: msgspec.Raw = msgspec.field(name="open_orders_amount", default=UNTOLD)
+    open_orders_page: msgspec.Raw = msgspec.field(name="openOrderAmount", default=UNTOLD)
+
+    def told(self) -> dict[str, tuple[msgspec.Raw, ...]]:
+        """All spellings of each of the `KINDS`, by its name in the answer."""
+        return {
+            "settledAmount": (self.settled, self.settled_snake),
+            "unsettledAmount": (self.unsettled, self.unsettled_snake),
+            "openOrdersAmount": (self.open_orders, self.open_orders_snake, self.open_orders_page),
+        }
+
+
+class _Answer(msgspec.Struct, Generic[T]):
+    tokens: list[T] | None = None
+    tokens_page: list[T] | None = msgspec.field(name=".tokens", default=None)
     code: Code | None = None
     message: str | None = None
     details: list[Any] | None = None
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
-Amounts = dict[Kind, Decimal]
-T = TypeVar("T")
+_ANSWER = msgspec.json.Decoder(_Answer[_Row])
+_CLOSED = msgspec.json.Decoder(_Answer[msgspec.Raw])
+_ROW = msgspec.json.Decoder(_Row)
+_MINTED = msgspec.json.Decoder(_Minted)
+KINDS: tuple[Kind, ...] = ("settled", "unsettled", "open_orders")
 
 
 class Bloxroute(Configured):
@@ -77,40 +105,42 @@ class Bloxroute(Configured):
         answer = _opened(response)
         if answer.code is not None or response.status != 200:
             _refuse(request, response, answer)
+        if answer.tokens is not None and answer.tokens_page is not None:
+            raise Malformed("the answer has two lists of tokens")
         rows = answer.tokens if answer.tokens is not None else answer.tokens_page
         if rows is None:
             raise Malformed("the answer has no list of tokens")
-        unambiguous(response.body, b"ettled", 2 * len(rows))
-        scope = request.targets[0].scope
-        sums: dict[str, Amounts] = {}
+        (target,) = request.targets
+        account, gaps = str(target.scope.account), Gaps()
+        sums: dict[Key, Decimal] = {}
         symbols: dict[str, str | None] = {}
-        for row in rows:
-            mint = _mint(row)
+        for row in shaped(rows, _ROW):
+            mint = _mint(row, gaps)
+            if mint is None:
+                continue
+            keys = [Key(self.name, SOLANA, account, mint, kind) for kind in KINDS]
+            if isinstance(row, msgspec.Raw):
+                gaps.add(f"{mint}: the row is not as documented", *keys)
+                continue
             symbols.setdefault(mint, row.symbol)
-            _add(sums.setdefault(mint, {}), _amounts(row))
+            for key, (name, spellings) in zip(keys, row.told().items(), strict=True):
+                _add(sums, key, name, spellings, gaps)
         readings = [
-            Reading(
-                Key(self.name, SOLANA, str(scope.account), mint, kind),
-                canonical(amount),
-                "decimal",
-                symbol=symbols[mint],
-            )
-            for mint, amounts in sums.items()
-            for kind, amount in amounts.items()
+            Reading(key, canonical(amount), "decimal", symbol=symbols[key.token]) for key, amount in sums.items()
         ]
-        return Found(readings, listing=scope)
+        return gaps.listing(readings, target)
 
 
-def _opened(response: Response) -> _Answer:
+def _opened(response: Response) -> _Answer[_Row] | _Answer[msgspec.Raw]:
     try:
-        return decode(_ANSWER, response.body)
+        return decode_either(_ANSWER, _CLOSED, response.body)
     except Failure:
         if response.status == 200:
             raise
         return _Answer()
 
 
-def _refuse(request: Request, response: Response, answer: _Answer) -> NoReturn:
+def _refuse(request: Request, response: Response, answer: _Answer[Any]) -> NoReturn:
     """By the gRPC code where there is one (the gateway passes it on, even with status 200), else by the status."""
     wait = MINUTE - clock(response) % MINUTE
     if answer.code is None or answer.message is None or answer.details is None or moved(response):
@@ -127,39 +157,35 @@ def _refuse(request: Request, response: Response, answer: _Answer) -> NoReturn:
     raise Temporary(reason)
 
 
-def _mint(row: _Row) -> str:
+def _mint(row: _Row | msgspec.Raw, gaps: Gaps) -> str | None:
+    """Whose row it is. None, and a gap, for what does not tell. Raises Malformed for what tells two."""
+    minted = attempt(_MINTED, row) if isinstance(row, msgspec.Raw) else row
+    told = {minted.mint, minted.mint_snake, minted.mint_page} - {None} if minted is not None else set()
+    if len(told) > 1:
+        raise Malformed("a row tells more than one tokenMint")
+    for text in told:
+        try:
+            return solana(str(text))
+        except AddressError as error:
+            gaps.add(str(error))
+            return None
+    gaps.add("a row tells no tokenMint")
+    return None
+
+
+def _add(sums: dict[Key, Decimal], key: Key, name: str, spellings: Sequence[msgspec.Raw], gaps: Gaps) -> None:
+    """The amount of a field that has several spellings; one that is not told is unknown and never zero."""
     try:
-        return solana(_one("tokenMint", row.mint, row.mint_snake, row.mint_page))
-    except AddressError as error:
-        raise Malformed(str(error)) from None
-
-
-def _amounts(row: _Row) -> Amounts:
-    return {
-        "settled": _amount(_one("settledAmount", row.settled, row.settled_snake)),
-        "unsettled": _amount(_one("unsettledAmount", row.unsettled, row.unsettled_snake)),
-        "open_orders": _amount(_one("openOrdersAmount", row.open_orders, row.open_orders_snake, row.open_orders_page)),
-    }
-
-
-def _one(name: str, *spellings: T | None) -> T:
-    """The value of a field that has several spellings; one that is not told is unknown and never zero."""
-    told = {value for value in spellings if value is not None}
-    if len(told) != 1:
-        raise Malformed(f"a row tells {'no' if not told else 'more than one'} {name}")
-    return told.pop()
-
-
-def _amount(value: Decimal) -> Decimal:
+        told = {token_units(literal(spelling)) for spelling in spellings if spelling is not UNTOLD}
+    except Malformed as failure:
+        gaps.add(f"{key.token}, {name}: {failure.reason}", key)
+        return
+    if len(told) > 1:
+        raise Malformed(f"a row of {key.token} tells more than one {name}")
+    if not told:
+        gaps.add(f"a row of {key.token} tells no {name}", key)
+        return
     try:
-        return Decimal(canonical(value))
-    except AmountError as error:
-        raise Malformed(str(error)) from None
-
-
-def _add(sums: Amounts, amounts: Amounts) -> None:
-    try:
-        for kind, amount in amounts.items():
-            sums[kind] = EXACT.add(sums.get(kind, Decimal(0)), amount)
+        sums[key] = EXACT.add(sums.get(key, Decimal(0)), Decimal(told.pop()))
     except ArithmeticError:
-        raise Malformed("the rows of one mint have no exact sum of at most 100 digits") from None
+        gaps.add(f"the rows of {key.token} have no exact sum of at most 100 digits", key)

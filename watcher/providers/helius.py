@@ -4,9 +4,11 @@ Errors come with any status and the key stands in the URL. "Could not find accou
 there. Amounts in ui units move without any transfer (interest, scaling), so only base units are read.
 """
 
+import itertools
 import re
+import secrets
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -17,13 +19,13 @@ from watcher.providers.answers import (
     Decimals,
     Order,
     asked,
+    attempt,
     base_units,
     decode,
     glimpse,
     moved,
     one_line,
     refuse,
-    unambiguous,
 )
 from watcher.providers.configured import Configured
 from watcher.providers.failures import (
@@ -34,21 +36,26 @@ from watcher.providers.failures import (
     Temporary,
     Throttled,
 )
+from watcher.providers.gaps import Gaps
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.waits import refused
+
+T = TypeVar("T")
 
 UNKNOWN = "unknown"
 """The token of an account whose watch does not name its mint: the answer does not either."""
 MONTH = 2_592_000.0
-ID = "1"
 BAD_REQUEST = (-32600, -32601, -32602)
 """What is said of a request, and so of a watch; the other codes are about the key, the plan or the node."""
 PLAIN = 200
 """Bytes; what is longer is a page."""
+TOKEN_PROGRAMS = ("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA", "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
+"""Those that own token accounts; an account of another owner is none."""
 
 _TOO_FAST = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
 _USED_UP = re.compile(r"max usage reached", re.IGNORECASE)
 _ABSENT = re.compile(r"could not find account", re.IGNORECASE)
+_NO_TOKEN = re.compile(r"not a (?:v2\.0 )?token account", re.IGNORECASE)
 _BEHIND = re.compile(r"behind", re.IGNORECASE)
 
 
@@ -64,7 +71,7 @@ class _Context(msgspec.Struct, gc=False):
 
 
 class _Amount(msgspec.Struct, gc=False):
-    amount: str
+    amount: msgspec.Raw
     decimals: Decimals
 
 
@@ -78,23 +85,19 @@ class _Parsed(msgspec.Struct):
     info: msgspec.Raw
 
 
-class _Single(msgspec.Struct):
-    context: _Context
-    value: _Amount | None
-
-
-class _Account(msgspec.Struct):
-    data: msgspec.Raw
-
-
 class _Data(msgspec.Struct):
     program: str
     parsed: _Parsed
 
 
-class _Several(msgspec.Struct):
+class _Account(msgspec.Struct):
+    data: msgspec.Raw
+    owner: str | None = None
+
+
+class _Result(msgspec.Struct, Generic[T]):
     context: _Context
-    value: list[_Account | None]
+    value: T
 
 
 class _Error(msgspec.Struct):
@@ -111,10 +114,15 @@ class _Reply(msgspec.Struct):
 
 
 _REPLY = msgspec.json.Decoder(_Reply)
-_SINGLE = msgspec.json.Decoder(_Single)
-_SEVERAL = msgspec.json.Decoder(_Several)
+_SINGLE = msgspec.json.Decoder(_Result[_Amount | None])
+_SEVERAL = msgspec.json.Decoder(_Result[list[msgspec.Raw]])
+_ACCOUNT = msgspec.json.Decoder(_Account)
 _DATA = msgspec.json.Decoder(_Data)
 _INFO = msgspec.json.Decoder(_Info)
+
+
+class _NoTokenAccount(Exception):
+    """There is an account, but of another sort."""
 
 
 class Helius(Configured):
@@ -128,6 +136,11 @@ class Helius(Configured):
         super().__init__(name, settings, keyed=keyed)
         self.ordering = "strict"
         self._commitment = settings.commitment
+        self._numbers = itertools.count(1)
+        self._names = secrets.token_hex(6)
+        """Whoever stands between may pair answers by ids, and serve others who count as we do."""
+        self._held: set[Target] = set()
+        """What was a token account in this process."""
         self._several = settings.method == "getMultipleAccounts"
         self.lanes = (Lane(None, self._targets(settings), 100 if self._several else 1),)
 
@@ -154,55 +167,78 @@ class Helius(Configured):
             call: tuple[str, list[Any]] = ("getMultipleAccounts", [accounts, options | {"encoding": "jsonParsed"}])
         else:
             call = ("getTokenAccountBalance", [*accounts, options])
-        body = msgspec.json.encode({"jsonrpc": "2.0", "id": ID, "method": call[0], "params": call[1]})
-        return Request("POST", "/", tuple(targets), body=body)
+        name = f"{self._names}-{next(self._numbers)}"
+        body = msgspec.json.encode({"jsonrpc": "2.0", "id": name, "method": call[0], "params": call[1]})
+        return Request("POST", "/", tuple(targets), body=body, id=name)
 
     def read(self, request: Request, response: Response) -> Found:
         reply = _opened(request, response)
         if reply.error is not None:
             if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or moved(response):
                 _refuse_others(request, response)
-            if reply.error.code in BAD_REQUEST and reply.id not in (None, ID):
+            if reply.error.code in BAD_REQUEST and reply.id not in (None, request.id):
                 raise Malformed(f"the answer to another request, {one_line(str(reply.id))!r}")
             return self._absence(request, response, reply)
         if response.status != 200:
             refuse(request, response, None)
-        if reply.jsonrpc != "2.0" or reply.id != ID:
-            raise Malformed(f"not the JSON-RPC 2.0 answer to our request {ID!r} ({glimpse(response.body)})")
-        unambiguous(response.body, b'"slot"', 1)
+        if reply.jsonrpc != "2.0" or reply.id != request.id:
+            raise Malformed(f"not the JSON-RPC 2.0 answer to our request {request.id!r} ({glimpse(response.body)})")
         if self._several:
-            return self._accounts(request, decode(_SEVERAL, bytes(reply.result)))
-        single = decode(_SINGLE, bytes(reply.result))
-        unambiguous(response.body, b'"amount"', 0 if single.value is None else 1)
+            return self._accounts(request, _result(_SEVERAL, reply))
+        single = _result(_SINGLE, reply)
         return Found([self._reading(request.targets[0], single.value, single.context.slot)])
 
     def _absence(self, request: Request, response: Response, reply: _Reply) -> Found:
-        """The one error that says something of a balance. Raises Failure for every other."""
+        """The errors that say something of a balance. Raises Failure for every other."""
         if bytes(reply.result) not in (b"", b"null"):
             raise Malformed("the answer holds both a result and an error")
-        if self._several or response.status not in (200, 400) or reply.id != ID or not _is_absence(reply.error):
+        (target, *_) = request.targets
+        ours = not self._several and response.status in (200, 400) and reply.id == request.id
+        closed = _says(reply.error, _NO_TOKEN) and target in self._held
+        if not ours or not (closed or _says(reply.error, _ABSENT)):
             _refuse(request, response, reply.error)
-        return Found([self._reading(request.targets[0], None, None)])
+        return Found([self._reading(target, None, None)])
 
-    def _accounts(self, request: Request, several: _Several) -> Found:
+    def _accounts(self, request: Request, several: _Result[list[msgspec.Raw]]) -> Found:
         if len(several.value) != len(request.targets):
             raise Malformed(f"{len(several.value)} accounts where {len(request.targets)} were asked for")
         slot = several.context.slot
-        readings, missing, remarks = [], [], []
+        readings, missing, remarks, gaps = [], [], [], Gaps()
         for target, account in zip(request.targets, several.value, strict=True):
             try:
-                readings.append(self._reading(target, None if account is None else _held(target, account), slot))
+                readings.append(self._reading(target, self._amount(target, account), slot))
             except Misconfigured as failure:
                 missing.append(target)
                 remarks.append(failure.reason)
-        return Found(readings, missing=tuple(missing), remark=remarks[0] if remarks else None)
+            except Malformed as failure:
+                missing.append(target)
+                gaps.add(f"{target.scope.account}: {failure.reason}")
+        if gaps.count:
+            remarks.append(gaps.remark())
+        return Found(gaps.without(readings), missing=tuple(missing), remark=remarks[0] if remarks else None)
+
+    def _amount(self, target: Target, told: msgspec.Raw) -> _Amount | None:
+        """What one of several accounts holds; None: it is not there, or no longer a token account.
+
+        Raises Misconfigured for an account that never was one, and Malformed.
+        """
+        if bytes(told) == b"null":
+            return None
+        try:
+            return _holding(target, told)
+        except _NoTokenAccount:
+            if target in self._held:
+                return None
+        raise Misconfigured(f"{target.scope.account} is not a token account: watch the account that holds the token")
 
     def _reading(self, target: Target, held: _Amount | None, slot: int | None) -> Reading:
         scope = target.scope
         key = Key(self.name, SOLANA, str(scope.account), str(scope.token))
         if held is None:
             return Reading(key, None, "base", order=slot, slot=slot)
-        return Reading(key, base_units(held.amount), "base", decimals=held.decimals, order=slot, slot=slot)
+        amount = base_units(held.amount)
+        self._held.add(target)
+        return Reading(key, amount, "base", decimals=held.decimals, order=slot, slot=slot)
 
 
 def _opened(request: Request, response: Response) -> _Reply:
@@ -248,19 +284,35 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
     raise Temporary(reason)
 
 
-def _is_absence(error: _Error | str | None) -> bool:
-    return isinstance(error, _Error) and error.code == -32602 and _ABSENT.search(error.message) is not None
+def _says(error: _Error | str | None, what: re.Pattern[str]) -> bool:
+    return isinstance(error, _Error) and error.code == -32602 and what.search(error.message) is not None
 
 
-def _held(target: Target, account: _Account) -> _Amount:
-    """What a token account holds. Raises Misconfigured for an account of another sort, Malformed for nonsense."""
-    try:
-        data = decode(_DATA, bytes(account.data))
-    except Malformed:
-        data = None
-    if data is None or data.parsed.type != "account" or not data.program.startswith("spl-token"):
-        raise Misconfigured(f"{target.scope.account} is not a token account: watch the account that holds the token")
-    info = decode(_INFO, bytes(data.parsed.info))
+def _result(decoder: msgspec.json.Decoder[T], reply: _Reply) -> T:
+    found = attempt(decoder, reply.result)
+    if found is None:
+        raise Malformed(f"the result is not what the API documents: {glimpse(bytes(reply.result))}")
+    return found
+
+
+def _holding(target: Target, told: msgspec.Raw) -> _Amount:
+    """What a token account holds.
+
+    Raises _NoTokenAccount for one of another sort, Misconfigured for one of another mint, Malformed for nonsense.
+    """
+    account = attempt(_ACCOUNT, told)
+    if account is None:
+        raise Malformed("not an account as documented")
+    data = attempt(_DATA, account.data)
+    parsed = data.parsed.type if data is not None and data.program.startswith("spl-token") else None
+    if parsed != "account":
+        if parsed is None and account.owner in (*TOKEN_PROGRAMS, None):
+            raise Malformed("the account was not parsed")
+        raise _NoTokenAccount
+    assert data is not None
+    info = attempt(_INFO, data.parsed.info)
+    if info is None:
+        raise Malformed("not a token account as documented")
     if target.scope.token not in (UNKNOWN, info.mint):
         raise Misconfigured(
             f"{target.scope.account} holds {one_line(info.mint)}, not the token of its watch: correct it"

@@ -1,21 +1,35 @@
 """Jupiter Ultra: all balances of a Solana account, with a slot each (`balances`) or without any order (`holdings`).
 
-Native SOL is an entry of its own beside wrapped SOL: it becomes the token `native`.
+Native SOL is an entry of its own beside wrapped SOL: it becomes the token `native`. It is always there, so an answer
+without it is not a whole one.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal, NoReturn
+from collections.abc import Sequence
+from typing import ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
 from watcher.addresses import SOLANA, AddressError, solana
 from watcher.events import Key, Reading
-from watcher.providers.answers import Decimals, Order, base_units, decode, one_line, refuse, spoken, unambiguous
+from watcher.providers.answers import (
+    Decimals,
+    Order,
+    base_units,
+    decode_either,
+    glimpse,
+    refuse,
+    spoken,
+)
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed
+from watcher.providers.gaps import Gaps, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 
+T = TypeVar("T")
+
 NATIVE = "native"
+SOL = "SOL"
+NO_MARK = "native SOL is missing, which every whole answer names"
 
 
 class JupiterSettings(ProviderSettings, frozen=True, kw_only=True):
@@ -25,19 +39,19 @@ class JupiterSettings(ProviderSettings, frozen=True, kw_only=True):
 
 
 class _Balance(msgspec.Struct, gc=False):
-    amount: str
+    amount: msgspec.Raw
     slot: Order
 
 
 class _TokenAccount(msgspec.Struct, gc=False):
     account: str
-    amount: str
+    amount: msgspec.Raw
     decimals: Decimals
 
 
-class _Holdings(msgspec.Struct):
-    amount: str
-    tokens: dict[str, list[_TokenAccount]]
+class _Holdings(msgspec.Struct, Generic[T]):
+    tokens: dict[str, T]
+    amount: msgspec.Raw = msgspec.Raw()
 
 
 class _Complaint(msgspec.Struct, forbid_unknown_fields=True):
@@ -55,7 +69,11 @@ class _Gateway(msgspec.Struct):
 
 
 _BALANCES = msgspec.json.Decoder(dict[str, _Balance])
-_HOLDINGS = msgspec.json.Decoder(_Holdings)
+_ENTRIES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_BALANCE = msgspec.json.Decoder(_Balance)
+_HOLDINGS = msgspec.json.Decoder(_Holdings[list[_TokenAccount]])
+_MINTS = msgspec.json.Decoder(_Holdings[msgspec.Raw])
+_TOKEN_ACCOUNTS = msgspec.json.Decoder(list[_TokenAccount])
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 
@@ -87,34 +105,54 @@ class Jupiter(Configured):
     def read(self, request: Request, response: Response) -> Found:
         if response.status != 200:
             _refuse(request, response)
-        scope = request.targets[0].scope
-        account = str(scope.account)
+        (target,) = request.targets
         tell = self._balances if self._endpoint == "balances" else self._holdings
-        return Found(tell(account, response.body), listing=scope)
+        return tell(target, response.body)
 
-    def _balances(self, account: str, body: bytes) -> list[Reading]:
-        entries = decode(_BALANCES, body)
-        unambiguous(body, b'"slot"', len(entries))
-        return [self._balance(account, name, entry) for name, entry in entries.items()]
+    def _balances(self, target: Target, body: bytes) -> Found:
+        entries = decode_either(_BALANCES, _ENTRIES, body)
+        if "error" in entries:
+            raise Malformed(f"an error with status 200: {glimpse(body)}")
+        readings, gaps, account = [], Gaps(), str(target.scope.account)
+        for name, entry in zip(entries, shaped(entries.values(), _BALANCE), strict=True):
+            try:
+                key = self._key(account, NATIVE if name == SOL else _mint(name))
+            except Malformed as failure:
+                gaps.add(failure.reason)
+                continue
+            try:
+                readings.append(_balance(key, entry))
+            except Malformed as failure:
+                gaps.add(f"{name}: {failure.reason}", key)
+        return gaps.listing(readings, target, None if SOL in entries else NO_MARK)
 
-    def _balance(self, account: str, name: str, entry: _Balance) -> Reading:
-        amount = base_units(entry.amount)
-        if name == "SOL":
-            return Reading(self._key(account, NATIVE), amount, "base", symbol="SOL", order=entry.slot, slot=entry.slot)
-        return Reading(self._key(account, _mint(name)), amount, "base", order=entry.slot, slot=entry.slot)
-
-    def _holdings(self, account: str, body: bytes) -> list[Reading]:
-        holdings = decode(_HOLDINGS, body)
-        unambiguous(body, b'"decimals"', sum(map(len, holdings.tokens.values())))
-        native = Reading(self._key(account, NATIVE), base_units(holdings.amount), "base", symbol="SOL")
-        return [native, *(self._holding(account, *item) for item in holdings.tokens.items() if item[1])]
-
-    def _holding(self, account: str, mint: str, parts: list[_TokenAccount]) -> Reading:
-        if len({part.account for part in parts}) != len(parts):
-            raise Malformed(f"one token account of mint {one_line(mint)} is told twice")
-        (decimals,) = _agreed(mint, {part.decimals for part in parts})
-        amount = sum(int(base_units(part.amount)) for part in parts)
-        return Reading(self._key(account, _mint(mint)), str(amount), "base", decimals=decimals)
+    def _holdings(self, target: Target, body: bytes) -> Found:
+        holdings = decode_either(_HOLDINGS, _MINTS, body)
+        readings, gaps, account = [], Gaps(), str(target.scope.account)
+        marked = bytes(holdings.amount) != b""
+        if marked:
+            native = self._key(account, NATIVE)
+            try:
+                readings.append(Reading(native, base_units(holdings.amount), "base", symbol=SOL))
+            except Malformed as failure:
+                gaps.add(f"the native balance: {failure.reason}", native)
+        for name, parts in zip(holdings.tokens, shaped(holdings.tokens.values(), _TOKEN_ACCOUNTS), strict=True):
+            try:
+                key = self._key(account, _mint(name))
+            except Malformed as failure:
+                gaps.add(failure.reason)
+                continue
+            if isinstance(parts, msgspec.Raw):
+                gaps.add(f"{name}: not a list of token accounts as documented", key)
+            elif parts:
+                decimals = _agreed(name, parts)
+                try:
+                    amount = sum(int(base_units(part.amount)) for part in parts)
+                except Malformed as failure:
+                    gaps.add(f"{name}: {failure.reason}", key)
+                else:
+                    readings.append(Reading(key, str(amount), "base", decimals=decimals))
+        return gaps.listing(readings, target, None if marked else NO_MARK)
 
     def _key(self, account: str, token: str) -> Key:
         return Key(self.name, SOLANA, account, token)
@@ -134,7 +172,18 @@ def _mint(text: str) -> str:
         raise Malformed(str(error)) from None
 
 
-def _agreed(mint: str, decimals: set[int]) -> Iterable[int]:
+def _balance(key: Key, entry: _Balance | msgspec.Raw) -> Reading:
+    if isinstance(entry, msgspec.Raw):
+        raise Malformed("not an amount with its slot")
+    symbol = SOL if key.token == NATIVE else None
+    return Reading(key, base_units(entry.amount), "base", symbol=symbol, order=entry.slot, slot=entry.slot)
+
+
+def _agreed(mint: str, parts: list[_TokenAccount]) -> int:
+    """The decimals of a mint. Raises Malformed for token accounts that contradict one another."""
+    if len({part.account for part in parts}) != len(parts):
+        raise Malformed(f"one token account of mint {mint} is told twice")
+    decimals = {part.decimals for part in parts}
     if len(decimals) != 1:
-        raise Malformed(f"mint {one_line(mint)} is told with several decimals")
-    return decimals
+        raise Malformed(f"mint {mint} is told with several decimals")
+    return decimals.pop()

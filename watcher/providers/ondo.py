@@ -8,18 +8,19 @@ import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, repeat
-from typing import Annotated, ClassVar, Literal, NoReturn
+from typing import Annotated, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
 from watcher import addresses
 from watcher.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
-from watcher.columns import Column, Columns
+from watcher.columns import Column, Columns, Unclear
 from watcher.events import Key, Reading, Scope, Unit
-from watcher.providers.answers import decode, distinct, one_line, refuse, spoken, token_units
+from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary, Throttled
-from watcher.providers.ondo_large import SIZE, Token, Uncut, columns
+from watcher.providers.gaps import Gaps
+from watcher.providers.ondo_large import ADDRESS, BALANCE, HELD, SIZE, Balance, Token, Uncut, columns
 from watcher.providers.provider import (
     Credentials,
     Found,
@@ -33,13 +34,15 @@ from watcher.providers.provider import (
 )
 from watcher.providers.waits import refused
 
+T = TypeVar("T")
+
 
 class OndoSettings(ProviderSettings, frozen=True, kw_only=True):
     """`[providers.NAME]` of type `ondo`."""
 
 
-class _Answer(msgspec.Struct):
-    tokens: list[Token]
+class _Answer(msgspec.Struct, Generic[T]):
+    tokens: list[T]
 
 
 class _Complaint(msgspec.Struct):
@@ -55,7 +58,9 @@ class _Gateway(msgspec.Struct, forbid_unknown_fields=True):
     message: Literal["Forbidden"]
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_ANSWER = msgspec.json.Decoder(_Answer[Token[Balance]])
+_CLOSED = msgspec.json.Decoder(_Answer[msgspec.Raw])
+_TOKEN = msgspec.json.Decoder(Token[msgspec.Raw])
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 _CANONICAL_AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,59})(?:\.[0-9]{0,39}[1-9])?").fullmatch
@@ -101,9 +106,13 @@ class Ondo(Configured):
     def read(self, request: Request, response: Response) -> Found:
         if response.status != 200:
             _refuse(request, response)
-        scope = request.targets[0].scope
-        answer = decode(_ANSWER, response.body)
-        return Found(_merged(_readings(scope, token) for token in answer.tokens), listing=scope)
+        (target,) = request.targets
+        body = response.body
+        try:
+            answer = decode(_ANSWER, body, partial(_nothing_more, body))
+            return Found(_merged(_readings(target.scope, token) for token in answer.tokens), listing=target.scope)
+        except Malformed:
+            return _one_by_one(target, decode(_CLOSED, body).tokens)
 
     def slices(self, request: Request, response: Response, size: int = SIZE) -> Generator[None, None, Found]:
         """The same of a large answer with status 200, about `size` bytes at a time, as columns that check themselves.
@@ -113,12 +122,72 @@ class Ondo(Configured):
         scope = request.targets[0].scope
         try:
             found = yield from columns(str(scope.chain), response.body, size)
-            return Found(Columns(scope.provider, _as_asked(scope, found), partial(_checked, scope)), listing=scope)
+            known = _as_asked(scope, found)
         except (Malformed, Uncut):
             return self.read(request, response)  # which says what is wrong, if anything is
+        rows = Columns(scope.provider, known, partial(_checked, scope))
+        lost = len(found) - len(known)
+        if lost and not rows:
+            return self.read(request, response)
+        return Found(
+            rows, listing=scope, partial=lost > 0, remark=f"{lost} tokens are not as documented" if lost else None
+        )
 
 
-def _readings(scope: Scope, token: Token) -> Iterator[Reading]:
+def _nothing_more(body: bytes, answer: _Answer[Token[Balance]]) -> bool:
+    """Whether the answer has no member but the documented ones, each of which an object must have."""
+    return body.count(b":") == 1 + sum(3 + 3 * len(token.balances) for token in answer.tokens)
+
+
+def _one_by_one(target: Target, tokens: Iterable[msgspec.Raw]) -> Found:
+    """What can be understood of an answer. Raises Malformed when nothing can, and for what we did not ask for."""
+    scope, gaps = target.scope, Gaps()
+    readings: list[Reading] = []
+    lost: set[str] = set()
+    for told in tokens:
+        token = attempt(_TOKEN, told)
+        named = token or attempt(ADDRESS, told)
+        address = _spelled(scope, named.address if named else None, gaps)
+        if address is None:
+            continue
+        if scope.token not in (None, address):
+            raise Malformed(f"the answer tells of token {address}, which we did not ask for")
+        if token is None:
+            gaps.add(f"token {address} is not as documented")
+            lost.add(address)
+            continue
+        readings += filter(None, (_row(scope, address, token.symbol, row, gaps) for row in token.balances))
+    gaps.keys.update(reading.key for reading in readings if reading.key.token in lost)
+    return gaps.listing(distinct([reading for reading in readings if reading.key not in gaps.keys]), target)
+
+
+def _row(scope: Scope, token: str, symbol: str, told: msgspec.Raw, gaps: Gaps) -> Reading | None:
+    """One row. None, and a gap, for what cannot be understood. Raises Malformed for what we did not ask for."""
+    row = attempt(BALANCE, told)
+    held = row or attempt(HELD, told)
+    account = _spelled(scope, held.holder.account if held else None, gaps)
+    if account is None:
+        return None
+    if scope.account not in (None, account):
+        raise Malformed(f"the answer tells of account {account}, which we did not ask for")
+    key = Key(scope.provider, str(scope.chain), account, token)
+    try:
+        return Reading(key, _amount(row.balance if row else ""), UNIT, None, symbol)
+    except Malformed as failure:
+        gaps.add(f"{account}: {failure.reason}", key)
+        return None
+
+
+def _spelled(scope: Scope, text: str | None, gaps: Gaps) -> str | None:
+    """An address in its one spelling. None, and a gap, for what is none."""
+    try:
+        return addresses.canonical(str(scope.chain), text or "")
+    except AddressError as error:
+        gaps.add(str(error))
+        return None
+
+
+def _readings(scope: Scope, token: Token[Balance]) -> Iterator[Reading]:
     """The rows of one token. Raises Malformed for what we did not ask for and what is no address or amount.
 
     Whole columns pass through C, because a chain has half a million holders: a third of the time of a loop.
@@ -138,21 +207,41 @@ def _readings(scope: Scope, token: Token) -> Iterator[Reading]:
 
 
 def _as_asked(scope: Scope, found: Sequence[Column]) -> list[Column]:
-    """The columns, under their tokens' one spelling. Raises Uncut for what only a look at each row can tell."""
-    spelled = _canonical(str(scope.chain), [column.token for column in found])
-    pages = [page for column in found for page in column.pages]
+    """The columns that can be understood, under their tokens' one spelling.
+
+    Raises Uncut for what only a look at each row can tell.
+    """
+    known: dict[str, Column] = {}
+    gaps, names = Gaps(), []
+    for column in found:
+        name = _spelled(scope, column.token, gaps)
+        if name is not None:
+            names.append(name)
+            if column.symbol is not None:
+                known[name] = msgspec.structs.replace(column, token=name)
+    pages = [page for column in known.values() for page in column.pages]
     strangers = scope.account is not None and any(set(accounts) - {scope.account} for accounts, _ in pages)
-    if strangers or len(set(spelled)) < len(found) or set(spelled) - {scope.token or each for each in spelled}:
+    if strangers or len(set(names)) < len(names) or set(names) - {scope.token or name for name in names}:
         raise Uncut
-    return [msgspec.structs.replace(column, token=each) for column, each in zip(found, spelled, strict=True)]
+    return list(known.values())
 
 
 def _checked(scope: Scope, column: Column, account: str, amount: str) -> Reading:
-    """One row as a reading. Raises Malformed."""
-    (account,) = _canonical(column.chain, [account])
-    if not _CANONICAL_AMOUNT(amount):
-        amount = token_units(amount)
-    return Reading(Key(scope.provider, column.chain, account, column.token), amount, UNIT, None, column.symbol)
+    """One row as a reading. Raises Unclear."""
+    name = None
+    try:
+        (name,) = _canonical(column.chain, [account])
+        amount = _amount(amount)
+    except Malformed as failure:
+        raise Unclear(failure.reason, name) from None
+    return Reading(Key(scope.provider, column.chain, name, column.token), amount, UNIT, None, column.symbol)
+
+
+def _amount(text: str) -> str:
+    """Canonical. Raises Malformed; no text at all stands for a row of another shape."""
+    if not text:
+        raise Malformed("a row is not as documented")
+    return text if _CANONICAL_AMOUNT(text) else token_units(text)
 
 
 def _canonical(name: str, accounts: list[str]) -> list[str]:

@@ -2,16 +2,21 @@
 
 A JSON decoder takes an answer in one go, and for as long nothing else runs. So the body is cut before a row; that a
 cut is right shows when the part before it is by itself a list of whole rows. An answer that is laid out in another
-way than the documented one is left to the decoder.
+way than the documented one is left to the decoder. A row of another shape stands in its column as one that no check
+lets pass, with its account where it tells one.
 """
 
 import re
 from collections.abc import Generator
+from typing import Generic, TypeVar
 
 import msgspec
 
 from watcher.columns import Column, Pages
-from watcher.providers.answers import decode
+from watcher.providers.answers import attempt, decode
+from watcher.providers.failures import Malformed
+
+T = TypeVar("T")
 
 SIZE = 2**20
 """Bytes decoded between two breaths: some ten milliseconds."""
@@ -19,8 +24,10 @@ HEAD = 4096
 """Bytes that the head of a token may have."""
 BLANK = b" \t\n\r"
 ROW = b'{"holderAddress"'
+LEAST = len(b'{"holderAddress":{"account":""},"balance":""},')
+"""Bytes of a row beside what it tells."""
 
-_OPENING = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"tokens"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
+_OPENING = re.compile(rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"tokens"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
 _BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*(?:(,)[ \t\n\r]*|\][ \t\n\r]*\}[ \t\n\r]*)")
 
 
@@ -28,19 +35,29 @@ class Holder(msgspec.Struct, gc=False):
     account: str
 
 
-class Balance(msgspec.Struct, gc=False):
+class Held(msgspec.Struct, gc=False):
     holder: Holder = msgspec.field(name="holderAddress")
+
+
+class Balance(Held, gc=False):
     balance: str
 
 
-class Token(msgspec.Struct):
+class Address(msgspec.Struct):
     address: str = msgspec.field(name="tokenAddress")
+
+
+class Token(Address, Generic[T]):
     symbol: str = msgspec.field(name="tokenSymbol")
-    balances: list[Balance]
+    balances: list[T]
 
 
-_TOKEN = msgspec.json.Decoder(Token)
+BALANCE = msgspec.json.Decoder(Balance)
+HELD = msgspec.json.Decoder(Held)
+ADDRESS = msgspec.json.Decoder(Address)
+_TOKEN = msgspec.json.Decoder(Token[Balance])
 _ROWS = msgspec.json.Decoder(list[Balance])
+_CLOSED = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class _Rows:
@@ -51,9 +68,32 @@ class _Rows:
         self._cased = chain.startswith("eip155:")
 
     def take(self, part: bytes) -> None:
-        rows = decode(_ROWS, b"[%b]" % part)
-        accounts = [row.holder.account for row in rows]
-        self.pages.add(_lowered(accounts) if self._cased else accounts, [row.balance for row in rows])
+        """Raises Malformed."""
+        accounts: list[str] = []
+        amounts: list[str] = []
+
+        def once(rows: list[Balance]) -> bool:
+            """Whether the bytes of these rows have no room for anything else, so that nothing is told twice."""
+            accounts[:] = [row.holder.account for row in rows]
+            amounts[:] = [row.balance for row in rows]
+            return len(part) == len(rows) * LEAST - 1 + len("".join(accounts)) + len("".join(amounts))
+
+        whole = b"[%b]" % part
+        try:
+            decode(_ROWS, whole, once)
+        except Malformed:
+            accounts, amounts = _one_by_one(decode(_CLOSED, whole))
+        self.pages.add(_lowered(accounts) if self._cased else accounts, amounts)
+
+
+def _one_by_one(rows: list[msgspec.Raw]) -> tuple[list[str], list[str]]:
+    accounts, amounts = [], []
+    for row in rows:
+        told = attempt(BALANCE, row)
+        held = told or attempt(HELD, row)
+        accounts.append("" if held is None else held.holder.account)
+        amounts.append("" if told is None else told.balance)
+    return accounts, amounts
 
 
 class Uncut(Exception):
@@ -61,20 +101,23 @@ class Uncut(Exception):
 
 
 def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, list[Column]]:
-    """The tokens of an answer, about `size` bytes at a time; nothing of a row is checked. Raises Uncut, Malformed."""
+    """The tokens of an answer, about `size` bytes at a time; nothing of a row is checked. Raises Uncut, Malformed.
+
+    A token without a symbol is one that cannot be understood.
+    """
     found: list[Column] = []
     opening = _OPENING.match(body)
     place, more = (opening.end(), True) if opening else (0, False)
     breath = place
     while more:
         start = body.find(b"[", place, place + HEAD) + 1
-        token = decode(_TOKEN, body[place:start] + b"]}")
+        token, symbol = _headed(body[place:start] + b"]}")
         rows = _Rows(chain)
         end = yield from _taken(rows, body, start, size)
         behind = _BEHIND.match(body, end)
         if behind is None:
             raise Uncut
-        found.append(Column(chain, token.address, token.symbol, rows.pages.whole()))
+        found.append(Column(chain, token, symbol, rows.pages.whole()))
         if end - breath > size:
             breath = end
             yield
@@ -82,6 +125,15 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     if place != len(body):
         raise Uncut
     return found
+
+
+def _headed(head: bytes) -> tuple[str, str | None]:
+    """A token's address, and its symbol unless it cannot be understood. Raises Malformed."""
+    try:
+        token = decode(_TOKEN, head)
+    except Malformed:
+        return decode(ADDRESS, head).address, None
+    return token.address, token.symbol
 
 
 def _taken(rows: _Rows, body: bytes, place: int, size: int) -> Generator[None, None, int]:

@@ -52,7 +52,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Seconds, of one request."""
     settle: Annotated[float, msgspec.Meta(ge=0)] | None = None
     """Seconds."""
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 256 * 2**20
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
     """The largest answer that is read, decompressed."""
     watch: list[Watch] = []
 
@@ -90,6 +90,8 @@ class Request(msgspec.Struct, frozen=True):
     """JSON, when there is one."""
     endpoint: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    id: str | None = None
+    """What the answer must carry, where the protocol gives every request a name of its own."""
 
 
 class Response(msgspec.Struct, frozen=True):

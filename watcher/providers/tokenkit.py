@@ -6,8 +6,8 @@ lagging node can carry a newer time with an older value. A pair that an answer d
 
 import math
 import re
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
@@ -16,22 +16,27 @@ from watcher.events import Key, Reading, Scope, rfc3339, wall
 from watcher.providers.answers import (
     Decimals,
     Order,
+    attempt,
     base_units,
     decode,
+    decode_either,
     distinct,
     glimpse,
     one_line,
     refuse,
     spoken,
-    unambiguous,
 )
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary
+from watcher.providers.gaps import Gaps, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 
 T = TypeVar("T")
 
 BATCH = 20
+AHEAD = 300.0
+"""Seconds that a refresh may seem to lie ahead of the arrival of its answer: clocks differ, but not by more."""
+NOTHING = (b"", b"null")
 IP_BLOCK = 300.0
 """Seconds. How long a block lasts is not published."""
 
@@ -44,27 +49,33 @@ class TokenKitSettings(ProviderSettings, frozen=True, kw_only=True):
     force_refresh: bool = False
 
 
-class _Row(msgspec.Struct, gc=False):
+class _Pair(msgspec.Struct, gc=False):
     account: str = msgspec.field(name="account_address")
     token: str = msgspec.field(name="token_address")
-    balance: str
+
+
+class _Row(_Pair, gc=False):
+    balance: msgspec.Raw
     last_updated: str
 
 
-class _Account(msgspec.Struct, gc=False):
+class _Address(msgspec.Struct, gc=False):
     address: str
 
 
-class _Token(msgspec.Struct, gc=False):
-    address: str
+class _Token(_Address, gc=False):
     symbol: str | None = None
     decimals: Decimals | None = None
 
 
+class _Holding(msgspec.Struct, gc=False):
+    token: _Address
+
+
 class _Held(msgspec.Struct, gc=False):
-    account: _Account
+    account: _Address
     token: _Token
-    balance: str
+    balance: msgspec.Raw
     last_updated: str
     id: Order | str | None = None
 
@@ -75,22 +86,16 @@ class _Single(msgspec.Struct):
     errors: msgspec.Raw = msgspec.Raw()
 
 
-class _Batch(msgspec.Struct):
+class _Rows(msgspec.Struct, Generic[T]):
     success: bool
-    data: list[_Row] | None = None
+    data: list[T] | None = None
     errors: msgspec.Raw = msgspec.Raw()
+    count: msgspec.Raw = msgspec.Raw()
+    links: msgspec.Raw = msgspec.Raw()
 
 
 class _Links(msgspec.Struct):
-    next: str | None = None
-
-
-class _Listing(msgspec.Struct):
-    success: bool
-    data: list[_Held] | None = None
-    errors: msgspec.Raw = msgspec.Raw()
-    count: Order | None = None
-    links: _Links | None = None
+    next: msgspec.Raw = msgspec.Raw()
 
 
 class _Complaint(msgspec.Struct, forbid_unknown_fields=True):
@@ -101,8 +106,14 @@ class _Complaint(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _SINGLE = msgspec.json.Decoder(_Single)
-_BATCH = msgspec.json.Decoder(_Batch)
-_LISTING = msgspec.json.Decoder(_Listing)
+_BATCH = msgspec.json.Decoder(_Rows[_Row])
+_LISTING = msgspec.json.Decoder(_Rows[_Held])
+_CLOSED = msgspec.json.Decoder(_Rows[msgspec.Raw])
+_ROW = msgspec.json.Decoder(_Row)
+_PAIR = msgspec.json.Decoder(_Pair)
+_HELD = msgspec.json.Decoder(_Held)
+_HOLDING = msgspec.json.Decoder(_Holding)
+_LINKS = msgspec.json.Decoder(_Links)
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _CHALLENGE = re.compile(r"(?:^|,)\s*api-key\b", re.IGNORECASE)
 """`WWW-Authenticate: api-key realm="tokenkit"`. Another scheme is another's."""
@@ -180,74 +191,125 @@ class TokenKit(Configured):
     def read(self, request: Request, response: Response) -> Found:
         if response.status != 200:
             _refuse(request, response)
-        body = response.body
+        body, latest = response.body, round((response.wall + AHEAD) * 1e6)
         if request.endpoint == "balance":
-            return self._single(request, _whole(decode(_SINGLE, body), body, 1))
+            return self._single(request, decode(_SINGLE, body), latest)
         if request.endpoint == "balances":
-            batch = decode(_BATCH, body)
-            return self._batch(request, _whole(batch, body, len(batch.data or ())))
-        listing = decode(_LISTING, body)
-        return self._listing(request, _whole(listing, body, len(listing.data or ())))
+            return self._batch(request, decode_either(_BATCH, _CLOSED, body), latest)
+        return self._listing(request, decode_either(_LISTING, _CLOSED, body), latest)
 
-    def _single(self, request: Request, answer: _Single) -> Found:
+    def _single(self, request: Request, answer: _Single, latest: int) -> Found:
         if not answer.success or _failed(answer.errors) or answer.data is None:
             raise Temporary(f"the pair could not be read: {_shown(answer.errors)}")
-        return self._pairs(request, [answer.data])
+        return self._pairs(request, [answer.data], latest)
 
-    def _batch(self, request: Request, answer: _Batch) -> Found:
+    def _batch(self, request: Request, answer: _Rows[Any], latest: int) -> Found:
         if not answer.success or answer.data is None:
             raise Temporary(f"the batch could not be read: {_shown(answer.errors)}")
-        found = self._pairs(request, answer.data)
+        rows = shaped(answer.data, _ROW)
+        found = self._pairs(request, rows, latest)
         if not found.readings:
             raise Temporary(f"no pair of the batch could be read: {_shown(answer.errors)}")
-        if found.missing:
+        if found.missing and found.remark is None:
             found.remark = f"{len(found.missing)} of {len(request.targets)} pairs not read: {_shown(answer.errors)}"
         return found
 
-    def _pairs(self, request: Request, rows: Iterable[_Row]) -> Found:
-        due = {target.scope: target for target in request.targets}
-        readings = distinct([self._reading(row.account, row.token, row.balance, row.last_updated) for row in rows])
-        for reading in readings:
-            if due.pop(self._scope(reading.key.account, reading.key.token), None) is None:
-                raise Malformed(f"the answer tells of {reading.key}, which we did not ask for")
-        return Found(readings, missing=tuple(due.values()))
+    def _pairs(self, request: Request, rows: Iterable[_Row | msgspec.Raw], latest: int) -> Found:
+        """The pairs that the answer tells; what it tells so that it cannot be understood is missing."""
+        due = {self._key(str(target.scope.account), str(target.scope.token)): target for target in request.targets}
+        readings, gaps = [], Gaps()
+        for row in rows:
+            pair = attempt(_PAIR, row) if isinstance(row, msgspec.Raw) else row
+            if pair is None:
+                gaps.add("a row is not as documented")
+                continue
+            try:
+                key = self._key(_felt(pair.account), _felt(pair.token))
+            except Malformed as failure:
+                gaps.add(failure.reason)
+                continue
+            if key not in due:
+                raise Malformed(f"the answer tells of {key}, which we did not ask for")
+            try:
+                readings.append(_reading(key, row, latest))
+            except Malformed as failure:
+                gaps.add(f"{key.token}: {failure.reason}", key)
+        known = distinct(gaps.without(readings))
+        told = {reading.key for reading in known}
+        missing = tuple(target for key, target in due.items() if key not in told)
+        return Found(known, missing=missing, remark=gaps.remark() if gaps.count else None)
 
-    def _listing(self, request: Request, answer: _Listing) -> Found:
+    def _listing(self, request: Request, answer: _Rows[Any], latest: int) -> Found:
         """Rows of an account. An empty listing says that the account is not indexed yet: nothing about balances.
 
-        One that counts more rows than it holds speaks for those rows, but for no absent one.
+        One that counts more rows than it holds, or fewer, speaks for those rows, but for no absent one.
         """
         if not answer.success or answer.data is None or _failed(answer.errors):
             raise Temporary(f"the account could not be read: {_shown(answer.errors)}")
         if not answer.data:
             return Found([], missing=request.targets, remark="the account is not indexed yet")
-        scope = request.targets[0].scope
-        readings = [self._held(scope, row) for row in _unrepeated(answer.data)]
-        more = (answer.count or 0) > len(answer.data) or (answer.links is not None and answer.links.next is not None)
-        return Found(_summed(readings), listing=None if more else scope, remark="the listing is cut" if more else None)
+        (target,) = request.targets
+        readings, gaps = [], Gaps()
+        rows = shaped(answer.data, _HELD)
+        for row in _unrepeated(rows):
+            token = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
+            if token is None:
+                gaps.add("a row is not as documented")
+                continue
+            try:
+                key = self._key(str(target.scope.account), _felt(token.token.address))
+            except Malformed as failure:
+                gaps.add(failure.reason)
+                continue
+            try:
+                account, reading = _held(key, row, latest)
+            except Malformed as failure:
+                gaps.add(f"{key.token}: {failure.reason}", key)
+                continue
+            if account != key.account:
+                raise Malformed(f"the answer tells of account {account}, which we did not ask for")
+            readings.append(reading)
+        return gaps.listing(_summed(readings), target, _cut(answer, len(answer.data)))
 
-    def _held(self, scope: Scope, row: _Held) -> Reading:
-        reading = self._reading(row.account.address, row.token.address, row.balance, row.last_updated)
-        if reading.key.account != scope.account:
-            raise Malformed(f"the answer tells of account {reading.key.account}, which we did not ask for")
-        return msgspec.structs.replace(reading, symbol=row.token.symbol, decimals=row.token.decimals)
-
-    def _reading(self, account: str, token: str, balance: str, last_updated: str) -> Reading:
-        try:
-            key = Key(self.name, STARKNET, felt(account), felt(token))
-            order = wall(last_updated)
-        except AddressError as error:
-            raise Malformed(str(error)) from None
-        except (ValueError, OverflowError):
-            raise Malformed(f"not a time: {one_line(last_updated)!r}") from None
-        if order < 0:
-            raise Malformed(f"a refresh before 1970: {one_line(last_updated)!r}")
-        return Reading(key, base_units(balance), "base", order=order, as_of=rfc3339(order))
+    def _key(self, account: str, token: str) -> Key:
+        return Key(self.name, STARKNET, account, token)
 
 
-def _whole(answer: T, body: bytes, rows: int) -> T:
-    unambiguous(body, b'"balance"', rows)
-    return answer
+def _felt(text: str) -> str:
+    try:
+        return felt(text)
+    except AddressError as error:
+        raise Malformed(str(error)) from None
+
+
+def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
+    """One row; its refresh is not later than `latest`, in wall-clock microseconds. Raises Malformed."""
+    if isinstance(row, msgspec.Raw):
+        raise Malformed("the row is not as documented")
+    try:
+        order = wall(row.last_updated)
+    except (ValueError, OverflowError):
+        raise Malformed(f"not a time: {one_line(row.last_updated)!r}") from None
+    if not 0 <= order <= latest:
+        raise Malformed(f"a refresh {'before 1970' if order < 0 else 'in the future'}: {one_line(row.last_updated)!r}")
+    return Reading(key, base_units(row.balance), "base", order=order, as_of=rfc3339(order))
+
+
+def _held(key: Key, row: _Held | msgspec.Raw, latest: int) -> tuple[str, Reading]:
+    """Whose row it is, and what it tells. Raises Malformed."""
+    reading = _reading(key, row, latest)
+    assert isinstance(row, _Held)
+    decorated = msgspec.structs.replace(reading, symbol=row.token.symbol, decimals=row.token.decimals)
+    return _felt(row.account.address), decorated
+
+
+def _cut(answer: _Rows[Any], rows: int) -> str | None:
+    """Why a listing does not hold all rows, if it does not say that it does."""
+    links = attempt(_LINKS, answer.links) if bytes(answer.links) not in NOTHING else _Links()
+    if links is None or bytes(links.next) not in NOTHING:
+        return "the listing goes on elsewhere"
+    count = bytes(answer.count)
+    return None if count == b"%d" % rows else f"the listing counts {glimpse(count)} rows, and holds {rows}"
 
 
 def _pair(target: Target) -> dict[str, Any]:
@@ -255,14 +317,14 @@ def _pair(target: Target) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def _unrepeated(rows: list[_Held]) -> list[_Held]:
+def _unrepeated(rows: Iterable[_Held | msgspec.Raw]) -> Iterator[_Held | msgspec.Raw]:
     """Each row once. Raises Malformed when one row is told twice and differently."""
     found: dict[int | str, _Held] = {}
-    unnamed = [row for row in rows if row.id is None]
     for row in rows:
-        if row.id is not None and found.setdefault(row.id, row) != row:
+        if isinstance(row, msgspec.Raw) or row.id is None or found.setdefault(row.id, row) is row:
+            yield row
+        elif found[row.id] != row:
             raise Malformed(f"the answer contradicts itself on row {one_line(str(row.id))}")
-    return [*found.values(), *unnamed]
 
 
 def _summed(readings: list[Reading]) -> list[Reading]:
@@ -280,7 +342,7 @@ def _sum(one: Reading, other: Reading) -> Reading:
 
 
 def _failed(errors: msgspec.Raw) -> bool:
-    return bytes(errors) not in (b"", b"null", b"[]", b"{}")
+    return bytes(errors) not in (*NOTHING, b"[]", b"{}")
 
 
 def _shown(errors: msgspec.Raw) -> str:

@@ -44,7 +44,12 @@ class Helius:
         return "rpc"
 
     def resource(self, request: Request, /) -> str:
-        return f"helius/{request.body.decode(errors='replace')}"
+        """What is asked, whatever the id under which."""
+        try:
+            call = msgspec.json.decode(request.body, type=Call)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return "helius/"
+        return f"helius/{call.method}/{call.params}"
 
     def limit_headers(self, _ruling: Ruling, _wall: float, /) -> dict[str, str]:
         return {}

@@ -1,0 +1,65 @@
+"""What of an answer cannot be understood: those balances are unknown, and no word is lost about the others.
+
+A row that cannot be read makes its balance unknown even where another row tells it well: the two may belong together.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from watcher.events import Key, Reading
+from watcher.providers.answers import attempt
+from watcher.providers.failures import Malformed
+from watcher.providers.provider import Found, Target
+
+T = TypeVar("T")
+
+
+class Gaps:
+    """The parts of one answer that are not as the API documents them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.keys: set[Key] = set()
+        """Balances that such a part is about, as far as it tells."""
+        self._reason = ""
+        """What is wrong with the first of them, in one line."""
+
+    def add(self, reason: str, *keys: Key) -> None:
+        self.count += 1
+        self.keys.update(keys)
+        self._reason = self._reason or reason
+
+    def remark(self) -> str:
+        """In one line."""
+        more = f" (and {self.count - 1} more)" if self.count > 1 else ""
+        return f"not all can be understood: {self._reason}{more}"
+
+    def without(self, readings: Sequence[Reading]) -> Sequence[Reading]:
+        """What the answer says. Raises Malformed when nothing of it can be understood."""
+        known = [reading for reading in readings if reading.key not in self.keys] if self.keys else readings
+        if self.count and not known:
+            raise Malformed(self.remark())
+        return known
+
+    def listing(self, readings: Sequence[Reading], target: Target, lacks: str | None = None) -> Found:
+        """A listing of these. It is partial where something is unknown, or `lacks` says what is not in it.
+
+        Without its own mark of completeness and without a row it says nothing at all. Raises Malformed.
+        """
+        known = self.without(readings)
+        if lacks is not None and not known:
+            return Found([], missing=(target,), remark=lacks)
+        remark = self.remark() if self.count else lacks
+        return Found(known, listing=target.scope, partial=remark is not None, remark=remark)
+
+
+def shaped(rows: Iterable[T] | Iterable[msgspec.Raw], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:
+    """Each row opened; one of another shape is left closed."""
+    for row in rows:
+        if isinstance(row, msgspec.Raw):
+            opened = attempt(decoder, row)
+            yield row if opened is None else opened
+        else:
+            yield row
