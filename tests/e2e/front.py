@@ -26,7 +26,8 @@ def everywhere(change, value):
 
 
 def number_for_text(value):
-    return 5 if isinstance(value, str) else value
+    """One that is not whole, since a whole one would be an amount in base units."""
+    return 5.5 if isinstance(value, str) else value
 
 
 def not_a_number(value):
