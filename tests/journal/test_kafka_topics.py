@@ -150,10 +150,14 @@ class TestTopics:
             await init_until_it_works(made)
             await made.check()
 
-    async def test_an_init_that_broke_off_may_be_repeated(self, kafka, prefix, monkeypatch):
+    async def test_an_init_that_breaks_off_begins_anew_by_itself_while_there_is_time(self, kafka, prefix, monkeypatch):
         """It leaves a control record in the events, which is none of them."""
+        write, tries = topics_module._mark, []
 
-        async def breaks_off(producer, topics):
+        async def breaks_off_once(producer, topics):
+            tries.append(topics)
+            if len(tries) > 1:
+                return await write(producer, topics)
             await producer.begin_transaction()
             producer.take_part(TopicPartition(topics.changed, 0))
             await producer.send_and_wait(topics.state, b"{}", b"marker", partition=0)
@@ -161,13 +165,30 @@ class TestTopics:
             raise Unavailable("so it broke off")
 
         made = journal(kafka.address, prefix)
-        with monkeypatch.context() as planted:
-            planted.setattr(topics_module, "_mark", breaks_off)
-            with pytest.raises(Unavailable):
-                await made.init()
-        await made.init()
+        monkeypatch.setattr(topics_module, "_mark", breaks_off_once)
+        assert f"created {prefix}balances.changed.v1, " in await made.init()
+        assert len(tries) == 2
         await made.check()
         await made.close()
+
+    async def test_a_check_that_is_cut_goes_on_while_there_is_time_and_then_says_why(self, kafka, prefix, monkeypatch):
+        """As by a broker that is thawed, and that its controller gives up once more before it takes it back."""
+        look, cuts = topics_module.look, [Unavailable("a broker went"), Unavailable("and again")]
+
+        async def cut(admin, wanted):
+            if cuts:
+                raise cuts.pop()
+            return await look(admin, wanted)
+
+        async with ready(kafka.address, prefix) as made:
+            monkeypatch.setattr(topics_module, "look", cut)
+            await made.check()
+            assert not cuts
+            impatient = journal(kafka.address, prefix, reach=0.0)
+            cuts.append(Unavailable("a broker went"))
+            with pytest.raises(Unavailable):
+                await impatient.check()
+            await impatient.close()
 
     async def test_re_created_events_under_an_old_state_are_refused(self, kafka, prefix, monkeypatch):
         monkeypatch.setattr(topics_module, "BEGUN", 0.5)

@@ -3,10 +3,12 @@
 
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import anyio
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.events import JSON, MSGPACK, Encoding, ProviderHealth
 from watcher.journal import Unavailable, WrongJournal
@@ -23,8 +25,12 @@ from watcher.journal.kafka.writer import KafkaWriter
 
 REACH = 30.0
 """Seconds in which a broker must have been reached."""
+AGAIN = 0.5
+"""Seconds between two tries."""
 HEARTBEAT = 5.0
 """Seconds after which a heartbeat that nobody takes is dropped."""
+
+T = TypeVar("T")
 
 
 class KafkaJournal:
@@ -94,23 +100,28 @@ class KafkaJournal:
 
     async def init(self) -> str:
         """Create topics and marker where they are missing. Raises WrongJournal or Unavailable."""
-        await self._reached()
-        async with self._connection.administering() as admin:
-            created = await cluster.create(admin, self._plans)
-            await cluster.appear(admin, self._plans)
-            aligned = await cluster.align(admin, self._plans)
-        marked = await cluster.write_marker(
-            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init")
-        )
+        created: list[str] = []
+        aligned: list[str] = []
+        marked = await self._reached(lambda admin: self._make(admin, created, aligned))
         said = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
         said += [f"set {', '.join(aligned)}"] if aligned else []
         names = ", ".join(self._topics)
         return f"{'; '.join(said) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
+    async def _make(self, admin: AIOKafkaAdminClient, created: list[str], aligned: list[str]) -> bool:
+        """May be repeated; what each try does is added to the two lists. Whether the marker was written."""
+        created += await cluster.create(admin, self._plans)
+        await cluster.appear(admin, self._plans)
+        aligned += await cluster.align(admin, self._plans)
+        return await cluster.write_marker(
+            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init")
+        )
+
     async def check(self) -> None:
-        await self._reached()
-        async with self._connection.administering() as admin:
-            found = await cluster.ready(admin, self._plans)
+        await self._reached(self._compare)
+
+    async def _compare(self, admin: AIOKafkaAdminClient) -> None:
+        found = await cluster.ready(admin, self._plans)
         refuse(self._plans, found)
         await self._epoch()  # a re-created topic has lost its configs too: say what matters more
         compare(self._plans, found)
@@ -124,20 +135,40 @@ class KafkaJournal:
             )
         return marker.epoch
 
-    async def _reached(self) -> None:
-        """Try until a broker answers. Raises Unavailable after `reach` seconds, WrongJournal when it knows us not."""
+    async def _reached(self, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """What `work` gives, once a broker is reached. A cluster that has just come back may go once more in the midst
+        of it, so it is done anew from its beginning while there is time. Raises Unavailable `reach` seconds after the
+        call, or when the `work` begun before that fails; WrongJournal when the cluster knows us not."""
+        deadline = anyio.current_time() + self._reach
+        while True:
+            try:
+                async with self._connected(deadline) as admin:
+                    return await work(admin)
+            except Unavailable:
+                if anyio.current_time() + AGAIN >= deadline:
+                    raise
+            await anyio.sleep(AGAIN)
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, deadline: float) -> AsyncIterator[AIOKafkaAdminClient]:
         servers, reason = ", ".join(self._connection.servers), "no answer"
-        with anyio.move_on_after(self._reach):
-            while True:
-                with contextlib.suppress(Unavailable):
-                    async with self._connection.administering():
-                        return
-                reason = await self._connection.refusal()
-                await anyio.sleep(0.5)
-        raise Unavailable(
-            f"no Kafka broker reached at {servers} within {self._reach:g} s ({reason}): "
-            "is it up, are address and security_protocol right?"
-        )
+        async with contextlib.AsyncExitStack() as stack:
+            admin = None
+            with anyio.CancelScope(deadline=deadline):
+                while (admin := await self._entered(stack)) is None:
+                    reason = await self._connection.refusal()
+                    await anyio.sleep(AGAIN)
+            if admin is None:
+                raise Unavailable(
+                    f"no Kafka broker reached at {servers} within {self._reach:g} s ({reason}): "
+                    "is it up, are address and security_protocol right?"
+                )
+            yield admin
+
+    async def _entered(self, stack: contextlib.AsyncExitStack) -> AIOKafkaAdminClient | None:
+        with contextlib.suppress(Unavailable):
+            return await stack.enter_async_context(self._connection.administering())
+        return None
 
     async def close(self) -> None:
         if self._pulse is not None:
