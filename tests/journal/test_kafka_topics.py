@@ -62,7 +62,8 @@ class TestTopics:
             for made in journals:
                 tasks.start_soon(init_until_it_works, made)
         markers = [m for m in seen(kafka.address, f"{prefix}balances.state.v1") if m.key() == b"marker"]
-        assert len(markers) == 1
+        assert [m.partition() for m in markers] == list(range(PARTITIONS))
+        assert len({m.value() for m in markers}) == 1
         for made in journals:
             await made.close()
 
@@ -154,10 +155,10 @@ class TestTopics:
         """It leaves a control record in the events, which is none of them."""
         write, tries = topics_module._mark, []
 
-        async def breaks_off_once(producer, topics):
+        async def breaks_off_once(producer, topics, partitions):
             tries.append(topics)
             if len(tries) > 1:
-                return await write(producer, topics)
+                return await write(producer, topics, partitions)
             await producer.begin_transaction()
             producer.take_part(TopicPartition(topics.changed, 0))
             await producer.send_and_wait(topics.state, b"{}", b"marker", partition=0)

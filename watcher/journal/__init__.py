@@ -47,6 +47,8 @@ class Restored(msgspec.Struct, frozen=True):
 
     states: list[BalanceState]
     notes: dict[str, bytes]
+    epoch: str
+    """The log's, as it stands in every cursor: what is committed from here on belongs to it."""
 
 
 class Writer(Protocol):

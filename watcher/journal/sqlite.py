@@ -188,7 +188,8 @@ class SqliteWriter:
             states: list[BalanceState] = [decode[content](data) for content, data in rows]
         except (msgspec.DecodeError, KeyError) as error:
             raise Unwritable(f"{self._path} is damaged: a balance in it cannot be read ({error})") from error
-        return Restored(states, dict(connection.execute("SELECT key, data FROM note").fetchall()))
+        (epoch,) = connection.execute("SELECT value FROM meta WHERE name = 'log'").fetchone()
+        return Restored(states, dict(connection.execute("SELECT key, data FROM note").fetchall()), epoch)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -16,7 +16,7 @@ from watcher.journal.kafka import topics as cluster
 from watcher.journal.kafka.connection import Connection, stop
 from watcher.journal.kafka.deadlines import Broken
 from watcher.journal.kafka.log import Gauge
-from watcher.journal.kafka.ownership import Claim
+from watcher.journal.kafka.ownership import Claim, Identity, unmarked
 from watcher.journal.kafka.plans import compare, plans, refuse
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, Topics
@@ -57,8 +57,9 @@ class KafkaJournal:
         self._plans = plans(self._topics, settings.partitions, retention)
         self._connection = Connection(servers, security(settings, environ))
         self._gauge = Gauge(self._connection, self._topics)
-        self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK)
+        self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
         self._claim = Claim(secrets.token_hex(6))
+        self._identity = Identity(self._topics)
         self._pulse: AIOKafkaProducer | None = None
 
     def transactional_id(self, name: int | str) -> str:
@@ -73,11 +74,13 @@ class KafkaJournal:
             gauge=self._gauge,
             encoder=self._encoder,
             claim=self._claim,
+            identity=self._identity,
         )
 
     async def reader(self) -> KafkaReader:
         """Raises WrongJournal without a marker, Unavailable while the log does not answer."""
-        reader = KafkaReader(await self._epoch(), self._topics, self.partitions, self._connection, self._gauge)
+        await self._marked()
+        reader = KafkaReader(self._identity, self._topics, self.partitions, self._connection, self._gauge)
         await reader.start()
         return reader
 
@@ -123,17 +126,13 @@ class KafkaJournal:
     async def _compare(self, admin: AIOKafkaAdminClient) -> None:
         found = await cluster.ready(admin, self._plans)
         refuse(self._plans, found)
-        await self._epoch()  # a re-created topic has lost its configs too: say what matters more
+        await self._marked()  # a re-created topic has lost its configs too: say what matters more
         compare(self._plans, found)
 
-    async def _epoch(self) -> str:
-        marker = await cluster.find_log(self._connection, self._gauge, self._topics)
-        if marker is None:
-            raise WrongJournal(
-                f"topic {self._topics.state} has no marker: it is new or was re-created; "
-                "run `watcher init` to start a new log on it"
-            )
-        return marker.epoch
+    async def _marked(self) -> None:
+        """Raises WrongJournal when there is no log. Which one it is, whoever opens a partition sees there."""
+        if not await cluster.holds_log(self._connection, self._gauge, self._topics):
+            raise unmarked(self._topics, 0)
 
     async def _reached(self, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
         """What `work` gives, once a broker is reached. A cluster that has just come back may go once more in the midst

@@ -18,7 +18,7 @@ from watcher.journal.kafka.connection import Connection
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import was_told
 from watcher.journal.kafka.log import Gauge, read_to, start_at
-from watcher.journal.kafka.ownership import Claim
+from watcher.journal.kafka.ownership import Claim, Identity
 from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import OWNER, Encoder, History, Record, Topics, mark
 from watcher.journal.kafka.topics import recreated
@@ -48,6 +48,7 @@ class KafkaWriter:
         gauge: Gauge,
         encoder: Encoder,
         claim: Claim,
+        identity: Identity,
     ) -> None:
         self.partition = partition
         self.transactional_id = transactional_id
@@ -58,13 +59,15 @@ class KafkaWriter:
         self._gauge = gauge
         self._encoder = encoder
         self._claim = claim
+        self._identity = identity
+        self._epoch = ""
         self._opened = False
         self._producer: Producer | None = None
         self._end = 0
         """Where the state ended when we opened it: a successor's claim stands behind."""
 
     async def open(self) -> Restored:
-        """Raises Unavailable, Fenced, and WrongJournal when the events were re-created under the state."""
+        """Raises Unavailable, Fenced, and WrongJournal when this is another log than before, or none."""
         await self._let_go()
         try:
             async with self._connection.reading(self._topics) as consumer:
@@ -85,14 +88,20 @@ class KafkaWriter:
         history = History()
         start_at(consumer, {self._state: 0})
         await self._restore(consumer, history)
-        self._claim.meet(history.owner, opened=self._opened)
+        if history.marker is not None:  # one that was just written need not be visible yet
+            self._meet(history)
         self._producer = await self._connection.producer(self.transactional_id)
         await self._quiet()
         await self._restore(consumer, history)
-        self._claim.meet(history.owner, opened=self._opened)
-        restored = history.restored()
+        self._meet(history)
+        restored = history.restored(self._epoch)
         await self._same_log(restored)
         return restored
+
+    def _meet(self, history: History) -> None:
+        """Nothing is written to a log that is not ours, not even a claim."""
+        self._epoch = self._identity.meet(self.partition, history.marker)
+        self._claim.meet(history.owner, opened=self._opened)
 
     async def _restore(self, consumer: AIOKafkaConsumer, history: History) -> None:
         measured = await self._gauge.committed([self._state])
@@ -139,7 +148,7 @@ class KafkaWriter:
 
     async def commit(self, batch: Batch) -> None:
         """Raises Unavailable when in doubt, Fenced when replaced. A cancelled commit is in doubt too: open again."""
-        records = list(self._encoder.batch(batch))
+        records = list(self._encoder.batch(self._epoch, batch))
         if not records:
             return  # an empty transaction never reaches the broker: it would prove nothing
         await self._transact(records)
