@@ -21,8 +21,9 @@ from tests.journal.kafka_world import (
     reading,
     ready,
     seen,
+    until_head,
 )
-from watcher.journal import Batch, Unavailable, WrongJournal
+from watcher.journal import Batch, Expired, Unavailable, WrongJournal
 from watcher.journal.kafka import topics as topics_module
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
@@ -120,6 +121,30 @@ class TestTopics:
                     await made.check()
                 assert config in await made.init()
                 await made.check()
+
+    async def test_a_new_log_by_hand_keeps_what_stands_and_ends_whoever_works_on_the_old_one(self, kafka, prefix):
+        balance = balance_in(1)
+        async with ready(kafka.address, prefix) as made, opened(made, 1) as writer, reading(made) as reader:
+            await writer.commit(Batch([balance.row(1)]))
+            await writer.commit(Batch([balance.row(2)]))
+            before = (await reader.bounds()).head
+            other = journal(kafka.address, prefix)
+            assert (await other.init(new_log=True)).startswith("began a new log: the log stands in")
+            with pytest.raises(Unavailable):  # fenced, and nobody else's claim stands there
+                await writer.commit(Batch([balance.row(3)]))
+            with pytest.raises(WrongJournal, match=r"belongs to another log .* start again"):
+                await writer.open()
+            with anyio.fail_after(60), pytest.raises(WrongJournal, match="belongs to another log"):
+                await looked_at_for_ever(reader)
+            async with opened(other, 1) as successor, reading(other) as later:
+                restored = await successor.open()
+                assert [(state.version, state.amount) for state in restored.states] == [(1, "2")]
+                head = (await later.bounds()).head
+                assert restored.epoch == head.epoch != before.epoch
+                with pytest.raises(Expired) as refusal:
+                    await until_head(later, before)
+                assert refusal.value.reason == "epoch_changed"
+            await other.close()
 
     async def test_a_re_created_state_topic_is_refused_until_init(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:
@@ -244,6 +269,11 @@ async def alter(address, topic, configs):
             if all(found[name].value == value for name, value in configs.items()):
                 return
             await anyio.sleep(0.02)
+
+
+async def looked_at_for_ever(reader):
+    while True:
+        await reader.bounds()
 
 
 async def init_until_it_works(made):

@@ -101,24 +101,32 @@ class KafkaJournal:
             topic, key, value, headers = self._encoder.health(one)
             await self._pulse.send_and_wait(topic, value, key, partition=0, headers=headers)
 
-    async def init(self) -> str:
+    async def init(self, *, new_log: bool = False) -> str:
         """Create topics and marker where they are missing. Raises WrongJournal or Unavailable."""
         created: list[str] = []
         aligned: list[str] = []
-        marked = await self._reached(lambda admin: self._make(admin, created, aligned))
+        marked = await self._reached(lambda admin: self._make(admin, created, aligned, new_log=new_log))
+        if new_log:
+            await self._fence()
         said = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
+        said = ["began a new log"] if new_log and not created else said
         said += [f"set {', '.join(aligned)}"] if aligned else []
         names = ", ".join(self._topics)
         return f"{'; '.join(said) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
-    async def _make(self, admin: AIOKafkaAdminClient, created: list[str], aligned: list[str]) -> bool:
+    async def _make(self, admin: AIOKafkaAdminClient, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
         """May be repeated; what each try does is added to the two lists. Whether the marker was written."""
         created += await cluster.create(admin, self._plans)
         await cluster.appear(admin, self._plans)
         aligned += await cluster.align(admin, self._plans)
         return await cluster.write_marker(
-            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init")
+            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init"), new_log=new_log
         )
+
+    async def _fence(self) -> None:
+        """Whoever still writes has to open its partitions again, and finds there that the log is another one."""
+        for partition in range(self.partitions):
+            await (await self._connection.producer(self.transactional_id(partition))).leave()
 
     async def check(self) -> None:
         await self._reached(self._compare)

@@ -206,20 +206,22 @@ async def refuse_events(connection: Connection, gauge: Gauge, topics: Topics, pa
 
 
 async def write_marker(
-    connection: Connection, gauge: Gauge, topics: Topics, partitions: int, transactional_id: str
+    connection: Connection, gauge: Gauge, topics: Topics, partitions: int, transactional_id: str, *, new_log: bool
 ) -> bool:
-    """Write the marker unless it stands there; whether it was written. Two at once write one, fenced like a writer."""
+    """Write the marker unless it stands there, or anew for a `new_log`; whether it was written. Two at once write one,
+    fenced like a writer."""
     producer = await connection.producer(transactional_id)
     try:
-        written = not await holds_log(connection, gauge, topics)
-        if written:
+        held = await holds_log(connection, gauge, topics)
+        if not held:
             await refuse_events(connection, gauge, topics, partitions)
+        if new_log or not held:
             await _mark(producer, topics, partitions)
     except BaseException:  # fenced by another `init`, or in doubt: what it still holds must go with it
         await producer.abandon()
         raise
     await producer.leave()
-    return written
+    return new_log or not held
 
 
 async def _mark(producer: Producer, topics: Topics, partitions: int) -> None:
