@@ -146,6 +146,34 @@ class TestTopics:
                 assert refusal.value.reason == "epoch_changed"
             await other.close()
 
+    @pytest.mark.parametrize("marked", [True, False], ids=["a new log", "no marker"])
+    async def test_a_writer_under_which_the_topics_are_made_anew_writes_nothing_to_them(self, kafka, prefix, marked):
+        """Its producer lives on, and the broker takes what it sends."""
+        changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+        balance, other = balance_in(1), balance_in(0)
+        async with contextlib.AsyncExitStack() as stack:
+            made = await stack.enter_async_context(ready(kafka.address, prefix))
+            writer, beside = [await stack.enter_async_context(opened(made, partition)) for partition in (1, 0)]
+            for amount in range(5):
+                await writer.commit(Batch([balance.row(amount)]))
+            reader = await stack.enter_async_context(reading(made))
+            await beside.commit(Batch([other.row(1)]))
+            with administering(kafka.address) as admin:
+                await delete(admin, changed, state)
+                if not marked:
+                    await create(admin, changed, state)
+            successor = journal(kafka.address, prefix)
+            if marked:
+                await init_until_it_works(successor)
+            for one, row in ((writer, balance.row(9)), (beside, other.row(9))):
+                with anyio.fail_after(60), pytest.raises(WrongJournal, match=r"belongs to another log|has no marker"):
+                    await tried(one, Batch([row]))
+            with anyio.fail_after(60), pytest.raises(WrongJournal, match="were re-created"):
+                await looked_at_for_ever(reader)
+            await successor.close()
+        assert seen(kafka.address, changed) == []
+        assert {message.key() for message in seen(kafka.address, state)} == ({b"marker"} if marked else set())
+
     async def test_a_re_created_state_topic_is_refused_until_init(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:
             name = f"{prefix}balances.state.v1"
@@ -269,6 +297,25 @@ async def alter(address, topic, configs):
             if all(found[name].value == value for name, value in configs.items()):
                 return
             await anyio.sleep(0.02)
+
+
+async def create(admin, *names):
+    """As a broker makes a topic of which it is asked."""
+    done(admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]))
+    with anyio.fail_after(60):
+        while not set(names) <= admin.list_topics().topics.keys():  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.02)
+
+
+async def tried(writer, batch):
+    """As the committer does: open again after every failure."""
+    while True:
+        try:
+            await writer.commit(batch)
+        except Unavailable:
+            with contextlib.suppress(Unavailable):
+                await writer.open()
+        await anyio.sleep(0.1)
 
 
 async def looked_at_for_ever(reader):

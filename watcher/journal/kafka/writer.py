@@ -12,6 +12,7 @@ import anyio
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from aiokafka.structs import RecordMetadata
 
 from watcher.journal import Batch, Restored, Unavailable
 from watcher.journal.kafka.connection import Connection
@@ -65,6 +66,8 @@ class KafkaWriter:
         self._producer: Producer | None = None
         self._end = 0
         """Where the state ended when we opened it: a successor's claim stands behind."""
+        self._last: dict[TopicPartition, int] = {}
+        """Where our last records stand."""
 
     async def open(self) -> Restored:
         """Raises Unavailable, Fenced, and WrongJournal when this is another log than before, or none."""
@@ -107,6 +110,7 @@ class KafkaWriter:
         measured = await self._gauge.committed([self._state])
         await read_to(consumer, measured, lambda record: history.take(record.key, record.value, record.headers))
         self._end = measured[self._state]
+        self._last = {self._state: self._end - 1}
 
     async def _quiet(self) -> None:
         """Wait until no transaction is open here: what it would still commit is not in what we restore."""
@@ -184,9 +188,16 @@ class KafkaWriter:
         await self._delivered(sent)
         await producer.commit_transaction()
 
-    async def _delivered(self, sent: Sequence[Awaitable[object]]) -> None:
-        """`commit_transaction` reports success although a batch failed: these are the only witness."""
-        await asyncio.gather(*sent)
+    async def _delivered(self, sent: Sequence[Awaitable[RecordMetadata]]) -> None:
+        """`commit_transaction` reports success although a batch failed: these are the only witness.
+
+        Of topics that were made anew under a living producer too: the broker takes what it sends, at places where
+        other records of ours have stood.
+        """
+        for told in await asyncio.gather(*sent):
+            if 0 <= told.offset <= self._last.get(told.topic_partition, -1):
+                raise Unavailable(f"partition {self.partition} of topic {told.topic} begins anew: open it again")
+            self._last[told.topic_partition] = told.offset
 
     async def _who_fenced(self) -> None:
         """Raises Fenced when a greater claim stands here. Reads without a producer, so that nobody is fenced."""
