@@ -5,9 +5,11 @@ import os
 import shutil
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from websockets.sync.client import connect
 
-from tests.e2e.harness import PATIENCE
+from tests.e2e.harness import PATIENCE, one_clear_line, until
+from tests.e2e.test_spine import kafka_journal
 from watcher.journal.sqlite_identity import MARK
 
 
@@ -88,3 +90,41 @@ def test_a_journal_put_back_is_a_new_log_for_whoever_comes_with_a_cursor(house, 
     assert rows
     assert len(reader.ids) == len(set(reader.ids))
     assert daemon.end()[0] == 0
+
+
+@pytest.mark.kafka
+def test_what_becomes_another_log_on_kafka_ends_pollers_and_relay_with_2_and_takes_no_older_cursor(
+    house, kafka, prefix
+):
+    config = house.config(house.sandbox(rate=40.0).providers(), **kafka_journal(kafka, prefix))
+    reader, halves = Reader(), []
+    for begin in (made, made_by_hand, made_anew):
+        begin(house, config, kafka.address, prefix)
+        for half in halves:
+            half.wait()
+            one_clear_line(half, 2)
+        halves = [house.run(config, "--only", half) for half in ("pollers", "relay")]
+        result, rows = reader.converse(halves[1].port, 10)
+        assert result["recovered"] is False
+        assert result.get("reason") == (None if begin is made else "epoch_changed")
+        assert rows is not None
+    assert len(reader.ids) == len(set(reader.ids)) >= 30
+    assert [half.end()[0] for half in halves] == [0, 0]
+
+
+def made(house, config, address, prefix):
+    assert house.finished("init", "-c", config).status == 0
+
+
+def made_by_hand(house, config, address, prefix):
+    told = house.finished("init", "--new-log", "-c", config)
+    assert told.out.startswith("began a new log: ")
+
+
+def made_anew(house, config, address, prefix):
+    names = [f"{prefix}balances.{name}.v1" for name in ("changed", "state")]
+    admin = AdminClient({"bootstrap.servers": address})
+    for deleted in admin.delete_topics(names, operation_timeout=60).values():
+        deleted.result()
+    until(lambda: admin.list_topics().topics.keys().isdisjoint(names), "the topics are gone")
+    made(house, config, address, prefix)
