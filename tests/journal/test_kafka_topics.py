@@ -24,7 +24,9 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from watcher.journal import Batch, Expired, Unavailable, WrongJournal
+from watcher.journal.kafka import log as log_module
 from watcher.journal.kafka import topics as topics_module
+from watcher.journal.kafka import writer as writer_module
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
@@ -173,6 +175,19 @@ class TestTopics:
             await successor.close()
         assert seen(kafka.address, changed) == []
         assert {message.key() for message in seen(kafka.address, state)} == ({b"marker"} if marked else set())
+
+    async def test_a_writer_whose_topics_are_gone_ends_when_they_stay_away(self, kafka, prefix, monkeypatch):
+        changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
+            with administering(kafka.address) as admin:
+                await delete(admin, changed, state)
+            with anyio.fail_after(120), monkeypatch.context() as short:
+                short.setattr(log_module, "REQUEST", 1.0)
+                with pytest.raises(Unavailable, match="v1 is missing"):
+                    await writer.open()
+                short.setattr(writer_module, "GONE", 0.0)
+                with pytest.raises(WrongJournal, match="v1 is missing: it was deleted; run `watcher init`"):
+                    await writer.open()
 
     async def test_a_re_created_state_topic_is_refused_until_init(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:

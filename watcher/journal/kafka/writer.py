@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.structs import RecordMetadata
 
-from watcher.journal import Batch, Restored, Unavailable
-from watcher.journal.kafka.connection import Connection
+from watcher.journal import Batch, Restored, Unavailable, WrongJournal
+from watcher.journal.kafka.connection import REQUEST, Connection
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import was_told
 from watcher.journal.kafka.log import Gauge, read_to, start_at
@@ -30,6 +30,8 @@ FORGOTTEN = 3.0
 """Seconds after the fence in which the ends of our transactions must show; else the cluster has forgotten one."""
 QUIET = 15.0
 """Seconds that an open transaction of somebody else may hold us back before we say so."""
+GONE = 15.0
+"""Seconds for which topics must have been missing before we believe that they were deleted."""
 GRACE = 0.5
 """Seconds in which a successor that has just fenced us writes its claim."""
 
@@ -62,6 +64,8 @@ class KafkaWriter:
         self._claim = claim
         self._identity = identity
         self._epoch = ""
+        self._gone_since: float | None = None
+        """Since when our topics are missing, as far as we looked."""
         self._opened = False
         self._producer: Producer | None = None
         self._end = 0
@@ -74,13 +78,33 @@ class KafkaWriter:
         await self._let_go()
         try:
             async with self._connection.reading(self._topics) as consumer:
-                restored = await self._take_over(consumer)
+                try:
+                    restored = await self._take_over(consumer)
+                except Unavailable:
+                    await self._not_gone(consumer)
+                    raise
+            self._gone_since = None
             await self._transact([mark(self._topics.state, OWNER, self._claim.own)])
         except BaseException:
             await self._let_go()
             raise
         self._opened = True
         return restored
+
+    async def _not_gone(self, consumer: AIOKafkaConsumer) -> None:
+        """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
+        up may have it to learn."""
+        with within(REQUEST, "looking for the topics"):
+            known = await consumer.topics()  # of all: asking for one by name may create it
+        missing = [name for name in (self._topics.state, self._topics.changed) if name not in known]
+        if not missing:
+            self._gone_since = None
+            return
+        now = anyio.current_time()
+        self._gone_since = self._gone_since or now
+        if now - self._gone_since >= GONE:
+            raise WrongJournal(f"topic {missing[0]} is missing: it was deleted; run `watcher init` to start a new log")
+        raise Unavailable(f"topic {missing[0]} is missing")
 
     async def _take_over(self, consumer: AIOKafkaConsumer) -> Restored:
         """Fence, then measure the end, then restore. In another order a stalled twin slips changes in between.
