@@ -7,6 +7,7 @@ import platform
 import shutil
 import sqlite3
 
+import anyio
 import pytest
 
 from tests.journal.conformance import BEGAN, baseline, by_key, change, opened, read, reading
@@ -226,6 +227,26 @@ async def test_where_the_time_of_making_is_not_told_the_inode_alone_decides(at, 
         path.with_name("new").rename(path)
         epochs.add((await written(at(), None))[1].epoch)
     assert len(epochs - {before.epoch}) == 2
+
+
+async def test_of_several_that_open_a_copy_at_once_one_begins_the_new_log(at, path, monkeypatch):
+    monkeypatch.setattr(sqlite_identity, "STATX_BTIME", 0)  # so that each would call it otherwise
+    _, before = await written(at(), None, 1, 2)
+    shutil.copyfile(path, path.with_name("copy.db"))
+    epochs = []
+
+    async def open_one():
+        while True:
+            with contextlib.suppress(Unavailable):
+                async with opened(at(path.with_name("copy.db"))) as (_, restored):
+                    epochs.append(restored.epoch)
+                    return
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(open_one)
+    assert len(epochs) == 6
+    assert len({*epochs, before.epoch}) == 2
 
 
 def test_the_kernel_is_asked_alike_by_name_and_by_number(path, monkeypatch):

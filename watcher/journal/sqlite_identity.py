@@ -73,7 +73,7 @@ def look(path: Path) -> File:
 
 
 def _statx(path: Path) -> _Statx | None:
-    """None where it cannot be asked: an old kernel, a sandbox that forbids it, a Python without ctypes' machinery."""
+    """None where it cannot be asked: an old kernel, a sandbox that forbids it, a C library that knows no such call."""
     told = _Statx()
     with contextlib.suppress(OSError, AttributeError, KeyError):
         call = _call()
