@@ -168,4 +168,4 @@ def keep_newer_as_it_is(self, shelves):
 def test_the_laws_see_a_planted_bug(where, name, bug, monkeypatch):
     monkeypatch.setattr(where, name, bug)
     with pytest.raises((AssertionError, KeyError)):
-        run_state_machine_as_test(AnyHistory, settings=settings(QUIET, max_examples=200, phases=[Phase.generate]))
+        run_state_machine_as_test(AnyHistory, settings=settings(QUIET, max_examples=2000, phases=[Phase.generate]))
