@@ -32,11 +32,16 @@ FORMATS: dict[str, dict[str, Any]] = {
 HEADERS = {
     "ce_specversion": {"const": "1.0"},
     "ce_type": {"const": "balance.changed.v1"},
-    "ce_source": {"type": "string", "pattern": "^/balance-watcher/"},
+    "ce_source": {
+        "type": "string",
+        "format": "uri-reference",
+        "pattern": "/[0-9a-f]+/[A-Za-z0-9_-]+$",
+        "description": "[kafka] source, by default /balance-watcher; the log's epoch; the provider",
+    },
     "ce_id": {"type": "string", "description": "the event's id"},
     "ce_time": {"type": "string", "format": "date-time", "description": "observed_at"},
     "ce_subject": {"type": "string", "description": "the key: provider/chain/account/token/kind"},
-    "ce_sequence": {"type": "string", "pattern": "^[0-9]{20}$", "description": "the version, 20 digits"},
+    "ce_balanceversion": {"type": "string", "pattern": "^[1-9][0-9]*$", "description": "the version, in decimal"},
     "content-type": {"enum": ["application/json", "application/msgpack"]},
 }
 
@@ -97,11 +102,12 @@ def golden() -> dict[str, msgspec.Struct]:
                  "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v")  # fmt: skip
     ondo = Key("ondo", "eip155:1", "0x13116e8b4ffc8125b859ec60917fba540e59e55e",
                "0x14c3abf95cb9c93a8b82c1cdcb76d72cb87b2d4c")  # fmt: skip
+    epoch = "0f3c9a1be27d4586"
     times = ("2026-01-25T14:43:57.000001Z", "2026-01-25T14:44:27.250000Z")
 
     def event(key: Key, version: int, before: str, after: str, **more: Any) -> BalanceChanged:
         return BalanceChanged(
-            id=event_id(key, version), provider=key.provider, chain=key.chain, account=key.account, token=key.token,
+            id=event_id(epoch, key, version), provider=key.provider, chain=key.chain, account=key.account, token=key.token,
             kind=key.kind, version=version, previous_amount=before, amount=after, delta=subtract(after, before),
             previous_observed_at=times[0], observed_at=times[1], **more,
         )  # fmt: skip

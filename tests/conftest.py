@@ -23,6 +23,7 @@ FLOORS = {
         "journal/test_kafka_readers.py",
         "journal/test_kafka_topics.py",
         "journal/test_sqlite.py",
+        "journal/test_sqlite_identity.py",
         "relay/test_client.py",
         "relay/test_cuts.py",
         "relay/test_hostile.py",

@@ -5,6 +5,7 @@ import pytest
 from watcher.events import Answer, BalanceState, Key, Reading, Scope, event_id
 from watcher.ledger import Ledger
 
+EPOCH = "e0"
 ACCOUNT = Scope("p", "c", "a")
 X = Key("p", "c", "a", "x")
 Y = Key("p", "c", "a", "y")
@@ -16,7 +17,7 @@ class Desk:
 
     def __init__(self, ordering="strict", settle=30.0, listing=None):
         self.ledger = Ledger()
-        self.ledger.restore([], {})
+        self.ledger.restore([], {}, EPOCH)
         self.ordering = ordering
         self.settle = settle
         self.listing = listing
@@ -53,10 +54,10 @@ class Desk:
 
     def restart(self):
         self.ledger = Ledger()
-        self.ledger.restore(self.states.values(), self.notes)
+        self.ledger.restore(self.states.values(), self.notes, EPOCH)
 
     def reopen(self):
-        self.ledger.restore(self.states.values(), self.notes)
+        self.ledger.restore(self.states.values(), self.notes, EPOCH)
 
     def told(self, key=X):
         return [(e.previous_amount, e.amount) for e in self.events if e.key == key]
@@ -97,7 +98,7 @@ def test_a_change_carries_what_was_before_and_when_that_was_last_seen():
     (event,) = desk.events
     assert (event.version, event.previous_amount, event.amount, event.delta) == (1, "5", "8", "3")
     assert (event.previous_observed_at, event.observed_at) == (clock(20), clock(30))
-    assert event.id == event_id(X, 1)
+    assert event.id == event_id(EPOCH, X, 1)
     assert event.slot == 3
 
 

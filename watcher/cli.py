@@ -43,7 +43,14 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--offline", action="store_true", help="ask no provider")
     check.add_argument("--schedule", action="store_true", help="also what the schedule believes, from the journal")
 
-    config(of.add_parser("init", help="create the topics, or the database"))
+    init = of.add_parser("init", help="create the topics, or the database")
+    config(init)
+    init.add_argument(
+        "--new-log",
+        action="store_true",
+        help="also begin a new log on what stands there, after the journal was rolled back or cloned unseen: balances, "
+        "versions and events stay, ids are new, and every subscriber gets a snapshot instead of resuming; stop `run` first",
+    )
     of.add_parser("sample", help="print the documented sample of a config")
 
     tail = of.add_parser("tail", help="follow the relay, a line per change")
@@ -114,7 +121,7 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     async def create() -> str:
         journal = daemon.journal_of(config, environment)
         try:
-            return await journal.init()
+            return await journal.init(new_log=options.new_log)
         finally:
             await journal.close()
 

@@ -178,7 +178,7 @@ class BalanceChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The amount behind one key differs from the last one committed. Version 1 of the schema."""
 
     id: str
-    """Deterministic from key and version."""
+    """Deterministic from the log's epoch, key and version."""
     provider: str
     chain: str
     """CAIP-2."""
@@ -360,15 +360,15 @@ class Bounds(msgspec.Struct, frozen=True):
     head: Cursor
 
 
-def event_id(key: Key, version: int) -> str:
-    """32 hex digits; the same for the same key and version, whoever computes it and whenever."""
-    return hashlib.blake2b(f"{key}\n{version}".encode(), digest_size=16).hexdigest()
+def event_id(epoch: str, key: Key, version: int) -> str:
+    """32 hex digits; the same for the same log, key and version, whoever computes it and whenever, and for no other."""
+    return hashlib.blake2b(f"{epoch}\n{key}\n{version}".encode(), digest_size=16).hexdigest()
 
 
-def changed(state: BalanceState, previous_amount: str, previous_observed_at: str) -> BalanceChanged:
-    """The event that leads to `state` from the amount before it."""
+def changed(epoch: str, state: BalanceState, previous_amount: str, previous_observed_at: str) -> BalanceChanged:
+    """The event of the log `epoch` that leads to `state` from the amount before it."""
     return BalanceChanged(
-        id=event_id(state.key, state.version),
+        id=event_id(epoch, state.key, state.version),
         provider=state.provider,
         chain=state.chain,
         account=state.account,

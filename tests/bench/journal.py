@@ -147,7 +147,7 @@ async def restore(folder, keys):
         began = time.perf_counter()
         restored = await writer.open()
         opened.append(time.perf_counter() - began)
-        ledger.restore(restored.states, restored.notes)
+        ledger.restore(restored.states, restored.notes, restored.epoch)
         loaded.append(time.perf_counter() - began)
         await writer.close()
         del restored
@@ -166,7 +166,7 @@ async def memory(folder, keys=100_000):
     writer, ledger = journal_at(path).writer(0), Ledger()
     tracemalloc.start()
     restored = await writer.open()
-    ledger.restore(restored.states, restored.notes)
+    ledger.restore(restored.states, restored.notes, restored.epoch)
     del restored
     gc.collect()
     size, _ = tracemalloc.get_traced_memory()

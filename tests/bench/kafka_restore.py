@@ -109,7 +109,7 @@ async def memory(made, keys):
     for number in range(PARTITIONS):
         one = found.pop(number)
         ledgers.append(Ledger())
-        ledgers[-1].restore(one.states, one.notes)
+        ledgers[-1].restore(one.states, one.notes, one.epoch)
         del one
     await closed(writers)
     gc.collect()

@@ -92,7 +92,7 @@ class Journal:
     """Takes everything at once: this measures what comes before it."""
 
     async def open(self):
-        return Restored([], {})
+        return Restored([], {}, "e0")
 
     async def commit(self, batch):  # noqa: ARG002 (a Writer)
         await anyio.lowlevel.checkpoint()

@@ -61,7 +61,7 @@ def timed(work):
 def compare(rows):
     decoder = msgspec.json.Decoder(list[Balance])
     ledger = Ledger()
-    ledger.restore([], {})
+    ledger.restore([], {}, "e0")
     bodies = [body(rows, lambda n, k=k: k * (n % 10_000 == 0)) for k in (0, 0, 1, 2, 3)]
     ratios, judged_seconds, longest = [], [], 0.0
     for turn, data in enumerate(bodies):
@@ -108,7 +108,7 @@ def restore(count):
     gc.collect()
     decoding, _ = timed(lambda: sum(1 for record in records if JSON.state(record)))
     ledger = Ledger()
-    restoring, _ = timed(lambda: ledger.restore(map(JSON.state, records), {}))
+    restoring, _ = timed(lambda: ledger.restore(map(JSON.state, records), {}, "e0"))
     print(f"restore: {count:,} states in {restoring:.2f} s, {restoring / decoding:.2f} × decoding them")
     return ledger
 
@@ -117,7 +117,7 @@ def memory(count):
     gc.collect()
     tracemalloc.start()
     ledger = Ledger()
-    ledger.restore((JSON.state(JSON.encode(state)) for state in states(count)), {})
+    ledger.restore((JSON.state(JSON.encode(state)) for state in states(count)), {}, "e0")
     gc.collect()
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -138,7 +138,7 @@ def account(crowd):
         return Answer("ondo", readings, "none", 60.0, now, now + 0.5, int(now * 1e6), Scope("ondo", CHAIN, "0xme"))
 
     alone = Ledger()
-    alone.restore([], {})
+    alone.restore([], {}, "e0")
     one, many = cost(alone), cost(crowd)
     print(f"account: 20 balances judged in {many * 1e6:.0f} µs beside {len(crowd):,}, {many / one:.2f} × alone")
 

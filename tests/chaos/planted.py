@@ -25,10 +25,10 @@ def restore_before_fence_kafka():
         history = History()
         start_at(consumer, {self._state: 0})
         await self._restore(consumer, history)
-        self._claim.meet(history.owner, opened=self._opened)
+        self._meet(history)
         self._producer = await self._connection.producer(self.transactional_id)
         await self._quiet()
-        return history.restored()
+        return history.restored(self._epoch)
 
     KafkaWriter._take_over = take_over
 
@@ -71,8 +71,8 @@ def version_not_persisted():
         return msgspec.structs.replace(row, state=msgspec.structs.replace(row.state, version=0))
 
     rows = Encoder.batch
-    Encoder.batch = lambda self, batch: rows(
-        self, msgspec.structs.replace(batch, rows=list(map(forgetful, batch.rows)))
+    Encoder.batch = lambda self, epoch, batch: rows(
+        self, epoch, msgspec.structs.replace(batch, rows=list(map(forgetful, batch.rows)))
     )
     records = SqliteWriter._records
     SqliteWriter._records = lambda self, rows: records(self, list(map(forgetful, rows)))

@@ -58,6 +58,7 @@ def test_a_committed_reader_of_real_kafka_finds_the_same_two_thousand_changes(ho
     enough(follower)
     assert judge(sandbox, daemon, follower) >= CHANGES
     states = balances(daemon.port)
+    epoch = follower.cursor.partition(".")[0]
     assert daemon.end()[0] == 0
     records = consumed(kafka.address, prefix, PARTITIONS)
     events = [event for _, _, event in records]
@@ -66,4 +67,5 @@ def test_a_committed_reader_of_real_kafka_finds_the_same_two_thousand_changes(ho
     for key, headers, event in records:
         assert key.decode() == headers["ce_subject"].decode() == checker.name(event)
         assert headers["ce_id"].decode() == event["id"]
-        assert headers["ce_sequence"].decode() == f"{event['version']:020}"
+        assert headers["ce_source"].decode() == f"/balance-watcher/{epoch}/{event['provider']}"
+        assert headers["ce_balanceversion"].decode() == str(event["version"])

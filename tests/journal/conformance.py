@@ -52,7 +52,7 @@ def change(row, amount, after=1_000_000):
     before = row.state
     observed_at = rfc3339(BEGAN + (before.version + 1) * after)
     state = msgspec.structs.replace(before, version=before.version + 1, amount=str(amount), observed_at=observed_at)
-    return Row(state, changed(state, before.amount, before.observed_at))
+    return Row(state, changed("e0", state, before.amount, before.observed_at))
 
 
 def health(provider, time=BEGAN):
@@ -141,6 +141,13 @@ class Conformance:
         async with opened(twin) as (_, restored):
             assert by_key(restored.states) == by_key([later.state, second.state])
             assert restored.notes == {"listing:bank:abc": b"2", "limiter:bank": b"\x00\xff"}
+
+    async def test_whoever_opens_the_log_is_told_the_epoch_of_its_cursors(self, journal, twin):
+        async with opened(journal) as (writer, first), reading(journal) as reader:
+            again = await writer.open()
+            cursor, _ = await reader.snapshot(Filter())
+        async with opened(twin) as (_, second):
+            assert {first.epoch, again.epoch, second.epoch} == {cursor.epoch}
 
     async def test_a_commit_may_carry_notes_alone(self, journal, twin):
         async with opened(journal) as (writer, _):

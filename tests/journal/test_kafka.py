@@ -13,6 +13,7 @@ import pytest
 
 from tests.journal.conformance import Conformance
 from tests.journal.kafka_world import (
+    EPOCH,
     Balance,
     balance_in,
     ended,
@@ -61,17 +62,19 @@ class TestRecords:
             await writer.commit(Batch([balance.row(5)]))
             row = balance.row("7")
             await writer.commit(Batch([row]))
+            async with reading(made) as reader:
+                epoch = (await reader.bounds()).head.epoch
         (message,) = seen(kafka.address, f"{prefix}balances.changed.v1")
         assert message.partition() == 1
         assert message.key() == str(balance.key).encode()
         assert message.headers() == [
             ("ce_specversion", b"1.0"),
             ("ce_type", b"balance.changed.v1"),
-            ("ce_source", b"/balance-watcher/jupiter"),
-            ("ce_id", event_id(balance.key, 1).encode()),
+            ("ce_source", f"/balance-watcher/{epoch}/jupiter".encode()),
+            ("ce_id", event_id(EPOCH, balance.key, 1).encode()),
             ("ce_time", b"2023-11-14T22:13:20.000001Z"),
             ("ce_subject", str(balance.key).encode()),
-            ("ce_sequence", b"00000000000000000001"),
+            ("ce_balanceversion", b"1"),
             ("content-type", b"application/json"),
         ]
         assert json.loads(message.value())["delta"] == "2"
@@ -203,7 +206,7 @@ class TestWriters:
             del writer._delivered
             (state,) = (await writer.open()).states
             assert state.version == 0
-            await writer.commit(Batch([Row(balance.state, changed(balance.state, "1", state.observed_at))]))
+            await writer.commit(Batch([Row(balance.state, changed(EPOCH, balance.state, "1", state.observed_at))]))
         assert versions(seen(kafka.address, f"{prefix}balances.changed.v1")) == {str(balance.key): [1]}
 
     async def test_a_lost_answer_costs_the_producer_before_the_next_transaction(self, kafka, prefix):

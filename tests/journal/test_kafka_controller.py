@@ -3,9 +3,11 @@
 import types
 
 import pytest
+from aiokafka.errors import IllegalOperation
 
-from watcher.journal import WrongJournal
+from watcher.journal import Unavailable, WrongJournal
 from watcher.journal.kafka import topics
+from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.plans import Plan
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +46,11 @@ async def made(*answers):
     names = await topics.create(controller, [Plan(name, 1, "compact", {}, {}) for name in NAMES])
     assert controller.answers == []
     return names
+
+
+async def test_a_producer_that_is_fenced_between_two_steps_is_unavailable():
+    with pytest.raises(Unavailable, match="failed \\(committing\\)"), within(60.0, "committing"):
+        raise IllegalOperation("Can't send messages while not in transaction")
 
 
 @pytest.mark.parametrize("code", [TIMED_OUT, INVALID_REPLICATION_FACTOR, NOT_CONTROLLER])

@@ -1,10 +1,15 @@
 """What the records say, without any broker."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watcher.journal import WrongJournal
+from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka import records as wire
-from watcher.journal.kafka.records import History, Notes, noted
+from watcher.journal.kafka.ownership import Identity
+from watcher.journal.kafka.records import History, Marker, Notes, Topics, noted
+from watcher.journal.kafka.settings import security
 
 
 def joined(records):
@@ -50,5 +55,36 @@ class TestNotesInParts:
         history.take(b"owner", b'{"generation":1,"instance":"x"}', ())
         for record in noted("state", "limiter:x", b"1"):
             history.take(record.key, record.value, tuple(record.headers))
-        assert history.restored().notes == {"limiter:x": b"1"}
+        assert history.restored("ab").notes == {"limiter:x": b"1"}
         assert history.owner.instance == "x"
+
+
+class TestSource:
+    @pytest.mark.parametrize(
+        "source",
+        ["/balance-watcher", "https://example.com:8443/a/b", "//example.com", "urn:acme:balances", "a%20b", "/a?b=c#d"],
+    )
+    def test_a_uri_reference_is_taken(self, source):
+        assert security(KafkaSettings(source=source), {})
+
+    @pytest.mark.parametrize(
+        "source", ["/", "https://", "https://example.com/", "a b", "1:2", "/ä", "/%4", "/a\n", "/a#b#c", "/<a>"]
+    )
+    def test_what_is_none_or_ends_with_a_slash_is_refused(self, source):
+        with pytest.raises(WrongJournal, match=r"\[kafka\] source = .*: write a URI reference"):
+            security(KafkaSettings(source=source), {})
+
+
+class TestIdentity:
+    def test_the_log_that_was_met_first_is_the_one_that_every_partition_belongs_to(self):
+        identity = Identity(Topics.under(""))
+        assert [identity.meet(partition, Marker("ab")) for partition in (1, 0, 1)] == ["ab", "ab", "ab"]
+        with pytest.raises(WrongJournal, match=r"partition 0 of .* belongs to another log \(cd\)"):
+            identity.meet(0, Marker("cd"))
+
+    @pytest.mark.parametrize(
+        ("partition", "advice"), [(0, "run `watcher init` to"), (3, "run `watcher init --new-log`")]
+    )
+    def test_a_partition_that_says_nothing_belongs_to_none(self, partition, advice):
+        with pytest.raises(WrongJournal, match=f"has no marker.*{advice}"):
+            Identity(Topics.under("")).meet(partition, None)

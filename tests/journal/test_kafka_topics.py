@@ -21,9 +21,12 @@ from tests.journal.kafka_world import (
     reading,
     ready,
     seen,
+    until_head,
 )
-from watcher.journal import Batch, Unavailable, WrongJournal
+from watcher.journal import Batch, Expired, Unavailable, WrongJournal
+from watcher.journal.kafka import log as log_module
 from watcher.journal.kafka import topics as topics_module
+from watcher.journal.kafka import writer as writer_module
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
@@ -62,7 +65,8 @@ class TestTopics:
             for made in journals:
                 tasks.start_soon(init_until_it_works, made)
         markers = [m for m in seen(kafka.address, f"{prefix}balances.state.v1") if m.key() == b"marker"]
-        assert len(markers) == 1
+        assert [m.partition() for m in markers] == list(range(PARTITIONS))
+        assert len({m.value() for m in markers}) == 1
         for made in journals:
             await made.close()
 
@@ -120,6 +124,71 @@ class TestTopics:
                 assert config in await made.init()
                 await made.check()
 
+    async def test_a_new_log_by_hand_keeps_what_stands_and_ends_whoever_works_on_the_old_one(self, kafka, prefix):
+        balance = balance_in(1)
+        async with ready(kafka.address, prefix) as made, opened(made, 1) as writer, reading(made) as reader:
+            await writer.commit(Batch([balance.row(1)]))
+            await writer.commit(Batch([balance.row(2)]))
+            before = (await reader.bounds()).head
+            other = journal(kafka.address, prefix)
+            assert (await other.init(new_log=True)).startswith("began a new log: the log stands in")
+            with pytest.raises(Unavailable):  # fenced, and nobody else's claim stands there
+                await writer.commit(Batch([balance.row(3)]))
+            with pytest.raises(WrongJournal, match=r"belongs to another log .* start again"):
+                await writer.open()
+            with anyio.fail_after(60), pytest.raises(WrongJournal, match="belongs to another log"):
+                await looked_at_for_ever(reader)
+            async with opened(other, 1) as successor, reading(other) as later:
+                restored = await successor.open()
+                assert [(state.version, state.amount) for state in restored.states] == [(1, "2")]
+                head = (await later.bounds()).head
+                assert restored.epoch == head.epoch != before.epoch
+                with pytest.raises(Expired) as refusal:
+                    await until_head(later, before)
+                assert refusal.value.reason == "epoch_changed"
+            await other.close()
+
+    @pytest.mark.parametrize("marked", [True, False], ids=["a new log", "no marker"])
+    async def test_a_writer_under_which_the_topics_are_made_anew_writes_nothing_to_them(self, kafka, prefix, marked):
+        """Its producer lives on, and the broker takes what it sends."""
+        changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+        balance, other = balance_in(1), balance_in(0)
+        async with contextlib.AsyncExitStack() as stack:
+            made = await stack.enter_async_context(ready(kafka.address, prefix))
+            writer, beside = [await stack.enter_async_context(opened(made, partition)) for partition in (1, 0)]
+            for amount in range(5):
+                await writer.commit(Batch([balance.row(amount)]))
+            reader = await stack.enter_async_context(reading(made))
+            await beside.commit(Batch([other.row(1)]))
+            with administering(kafka.address) as admin:
+                await delete(admin, changed, state)
+                if not marked:
+                    await create(admin, changed, state)
+            successor = journal(kafka.address, prefix)
+            if marked:
+                await init_until_it_works(successor)
+            for one, row in ((writer, balance.row(9)), (beside, other.row(9))):
+                with anyio.fail_after(60), pytest.raises(WrongJournal, match=r"belongs to another log|has no marker"):
+                    await tried(one, Batch([row]))
+            with anyio.fail_after(60), pytest.raises(WrongJournal, match="were re-created"):
+                await looked_at_for_ever(reader)
+            await successor.close()
+        assert seen(kafka.address, changed) == []
+        assert {message.key() for message in seen(kafka.address, state)} == ({b"marker"} if marked else set())
+
+    async def test_a_writer_whose_topics_are_gone_ends_when_they_stay_away(self, kafka, prefix, monkeypatch):
+        changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
+            with administering(kafka.address) as admin:
+                await delete(admin, changed, state)
+            with anyio.fail_after(120), monkeypatch.context() as short:
+                short.setattr(log_module, "REQUEST", 1.0)
+                with pytest.raises(Unavailable, match="v1 is missing"):
+                    await writer.open()
+                short.setattr(writer_module, "GONE", 0.0)
+                with pytest.raises(WrongJournal, match="v1 is missing: it was deleted; run `watcher init`"):
+                    await writer.open()
+
     async def test_a_re_created_state_topic_is_refused_until_init(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:
             name = f"{prefix}balances.state.v1"
@@ -150,10 +219,14 @@ class TestTopics:
             await init_until_it_works(made)
             await made.check()
 
-    async def test_an_init_that_broke_off_may_be_repeated(self, kafka, prefix, monkeypatch):
+    async def test_an_init_that_breaks_off_begins_anew_by_itself_while_there_is_time(self, kafka, prefix, monkeypatch):
         """It leaves a control record in the events, which is none of them."""
+        write, tries = topics_module._mark, []
 
-        async def breaks_off(producer, topics):
+        async def breaks_off_once(producer, topics, partitions):
+            tries.append(topics)
+            if len(tries) > 1:
+                return await write(producer, topics, partitions)
             await producer.begin_transaction()
             producer.take_part(TopicPartition(topics.changed, 0))
             await producer.send_and_wait(topics.state, b"{}", b"marker", partition=0)
@@ -161,13 +234,30 @@ class TestTopics:
             raise Unavailable("so it broke off")
 
         made = journal(kafka.address, prefix)
-        with monkeypatch.context() as planted:
-            planted.setattr(topics_module, "_mark", breaks_off)
-            with pytest.raises(Unavailable):
-                await made.init()
-        await made.init()
+        monkeypatch.setattr(topics_module, "_mark", breaks_off_once)
+        assert f"created {prefix}balances.changed.v1, " in await made.init()
+        assert len(tries) == 2
         await made.check()
         await made.close()
+
+    async def test_a_check_that_is_cut_goes_on_while_there_is_time_and_then_says_why(self, kafka, prefix, monkeypatch):
+        """As by a broker that is thawed, and that its controller gives up once more before it takes it back."""
+        look, cuts = topics_module.look, [Unavailable("a broker went"), Unavailable("and again")]
+
+        async def cut(admin, wanted):
+            if cuts:
+                raise cuts.pop()
+            return await look(admin, wanted)
+
+        async with ready(kafka.address, prefix) as made:
+            monkeypatch.setattr(topics_module, "look", cut)
+            await made.check()
+            assert not cuts
+            impatient = journal(kafka.address, prefix, reach=0.0)
+            cuts.append(Unavailable("a broker went"))
+            with pytest.raises(Unavailable):
+                await impatient.check()
+            await impatient.close()
 
     async def test_re_created_events_under_an_old_state_are_refused(self, kafka, prefix, monkeypatch):
         monkeypatch.setattr(topics_module, "BEGUN", 0.5)
@@ -222,6 +312,30 @@ async def alter(address, topic, configs):
             if all(found[name].value == value for name, value in configs.items()):
                 return
             await anyio.sleep(0.02)
+
+
+async def create(admin, *names):
+    """As a broker makes a topic of which it is asked."""
+    done(admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]))
+    with anyio.fail_after(60):
+        while not set(names) <= admin.list_topics().topics.keys():  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.02)
+
+
+async def tried(writer, batch):
+    """As the committer does: open again after every failure."""
+    while True:
+        try:
+            await writer.commit(batch)
+        except Unavailable:
+            with contextlib.suppress(Unavailable):
+                await writer.open()
+        await anyio.sleep(0.1)
+
+
+async def looked_at_for_ever(reader):
+    while True:
+        await reader.bounds()
 
 
 async def init_until_it_works(made):

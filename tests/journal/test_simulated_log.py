@@ -60,7 +60,7 @@ class Log:
         for rows, noted in self.complete:
             states.update((row.state.key, row.state) for row in rows if row is not None)
             notes.update(noted)
-        return Restored(list(states.values()), notes)
+        return Restored(list(states.values()), notes, "e0")
 
 
 class SimulatedWriter:
@@ -162,7 +162,9 @@ class TakesLossForSuccess(SimulatedWriter):
 class ForgetsVersions(SimulatedWriter):
     async def open(self):
         restored = await super().open()
-        return Restored([msgspec.structs.replace(state, version=0) for state in restored.states], restored.notes)
+        return Restored(
+            [msgspec.structs.replace(state, version=0) for state in restored.states], restored.notes, restored.epoch
+        )
 
 
 class Instance:

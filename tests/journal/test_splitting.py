@@ -17,7 +17,7 @@ from watcher.providers.failures import Malformed
 def ledgers(count=3):
     made = [Ledger() for _ in range(count)]
     for ledger in made:
-        ledger.restore([], {})
+        ledger.restore([], {}, "e0")
     return made
 
 

@@ -250,7 +250,7 @@ def taken(ledger, text, now, size):
 def test_columns_and_repeats_leave_the_memory_and_rows_of_plain_readings(bodies, turns, size, often):
     fast, slow = Ledger(), Ledger()
     for ledger in (fast, slow):
-        ledger.restore([], {})
+        ledger.restore([], {}, "e0")
     now = 100.0
     for number, pause in turns:
         now += pause
@@ -264,7 +264,7 @@ def test_columns_and_repeats_leave_the_memory_and_rows_of_plain_readings(bodies,
 def settled(text):
     """A ledger whose baseline is complete and committed."""
     ledger = Ledger()
-    ledger.restore([], {})
+    ledger.restore([], {}, "e0")
     for now in (100.0, 200.0):
         taken(ledger, text, now, 200)
         memory(ledger)
@@ -294,7 +294,7 @@ def test_a_repeated_body_with_an_open_candidate_is_heard_whole_and_tells_it():
 def test_a_body_after_a_restart_is_heard_whole():
     ledger, text = settled(body([(AAPL, HELD)])), body([(AAPL, HELD)])
     assert ledger.repeats(told([], 300.0, text)) is not None
-    ledger.restore([], {})
+    ledger.restore([], {}, "e0")
     assert ledger.repeats(told([], 400.0, text)) is None
 
 

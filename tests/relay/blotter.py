@@ -115,7 +115,7 @@ class Blotter:
         parts = {name: getattr(old, name) for name in old.__struct_fields__}
         parts |= {"amount": canonical(amount), "version": old.version + 1, "observed_at": rfc3339(self._now())}
         state = BalanceState(**parts)
-        return Row(state, changed(state, old.amount, old.observed_at))
+        return Row(state, changed("e0", state, old.amount, old.observed_at))
 
     def heartbeat(self, health):
         self._portal.call(self._journal.heartbeat, health)

@@ -70,7 +70,7 @@ class Teller:
         )
         if before is None:
             return Row(state)
-        return Row(state, changed(state, before.amount, before.observed_at))
+        return Row(state, changed("e0", state, before.amount, before.observed_at))
 
     async def beat(self, name, **fields):
         health = {"last_success": None, "paused_until": None, "stalest_seconds": None, "budget_used": 0.25, **fields}

@@ -2,6 +2,8 @@
 
 from watcher.events import Key, event_id, subtract
 
+EPOCH = "e0"
+
 
 class Book:
     """What stands committed. `write` fails with an AssertionError the moment a law is broken."""
@@ -41,7 +43,7 @@ class Book:
         else:
             self.told[state.key] = ["0"]
         assert event.id not in self.ids
-        assert event.id == event_id(state.key, event.version)
+        assert event.id == event_id(EPOCH, state.key, event.version)
         self.ids.add(event.id)
         self.events.append(event)
 

@@ -115,5 +115,8 @@ def test_a_day_of_five_faulty_providers_ends_with_every_amount_right_and_no_limi
 
 def test_a_day_can_be_replayed_to_the_letter(folder):
     first, second = (day(folder / f"{n}.db", seed=3, lives=2, length=DAY / 12) for n in range(2))
-    assert records(folder / "0.db") == records(folder / "1.db")
+    (told, states), (told_again, states_again) = (records(folder / f"{n}.db") for n in range(2))
+    for (_, event), (_, again) in zip(told, told_again, strict=True):
+        assert event.pop("id") != again.pop("id")  # two logs
+    assert (told, states) == (told_again, states_again)
     assert first[1] == second[1]

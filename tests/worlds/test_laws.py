@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.worlds.book import Book
+from tests.worlds.book import EPOCH, Book
 from watcher.events import Answer, Key, Reading, Scope
 from watcher.ledger import Ledger, hearing
 from watcher.ledger.drafts import Draft, Drafts
@@ -30,7 +30,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def start(self):
         self.ledger = Ledger()
-        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes))
+        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes), EPOCH)
         self.taken = None
 
     @rule(
@@ -76,7 +76,7 @@ class AnyHistory(RuleBasedStateMachine):
         if written:
             self.book.write(*self.taken)
         self.taken = None
-        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes))
+        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes), EPOCH)
 
     @precondition(lambda self: self.taken is None and self.ledger.pending)
     @rule(written=st.booleans())
@@ -168,4 +168,4 @@ def keep_newer_as_it_is(self, shelves):
 def test_the_laws_see_a_planted_bug(where, name, bug, monkeypatch):
     monkeypatch.setattr(where, name, bug)
     with pytest.raises((AssertionError, KeyError)):
-        run_state_machine_as_test(AnyHistory, settings=settings(QUIET, max_examples=200, phases=[Phase.generate]))
+        run_state_machine_as_test(AnyHistory, settings=settings(QUIET, max_examples=2000, phases=[Phase.generate]))

@@ -10,7 +10,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from tests.worlds.book import Book
+from tests.worlds.book import EPOCH, Book
 from watcher.events import Answer, Key, Reading, Scope
 from watcher.ledger import Ledger, hearing, rules
 from watcher.ledger.rules import Ruling
@@ -68,7 +68,7 @@ class World:
         self.flying = []  # requests die with the process
         self.good = None
         self.ledger = Ledger()
-        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes))
+        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes), EPOCH)
 
     def run(self):
         time = 0.0
@@ -151,7 +151,7 @@ class World:
             elif fate == "crash":
                 self.start()
             else:
-                self.ledger.restore(list(self.book.states.values()), dict(self.book.notes))
+                self.ledger.restore(list(self.book.states.values()), dict(self.book.notes), EPOCH)
 
     def converged(self):
         return {key: self.book.amount(key) or "0" for key in self.keys} == {

@@ -47,6 +47,8 @@ class Restored(msgspec.Struct, frozen=True):
 
     states: list[BalanceState]
     notes: dict[str, bytes]
+    epoch: str
+    """The log's, as it stands in every cursor: what is committed from here on belongs to it."""
 
 
 class Writer(Protocol):
@@ -91,8 +93,11 @@ class Journal(Protocol):
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error."""
 
-    async def init(self) -> str:
-        """Create what is missing, safe to repeat. Returns one line that says what stands there now."""
+    async def init(self, *, new_log: bool = False) -> str:
+        """Create what is missing, safe to repeat. Returns one line that says what stands there now.
+
+        `new_log` begins a new log on what stands there: state, events and versions stay, cursors of before are over.
+        """
 
     async def check(self) -> None:
         """Raises WrongJournal or Unavailable when `run` must not start on it."""

@@ -169,7 +169,7 @@ class Committer:
                 await anyio.sleep(pause)
                 pause = min(2 * pause, longest)
             else:  # no await from here on: nobody may judge between the old memory and the new one
-                self.ledger.restore(restored.states, restored.notes)
+                self.ledger.restore(restored.states, restored.notes, restored.epoch)
                 self.notes = restored.notes
                 self._opened()
 

@@ -17,7 +17,17 @@ import structlog
 
 from watcher.events import JSON, MSGPACK, BalanceState, Codec, Encoding, ProviderHealth, wall
 from watcher.journal import Batch, Fenced, JournalError, Restored, Row, Unwritable
-from watcher.journal.sqlite_file import Run, explained, identity, open_to_read, open_to_write, transaction, worker
+from watcher.journal.sqlite_file import (
+    Run,
+    contents_of,
+    explained,
+    identity,
+    open_to_read,
+    open_to_write,
+    transaction,
+    worker,
+)
+from watcher.journal.sqlite_identity import leave_mark
 from watcher.journal.sqlite_reader import SqliteReader, Waker
 
 TRIM = 1000
@@ -91,18 +101,20 @@ class SqliteJournal:
         with contextlib.suppress(JournalError):
             await self._writer.heartbeat(health)
 
-    async def init(self) -> str:
+    async def init(self, *, new_log: bool = False) -> str:
         """Make the database, or bring it to the newest format. Raises Unwritable, WrongJournal, Unavailable."""
-        return await self._runner()(self._init)
+        return await self._runner()(lambda: self._init(new_log=new_log))
 
-    def _init(self) -> str:
+    def _init(self, *, new_log: bool) -> str:
         missing = not self.path.exists()
-        with contextlib.closing(open_to_write(self.path)) as connection, explained(self.path):
+        with contextlib.closing(open_to_write(self.path, new_log=new_log)) as connection, explained(self.path):
             balances, events = connection.execute(
                 "SELECT (SELECT count(*) FROM state), (SELECT count(*) FROM event)"
             ).fetchone()
         if missing:
             return f"made the database {self.path}"
+        if new_log:
+            return f"began a new log in the database {self.path}: {balances} balances and {events} events stay"
         return f"the database {self.path} is ready: {balances} balances, {events} events"
 
     async def check(self) -> None:
@@ -124,6 +136,7 @@ class SqliteWriter:
         self._waker = waker
         self._owner = secrets.token_hex(8)
         self._fence = 0
+        self._log = ""
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
 
@@ -144,7 +157,7 @@ class SqliteWriter:
         self._waker.wake()
 
     async def close(self) -> None:
-        await self._run(self._close)
+        await self._run(self._leave)
         self._waker.local = False
         self._waker.wake()
 
@@ -172,6 +185,7 @@ class SqliteWriter:
                 raise Fenced(f"another instance writes {self._path} now")
             connection.execute("UPDATE meta SET value = ? WHERE name = 'fence'", (fence + 1,))
             connection.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
+            self._log = contents_of(connection).log
         self._fence = fence + 1
 
     @staticmethod
@@ -188,7 +202,7 @@ class SqliteWriter:
             states: list[BalanceState] = [decode[content](data) for content, data in rows]
         except (msgspec.DecodeError, KeyError) as error:
             raise Unwritable(f"{self._path} is damaged: a balance in it cannot be read ({error})") from error
-        return Restored(states, dict(connection.execute("SELECT key, data FROM note").fetchall()))
+        return Restored(states, dict(connection.execute("SELECT key, data FROM note").fetchall()), self._log)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -208,6 +222,9 @@ class SqliteWriter:
             _put(connection, PUT_STATE, PUT_STATES, states)
             connection.executemany(PUT_NOTE, notes.items())
             self._trim(connection)
+            head = contents_of(connection).head
+        if events:
+            leave_mark(self._path, self._log, head)
 
     def _records(self, rows: Sequence[Row]) -> tuple[Records, Records]:
         """What goes into `event` and into `state`. Every commit of every change passes here: no call too many."""
@@ -239,6 +256,13 @@ class SqliteWriter:
             gone = seq
         if gone:
             connection.execute("DELETE FROM event WHERE seq <= ?", (gone,))
+
+    def _leave(self) -> None:
+        """The file alone is the whole log then, for whoever copies it: our readers, who close behind us, see to nothing."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._close()
 
     def _close(self) -> None:
         if self._connection is not None:

@@ -5,6 +5,7 @@ virtual time run them `inline`, since no virtual clock can see a thread.
 """
 
 import contextlib
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,14 @@ from typing import Protocol, TypeVar
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import structlog
 
 from watcher.journal import JournalError, Unavailable, Unwritable, WrongJournal
+from watcher.journal.sqlite_identity import Contents, File, leave_mark, log_of, look, mark_of
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 APPLICATION = 0x62616C77
 """`balw`, in the file's header: tells our files from those of other programs."""
@@ -37,6 +42,7 @@ FORMATS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE provider (name TEXT PRIMARY KEY, beat INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID",
         "INSERT INTO meta VALUES ('log', lower(hex(randomblob(8)))), ('fence', 0), ('owner', '')",
     ),
+    ("INSERT INTO meta VALUES ('file', ''), ('former', '')",),
 )
 """What leads from format N to N + 1, in order. Format N is `PRAGMA user_version`; a new file is of format 0."""
 
@@ -82,8 +88,12 @@ def connect(path: Path, *, mode: str) -> sqlite3.Connection:
         )
 
 
-def open_to_write(path: Path) -> sqlite3.Connection:
-    """The file, made where it is missing and brought to the newest format. Raises JournalError."""
+def open_to_write(path: Path, *, new_log: bool = False) -> sqlite3.Connection:
+    """The file, made where it is missing and brought to the newest format. Raises JournalError.
+
+    A new log is begun in one that is a copy or was restored, and where it is asked for: state, events and versions
+    stay, and whoever writes it now is fenced.
+    """
     if path.parent == Path("var"):
         with contextlib.suppress(OSError):  # what is wrong with it, `connect` says
             path.parent.mkdir(exist_ok=True)
@@ -95,6 +105,8 @@ def open_to_write(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous = FULL")  # NORMAL may take back what subscribers have seen
             with transaction(connection):
                 _upgrade(path, connection)
+                epoch, head = _own_log(path, connection, new_log=new_log)
+            leave_mark(path, epoch, head)
     except BaseException:
         connection.close()
         raise
@@ -118,6 +130,14 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def log_to_read(path: Path, connection: sqlite3.Connection) -> tuple[str, str]:
+    """The epoch as it stands in the file, and that of its log: another one in a copy that no writer has opened yet."""
+    file, mark = _file(path), mark_of(path)  # before the contents: a writer goes on meanwhile
+    with explained(path):
+        contents = contents_of(connection)
+    return contents.log, log_of(contents, file, mark)
+
+
 def format_of(path: Path, connection: sqlite3.Connection) -> int:
     """The file's format, 0 for an empty one. Raises WrongJournal for another program's file and for a newer one."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -137,6 +157,49 @@ def _upgrade(path: Path, connection: sqlite3.Connection) -> None:
             connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION}")
     connection.execute(f"PRAGMA user_version = {len(FORMATS)}")
+
+
+def contents_of(connection: sqlite3.Connection) -> Contents:
+    """What a file of the newest format says of its log."""
+    row = connection.execute(
+        "SELECT (SELECT value FROM meta WHERE name = 'log'), (SELECT value FROM meta WHERE name = 'file'),"
+        " (SELECT value FROM meta WHERE name = 'former'),"
+        " ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0) + 1"
+    ).fetchone()
+    return Contents(*row)
+
+
+def _own_log(path: Path, connection: sqlite3.Connection, *, new_log: bool) -> tuple[str, int]:
+    """Make the log that of this very file, under the writers' lock; its epoch and head."""
+    contents, file, mark = contents_of(connection), _file(path), mark_of(path)
+    epoch = log_of(contents, file, mark)
+    if new_log or (epoch != contents.log and not mark and file.made is None):
+        epoch = secrets.token_hex(8)  # an inode alone may be that of a copy before
+    if epoch != contents.log:
+        former = mark.partition(".")[0] or contents.log
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'log'", (epoch,))
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'former'", (former,))
+        connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'fence'")
+        log.warning(
+            "journal.new_log",
+            path=str(path),
+            epoch=epoch,
+            reason="it was asked for"
+            if new_log
+            else "the file is a copy or was restored: older cursors get a snapshot",
+        )
+    if new_log:
+        connection.execute("UPDATE meta SET value = '' WHERE name = 'owner'")  # so that who opens it again ends, too
+    if not contents.file or not File.parse(contents.file).same(file):
+        connection.execute("UPDATE meta SET value = ? WHERE name = 'file'", (str(file),))
+    return epoch, contents.head
+
+
+def _file(path: Path) -> File:
+    try:
+        return look(path)
+    except OSError as error:
+        raise Unavailable(f"{path} went while it was opened ({error})") from error
 
 
 @contextlib.contextmanager
@@ -171,7 +234,10 @@ def _explanation(path: Path, error: sqlite3.Error) -> JournalError:
         case sqlite3.SQLITE_FULL:
             return Unwritable(f"no space left for {path}: make room and start again; nothing was half-written")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return Unwritable(f"{path} is damaged ({error}): restore a copy, or move it away to begin a new log")
+            return Unwritable(
+                f"{path} is damaged ({error}): restore a copy, with no -wal and no -shm of before "
+                "beside it, or move it away to begin a new log"
+            )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
             return Unwritable(f"{path} cannot be written ({error}): look at the rights of the file and its folder")
         case sqlite3.SQLITE_IOERR:

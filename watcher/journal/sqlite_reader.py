@@ -14,7 +14,7 @@ import msgspec
 
 from watcher.events import JSON, MSGPACK, BalanceState, Cursor, Filter, Key, ProviderHealth, codec_of
 from watcher.journal import Bounds, Commit, Expired, Published, Unavailable, Unwritable
-from watcher.journal.sqlite_file import Run, explained, identity, open_to_read, transaction
+from watcher.journal.sqlite_file import Run, explained, identity, log_to_read, open_to_read, transaction
 
 SLICE = 1000
 """Events, and baselines, read in one transaction at most."""
@@ -59,7 +59,8 @@ class _Place(msgspec.Struct):
 
 
 class SqliteReader:
-    """Reads only, on a connection of its own. Raises Unavailable when the file is locked or was replaced."""
+    """Reads only, on a connection of its own. Raises Unavailable when the file is locked, was replaced, or has begun a
+    new log."""
 
     def __init__(self, path: Path, run: Run, waker: Waker) -> None:
         """To be made where statements run: it opens the file. Raises WrongJournal when there is none."""
@@ -71,8 +72,7 @@ class SqliteReader:
         self._watch = open_to_read(path)
         self._watch.execute("PRAGMA busy_timeout = 0")
         self._file = identity(path)
-        with explained(path):
-            self._log: str = self._connection.execute("SELECT value FROM meta WHERE name = 'log'").fetchone()[0]
+        self._stored, self._log = log_to_read(path, self._connection)
         # Where each snapshot's baselines end. A cursor cannot say it, and one made between a snapshot and `follow`
         # must not be missed by whoever keeps the state. The lower place wins: twice is harmless, never is not.
         self._baselines: OrderedDict[int, int] = OrderedDict()
@@ -134,9 +134,12 @@ class SqliteReader:
     def _edges(self) -> tuple[int, int]:
         if identity(self._path) != self._file:
             raise Unavailable(f"{self._path} was moved, removed or replaced: open it again")
-        oldest, last = self._connection.execute(
-            "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence WHERE name = 'event')"
+        oldest, last, stored = self._connection.execute(
+            "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence WHERE name = 'event'),"
+            " (SELECT value FROM meta WHERE name = 'log')"
         ).fetchone()
+        if stored not in (self._stored, self._log):  # a writer may make the name that we found its own
+            raise Unavailable(f"a new log was begun in {self._path}: open it again")
         head = (last or 0) + 1
         return (head if oldest is None else oldest), head
 

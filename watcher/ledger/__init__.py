@@ -29,6 +29,8 @@ class Ledger:
         self._drafts = Drafts()
         self._unsettled = Unsettled()
         self._count = 0
+        self._epoch = ""
+        """The log's; `restore` tells it."""
 
     def __len__(self) -> int:
         """Balances committed."""
@@ -126,7 +128,7 @@ class Ledger:
         assert not drafts.flight, "the rows taken before are still in flight"
         for key in list(islice(drafts.pending, limit)):
             draft = drafts.pending.pop(key)
-            drafts.flight[key] = (draft, row_of(key, draft, self._known(key)))
+            drafts.flight[key] = (draft, row_of(self._epoch, key, draft, self._known(key)))
         return [row for _, row in drafts.flight.values()], self._listings.take(drafts.first())
 
     def committed(self) -> None:
@@ -138,12 +140,13 @@ class Ledger:
         self._drafts.flight = {}
         self._listings.committed()
 
-    def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes]) -> None:
-        """Start from what the journal holds; or, after a commit of unknown outcome, find out what became of it.
+    def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes], epoch: str) -> None:
+        """Start from what the journal, the log `epoch`, holds; or, after a commit of unknown outcome, find out what became of it.
 
         What was in flight is settled if the journal has it, and pends again if not. Of orders memory knows the greatest.
         """
         former, self._shelves, self._count = self._shelves, Shelves(), 0
+        self._epoch = epoch
         for state in restored_states:
             shelf = self._shelves.shelf(state.provider, state.chain, state.token, state.kind)
             record = self._carried(former, state) if former else None

@@ -78,8 +78,8 @@ class Drafts:
         self.pending = dict(sorted(known, key=lambda each: each[1].number))
 
 
-def row_of(key: Key, draft: Draft, record: Record) -> Row:
-    """The draft as it is committed. Nothing is in flight, so the record's version is the committed one."""
+def row_of(epoch: str, key: Key, draft: Draft, record: Record) -> Row:
+    """The draft as it is committed to the log `epoch`. Nothing is in flight, so the record's version is the committed one."""
     assert record.amount is not None
     assert record.label is not None
     observed_at = rfc3339(draft.observed_at)
@@ -105,4 +105,4 @@ def row_of(key: Key, draft: Draft, record: Record) -> Row:
         return Row(state)
     # A wall clock that was set back must not make a change end before it began.
     since = min(draft.since or observed_at, observed_at)
-    return Row(state, changed(state, draft.previous, since))
+    return Row(state, changed(epoch, state, draft.previous, since))

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 
 import anyio
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import IllegalOperation, KafkaConnectionError, KafkaError
 
 from watcher.journal import Unavailable
 
@@ -19,8 +19,9 @@ SCOPE = "Cancelled via cancel scope "
 STOP = 2.0
 """Seconds that a client may take to end in good order."""
 
-Broken = (KafkaError, AssertionError, OSError, asyncio.TimeoutError)
-"""What a client raises when it cannot go on: its own errors, its state machine's asserts, the network's."""
+Broken = (KafkaError, IllegalOperation, AssertionError, OSError, asyncio.TimeoutError)
+"""What a client raises when it cannot go on: its own errors, its state machine's (a producer that is fenced between two
+steps forgets its transaction), the network's."""
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 
 import contextlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 import anyio
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.events import JSON, MSGPACK, Encoding, ProviderHealth
 from watcher.journal import Unavailable, WrongJournal
@@ -14,7 +16,7 @@ from watcher.journal.kafka import topics as cluster
 from watcher.journal.kafka.connection import Connection, stop
 from watcher.journal.kafka.deadlines import Broken
 from watcher.journal.kafka.log import Gauge
-from watcher.journal.kafka.ownership import Claim
+from watcher.journal.kafka.ownership import Claim, Identity, unmarked
 from watcher.journal.kafka.plans import compare, plans, refuse
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, Topics
@@ -23,8 +25,12 @@ from watcher.journal.kafka.writer import KafkaWriter
 
 REACH = 30.0
 """Seconds in which a broker must have been reached."""
+AGAIN = 0.5
+"""Seconds between two tries."""
 HEARTBEAT = 5.0
 """Seconds after which a heartbeat that nobody takes is dropped."""
+
+T = TypeVar("T")
 
 
 class KafkaJournal:
@@ -51,8 +57,9 @@ class KafkaJournal:
         self._plans = plans(self._topics, settings.partitions, retention)
         self._connection = Connection(servers, security(settings, environ))
         self._gauge = Gauge(self._connection, self._topics)
-        self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK)
+        self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
         self._claim = Claim(secrets.token_hex(6))
+        self._identity = Identity(self._topics)
         self._pulse: AIOKafkaProducer | None = None
 
     def transactional_id(self, name: int | str) -> str:
@@ -67,11 +74,13 @@ class KafkaJournal:
             gauge=self._gauge,
             encoder=self._encoder,
             claim=self._claim,
+            identity=self._identity,
         )
 
     async def reader(self) -> KafkaReader:
         """Raises WrongJournal without a marker, Unavailable while the log does not answer."""
-        reader = KafkaReader(await self._epoch(), self._topics, self.partitions, self._connection, self._gauge)
+        await self._marked()
+        reader = KafkaReader(self._identity, self._topics, self.partitions, self._connection, self._gauge)
         await reader.start()
         return reader
 
@@ -92,52 +101,81 @@ class KafkaJournal:
             topic, key, value, headers = self._encoder.health(one)
             await self._pulse.send_and_wait(topic, value, key, partition=0, headers=headers)
 
-    async def init(self) -> str:
+    async def init(self, *, new_log: bool = False) -> str:
         """Create topics and marker where they are missing. Raises WrongJournal or Unavailable."""
-        await self._reached()
-        async with self._connection.administering() as admin:
-            created = await cluster.create(admin, self._plans)
-            await cluster.appear(admin, self._plans)
-            aligned = await cluster.align(admin, self._plans)
-        marked = await cluster.write_marker(
-            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init")
-        )
+        created: list[str] = []
+        aligned: list[str] = []
+        marked = await self._reached(lambda admin: self._make(admin, created, aligned, new_log=new_log))
+        if new_log:
+            await self._fence()
         said = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
+        said = ["began a new log"] if new_log and not created else said
         said += [f"set {', '.join(aligned)}"] if aligned else []
         names = ", ".join(self._topics)
         return f"{'; '.join(said) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
+    async def _make(self, admin: AIOKafkaAdminClient, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
+        """May be repeated; what each try does is added to the two lists. Whether the marker was written."""
+        created += await cluster.create(admin, self._plans)
+        await cluster.appear(admin, self._plans)
+        aligned += await cluster.align(admin, self._plans)
+        return await cluster.write_marker(
+            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init"), new_log=new_log
+        )
+
+    async def _fence(self) -> None:
+        """Whoever still writes has to open its partitions again, and finds there that the log is another one."""
+        for partition in range(self.partitions):
+            await (await self._connection.producer(self.transactional_id(partition))).leave()
+
     async def check(self) -> None:
-        await self._reached()
-        async with self._connection.administering() as admin:
-            found = await cluster.ready(admin, self._plans)
+        await self._reached(self._compare)
+
+    async def _compare(self, admin: AIOKafkaAdminClient) -> None:
+        found = await cluster.ready(admin, self._plans)
         refuse(self._plans, found)
-        await self._epoch()  # a re-created topic has lost its configs too: say what matters more
+        await self._marked()  # a re-created topic has lost its configs too: say what matters more
         compare(self._plans, found)
 
-    async def _epoch(self) -> str:
-        marker = await cluster.find_log(self._connection, self._gauge, self._topics)
-        if marker is None:
-            raise WrongJournal(
-                f"topic {self._topics.state} has no marker: it is new or was re-created; "
-                "run `watcher init` to start a new log on it"
-            )
-        return marker.epoch
+    async def _marked(self) -> None:
+        """Raises WrongJournal when there is no log. Which one it is, whoever opens a partition sees there."""
+        if not await cluster.holds_log(self._connection, self._gauge, self._topics):
+            raise unmarked(self._topics, 0)
 
-    async def _reached(self) -> None:
-        """Try until a broker answers. Raises Unavailable after `reach` seconds, WrongJournal when it knows us not."""
+    async def _reached(self, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+        """What `work` gives, once a broker is reached. A cluster that has just come back may go once more in the midst
+        of it, so it is done anew from its beginning while there is time. Raises Unavailable `reach` seconds after the
+        call, or when the `work` begun before that fails; WrongJournal when the cluster knows us not."""
+        deadline = anyio.current_time() + self._reach
+        while True:
+            try:
+                async with self._connected(deadline) as admin:
+                    return await work(admin)
+            except Unavailable:
+                if anyio.current_time() + AGAIN >= deadline:
+                    raise
+            await anyio.sleep(AGAIN)
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, deadline: float) -> AsyncIterator[AIOKafkaAdminClient]:
         servers, reason = ", ".join(self._connection.servers), "no answer"
-        with anyio.move_on_after(self._reach):
-            while True:
-                with contextlib.suppress(Unavailable):
-                    async with self._connection.administering():
-                        return
-                reason = await self._connection.refusal()
-                await anyio.sleep(0.5)
-        raise Unavailable(
-            f"no Kafka broker reached at {servers} within {self._reach:g} s ({reason}): "
-            "is it up, are address and security_protocol right?"
-        )
+        async with contextlib.AsyncExitStack() as stack:
+            admin = None
+            with anyio.CancelScope(deadline=deadline):
+                while (admin := await self._entered(stack)) is None:
+                    reason = await self._connection.refusal()
+                    await anyio.sleep(AGAIN)
+            if admin is None:
+                raise Unavailable(
+                    f"no Kafka broker reached at {servers} within {self._reach:g} s ({reason}): "
+                    "is it up, are address and security_protocol right?"
+                )
+            yield admin
+
+    async def _entered(self, stack: contextlib.AsyncExitStack) -> AIOKafkaAdminClient | None:
+        with contextlib.suppress(Unavailable):
+            return await stack.enter_async_context(self._connection.administering())
+        return None
 
     async def close(self) -> None:
         if self._pulse is not None:

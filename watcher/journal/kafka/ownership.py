@@ -1,4 +1,4 @@
-"""Which of two instances stays. Pure: no clients, no clock.
+"""Which log it is, and which of two instances stays. Pure: no clients, no clock.
 
 Every instance has one claim, (generation, id), shared by all of its partitions, which only ever grows; it is written
 to each partition that the instance opens. An instance ends when it meets a greater claim in a partition that it had
@@ -6,8 +6,43 @@ opened. Two instances cannot both end: each would have met a claim of the other 
 moment, and claims never shrink, so each of the two would be greater than the other.
 """
 
-from watcher.journal import Fenced
-from watcher.journal.kafka.records import Owner
+from watcher.journal import Fenced, WrongJournal
+from watcher.journal.kafka.records import Marker, Owner, Topics
+
+
+class Identity:
+    """The log that this instance works on: the one that it met first. Every partition says which one it belongs to."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self._epoch: str | None = None
+
+    def meet(self, partition: int, marker: Marker | None) -> str:
+        """The last marker of a state partition; gives the log's epoch. Raises WrongJournal without one, and when it is
+        that of another log."""
+        if marker is None:
+            raise unmarked(self._topics, partition)
+        if self._epoch is None:
+            self._epoch = marker.epoch
+        if self._epoch != marker.epoch:
+            raise WrongJournal(
+                f"partition {partition} of topic {self._topics.state} belongs to another log ({marker.epoch}) than the "
+                f"one that this process began with ({self._epoch}): the topics were re-created, or "
+                "`watcher init --new-log` was run; start again"
+            )
+        return self._epoch
+
+
+def unmarked(topics: Topics, partition: int) -> WrongJournal:
+    if partition == 0:
+        return WrongJournal(
+            f"topic {topics.state} has no marker: it is new or was re-created; "
+            "run `watcher init` to start a new log on it"
+        )
+    return WrongJournal(
+        f"partition {partition} of topic {topics.state} has no marker: it lost its records; "
+        "run `watcher init --new-log` to go on with what is left, as a new log"
+    )
 
 
 class Claim:

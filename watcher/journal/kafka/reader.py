@@ -31,7 +31,8 @@ from watcher.journal.kafka.connection import Connection, stop
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import LAST, read
 from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
-from watcher.journal.kafka.records import Topics
+from watcher.journal.kafka.ownership import Identity
+from watcher.journal.kafka.records import Marker, Topics
 from watcher.journal.kafka.view import View, Window, covers
 
 FRESH = 1.0
@@ -48,8 +49,13 @@ SLICE = 2_000
 class KafkaReader:
     """The `Reader` on Kafka."""
 
-    def __init__(self, epoch: str, topics: Topics, partitions: int, connection: Connection, gauge: Gauge) -> None:
-        self._epoch = epoch
+    def __init__(
+        self, identity: Identity, topics: Topics, partitions: int, connection: Connection, gauge: Gauge
+    ) -> None:
+        self._identity = identity
+        self._epoch = ""
+        self._markers: dict[int, Marker] = {}
+        """The last one of each state partition."""
         self._topics = topics
         self._changed = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
         self._state = [TopicPartition(topics.state, partition) for partition in range(partitions)]
@@ -64,7 +70,7 @@ class KafkaReader:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def start(self) -> None:
-        """Load the view. Raises Unavailable."""
+        """Load the view. Raises Unavailable, WrongJournal."""
         consumer = await self._connection.consumer(self._topics)
         try:
             await self._load(consumer)
@@ -84,6 +90,8 @@ class KafkaReader:
                 places[partition] = max(first[partition], places[partition] - LAST)
         start_at(consumer, await self._gauge.beginnings(self._state))
         await read_to(consumer, visible, self._restore)
+        for one in self._state:
+            self._epoch = self._identity.meet(one.partition, self._markers.get(one.partition))
         heartbeat = TopicPartition(self._topics.heartbeat, 0)
         after = {partition: await consumer.position(partition) for partition in self._state}
         start_at(consumer, {**places, **after, **await self._gauge.beginnings([heartbeat])})
@@ -116,11 +124,15 @@ class KafkaReader:
     def _restore(self, record: Found) -> None:
         if b"/" in record.key:
             self._view.restore(wire.state(record.value, record.headers))
+        elif record.key == wire.MARKER:
+            self._markers[record.partition] = wire.marker(record.value)
         else:
             self._note(record)
 
     def _note(self, record: Found) -> None:
-        if record.key not in wire.MARKS:
+        if record.key == wire.MARKER:
+            self._identity.meet(record.partition, wire.marker(record.value))
+        elif record.key not in wire.MARKS:
             self._view.notes.take(record.key, record.value, record.headers)
 
     async def _follow_tail(self, consumer: AIOKafkaConsumer) -> None:

@@ -45,7 +45,7 @@ class Record(NamedTuple):
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """State partition 0, key `marker`: the identity of the log. Written once, by `init`."""
+    """Key `marker` of each state partition: the identity of the log. Written by `init`, to all of them at once."""
 
     epoch: str
     """Lower-case hex: the epoch of every cursor into this log."""
@@ -58,6 +58,10 @@ class Owner(msgspec.Struct, frozen=True, order=True):
     instance: str
 
 
+def marker(value: bytes) -> Marker:
+    return msgspec.json.decode(value, type=Marker)
+
+
 def encode(mark: Marker | Owner) -> bytes:
     return msgspec.json.encode(mark)
 
@@ -67,31 +71,32 @@ def mark(topic: str, key: bytes, value: Marker | Owner) -> Record:
 
 
 class Encoder:
-    """Batches as records, in one encoding."""
+    """Batches as records, in one encoding. `source` is the beginning of every event's `ce_source`."""
 
-    def __init__(self, topics: Topics, codec: Codec) -> None:
+    def __init__(self, topics: Topics, codec: Codec, source: str) -> None:
         self._topics = topics
         self._codec = codec
+        self._source = source
         self._content_type = (CONTENT_TYPE, codec.content_type.encode())
 
-    def batch(self, batch: Batch) -> Iterator[Record]:
-        """Every event beside the state it leads to, then the notes."""
+    def batch(self, epoch: str, batch: Batch) -> Iterator[Record]:
+        """Every event of the log `epoch` beside the state it leads to, then the notes."""
         for row in batch.rows:
-            yield from self._row(row)
+            yield from self._row(epoch, row)
         for name, note in batch.notes.items():
             yield from noted(self._topics.state, name, note)
 
-    def _row(self, row: Row) -> Iterator[Record]:
+    def _row(self, epoch: str, row: Row) -> Iterator[Record]:
         key = str(row.state.key).encode()
         if row.event is not None:
             headers = [
                 ("ce_specversion", b"1.0"),
                 ("ce_type", b"balance.changed.v1"),
-                ("ce_source", f"/balance-watcher/{row.event.provider}".encode()),
+                ("ce_source", f"{self._source}/{epoch}/{row.event.provider}".encode()),
                 ("ce_id", row.event.id.encode()),
                 ("ce_time", row.event.observed_at.encode()),
                 ("ce_subject", key),
-                ("ce_sequence", b"%020d" % row.event.version),
+                ("ce_balanceversion", b"%d" % row.event.version),
                 self._content_type,
             ]
             yield Record(self._topics.changed, key, self._codec.encode(row.event), headers)
@@ -124,7 +129,7 @@ def published(partition: int, offset: int, key: bytes, value: bytes, headers: It
     codec = codec_of(found[CONTENT_TYPE].decode())
     return Published(
         key=Key.parse(key.decode()),
-        version=int(found["ce_sequence"]),
+        version=int(found["ce_balanceversion"]),
         data=value if codec is JSON else JSON.encode(codec.event(value)),
         partition=partition,
         position=offset,
@@ -213,8 +218,8 @@ class History:
     @property
     def marker(self) -> Marker | None:
         found = self._last.get(MARKER)
-        return msgspec.json.decode(found[0], type=Marker) if found else None
+        return marker(found[0]) if found else None
 
-    def restored(self) -> Restored:
+    def restored(self, epoch: str) -> Restored:
         states = [state(*record) for key, record in self._last.items() if b"/" in key]
-        return Restored(states, dict(self._notes.whole))
+        return Restored(states, dict(self._notes.whole), epoch)

@@ -1,5 +1,6 @@
 """The `[kafka]` table of the config, and what it means to a Kafka client."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,19 @@ import msgspec
 
 from watcher.journal import WrongJournal
 
+SOURCE = re.compile(
+    r"""
+    (?: [A-Za-z] [A-Za-z0-9+.-]* : (?=.) | (?= [^:/?\#]* (?: [/?\#] | $ ) ) )   # a scheme, or no colon before the first slash
+    (?: // [A-Za-z0-9._~!$&'()*+,;=:@%\[\]-]* )?                              # an authority
+    (?: [A-Za-z0-9._~!$&'()*+,;=:@/-] | % [0-9A-Fa-f]{2} )*                   # a path
+    (?: \? (?: [A-Za-z0-9._~!$&'()*+,;=:@/?-] | % [0-9A-Fa-f]{2} )* )?        # a query
+    (?: \# (?: [A-Za-z0-9._~!$&'()*+,;=:@/?-] | % [0-9A-Fa-f]{2} )* )?        # a fragment
+    (?<! / )
+    """,
+    re.VERBOSE,
+)
+"""A URI reference (RFC 3986) without a slash at its end."""
+
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a real cluster needs. Secrets are named, never written here."""
@@ -17,6 +31,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Put before each topic and transactional id."""
     partitions: int = 8
     """Used by `init` and fixed for life."""
+    source: str = "/balance-watcher"
+    """The beginning of every event's `ce_source`: a URI reference."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     sasl_username: str | None = None
@@ -32,6 +48,11 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, Any]:
     """The keyword arguments that every client of the cluster is given. Raises WrongJournal for what cannot be."""
+    if not SOURCE.fullmatch(settings.source):
+        raise WrongJournal(
+            f"[kafka] source = {settings.source!r}: write a URI reference without a slash at its end, "
+            'such as "/balance-watcher" or "https://example.com/balances"'
+        )
     if not 1 <= settings.partitions <= 10_000:
         raise WrongJournal(f"[kafka] partitions = {settings.partitions}: write a number from 1 to 10000")
     arguments: dict[str, Any] = {"security_protocol": settings.security_protocol}

@@ -1,6 +1,7 @@
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
 """What stands in the cluster: made by `init`, checked before `run`."""
 
+import asyncio
 import itertools
 import secrets
 from collections.abc import Mapping, Sequence
@@ -148,8 +149,8 @@ async def _settle(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> None:
             await anyio.sleep(0.05)
 
 
-async def find_marker(connection: Connection, gauge: Gauge, topics: Topics) -> Marker | None:
-    """The log's identity. The marker is the oldest record of its partition, so the first look finds it."""
+async def _marked(connection: Connection, gauge: Gauge, topics: Topics) -> bool:
+    """Whether a marker stands there. The first one is the oldest record of its partition, so the first look finds it."""
     history = History()
     partition = TopicPartition(topics.state, 0)
     written = await gauge.written([partition])  # a marker just committed is written but may not be visible yet
@@ -159,24 +160,23 @@ async def find_marker(connection: Connection, gauge: Gauge, topics: Topics) -> M
             while history.marker is None and await consumer.position(partition) < written[partition]:
                 for record in itertools.chain(*(await poll(consumer)).values()):
                     history.take(record.key, record.value, record.headers)
-    return history.marker
+    return history.marker is not None
 
 
-async def find_log(connection: Connection, gauge: Gauge, topics: Topics) -> Marker | None:
-    """The log's identity; None without a marker. Raises WrongJournal when the events were re-created under it.
+async def holds_log(connection: Connection, gauge: Gauge, topics: Topics) -> bool:
+    """Whether `init` has made a log here. Raises WrongJournal when the events were re-created under it.
 
     The marker's transaction has part in the events too, where it ends in a control record that no consumer sees:
     from then on their partition 0 has never been empty.
     """
-    marker = await find_marker(connection, gauge, topics)
-    if marker is not None:
-        first = TopicPartition(topics.changed, 0)
-        with anyio.move_on_after(BEGUN):
-            while (await gauge.written([first]))[first] == 0:  # noqa: ASYNC110 (no event tells it)
-                await anyio.sleep(0.05)
-            return marker
-        raise recreated(topics)
-    return None
+    if not await _marked(connection, gauge, topics):
+        return False
+    first = TopicPartition(topics.changed, 0)
+    with anyio.move_on_after(BEGUN):
+        while (await gauge.written([first]))[first] == 0:  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.05)
+        return True
+    raise recreated(topics)
 
 
 def recreated(topics: Topics) -> WrongJournal:
@@ -206,26 +206,34 @@ async def refuse_events(connection: Connection, gauge: Gauge, topics: Topics, pa
 
 
 async def write_marker(
-    connection: Connection, gauge: Gauge, topics: Topics, partitions: int, transactional_id: str
+    connection: Connection, gauge: Gauge, topics: Topics, partitions: int, transactional_id: str, *, new_log: bool
 ) -> bool:
-    """Write the marker unless it stands there; whether it was written. Two at once write one, fenced like a writer."""
+    """Write the marker unless it stands there, or anew for a `new_log`; whether it was written. Two at once write one,
+    fenced like a writer."""
     producer = await connection.producer(transactional_id)
     try:
-        written = await find_log(connection, gauge, topics) is None
-        if written:
+        held = await holds_log(connection, gauge, topics)
+        if not held:
             await refuse_events(connection, gauge, topics, partitions)
-            await _mark(producer, topics)
+        if new_log or not held:
+            await _mark(producer, topics, partitions)
     except BaseException:  # fenced by another `init`, or in doubt: what it still holds must go with it
         await producer.abandon()
         raise
     await producer.leave()
-    return written
+    return new_log or not held
 
 
-async def _mark(producer: Producer, topics: Topics) -> None:
-    record = mark(topics.state, MARKER, Marker(secrets.token_hex(8)))
+async def _mark(producer: Producer, topics: Topics, partitions: int) -> None:
+    """In every partition, so that whoever opens one finds there which log it belongs to, and one that lost its records
+    is no empty one."""
+    topic, key, value, headers = mark(topics.state, MARKER, Marker(secrets.token_hex(8)))
     with within(ADMIN, "writing the marker"):
         await producer.begin_transaction()
         producer.take_part(TopicPartition(topics.changed, 0))
-        await producer.send_and_wait(record.topic, record.value, record.key, partition=0, headers=record.headers)
+        sent = [
+            await producer.send(topic, value, key, partition=partition, headers=headers)
+            for partition in range(partitions)
+        ]
+        await asyncio.gather(*sent)
         await producer.commit_transaction()

@@ -12,13 +12,14 @@ import anyio
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
+from aiokafka.structs import RecordMetadata
 
-from watcher.journal import Batch, Restored, Unavailable
-from watcher.journal.kafka.connection import Connection
+from watcher.journal import Batch, Restored, Unavailable, WrongJournal
+from watcher.journal.kafka.connection import REQUEST, Connection
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import was_told
 from watcher.journal.kafka.log import Gauge, read_to, start_at
-from watcher.journal.kafka.ownership import Claim
+from watcher.journal.kafka.ownership import Claim, Identity
 from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import OWNER, Encoder, History, Record, Topics, mark
 from watcher.journal.kafka.topics import recreated
@@ -29,6 +30,8 @@ FORGOTTEN = 3.0
 """Seconds after the fence in which the ends of our transactions must show; else the cluster has forgotten one."""
 QUIET = 15.0
 """Seconds that an open transaction of somebody else may hold us back before we say so."""
+GONE = 15.0
+"""Seconds for which topics must have been missing before we believe that they were deleted."""
 GRACE = 0.5
 """Seconds in which a successor that has just fenced us writes its claim."""
 
@@ -48,6 +51,7 @@ class KafkaWriter:
         gauge: Gauge,
         encoder: Encoder,
         claim: Claim,
+        identity: Identity,
     ) -> None:
         self.partition = partition
         self.transactional_id = transactional_id
@@ -58,23 +62,49 @@ class KafkaWriter:
         self._gauge = gauge
         self._encoder = encoder
         self._claim = claim
+        self._identity = identity
+        self._epoch = ""
+        self._gone_since: float | None = None
+        """Since when our topics are missing, as far as we looked."""
         self._opened = False
         self._producer: Producer | None = None
         self._end = 0
         """Where the state ended when we opened it: a successor's claim stands behind."""
+        self._last: dict[TopicPartition, int] = {}
+        """Where our last records stand."""
 
     async def open(self) -> Restored:
-        """Raises Unavailable, Fenced, and WrongJournal when the events were re-created under the state."""
+        """Raises Unavailable, Fenced, and WrongJournal when this is another log than before, or none."""
         await self._let_go()
         try:
             async with self._connection.reading(self._topics) as consumer:
-                restored = await self._take_over(consumer)
+                try:
+                    restored = await self._take_over(consumer)
+                except Unavailable:
+                    await self._not_gone(consumer)
+                    raise
+            self._gone_since = None
             await self._transact([mark(self._topics.state, OWNER, self._claim.own)])
         except BaseException:
             await self._let_go()
             raise
         self._opened = True
         return restored
+
+    async def _not_gone(self, consumer: AIOKafkaConsumer) -> None:
+        """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
+        up may have it to learn."""
+        with within(REQUEST, "looking for the topics"):
+            known = await consumer.topics()  # of all: asking for one by name may create it
+        missing = [name for name in (self._topics.state, self._topics.changed) if name not in known]
+        if not missing:
+            self._gone_since = None
+            return
+        now = anyio.current_time()
+        self._gone_since = self._gone_since or now
+        if now - self._gone_since >= GONE:
+            raise WrongJournal(f"topic {missing[0]} is missing: it was deleted; run `watcher init` to start a new log")
+        raise Unavailable(f"topic {missing[0]} is missing")
 
     async def _take_over(self, consumer: AIOKafkaConsumer) -> Restored:
         """Fence, then measure the end, then restore. In another order a stalled twin slips changes in between.
@@ -85,19 +115,26 @@ class KafkaWriter:
         history = History()
         start_at(consumer, {self._state: 0})
         await self._restore(consumer, history)
-        self._claim.meet(history.owner, opened=self._opened)
+        if history.marker is not None:  # one that was just written need not be visible yet
+            self._meet(history)
         self._producer = await self._connection.producer(self.transactional_id)
         await self._quiet()
         await self._restore(consumer, history)
-        self._claim.meet(history.owner, opened=self._opened)
-        restored = history.restored()
+        self._meet(history)
+        restored = history.restored(self._epoch)
         await self._same_log(restored)
         return restored
+
+    def _meet(self, history: History) -> None:
+        """Nothing is written to a log that is not ours, not even a claim."""
+        self._epoch = self._identity.meet(self.partition, history.marker)
+        self._claim.meet(history.owner, opened=self._opened)
 
     async def _restore(self, consumer: AIOKafkaConsumer, history: History) -> None:
         measured = await self._gauge.committed([self._state])
         await read_to(consumer, measured, lambda record: history.take(record.key, record.value, record.headers))
         self._end = measured[self._state]
+        self._last = {self._state: self._end - 1}
 
     async def _quiet(self) -> None:
         """Wait until no transaction is open here: what it would still commit is not in what we restore."""
@@ -139,7 +176,7 @@ class KafkaWriter:
 
     async def commit(self, batch: Batch) -> None:
         """Raises Unavailable when in doubt, Fenced when replaced. A cancelled commit is in doubt too: open again."""
-        records = list(self._encoder.batch(batch))
+        records = list(self._encoder.batch(self._epoch, batch))
         if not records:
             return  # an empty transaction never reaches the broker: it would prove nothing
         await self._transact(records)
@@ -175,9 +212,16 @@ class KafkaWriter:
         await self._delivered(sent)
         await producer.commit_transaction()
 
-    async def _delivered(self, sent: Sequence[Awaitable[object]]) -> None:
-        """`commit_transaction` reports success although a batch failed: these are the only witness."""
-        await asyncio.gather(*sent)
+    async def _delivered(self, sent: Sequence[Awaitable[RecordMetadata]]) -> None:
+        """`commit_transaction` reports success although a batch failed: these are the only witness.
+
+        Of topics that were made anew under a living producer too: the broker takes what it sends, at places where
+        other records of ours have stood.
+        """
+        for told in await asyncio.gather(*sent):
+            if 0 <= told.offset <= self._last.get(told.topic_partition, -1):
+                raise Unavailable(f"partition {self.partition} of topic {told.topic} begins anew: open it again")
+            self._last[told.topic_partition] = told.offset
 
     async def _who_fenced(self) -> None:
         """Raises Fenced when a greater claim stands here. Reads without a producer, so that nobody is fenced."""
