@@ -6,12 +6,11 @@ from hypothesis import strategies as st
 
 from tests.providers.golden import AAPL
 from tests.providers.test_large import FIXED, HELD, body, drained, found_in_slices, listings, memory, told, whole
-from watcher.columns import Column, Columns, Contradiction
+from watcher.columns import Column, Columns, Contradiction, Unclear
 from watcher.events import partition_of, spread
 from watcher.journal.intake import merged
 from watcher.journal.splitting import Splitter
 from watcher.ledger import Ledger
-from watcher.providers.failures import Malformed
 
 
 def ledgers(count=3):
@@ -73,7 +72,7 @@ def test_a_row_goes_to_the_partition_of_its_account_however_that_is_spelled():
 
 
 @pytest.mark.parametrize(
-    ("row", "error"), [((HELD[3][0], "99"), Contradiction), (("0x12", "1"), Malformed), ((HELD[3][0], "-1"), Malformed)]
+    ("row", "error"), [((HELD[3][0], "99"), Contradiction), (("0x12", "1"), Unclear), ((HELD[3][0], "-1"), Unclear)]
 )
 def test_one_bad_row_fails_the_comparison_before_any_partition_has_heard_a_word(row, error):
     known = ledgers()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.worlds.book import Book
+from tests.worlds.book import EPOCH, Book
 from watcher.events import Answer, Key, Reading, Scope
 from watcher.ledger import Ledger, rules
 from watcher.ledger.rules import Proof
@@ -39,7 +39,7 @@ class World:
 
     def restart(self):
         self.ledger = Ledger()
-        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes))
+        self.ledger.restore(list(self.book.states.values()), dict(self.book.notes), EPOCH)
         self.differing = {}  # what was doubted is not kept: it is counted from the start of the process
 
     def move(self, key, amount):
