@@ -351,8 +351,36 @@ class TestTrouble:
             await at().init()
             with pytest.raises(Unwritable, match="was moved, removed"):
                 await writer.commit(Batch([baseline("b", 0)]))
-            with pytest.raises(Unavailable, match="was moved, removed or replaced"):
+            assert (await reader.bounds()).head.positions == (1,)
+
+    async def test_a_reader_waits_for_a_file_that_is_gone_and_opens_what_is_put_in_its_place(self, at, tmp_path):
+        path, aside = tmp_path / "balances.db", tmp_path / "aside"
+        async with opened(at()) as (writer, _), reading(at()) as reader:
+            await writer.commit(Batch([one := baseline("a", 0)]))
+            await writer.commit(Batch([change(one, 1)]))
+            before = (await reader.bounds()).head
+            old = reader.follow((await reader.bounds()).oldest)
+            assert len((await anext(old)).events) == 1
+            aside.mkdir()
+            for file in tmp_path.glob("balances.db*"):
+                file.rename(aside / file.name)
+            for ask in (reader.bounds(), reader.snapshot(Filter()), reader.notes(), anext(reader.follow(before))):
+                with pytest.raises(Unavailable, match="was moved, removed or replaced: there is no database"):
+                    await ask
+            path.write_bytes(b"")
+            with pytest.raises(Unavailable, match="is of format 0"):
                 await reader.bounds()
+            async with opened(at()) as (successor, _):
+                await successor.commit(Batch([baseline("b", 7)]))
+                cursor, states = await reader.snapshot(Filter())
+                assert [(state.account, state.amount) for state in states] == [("b", "7")]
+                assert cursor.epoch != before.epoch
+                with pytest.raises(Unavailable, match="was replaced"):
+                    await anext(old)
+                with pytest.raises(Expired, match="epoch_changed"):
+                    await anext(reader.follow(before))
+                await successor.commit(Batch([change(baseline("b", 7), 8)]))
+                assert [event.version for event in await read(reader, cursor, 1)] == [1]
 
     async def test_heartbeats_fail_silently(self, at):
         await at().heartbeat([health("bank")])
