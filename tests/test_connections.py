@@ -277,6 +277,30 @@ async def patience_is_over(condition):
     asyncio.get_running_loop().passed += PATIENCE
 
 
+@pytest.mark.parametrize("protocols", [("h2",), ("http/1.1",)])
+def test_what_is_raised_while_connections_stand_is_not_put_into_a_group(right, trust, protocols):
+    trust(right)
+
+    async def serve(stream):
+        await (http2 if stream.extra(TLSAttribute.alpn_protocol) == "h2" else http1)(stream)
+
+    async def main():
+        async with served(serve, context(right, *protocols)) as port:
+            with pytest.raises(Unreachable, match="ours"):
+                await failing(f"https://127.0.0.1:{port}")
+            with anyio.move_on_after(0.0) as scope:
+                async with exchanging(f"https://127.0.0.1:{port}") as exchange:
+                    await exchange.send(REQUEST)
+            return scope.cancelled_caught
+
+    async def failing(base_url):
+        async with exchanging(base_url) as exchange:
+            await exchange.send(REQUEST)
+            raise Unreachable("read", "ours")
+
+    assert anyio.run(main)
+
+
 def test_the_kernel_asks_idle_connections_whether_they_stand():
     async def main():
         async with served(http1) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:

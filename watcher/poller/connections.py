@@ -41,7 +41,10 @@ not forget it, and what was forgotten is not kept for the next request."""
 
 
 class Connections(httpx.AsyncHTTPTransport):
-    """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats nothing. To be entered."""
+    """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats nothing.
+
+    To be entered, and left by the same task before any task group that was entered before it.
+    """
 
     def __init__(self) -> None:
         self._tasks = anyio.create_task_group()
@@ -59,7 +62,7 @@ class Connections(httpx.AsyncHTTPTransport):
     ) -> None:
         await super().__aexit__(kind, error, traceback)
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(kind, error, traceback)
+        await self._tasks.__aexit__(None, None, None)  # what the block raised stays what it is, and comes in no group
 
 
 class _Pool(httpcore.AsyncConnectionPool):
