@@ -34,6 +34,7 @@ FLOORS = {
         "relay/test_slow.py",
         "sandbox/test_server.py",
         "test_connections.py",
+        "test_http2.py",
         "test_metrics.py",
         "test_poller.py",
     ),

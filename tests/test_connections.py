@@ -6,7 +6,6 @@ import functools
 import socket
 import ssl
 import struct
-import subprocess
 import time
 
 import anyio
@@ -16,34 +15,22 @@ import h2.events
 import h2.settings
 import pytest
 from anyio.abc import SocketAttribute
-from anyio.streams.tls import TLSAttribute, TLSListener
+from anyio.streams.tls import TLSAttribute, TLSStream
 from structlog.testing import capture_logs
 
+from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius, journal, poller_of
 from watcher.poller import Connections
+from watcher.poller.connections import ALIVE
 from watcher.poller.exchange import Exchange
 from watcher.poller.trouble import Unreachable
 from watcher.providers.provider import Credentials, Request, Response
 
 REQUEST = Request("GET", "/x", ())
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-PATIENCE = 60.0
-"""Seconds for what must happen on a machine that may stall."""
 
 
 # --- the outside
-
-
-@contextlib.asynccontextmanager
-async def served(serve, tls=None):
-    """Gives the port on which `serve` speaks to everybody who connects."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as tcp, anyio.create_task_group() as tasks:
-        listener = tcp if tls is None else TLSListener(tcp, tls, standard_compatible=False)
-        tasks.start_soon(listener.serve, serve)
-        try:
-            yield tcp.extra(SocketAttribute.local_port)
-        finally:
-            tasks.cancel_scope.cancel()
 
 
 async def http1(stream):
@@ -96,21 +83,6 @@ async def attempted(exchange, request):
         return failure
 
 
-class Still(asyncio.SelectorEventLoop):
-    """A loop whose time stands still until it is moved, so that no stall makes a time-out pass too early.
-
-    After some real time it goes on by itself: what hangs fails.
-    """
-
-    def __init__(self):
-        self._moves = time.monotonic() + PATIENCE
-        self.passed = 0.0
-        super().__init__()
-
-    def time(self):
-        return self.passed + max(0.0, time.monotonic() - self._moves)
-
-
 class Watched(Connections):
     """Tells when an attempt has come to a phase."""
 
@@ -150,19 +122,6 @@ async def out_of_time(phase, base_url, request=REQUEST):
 # --- certificates
 
 
-def made(folder, names):
-    """A certificate for `names`, by itself. Gives the server's side of it."""
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    command = [
-        *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-        *("-days", "1", "-subj", "/CN=test", "-addext", f"subjectAltName={names}"),
-        *("-keyout", str(key), "-out", str(certificate)),
-    ]
-    if subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("no openssl to make a certificate with")
-    return certificate, key
-
-
 @pytest.fixture(scope="module")
 def right(tmp_path_factory):
     return made(tmp_path_factory.mktemp("right"), "IP:127.0.0.1")
@@ -171,14 +130,6 @@ def right(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wrong(tmp_path_factory):
     return made(tmp_path_factory.mktemp("wrong"), "DNS:elsewhere.invalid")
-
-
-def context(certificate, *protocols):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    if protocols:
-        context.set_alpn_protocols(protocols)
-    return context
 
 
 @pytest.fixture
@@ -291,6 +242,134 @@ def test_cookies_are_sent_back():
 
     anyio.run(main)
     assert [b"server=7" in head for head in heads] == [False, True]
+
+
+def test_a_connection_of_http_1_on_which_an_attempt_was_out_of_time_is_closed_and_not_used_again():
+    came = []
+
+    async def serve(stream):
+        number = len(came)
+        came.append(0)
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while await stream.receive():
+                    came[number] += 1
+                    if (number, came[number]) != (0, 2):
+                        await stream.send(GOOD)
+            came[number] = "closed"
+
+    async def main():
+        connections = Connections()
+        async with served(serve) as port, exchanging(f"http://127.0.0.1:{port}", connections) as exchange:
+            outcomes = [await attempted(exchange, REQUEST)]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(patience_is_over, lambda: came == [2])
+                outcomes.append(await attempted(exchange, REQUEST))
+            outcomes += [await attempted(exchange, REQUEST) for _ in range(2)]
+            return [isinstance(outcome, Response) for outcome in outcomes], came
+
+    assert anyio.run(main, backend_options={"loop_factory": Still}) == ([True, False, True, True], ["closed", 2])
+
+
+async def patience_is_over(condition):
+    while not condition():
+        await anyio.lowlevel.checkpoint()
+    asyncio.get_running_loop().passed += PATIENCE
+
+
+@pytest.mark.parametrize("protocols", [("h2",), ("http/1.1",)])
+def test_what_is_raised_while_connections_stand_is_not_put_into_a_group(right, trust, protocols):
+    trust(right)
+
+    async def serve(stream):
+        await (http2 if stream.extra(TLSAttribute.alpn_protocol) == "h2" else http1)(stream)
+
+    async def main():
+        async with served(serve, context(right, *protocols)) as port:
+            with pytest.raises(Unreachable, match="ours"):
+                await failing(f"https://127.0.0.1:{port}")
+            with anyio.move_on_after(0.0) as scope:
+                async with exchanging(f"https://127.0.0.1:{port}") as exchange:
+                    await exchange.send(REQUEST)
+            return scope.cancelled_caught
+
+    async def failing(base_url):
+        async with exchanging(base_url) as exchange:
+            await exchange.send(REQUEST)
+            raise Unreachable("read", "ours")
+
+    assert anyio.run(main)
+
+
+def test_the_kernel_asks_idle_connections_whether_they_stand():
+    async def main():
+        async with served(http1) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:
+            await exchange.send(REQUEST)
+            (connection,) = exchange._transport._pool.connections
+            raw = connection._made._network_stream.get_extra_info("socket")
+            return [raw.getsockopt(level, option) for level, option, _ in ALIVE]
+
+    assert anyio.run(main) == [value for _, _, value in ALIVE]
+
+
+@pytest.mark.parametrize("protocols", [("h2",), ("http/1.1",)])
+def test_an_alert_after_the_handshake_is_a_broken_connection(right, trust, protocols):
+    """So says a server that wants a certificate of ours: in TLS 1.3 our side of the handshake is over by then."""
+    trust(right)
+
+    async def serve(stream):
+        record = b"\x17\x03\x03\x00\x13" + bytes(19)  # that nobody can decipher
+        async with stream:
+            await stream.receive()
+            await stream.transport_stream.send(record)
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError, ssl.SSLError):
+                while await stream.receive():
+                    pass
+
+    async def main():
+        async with served(serve, context(right, *protocols)) as port:
+            return await outcome(f"https://127.0.0.1:{port}")
+
+    failure = anyio.run(main)
+    assert (failure.phase, failure.reason) == ("read", "the connection broke before the answer was whole")
+
+
+def test_those_that_waited_for_a_connection_that_could_not_be_made_share_the_next_one(right, trust):
+    trust(right)
+    came = 0
+
+    async def serve(stream):
+        nonlocal came
+        came += 1
+        if came == 1:
+            async with stream:
+                await stream.receive()
+                await all_wait.wait()
+                await stream.send(b"SSH-2.0-nonsense\r\n\r\n")
+            return
+        tls = context(right, "h2")
+        await http2(await TLSStream.wrap(stream, server_side=True, ssl_context=tls, standard_compatible=False))
+
+    async def main():
+        nonlocal all_wait
+        all_wait = anyio.Event()
+        async with served(serve) as port, exchanging(f"https://127.0.0.1:{port}") as exchange:
+            outcomes = []
+
+            async def one():
+                outcomes.append(await attempted(exchange, REQUEST))
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(one)
+                while len(exchange._transport._pool._requests) < 5:
+                    await anyio.lowlevel.checkpoint()
+                all_wait.set()
+            return [isinstance(outcome, Response) for outcome in outcomes], len(exchange._transport._pool.connections)
+
+    all_wait = None
+    assert anyio.run(main) == ([False, True, True, True, True], 1)
+    assert came == 2
 
 
 # --- what is said when there is no answer

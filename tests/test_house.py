@@ -37,7 +37,8 @@ ONLY_IN = {
     "aiokafka": "watcher/journal/kafka",
     "websockets": "watcher/relay/",
     "sqlite3": "watcher/journal/",
-    "httpcore": "watcher/poller/connections",
+    "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
+    "h2": "watcher/poller/http2",
     "httpx": ("watcher/poller", "watcher/daemon", "watcher/check", "watcher/sandbox/transport"),
 }
 

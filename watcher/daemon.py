@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import anyio
@@ -107,9 +107,11 @@ class Daemon:
             relaying = await stack.enter_async_context(outliving())
             port = await self._open_relay(reader, relaying, stack)
             committing = await stack.enter_async_context(outliving())
+            # Around the pollers' tasks, since each has tasks of its own.
+            transports = [await stack.enter_async_context(Connections()) for _ in self.sources]
             async with anyio.create_task_group() as tasks:
                 if self.only != "relay":
-                    await self._open_pollers(committing, tasks, stack)
+                    await self._open_pollers(committing, tasks, transports)
                 log.info("started", instance=self.instance, port=port, journal=self.config.journal)
                 task_status.started(Started(port))
                 await anyio.sleep_forever()
@@ -159,7 +161,7 @@ class Daemon:
         stack.enter_context(metrics.served(self.relay_settings.host, self.config.metrics_port, answers))
         return None
 
-    async def _open_pollers(self, committing: Outliving, tasks: TaskGroup, stack: contextlib.AsyncExitStack) -> None:
+    async def _open_pollers(self, committing: Outliving, tasks: TaskGroup, transports: Sequence[Connections]) -> None:
         gather = 0.0 if isinstance(self.journal, SqliteJournal) else GATHER
         self.committers = [
             Committer(self.journal.writer(partition), Ledger(), gather=gather, partition=partition)
@@ -169,17 +171,16 @@ class Daemon:
             committing.start_soon(committer.run)
         intake = Intake(self.committers)
         await intake.ready()
-        for number, source in enumerate(self.sources):
-            self.pollers.append(await self._poller(number, source, intake, stack))
+        for number, (source, transport) in enumerate(zip(self.sources, transports, strict=True)):
+            self.pollers.append(self._poller(number, source, intake, transport))
         for poller in self.pollers:
             tasks.start_soon(poller.run)
         tasks.start_soon(self._beat)
         tasks.start_soon(self._end_when_all_refuse)
 
-    async def _poller(self, number: int, source: Source, intake: Intake, stack: contextlib.AsyncExitStack) -> Poller:
+    def _poller(self, number: int, source: Source, intake: Intake, transport: Connections) -> Poller:
         provider = source.provider
         credentials = provider.credentials(source.secret)
-        transport = await stack.enter_async_context(Connections())
         now = anyio.current_time()
         poller = Poller(
             provider,

@@ -173,6 +173,39 @@ class TestRetention:
             found = await read(reader, (await reader.bounds()).oldest, 1000)
             assert {event.version for event in found} == {3}
 
+    @pytest.mark.parametrize(
+        ("ahead", "left"),
+        [
+            (3.0, {11.5: 2, 14.5: 1503}),  # until it would be past retention by its date
+            (3600.0, {11.5: 1503}),  # it is known to be wrong
+        ],
+    )
+    async def test_what_a_clock_that_ran_ahead_has_dated_goes_with_what_is_behind_it(self, at, ahead, left):
+        """More of it than one look takes."""
+        now = [BEGAN]
+        journal = at(retention=10.0, clock=lambda: now[0])
+        rows = [change(baseline(f"a{number}", 0), 1, after=round((1 + ahead) * 1e6)) for number in range(1500)]
+        first, last = (change(baseline(name, 0), 1) for name in ("first", "last"))
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([first, *rows, last]))
+            for seconds, place in {10.5: 1, **left}.items():
+                now[0] = BEGAN + round(seconds * 1e6)
+                for _ in range(6):
+                    await journal.heartbeat([health("bank", now[0])])
+                assert (await reader.bounds()).oldest.positions == (place,), seconds
+
+    async def test_what_a_clock_that_ran_behind_has_dated_takes_nothing_along_that_is_younger(self, at):
+        now = [BEGAN + 2_000_000]
+        journal = at(retention=10.0, clock=lambda: now[0])
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([change(baseline("right", 0), 1)]))
+            await writer.commit(Batch([change(baseline("behind", 0), 1, after=-3_600_000_000)]))
+            await journal.heartbeat([health("bank", now[0])])
+            assert (await reader.bounds()).oldest.positions == (1,)
+            now[0] += 12_000_000
+            await journal.heartbeat([health("bank", now[0])])
+            assert (await reader.bounds()).oldest.positions == (3,)
+
     async def test_a_cursor_past_retention_is_expired_and_never_used_again(self, at):
         now = [BEGAN]
         journal = at(retention=10.0, clock=lambda: now[0])
@@ -318,8 +351,36 @@ class TestTrouble:
             await at().init()
             with pytest.raises(Unwritable, match="was moved, removed"):
                 await writer.commit(Batch([baseline("b", 0)]))
-            with pytest.raises(Unavailable, match="was moved, removed or replaced"):
+            assert (await reader.bounds()).head.positions == (1,)
+
+    async def test_a_reader_waits_for_a_file_that_is_gone_and_opens_what_is_put_in_its_place(self, at, tmp_path):
+        path, aside = tmp_path / "balances.db", tmp_path / "aside"
+        async with opened(at()) as (writer, _), reading(at()) as reader:
+            await writer.commit(Batch([one := baseline("a", 0)]))
+            await writer.commit(Batch([change(one, 1)]))
+            before = (await reader.bounds()).head
+            old = reader.follow((await reader.bounds()).oldest)
+            assert len((await anext(old)).events) == 1
+            aside.mkdir()
+            for file in tmp_path.glob("balances.db*"):
+                file.rename(aside / file.name)
+            for ask in (reader.bounds(), reader.snapshot(Filter()), reader.notes(), anext(reader.follow(before))):
+                with pytest.raises(Unavailable, match="was moved, removed or replaced: there is no database"):
+                    await ask
+            path.write_bytes(b"")
+            with pytest.raises(Unavailable, match="is of format 0"):
                 await reader.bounds()
+            async with opened(at()) as (successor, _):
+                await successor.commit(Batch([baseline("b", 7)]))
+                cursor, states = await reader.snapshot(Filter())
+                assert [(state.account, state.amount) for state in states] == [("b", "7")]
+                assert cursor.epoch != before.epoch
+                with pytest.raises(Unavailable, match="was replaced"):
+                    await anext(old)
+                with pytest.raises(Expired, match="epoch_changed"):
+                    await anext(reader.follow(before))
+                await successor.commit(Batch([change(baseline("b", 7), 8)]))
+                assert [event.version for event in await read(reader, cursor, 1)] == [1]
 
     async def test_heartbeats_fail_silently(self, at):
         await at().heartbeat([health("bank")])

@@ -7,10 +7,12 @@ import ssl
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.relay.stage import PATIENCE, Subscriber, calm, relaying, staged, until
+from tests.relay.stage import PATIENCE, Subscriber, Teller, calm, relaying, staged, until, wall
+from watcher.journal.sqlite import SqliteJournal
 from watcher.relay.settings import RelayError, RelaySettings
 
 pytestmark = pytest.mark.anyio
@@ -500,6 +502,39 @@ async def test_a_replaced_log_sends_everybody_away_to_learn_why(tmp_path):
         await until(lambda: stage.relay.delivery.hub.cursor.epoch != "0123")
         async with stage.subscriber() as two:
             assert (await two.next())["epoch"] == welcome["epoch"]
+
+
+async def test_a_log_that_was_replaced_is_opened_anew_and_who_comes_again_learns_why(tmp_path):
+    """While there is none it is waited for, and that is said once."""
+    async with staged(tmp_path) as stage, stage.subscriber() as one, stage.http() as http:
+        await one.next()
+        await stage.teller.tell("A")
+        await stage.teller.tell("A")
+        await one.subscribe()
+        cursor = (await one.push("snapshot"))["cursor"]
+        assert (await http.get("/readyz")).status_code == 200
+        with capture_logs() as logs:
+            aside = tmp_path / "aside"
+            aside.mkdir()
+            for file in tmp_path.glob(f"{stage.path.name}*"):
+                file.rename(aside / file.name)
+            await until(lambda: stage.relay.stats.log_errors >= 3)
+            assert (await http.get("/readyz")).status_code == 503
+            assert (await http.get("/v1/balances")).status_code == 503
+            successor = Teller(SqliteJournal(stage.path, encoding="json", retention=1e6, clock=wall))
+            await successor.writer.open()
+            await successor.tell("B")
+            assert (await one.closed())[0] == 1012
+            await until(lambda: stage.relay.delivery.following)
+        said = [record["event"] for record in logs if record["event"] not in ("relay.dropped", "journal.made")]
+        assert said == ["relay.journal_unavailable", "relay.journal_back", "relay.log_changed"]
+        async with stage.subscriber() as two:
+            opened = await two.subscribe(cursor=cursor)
+            assert (opened["recovered"], opened["reason"]) == (False, "epoch_changed")
+            assert [row["account"] for row in (await two.push("snapshot"))["data"]] == ["B"]
+            await successor.tell("B")
+            assert (await two.push("update"))["event"]["account"] == "B"
+        await successor.writer.close()
 
 
 async def test_tls(tmp_path):

@@ -2,11 +2,16 @@
 
 While one commit is in flight, readings are judged and queue up; the next commit takes all of them, up to 1,000 rows.
 The queue is bounded: with the journal down, whoever has an answer waits at `accept` with it, and nothing is lost.
+
+A slow journal may never finish a thousand rows in time. After a commit of unknown outcome the group is half as many rows,
+down to one, and small records go apart from rows, one by one, in turns with them; commits that are quick let it grow
+again. So whatever can be committed alone is committed.
 """
 
 import contextlib
 import math
 from collections.abc import Generator
+from typing import NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -14,7 +19,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from watcher.events import Answer
-from watcher.journal import Batch, JournalError, Unavailable, Writer
+from watcher.journal import Batch, JournalError, Row, Unavailable, Writer
 from watcher.ledger import Ledger, Verdict
 
 DEADLINE = 8.0
@@ -27,8 +32,22 @@ BACK_OFF = (0.1, 5.0)
 """Seconds between two tries to open: the first pause and the longest; each is twice the one before."""
 GROUP = 1000
 """Rows in one commit at most."""
+QUICK = DEADLINE / 4
+"""Seconds: after a commit that took less the next one may be twice as large, and still take half of its time."""
+LARGE = 64 * 1024
+"""Bytes: a note that is larger, and did not fit into a commit of its own, is put off."""
+PUT_OFF = 60.0
+"""Seconds until it is tried again; meanwhile nobody waits for it."""
 
 log = structlog.get_logger()
+
+
+class _Note(NamedTuple):
+    """A small record that is not committed yet."""
+
+    number: int
+    """Of the first call of `note` that it stands for."""
+    data: bytes
 
 
 class Committer:
@@ -58,9 +77,20 @@ class Committer:
         self._ended = False
         self._busy = False
         self._stop_by = math.inf
-        self._noted: dict[str, bytes] = {}
+        self._group = GROUP
+        self._noted: dict[str, _Note] = {}
+        self._notes_in_flight: dict[str, _Note] = {}
+        self._notes = 0
+        """Calls of `note`."""
+        self._apart = False
+        """Notes go without rows, one by one."""
+        self._rows_next = False
+        """After a note of its own."""
+        self._put_off: dict[str, float] = {}
+        """The key of a note → when it may be tried again."""
         self._in_flight = 0
         self._rounds = 0
+        """Times that the ledger was asked for rows and told that they are committed."""
         self._opened_times = 0
         self._commit_scope: anyio.CancelScope | None = None
         self._work = anyio.Event()
@@ -95,26 +125,37 @@ class Committer:
 
     def note(self, key: str, data: bytes) -> None:
         """A small record (no `/` in its key) for the next commit to carry. A later one of that key replaces it."""
-        self._noted[key] = data
+        self._notes += 1
+        former = self._noted.get(key)
+        self._noted[key] = _Note(self._notes if former is None else former.number, data)
         self._work.set()
 
     async def flush(self) -> None:
-        """Return once everything accepted and noted before this call is committed. Raises Unavailable at the end."""
-        failures, rounds = -1, 0
-        while not (self._open and (self._idle or self._rounds >= rounds > 0)):
+        """Return once everything accepted and noted before this call is committed, but for notes that are put off.
+
+        Raises Unavailable at the end.
+        """
+        notes, counted = self._notes, (-1, -1)
+        rows = rounds = 0
+        while True:
             if self._ended:
                 raise Unavailable("the journal was closed before everything was committed")
-            if failures != self.failures:  # what was in flight may pend again: count anew
-                failures, rounds = self.failures, self._rounds + self._rounds_left()
+            if counted != (self.failures, self._opened_times):  # what was in flight may pend again: count anew
+                counted = (self.failures, self._opened_times)
+                rows = self.rows + self._in_flight + self.ledger.pending
+                rounds = self._rounds + 2  # the one in flight, and one more for the notes of listings
+            done = self.rows >= rows and self._rounds >= rounds and self._noted_up_to(notes)
+            if self._open and (done or self._idle):
+                return
             await self._progress.wait()
 
     @property
     def _idle(self) -> bool:
         return not self._busy and not self._work.is_set()
 
-    def _rounds_left(self) -> int:
-        """Rounds after which all that pends now is committed: the one in flight, and one more for the notes."""
-        return 2 + math.ceil((self._in_flight + self.ledger.pending) / GROUP)
+    def _noted_up_to(self, number: int) -> bool:
+        waiting = (note for key, note in self._noted.items() if key not in self._put_off)
+        return all(note.number > number for note in (*waiting, *self._notes_in_flight.values()))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Open, then commit for ever. Raises Fenced, Unwritable and WrongJournal; opens again after Unavailable.
@@ -203,21 +244,67 @@ class Committer:
             self._advance()
 
     async def _commit(self) -> bool:
-        """One round: a group of rows and all notes. False: there was nothing. Raises Unavailable in doubt, Fenced."""
-        rows, notes = self.ledger.take(GROUP)
-        noted, self._noted = self._noted, {}
-        if rows or notes or noted:
-            self._in_flight = len(rows)
-            began = anyio.current_time()
-            try:
-                await self._write(Batch(rows, {**notes, **noted}), began)
-            except BaseException:
-                self._noted = {**noted, **self._noted}
-                raise
-            self._count(len(rows), anyio.current_time() - began)
-        self._rounds += 1
+        """One group of rows, with notes. False: there was nothing. Raises Unavailable in doubt, Fenced."""
+        noted = self._notes_to_go()
+        alone = self._apart and bool(noted)
+        rows, listings = ([], {}) if alone else self.ledger.take(self._group)
+        if rows or listings or noted:
+            await self._commit_group(rows, listings, noted)
+        self._rounds += not alone
         self._advance()
-        return bool(rows or notes or noted)
+        return bool(rows or listings or noted)
+
+    async def _commit_group(self, rows: list[Row], listings: dict[str, bytes], noted: dict[str, _Note]) -> None:
+        self._in_flight, self._notes_in_flight = len(rows), noted
+        for key in noted:
+            del self._noted[key]
+        began = anyio.current_time()
+        try:
+            await self._write(Batch(rows, {**listings, **{key: note.data for key, note in noted.items()}}), began)
+        except BaseException as error:
+            self._take_back(noted)
+            if isinstance(error, Unavailable):
+                self._doubt(len(rows), noted, out_of_time=anyio.current_time() >= began + DEADLINE)
+            raise
+        self._count(len(rows), anyio.current_time() - began)
+        self._trust(len(rows), noted)
+
+    def _notes_to_go(self) -> dict[str, _Note]:
+        """All of them; apart, the smallest alone, and rows go first after each."""
+        now = anyio.current_time()
+        ready = {key: note for key, note in self._noted.items() if self._put_off.get(key, now) <= now}
+        if not self._apart or not ready:
+            return ready
+        if self._rows_next and self.ledger.pending:
+            return {}
+        key = min(ready, key=lambda key: len(ready[key].data))
+        return {key: ready[key]}
+
+    def _take_back(self, noted: dict[str, _Note]) -> None:
+        """They were not committed, or nobody knows. What was noted meanwhile stands for both."""
+        for key, note in noted.items():
+            later = self._noted.get(key)
+            self._noted[key] = note if later is None else _Note(note.number, later.data)
+        self._notes_in_flight = {}
+
+    def _doubt(self, rows: int, noted: dict[str, _Note], *, out_of_time: bool) -> None:
+        """Less at a time from here on."""
+        if rows:
+            self._group = max(1, rows // 2)
+        elif self._apart and out_of_time:
+            until = anyio.current_time() + PUT_OFF
+            self._put_off |= {key: until for key, note in noted.items() if len(note.data) > LARGE}
+        self._apart = True
+        self._rows_next = not rows
+
+    def _trust(self, rows: int, noted: dict[str, _Note]) -> None:
+        self._notes_in_flight = {}
+        for key in noted:
+            self._put_off.pop(key, None)
+        if rows and self.last_commit_seconds < QUICK:
+            self._group = min(2 * self._group, GROUP)
+        self._apart = self._apart and (self._group < GROUP or bool(self._put_off))
+        self._rows_next = not rows
 
     async def _write(self, batch: Batch, began: float) -> None:
         scope = anyio.CancelScope(shield=True, deadline=min(began + DEADLINE, self._stop_by))

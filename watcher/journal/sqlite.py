@@ -85,11 +85,12 @@ class SqliteJournal:
     def writer(self, partition: int) -> "SqliteWriter":
         """The one partition's writer."""
         assert partition == 0, "SQLite has one partition"
-        self._writer = SqliteWriter(self.path, self._codec, self._horizon, self._runner(), self._waker)
+        self._writer = SqliteWriter(self.path, self._codec, self._kept, self._runner(), self._waker)
         return self._writer
 
-    def _horizon(self) -> int:
-        return self._clock() - self._retention
+    def _kept(self) -> tuple[int, int]:
+        now = self._clock()
+        return now - self._retention, now
 
     async def reader(self) -> SqliteReader:
         """Raises WrongJournal when there is no database yet."""
@@ -126,12 +127,16 @@ class SqliteJournal:
 
 
 class SqliteWriter:
-    """Fences by epoch, restores, commits. `horizon` gives the time (wall µs) before which events may go."""
+    """Fences by epoch, restores, commits. `kept` gives two times (wall µs): events of before the first may go; now."""
 
-    def __init__(self, path: Path, codec: Codec, horizon: Callable[[], int], run: Run, waker: Waker) -> None:
+    def __init__(self, path: Path, codec: Codec, kept: Callable[[], tuple[int, int]], run: Run, waker: Waker) -> None:
         self._path = path
         self._codec = codec
-        self._horizon = horizon
+        self._kept = kept
+        self._past = 0
+        """Up to this `seq` events are past retention."""
+        self._ahead = 0
+        """Up to this `seq` all were dated ahead when they were looked at."""
         self._run = run
         self._waker = waker
         self._owner = secrets.token_hex(8)
@@ -248,14 +253,47 @@ class SqliteWriter:
             self._trim(connection)
 
     def _trim(self, connection: sqlite3.Connection) -> None:
-        """Delete the oldest events that are past retention: always a prefix of the log, at most a slice of it."""
-        horizon, gone = self._horizon(), 0
-        for seq, observed_at in connection.execute("SELECT seq, observed_at FROM event ORDER BY seq LIMIT ?", (TRIM,)):
-            if observed_at >= horizon:
+        """Delete the oldest events that are past retention: always a prefix of the log, at most a slice of it.
+
+        The log stands in the order of real time, whatever clocks said. An event dated ahead of now was told by a clock
+        that ran ahead, and when it really was nobody knows; but it is older than those behind it, so it goes with the
+        first of them that is past retention. One dated in the past by a clock that ran behind does not take those
+        before it along: what is dated between the horizon and now stays, and all that is behind it. So no event whose
+        date is right goes before its time, but one behind which a clock ran ahead and then behind; and none stays
+        longer than twice `retention`, since a date that is ahead by less is past retention that much later.
+        """
+        if not self._past:
+            self._look_for_past(connection)
+        if self._past:
+            connection.execute(
+                "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq <= ? ORDER BY seq LIMIT ?)",
+                (self._past, TRIM),
+            )
+            if connection.execute("SELECT 1 FROM event WHERE seq <= ? LIMIT 1", (self._past,)).fetchone() is None:
+                self._past = 0
+
+    def _look_for_past(self, connection: sqlite3.Connection) -> None:
+        """At the first slice; if all of it is dated ahead, at one further on, and at the next one next time."""
+        last = self._look_behind(connection, 0)
+        if last:
+            last = self._look_behind(connection, max(last, self._ahead))
+        self._ahead = last
+
+    def _look_behind(self, connection: sqlite3.Connection, place: int) -> int:
+        """The last `seq` of the slice if all of it is dated ahead and there may be more; else 0."""
+        horizon, now = self._kept()
+        rows = connection.execute(
+            "SELECT seq, observed_at FROM event WHERE seq > ? ORDER BY seq LIMIT ?", (place, TRIM)
+        )
+        ahead = last = 0
+        for seq, observed_at in rows:
+            if horizon <= observed_at <= now:
                 break
-            gone = seq
-        if gone:
-            connection.execute("DELETE FROM event WHERE seq <= ?", (gone,))
+            if observed_at < horizon:
+                self._past = seq
+            else:
+                ahead, last = ahead + 1, seq
+        return last if ahead == TRIM else 0
 
     def _leave(self) -> None:
         """The file alone is the whole log then, for whoever copies it: our readers, who close behind us, see to nothing."""

@@ -4,6 +4,7 @@ A cursor's only position is the `seq` of the first event still to come. Baseline
 log: a live follower is told of them in the order in which they were made, a replay does not repeat them.
 """
 
+import contextlib
 import sqlite3
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +14,7 @@ import anyio
 import msgspec
 
 from watcher.events import JSON, MSGPACK, BalanceState, Cursor, Filter, Key, ProviderHealth, codec_of
-from watcher.journal import Bounds, Commit, Expired, Published, Unavailable, Unwritable
+from watcher.journal import Bounds, Commit, Expired, JournalError, Published, Unavailable, Unwritable
 from watcher.journal.sqlite_file import Run, explained, identity, log_to_read, open_to_read, transaction
 
 SLICE = 1000
@@ -45,9 +46,43 @@ class Waker:
         return self._changed
 
 
+class _File:
+    """One file, open to read. To be made where statements run. Raises JournalError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity = identity(path)  # before it is opened: of what is put there meanwhile nothing is believed
+        with contextlib.ExitStack() as opened, explained(path):
+            self.connection = opened.enter_context(contextlib.closing(open_to_read(path)))
+            # Asks for `data_version` on the caller's thread, 250 times a second: it takes microseconds and never waits.
+            self.watch = opened.enter_context(contextlib.closing(open_to_read(path)))
+            self.watch.execute("PRAGMA busy_timeout = 0")
+            self.stored, self.log = log_to_read(path, self.connection)
+            self._over = False
+            # Where each snapshot's baselines end. A cursor cannot say it, and one made between a snapshot and `follow`
+            # must not be missed by whoever keeps the state. The lower place wins: twice is harmless, never is not.
+            self.baselines: OrderedDict[int, int] = OrderedDict()
+            self.close = opened.pop_all().close
+
+    @property
+    def stands(self) -> bool:
+        """The path names this file, and it holds the log that was found in it."""
+        return not self._over and identity(self._path) == self._identity
+
+    def holds(self, stored: str) -> None:
+        """That is the epoch in it now. Raises Unavailable when a new log was begun in it."""
+        if stored not in (self.stored, self.log):  # a writer may make the name that we found its own
+            self._over = True
+            raise Unavailable(f"a new log was begun in {self._path}")
+
+    def cursor(self, position: int) -> Cursor:
+        return Cursor(self.log, (position,))
+
+
 class _Place(msgspec.Struct):
     """How far one follower has read."""
 
+    file: _File
     position: int
     baseline: int = 0
     """The greatest `state.id` seen."""
@@ -59,35 +94,24 @@ class _Place(msgspec.Struct):
 
 
 class SqliteReader:
-    """Reads only, on a connection of its own. Raises Unavailable when the file is locked, was replaced, or has begun a
-    new log."""
+    """Reads only, on a connection of its own. Raises Unavailable when the file is locked or gone.
+
+    A file that was put in its place, or in which a new log was begun, is opened by whoever asks next. Followers of the one before end with Unavailable,
+    and where their cursor stands in the new one they learn when they begin again.
+    """
 
     def __init__(self, path: Path, run: Run, waker: Waker) -> None:
         """To be made where statements run: it opens the file. Raises WrongJournal when there is none."""
         self._path = path
         self._run = run
         self._waker = waker
-        self._connection = open_to_read(path)
-        # Asks for `data_version` on the caller's thread, 250 times a second: it takes microseconds and never waits.
-        self._watch = open_to_read(path)
-        self._watch.execute("PRAGMA busy_timeout = 0")
-        self._file = identity(path)
-        self._stored, self._log = log_to_read(path, self._connection)
-        # Where each snapshot's baselines end. A cursor cannot say it, and one made between a snapshot and `follow`
-        # must not be missed by whoever keeps the state. The lower place wins: twice is harmless, never is not.
-        self._baselines: OrderedDict[int, int] = OrderedDict()
+        self._file = _File(path)
 
     async def bounds(self) -> Bounds:
-        oldest, head = await self._run(self._bounds)
-        return Bounds(self._cursor(oldest), self._cursor(head))
+        return await self._run(self._bounds)
 
     async def snapshot(self, wanted: Filter) -> tuple[Cursor, Sequence[BalanceState]]:
-        head, baseline, rows = await self._run(lambda: self._snapshot(wanted))
-        self._baselines[head] = min(baseline, self._baselines.get(head, baseline))
-        self._baselines.move_to_end(head)
-        if len(self._baselines) > REMEMBERED:
-            self._baselines.popitem(last=False)
-        return self._cursor(head), rows
+        return await self._run(lambda: self._snapshot(wanted))
 
     async def notes(self) -> dict[str, bytes]:
         return await self._run(self._notes)
@@ -97,7 +121,7 @@ class SqliteReader:
         while True:
             changed = self._waker.changed()
             # Asked before reading: a commit that slips in between is seen now, and at worst looked for once more.
-            version = self._version()
+            version = _version(place.file)
             if version != place.version:
                 commit = await self._run(lambda: self._look(place, version))  # noqa: B023 - it is awaited here
                 if commit is not None:
@@ -107,87 +131,95 @@ class SqliteReader:
                 await changed.wait()
 
     async def close(self) -> None:
-        await self._run(self._connection.close)
-        self._watch.close()
+        await self._run(self._file.close)
+
+    def _open(self) -> _File:
+        """What stands there now. Raises Unavailable when that is no journal."""
+        if not self._file.stands:
+            try:
+                file = _File(self._path)
+            except JournalError as error:
+                raise Unavailable(f"{self._path} was moved, removed or replaced: {error}") from error
+            self._file.close()
+            self._file = file
+        return self._file
 
     def _notes(self) -> dict[str, bytes]:
+        file = self._open()
         with explained(self._path):
-            return dict(self._connection.execute("SELECT key, data FROM note").fetchall())
+            return dict(file.connection.execute("SELECT key, data FROM note").fetchall())
 
-    def _version(self) -> int:
-        """What differs as soon as anyone has committed; -1 when it cannot be told, which differs from everything."""
-        if identity(self._path) != self._file:
-            return -1
-        try:
-            (version,) = self._watch.execute("PRAGMA data_version").fetchone()
-        except sqlite3.OperationalError:
-            return -1
-        return int(version)
+    def _bounds(self) -> Bounds:
+        file = self._open()
+        with explained(self._path), transaction(file.connection, "DEFERRED"):
+            oldest, head = self._edges(file)
+        return Bounds(file.cursor(oldest), file.cursor(head))
 
-    def _cursor(self, position: int) -> Cursor:
-        return Cursor(self._log, (position,))
-
-    def _bounds(self) -> tuple[int, int]:
-        with explained(self._path), transaction(self._connection, "DEFERRED"):
-            return self._edges()
-
-    def _edges(self) -> tuple[int, int]:
-        if identity(self._path) != self._file:
-            raise Unavailable(f"{self._path} was moved, removed or replaced: open it again")
-        oldest, last, stored = self._connection.execute(
+    def _edges(self, file: _File) -> tuple[int, int]:
+        if not file.stands:
+            raise Unavailable(f"{self._path} was moved, removed or replaced")
+        oldest, last, stored = file.connection.execute(
             "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence WHERE name = 'event'),"
             " (SELECT value FROM meta WHERE name = 'log')"
         ).fetchone()
-        if stored not in (self._stored, self._log):  # a writer may make the name that we found its own
-            raise Unavailable(f"a new log was begun in {self._path}: open it again")
+        file.holds(stored)
         head = (last or 0) + 1
         return (head if oldest is None else oldest), head
 
-    def _snapshot(self, wanted: Filter) -> tuple[int, int, list[BalanceState]]:
+    def _snapshot(self, wanted: Filter) -> tuple[Cursor, list[BalanceState]]:
         query, values = "SELECT key, content, data FROM state", tuple[str, ...]()
         if wanted.account is not None:
             query += " WHERE account IN (SELECT value FROM json_each(?))"
             values = (msgspec.json.encode(wanted.account).decode(),)
-        with explained(self._path), transaction(self._connection, "DEFERRED"):
-            _, head = self._edges()
-            (baseline,) = self._connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
+        file = self._open()
+        with explained(self._path), transaction(file.connection, "DEFERRED"):
+            _, head = self._edges(file)
+            (baseline,) = file.connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
             # Judged by its key before it is decoded: most rows of a narrow snapshot never are.
             found = [
                 STATE[content](data)
-                for key, content, data in self._connection.execute(query + " ORDER BY id", values)
+                for key, content, data in file.connection.execute(query + " ORDER BY id", values)
                 if wanted.matches(_key(key))
             ]
-        return head, baseline, found
+        known = file.baselines
+        known[head] = min(baseline, known.get(head, baseline))
+        known.move_to_end(head)
+        if len(known) > REMEMBERED:
+            known.popitem(last=False)
+        return file.cursor(head), found
 
     def _start(self, cursor: Cursor) -> _Place:
-        if cursor.epoch != self._log or len(cursor.positions) != 1:
+        file = self._open()
+        if cursor.epoch != file.log or len(cursor.positions) != 1:
             raise Expired("epoch_changed")
         (position,) = cursor.positions
-        with explained(self._path), transaction(self._connection, "DEFERRED"):
-            oldest, head = self._edges()
-            (baseline,) = self._connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
+        with explained(self._path), transaction(file.connection, "DEFERRED"):
+            oldest, head = self._edges(file)
+            (baseline,) = file.connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
         if max(position, 1) < oldest:  # positions begin at 1, and nothing is missed before it
             raise Expired("expired")
         if position > head:
             raise Expired("ahead")
-        return _Place(max(position, 1), self._baselines.get(position, baseline))
+        return _Place(file, max(position, 1), file.baselines.get(position, baseline))
 
     def _look(self, place: _Place, version: int) -> Commit | None:
         """What is new since `place`, which moves behind it; None when nothing is."""
-        with explained(self._path), transaction(self._connection, "DEFERRED"):
+        if place.file is not self._file:  # closed by whoever opened what stands there now
+            raise Unavailable(f"{self._path} was replaced")
+        with explained(self._path), transaction(place.file.connection, "DEFERRED"):
             commit = self._slice(place)
         if version >= 0 and not place.more:
             place.version = version
         return commit if commit.events or commit.baselines or commit.health or place.more else None
 
     def _slice(self, place: _Place) -> Commit:
-        oldest, _ = self._edges()
+        oldest, _ = self._edges(place.file)
         if place.position < oldest:
             raise Expired("expired")
         place.more = False
         events = self._events(place)
         baselines = self._new_baselines(place)
-        beats = self._connection.execute(
+        beats = place.file.connection.execute(
             "SELECT beat, data FROM provider WHERE beat > ? ORDER BY beat", (place.beat,)
         ).fetchall()
         place.more = place.more or len(events) == SLICE
@@ -196,10 +228,10 @@ class SqliteReader:
         if beats:
             place.beat = beats[-1][0]
         health = [msgspec.json.decode(data, type=ProviderHealth) for _, data in beats]
-        return Commit(self._cursor(place.position), events, baselines, health)
+        return Commit(place.file.cursor(place.position), events, baselines, health)
 
     def _events(self, place: _Place) -> list[Published]:
-        rows = self._connection.execute(
+        rows = place.file.connection.execute(
             "SELECT seq, key, version, observed_at, content, data FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
             (place.position, SLICE),
         )
@@ -210,7 +242,7 @@ class SqliteReader:
 
     def _new_baselines(self, place: _Place) -> list[BalanceState]:
         # A balance that has changed since is left out: its first event, which is still to come, says more.
-        rows = self._connection.execute(
+        rows = place.file.connection.execute(
             "SELECT id, version, content, data FROM state WHERE id > ? ORDER BY id LIMIT ?", (place.baseline, SLICE)
         ).fetchall()
         place.more = place.more or len(rows) == SLICE
@@ -225,6 +257,17 @@ class SqliteReader:
             return JSON.encode(codec_of(content).event(data))
         except (msgspec.DecodeError, ValueError) as error:
             raise Unwritable(f"{self._path} is damaged: an event in it cannot be read ({error})") from error
+
+
+def _version(file: _File) -> int:
+    """What differs as soon as anyone has committed; -1 when it cannot be told, which differs from everything."""
+    if not file.stands:
+        return -1
+    try:
+        (version,) = file.watch.execute("PRAGMA data_version").fetchone()
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError):  # locked; closed
+        return -1
+    return int(version)
 
 
 def _key(text: str) -> Key:

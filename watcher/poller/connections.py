@@ -1,86 +1,156 @@
-"""A provider's pool of connections: httpx's own, but for two habits that cost most when many requests are in flight.
+"""A provider's connections: httpx's transport over httpcore's pool and HTTP/1.1, and HTTP/2 of our own (see http2.py).
+
+What the pool is told of a connection is ours, for three habits that cost most when many requests are in flight.
 
 - Asking whether an idle connection still stands, which the pool does of each, twice for every request, it collected
   all that can be known of a socket: with ten connections a third of what a poll costs.
 - A connection looked idle for some turns of the loop after it was given a request. Those that came meanwhile were given
   the same one, had to begin again, and could go on so until their time was over, with nothing wrong over there.
+- One that could not be made was made once more by each that had waited for it, and was closed by nobody then.
 """
 
 import select
 import socket
 import ssl
-from collections.abc import Iterable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
 import httpcore
 import httpx
+from anyio.abc import TaskGroup
+
+from watcher.poller.http2 import Http2, reached
 
 MOST = 100
 """Connections of one pool, as many as requests are in flight at most (see loop.py): nobody waits for one."""
 KEEP = 75.0
 """Seconds that an idle connection is kept: polls of one provider may be that far apart."""
+ALIVE = [
+    (level, getattr(socket, option), value)
+    for level, option, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 20),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 5),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+    )
+    if hasattr(socket, option)
+]
+"""The kernel asks an idle connection after 20 s whether it stands, and gives it up 15 s later: what lies between does
+not forget it, and what was forgotten is not kept for the next request."""
 
 
 class Connections(httpx.AsyncHTTPTransport):
-    """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats nothing. To be closed."""
+    """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats nothing.
+
+    To be entered, and left by the same task before any task group that was entered before it.
+    """
 
     def __init__(self) -> None:
-        self._pool = _Pool()  # in place of what the superclass makes
+        self._tasks = anyio.create_task_group()
+        self._pool = _Pool(self._tasks)  # in place of what the superclass makes
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await super().__aexit__(kind, error, traceback)
+        self._tasks.cancel_scope.cancel()
+        await self._tasks.__aexit__(None, None, None)  # what the block raised stays what it is, and comes in no group
 
 
 class _Pool(httpcore.AsyncConnectionPool):
-    def __init__(self) -> None:
+    def __init__(self, tasks: TaskGroup) -> None:
         super().__init__(max_connections=None, max_keepalive_connections=MOST)
         self._tls = httpx.create_ssl_context()
-        self._network = _Network()
+        self._tls.set_alpn_protocols(["http/1.1", "h2"])
+        self._tasks = tasks
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        return _Connection(
-            origin, self._tls, keepalive_expiry=KEEP, http2=True, retries=0, network_backend=self._network
-        )
+        return _Connection(origin, self._tls, self._tasks)
 
 
-class _Connection(httpcore.AsyncHTTPConnection):
-    """Taken from the moment that it is given a request."""
+class _Connection(httpcore.AsyncConnectionInterface):
+    """Made by the first request that it is given, and taken from that moment on."""
 
-    _beginning = 0
-    """Requests without an answer."""
-    _shared = True
-    """By several requests at a time, as far as is known."""
+    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext, tasks: TaskGroup) -> None:
+        self._origin = origin
+        self._tls = tls
+        self._tasks = tasks
+        self._made: httpcore.AsyncHTTP11Connection | Http2 | None = None
+        self._failed = False
+        """It could not be made."""
+        self._making = anyio.Lock()
+        self._beginning = 0
+        """Requests without an answer."""
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         self._beginning += 1
         try:
-            answer = await super().handle_async_request(request)
+            async with self._making:
+                made = self._made or await self._make(request)
+            return await made.handle_async_request(request)
         finally:
             self._beginning -= 1
-        self._shared = answer.extensions["http_version"] == b"HTTP/2"
-        return answer
+
+    async def _make(self, request: httpcore.Request) -> httpcore.AsyncHTTP11Connection | Http2:
+        if self._failed:
+            raise httpcore.ConnectionNotAvailable
+        try:
+            with anyio.fail_after(request.extensions.get("timeout", {}).get("connect")):
+                stream = await self._connect(request)
+        except BaseException as error:
+            self._failed = True
+            if isinstance(error, TimeoutError):
+                raise httpcore.ConnectTimeout from None
+            raise
+        over_tls = stream.get_extra_info("ssl_object")
+        if over_tls is not None and over_tls.selected_alpn_protocol() == "h2":
+            self._made = connection = Http2(self._origin, stream, KEEP)
+            self._tasks.start_soon(connection.run)
+        else:
+            self._made = httpcore.AsyncHTTP11Connection(self._origin, stream, KEEP)
+        return self._made
+
+    async def _connect(self, request: httpcore.Request) -> httpcore.AsyncNetworkStream:
+        host = self._origin.host.decode("ascii")
+        await reached(request, "connection.connect_tcp.started")
+        tcp = await httpcore.AnyIOBackend().connect_tcp(host, self._origin.port, socket_options=ALIVE)
+        stream: httpcore.AsyncNetworkStream = _Stream(tcp)
+        if self._origin.scheme == b"https":
+            await reached(request, "connection.start_tls.started")
+            stream = await stream.start_tls(self._tls, host)
+        return stream
+
+    async def aclose(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()
+
+    def info(self) -> str:
+        return "not made" if self._made is None else self._made.info()
+
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return origin == self._origin
 
     def is_available(self) -> bool:
-        return (self._shared or not self._beginning) and super().is_available()
+        if self._made is None:  # it may become one of HTTP/2
+            return self._origin.scheme == b"https" and not self._failed
+        return (isinstance(self._made, Http2) or not self._beginning) and self._made.is_available()
 
     def is_idle(self) -> bool:
-        return not self._beginning and super().is_idle()
+        return not self._beginning and self._made is not None and self._made.is_idle()
 
     def has_expired(self) -> bool:
-        return not self._beginning and super().has_expired()
+        return not self._beginning and self._made is not None and self._made.has_expired()
 
-
-class _Network(httpcore.AsyncNetworkBackend):
-    def __init__(self) -> None:
-        self._network = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._network.connect_tcp(host, port, timeout, local_address, socket_options))
+    def is_closed(self) -> bool:
+        return self._failed if self._made is None else self._made.is_closed()
 
 
 class _Stream(httpcore.AsyncNetworkStream):
@@ -91,10 +161,16 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._socket: socket.socket = stream.get_extra_info("socket")
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, timeout)
+        try:
+            return await self._stream.read(max_bytes, timeout)
+        except ssl.SSLError as error:  # an alert of theirs, or no TLS any more
+            raise httpcore.ReadError from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
+        try:
+            await self._stream.write(buffer, timeout)
+        except ssl.SSLError as error:
+            raise httpcore.WriteError from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from watcher.poller.http2 import BROKEN_OFF, REFUSED
 from watcher.providers.failures import Temporary
 
 
@@ -53,6 +54,10 @@ _BROKEN: tuple[tuple[type[Exception], str, str], ...] = (
 )
 _CLOSED = ("Server disconnected", "peer closed connection", "Connection closed")
 """How the messages begin that are about an end and not about nonsense."""
+_OF_ONE_REQUEST = {
+    REFUSED: "the server did not take the request up",
+    BROKEN_OFF: "the server broke off the answer",
+}
 
 
 def unreachable(error: Exception, phase: str) -> Unreachable:
@@ -63,6 +68,8 @@ def unreachable(error: Exception, phase: str) -> Unreachable:
         return Unreachable(*_connecting(error))
     if isinstance(error, httpx.RemoteProtocolError) and str(error).startswith(_CLOSED):
         return Unreachable("read", "the connection was closed before the answer was whole")
+    if str(error) in _OF_ONE_REQUEST:
+        return Unreachable("read", _OF_ONE_REQUEST[str(error)])
     for kind, where, reason in _BROKEN:
         if isinstance(error, kind):
             return Unreachable(where, reason)

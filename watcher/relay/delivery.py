@@ -54,6 +54,8 @@ class Delivery:
         self._log = log
         self._pace = pace
         self._read_for = read_for
+        self._away = False
+        """The log could not be read, and has not been since."""
         self._flushing = False
         self._flushed: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -224,14 +226,14 @@ class Delivery:
         delay = 0.1
         while True:
             try:
+                await self._log.bounds()  # a follower who waits does not say whether the log is there
+                self._log_is_back()
+                delay = 0.1
                 async with following(self._log, self.hub.cursor) as commits:
-                    self.following = True
                     async for commit in commits:
                         await self.publish(commit)
-                        delay = 0.1
             except Unavailable as problem:
-                logger.warning("relay.journal_unavailable", problem=str(problem))
-                self.stats.log_errors += 1
+                self.log_is_away(problem)
             except Expired as problem:
                 # Nothing can be promised from here on: everybody comes again and learns why from `reason`.
                 logger.warning("relay.log_changed", reason=problem.reason)
@@ -240,13 +242,26 @@ class Delivery:
             await anyio.sleep(delay)
             delay = min(2 * delay, 5.0)
 
+    def log_is_away(self, problem: Unavailable) -> None:
+        """Told once, however many ask and how often."""
+        if not self._away:
+            logger.warning("relay.journal_unavailable", problem=str(problem))
+        self._away = True
+        self.stats.log_errors += 1
+
+    def _log_is_back(self) -> None:
+        if self._away:
+            logger.info("relay.journal_back")
+        self._away = False
+        self.following = True
+
     async def restart(self, reason: str) -> None:
         for peer in list(self.peers):
             self.drop(peer, GOING_AWAY, "internal", reason)
         try:
             self.hub = Hub((await self._log.bounds()).head)
         except Unavailable as problem:
-            logger.warning("relay.journal_unavailable", problem=str(problem))
+            self.log_is_away(problem)
 
     async def publish(self, commit: Commit) -> None:
         hub, time = self.hub, self.time

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import structlog
 
 from watcher.events import BalanceState, Commit, Cursor, Expired, Unavailable
 from watcher.relay import filters, wire
@@ -19,8 +18,6 @@ from watcher.relay.settings import Pace
 
 LOOKED = 64
 """Events of a replay between two turns of the loop."""
-
-logger = structlog.get_logger()
 
 
 class Replays:
@@ -143,8 +140,7 @@ class Replays:
                         break
                     await anyio.lowlevel.checkpoint()
         except Unavailable as problem:
-            logger.warning("relay.journal_unavailable", problem=str(problem))
-            self._delivery.stats.log_errors += 1
+            self._delivery.log_is_away(problem)
             await anyio.sleep(0.5)
         return False
 

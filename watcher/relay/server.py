@@ -197,7 +197,7 @@ class Relay:
         try:
             bounds = await self._log.bounds()
         except Unavailable as problem:
-            logger.warning("relay.journal_unavailable", problem=str(problem))
+            self.delivery.log_is_away(problem)
             self.delivery.drop(peer, GOING_AWAY, "internal")
             return
         self._keeper.enter(peer, now)

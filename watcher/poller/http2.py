@@ -1,0 +1,391 @@
+"""One connection of HTTP/2, for as many requests at a time as the server takes.
+
+httpcore's own is read only while a request waits, loses what the server promised to finish when it says GOAWAY, and goes
+on for ever once nobody speaks at the other end, since a deadline of ours ends an attempt from outside. Here one task
+reads for all requests, idle or not, so that the end of a connection is known before the next one is sent on it:
+
+- GOAWAY: no new request; what the server will finish is read, what it did not take up fails.
+- RST_STREAM: that request fails, the others go on.
+- An attempt out of time: no new request. When nothing at all came since it began, the connection is dead, and
+  with it whatever else was sent on it.
+
+Nothing is repeated. Only a request of which no byte was sent is passed on to another connection.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+
+import anyio
+import anyio.lowlevel
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+import httpcore
+
+READ = 64 * 1024
+"""Bytes off the wire at once."""
+WINDOW = 2**24
+"""Bytes that may come unread, of one answer and of all together."""
+STREAMS = 100
+"""Requests at a time at most, whatever the server allows."""
+TURNS = 3
+"""Of the loop, in which what the kernel holds already comes to be read: a leave, above all, when we were stalled."""
+REFUSED = "Request refused"
+"""How the message begins when the server did not take a request up."""
+BROKEN_OFF = "Answer broken off"
+"""How it begins when the server gave up one answer alone."""
+_GOAWAY = 7
+_HEAD = 9
+_CONFIG = h2.config.H2Configuration(validate_inbound_headers=False)
+_Event = h2.events.ResponseReceived | h2.events.DataReceived | h2.events.StreamEnded | h2.events.StreamReset
+
+
+class _Stream:
+    """One request and its answer."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.events: deque[_Event] = deque()
+        self.failure: tuple[type[Exception], str] | None = None
+        """What ends it behind the events."""
+        self.sent = False
+        self.whole = False
+        """All of the answer is there."""
+        self._news = anyio.Event()
+
+    def wake(self) -> None:
+        self._news.set()
+
+    async def changed(self) -> None:
+        """Wait for whatever may matter to this one."""
+        await self._news.wait()
+        self._news = anyio.Event()
+
+    async def next(self) -> _Event:
+        """What came next. Raises what ended it."""
+        while not self.events:
+            if self.failure is not None:
+                kind, message = self.failure
+                raise kind(message)
+            await self.changed()
+        return self.events.popleft()
+
+
+class Http2(httpcore.AsyncConnectionInterface):
+    """Over a stream that was made. `keep`: seconds that it is kept idle. `run` has to run beside the requests."""
+
+    def __init__(self, origin: httpcore.Origin, stream: httpcore.AsyncNetworkStream, keep: float) -> None:
+        self._origin = origin
+        self._network = stream
+        self._keep = keep
+        self._h2 = _greeting()
+        self._streams: dict[int, _Stream] = {}
+        self._greeted = False
+        """The server said how many requests it takes at a time."""
+        self._retired = False
+        """Takes no new request."""
+        self._closed = False
+        self._heard = self._idle_since = anyio.current_time()
+        self._unread = bytearray()
+        """The beginning of a frame."""
+        self._outgoing = anyio.Event()
+        self._outgoing.set()
+        self._room = anyio.Event()
+        self._tasks = anyio.create_task_group()
+
+    # --- the two tasks of a connection
+
+    async def run(self) -> None:
+        """Read and write until it is over; closes what it was given."""
+        try:
+            async with self._tasks as tasks:
+                tasks.start_soon(self._write)
+                await self._read()
+        finally:
+            self._end(httpcore.ReadError, "closed by us")
+            with anyio.CancelScope(shield=True):
+                await self._network.aclose()
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._network.read(READ):
+                self._heard = anyio.current_time()
+                self._unread += data
+                for frame in self._frames():
+                    self._receive(frame)
+                self._outgoing.set()
+            self._end(httpcore.RemoteProtocolError, "Server disconnected")
+        except httpcore.NetworkError as error:
+            self._end(type(error), "broken")
+        except h2.exceptions.ProtocolError:
+            self._end(httpcore.RemoteProtocolError, "no HTTP/2 as we know it")
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._outgoing.wait()
+                self._outgoing = anyio.Event()
+                await self._network.write(self._h2.data_to_send())
+        except httpcore.NetworkError:
+            self._retire()  # there may be something to read yet, and there the end is met
+
+    def _frames(self) -> Iterator[bytes]:
+        """Those that are whole, one by one: what is right before a wrong one counts."""
+        unread = self._unread
+        while len(unread) >= _HEAD:
+            size = _HEAD + int.from_bytes(unread[:3])
+            if size > _HEAD + self._h2.max_inbound_frame_size:
+                raise h2.exceptions.FrameTooLargeError
+            if len(unread) < size:
+                break
+            frame = bytes(unread[:size])
+            del unread[:size]
+            yield frame
+
+    def _receive(self, frame: bytes) -> None:
+        if frame[3] == _GOAWAY:  # h2 would take nothing any more, not even what the server promises here to finish
+            self._go_away(int.from_bytes(frame[_HEAD : _HEAD + 4]) & 0x7FFFFFFF)
+            return
+        for event in self._h2.receive_data(frame):
+            if isinstance(event, _Event):
+                self._receive_of_stream(event)
+            elif isinstance(event, h2.events.RemoteSettingsChanged):
+                self._greeted = True
+                self._look_again()
+            elif isinstance(event, h2.events.WindowUpdated):
+                self._look_again()
+
+    def _receive_of_stream(self, event: _Event) -> None:
+        stream = self._streams.get(event.stream_id or 0)
+        if stream is None:  # given up before
+            if isinstance(event, h2.events.DataReceived):
+                self._taken(event)
+            return
+        if isinstance(event, h2.events.StreamReset):
+            refused = event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM
+            stream.failure = stream.failure or (httpcore.RemoteProtocolError, REFUSED if refused else BROKEN_OFF)
+        else:
+            stream.events.append(event)
+            stream.whole = isinstance(event, h2.events.StreamEnded)
+        stream.wake()
+
+    def _go_away(self, last: int) -> None:
+        for number, stream in self._streams.items():
+            if number > last:
+                stream.failure = (httpcore.RemoteProtocolError, REFUSED)
+        self._retire()
+
+    # --- one request
+
+    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Raises ConnectionNotAvailable when nothing of it was sent, and the network's and the protocol's errors."""
+        began, stream = anyio.current_time(), _Stream()
+        try:
+            await self._begin(stream, request)
+            await reached(request, "http2.send_request_headers.started")
+            await self._send_body(stream, request)
+            await reached(request, "http2.receive_response_headers.started")
+            answer = await stream.next()
+            assert isinstance(answer, h2.events.ResponseReceived), "h2 lets nothing come before it"
+            status, headers = _told(answer)
+        except BaseException as error:
+            self._leave(stream)
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                self._out_of_time(began)
+            raise
+        body = self._body(stream, request, began)
+        return httpcore.Response(
+            status,
+            headers=headers,
+            content=_Body(body, lambda: self._leave(stream)),
+            extensions={"http_version": b"HTTP/2"},
+        )
+
+    async def _begin(self, stream: _Stream, request: httpcore.Request) -> None:
+        for _ in range(TURNS):
+            await anyio.lowlevel.checkpoint()
+        while not self._retired and len(self._streams) >= self._most:
+            await self._room.wait()
+        if self._retired:
+            raise httpcore.ConnectionNotAvailable
+        try:
+            number = self._h2.get_next_available_stream_id()
+        except h2.exceptions.NoAvailableStreamIDError:
+            self._retire()
+            raise httpcore.ConnectionNotAvailable from None
+        stream.sent = not _has_body(request)
+        self._h2.send_headers(number, _headers(request), end_stream=stream.sent)
+        stream.number = number
+        self._streams[number] = stream
+        self._outgoing.set()
+
+    @property
+    def _most(self) -> int:
+        """Until the server has spoken, one."""
+        return min(self._h2.remote_settings.max_concurrent_streams, STREAMS) if self._greeted else 1
+
+    async def _send_body(self, stream: _Stream, request: httpcore.Request) -> None:
+        if stream.sent:
+            return
+        assert isinstance(request.stream, AsyncIterable)
+        async for data in request.stream:
+            rest = memoryview(data)
+            while rest:
+                if stream.failure or stream.whole:
+                    return  # it is not interested in the rest
+                room = min(self._h2.local_flow_control_window(stream.number), self._h2.max_outbound_frame_size)
+                if room > 0:
+                    self._h2.send_data(stream.number, bytes(rest[:room]))
+                    self._outgoing.set()
+                    rest = rest[room:]
+                else:
+                    await stream.changed()
+        if not (stream.failure or stream.whole):
+            self._h2.end_stream(stream.number)
+            self._outgoing.set()
+            stream.sent = True
+
+    async def _body(self, stream: _Stream, request: httpcore.Request, began: float) -> AsyncIterator[bytes]:
+        try:
+            await reached(request, "http2.receive_response_body.started")
+            while not isinstance(event := await stream.next(), h2.events.StreamEnded):
+                if isinstance(event, h2.events.DataReceived):
+                    self._taken(event)
+                    yield event.data or b""
+        except anyio.get_cancelled_exc_class():
+            self._out_of_time(began)
+            raise
+
+    def _taken(self, event: h2.events.DataReceived) -> None:
+        """The server may send as much again."""
+        self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
+        self._outgoing.set()
+
+    def _leave(self, stream: _Stream) -> None:
+        """Whole or given up."""
+        if self._streams.pop(stream.number, None) is None:
+            return
+        for event in stream.events:
+            if isinstance(event, h2.events.DataReceived):
+                self._taken(event)
+        if not (stream.failure or (stream.sent and stream.whole)):
+            self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.CANCEL)
+        self._outgoing.set()
+        self._idle_since = anyio.current_time()
+        self._look_again()
+        if self._retired:
+            self._retire()
+
+    # --- its end
+
+    def _out_of_time(self, began: float) -> None:
+        """An attempt that began then was ended by its deadline."""
+        if self._heard <= began:
+            self._end(httpcore.ReadTimeout, "silent")
+        else:
+            self._retire()
+
+    def _retire(self) -> None:
+        """Closed when the last answer is there."""
+        self._retired = True
+        self._look_again()
+        if not self._streams:
+            self._end(httpcore.ReadError, "closed by us")
+
+    def _end(self, kind: type[Exception], message: str) -> None:
+        if not self._closed:
+            self._closed = self._retired = True
+            for stream in self._streams.values():
+                stream.failure = stream.failure or (kind, message)
+            self._look_again()
+            self._tasks.cancel_scope.cancel()
+
+    def _look_again(self) -> None:
+        room, self._room = self._room, anyio.Event()
+        room.set()
+        for stream in self._streams.values():
+            stream.wake()
+
+    async def aclose(self) -> None:
+        """`run` does the rest."""
+        self._end(httpcore.ReadError, "closed by us")
+
+    # --- what a pool asks
+
+    def info(self) -> str:
+        return f"HTTP/2, {len(self._streams)} requests"
+
+    def can_handle_request(self, origin: httpcore.Origin) -> bool:
+        return origin == self._origin
+
+    def is_available(self) -> bool:
+        return not self._retired
+
+    def has_expired(self) -> bool:
+        return self.is_idle() and anyio.current_time() - self._idle_since > self._keep
+
+    def is_idle(self) -> bool:
+        return not self._closed and not self._streams
+
+    def is_closed(self) -> bool:
+        return self._closed
+
+
+class _Body:
+    """Of an answer; `leave` is called at its end, however that comes."""
+
+    def __init__(self, parts: AsyncIterator[bytes], leave: Callable[[], None]) -> None:
+        self._parts = parts
+        self._leave = leave
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._parts
+
+    async def aclose(self) -> None:
+        self._leave()
+
+
+async def reached(request: httpcore.Request, event: str) -> None:
+    """Tell the request's `trace` how far it is, in httpcore's words."""
+    if (trace := request.extensions.get("trace")) is not None:
+        await trace(event, {})
+
+
+def _greeting() -> h2.connection.H2Connection:
+    """With what a client says first ready to be sent."""
+    codes = h2.settings.SettingCodes
+    ours = {codes.ENABLE_PUSH: 0, codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_HEADER_LIST_SIZE: READ}
+    connection = h2.connection.H2Connection(_CONFIG)
+    connection.local_settings = h2.settings.Settings(client=True, initial_values=ours)
+    del connection.local_settings[codes.ENABLE_CONNECT_PROTOCOL]  # a server's to say, and some take offence
+    connection.initiate_connection()
+    connection.increment_flow_control_window(WINDOW)
+    return connection
+
+
+def _has_body(request: httpcore.Request) -> bool:
+    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in request.headers)
+
+
+def _headers(request: httpcore.Request) -> list[tuple[bytes, bytes]]:
+    named = [(name.lower(), value) for name, value in request.headers]
+    url = request.url
+    return [
+        (b":method", request.method),
+        (b":authority", dict(named)[b"host"]),
+        (b":scheme", url.scheme),
+        (b":path", url.target),
+        *((name, value) for name, value in named if name not in (b"host", b"transfer-encoding")),
+    ]
+
+
+def _told(answer: h2.events.ResponseReceived) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Status and headers."""
+    headers = [(bytes(name), bytes(value)) for name, value in answer.headers or ()]
+    status = next((value for name, value in headers if name == b":status"), b"")
+    if not status.isdigit():
+        raise httpcore.RemoteProtocolError("no status")
+    return int(status), [(name, value) for name, value in headers if not name.startswith(b":")]
