@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius
-from watcher.poller import Connections
+from watcher.poller import Connections, http2
 from watcher.poller.exchange import Exchange
 from watcher.poller.trouble import Unreachable
 from watcher.providers.failures import Malformed
@@ -74,8 +74,10 @@ class Peer:
 
     async def frames(self, first):
         """What the client says after its greeting and ours."""
-        await self._bytes(24)
+        if first is None:
+            return
         await self.send(first)
+        await self._bytes(24)
         while True:
             head = await self._bytes(9)
             kind, flags, stream = head[3], head[4], int.from_bytes(head[5:])
@@ -285,6 +287,19 @@ def test_a_server_that_closes_without_a_word_costs_what_was_in_flight(run):
         return await world.send_at_a_time(2), await world.send(), world.asked
 
     assert run(main, leaving, setting(MOST_AT_A_TIME, 10)) == ([b"1", CLOSED], b"1", [[1, 3], [1]])
+
+
+@pytest.mark.parametrize("first", [GREETING + goaway(0), None], ids=["told", "shut"])
+def test_a_server_that_leaves_before_anything_is_asked_is_not_connected_to_again_and_again(run, first, monkeypatch):
+    """It is quicker than we are."""
+    monkeypatch.setattr(http2, "TURNS", 100)
+
+    async def main(world):
+        return [*await world.send_at_a_time(3), await world.send()], len(world.peers) <= 4
+
+    outcomes, few = run(main, answer, first)
+    assert {outcome[:2] for outcome in outcomes} == {(Unreachable, "read")}
+    assert few
 
 
 # --- one request goes wrong

@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from tests.e2e import checker
-from tests.e2e.harness import Stuck, until
+from tests.e2e.harness import Stuck, one_clear_line, until
 from tests.e2e.test_spine import enough, judge, kafka_journal, watched
 from tests.kafka_broker import Jvm, NoBroker, jvm
 
@@ -62,6 +62,14 @@ def test_a_locked_database_does_not_hold_the_end_up(house, number):
         stopped(daemon, number, LATER)
         other.rollback()
     assert checker.broken_laws(*journaled(house)) == []
+
+
+def test_a_database_that_was_removed_ends_it_with_one_clear_line(house):
+    _, _, daemon, follower = watched(house, faults="none")
+    enough(follower, 50)
+    (house.folder / "balances.db").unlink()
+    daemon.wait()
+    one_clear_line(daemon, 69, "was moved, removed")
 
 
 @pytest.mark.kafka

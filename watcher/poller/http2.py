@@ -14,6 +14,7 @@ Nothing is repeated. Only a request of which no byte was sent is passed on to an
 
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from typing import NoReturn
 
 import anyio
 import anyio.lowlevel
@@ -88,6 +89,9 @@ class Http2(httpcore.AsyncConnectionInterface):
         self._retired = False
         """Takes no new request."""
         self._closed = False
+        self._used = False
+        self._why: tuple[type[Exception], str] = (httpcore.RemoteProtocolError, REFUSED)
+        """What ended it."""
         self._heard = self._idle_since = anyio.current_time()
         self._unread = bytearray()
         """The beginning of a frame."""
@@ -210,17 +214,23 @@ class Http2(httpcore.AsyncConnectionInterface):
         while not self._retired and len(self._streams) >= self._most:
             await self._room.wait()
         if self._retired:
-            raise httpcore.ConnectionNotAvailable
+            self._pass_on()
         try:
             number = self._h2.get_next_available_stream_id()
         except h2.exceptions.NoAvailableStreamIDError:
             self._retire()
             raise httpcore.ConnectionNotAvailable from None
+        self._used = True
         stream.sent = not _has_body(request)
         self._h2.send_headers(number, _headers(request), end_stream=stream.sent)
         stream.number = number
         self._streams[number] = stream
         self._outgoing.set()
+
+    def _pass_on(self) -> NoReturn:
+        """To another connection; but one that took no request at all would be followed by others like it, for ever."""
+        kind, message = self._why
+        raise httpcore.ConnectionNotAvailable if self._used else kind(message)
 
     @property
     def _most(self) -> int:
@@ -297,6 +307,8 @@ class Http2(httpcore.AsyncConnectionInterface):
 
     def _end(self, kind: type[Exception], message: str) -> None:
         if not self._closed:
+            if not self._retired:
+                self._why = (kind, message)
             self._closed = self._retired = True
             for stream in self._streams.values():
                 stream.failure = stream.failure or (kind, message)
