@@ -39,7 +39,8 @@ class Book:
         assert event.previous_observed_at <= event.observed_at
         if before is not None:
             assert before.observed_at <= event.previous_observed_at
-            assert before.order is None or (state.order is not None and before.order <= state.order)
+            unnamed = before.amount == "0" and before.slot is before.as_of is None  # its order is that of a listing
+            assert before.order is None or unnamed or (state.order is not None and before.order <= state.order)
         else:
             self.told[state.key] = ["0"]
         assert event.id not in self.ids
