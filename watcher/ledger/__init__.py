@@ -162,7 +162,7 @@ class Ledger:
 
     def _restored(self, state: BalanceState) -> Record:
         label = self._shelves.label(state.unit, state.decimals, state.symbol)
-        unnamed = state.amount == ABSENT and state.slot is state.as_of is None and state.order is not None
+        unnamed = state.amount == ABSENT and not (state.slot or state.as_of) and state.order is not None
         seen = state.observed_at
         return Record(state.amount, state.version, state.order, seen, state.had, label, state.unslotted, unnamed)
 
