@@ -29,7 +29,7 @@ class SlowJournal:
         self._done = itertools.cycle(done)
 
     async def open(self):
-        return Restored(list(self.states.values()), dict(self.notes))
+        return Restored(list(self.states.values()), dict(self.notes), "e0")
 
     async def commit(self, batch):
         self.sizes.append(len(batch.rows))
