@@ -67,7 +67,7 @@ class House:
         if failure is not None:
             self.pauses.failed(errand, granted, failure, self.now)
             return
-        self.pauses.answered(errand, granted)
+        self.pauses.answered(errand, granted, self.now)
         for target in errand.targets:
             errand.schedule.report(target, self.now, False)
         self.turns.answered(errand, self.now)

@@ -16,6 +16,7 @@ from watcher.exits import Exit
 from watcher.hiding import HIDDEN
 from watcher.poller import Connections, relearn, schedules_of
 from watcher.poller.exchange import Exchange
+from watcher.providers.answers import one_line
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.provider import Lane, Limit, Provider, Response, Target
 from watcher.schedule import Schedule
@@ -86,7 +87,11 @@ async def _ask(source: Source) -> Iterator[str]:
         response: Response = await exchange.send(request)
     readings = provider.read(request, response).readings
     return _table(
-        provider.name, [(r.key.account, r.symbol or r.key.token, r.key.kind, r.amount or "0", r.unit) for r in readings]
+        provider.name,
+        [
+            (r.key.account, one_line(r.symbol, 32) if r.symbol else r.key.token, r.key.kind, r.amount or "0", r.unit)
+            for r in readings
+        ],
     )
 
 

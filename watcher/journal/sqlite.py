@@ -142,6 +142,8 @@ class SqliteWriter:
         self._owner = secrets.token_hex(8)
         self._fence = 0
         self._log = ""
+        self._head = 0
+        """Where we left the log: contents that were put back under us stand behind it."""
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
 
@@ -190,7 +192,8 @@ class SqliteWriter:
                 raise Fenced(f"another instance writes {self._path} now")
             connection.execute("UPDATE meta SET value = ? WHERE name = 'fence'", (fence + 1,))
             connection.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
-            self._log = contents_of(connection).log
+            contents = contents_of(connection)
+        self._log, self._head = contents.log, contents.head
         self._fence = fence + 1
 
     @staticmethod
@@ -219,6 +222,9 @@ class SqliteWriter:
             (fence,) = connection.execute("SELECT value FROM meta WHERE name = 'fence'").fetchone()
             if fence != self._fence:
                 raise Fenced(f"another instance writes {self._path} now")
+            contents = contents_of(connection)
+            if (contents.log, contents.head) != (self._log, self._head):
+                raise Unwritable(f"{self._path} was put back to what it was before while it was written to")
             yield connection
 
     def _commit(self, events: Records, states: Records, notes: Mapping[str, bytes]) -> None:
@@ -228,6 +234,7 @@ class SqliteWriter:
             connection.executemany(PUT_NOTE, notes.items())
             self._trim(connection)
             head = contents_of(connection).head
+        self._head = head
         if events:
             leave_mark(self._path, self._log, head)
 

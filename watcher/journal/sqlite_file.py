@@ -17,7 +17,7 @@ import anyio.to_thread
 import structlog
 
 from watcher.journal import JournalError, Unavailable, Unwritable, WrongJournal
-from watcher.journal.sqlite_identity import Contents, File, leave_mark, log_of, look, mark_of
+from watcher.journal.sqlite_identity import Contents, File, keeps_marks, leave_mark, log_of, look, mark_of
 
 T = TypeVar("T")
 
@@ -42,7 +42,11 @@ FORMATS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE provider (name TEXT PRIMARY KEY, beat INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID",
         "INSERT INTO meta VALUES ('log', lower(hex(randomblob(8)))), ('fence', 0), ('owner', '')",
     ),
-    ("INSERT INTO meta VALUES ('file', ''), ('former', '')",),
+    (
+        "INSERT INTO meta VALUES ('file', ''), ('former', '')",
+        # A file of before knows nothing of itself: it may be the log, or a copy of what has long gone on as another file.
+        "UPDATE meta SET value = lower(hex(randomblob(8))) WHERE name = 'log'",
+    ),
 )
 """What leads from format N to N + 1, in order. Format N is `PRAGMA user_version`; a new file is of format 0."""
 
@@ -173,8 +177,8 @@ def _own_log(path: Path, connection: sqlite3.Connection, *, new_log: bool) -> tu
     """Make the log that of this very file, under the writers' lock; its epoch and head."""
     contents, file, mark = contents_of(connection), _file(path), mark_of(path)
     epoch = log_of(contents, file, mark)
-    if new_log or (epoch != contents.log and not mark and file.made is None):
-        epoch = secrets.token_hex(8)  # an inode alone may be that of a copy before
+    if new_log or (epoch != contents.log and not mark and (file.made is None or not keeps_marks(path))):
+        epoch = secrets.token_hex(8)  # the same copy may have been put back into the same file before
     if epoch != contents.log:
         former = mark.partition(".")[0] or contents.log
         connection.execute("UPDATE meta SET value = ? WHERE name = 'log'", (epoch,))

@@ -9,6 +9,7 @@ together with a mark of their own: `watcher init --new-log` is for those.
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import platform
@@ -103,6 +104,17 @@ def mark_of(path: Path) -> str:
         with contextlib.suppress(OSError):
             mark = os.getxattr(path, MARK)
     return mark.decode() if re.fullmatch(rb"[0-9a-f]+\.[0-9]+", mark) else ""
+
+
+def keeps_marks(path: Path) -> bool:
+    """Whether the file system does: a file without one then had none."""
+    if not LINUX:
+        return False
+    try:
+        os.getxattr(path, MARK)
+    except OSError as error:
+        return error.errno == errno.ENODATA
+    return True
 
 
 def leave_mark(path: Path, epoch: str, head: int) -> None:

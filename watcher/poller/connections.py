@@ -115,7 +115,7 @@ class _Connection(httpcore.AsyncConnectionInterface):
             self._made = connection = Http2(self._origin, stream, KEEP)
             self._tasks.start_soon(connection.run)
         else:
-            self._made = httpcore.AsyncHTTP11Connection(self._origin, stream, KEEP)
+            self._made = _Http1(self._origin, stream, KEEP)
         return self._made
 
     async def _connect(self, request: httpcore.Request) -> httpcore.AsyncNetworkStream:
@@ -151,6 +151,15 @@ class _Connection(httpcore.AsyncConnectionInterface):
 
     def is_closed(self) -> bool:
         return self._failed if self._made is None else self._made.is_closed()
+
+
+class _Http1(httpcore.AsyncHTTP11Connection):
+    """Closed when more came than one answer: the rest would be taken for the answer to the next request."""
+
+    async def _response_closed(self) -> None:
+        await super()._response_closed()
+        if self.is_idle() and self._h11_state.trailing_data[0]:
+            await self.aclose()
 
 
 class _Stream(httpcore.AsyncNetworkStream):
@@ -189,9 +198,19 @@ class _Stream(httpcore.AsyncNetworkStream):
         return self._readable() if info == "is_readable" else self._stream.get_extra_info(info)
 
     def _readable(self) -> bool:
-        """Of an idle connection: it was closed, over there or here."""
+        """Of an idle connection: it was closed, over there or here, or says what nobody asked for."""
         if self._socket.fileno() < 0:
             return True
+        over_tls = self._stream.get_extra_info("ssl_object")
+        if over_tls is not None:  # what came in one piece with the answer is not in the socket any more
+            try:
+                over_tls.read(1)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                return True
+            else:
+                return True
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))

@@ -15,6 +15,7 @@ from watcher.poller.trouble import Progress, unreachable
 from watcher.poller.unpacking import STEP, Unpacking
 from watcher.providers.failures import Malformed
 from watcher.providers.provider import Credentials, Provider, Request, Response
+from watcher.providers.waits import retry_after
 
 CONNECT = 10.0
 """Seconds, at most, of the time-out that go into making a connection."""
@@ -59,9 +60,14 @@ class Exchange:
         progress = Progress()
         try:
             with anyio.fail_after(self._timeout):
-                return await self._attempt(self._built(request, progress))
+                return await self._attempt(self._built(request, progress), progress)
         except (httpx.RequestError, TimeoutError) as error:
-            raise unreachable(error, progress.phase) from None  # the cause may hold the URL
+            heard = progress.heard
+            if heard is not None and heard.status != 200:  # which says enough, however its body ended
+                return heard
+            failure = unreachable(error, progress.phase)
+            failure.retry_after = None if heard is None else retry_after(heard)
+            raise failure from None  # the cause may hold the URL
 
     def _built(self, request: Request, progress: Progress) -> httpx.Request:
         headers = self._headers if request.body is None else self._headers_of_json
@@ -78,8 +84,9 @@ class Exchange:
     def _parsed(self, path: str, params: tuple[tuple[str, str], ...]) -> httpx.URL:
         return httpx.URL(self._base_url + path, params=self._params.merge(params) or None)
 
-    async def _attempt(self, request: httpx.Request) -> Response:
+    async def _attempt(self, request: httpx.Request, progress: Progress) -> Response:
         answer = await self._transport.handle_async_request(request)
+        progress.heard = Response(answer.status_code, b"", self._wall() / 1e6, dict(answer.headers.items()))
         try:
             if "set-cookie" in answer.headers:
                 answer.request = request

@@ -201,7 +201,7 @@ class Poller:
         except Contradiction as error:
             self._fail(errand, slot.granted, Malformed(str(error)))
         else:
-            self._pauses.answered(errand, slot.granted, found.missing)
+            self._pauses.answered(errand, slot.granted, anyio.current_time(), found.missing)
             self._succeed(errand, found, verdict, observed_at)
         self._in_flight -= 1
         self._limiter.wake()

@@ -16,7 +16,7 @@ from watcher.poller.stats import Stats
 from watcher.poller.turns import Errand, Turns
 from watcher.providers.failures import Exhausted, Failure, Misconfigured, RefusedCredential, Throttled
 from watcher.providers.provider import Response, Target
-from watcher.providers.waits import spent
+from watcher.providers.waits import retry_after, spent
 
 DOUBT = (5.0, 15.0, 60.0)
 """Seconds after which what has worked is asked again, one after another, before a refusal of it is believed."""
@@ -90,11 +90,11 @@ class Pauses:
 
     def heard(self, errand: Errand, response: Response, now: float) -> None:
         """An answer of any kind: one that says that a quota is used up keeps its scope waiting until it is not."""
-        wait = spent(response)
-        if wait is not None:
-            self._limiter.pause(now + wait, self._budget.scope(errand.lane.endpoint))
+        waits = [wait for wait in (spent(response), retry_after(response)) if wait is not None]
+        if waits:
+            self._limiter.pause(now + max(waits), self._budget.scope(errand.lane.endpoint))
 
-    def answered(self, errand: Errand, granted: float, missing: Iterable[Target] = ()) -> None:
+    def answered(self, errand: Errand, granted: float, now: float, missing: Iterable[Target] = ()) -> None:
         """A good answer came, to a request that left at `granted`; of what is missing in it, it says nothing."""
         self._refused_in_a_row = 0
         for target in set(errand.targets).difference(missing):
@@ -107,6 +107,11 @@ class Pauses:
             self._key_worked, self._key = True, None
             self._theirs |= self._refused.difference(errand.targets)
             self._refused.clear()
+        elif granted >= self._renewed_at and not self._key_worked:  # it worked, while it was refused beside that
+            self._key_worked = True
+            if self._key is not None:
+                self._limiter.resume()
+                self._limiter.pause(now + self._jittered(DOUBT[0]), remember=False)
 
     def failed(self, errand: Errand, granted: float, failure: Failure, now: float) -> None:
         """A request that left at `granted` brought this."""

@@ -12,6 +12,7 @@ import httpx
 
 from watcher.poller.http2 import BROKEN_OFF, REFUSED
 from watcher.providers.failures import Temporary
+from watcher.providers.provider import Response
 
 
 class Unreachable(Temporary):
@@ -26,6 +27,8 @@ class Progress:
     """How far one attempt has come; to be called as httpx's `trace` extension is."""
 
     phase = "pool"
+    heard: Response | None = None
+    """Status and headers of the answer, once they came."""
 
     async def __call__(self, event: str, _info: dict[str, Any]) -> None:
         self.phase = _REACHED.get(event.partition(".")[2], self.phase)

@@ -4,6 +4,7 @@ The wire has camelCase names, the given page snake_case ones, and two of its nam
 numbers as strings. Errors also come inside status 200. Native SOL is shown under the mint of wrapped SOL.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
@@ -92,6 +93,8 @@ class Bloxroute(Configured):
     def __init__(self, name: str, settings: BloxrouteSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
         self.ordering = "none"
+        self._several: dict[Key, int] = {}
+        """How many rows told a balance, where more than one did."""
         self.lanes = (Lane(None, self.listings(SOLANA, settings.watch)),)
 
     def credentials(self, secret: str | None) -> Credentials:
@@ -114,6 +117,7 @@ class Bloxroute(Configured):
         account, gaps = str(target.scope.account), Gaps()
         sums: dict[Key, Decimal] = {}
         symbols: dict[str, str | None] = {}
+        counts: Counter[Key] = Counter()
         for row in shaped(rows, _ROW):
             mint = _mint(row, gaps)
             if mint is None:
@@ -122,9 +126,13 @@ class Bloxroute(Configured):
             if isinstance(row, msgspec.Raw):
                 gaps.add(f"{mint}: the row is not as documented", *keys)
                 continue
+            counts.update(keys)
             symbols.setdefault(mint, row.symbol)
             for key, (name, spellings) in zip(keys, row.told().items(), strict=True):
                 _add(sums, key, name, spellings, gaps)
+        if gaps.nameless:  # what tells no mint may be a part of such a sum
+            gaps.keys.update(key for key, rows in self._several.items() if counts[key] < rows)
+        self._several.update((key, rows) for key, rows in counts.items() if rows > 1)
         readings = [
             Reading(key, canonical(amount), "decimal", symbol=symbols[key.token]) for key, amount in sums.items()
         ]

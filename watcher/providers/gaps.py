@@ -23,12 +23,15 @@ class Gaps:
         self.count = 0
         self.keys: set[Key] = set()
         """Balances that such a part is about, as far as it tells."""
+        self.nameless = False
+        """One of them does not tell what it is about: it may belong to any balance that is told in several rows."""
         self._reason = ""
         """What is wrong with the first of them, in one line."""
 
     def add(self, reason: str, *keys: Key) -> None:
         self.count += 1
         self.keys.update(keys)
+        self.nameless = self.nameless or not keys
         self._reason = self._reason or reason
 
     def remark(self) -> str:

@@ -193,7 +193,7 @@ class Helius(Configured):
         if bytes(reply.result) not in (b"", b"null"):
             raise Malformed("the answer holds both a result and an error")
         (target, *_) = request.targets
-        ours = not self._several and response.status in (200, 400) and reply.id == request.id
+        ours = not self._several and response.status in (200, 400, 404) and reply.id == request.id
         closed = _says(reply.error, _NO_TOKEN) and target in self._held
         if not ours or not (closed or _says(reply.error, _ABSENT)):
             _refuse(request, response, reply.error)

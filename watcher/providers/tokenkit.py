@@ -6,6 +6,7 @@ lagging node can carry a newer time with an older value. A pair that an answer d
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
@@ -132,6 +133,8 @@ class TokenKit(Configured):
         self.ordering = "weak"
         self._max_age = settings.max_age
         self._force_refresh = settings.force_refresh
+        self._several: dict[Key, int] = {}
+        """How many rows told a balance, where more than one did."""
         self.lanes = self._lanes(settings)
         self.limits += tuple(self._uncovered())
 
@@ -269,7 +272,12 @@ class TokenKit(Configured):
             if account != key.account:
                 raise Malformed(f"the answer tells of account {account}, which we did not ask for")
             readings.append(reading)
-        return gaps.listing(_summed(readings), target, _cut(answer, len(answer.data)))
+        counts = Counter(reading.key for reading in readings)
+        cut = _cut(answer, len(answer.data))
+        if gaps.nameless or cut is not None:  # what is not there, or tells no token, may be a part of such a sum
+            gaps.keys.update(key for key, rows in self._several.items() if counts[key] < rows)
+        self._several.update((key, rows) for key, rows in counts.items() if rows > 1)
+        return gaps.listing(_summed(readings), target, cut)
 
     def _key(self, account: str, token: str) -> Key:
         return Key(self.name, STARKNET, account, token)
@@ -352,7 +360,7 @@ def _shown(errors: msgspec.Raw) -> str:
 
 def _refuse(request: Request, response: Response) -> NoReturn:
     complaint = spoken(_COMPLAINT, response.body)
-    if complaint is None and _CHALLENGE.search(response.headers.get("www-authenticate", "")):
+    if complaint is None and response.status == 401 and _CHALLENGE.search(response.headers.get("www-authenticate", "")):
         complaint = _Complaint("the key is asked for")
     word = None if complaint is None else complaint.detail
     refuse(request, response, word, wait=_stated(word or ""))

@@ -129,7 +129,7 @@ def published(partition: int, offset: int, key: bytes, value: bytes, headers: It
     codec = codec_of(found[CONTENT_TYPE].decode())
     return Published(
         key=Key.parse(key.decode()),
-        version=int(found["ce_balanceversion"]),
+        version=int(found.get("ce_balanceversion") or found["ce_sequence"]),  # the latter in records of before 0.2
         data=value if codec is JSON else JSON.encode(codec.event(value)),
         partition=partition,
         position=offset,
