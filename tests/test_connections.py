@@ -225,6 +225,56 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again():
     assert connections == 3
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_what_comes_behind_an_answer_is_not_the_answer_to_the_next_request(right, trust, tls):
+    """An answer twice in one piece: of an API that does not name the account, it would be taken for another's."""
+    trust(right)
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d"
+
+    async def serve(stream):
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    number = int((await stream.receive()).split(b" ")[1].strip(b"/x"))
+                    await stream.send((answer % number) * (2 if number == 3 else 1))
+
+    async def main():
+        scheme = "https" if tls else "http"
+        async with (
+            served(serve, context(right, "http/1.1") if tls else None) as port,
+            exchanging(f"{scheme}://127.0.0.1:{port}") as exchange,
+        ):
+            return [(await exchange.send(Request("GET", f"/x{number}", ()))).body for number in range(6)]
+
+    assert anyio.run(main) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+CUT = {
+    "body cut": b"HTTP/1.1 %d X\r\nretry-after: 30\r\ncontent-length: 9\r\n\r\n{",
+    "no gzip": b"HTTP/1.1 %d X\r\nretry-after: 30\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("how", CUT)
+@pytest.mark.parametrize("status", [200, 429, 503])
+def test_status_and_headers_count_however_the_body_ends(how, status):
+    async def serve(stream):
+        async with stream:
+            await stream.receive()
+            await stream.send(CUT[how] % status)
+
+    async def main():
+        async with served(serve) as port:
+            return await outcome(f"http://127.0.0.1:{port}")
+
+    found = anyio.run(main)
+    if status == 200:
+        assert isinstance(found, Unreachable)
+        assert found.retry_after == 30.0
+    else:
+        assert (found.status, found.body, found.headers["retry-after"]) == (status, b"", "30")
+
+
 def test_cookies_are_sent_back():
     """A balancer's cookie keeps us at one and the same of its servers."""
     heads = []

@@ -344,6 +344,17 @@ def test_a_refused_key_pauses_for_long_with_an_alert_and_says_whether_it_was_the
     assert poller.stats.refusals == 0
 
 
+def test_a_key_that_is_refused_once_beside_good_answers_is_doubted_and_not_left_alone(file, logs):
+    """The first requests leave together: one is refused, the others are answered well a moment later."""
+
+    def answer(request, n):
+        return rpc_error(-32001, "bad key", 401) if n == 1 else fine(request, n)
+
+    api = Api(answer)
+    poll(file, 30, (helius(4, limits=((10, 0.2),)), api))
+    assert len(api.arrivals) > 40
+
+
 def renewing(file, api, secret, at, until):
     """Poll with the key `old-key`, renew at `at`, and give the poller at `until`."""
 

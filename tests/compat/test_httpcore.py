@@ -126,3 +126,31 @@ async def test_a_connection_of_h2_goes_on_as_long_as_it_is_not_shown_that_the_se
 
 def test_a_context_for_tls_can_be_made_without_a_client():
     assert httpx.create_ssl_context().verify_mode.name == "CERT_REQUIRED"
+
+
+async def test_what_came_behind_an_answer_stays_with_the_connection_that_is_idle():
+    """`_response_closed` is where a connection of HTTP/1.1 becomes idle; `_h11_state` has what it did not use."""
+    left = []
+
+    class Looked(httpcore.AsyncHTTP11Connection):
+        async def _response_closed(self):
+            await super()._response_closed()
+            left.append((self.is_idle(), self._h11_state.trailing_data[0]))
+
+    async def twice(reader, writer):
+        with contextlib.closing(writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(GOOD + b"more")
+            await reader.read()
+
+    async with await asyncio.start_server(twice, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        origin = httpcore.Origin(b"http", b"127.0.0.1", port)
+        stream = await httpcore.AnyIOBackend().connect_tcp("127.0.0.1", port)
+        connection = Looked(origin, stream, 75.0)
+        request = httpcore.Request("GET", f"http://127.0.0.1:{port}/", headers=[(b"host", b"x")])
+        answer = await connection.handle_async_request(request)
+        assert await answer.aread() == b"ok"
+        await answer.aclose()
+        await connection.aclose()
+    assert left == [(True, b"more")]

@@ -4,12 +4,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watcher.events import JSON, BalanceState, changed
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka import records as wire
 from watcher.journal.kafka.ownership import Identity
 from watcher.journal.kafka.records import History, Marker, Notes, Topics, noted
 from watcher.journal.kafka.settings import security
+
+STATE = BalanceState(
+    provider="bank",
+    chain="eip155:1",
+    account="0x1",
+    token="0x2",
+    kind="total",
+    symbol=None,
+    version=12,
+    amount="5",
+    unit="base",
+    decimals=None,
+    slot=None,
+    as_of=None,
+    observed_at="2026-01-01T00:00:00.000000Z",
+)
 
 
 def joined(records):
@@ -88,3 +105,16 @@ class TestIdentity:
     def test_a_partition_that_says_nothing_belongs_to_none(self, partition, advice):
         with pytest.raises(WrongJournal, match=f"has no marker.*{advice}"):
             Identity(Topics.under("")).meet(partition, None)
+
+
+class TestEvents:
+    def test_an_event_of_a_log_made_before_the_header_had_its_name_is_read(self):
+        state = JSON.encode(STATE)
+        event = JSON.encode(changed("e0", STATE, "1", STATE.observed_at))
+        headers = [("content-type", b"application/json"), ("ce_time", STATE.observed_at.encode())]
+        key = str(STATE.key).encode()
+        former = wire.published(3, 7, key, event, [*headers, ("ce_sequence", b"%020d" % 12)])
+        now = wire.published(3, 7, key, event, [*headers, ("ce_balanceversion", b"12")])
+        assert former == now
+        assert former.version == 12
+        assert wire.state(state, headers) == STATE

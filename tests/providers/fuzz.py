@@ -242,8 +242,8 @@ def judge(provider: Provider, request: Request, response: Response, body: bytes)
             raise AssertionError(f"not one short line: {failure.reason!r}") from failure
         return type(failure).__name__
     lawful(provider, request, found)
-    absent_at_400 = response.status == 400 and all(reading.amount is None for reading in found.readings)
-    assert response.status == 200 or (absent_at_400 and found.readings), "a reading from a failed answer"
+    absent = response.status in (400, 404) and all(reading.amount is None for reading in found.readings)
+    assert response.status == 200 or (absent and found.readings), "a reading from a failed answer"
     referee.judge(str(provider.settings.type), request, body, found)
     return "Found" if not found.partial and not found.missing else "Found in part"
 

@@ -126,6 +126,22 @@ def test_a_mint_of_which_one_row_cannot_be_read_is_unknown_and_no_partial_sum(pr
             assert found.partial
 
 
+def test_a_row_that_tells_no_mint_may_be_a_part_of_what_was_a_sum(provider):
+    row = b'{"symbol":"S","tokenMint":"%s","settledAmount":%d,"unsettledAmount":0,"openOrdersAmount":0}'
+    first, second = row % (SRM.encode(), 1), row % (SRM.encode(), 2)
+    alone = row % (WSOL.encode(), 7)
+
+    def settled(*rows):
+        found = answered(provider, b'{"tokens":[' + b",".join(rows) + b"]}")
+        return {key[1]: amount for key, amount in amounts(found.readings).items() if key[2] == "settled"}
+
+    assert settled(first, second, alone) == {SRM: "3", WSOL: "7"}
+    for unclear in (b"null", b'{"symbol":"S","settledAmount":2}'):
+        assert settled(first, unclear, alone) == {WSOL: "7"}
+    assert settled(first, alone) == {SRM: "1", WSOL: "7"}, "a whole answer in which one row is no more"
+    assert settled(first, b"null", alone) == {SRM: "1", WSOL: "7"}
+
+
 def test_a_whole_answer_is_not_partial(provider):
     for body in (golden.F5, golden.F6, golden.F7, golden.F9):
         found = answered(provider, body)

@@ -310,6 +310,19 @@ def test_rows_of_one_token_are_summed_and_the_same_row_twice_is_one(listing):
         answered(listing, golden.F17_LISTING[:end] + b"," + row.replace(b"654", b"655") + golden.F17_LISTING[end:])
 
 
+def test_a_cut_listing_may_lack_a_part_of_what_was_a_sum(listing):
+    start, end = golden.F17_LISTING.index(b"{\n      "), golden.F17_LISTING.rindex(b"\n  ]")
+    row = golden.F17_LISTING[start:end]
+    twice = golden.F17_LISTING[:end] + b"," + row.replace(b"1234", b"1235") + golden.F17_LISTING[end:]
+    (both,) = answered(listing, twice.replace(b'"count": 12', b'"count": 2')).readings
+    assert both.amount == "13086221800510"
+    for cut in (golden.F17_LISTING, golden.F17_LISTING.replace(b'"count": 12', b'"count": 2')):
+        found = answered(listing, cut)
+        assert (list(found.readings), len(found.missing)) == ([], 1)
+    (one,) = answered(listing, golden.F17_LISTING.replace(b'"count": 12', b'"count": 1')).readings
+    assert one.amount == "6543110900255"
+
+
 def test_a_pair_that_was_not_asked_for_gives_no_reading(batch, listing):
     with pytest.raises(Malformed, match="did not ask"):
         answered(batch, golden.F17_BATCH.replace(b"0x053c", b"0x063c"))

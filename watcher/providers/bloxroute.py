@@ -26,7 +26,7 @@ from watcher.providers.answers import (
 )
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.gaps import Gaps, shaped
+from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.waits import clock, refused
 
@@ -93,8 +93,7 @@ class Bloxroute(Configured):
     def __init__(self, name: str, settings: BloxrouteSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
         self.ordering = "none"
-        self._several: dict[Key, int] = {}
-        """How many rows told a balance, where more than one did."""
+        self._sums = Sums()
         self.lanes = (Lane(None, self.listings(SOLANA, settings.watch)),)
 
     def credentials(self, secret: str | None) -> Credentials:
@@ -130,9 +129,10 @@ class Bloxroute(Configured):
             symbols.setdefault(mint, row.symbol)
             for key, (name, spellings) in zip(keys, row.told().items(), strict=True):
                 _add(sums, key, name, spellings, gaps)
-        if gaps.nameless:  # what tells no mint may be a part of such a sum
-            gaps.keys.update(key for key, rows in self._several.items() if counts[key] < rows)
-        self._several.update((key, rows) for key, rows in counts.items() if rows > 1)
+        if gaps.nameless:
+            gaps.keys |= self._sums.torn(counts)
+        elif not gaps.count:
+            self._sums.whole(counts)
         readings = [
             Reading(key, canonical(amount), "decimal", symbol=symbols[key.token]) for key, amount in sums.items()
         ]

@@ -3,6 +3,7 @@
 A row that cannot be read makes its balance unknown even where another row tells it well: the two may belong together.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -56,6 +57,28 @@ class Gaps:
             return Found([], missing=(target,), remark=lacks)
         remark = self.remark() if self.count else lacks
         return Found(known, listing=target.scope, partial=remark is not None, remark=remark)
+
+
+class Sums:
+    """Of how many rows each balance was the sum in its last whole answer, where it was more than one.
+
+    An answer that lacks something may lack one of them, and what is left is no balance.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[Key, int] = {}
+
+    def whole(self, rows: Counter[Key]) -> None:
+        """Nothing is missing in an answer in which so many rows tell each balance."""
+        for key, count in rows.items():
+            if count > 1:
+                self._rows[key] = count
+            else:
+                self._rows.pop(key, None)
+
+    def torn(self, rows: Counter[Key]) -> set[Key]:
+        """Something is missing in such an answer: the balances that it may be a part of."""
+        return {key for key, count in rows.items() if count < self._rows.get(key, 1)}
 
 
 def shaped(rows: Iterable[T] | Iterable[msgspec.Raw], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:

@@ -29,7 +29,7 @@ from watcher.providers.answers import (
 )
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary
-from watcher.providers.gaps import Gaps, shaped
+from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 
 T = TypeVar("T")
@@ -133,8 +133,7 @@ class TokenKit(Configured):
         self.ordering = "weak"
         self._max_age = settings.max_age
         self._force_refresh = settings.force_refresh
-        self._several: dict[Key, int] = {}
-        """How many rows told a balance, where more than one did."""
+        self._sums = Sums()
         self.lanes = self._lanes(settings)
         self.limits += tuple(self._uncovered())
 
@@ -272,11 +271,12 @@ class TokenKit(Configured):
             if account != key.account:
                 raise Malformed(f"the answer tells of account {account}, which we did not ask for")
             readings.append(reading)
-        counts = Counter(reading.key for reading in readings)
         cut = _cut(answer, len(answer.data))
-        if gaps.nameless or cut is not None:  # what is not there, or tells no token, may be a part of such a sum
-            gaps.keys.update(key for key, rows in self._several.items() if counts[key] < rows)
-        self._several.update((key, rows) for key, rows in counts.items() if rows > 1)
+        counts = Counter(reading.key for reading in readings)
+        if gaps.nameless or cut is not None:
+            gaps.keys |= self._sums.torn(counts)
+        elif not gaps.count:
+            self._sums.whole(counts)
         return gaps.listing(_summed(readings), target, cut)
 
     def _key(self, account: str, token: str) -> Key:
