@@ -40,7 +40,7 @@ def unmarked(topics: Topics, partition: int) -> WrongJournal:
             "run `watcher init` to start a new log on it"
         )
     return WrongJournal(
-        f"partition {partition} of topic {topics.state} has no marker: it lost its records; "
+        f"partition {partition} of topic {topics.state} has no marker: it lost its records, or a version before made it; "
         "run `watcher init --new-log` to go on with what is left, as a new log"
     )
 
