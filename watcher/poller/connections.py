@@ -93,8 +93,10 @@ class _Connection(httpcore.AsyncConnectionInterface):
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         self._beginning += 1
         try:
-            async with self._making:
-                made = self._made or await self._make(request)
+            made = self._made
+            if made is None:
+                async with self._making:
+                    made = self._made or await self._make(request)
             return await made.handle_async_request(request)
         finally:
             self._beginning -= 1
@@ -168,6 +170,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
         self._socket: socket.socket = stream.get_extra_info("socket")
+        self._tls: ssl.SSLObject | None = stream.get_extra_info("ssl_object")
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
@@ -201,10 +204,9 @@ class _Stream(httpcore.AsyncNetworkStream):
         """Of an idle connection: it was closed, over there or here, or says what nobody asked for."""
         if self._socket.fileno() < 0:
             return True
-        over_tls = self._stream.get_extra_info("ssl_object")
-        if over_tls is not None:  # what came in one piece with the answer is not in the socket any more
+        if self._tls is not None:  # what came in one piece with the answer is not in the socket any more
             try:
-                over_tls.read(1)
+                self._tls.read(1)
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:

@@ -10,6 +10,7 @@ from io import BytesIO
 import anyio
 import anyio.lowlevel
 import httpx
+import msgspec
 
 from watcher.poller.trouble import Progress, unreachable
 from watcher.poller.unpacking import STEP, Unpacking
@@ -61,11 +62,11 @@ class Exchange:
         try:
             with anyio.fail_after(self._timeout):
                 return await self._attempt(self._built(request, progress), progress)
-        except (httpx.RequestError, TimeoutError) as error:
+        except (httpx.RequestError, TimeoutError, Malformed) as error:
             heard = progress.heard
-            if heard is not None and heard.status != 200:  # which says enough, however its body ended
+            if heard is not None and heard.status != 200:  # which says enough, whatever its body is
                 return heard
-            failure = unreachable(error, progress.phase)
+            failure = error if isinstance(error, Malformed) else unreachable(error, progress.phase)
             failure.retry_after = None if heard is None else retry_after(heard)
             raise failure from None  # the cause may hold the URL
 
@@ -86,24 +87,14 @@ class Exchange:
 
     async def _attempt(self, request: httpx.Request, progress: Progress) -> Response:
         answer = await self._transport.handle_async_request(request)
-        progress.heard = Response(answer.status_code, b"", self._wall() / 1e6, dict(answer.headers.items()))
+        progress.heard = heard = Response(answer.status_code, b"", self._wall() / 1e6, dict(answer.headers.items()))
         try:
             if "set-cookie" in answer.headers:
                 answer.request = request
                 self._cookies.extract_cookies(answer)
-            body = await self._body_or_none(answer)
-            return Response(answer.status_code, body, self._wall() / 1e6, dict(answer.headers.items()))
+            return msgspec.structs.replace(heard, body=await self._body(answer))
         finally:
             await answer.aclose()
-
-    async def _body_or_none(self, answer: httpx.Response) -> bytes:
-        """A status other than 200 says enough, whatever the body is that came with it."""
-        try:
-            return await self._body(answer)
-        except (Malformed, httpx.DecodingError):
-            if answer.status_code == 200:
-                raise
-            return b""
 
     async def _body(self, answer: httpx.Response) -> bytes:
         # Written as it comes: to join fifty megabytes in the end would keep everybody waiting.
