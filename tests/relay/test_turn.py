@@ -6,9 +6,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.relay.stage import PATIENCE, Teller, calm, staged, until, wall
+from tests.relay.stage import PATIENCE, Teller, calm, relaying, staged, until, wall
 from tests.relay.test_slow import BIG, slow
-from watcher.journal import sqlite_reader
+from watcher.journal import Expired, sqlite_reader
 from watcher.journal.sqlite import SqliteJournal
 from watcher.relay import hub
 
@@ -346,6 +346,94 @@ async def test_a_subscription_between_the_two_logs_waits_for_the_new_one(tmp_pat
             await told.until_served(len(logs.epochs) - 1)
             await logs.teller.tell("A")
             await told.until(lambda _: told.versions["A"] == 1)
+
+
+class Late:
+    """A journal on a slow disk: it says where its log stands, and what is in it, when it is let."""
+
+    def __init__(self, journal):
+        self.journal = journal
+        self.may = anyio.Event()
+        self.may.set()
+        self.rows = self.may
+        self.beyond = 0
+        """How often one asked for what is of another log."""
+
+    async def reader(self):
+        self._reader = await self.journal.reader()
+        self.close = self._reader.close
+        return self
+
+    async def snapshot(self, wanted):
+        await self.rows.wait()
+        return await self._reader.snapshot(wanted)
+
+    async def bounds(self):
+        await self.may.wait()
+        return await self._reader.bounds()
+
+    async def follow(self, cursor):
+        try:
+            async for commit in self._reader.follow(cursor):
+                yield commit
+        except Expired:
+            self.beyond += 1
+            raise
+
+
+async def test_a_reader_of_the_log_that_sees_another_one_first_waits_for_the_others(tmp_path, short_memory):
+    pace = calm(outbox=20_000, chunk=8_000)
+    async with staged(tmp_path) as stage, Successions(stage) as logs:
+        await stage.teller.tell("A")
+        late = Late(stage.teller.journal)
+        async with relaying(late, pace) as (relay, stage.port), slow(stage) as one, stage.subscriber() as two:
+            stage.relay = relay
+            told, behind = Told(two, logs.epochs), Told(one, logs.epochs)
+            for each in (told, behind):
+                await each.subscribe()
+                await each.until_served(0)
+            for _ in range(150):
+                await stage.teller.tell("A", symbol=BIG)
+                await two.push("update")
+            await until(lambda: relay.stats.lagging)
+            told.versions["A"] = 150
+            late.may = anyio.Event()
+            await logs.prepare("A")
+            await logs.turn()
+            await until(lambda: not relay.delivery.following)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(behind.until_served, 1)
+                await until(lambda: late.beyond)
+                late.may.set()
+            await logs.teller.tell("A")
+            for each in (told, behind):
+                await each.until_at(logs.teller)
+            assert relay.stats.dropped == {}
+
+
+async def test_who_has_left_all_subscriptions_before_its_turn_is_at_the_new_log(tmp_path):
+    async with staged(tmp_path) as stage, Successions(stage) as logs:
+        await stage.teller.tell("A")
+        for _ in range(3):
+            await stage.teller.tell("A")
+        late = Late(stage.teller.journal)
+        relay = relaying(late, calm(heartbeat=0.05, sweep=0.01))
+        async with relay as (stage.relay, stage.port), stage.subscriber() as one:
+            told = Told(one, logs.epochs)
+            id_ = (await told.subscribe())["subscription_id"]
+            await told.until_served(0)
+            late.rows = anyio.Event()
+            await logs.prepare("A")
+            await logs.turn()
+            await logs.turned()
+            await told.until(lambda all_: all_[-1]["type"] == "heartbeat")
+            await one.ask("unsubscribe", subscription_id=id_)
+            late.rows.set()
+            while not (await one.push("heartbeat"))["cursor"].startswith(logs.epochs[1]):
+                pass
+            await one.subscribe(snapshot=False)
+            await logs.teller.tell("A")
+            assert (await one.push("update"))["event"]["version"] == 1
 
 
 async def test_the_same_log_that_was_away_goes_on_without_a_gap_and_without_a_snapshot(tmp_path):
