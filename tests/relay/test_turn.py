@@ -42,17 +42,18 @@ class Successions:
         if accounts:
             await teller.tell(*accounts, **told)
         await teller.journal.close()
-        self.ready.append((path, teller.states))
+        self.ready.append((path, teller.states, teller.epoch))
 
     async def turn(self):
         """The next one that was prepared takes the place of the one that is there."""
         aside(self.stage.path, f"before{len(self.tellers)}")
-        path, states = self.ready.pop(0)
+        path, states, epoch = self.ready.pop(0)
+        self.epochs.append(epoch)
         path.rename(self.stage.path)
         teller = await opened(self.stage.path)
+        assert teller.epoch == epoch
         teller.states = states
         self.tellers.append(teller)
-        self.epochs.append(teller.epoch)
 
     async def turned(self):
         """The relay has seen it."""
@@ -120,7 +121,7 @@ class Told:
         if kind == "snapshot":
             self._page(message, log)
             return
-        assert self.page is None or kind == "lagging", f"{kind} between pages"
+        assert self.page is None, f"{kind} between pages"
         assert log == self.log, f"{kind} of a log before its snapshot"
         if kind == "update":
             assert all(self.served.get(each) == log for each in self.open), "an update before all were served anew"

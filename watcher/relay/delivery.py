@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import structlog
 from websockets.protocol import State
 
@@ -270,12 +271,17 @@ class Delivery:
         for peer in self.peers:
             ended = peer.session.end_strict(reason)
             peer.turn(before, head, reason)
-            for push in ended:
-                peer.put(push)
-            peer.rearrange()
-            self.mark(peer)
-            if peer.renewals:
+            if ended:
+                peer.rearrange()
+                for push in ended:
+                    peer.put(push)
+            if peer.waiting or peer.wake is not None:
+                self.mark(peer)
+        for number, peer in enumerate(list(self.peers), 1):
+            if peer.renewals:  # a command may have begun it meanwhile, and it may be through
                 self._read_for(peer)
+            if number % BATCH == 0:
+                await anyio.lowlevel.checkpoint()
 
     def _move(self) -> None:
         if self.moved is not None:
