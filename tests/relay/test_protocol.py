@@ -228,6 +228,21 @@ def test_subscriptions_are_listed_and_ended():
     assert talk.error("unsubscribe", subscription_id="1") == "not_found"
 
 
+def test_a_log_that_cannot_be_read_on_ends_what_stands_and_asked_for_an_error_then():
+    talk = Talk()
+    talk.opened(on_gap="error")
+    talk.opened()
+    talk.ask("subscribe", on_gap="error")  # still opening: it learns from the log that is there then
+    (push,) = talk.session.end_strict("epoch_changed")
+    assert payload(push) == {
+        "type": "error",
+        "code": "unrecoverable_cursor",
+        "message": "subscription 1 ended: the log cannot be read on: epoch_changed",
+        "temporary": False,
+    }
+    assert list(talk.session.subscriptions) == ["2", "3"]
+
+
 def test_a_failed_subscription_gives_its_place_back():
     talk = Talk()
     (asked,) = talk.ask("subscribe")

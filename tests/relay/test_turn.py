@@ -437,6 +437,29 @@ async def test_who_has_left_all_subscriptions_before_its_turn_is_at_the_new_log(
             assert (await one.push("update"))["event"]["version"] == 1
 
 
+async def test_while_the_new_log_is_away_commands_are_answered_and_then_it_is_served(tmp_path):
+    async with staged(tmp_path) as stage, Successions(stage) as logs:
+        await stage.teller.tell("A")
+        late = Late(stage.teller.journal)
+        async with relaying(late) as (stage.relay, stage.port), stage.subscriber() as one:
+            told = Told(one, logs.epochs)
+            await told.subscribe()
+            await told.until_served(0)
+            late.rows = anyio.Event()
+            await logs.prepare("A", "B")
+            await logs.turn()
+            await logs.turned()
+            away = stage.path.rename(tmp_path / "away.db")
+            await one.socket.send('{"id":"s","method":"subscribe"}')
+            late.rows.set()
+            error = (await one.answer("s"))["error"]
+            assert (error["code"], error["temporary"]) == ("internal", True)
+            away.rename(stage.path)
+            await told.until_served(1)
+            await logs.teller.tell("B")
+            await told.until_at(logs.teller)
+
+
 async def test_the_same_log_that_was_away_goes_on_without_a_gap_and_without_a_snapshot(tmp_path):
     async with staged(tmp_path) as stage, Successions(stage) as logs, stage.subscriber() as one:
         await stage.teller.tell("A")
