@@ -120,7 +120,8 @@ def test_a_journal_put_back_is_a_new_log_for_whoever_comes_with_a_cursor(house, 
     assert daemon.end()[0] == 0
 
 
-def test_a_client_of_a_relay_whose_file_is_replaced_gets_the_new_log_where_it_is(house):
+def test_a_client_of_a_relay_gets_the_new_log_where_it_is(house):
+    """Another file in place of the first, and then a new log in that one."""
     config = house.config(house.sandbox(rate=40.0).providers())
     path, backup, reader = house.folder / "balances.db", house.folder / "backup.db", Reader()
     pollers = house.run(config, "--only", "pollers")
@@ -140,9 +141,15 @@ def test_a_client_of_a_relay_whose_file_is_replaced_gets_the_new_log_where_it_is
         reader.until(socket, lambda: reader.gaps)
         pollers = house.run(config, "--only", "pollers")
         reader.until(socket, lambda: len(reader.ids) >= 30)
-    assert reader.gaps == ["epoch_changed"]
-    epoch = reader.cursor.partition(".")[0]
-    assert pollers.told("journal.new_log")["epoch"] == epoch != before
+        epoch = reader.cursor.partition(".")[0]
+        assert pollers.told("journal.new_log")["epoch"] == epoch != before
+        assert pollers.end()[0] == 0
+        assert house.finished("init", "--new-log", "-c", config).status == 0
+        reader.until(socket, lambda: len(reader.gaps) == 2)
+        pollers = house.run(config, "--only", "pollers")
+        reader.until(socket, lambda: len(reader.ids) >= 40)
+    assert reader.gaps == ["epoch_changed", "epoch_changed"]
+    assert reader.cursor.partition(".")[0] not in (epoch, before)
     assert relay.told("relay.log_changed")["reason"] == "epoch_changed"
     assert len(reader.ids) == len(set(reader.ids))
     assert pollers.end()[0] == relay.end()[0] == 0
