@@ -32,6 +32,7 @@ FLOORS = {
         "relay/test_replay.py",
         "relay/test_server.py",
         "relay/test_slow.py",
+        "relay/test_turn.py",
         "sandbox/test_server.py",
         "test_connections.py",
         "test_http2.py",

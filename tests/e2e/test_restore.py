@@ -1,13 +1,16 @@
 """A journal that is put back from a backup, with real processes: nobody resumes into what never was, no id comes twice."""
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from websockets.sync.client import connect
 
+from tests.e2e import checker
 from tests.e2e.harness import PATIENCE, one_clear_line, until
 from tests.e2e.test_spine import kafka_journal
 from watcher.journal.sqlite_identity import MARK
@@ -20,6 +23,12 @@ def put_over(backup, path):
 def put_in_its_place(backup, path):
     path.unlink()
     shutil.copyfile(backup, path)
+
+
+def whole_copy(path, backup):
+    """With what stands in the log beside the file, which stays there while a relay reads it."""
+    with contextlib.closing(sqlite3.connect(path)) as source, contextlib.closing(sqlite3.connect(backup)) as copy:
+        source.backup(copy)
 
 
 def keeps_marks(folder):
@@ -36,6 +45,8 @@ class Reader:
     def __init__(self):
         self.cursor = None
         self.ids = []
+        self.gaps = []
+        self.versions = {}
 
     def converse(self, port, updates):
         """The answer to its `subscribe`, and the rows of the snapshot; so many more updates are told then."""
@@ -53,6 +64,23 @@ class Reader:
                     self.ids.append(message["event"]["id"])
                 self.cursor = message.get("cursor", self.cursor)
             return result, rows
+
+    def until(self, socket, condition):
+        """What one connection tells; each change follows on the one before it, or on the snapshot."""
+        while not condition():
+            message = json.loads(socket.recv(timeout=PATIENCE))
+            if message.get("type") == "snapshot":
+                if message["page"] == 1:
+                    self.versions = {}
+                self.versions |= {checker.name(row): row["version"] for row in message["data"]}
+                self.gaps += [message["reason"]] if "reason" in message else []
+            elif message.get("type") == "update":
+                event = message["event"]
+                key = checker.name(event)
+                assert event["version"] == self.versions.get(key, 0) + 1
+                self.versions[key] = event["version"]
+                self.ids.append(event["id"])
+            self.cursor = message.get("cursor", self.cursor)
 
 
 @pytest.mark.parametrize("restore", [put_in_its_place, put_over])
@@ -90,6 +118,41 @@ def test_a_journal_put_back_is_a_new_log_for_whoever_comes_with_a_cursor(house, 
     assert rows
     assert len(reader.ids) == len(set(reader.ids))
     assert daemon.end()[0] == 0
+
+
+def test_a_client_of_a_relay_gets_the_new_log_where_it_is(house):
+    """Another file in place of the first, and then a new log in that one."""
+    config = house.config(house.sandbox(rate=40.0).providers())
+    path, backup, reader = house.folder / "balances.db", house.folder / "backup.db", Reader()
+    pollers = house.run(config, "--only", "pollers")
+    relay = house.run(config, "--only", "relay")
+    with connect(f"ws://127.0.0.1:{relay.port}/v1/stream", compression=None, max_size=None) as socket:
+        socket.send('{"id":1,"method":"subscribe"}')
+        reader.until(socket, lambda: len(reader.ids) >= 10)
+        before = reader.cursor.partition(".")[0]
+        assert pollers.end()[0] == 0
+        whole_copy(path, backup)
+        pollers = house.run(config, "--only", "pollers")
+        reader.until(socket, lambda: len(reader.ids) >= 20)
+        assert pollers.end()[0] == 0
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+        backup.replace(path)
+        reader.until(socket, lambda: reader.gaps)
+        pollers = house.run(config, "--only", "pollers")
+        reader.until(socket, lambda: len(reader.ids) >= 30)
+        epoch = reader.cursor.partition(".")[0]
+        assert pollers.told("journal.new_log")["epoch"] == epoch != before
+        assert pollers.end()[0] == 0
+        assert house.finished("init", "--new-log", "-c", config).status == 0
+        reader.until(socket, lambda: len(reader.gaps) == 2)
+        pollers = house.run(config, "--only", "pollers")
+        reader.until(socket, lambda: len(reader.ids) >= 40)
+    assert reader.gaps == ["epoch_changed", "epoch_changed"]
+    assert reader.cursor.partition(".")[0] not in (epoch, before)
+    assert relay.told("relay.log_changed")["reason"] == "epoch_changed"
+    assert len(reader.ids) == len(set(reader.ids))
+    assert pollers.end()[0] == relay.end()[0] == 0
 
 
 @pytest.mark.kafka

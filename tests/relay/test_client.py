@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import re
@@ -12,6 +13,7 @@ from websockets.utils import accept_key
 
 from tests.kafka_broker import free_port
 from tests.relay.stage import PATIENCE, calm, relaying, staged, until
+from tests.relay.test_turn import Successions
 from watcher.relay.client import RelayRefused, Stream
 from watcher.relay.tail import Columns, short, tail
 
@@ -81,6 +83,43 @@ async def test_a_snapshot_that_nobody_asked_for_is_told_with_its_reason(tmp_path
             await until(lambda: seen)
             await stage.teller.tell("A")
         assert (seen[0].reason, [row.account for row in seen[0].rows]) == ("epoch_changed", ["A"])
+
+
+async def test_another_log_is_a_snapshot_on_the_same_connection_and_the_updates_of_it_follow(tmp_path):
+    """Its versions are lower, and it does not know all balances."""
+    async with staged(tmp_path) as stage, Successions(stage) as logs:
+        await stage.teller.tell("A", "B")
+        seen, found, cuts, out = [], [], [], io.StringIO()
+        stream = Stream(stage.url, on_snapshot=seen.append, on_cut=cuts.append)
+        told = {"filters": {}, "json": False, "since": None, "token": None, "out": out, "colour": False}
+
+        async def read():
+            async for update in stream:
+                found.append((update.event.account, update.event.version))  # noqa: PERF401 - looked at meanwhile
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            tasks.start_soon(functools.partial(tail, stage.url, **told))
+            await until(
+                lambda: sum(bool(peer.session.subscriptions) and peer.live for peer in stage.relay.delivery.peers) == 2
+            )
+            for _ in range(2):
+                await stage.teller.tell("A", "B")
+            await until(lambda: len(found) == 4 and out.getvalue().count("\n") == 4)
+            await logs.prepare("A")
+            await logs.turn()
+            await until(lambda: seen and out.getvalue().count("\n") == 5)
+            await logs.teller.tell("A", "B")
+            await logs.teller.tell("B")
+            await until(lambda: len(found) == 6 and out.getvalue().count("\n") == 7)
+            tasks.cancel_scope.cancel()
+        assert [(each.reason, [(row.account, row.version) for row in each.rows]) for each in seen] == [
+            ("epoch_changed", [("A", 0)])
+        ]
+        assert found[-2:] == [("A", 1), ("B", 1)]
+        assert stream.cursor == f"{logs.epochs[1]}.3"
+        assert out.getvalue().splitlines()[4].startswith("-- gap (epoch_changed): 1 balances stand at ")
+        assert (cuts, stage.relay.stats.accepted) == ([], 2)
 
 
 async def test_who_is_cancelled_leaves_no_socket_open_though_the_relay_has_gone_silent():

@@ -27,6 +27,21 @@ def test_without_an_interval_a_fast_reader_gets_everything():
     assert pending.conflated == 0
 
 
+def test_another_log_takes_the_place_of_what_may_be_replaced_and_the_rest_still_goes_out():
+    pending = Conflater(10_000, 10_000)
+    pending.offer(entry(0), 0.0, 60.0)
+    assert positions(pending.take(0.0)) == [0]
+    for n, account, interval in ((1, "A", 60.0), (2, "A", 60.0), (3, "B", 0.0), (4, "C", None)):
+        pending.offer(entry(n, account), 0.0, interval)
+    pending.give_up()
+    assert pending.conflated == 3
+    assert pending.watermark(Cursor("ab", (9, 0))) == Cursor("ab", (4, 0))
+    assert positions(pending.take(0.0)) == [4]
+    assert (len(pending), pending.due_at()) == (0, None)
+    pending.rewind()
+    assert pending.conflated == 3
+
+
 def test_a_slow_reader_gets_the_latest_of_each_key_until_it_has_caught_up():
     pending = Conflater(300, 10_000)
     for n in range(10):

@@ -302,6 +302,37 @@ def test_who_reads_the_log_is_astray_without_progress_or_far_behind():
     assert not link.astray(Cursor("c0", (152,)), 1000.0)
 
 
+@pytest.mark.parametrize("after", [Cursor("c1", (7,)), Cursor("c1", (1,)), Cursor("c1", (1, 1))])
+def test_another_log_begins_for_each_subscription_at_its_own_snapshot(after):
+    """Wherever its head is, and however many partitions it has."""
+    first, second = subscription("1", "A"), subscription("2", "B", conflate=True, interval=INTERVAL)
+    line = Line(connection(first, second, pace=Pace()))
+    for account in "BBA":
+        line.publish(account)
+        line.flush()
+    line.publish("A")
+    line.hub.settle()
+    line.link.turn(line.hub.cursor, after, "epoch_changed")
+    assert (line.link.live, line.link.renewals, line.link.reason) == (False, [first, second], "epoch_changed")
+    assert line.link.watermark(after) == Cursor("c0", (1,))  # the second change of B was held back, and is not told
+    assert not line.link.astray(after, 1e9)
+    line.flush()
+    assert line.positions("A") == [2, 3]
+    line.link.renewals.remove(first)
+    assert line.link.begin(first, after) == after
+    later = after.after(0, 9)
+    line.link.renewals.remove(second)
+    assert line.link.begin(second, later) == after
+    assert (first.start, second.start) == (after, later)
+
+
+def test_a_connection_without_subscriptions_is_at_the_head_of_another_log_at_once():
+    link = connection()
+    link.turn(HEAD, Cursor("c1", (7,)), "epoch_changed")
+    assert (link.live, link.renewals) == (True, [])
+    assert link.position == link.flushed == link.watermark(Cursor("c1", (7,))) == Cursor("c1", (7,))
+
+
 def test_the_most_demanding_subscription_decides():
     every, slow, fast = (
         subscription("1", "A"),

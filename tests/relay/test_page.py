@@ -315,6 +315,32 @@ def test_another_journal_replaces_all_that_stood_there_and_the_page_says_so(blot
     wait_for(page, keys[1], "88")
 
 
+def test_another_journal_under_the_relay_replaces_all_on_the_same_connection(blotter, visit):
+    keys = some(blotter)
+    blotter.start()
+    page = visit("about:blank")
+    sockets = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    page.goto(blotter.url)
+    live(page)
+    for amount in ("2000000", "3000000"):
+        blotter.move(keys[0], amount)
+    wait_for(page, keys[0], "3")
+    kept = [replace(blotter.states[str(key)], version=0, amount="77000000") for key in keys[:3]]
+    blotter.replace_file(*kept)
+    wait_for(page, keys[0], "77")
+    assert shown(page) == {str(key): "77" for key in keys[:3]}
+    page.wait_for_selector("#stream li.gap")
+    assert "another journal" in changes(page)[0]
+    blotter.move(keys[0], "88000000")
+    wait_for(page, keys[0], "88")
+    assert page.locator("#stream li.gap").count() == 1
+    assert page.locator("#link").text_content() == "Live"
+    page.locator("#health button").first.click()  # a filter by hand asks anew, and that is no gap
+    live(page)
+    assert (page.locator("#stream li.gap").count(), len(sockets)) == (1, 1)
+
+
 def test_a_page_that_lags_goes_on_and_says_live_again(tmp_path, visit):
     """So little may be pending that each change takes the page off the live path, and the log brings it back."""
     with Blotter(tmp_path, pace=calm(outbox=1, held=1)) as blotter:

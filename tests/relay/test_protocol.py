@@ -159,13 +159,18 @@ def test_a_wrong_subscription_is_refused_by_name(params, code):
 
 def test_a_subscription_has_defaults():
     (asked,) = Talk().ask("subscribe")
-    assert (asked.cursor, asked.snapshot, asked.strict, asked.subscription.delivery) == (None, True, False, "all")
+    assert (asked.cursor, asked.snapshot, asked.subscription.strict, asked.subscription.delivery) == (
+        None,
+        True,
+        False,
+        "all",
+    )
     assert asked.subscription.wanted == Filter()
 
 
 def test_interval_bounds_and_cursors_are_accepted_as_written():
     (asked,) = Talk().ask("subscribe", delivery="conflate", interval_ms=60000, cursor="ab.1-2", on_gap="error")
-    assert (asked.subscription.interval, asked.cursor, asked.strict) == (60.0, Cursor("ab", (1, 2)), True)
+    assert (asked.subscription.interval, asked.cursor, asked.subscription.strict) == (60.0, Cursor("ab", (1, 2)), True)
 
 
 def test_filter_values_are_canonical_sorted_and_unique():
@@ -221,6 +226,21 @@ def test_subscriptions_are_listed_and_ended():
     assert isinstance(gone, Changed)
     assert payload(answer.reply)["result"] == {"subscription_id": "1"}
     assert talk.error("unsubscribe", subscription_id="1") == "not_found"
+
+
+def test_a_log_that_cannot_be_read_on_ends_what_stands_and_asked_for_an_error_then():
+    talk = Talk()
+    talk.opened(on_gap="error")
+    talk.opened()
+    talk.ask("subscribe", on_gap="error")  # still opening: it learns from the log that is there then
+    (push,) = talk.session.end_strict("epoch_changed")
+    assert payload(push) == {
+        "type": "error",
+        "code": "unrecoverable_cursor",
+        "message": "subscription 1 ended: the log cannot be read on: epoch_changed",
+        "temporary": False,
+    }
+    assert list(talk.session.subscriptions) == ["2", "3"]
 
 
 def test_a_failed_subscription_gives_its_place_back():

@@ -4,7 +4,8 @@
         print(update.event.account, update.event.amount, update.cursor)
 
 Nothing is told twice and nothing is missing, as long as the relay's journal still holds what came during a cut. When
-it does not, the relay sends a snapshot instead, and `on_snapshot` gets it with the reason.
+it does not, or when another log takes its place, the relay sends a snapshot instead, and `on_snapshot` gets it with
+the reason.
 """
 
 import asyncio
@@ -67,6 +68,8 @@ class _Message(msgspec.Struct):
     result: dict[str, Any] | None = None
     error: _Error | None = None
     cursor: str | None = None
+    reason: str | None = None
+    page: int = 1
     event: BalanceChanged | None = None
     data: list[wire.Row] = []
     last: bool = False
@@ -215,15 +218,20 @@ class Stream:
             self.cursor = result["cursor"]
 
     def _page(self, message: _Message) -> None:
+        if message.page == 1:  # another one may have been begun and not ended
+            self._rows, self._paging = [], True
+            self._reason = message.reason or self._reason
         self._rows += message.data
         if not message.last:
             return
         assert message.cursor is not None
-        for row in self._rows:
-            self._versions[row.provider, row.chain, row.account, row.token, row.kind] = row.version
+        # Versions of what it does not name are those of another log.
+        self._versions = {
+            (row.provider, row.chain, row.account, row.token, row.kind): row.version for row in self._rows
+        }
         self.cursor, self._paging = message.cursor, False
         self._on_snapshot(Snapshot(message.cursor, self._rows, self._reason))
-        self._rows = []
+        self._rows, self._reason = [], None
 
     def _fresh(self, event: BalanceChanged) -> bool:
         """After a cut events may come again."""

@@ -169,6 +169,14 @@ class Conflater:
         self._slow = False
         self._retain(lambda waiting: waiting.serial <= self._taken)
 
+    def give_up(self) -> None:
+        """Another log begins, with a snapshot: what would have given way to something later gives way to that."""
+        before = len(self)
+        self._retain(lambda waiting: waiting.key is None)
+        self.conflated += before - len(self)
+        self._again = 0
+        self._slow = False
+
     def _retain(self, wanted: Callable[[Waiting], bool]) -> None:
         self._ready = {slot: waiting for slot, waiting in self._ready.items() if wanted(waiting)}
         self._held = {key: waiting for key, waiting in self._held.items() if wanted(waiting)}

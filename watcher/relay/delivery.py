@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import structlog
 from websockets.protocol import State
 
@@ -18,7 +19,6 @@ from watcher.relay import wire
 from watcher.relay.connection import Connection, Peer, Stats, wake
 from watcher.relay.hub import Hub
 from watcher.relay.log import Log, following
-from watcher.relay.protocol import GOING_AWAY
 from watcher.relay.settings import Pace
 
 SLICE = 0.004
@@ -45,7 +45,7 @@ class Delivery:
         self.conflated = 0
         """Events, likewise."""
         self.moved: asyncio.Event | None = None
-        """Set when the hub has come further."""
+        """Set when the hub has come further, and when its follower begins or ends."""
         self.closing = False
         self.left = anyio.Event()
         """Closing, and nobody is there any more."""
@@ -228,6 +228,7 @@ class Delivery:
             try:
                 await self._log.bounds()  # a follower who waits does not say whether the log is there
                 self._log_is_back()
+                self._move()
                 delay = 0.1
                 async with following(self._log, self.hub.cursor) as commits:
                     async for commit in commits:
@@ -235,10 +236,9 @@ class Delivery:
             except Unavailable as problem:
                 self.log_is_away(problem)
             except Expired as problem:
-                # Nothing can be promised from here on: everybody comes again and learns why from `reason`.
-                logger.warning("relay.log_changed", reason=problem.reason)
-                await self.restart(problem.reason)
+                await self.turn(problem.reason)
             self.following = False
+            self._move()
             await anyio.sleep(delay)
             delay = min(2 * delay, 5.0)
 
@@ -255,13 +255,38 @@ class Delivery:
         self._away = False
         self.following = True
 
-    async def restart(self, reason: str) -> None:
-        for peer in list(self.peers):
-            self.drop(peer, GOING_AWAY, "internal", reason)
+    async def turn(self, reason: str) -> None:
+        """The log cannot be read on: begin at the head of what stands there now, and serve everybody anew from it.
+
+        Who finds another hub than before holds something of the former log, and throws it away.
+        """
         try:
-            self.hub = Hub((await self._log.bounds()).head)
+            head = (await self._log.bounds()).head
         except Unavailable as problem:
             self.log_is_away(problem)
+            return
+        logger.warning("relay.log_changed", reason=reason)
+        self.hub.settle()
+        before, self.hub = self.hub.cursor, Hub(head)
+        for peer in self.peers:
+            ended = peer.session.end_strict(reason)
+            peer.turn(before, head, reason)
+            if ended:
+                peer.rearrange()
+                for push in ended:
+                    peer.put(push)
+            if peer.waiting or peer.wake is not None:
+                self.mark(peer)
+        for number, peer in enumerate(list(self.peers), 1):
+            if peer.renewals:  # a command may have begun it meanwhile, and it may be through
+                self._read_for(peer)
+            if number % BATCH == 0:
+                await anyio.lowlevel.checkpoint()
+
+    def _move(self) -> None:
+        if self.moved is not None:
+            self.moved.set()
+            self.moved = None
 
     async def publish(self, commit: Commit) -> None:
         hub, time = self.hub, self.time
@@ -282,9 +307,7 @@ class Delivery:
         hub.advance(commit)
         if hub.marked or hub.round:
             self._schedule()
-        if self.moved is not None:
-            self.moved.set()
-            self.moved = None
+        self._move()
 
     async def _settled(self) -> None:
         """Everybody who takes something has been given what is there."""

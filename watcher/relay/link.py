@@ -37,6 +37,8 @@ class Link:
         "paging",
         "position",
         "reading",
+        "reason",
+        "renewals",
         "sent",
         "session",
         "size",
@@ -63,6 +65,10 @@ class Link:
         """Everything before was given to the socket."""
         self.asked: list[Subscribe] = []
         """Subscriptions still to be opened, in order."""
+        self.renewals: list[Subscription] = []
+        """Subscriptions of another log, still to be served anew from this one, in order."""
+        self.reason = ""
+        """Why that is."""
         self.reading = False
         """Somebody is reading the log for it."""
         self.paging = False
@@ -165,7 +171,7 @@ class Link:
     def begin(self, subscription: Subscription, start: Cursor) -> Cursor:
         """Its data begins at `start`; where the connection has to go on from."""
         subscription.start = start
-        alone = not any(each is not subscription for each in self.subscriptions)
+        alone = all(each is subscription or each in self.renewals for each in self.subscriptions)
         self.position = start if alone else least(self.position, start)
         return self.position if self.conflater is None else self.conflater.watermark(self.position)
 
@@ -182,6 +188,22 @@ class Link:
             subscription.start = head
         self.measure(head, now)
 
+    def turn(self, before: Cursor, head: Cursor, reason: str) -> None:
+        """The log that was read up to `before` cannot be read on, and what stands there now has its head at `head`.
+
+        What waits in the outbox is true and may go. Until the first subscription is served anew the connection stays
+        where it was, and says so in its heartbeats.
+        """
+        self.position = self.watermark(before)
+        self.renewals, self.reason = list(self.subscriptions), reason
+        if self.conflater is not None:
+            self.conflater.give_up()
+        self.oldest = None
+        if self.renewals:
+            self.live = False
+        else:
+            self.position = self.flushed = head
+
     def measure(self, head: Cursor, now: float) -> None:
         """From here on it has to come nearer."""
         self.distance = self.nearest = behind(self.position, head)
@@ -189,7 +211,7 @@ class Link:
 
     def astray(self, head: Cursor, now: float) -> bool:
         """It reads the log and does not get anywhere."""
-        if self.live or self.paging:
+        if self.live or self.paging or self.renewals:
             return False
         distance = behind(self.position, head)
         if distance < self.nearest:

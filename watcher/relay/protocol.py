@@ -23,9 +23,11 @@ BINARY = 1003
 class Subscription:
     """One of a connection's subscriptions."""
 
-    __slots__ = ("conflate", "id", "interval", "matcher", "opened", "start", "values", "wanted")
+    __slots__ = ("conflate", "id", "interval", "matcher", "opened", "start", "strict", "values", "wanted")
 
-    def __init__(self, id_: str, wanted: Filter, values: int, *, conflate: bool, interval: float) -> None:
+    def __init__(
+        self, id_: str, wanted: Filter, values: int, *, conflate: bool, interval: float, strict: bool = False
+    ) -> None:
         self.id = id_
         self.wanted = wanted
         """What it may see of what it asked for."""
@@ -35,6 +37,8 @@ class Subscription:
         self.conflate = conflate
         self.interval = interval
         """Seconds; 0 conflates only when the reader is slow."""
+        self.strict = strict
+        """A log that cannot be read on is an error and not a snapshot."""
         self.opened = False
         self.start: Cursor | None = None
         """Off the live path: nothing before is owed to it, since it began here or was given all that came before."""
@@ -64,8 +68,6 @@ class Subscribe(msgspec.Struct, frozen=True):
     subscription: Subscription
     cursor: Cursor | None
     snapshot: bool
-    strict: bool
-    """An unrecoverable cursor is an error and not a snapshot."""
 
 
 class Changed(msgspec.Struct, frozen=True):
@@ -228,9 +230,11 @@ class Session:
         if allowed is None:
             raise Refused("forbidden", "the token allows nothing of what the filter asks for")
         self._count += 1
-        subscription = Subscription(str(self._count), allowed, values, conflate=conflate, interval=interval / 1000)
+        subscription = Subscription(
+            str(self._count), allowed, values, conflate=conflate, interval=interval / 1000, strict=strict
+        )
         self.subscriptions[subscription.id] = subscription
-        return Subscribe(id_, subscription, cursor, snapshot, strict)
+        return Subscribe(id_, subscription, cursor, snapshot)
 
     def _check_limits(self, values: int) -> None:
         if len(self.subscriptions) >= self._limits.subscriptions:
@@ -262,6 +266,14 @@ class Session:
             "delivery": subscription.delivery,
         }
         return wire.answer(asked.id, result if reason is None else {**result, "reason": reason})
+
+    def end_strict(self, reason: str) -> list[wire.Reply]:
+        """The log cannot be read on: end what asked for an error then; the pushes that say so."""
+        ended = [each for each in self.subscriptions.values() if each.opened and each.strict]
+        for subscription in ended:
+            del self.subscriptions[subscription.id]
+        text = "subscription {} ended: the log cannot be read on: {}"
+        return [wire.refusal(None, "unrecoverable_cursor", text.format(each.id, reason)) for each in ended]
 
     def failed(self, asked: Subscribe, code: str, message: str) -> wire.Reply:
         self.subscriptions.pop(asked.subscription.id, None)

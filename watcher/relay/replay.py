@@ -12,8 +12,9 @@ from watcher.relay import filters, wire
 from watcher.relay.conflation import Entry
 from watcher.relay.connection import Peer
 from watcher.relay.delivery import Delivery
+from watcher.relay.hub import Hub
 from watcher.relay.log import Log, following, unrecoverable
-from watcher.relay.protocol import SLOW_CONSUMER, Subscribe
+from watcher.relay.protocol import SLOW_CONSUMER, Subscribe, Subscription
 from watcher.relay.settings import Pace
 
 LOOKED = 64
@@ -45,7 +46,9 @@ class Replays:
         try:
             while peer.open:
                 await self._emptied(peer)
-                if peer.asked:
+                if peer.renewals:
+                    await self._renew(peer)
+                elif peer.asked:
                     await self._open(peer, peer.asked.pop(0))
                 elif await self._catch_up(peer):
                     return
@@ -68,11 +71,14 @@ class Replays:
         try:
             await self._begin(peer, asked)
         except Unavailable as problem:
-            text = f"the journal does not answer: {problem}"
-            self._delivery.put(peer, peer.session.failed(asked, "internal", text))
+            self._refuse(peer, asked, problem)
+
+    def _refuse(self, peer: Peer, asked: Subscribe, problem: Unavailable) -> None:
+        text = f"the journal does not answer: {problem}"
+        self._delivery.put(peer, peer.session.failed(asked, "internal", text))
 
     async def _begin(self, peer: Peer, asked: Subscribe) -> None:
-        session, subscription = peer.session, asked.subscription
+        session, subscription, hub = peer.session, asked.subscription, self._delivery.hub
         bounds = await self._log.bounds()
         reason = None
         if asked.cursor is not None:
@@ -82,7 +88,7 @@ class Replays:
                 self._delivery.put(peer, session.failed(asked, "bad_cursor", text))
                 return
             reason = unrecoverable(asked.cursor, bounds) if same else "epoch_changed"
-            if reason is not None and asked.strict:
+            if reason is not None and subscription.strict:
                 text = f"the log cannot be read from there: {reason}"
                 self._delivery.put(peer, session.failed(asked, "unrecoverable_cursor", text))
                 return
@@ -91,6 +97,9 @@ class Replays:
         start = asked.cursor if asked.cursor is not None and recovered else bounds.head
         if not recovered and (asked.snapshot or reason is not None):
             start, states = await self._log.snapshot(filters.expand(subscription.wanted))
+        if not await self._is_read(hub, start):
+            peer.asked.insert(0, asked)
+            return
         if subscription.id not in session.subscriptions:
             self._delivery.put(
                 peer, session.failed(asked, "forbidden", "the token was replaced by one that allows nothing of it")
@@ -104,23 +113,65 @@ class Replays:
         self._delivery.stats.replays += recovered
         if states is not None:
             self._delivery.stats.snapshots += 1
-            await self._page(peer, asked, cursor, states)
-            peer.measure(self._delivery.hub.cursor, self._delivery.time())
+            await self._page(peer, subscription, cursor, states)
 
-    async def _page(self, peer: Peer, asked: Subscribe, cursor: Cursor, states: Sequence[BalanceState]) -> None:
-        subscription, size = asked.subscription, self._pace.page
-        peer.paging = True
+    async def _renew(self, peer: Peer) -> None:
+        """Serve the next subscription that another log left behind, as one whose cursor is not recoverable."""
+        subscription, hub = peer.renewals[0], self._delivery.hub
         try:
-            for number, first in enumerate(range(0, max(1, len(states)), size), 1):
-                await self._emptied(peer)
-                if not peer.open or subscription.id not in peer.session.subscriptions:
-                    return
-                rows = [row for row in states[first : first + size] if subscription.matcher.matches(row.key)]
-                last = first + size >= len(states)
-                self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows))
-        finally:
-            peer.paging = False
-        if peer.beat_due:
+            start, states = await self._log.snapshot(filters.expand(subscription.wanted))
+        except Unavailable as problem:
+            self._delivery.log_is_away(problem)
+            while peer.asked:
+                self._refuse(peer, peer.asked.pop(0), problem)
+            await anyio.sleep(0.5)
+            return
+        if not await self._is_read(hub, start):
+            return
+        if subscription.id in peer.session.subscriptions:
+            cursor = peer.begin(subscription, start)
+            peer.renewals.remove(subscription)
+            self._delivery.stats.snapshots += 1
+            await self._page(peer, subscription, cursor, states, peer.reason)
+        else:
+            peer.renewals.remove(subscription)
+            self._end_pages(peer)
+        if hub is self._delivery.hub and not any(peer.subscriptions):
+            peer.position = hub.cursor
+
+    async def _is_read(self, hub: Hub[Peer], start: Cursor) -> bool:
+        """Whether the hub reads the log of that cursor, and has since; when it is still to turn to it, after a wait."""
+        if hub is self._delivery.hub and hub.cursor.epoch != start.epoch:
+            await self._progress()
+            return False
+        return hub is self._delivery.hub
+
+    async def _page(
+        self,
+        peer: Peer,
+        subscription: Subscription,
+        cursor: Cursor,
+        states: Sequence[BalanceState],
+        reason: str | None = None,
+    ) -> None:
+        size, hub = self._pace.page, self._delivery.hub
+        peer.paging = True
+        for number, first in enumerate(range(0, max(1, len(states)), size), 1):
+            await self._emptied(peer)
+            # After a turn to another log it begins anew.
+            if not peer.open or hub is not self._delivery.hub or subscription.id not in peer.session.subscriptions:
+                break
+            rows = [row for row in states[first : first + size] if subscription.matcher.matches(row.key)]
+            last = first + size >= len(states)
+            self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows, reason=reason))
+        if hub is self._delivery.hub:
+            peer.measure(hub.cursor, self._delivery.time())
+        self._end_pages(peer)
+
+    def _end_pages(self, peer: Peer) -> None:
+        """Those of one subscription; others of the connection may still have to begin anew."""
+        peer.paging = bool(peer.renewals)
+        if peer.beat_due and not peer.paging:
             self._beat(peer)
 
     async def _catch_up(self, peer: Peer) -> bool:
@@ -130,10 +181,11 @@ class Replays:
         if not self._ahead(peer):
             await self._progress()  # the snapshot was newer than the hub is
             return False
+        hub = self._delivery.hub
         try:
             async with following(self._log, peer.position) as commits:
                 async for commit in commits:
-                    whole = await self._replay(peer, commit)
+                    whole = await self._replay(peer, commit, hub)
                     if not peer.open or peer.asked or self._join(peer):
                         return peer.live
                     if not whole:
@@ -142,6 +194,11 @@ class Replays:
         except Unavailable as problem:
             self._delivery.log_is_away(problem)
             await anyio.sleep(0.5)
+        except Expired as problem:
+            if problem.reason != "epoch_changed":
+                raise
+            if hub is self._delivery.hub:
+                await self._progress()  # it will find the same
         return False
 
     def _ahead(self, peer: Peer) -> bool:
@@ -150,10 +207,10 @@ class Replays:
             far > near for near, far in zip(peer.position.positions, self._delivery.hub.cursor.positions, strict=True)
         )
 
-    async def _replay(self, peer: Peer, commit: Commit) -> bool:
+    async def _replay(self, peer: Peer, commit: Commit, hub: Hub[Peer]) -> bool:
         """Everything of a slice that the hub has already given to the others; whether that was all of it."""
         for number, event in enumerate(commit.events, 1):
-            if event.position >= self._delivery.hub.cursor.positions[event.partition]:
+            if hub is not self._delivery.hub or event.position >= hub.cursor.positions[event.partition]:
                 return False
             cursor = peer.position.after(event.partition, event.position)
             peer.oldest = event.observed_at
@@ -165,15 +222,22 @@ class Replays:
                 await anyio.lowlevel.checkpoint()
             if not peer.open:
                 return False
+        if hub is not self._delivery.hub:
+            return False
         peer.position = commit.cursor
         self._delivery.mark(peer)
         await self._emptied(peer)
-        return True
+        return hub is self._delivery.hub
 
     def _join(self, peer: Peer) -> bool:
         """Onto the live path, in this turn of the loop, if the rest is at hand."""
         starts = [each.start for each in peer.subscriptions if each.start is not None]
-        if not peer.open or peer.asked or not all(self._delivery.hub.cursor.reaches(start) for start in starts):
+        if (
+            not peer.open
+            or peer.asked
+            or peer.renewals
+            or not all(self._delivery.hub.cursor.reaches(start) for start in starts)
+        ):
             return False
         entries = self._delivery.hub.recent(peer.position)
         if entries is None:

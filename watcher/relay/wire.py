@@ -109,10 +109,25 @@ def rows(states: Iterable[BalanceState]) -> list[Row]:
     ]
 
 
-def page(subscription_id: str, cursor: Cursor, number: int, last: bool, states: Iterable[BalanceState]) -> bytes:  # noqa: FBT001 - it is a field
-    return push(
-        "snapshot", subscription_id=subscription_id, cursor=str(cursor), page=number, last=last, data=rows(states)
-    )
+def page(
+    subscription_id: str,
+    cursor: Cursor,
+    number: int,
+    last: bool,  # noqa: FBT001 - it is a field
+    states: Iterable[BalanceState],
+    *,
+    reason: str | None = None,
+) -> bytes:
+    """`reason`: why the snapshot comes unasked; stands in its first page."""
+    fields: dict[str, object] = {
+        "subscription_id": subscription_id,
+        "cursor": str(cursor),
+        "page": number,
+        "last": last,
+    }
+    if reason is not None and number == 1:
+        fields["reason"] = reason
+    return push("snapshot", **fields, data=rows(states))
 
 
 def shown(wanted: Filter) -> dict[str, Any]:
