@@ -22,7 +22,7 @@ export PIP_USER := 0
 export PIP_REQUIRE_HASHES := 0
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
 
-.PHONY: help setup demo test floors lowest pythons lint format bench chaos lock clean
+.PHONY: help setup demo test floors lowest pythons lint format bench chaos attack lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -87,6 +87,9 @@ bench: $(READY)  ## every benchmark, each a ratio measured in one run
 
 chaos: $(READY)  ## seeded faults against the daemon; ARGS="--journal kafka --seconds 300 --seed 7"
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+attack: $(READY)  ## hostile providers and clients against the daemon, and how its neighbours fare; ARGS="pings --seconds 30"
+	$(BIN)/python -m tests.attack $(ARGS)
 
 # What a lock has stays, if it still can: ARGS=--upgrade takes the newest of everything.
 RESOLVE = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(ARGS)

@@ -40,6 +40,7 @@ FLOORS = {
         "test_poller.py",
     ),
     "e2e": (
+        "attack/",
         "chaos/",
         "e2e/",
         "journal/test_kafka_clusters.py",
@@ -50,7 +51,7 @@ FLOORS = {
 }
 """Which floor a test stands on. What is not named is pure: it opens no socket and starts no process."""
 
-LONG = ("chaos", "e2e", "journal", "relay", "worlds")
+LONG = ("attack", "chaos", "e2e", "journal", "relay", "worlds")
 """Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
 
 settings.register_profile(
