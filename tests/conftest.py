@@ -33,6 +33,7 @@ FLOORS = {
         "relay/test_server.py",
         "relay/test_slow.py",
         "relay/test_turn.py",
+        "relay/test_visitor.py",
         "sandbox/test_server.py",
         "test_connections.py",
         "test_http2.py",

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from urllib.parse import parse_qs
 
@@ -22,9 +22,11 @@ INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
 class Answer(msgspec.Struct, frozen=True):
+    """A body of several pieces is asked for the next one when the last was taken, and closed when nobody wants more."""
+
     status: int
     content_type: str
-    body: bytes
+    body: bytes | AsyncIterator[bytes]
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -49,6 +51,10 @@ def _sources(hashes: list[str]) -> str:
 def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Answer:
     body = {"error": {"code": code, "message": message, "temporary": status == 503}}
     return Answer(status, JSON, wire.encode(body), headers)
+
+
+def unavailable(problem: JournalError) -> Answer:
+    return error(503, "internal", f"the journal does not answer: {problem}", ("Retry-After", "5"))
 
 
 class Plain:
@@ -104,5 +110,5 @@ class Plain:
         try:
             cursor, states = await self._log.snapshot(filters.expand(wanted))
         except JournalError as mistake:
-            return error(503, "internal", f"the journal does not answer: {mistake}", ("Retry-After", "5"))
+            return unavailable(mistake)
         return Answer(200, JSON, wire.encode({"cursor": str(cursor), "data": wire.rows(states)}))

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import http
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,11 +12,11 @@ import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.typing import Subprotocol
 
 from watcher.events import Filter, Unavailable
-from watcher.relay import auth, listeners, wire
+from watcher.relay import auth, heads, listeners, wire
 from watcher.relay.connection import Connection, Peer, Stats
 from watcher.relay.delivery import BATCH, Delivery
 from watcher.relay.keeper import Keeper
@@ -34,6 +33,7 @@ from watcher.relay.protocol import (
 )
 from watcher.relay.replay import Replays
 from watcher.relay.settings import Limits, Pace, RelaySettings
+from watcher.relay.visitor import Visitor
 
 FULL = ("Retry-After", "5")
 NOT_OURS = (
@@ -66,7 +66,7 @@ class Relay:
         self._tokens = tokens
         self._names = auth.names(settings)
         self._wall = wall
-        self._pace = pace
+        self.pace = pace
         self._limits = Limits(connections=settings.max_connections)
         self._plain = Plain(log, metrics, ready, lambda: self.delivery.following)
         self._keeper = Keeper(self.delivery, pace, wall)
@@ -94,7 +94,7 @@ class Relay:
             for listener in sockets:
                 servers.append(await self._listen(listener, context))  # noqa: PERF401 - what opened must be closed
             async with anyio.create_task_group() as tasks:
-                self._replays = Replays(self.delivery, self._log, self._pace, tasks, self._keeper.beat)
+                self._replays = Replays(self.delivery, self._log, self.pace, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
                 tasks.start_soon(self._keeper.keep, self._replays)
                 task_status.started(sockets[0].getsockname()[1])
@@ -112,18 +112,18 @@ class Relay:
             self._handle,
             sock=listener,
             ssl=context,
-            process_request=self._process_request,
             select_subprotocol=_subprotocol,
             compression=None,
             server_header=None,
-            open_timeout=self._pace.upgrade,
+            open_timeout=None,  # a visitor has its own, which ends before the answer begins
+            ssl_handshake_timeout=None if context is None else self.pace.upgrade,
             ping_interval=None,  # one shared ping frame instead of a task for each connection
-            close_timeout=self._pace.farewell,
+            close_timeout=self.pace.farewell,
             max_size=self._limits.message_bytes,
             max_queue=4,
             # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
             write_limit=0 if context is None else (1, 0),
-            create_connection=functools.partial(_connection, self.delivery),  # type: ignore[arg-type] # it is only called
+            create_connection=functools.partial(_connection, self),  # type: ignore[arg-type] # it is only called
         )
 
     async def _shut_down(self, servers: list[Server]) -> None:
@@ -132,13 +132,13 @@ class Relay:
             self.delivery.left.set()
         for server in servers:
             server.close(close_connections=False)
-        farewell = wire.push("shutdown", reconnect_after_ms=round(self._pace.reconnect * 1000))
+        farewell = wire.push("shutdown", reconnect_after_ms=round(self.pace.reconnect * 1000))
         for number, peer in enumerate(list(self.delivery.peers)):
             self.delivery.put(peer, farewell)
             self.delivery.close(peer, GOING_AWAY, "shutdown")
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
-        with anyio.move_on_after(self._pace.farewell):
+        with anyio.move_on_after(self.pace.farewell):
             await self.delivery.left.wait()
         for transport in list(self.delivery.transports):
             transport.abort()
@@ -146,28 +146,32 @@ class Relay:
             for server in servers:
                 await server.wait_closed()
 
-    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def answer(self, connection: Visitor, request: Request) -> Answer | None:
+        """What a request gets; None lets it become a stream."""
         assert isinstance(connection, Connection)
         host = _header(request.headers, "Host") or ""
         if self._tokens is None and not auth.is_ours(host, self._names):
             self.delivery.stats.refuse("host")
-            return _response(error(403, "forbidden", NOT_OURS), head=request.method == "HEAD")
+            return error(403, "forbidden", NOT_OURS)
         path = request.path.partition("?")[0]
         presented = _header(request.headers, "Authorization")
         rights = self._rights(presented)
         if path != STREAM:
-            answer = await self._plain.answer(request.method, request.path, rights)
-            return _response(answer, head=request.method == "HEAD")
+            return await self._plain.answer(request.method, request.path, rights)
+        if request.method != "GET":
+            return error(405, "bad_request", "a stream is asked for with GET", ("Allow", "GET"))
+        if heads.has_body(request):
+            return error(400, "bad_request", "an upgrade has no body")
         origin = _header(request.headers, "Origin")
         if origin is not None and not self._welcomes(origin, host):
             self.delivery.stats.refuse("origin")
-            return _response(error(403, "forbidden", "pages of that origin may not connect: see [relay] origins"))
+            return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
         if rights is None and presented is not None:
             self.delivery.stats.refuse("unauthorized")
-            return _response(error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer")))
+            return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
         if self.delivery.stats.connections >= self._settings.max_connections or self.delivery.closing:
             self.delivery.stats.refuse("full")
-            return _response(error(503, "rate_limited", "too many connections: come back later", FULL))
+            return error(503, "rate_limited", "too many connections: come back later", FULL)
         connection.rights = rights if presented is not None else None
         connection.reserved = True
         self.delivery.stats.connections += 1
@@ -187,7 +191,7 @@ class Relay:
         now = self.delivery.time()
         connection.forget_handshake()
         session = Session(self._tokens, connection.rights, self._limits, now)
-        peer = connection.peer = Peer(session, self._pace, self.delivery.hub.cursor, connection)
+        peer = connection.peer = Peer(session, self.pace, self.delivery.hub.cursor, connection)
         self.delivery.peers.add(peer)
         self.delivery.stats.accepted += 1
         if self._direct:
@@ -201,7 +205,7 @@ class Relay:
             self.delivery.drop(peer, GOING_AWAY, "internal")
             return
         self._keeper.enter(peer, now)
-        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._pace))
+        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self.pace))
         try:
             async for message in connection:
                 self._obey(peer, message)
@@ -229,9 +233,12 @@ class Relay:
                     self._keeper.authorized(peer)
 
 
-def _connection(delivery: Delivery, *args: Any, **kwargs: Any) -> Connection:
+def _connection(relay: Relay, *args: Any, **kwargs: Any) -> Connection:
     connection = Connection(*args, **kwargs)
-    connection.delivery = delivery
+    connection.delivery = relay.delivery
+    connection.answer = relay.answer
+    connection.upgrade = relay.pace.upgrade
+    connection.stall = relay.pace.stall
     return connection
 
 
@@ -246,17 +253,3 @@ def _header(headers: Headers, name: str) -> str | None:
         return headers.get(name)
     except MultipleValuesError:
         return ""
-
-
-def _response(answer: Answer, *, head: bool = False) -> Response:
-    headers = Headers(
-        {
-            "Content-Type": answer.content_type,
-            "Content-Length": str(len(answer.body)),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Connection": "close",
-        }
-    )
-    headers.update(answer.headers)
-    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, b"" if head else answer.body)
