@@ -11,6 +11,7 @@ from websockets.asyncio.server import serve
 from tests.relay.hostile import UPGRADE, frame
 from tests.relay.stage import PATIENCE, until
 from watcher.events import Unavailable
+from watcher.relay.door import Door
 from watcher.relay.plain import Answer
 from watcher.relay.visitor import THROWN, Visitor
 
@@ -52,7 +53,7 @@ async def telling(body, *, stall=3600.0, upgrade=3600.0):
 
     def create(*args, **options):
         visitor = Visitor(*args, **options)
-        visitor.answer, visitor.stall, visitor.upgrade = answer, stall, upgrade
+        visitor.answer, visitor.stall, visitor.upgrade, visitor.door = answer, stall, upgrade, Door(1)
         made.append(visitor)
         return visitor
 
@@ -214,7 +215,7 @@ async def test_what_comes_with_an_upgrade_and_right_behind_it_is_the_streams():
 
     def create(*args, **options):
         visitor = Visitor(*args, **options)
-        visitor.answer, visitor.stall, visitor.upgrade = upgrade, 3600.0, 3600.0
+        visitor.answer, visitor.stall, visitor.upgrade, visitor.door = upgrade, 3600.0, 3600.0, Door(1)
         return visitor
 
     said = UPGRADE + frame(1, b"one") + frame(1, b"two")

@@ -58,7 +58,6 @@ class Connection(Visitor):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.recv_messages.resume = self._resume_reading
-        self.delivery.transports.add(self.transport)
 
     def forget_handshake(self) -> None:
         """Its headers are a tenth of what an idle connection costs, and nobody asks for them again."""

@@ -19,6 +19,7 @@ from websockets.protocol import State
 
 from watcher.events import JournalError
 from watcher.relay import heads
+from watcher.relay.door import Door, Guest
 from watcher.relay.plain import Answer, error, unavailable
 
 THROWN = 1024 * 1024
@@ -33,15 +34,18 @@ class Visitor(ServerConnection):
     """Reads one request and asks `answer` for what to say: None lets it become a stream."""
 
     answer: Callable[["Visitor", Request], Awaitable[Answer | None]]
+    door: Door
     upgrade: float
-    """Seconds for the head of the request."""
+    """Seconds for the head of the request, counted from accept."""
     stall: float
     """Seconds in which some byte of a plain answer must be taken."""
     streams = False
     """It is websockets' from now on."""
-    _telling: "asyncio.Task[None] | None" = None
+    _guest: Guest | None = None
+    _telling: "asyncio.Task[bool] | None" = None
     _in_pieces = False
     _thrown = 0
+    _parting = False
     _ended = False
     """The other side has said that it sends no more."""
 
@@ -49,6 +53,19 @@ class Visitor(ServerConnection):
         super().__init__(*args, **options)
         self._received = bytearray()
         self._asked: asyncio.Future[Request | Answer] = self.loop.create_future()
+
+    @property
+    def asking(self) -> bool:
+        return not self.streams and not self._asked.done()
+
+    def dismiss(self) -> None:
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._guest = self.door.guests.get(transport.get_extra_info("socket").fileno())
+        if self._guest is not None:
+            self._guest.visitor = self
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self.streams:
@@ -73,8 +90,9 @@ class Visitor(ServerConnection):
         if self._in_pieces and self._telling is not None:
             self._telling.cancel()
         # What is asked for may still go out, but for TLS, which ends both ways at once.
-        going_on = self._telling is None or not self._telling.done()
-        return self._asked.done() and going_on and not self._in_pieces and self.transport.can_write_eof()
+        return (
+            self._telling is not None and not self._in_pieces and not self._parting and self.transport.can_write_eof()
+        )
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -83,19 +101,17 @@ class Visitor(ServerConnection):
 
     async def handshake(self, *args: Any, **options: Any) -> None:
         waited: list[asyncio.Future[Any]] = [self._asked, self.connection_lost_waiter]
-        async with asyncio.timeout(self.upgrade):
+        since = self.loop.time() if self._guest is None else self._guest.since
+        async with asyncio.timeout_at(since + self.upgrade):
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         if not self._asked.done():
             return
-        asked = self._asked.result()
-        request, answer = (None, asked) if isinstance(asked, Answer) else (asked, await self._answer(asked))
-        if self.protocol.state is not State.CONNECTING:
+        self._telling = asyncio.create_task(self._tell(self._asked.result()))
+        await asyncio.wait([self._telling])
+        if self._telling.cancelled() or not self._telling.result():
             return
+        self._telling = None
         received, self._received = bytes(self._received), bytearray()
-        if answer is not None:
-            self.transport.resume_reading()
-            await self._tell(answer, request)
-            return
         self.streams = True
         del self._asked  # what a stream costs while it is idle is counted in bytes
         super().data_received(received)
@@ -103,6 +119,32 @@ class Visitor(ServerConnection):
             self.transport.resume_reading()
         async with asyncio.timeout(self.upgrade):
             await super().handshake(*args, **options)
+        if self._guest is not None and self.protocol.state is State.OPEN:
+            self.door.stays(self._guest)
+
+    async def _tell(self, asked: Request | Answer) -> bool:
+        """Find the answer and write it; True when there is none, since it may become a stream. Ends when it goes."""
+        request, answer = (None, asked) if isinstance(asked, Answer) else (asked, await self._answer(asked))
+        if answer is None:
+            return True
+        self._received.clear()
+        self.transport.resume_reading()
+        try:
+            await self._write(answer, request)
+        except TimeoutError:
+            self._cut()
+        except asyncio.CancelledError:
+            self._cut()
+            raise
+        except JournalError as problem:
+            logger.warning("relay.answer_broken", problem=str(problem))
+            self._cut()
+        except Exception:
+            logger.exception("relay.answer_broken")
+            self._cut()
+        else:
+            await self._part()
+        return False
 
     async def _answer(self, request: Request) -> Answer | None:
         try:
@@ -111,24 +153,14 @@ class Visitor(ServerConnection):
             logger.exception("relay.answer_failed")
             return BUG
 
-    async def _tell(self, answer: Answer, request: Request | None) -> None:
-        """Write the answer and wait for the other side to close. Who takes nothing is cut, who goes is let go."""
-        self._telling = asyncio.create_task(self._write(answer, request))
-        await asyncio.wait([self._telling])
-        if self._telling.cancelled():
-            self._cut()
-        elif (problem := self._telling.exception()) is not None:
-            if not isinstance(problem, TimeoutError):
-                logger.error("relay.answer_broken", exc_info=problem)
-            self._cut()
-        elif self._ended:
+    async def _part(self) -> None:
+        """Everything is told: the other side is given a while to close."""
+        if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-            else:
-                self.transport.close()
-            await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
+            self._parting = True
+            self.transport.write_eof()
+        await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
 
     async def _write(self, answer: Answer, request: Request | None) -> None:
         """Raises TimeoutError when no byte is taken for too long, and what a body raises behind its first piece."""
