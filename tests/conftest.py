@@ -26,6 +26,7 @@ FLOORS = {
         "journal/test_sqlite_identity.py",
         "relay/test_client.py",
         "relay/test_cuts.py",
+        "relay/test_door.py",
         "relay/test_hostile.py",
         "relay/test_listeners.py",
         "relay/test_npm.py",
@@ -37,7 +38,6 @@ FLOORS = {
         "sandbox/test_server.py",
         "test_connections.py",
         "test_http2.py",
-        "test_metrics.py",
         "test_poller.py",
     ),
     "e2e": (

@@ -15,11 +15,13 @@ from websockets.typing import Subprotocol
 from watcher.events import Filter
 from watcher.relay import auth, door, heads, listeners, wire
 from watcher.relay.connection import Connection, Stats
-from watcher.relay.plain import STREAM, Answer, Plain, error
+from watcher.relay.plain import BALANCES, STREAM, Answer, Plain, error
 from watcher.relay.settings import Limits, Pace, RelayError, RelaySettings
 from watcher.relay.visitor import Visitor
 
 FULL = ("Retry-After", "5")
+READERS = 32
+"""Requests that read the journal at a time."""
 NOT_OURS = (
     "a relay without tokens answers to localhost and loopback addresses only: "
     "add the origin that you came by to [relay] origins, or set tokens"
@@ -62,6 +64,7 @@ class Port:
         self._pace = pace
         self._key = key
         self._names = auth.names(settings)
+        self._readers: set[Visitor] = set()
         self._context: Any = None
         self._sockets: list[door.Listener] = []
         self._servers: list[Server] = []
@@ -134,6 +137,7 @@ class Port:
         for guest in list(self.door.guests.values()):
             guest.dismiss()
         with anyio.move_on_after(1.0):
+            await self.door.emptied()
             for server in self._servers:
                 await server.wait_closed()
         for listener in self._sockets:
@@ -148,7 +152,7 @@ class Port:
         presented = _header(request.headers, "Authorization")
         rights = self._rights(presented)
         if request.path.partition("?")[0] != STREAM or not isinstance(visitor, Connection):
-            return await self._plain.answer(request.method, request.path, rights)
+            return await self._plainly(visitor, request, rights)
         if request.method != "GET":
             return error(405, "bad_request", "a stream is asked for with GET", ("Allow", "GET"))
         if heads.has_body(request):
@@ -167,6 +171,14 @@ class Port:
         visitor.reserved = True
         self._stats.connections += 1
         return None
+
+    async def _plainly(self, visitor: Visitor, request: Request, rights: Filter | None) -> Answer:
+        if request.path.partition("?")[0] == BALANCES:
+            if len(self._readers) >= READERS:
+                self._stats.refuse("busy")
+                return error(503, "rate_limited", "too many look at the balances: come back later", FULL)
+            visitor.join(self._readers)
+        return await self._plain.answer(request.method, request.path, rights)
 
     def _rights(self, presented: str | None) -> Filter | None:
         if self.tokens is None:

@@ -11,13 +11,13 @@ import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from watcher.events import Unavailable
+from watcher.events import Filter, Unavailable
 from watcher.relay import auth, wire
 from watcher.relay.connection import Connection, Peer, Stats
 from watcher.relay.delivery import BATCH, Delivery
 from watcher.relay.keeper import Keeper
 from watcher.relay.log import Log
-from watcher.relay.plain import Plain
+from watcher.relay.plain import Plain, Sees, named
 from watcher.relay.port import Port
 from watcher.relay.protocol import (
     GOING_AWAY,
@@ -44,19 +44,27 @@ class Relay:
         *,
         tokens: auth.Tokens | None,
         wall: Callable[[], int],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[Filter], bytes],
         ready: Callable[[], Mapping[str, object]],
         pace: Pace = Pace(),  # noqa: B008 - frozen
         room: int | None = None,
+        sees: Sees = named,
     ) -> None:
-        """`wall`: microseconds. `metrics`: the text of `/metrics`. `ready`: what `/readyz` adds. `room`: see Port."""
+        """`wall`: microseconds. `metrics`, `ready`, `sees`: see Plain. `room`: see Port."""
         self.delivery = Delivery(log, pace, self._read_for)
-        plain = Plain(log, metrics, ready, lambda: self.delivery.following)
+        plain = Plain(
+            log,
+            metrics,
+            ready,
+            guarded=tokens is not None,
+            following=lambda: self.delivery.following,
+            sees=sees,
+        )
         self.port = Port(settings, plain, tokens=tokens, stats=self.delivery.stats, pace=pace, room=room)
         self._log = log
         self._wall = wall
         self._pace = pace
-        self._keeper = Keeper(self.delivery, pace, wall)
+        self._keeper = Keeper(self.delivery, pace, wall, sees)
         self._replays: Replays
 
     @property

@@ -42,6 +42,7 @@ class Visitor(ServerConnection):
     streams = False
     """It is websockets' from now on."""
     _guest: Guest | None = None
+    _among: "set[Visitor] | None" = None
     _telling: "asyncio.Task[bool] | None" = None
     _in_pieces = False
     _thrown = 0
@@ -57,6 +58,11 @@ class Visitor(ServerConnection):
     @property
     def asking(self) -> bool:
         return not self.streams and not self._asked.done()
+
+    def join(self, others: "set[Visitor]") -> None:
+        """Be among those until the answer is told."""
+        self._among = others
+        others.add(self)
 
     def dismiss(self) -> None:
         self.transport.abort()
@@ -124,26 +130,27 @@ class Visitor(ServerConnection):
 
     async def _tell(self, asked: Request | Answer) -> bool:
         """Find the answer and write it; True when there is none, since it may become a stream. Ends when it goes."""
-        request, answer = (None, asked) if isinstance(asked, Answer) else (asked, await self._answer(asked))
-        if answer is None:
-            return True
-        self._received.clear()
-        self.transport.resume_reading()
         try:
+            request, answer = (None, asked) if isinstance(asked, Answer) else (asked, await self._answer(asked))
+            if answer is None:
+                return True
+            self._received.clear()
+            self.transport.resume_reading()
             await self._write(answer, request)
-        except TimeoutError:
-            self._cut()
         except asyncio.CancelledError:
             self._cut()
             raise
-        except JournalError as problem:
-            logger.warning("relay.answer_broken", problem=str(problem))
+        except Exception as problem:
             self._cut()
-        except Exception:
-            logger.exception("relay.answer_broken")
-            self._cut()
-        else:
-            await self._part()
+            if isinstance(problem, JournalError):
+                logger.warning("relay.answer_broken", problem=str(problem))
+            elif not isinstance(problem, TimeoutError):
+                logger.exception("relay.answer_broken")
+            return False
+        finally:
+            if self._among is not None:
+                self._among.discard(self)
+        await self._part()
         return False
 
     async def _answer(self, request: Request) -> Answer | None:
