@@ -30,6 +30,7 @@ FLOORS = {
         "relay/test_hostile.py",
         "relay/test_listeners.py",
         "relay/test_npm.py",
+        "relay/test_port.py",
         "relay/test_replay.py",
         "relay/test_server.py",
         "relay/test_slow.py",
