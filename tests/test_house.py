@@ -24,7 +24,8 @@ DOORS = {
     "relay": {"events"},
     "sandbox": set(),
     "settings": {"providers"},
-    "logs": set(),
+    "logs": {"storms"},
+    "storms": set(),
     "hiding": set(),
     "metrics": set(),
 }

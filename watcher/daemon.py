@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher import figures, metrics, settings
+from watcher import figures, logs, metrics, settings
 from watcher.descriptors import room
 from watcher.events import Filter, ProviderHealth
 from watcher.exits import Exit
@@ -37,6 +37,7 @@ from watcher.relay.server import Relay
 from watcher.relay.settings import Pace, RelaySettings
 from watcher.settings import Settings
 from watcher.sources import Source, secret_of, sources
+from watcher.storms import EVERY
 
 HEARTBEAT = 15.0
 """Seconds between two heartbeats of a provider."""
@@ -297,6 +298,7 @@ async def serve(config: Settings, environment: Mapping[str, str], only: Half) ->
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         log.info("starting", journal=config.journal, only=only or "all")
+        tasks.start_soon(tell_of_storms)
         built = Daemon(config, environment, only)
         await tasks.start(renew_on_hangup, built)
         try:
@@ -307,6 +309,12 @@ async def serve(config: Settings, environment: Mapping[str, str], only: Half) ->
     if not asked:
         # A library's stray CancelledError ends tasks without a word; a daemon that does nothing must not look alive.
         raise RuntimeError("the daemon stopped working without being asked to")
+
+
+async def tell_of_storms() -> None:
+    while True:
+        await anyio.sleep(EVERY)
+        logs.lull(wall() / 1e6)
 
 
 async def renew_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:

@@ -12,6 +12,8 @@ import ipaddress
 import socket
 from typing import Any, Protocol
 
+import structlog
+
 VISITORS = 1024
 """Connections that are no stream: TLS or the head of the request under way, an answer not taken yet."""
 BACKLOG = 1024
@@ -23,6 +25,8 @@ SMALLEST = 32
 OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 0.5
 """Seconds. asyncio looks again after one."""
+
+logger = structlog.get_logger()
 
 
 class NoRoom(Exception):
@@ -120,6 +124,7 @@ class Door:
         oldest = next((guest for guest in among if guest.asking), None) or next(iter(among))
         self.stays(oldest)
         self.crowded += 1
+        logger.warning("relay.crowded", address=oldest.address, help="connections that ask for nothing are closed")
         oldest.dismiss()
 
     def stays(self, guest: Guest) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request
@@ -26,6 +27,8 @@ NOT_OURS = (
     "a relay without tokens answers to localhost and loopback addresses only: "
     "add the origin that you came by to [relay] origins, or set tokens"
 )
+
+logger = structlog.get_logger()
 
 Handle = Callable[[ServerConnection], Awaitable[None]]
 
@@ -166,6 +169,7 @@ class Port:
             return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
         if self._stats.connections >= self.limits.connections or self.closing:
             self._stats.refuse("full")
+            logger.warning("relay.full", connections=self._stats.connections)
             return error(503, "rate_limited", "too many connections: come back later", FULL)
         visitor.rights = rights if presented is not None else None
         visitor.reserved = True
