@@ -24,7 +24,8 @@ DOORS = {
     "relay": {"events"},
     "sandbox": set(),
     "settings": {"providers"},
-    "logs": set(),
+    "logs": {"storms"},
+    "storms": set(),
     "hiding": set(),
     "metrics": set(),
 }
@@ -32,7 +33,7 @@ DOORS = {
 OPEN = {"addresses", "hiding"}
 """Rooms that anyone may import."""
 
-ROOT_ROOMS = {"cli", "daemon", "sources", "exits", "outliving", "figures", "check", "demo", "__main__"}
+ROOT_ROOMS = {"cli", "daemon", "sources", "exits", "outliving", "descriptors", "figures", "check", "demo", "__main__"}
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka",
     "websockets": "watcher/relay/",

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 
 import pytest
 import structlog
@@ -68,3 +69,15 @@ def test_a_librarys_own_record_and_a_traceback_are_blotted_out_too(lines):
 
 def test_httpx_does_not_tell_urls(lines):
     assert lines(lambda: logging.getLogger("httpx").info("HTTP Request: GET https://x/?api-key=y")) == []
+
+
+def test_a_storm_of_strangers_is_a_line_and_its_count(lines):
+    def act():
+        for number in range(500):
+            structlog.get_logger("watcher.relay.delivery").info("relay.dropped", why="stalled", connection=number)
+            logging.getLogger("asyncio").error("socket.accept() out of system resource")
+        logs.lull(time.time() + 100)
+
+    found = lines(act)
+    assert [line.get("left_out") for line in found if line["event"] == "relay.dropped"] == [None, 498]
+    assert len(found) == 4

@@ -12,6 +12,7 @@ import anyio
 import msgspec
 
 from watcher.daemon import Daemon, wall
+from watcher.descriptors import connections
 from watcher.exits import Exit
 from watcher.hiding import HIDDEN
 from watcher.poller import Connections, relearn, schedules_of
@@ -36,6 +37,12 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
     for warning in itertools.chain(same_keys([source.provider for source in built.sources]), same_credentials(hosts)):
         out(f"warning: {warning}")
+    wished = built.relay_settings.max_connections
+    if (possible := connections(wished, len(built.sources))) < wished:
+        out(
+            f"warning: the limit of open files allows the relay {possible:,} connections, and [relay] max_connections "
+            f"asks for {wished:,}: raise it (ulimit -n)"
+        )
     if believed:
         await _beliefs(built)
     if not offline:

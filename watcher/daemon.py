@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import anyio
@@ -13,8 +13,9 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher import figures, metrics, settings
-from watcher.events import ProviderHealth
+from watcher import figures, logs, metrics, settings
+from watcher.descriptors import room
+from watcher.events import Filter, ProviderHealth
 from watcher.exits import Exit
 from watcher.hiding import HIDDEN
 from watcher.journal import Journal, Reader
@@ -28,10 +29,15 @@ from watcher.outliving import Begun, Outliving, outliving
 from watcher.poller import Connections, Poller, budget_of, schedules_of
 from watcher.providers.provider import Provider, SettingsError
 from watcher.relay import auth
+from watcher.relay.connection import Stats
+from watcher.relay.filters import Matcher
+from watcher.relay.plain import Plain, named
+from watcher.relay.port import Port
 from watcher.relay.server import Relay
-from watcher.relay.settings import RelaySettings
+from watcher.relay.settings import Pace, RelaySettings
 from watcher.settings import Settings
 from watcher.sources import Source, secret_of, sources
+from watcher.storms import EVERY
 
 HEARTBEAT = 15.0
 """Seconds between two heartbeats of a provider."""
@@ -75,7 +81,7 @@ class Started(msgspec.Struct, frozen=True):
     """What a daemon tells once it serves."""
 
     port: int | None
-    """The relay's; None without one."""
+    """Where it answers: the relay's, or `metrics_port` where there is no relay; None without either."""
 
 
 class Daemon:
@@ -94,6 +100,12 @@ class Daemon:
         self.committers: list[Committer] = []
         self.pollers: list[Poller] = []
         self.relay: Relay | None = None
+        self._watched = {
+            source.provider.name: [target.scope for lane in source.provider.lanes for target in lane.targets]
+            for source in self.sources
+        }
+        self._seen: dict[tuple[Filter, str], bool] = {}
+        """By the rights of each token, of which there are as many as the config has."""
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises Exit, and what `endings` turns into one.
@@ -105,7 +117,7 @@ class Daemon:
             stack.push_async_callback(self._close)
             reader = await self._open_reader(stack)  # before the relay's tasks, so that it is closed behind them
             relaying = await stack.enter_async_context(outliving())
-            port = await self._open_relay(reader, relaying, stack)
+            port = await self._open_relay(reader, relaying)
             committing = await stack.enter_async_context(outliving())
             # Around the pollers' tasks, since each has tasks of its own.
             transports = [await stack.enter_async_context(Connections()) for _ in self.sources]
@@ -133,33 +145,48 @@ class Daemon:
         stack.push_async_callback(reader.close)
         return reader
 
-    async def _open_relay(
-        self, reader: Reader | None, relaying: Outliving, stack: contextlib.AsyncExitStack
-    ) -> int | None:
-        if reader is None:
-            return self._open_metrics_port(stack)
-        self.relay = relay = Relay(
-            self.relay_settings, reader, tokens=self.tokens, wall=wall, metrics=self.metrics, ready=self.readiness
-        )
+    async def _open_relay(self, reader: Reader | None, relaying: Outliving) -> int | None:
+        if reader is None and self.config.metrics_port is None:
+            return None
         begun = Begun[int]()
-        relaying.start_soon(lambda: relay.run(task_status=begun))
+        serving: Port | Relay
+        if reader is None:
+            serving = self._metrics_port()
+        else:
+            self.relay = serving = self._relay(reader)
+        relaying.start_soon(lambda: serving.run(task_status=begun))
         return await begun.value()
 
-    def _open_metrics_port(self, stack: contextlib.ExitStack | contextlib.AsyncExitStack) -> int | None:
-        if self.config.metrics_port is None:
-            return None
+    def _relay(self, reader: Reader) -> Relay:
+        wished = self.relay_settings.max_connections
+        relay = Relay(
+            self.relay_settings,
+            reader,
+            tokens=self.tokens,
+            wall=wall,
+            metrics=self.metrics,
+            ready=self.readiness,
+            room=room(wished, len(self.sources)),
+            sees=self.sees,
+        )
+        if relay.port.limits.connections < wished:
+            told = relay.port.limits.connections
+            log.warning(
+                "relay.fewer_connections", wished=wished, possible=told, why="the limit of open files (ulimit -n)"
+            )
+        return relay
 
-        def ready() -> tuple[int, str, bytes]:
-            told = self.readiness()
-            return 200 if told["ready"] else 503, "application/json", msgspec.json.encode(told)
-
-        answers: metrics.Answers = {
-            "/healthz": lambda: (200, "application/json", b'{"status":"ok"}'),
-            "/readyz": ready,
-            "/metrics": lambda: (200, metrics.CONTENT_TYPE, self.metrics()),
-        }
-        stack.enter_context(metrics.served(self.relay_settings.host, self.config.metrics_port, answers))
-        return None
+    def _metrics_port(self) -> Port:
+        plain = Plain(None, self.metrics, self.readiness, guarded=self.tokens is not None, sees=self.sees)
+        return Port(
+            msgspec.structs.replace(self.relay_settings, port=self.config.metrics_port),
+            plain,
+            tokens=self.tokens,
+            stats=Stats(),
+            pace=Pace(),
+            room=room(0, len(self.sources)),
+            key="metrics_port",
+        )
 
     async def _open_pollers(self, committing: Outliving, tasks: TaskGroup, transports: Sequence[Connections]) -> None:
         gather = 0.0 if isinstance(self.journal, SqliteJournal) else GATHER
@@ -236,9 +263,27 @@ class Daemon:
             "providers": {poller.name: poller.stats.trouble or "ok" for poller in self.pollers},
         }
 
-    @property
-    def metrics(self) -> Callable[[], bytes]:
-        return metrics.exposition(lambda: figures.of(self.pollers, self.committers, self.relay))
+    def metrics(self, rights: Filter) -> bytes:
+        """The text of `/metrics`. Whoever may not see everything gets the figures of the providers that are theirs."""
+        if rights == auth.EVERYTHING:
+            return metrics.exposition(figures.of(self.pollers, self.committers, self.relay))
+        theirs = [poller for poller in self.pollers if self.sees(rights, poller.name)]
+        return metrics.exposition(figures.of_providers(theirs, self.committers))
+
+    def sees(self, rights: Filter, provider: str) -> bool:
+        """Whether a token with these rights may know how a provider is: one that reads a balance which it may see.
+
+        A half that does not poll cannot know what is read, and goes by the providers that the token names.
+        """
+        if not named(rights, provider):
+            return False
+        watched = self._watched.get(provider)
+        if watched is None or rights == auth.EVERYTHING:
+            return True
+        if (known := self._seen.get((rights, provider))) is None:
+            matcher = Matcher.of(rights)
+            known = self._seen[rights, provider] = any(matcher.touches(scope) for scope in watched)
+        return known
 
 
 def _budget(provider: Provider) -> Budget:
@@ -253,6 +298,7 @@ async def serve(config: Settings, environment: Mapping[str, str], only: Half) ->
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         log.info("starting", journal=config.journal, only=only or "all")
+        tasks.start_soon(tell_of_storms)
         built = Daemon(config, environment, only)
         await tasks.start(renew_on_hangup, built)
         try:
@@ -263,6 +309,12 @@ async def serve(config: Settings, environment: Mapping[str, str], only: Half) ->
     if not asked:
         # A library's stray CancelledError ends tasks without a word; a daemon that does nothing must not look alive.
         raise RuntimeError("the daemon stopped working without being asked to")
+
+
+async def tell_of_storms() -> None:
+    while True:
+        await anyio.sleep(EVERY)
+        logs.lull(wall() / 1e6)
 
 
 async def renew_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:

@@ -15,12 +15,17 @@ Samples = list[tuple[Labels, float]]
 
 def of(pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay | None) -> Iterator[Family]:
     """All families, by their rooms."""
-    yield from _polling(pollers)
-    yield from _schedules(pollers)
-    yield from _unsettled(pollers, committers)
+    yield from of_providers(pollers, committers)
     yield from _journal(committers)
     if relay is not None:
         yield from _relay(relay)
+
+
+def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Family]:
+    """What each sample tells of is one provider, which it names."""
+    yield from _polling(pollers)
+    yield from _schedules(pollers)
+    yield from _unsettled(pollers, committers)
 
 
 def _polling(pollers: Sequence[Poller]) -> Iterator[Family]:
@@ -127,7 +132,7 @@ def _journal(committers: Sequence[Committer]) -> Iterator[Family]:
 
 
 def _relay(relay: Relay) -> Iterable[Family]:
-    stats = relay.stats
+    stats, door = relay.stats, relay.port.door
 
     def one(name: str, text: str, value: float, *, gauge: bool = False) -> Family:
         return Family(f"watcher_relay_{name}", text, "gauge" if gauge else "counter", [((), value)])
@@ -138,6 +143,14 @@ def _relay(relay: Relay) -> Iterable[Family]:
 
     return (
         one("connections", "Open connections.", stats.connections, gauge=True),
+        one(
+            "sockets",
+            "Sockets accepted and not closed yet: connections, requests, handshakes.",
+            len(door.guests),
+            gauge=True,
+        ),
+        one("crowded_out", "Sockets closed because there were too many that are no connection.", door.crowded),
+        one("descriptors_exhausted", "Times that no descriptor was free for a socket.", door.exhausted),
         one("stalled", "Connections that take nothing right now.", stats.stalled, gauge=True),
         one("reading", "Connections that read the log right now.", stats.reading, gauge=True),
         one("accepted", "Connections accepted.", stats.accepted),

@@ -12,9 +12,19 @@ import structlog
 from structlog.typing import Processor
 
 from watcher.hiding import HIDDEN
+from watcher.storms import Storms
 
 QUIET = ("aiokafka", "hpack", "httpcore", "httpx", "websockets")
 """httpx tells whole URLs at INFO, and Helius' key stands in the URL; the others tell what we tell better."""
+
+STORMS = Storms()
+
+
+def lull(now: float) -> None:
+    """Tell how many lines were left out of storms that are over. `now`: seconds of the wall clock."""
+    for record in STORMS.lull(now):
+        for handler in logging.getLogger().handlers:
+            handler.emit(record)
 
 
 def configure(level: str = "info", secrets: Iterable[str] = ()) -> None:
@@ -33,6 +43,7 @@ def configure(level: str = "info", secrets: Iterable[str] = ()) -> None:
     last.append(HIDDEN)
     last.append(structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer())
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(STORMS)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))
     root = logging.getLogger()
     root.handlers[:] = [handler]

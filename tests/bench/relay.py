@@ -196,7 +196,7 @@ async def stalled(folder):
                     begun = time.monotonic()
                     await tell(lambda: stats.stalled)
                     seen.append(time.monotonic() - begun)
-                    await tell(lambda: len(stage.relay.delivery.transports) == OTHERS)
+                    await tell(lambda: len(stage.relay.port.door.guests) == OTHERS)
                     gone.append(time.monotonic() - begun)
                     gather(beside)
             tasks.cancel_scope.cancel()
@@ -214,7 +214,7 @@ async def stalling(folder, count):
         for _ in range(count):
             one = await opened.enter_async_context(slow(stage))
             await one.subscribe(snapshot=False)
-        while stage.relay.delivery.transports:
+        while stage.relay.port.door.guests:
             await stage.teller.tell("A", symbol="x" * 4000)
             most = max(most, resident())
             await anyio.sleep(0.005)

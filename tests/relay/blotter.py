@@ -7,7 +7,7 @@ import anyio
 from anyio.from_thread import start_blocking_portal
 
 from tests.kafka_broker import free_port
-from tests.relay.stage import PATIENCE, calm, wall
+from tests.relay.stage import PATIENCE, calm, nothing, wall
 from watcher.events import BalanceState, Row, canonical, changed, rfc3339
 from watcher.journal import Batch
 from watcher.journal.sqlite import SqliteJournal
@@ -98,7 +98,7 @@ class Blotter:
                 reader,
                 tokens=auth.load(settings, {"TOKENS": self._token or ""}),
                 wall=wall,
-                metrics=lambda: b"",
+                metrics=nothing,
                 ready=dict,
                 pace=self._pace,
             )

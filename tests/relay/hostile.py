@@ -92,27 +92,37 @@ def tries(rng):
     return rng.choice(cases)
 
 
-ENDLESS = b"\x16\x03\x01\x02\x00\x01\x00"
+ENDLESS = b"GET /v1/stream HTTP/1.1\r\nHost: loc"
 """What the relay waits for the end of until it loses patience."""
 HANDSHAKES = [
-    (b"GET /v1/stream HTTP/1.0\r\nHost: localhost\r\n\r\n", {505, None}),
-    (b"\r\n\r\n", {None}),
+    (b"GET /v1/stream HTTP/1.0\r\nHost: localhost\r\n\r\n", {505}),
+    (b"\r\n\r\n", {400}),
+    (b"\x16\x03\x01\x02\x00\x01\x00", {400}),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {505}),
+    (b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", {400}),
+    (b"GET /healthz HTTP/1.1\nHost: localhost\n\n", {400}),
     (ENDLESS, {None}),
     (b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n", {426}),
     (UPGRADE.replace(b"13", b"12"), {400, 426}),
     (UPGRADE.replace(KEY, b""), {400}),
     (UPGRADE.replace(KEY, b"Sec-WebSocket-Key: short\r\n"), {400}),
     (UPGRADE.replace(b"websocket", b"h2c"), {426}),
-    (UPGRADE.replace(b"GET", b"POST"), {405, None}),
-    (UPGRADE.replace(b"/v1/stream", b"/" + b"a" * 9000), {414, None}),
-    (UPGRADE.replace(b"Host: localhost", b"Host: " + b"a" * 9000), {431, None}),
-    (UPGRADE.replace(b"Host: localhost\r\n", b"A: b\r\n" * 200), {431, None}),
+    (UPGRADE.replace(b"GET", b"POST"), {405}),
+    (UPGRADE.replace(b"/v1/stream", b"/" + b"a" * 9000), {414}),
+    (UPGRADE.replace(b"Host: localhost", b"Host: " + b"a" * 9000), {431}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b"A: b\r\n" * 200), {431}),
     (UPGRADE.replace(b"Host: localhost\r\n", b"Origin: https://evil.example\r\nHost: localhost\r\n"), {403}),
     (UPGRADE.replace(b"Host: localhost\r\n", b"Host: evil.example\r\nOrigin: http://evil.example\r\n"), {403}),
     (UPGRADE.replace(b"Host: localhost\r\n", b""), {403}),
     (UPGRADE.replace(b"Host: localhost\r\n", b"Host: localhost\r\nHost: evil.example\r\n"), {403}),
     (UPGRADE.replace(b"/v1/stream", b"/v1/stream/../x"), {404}),
-    (UPGRADE.replace(b"Host: localhost\r\n", b"Host: localhost\r\n bad folding\r\n"), {None, 400}),
+    (UPGRADE.replace(b"Host:", b"Content-Length: 2\r\nHost:") + b"{}", {400}),
+    (UPGRADE.replace(b"Host:", b"Transfer-Encoding: chunked\r\nHost:"), {400}),
+    (b"POST /v1/balances HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}", {405}),
+    (b"OPTIONS * HTTP/1.0\r\nHost: localhost\r\n\r\n", {405}),
+    (b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n", {200}),
+    (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", {403}),
+    (UPGRADE.replace(b"Host: localhost\r\n", b"Host: localhost\r\n bad folding\r\n"), {400}),
 ]
 
 

@@ -21,6 +21,10 @@ PATIENCE = 60.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
 
 
+def nothing(rights):
+    return b""
+
+
 def calm(**shorter):
     """A pace at which nothing ends, and no heartbeat comes between, however long the machine stands still."""
     hours = dict.fromkeys(("heartbeat", "ping", "auth", "upgrade", "stall", "astray"), 3600.0)
@@ -161,7 +165,7 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=bytes, *, ahead=(), **settings):
+async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=nothing, *, ahead=(), **settings):
     """A relay that serves a new journal in that folder, on a free port; `calm()` unless told. `ahead`: microseconds to add to its clock."""
     path = folder / "balances.db"
     journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=lambda: wall() + sum(ahead))
@@ -175,12 +179,13 @@ async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=byte
 
 
 @contextlib.asynccontextmanager
-async def relaying(journal, pace=None, environ=None, ready=dict, metrics=bytes, **settings):
+async def relaying(journal, pace=None, environ=None, ready=dict, metrics=nothing, *, room=None, **settings):
     """A relay of its own on somebody's journal."""
     reader = await journal.reader()
     told = RelaySettings(**{"port": 0, **settings})
     tokens = load(told, environ or {})
-    relay = Relay(told, reader, tokens=tokens, wall=wall, metrics=metrics, ready=ready, pace=pace or calm())
+    given = {"metrics": metrics, "ready": ready, "pace": pace or calm(), "room": room}
+    relay = Relay(told, reader, tokens=tokens, wall=wall, **given)
     try:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(relay_run, relay)

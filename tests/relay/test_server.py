@@ -295,11 +295,11 @@ async def test_the_same_port_answers_plain_http(stage):
 
 async def test_readiness_says_no(tmp_path):
     async with (
-        staged(tmp_path, ready=lambda: {"ready": False, "why": "starting"}) as stage,
+        staged(tmp_path, ready=lambda: {"ready": False, "journal": "starting"}) as stage,
         stage.http() as http,
     ):
         answer = await http.get("/readyz")
-        assert (answer.status_code, answer.json()["why"]) == (503, "starting")
+        assert (answer.status_code, answer.json()["journal"]) == (503, "failing")
 
 
 async def test_the_first_connection_too_many_is_told_before_the_upgrade_and_health_still_answers(tmp_path):

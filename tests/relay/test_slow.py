@@ -115,7 +115,7 @@ async def test_a_reader_that_takes_nothing_is_seen_and_ended(tmp_path):
                     stage.later(1800.0)
                     await anyio.sleep(0.1)
             assert stage.relay.stats.dropped == {"stalled": 1}
-            await until(lambda: len(stage.relay.delivery.transports) == 1)
+            await until(lambda: len(stage.relay.port.door.guests) == 1)
             await stage.teller.tell("A")
             assert (await other.push("update"))["event"]["version"] == 201
             assert stage.relay.stats.stalled == 0
@@ -171,7 +171,8 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
                         full = full + 1 if stage.relay.delivery.paused else 0
                     assert sent < 26_000_000, "26 MB of pings were read from a client that reads nothing"
                     await anyio.sleep(0.01 if full else 0)
-            (transport,) = stage.relay.delivery.transports
+            (guest,) = stage.relay.port.door.guests.values()
+            transport = guest.visitor.transport
             assert transport.get_write_buffer_size() < 1_000_000
 
 

@@ -5,7 +5,6 @@ import uuid
 from typing import TYPE_CHECKING
 
 import msgspec
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.protocol import State
 
@@ -13,6 +12,7 @@ from watcher.events import Cursor, Filter
 from watcher.relay.link import Link
 from watcher.relay.protocol import Session
 from watcher.relay.settings import Pace
+from watcher.relay.visitor import Visitor
 
 if TYPE_CHECKING:
     from watcher.relay.delivery import Delivery
@@ -47,7 +47,7 @@ class Stats(msgspec.Struct):
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
 
-class Connection(ServerConnection):
+class Connection(Visitor):
     """A connection that reads nothing from a client while that client takes nothing from us."""
 
     delivery: "Delivery"
@@ -58,7 +58,6 @@ class Connection(ServerConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.recv_messages.resume = self._resume_reading
-        self.delivery.transports.add(self.transport)
 
     def forget_handshake(self) -> None:
         """Its headers are a tenth of what an idle connection costs, and nobody asks for them again."""
@@ -77,7 +76,8 @@ class Connection(ServerConnection):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if hasattr(self, "transport"):  # TLS may pause before the connection is made, and resumes only with a write
+        # A visitor is read on, or nobody saw it go. TLS may pause before the connection is made.
+        if self.streams:
             self.transport.pause_reading()
         if self.peer is not None:
             self.delivery.blocked(self.peer)

@@ -38,7 +38,6 @@ class Delivery:
         self.peers: set[Peer] = set()
         self.paused: dict[Peer, tuple[float, int]] = {}
         """Since when the kernel takes nothing of how many bytes."""
-        self.transports: set[asyncio.Transport] = set()
         self.following = False
         self.sent = 0
         """Updates, by connections that are gone."""
@@ -46,9 +45,6 @@ class Delivery:
         """Events, likewise."""
         self.moved: asyncio.Event | None = None
         """Set when the hub has come further, and when its follower begins or ends."""
-        self.closing = False
-        self.left = anyio.Event()
-        """Closing, and nobody is there any more."""
         self.hub: Hub[Peer]
         self.time: Callable[[], float]
         self._log = log
@@ -68,9 +64,6 @@ class Delivery:
 
     def gone(self, connection: Connection) -> None:
         """The TCP connection has ended."""
-        self.transports.discard(connection.transport)
-        if self.closing and not self.transports:
-            self.left.set()
         if connection.reserved:
             self.stats.connections -= 1
         if connection.peer is not None:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from watcher.addresses import filter_forms
-from watcher.events import Filter, Key
+from watcher.events import Filter, Key, Scope
 
 FIELDS = Filter.__struct_fields__
 ADDRESSES = ("account", "token")
@@ -99,6 +99,16 @@ class Matcher(msgspec.Struct, frozen=True):
             and (self.chain is None or key.chain in self.chain)
             and (self.provider is None or key.provider in self.provider)
         )
+
+    def touches(self, scope: Scope) -> bool:
+        """Whether some balance of that listing may match."""
+        parts = (
+            (self.provider, scope.provider),
+            (self.chain, scope.chain),
+            (self.account, scope.account),
+            (self.token, scope.token),
+        )
+        return all(allowed is None or part is None or part in allowed for allowed, part in parts)
 
 
 T = TypeVar("T", bound=Hashable)

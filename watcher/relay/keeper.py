@@ -8,6 +8,7 @@ from watcher.events import rfc3339
 from watcher.relay import wire
 from watcher.relay.connection import Peer
 from watcher.relay.delivery import Delivery
+from watcher.relay.plain import Sees
 from watcher.relay.protocol import AUTH_TIMEOUT, SLOW_CONSUMER
 from watcher.relay.replay import Replays
 from watcher.relay.rota import Rota
@@ -17,11 +18,12 @@ from watcher.relay.settings import Pace
 class Keeper:
     """One look at everybody at a fixed pace."""
 
-    def __init__(self, delivery: Delivery, pace: Pace, wall: Callable[[], int]) -> None:
-        """`wall`: microseconds."""
+    def __init__(self, delivery: Delivery, pace: Pace, wall: Callable[[], int], sees: Sees) -> None:
+        """`wall`: microseconds. `sees`: see Plain."""
         self._delivery = delivery
         self._pace = pace
         self._wall = wall
+        self._sees = sees
         self._auths: Rota[Peer] = Rota(pace.auth)
         self._beats: Rota[Peer] = Rota(pace.heartbeat)
         self._pings: Rota[Peer] = Rota(pace.ping)
@@ -82,7 +84,6 @@ class Keeper:
             return
         self._delivery.hub.settle()
         rights = peer.session.rights
-        allowed = None if rights is None else rights.provider
         beat = wire.push(
             "heartbeat",
             cursor=str(peer.watermark(self._delivery.hub.cursor)),
@@ -97,7 +98,7 @@ class Keeper:
                     "budget_used": health.budget_used,
                 }
                 for name, health in self._delivery.hub.health.items()
-                if allowed is None or name in allowed
+                if rights is not None and self._sees(rights, name)
             },
         )
         self._delivery.put(peer, beat)

@@ -10,21 +10,21 @@ import errno
 import socket
 import ssl
 
+from watcher.relay.door import Listener
 from watcher.relay.settings import RelayError, RelaySettings, is_loopback
 
 SEND_BUFFER = 64 * 1024
 """Linux doubles it for its own bookkeeping."""
 UNACKNOWLEDGED = 20_000
 """Milliseconds. Longer than our own rule for stalled readers, which tells the reason."""
-BACKLOG = 1024
 
 Address = tuple[socket.AddressFamily, str]
 
 
-def listen(settings: RelaySettings, *, guarded: bool) -> list[socket.socket]:
+def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> list[Listener]:
     """One socket for each address of the host, all on one port.
 
-    `guarded`: tokens are asked for. Raises RelayError for an unguarded public address, OSError when the port is taken.
+    `guarded`: tokens are asked for. `key`: where the config names the port. Raises RelayError for an unguarded public address, OSError when the port is taken.
     """
     addresses = _addresses(settings.host)
     if not guarded and not all(is_loopback(host) for _, host in addresses):
@@ -33,11 +33,11 @@ def listen(settings: RelaySettings, *, guarded: bool) -> list[socket.socket]:
             "name tokens_env or tokens_file, or bind 127.0.0.1"
         )
     with contextlib.ExitStack() as opened:
-        found: list[socket.socket] = []
+        found: list[Listener] = []
         for family, host in addresses:
             port = found[0].getsockname()[1] if found else settings.port
             try:
-                found.append(opened.enter_context(_socket(family, host, port)))
+                found.append(opened.enter_context(_socket(family, host, port, key)))
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(addresses) == 1:
                     raise  # of several addresses one may be missing, as ::1 often is
@@ -55,8 +55,8 @@ def _addresses(host: str) -> list[Address]:
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos))
 
 
-def _socket(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+def _socket(family: socket.AddressFamily, host: str, port: int, key: str) -> Listener:
+    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -65,11 +65,11 @@ def _socket(family: socket.AddressFamily, host: str, port: int) -> socket.socket
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listener.listen()
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        what = f"port {port} of {host} cannot be listened on ({error.strerror}): free it, or set another one in [relay]"
+        what = f"port {port} of {host} cannot be listened on ({error.strerror}): free it, or set another {key}"
         raise OSError(error.errno, what) from error
     return listener
 

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from urllib.parse import parse_qs
 
@@ -11,10 +11,12 @@ import msgspec
 
 from watcher.events import Filter, JournalError
 from watcher.relay import filters, wire
+from watcher.relay.auth import EVERYTHING
 from watcher.relay.log import Log
 
 STREAM = "/v1/stream"
-GUARDED = ("/metrics", "/v1/balances")
+BALANCES = "/v1/balances"
+GUARDED = ("/metrics", BALANCES)
 """Paths that need a token where tokens are set."""
 
 JSON = "application/json"
@@ -22,9 +24,11 @@ INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
 class Answer(msgspec.Struct, frozen=True):
+    """A body of several pieces is asked for the next one when the last was taken, and closed when nobody wants more."""
+
     status: int
     content_type: str
-    body: bytes
+    body: bytes | AsyncIterator[bytes]
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -51,45 +55,90 @@ def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> An
     return Answer(status, JSON, wire.encode(body), headers)
 
 
+def unavailable(problem: JournalError) -> Answer:
+    return error(503, "internal", f"the journal does not answer: {problem}", ("Retry-After", "5"))
+
+
+def _in_a_word(part: object) -> str:
+    good = all(said == "ok" for said in part.values()) if isinstance(part, Mapping) else part == "ok"
+    return "ok" if good else "failing"
+
+
+Sees = Callable[[Filter, str], bool]
+"""Whether somebody with these rights may know how the provider of that name is."""
+
+
+def named(rights: Filter, provider: str) -> bool:
+    return rights.provider is None or provider in rights.provider
+
+
 class Plain:
-    """Answers by path. `ready` gives what `/readyz` shows; its member `ready`, if it has one, decides the status."""
+    """Answers by path."""
 
     def __init__(
         self,
-        log: Log,
-        metrics: Callable[[], bytes],
+        log: Log | None,
+        metrics: Callable[[Filter], bytes],
         ready: Callable[[], Mapping[str, object]],
-        following: Callable[[], bool],
+        *,
+        guarded: bool,
+        following: Callable[[], bool] = lambda: True,
+        sees: Sees = named,
     ) -> None:
+        """`log`: None in a half that has none. `metrics`: their text, as far as those rights go.
+
+        `ready` gives the parts that `/readyz` shows, each `ok` or what is wrong with it, or that for each provider; its
+        member `ready`, if it has one, decides the status. `guarded`: tokens are asked for.
+        """
         self._log = log
         self._metrics = metrics
         self._ready = ready
+        self._guarded = guarded
         self._following = following
+        self._sees = sees
         self._page = page()
 
     async def answer(self, method: str, target: str, rights: Filter | None) -> Answer:
-        """`rights`: of the token that came with the request; None without a valid one."""
+        """`rights`: of the token that came with the request, all where none is asked for; None without a valid one."""
         if method not in ("GET", "HEAD"):
             return error(405, "bad_request", "only GET is answered here", ("Allow", "GET, HEAD"))
         path, _, query = target.partition("?")
         if path in GUARDED and rights is None:
             return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
-        if path == "/v1/balances" and rights is not None:
+        if self._log is None and path in ("/", BALANCES, STREAM):
+            return error(404, "not_found", "this process polls and has no relay: ask the one that has (--only relay)")
+        if path == BALANCES and rights is not None:
             return await self._balances(query, rights)
-        return self._look(path)
+        return self._look(path, rights)
 
-    def _look(self, path: str) -> Answer:
+    def _look(self, path: str, rights: Filter | None) -> Answer:
         if path == "/":
             return self._page
         if path == "/healthz":
             return Answer(200, JSON, b'{"status":"ok"}')
         if path == "/readyz":
-            shown = {"following": self._following(), **self._ready()}
-            shown["ready"] = good = bool(shown.get("ready", True)) and self._following()
-            return Answer(200 if good else 503, JSON, wire.encode(shown))
-        if path == "/metrics":
-            return Answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics())
+            return self._readiness(rights if self._guarded else None)
+        if path == "/metrics" and rights is not None:
+            return Answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(rights))
         return error(404, "not_found", f"nothing here: the stream is at {STREAM}, the page at /")
+
+    def _readiness(self, rights: Filter | None) -> Answer:
+        """Who shows no token learns which part is not ready; what is wrong with it may name accounts and hosts."""
+        told = dict(self._ready())
+        good = bool(told.pop("ready", True)) and self._following()
+        shown = {name: self._narrowed(part, rights) for name, part in told.items()}
+        shown = {"following": self._following(), **shown, "ready": good}
+        return Answer(200 if good else 503, JSON, wire.encode(shown))
+
+    def _narrowed(self, part: object, rights: Filter | None) -> object:
+        if rights == EVERYTHING:
+            return part
+        if rights is None or not isinstance(part, Mapping):
+            return _in_a_word(part)
+        # A provider's words may name any of its accounts.
+        whole = (rights.chain, rights.account, rights.token) == (None, None, None)
+        theirs = {name: said for name, said in part.items() if self._sees(rights, name)}
+        return theirs if whole else {name: _in_a_word(said) for name, said in theirs.items()}
 
     async def _balances(self, query: str, rights: Filter) -> Answer:
         try:
@@ -102,7 +151,8 @@ class Plain:
         if wanted is None:
             return error(403, "forbidden", "the token allows nothing of what the filter asks for")
         try:
+            assert self._log is not None
             cursor, states = await self._log.snapshot(filters.expand(wanted))
         except JournalError as mistake:
-            return error(503, "internal", f"the journal does not answer: {mistake}", ("Retry-After", "5"))
+            return unavailable(mistake)
         return Answer(200, JSON, wire.encode({"cursor": str(cursor), "data": wire.rows(states)}))

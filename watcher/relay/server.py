@@ -1,8 +1,6 @@
 """The relay on the network: listens, answers plain HTTP, and lets connections in."""
 
-import asyncio
 import functools
-import http
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,19 +8,17 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import structlog
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.datastructures import Headers, MultipleValuesError
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from watcher.events import Filter, Unavailable
-from watcher.relay import auth, listeners, wire
+from watcher.relay import auth, wire
 from watcher.relay.connection import Connection, Peer, Stats
 from watcher.relay.delivery import BATCH, Delivery
 from watcher.relay.keeper import Keeper
 from watcher.relay.log import Log
-from watcher.relay.plain import STREAM, Answer, Plain, error
+from watcher.relay.plain import Plain, Sees, named
+from watcher.relay.port import Port
 from watcher.relay.protocol import (
     GOING_AWAY,
     Authorized,
@@ -33,13 +29,7 @@ from watcher.relay.protocol import (
     Subscribe,
 )
 from watcher.relay.replay import Replays
-from watcher.relay.settings import Limits, Pace, RelaySettings
-
-FULL = ("Retry-After", "5")
-NOT_OURS = (
-    "a relay without tokens answers to localhost and loopback addresses only: "
-    "add the origin that you came by to [relay] origins, or set tokens"
-)
+from watcher.relay.settings import Pace, RelaySettings
 
 logger = structlog.get_logger()
 
@@ -54,24 +44,27 @@ class Relay:
         *,
         tokens: auth.Tokens | None,
         wall: Callable[[], int],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[Filter], bytes],
         ready: Callable[[], Mapping[str, object]],
         pace: Pace = Pace(),  # noqa: B008 - frozen
+        room: int | None = None,
+        sees: Sees = named,
     ) -> None:
-        """`wall`: microseconds. `metrics`: the text of `/metrics`. `ready`: what `/readyz` adds."""
-        settings.check()
+        """`wall`: microseconds. `metrics`, `ready`, `sees`: see Plain. `room`: see Port."""
         self.delivery = Delivery(log, pace, self._read_for)
-        self._settings = settings
+        plain = Plain(
+            log,
+            metrics,
+            ready,
+            guarded=tokens is not None,
+            following=lambda: self.delivery.following,
+            sees=sees,
+        )
+        self.port = Port(settings, plain, tokens=tokens, stats=self.delivery.stats, pace=pace, room=room)
         self._log = log
-        self._tokens = tokens
-        self._names = auth.names(settings)
         self._wall = wall
         self._pace = pace
-        self._limits = Limits(connections=settings.max_connections)
-        self._plain = Plain(log, metrics, ready, lambda: self.delivery.following)
-        self._keeper = Keeper(self.delivery, pace, wall)
-        self._direct = False
-        """What is written to a socket leaves in the order of the calls, whether through the transport or not."""
+        self._keeper = Keeper(self.delivery, pace, wall, sees)
         self._replays: Replays
 
     @property
@@ -85,112 +78,43 @@ class Relay:
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; starts with the port. Raises RelayError, and OSError when the port is taken."""
-        context = listeners.tls(self._settings)
-        self._direct = context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
-        sockets = listeners.listen(self._settings, guarded=self._tokens is not None)
-        servers: list[Server] = []
         try:
+            self.port.bind()
             await self.delivery.start()
-            for listener in sockets:
-                servers.append(await self._listen(listener, context))  # noqa: PERF401 - what opened must be closed
+            await self.port.open(self._handle, functools.partial(_connection, self.delivery))
             async with anyio.create_task_group() as tasks:
                 self._replays = Replays(self.delivery, self._log, self._pace, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
                 tasks.start_soon(self._keeper.keep, self._replays)
-                task_status.started(sockets[0].getsockname()[1])
+                task_status.started(self.port.number)
                 try:
                     await anyio.sleep_forever()
                 finally:
                     with anyio.CancelScope(shield=True):
-                        await self._shut_down(servers)
+                        await self._say_farewell()
         finally:
-            for listener in sockets:
-                listener.close()
+            with anyio.CancelScope(shield=True):
+                self.port.close()
+                await self.port.end()
 
-    async def _listen(self, listener: Any, context: Any) -> Server:
-        return await serve(
-            self._handle,
-            sock=listener,
-            ssl=context,
-            process_request=self._process_request,
-            select_subprotocol=_subprotocol,
-            compression=None,
-            server_header=None,
-            open_timeout=self._pace.upgrade,
-            ping_interval=None,  # one shared ping frame instead of a task for each connection
-            close_timeout=self._pace.farewell,
-            max_size=self._limits.message_bytes,
-            max_queue=4,
-            # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
-            write_limit=0 if context is None else (1, 0),
-            create_connection=functools.partial(_connection, self.delivery),  # type: ignore[arg-type] # it is only called
-        )
-
-    async def _shut_down(self, servers: list[Server]) -> None:
-        self.delivery.closing = True
-        if not self.delivery.transports:
-            self.delivery.left.set()
-        for server in servers:
-            server.close(close_connections=False)
+    async def _say_farewell(self) -> None:
+        self.port.close()
         farewell = wire.push("shutdown", reconnect_after_ms=round(self._pace.reconnect * 1000))
         for number, peer in enumerate(list(self.delivery.peers)):
             self.delivery.put(peer, farewell)
             self.delivery.close(peer, GOING_AWAY, "shutdown")
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
-        with anyio.move_on_after(self._pace.farewell):
-            await self.delivery.left.wait()
-        for transport in list(self.delivery.transports):
-            transport.abort()
-        with anyio.move_on_after(1.0):
-            for server in servers:
-                await server.wait_closed()
-
-    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        assert isinstance(connection, Connection)
-        host = _header(request.headers, "Host") or ""
-        if self._tokens is None and not auth.is_ours(host, self._names):
-            self.delivery.stats.refuse("host")
-            return _response(error(403, "forbidden", NOT_OURS), head=request.method == "HEAD")
-        path = request.path.partition("?")[0]
-        presented = _header(request.headers, "Authorization")
-        rights = self._rights(presented)
-        if path != STREAM:
-            answer = await self._plain.answer(request.method, request.path, rights)
-            return _response(answer, head=request.method == "HEAD")
-        origin = _header(request.headers, "Origin")
-        if origin is not None and not self._welcomes(origin, host):
-            self.delivery.stats.refuse("origin")
-            return _response(error(403, "forbidden", "pages of that origin may not connect: see [relay] origins"))
-        if rights is None and presented is not None:
-            self.delivery.stats.refuse("unauthorized")
-            return _response(error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer")))
-        if self.delivery.stats.connections >= self._settings.max_connections or self.delivery.closing:
-            self.delivery.stats.refuse("full")
-            return _response(error(503, "rate_limited", "too many connections: come back later", FULL))
-        connection.rights = rights if presented is not None else None
-        connection.reserved = True
-        self.delivery.stats.connections += 1
-        return None
-
-    def _rights(self, presented: str | None) -> Filter | None:
-        if self._tokens is None:
-            return auth.EVERYTHING
-        token = auth.bearer(presented) if presented is not None else None
-        return None if token is None else self._tokens.rights(token)
-
-    def _welcomes(self, origin: str, host: str) -> bool:
-        return origin in self._settings.origins or auth.same_origin(origin, host)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, Connection)
         now = self.delivery.time()
         connection.forget_handshake()
-        session = Session(self._tokens, connection.rights, self._limits, now)
+        session = Session(self.port.tokens, connection.rights, self.port.limits, now)
         peer = connection.peer = Peer(session, self._pace, self.delivery.hub.cursor, connection)
         self.delivery.peers.add(peer)
         self.delivery.stats.accepted += 1
-        if self._direct:
+        if self.port.direct:
             peer.direct = peer.socket = connection.transport.get_extra_info("socket").fileno()
         if connection.paused:
             self.delivery.blocked(peer)
@@ -233,30 +157,3 @@ def _connection(delivery: Delivery, *args: Any, **kwargs: Any) -> Connection:
     connection = Connection(*args, **kwargs)
     connection.delivery = delivery
     return connection
-
-
-def _subprotocol(_: ServerConnection, offered: Any) -> Subprotocol | None:
-    """Ours if it is offered; a client that offers none is as welcome."""
-    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
-
-
-def _header(headers: Headers, name: str) -> str | None:
-    """One that is there twice is as good as a wrong one."""
-    try:
-        return headers.get(name)
-    except MultipleValuesError:
-        return ""
-
-
-def _response(answer: Answer, *, head: bool = False) -> Response:
-    headers = Headers(
-        {
-            "Content-Type": answer.content_type,
-            "Content-Length": str(len(answer.body)),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Connection": "close",
-        }
-    )
-    headers.update(answer.headers)
-    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, b"" if head else answer.body)

@@ -1,0 +1,215 @@
+"""Who is let in, and who goes when there are too many: by real sockets, without a byte of TLS or HTTP."""
+
+import asyncio
+import contextlib
+import errno
+import resource
+import socket
+
+import pytest
+
+from tests.relay.stage import PATIENCE, calm, staged, until
+from watcher.relay import door
+from watcher.relay.door import Door, NoRoom, network, shares
+
+pytestmark = pytest.mark.anyio
+
+
+class Pair:
+    """A guest of that door from that address, and the other end of its connection."""
+
+    def __init__(self, entered, address, *, asked=False):
+        ours, self.theirs = socket.socketpair()
+        self.guest = door.Guest(ours, address, entered, 0.0)
+        self.dismissed = False
+        if asked:
+            self.guest.visitor = self
+        entered.enter(self.guest)
+
+    asking = False
+
+    def dismiss(self):
+        self.dismissed = True
+        self.guest.close()
+
+    @property
+    def gone(self):
+        """Told, by a transport or by the end of what it reads."""
+        if self.dismissed:
+            return True
+        self.theirs.setblocking(False)
+        try:
+            return self.theirs.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+
+@pytest.fixture
+def pairs():
+    made = []
+
+    def make(*arguments, **options):
+        made.append(Pair(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for pair in made:
+        pair.theirs.close()
+        pair.guest.close()
+
+
+def test_the_oldest_of_the_fullest_address_goes(pairs):
+    entered = Door(8)
+    honest = pairs(entered, "honest")
+    crowd = [pairs(entered, "crowd") for _ in range(30)]
+    newcomer = pairs(entered, "other")
+    assert not honest.gone
+    assert not newcomer.gone
+    assert [pair.gone for pair in crowd] == [True] * 26 + [False] * 4  # half of the room, and that was not all in use
+    more = [pairs(entered, f"many{n}") for n in range(7)]
+    assert not any(pair.gone for pair in more[-4:])
+    assert entered.crowded == 30 - 4 + 5
+
+
+def test_who_has_asked_is_the_last_to_go(pairs):
+    entered = Door(8)
+    asked = pairs(entered, "a", asked=True)
+    crowd = [pairs(entered, "a") for _ in range(20)]
+    assert not asked.gone
+    assert sum(pair.gone for pair in crowd) == 17
+    only = [pairs(entered, "b", asked=True) for _ in range(5)]
+    assert [pair.gone for pair in only] == [True] + [False] * 4
+
+
+def test_a_stream_takes_no_place_and_is_known_until_it_is_closed(pairs):
+    entered = Door(2)
+    streams = [pairs(entered, "a") for _ in range(1)]
+    for _ in range(20):
+        entered.stays(streams[-1].guest)
+        streams.append(pairs(entered, "a"))
+    assert entered.crowded == 0
+    assert len(entered.guests) == 21
+    for pair in streams:
+        pair.guest.close()
+    assert not entered.guests
+
+
+def test_one_address_is_an_ipv4_address_or_a_network_of_ipv6():
+    assert network(("10.0.0.1", 5)) == network(("::ffff:10.0.0.1", 5, 0, 0)) == "10.0.0.1"
+    assert network(("2001:db8:1:2::1", 5, 0, 0)) == network(("2001:db8:1:2:ffff::9", 6, 0, 0))
+    assert network(("2001:db8:1:2::1", 5, 0, 0)) != network(("2001:db8:1:3::1", 5, 0, 0))
+    assert network(("fe80::1%eth0", 5, 0, 3)) == network(("fe80::2", 5, 0, 3))
+    assert network("") == ""
+
+
+@pytest.mark.parametrize(
+    ("room", "shared"), [(None, (10_000, 1024)), (20_000, (10_000, 1024)), (1024, (768, 256)), (40, (30, 10))]
+)
+def test_streams_and_visitors_share_the_room(room, shared):
+    assert shares(room, 10_000) == shared
+
+
+def test_a_room_for_nobody_is_an_error():
+    with pytest.raises(NoRoom):
+        shares(10, 10_000)
+
+
+@contextlib.contextmanager
+def connected(port, count):
+    with contextlib.ExitStack() as opened:
+        yield [opened.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(count)]
+
+
+async def test_hundreds_who_say_nothing_hold_nobody_up_and_are_bounded(tmp_path):
+    async with staged(tmp_path) as stage, stage.subscriber() as one:
+        await one.next()
+        with contextlib.ExitStack() as opened:
+            for number in range(1, 7):
+                opened.enter_context(connected(stage.port, 100))
+                await until(lambda number=number: stage.relay.port.door.accepted >= 100 * number)
+            async with stage.http() as http, asyncio.timeout(PATIENCE):
+                assert (await http.get("/healthz")).status_code == 200
+                async with stage.subscriber() as two:
+                    await two.next()
+            await until(lambda: len(stage.relay.port.door.guests) <= 512 + 3)
+            assert stage.relay.port.door.crowded >= 600 - 512
+        await stage.teller.tell("A")
+        await one.subscribe()
+        await one.push("snapshot")
+    assert not stage.relay.port.door.guests
+
+
+async def test_who_says_nothing_is_closed_in_time_and_so_is_who_asks_slowly(tmp_path):
+    async with staged(tmp_path, calm(upgrade=0.2)) as stage:
+        with connected(stage.port, 2) as (silent, slow):
+            for each in (silent, slow):
+                each.setblocking(False)
+            slow.send(b"GET / HTTP/1.1\r\n")
+            await until(lambda: stage.relay.port.door.accepted == 2)
+            await until(lambda: not stage.relay.port.door.guests)
+
+
+class Exhausted(door.Listener):
+    """The system has no descriptor left, for so many tries."""
+
+    left = 0
+
+    def _accept(self):
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super()._accept()
+
+
+async def test_without_descriptors_it_waits_and_says_so_once():
+    listener = Exhausted()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    listener.setblocking(False)
+    listener.door = entered = Door(10)
+    listener.left = 1000
+    with listener, connected(listener.getsockname()[1], 1):
+        with pytest.raises(OSError, match="Too many"):
+            listener.accept()
+        for _ in range(100):  # as asyncio does, which would log each
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        assert entered.exhausted == 1
+        listener.left = 0
+        accepted, _ = listener.accept()
+        accepted.close()
+
+
+async def test_the_number_told_is_the_number_kept(tmp_path):
+    async with staged(tmp_path, max_connections=1000, room=40) as stage, contextlib.AsyncExitStack() as opened:
+        for _ in range(30):
+            one = await opened.enter_async_context(stage.subscriber())
+            assert (await one.next())["limits"]["connections"] == 30
+        async with stage.http() as http:
+            answer = await http.get("/v1/stream", headers=UPGRADE)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "rate_limited")
+            for _ in range(20):
+                assert (await http.get("/healthz")).status_code == 200
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    "Sec-WebSocket-Version": "13",
+}
+
+
+def test_the_soft_limit_is_raised_as_far_as_it_goes_and_what_others_need_is_kept():
+    from watcher import descriptors
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        assert descriptors.raised(100) == 256
+        assert descriptors.raised(300) == 300
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (300, hard)
+        assert descriptors.connections(50, providers=1) == 50
+        assert descriptors.connections(10**9, providers=1) < hard
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

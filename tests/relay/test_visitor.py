@@ -1,0 +1,228 @@
+"""A plain answer on the wire: whole or in pieces, to those who read, who stall and who go."""
+
+import asyncio
+import contextlib
+import socket
+
+import httpx
+import pytest
+from websockets.asyncio.server import serve
+
+from tests.relay.hostile import UPGRADE, frame
+from tests.relay.stage import PATIENCE, until
+from watcher.events import Unavailable
+from watcher.relay.door import Door
+from watcher.relay.plain import Answer
+from watcher.relay.visitor import THROWN, Visitor
+
+pytestmark = pytest.mark.anyio
+
+BIG = bytes(1 << 20)
+
+
+class Pieces:
+    """A body that keeps count: what was asked of it, and whether it was closed."""
+
+    def __init__(self, *pieces, then=None):
+        self.pieces = pieces
+        self.then = then
+        self.asked = 0
+        self.closed = asyncio.Event()
+
+    async def __call__(self):
+        try:
+            for piece in self.pieces:
+                self.asked += 1
+                yield piece
+            if self.then is not None:
+                await self.then()
+        finally:
+            self.closed.set()
+
+
+@contextlib.asynccontextmanager
+async def telling(body, *, stall=3600.0, upgrade=3600.0):
+    """A server that answers everything with that body; gives its port and the visitors it had."""
+    made = []
+
+    async def answer(visitor, request):
+        return Answer(200, "text/plain", body() if isinstance(body, Pieces) else body)
+
+    async def never(connection):
+        raise AssertionError(connection)
+
+    def create(*args, **options):
+        visitor = Visitor(*args, **options)
+        visitor.answer, visitor.stall, visitor.upgrade, visitor.door = answer, stall, upgrade, Door(1)
+        made.append(visitor)
+        return visitor
+
+    options = {"create_connection": create, "compression": None, "ping_interval": None, "write_limit": 0}
+    async with (
+        asyncio.timeout(PATIENCE),
+        serve(never, "127.0.0.1", 0, open_timeout=None, close_timeout=PATIENCE, **options) as server,
+    ):
+        yield server.sockets[0].getsockname()[1], made
+
+
+@contextlib.asynccontextmanager
+async def asking(port, request=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", *, buffer=None):
+    """A client that has sent its request and reads when it is told to."""
+    raw = socket.socket()
+    if buffer is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=raw, limit=1024)
+    writer.write(request)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def forever():
+    await asyncio.Event().wait()
+
+
+async def broken():
+    raise OSError("the disk is gone")
+
+
+async def test_a_body_in_pieces_arrives_whole_and_empty_pieces_do_not_end_it():
+    body = Pieces(b"", b"one ", b"", BIG, b" two")
+    async with telling(body) as (port, _), httpx.AsyncClient(timeout=PATIENCE) as client:
+        answer = await client.get(f"http://127.0.0.1:{port}/")
+        assert (answer.status_code, answer.content) == (200, b"one " + BIG + b" two")
+        assert answer.headers["transfer-encoding"] == "chunked"
+        assert "content-length" not in answer.headers
+        assert body.closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "said"),
+    [
+        (b"GET / HTTP/1.0", b"\r\n\r\nonetwo"),
+        (b"GET / HTTP/1.1", b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"),
+        (b"HEAD / HTTP/1.1", b"close\r\n\r\n"),
+    ],
+)
+async def test_the_way_it_ends_is_that_of_the_protocol_asked_in(request_line, said):
+    body = Pieces(b"one", b"two")
+    async with telling(body) as (port, _), asking(port, request_line + b"\r\nHost: x\r\n\r\n") as (reader, _):
+        assert (await reader.read(-1)).endswith(said)
+        assert body.asked == (0 if request_line.startswith(b"HEAD") else 2)
+
+
+async def test_the_next_piece_is_asked_for_when_the_last_was_taken():
+    body = Pieces(*[BIG] * 64)
+    async with telling(body) as (port, made), asking(port, buffer=4096) as (reader, _):
+        await until(lambda: made and made[0].paused)
+        asked = body.asked
+        assert asked < 10
+        assert made[0].transport.get_write_buffer_size() <= len(BIG) + 16
+        await reader.readexactly(len(BIG) * (asked + 1))
+        await until(lambda: body.asked > asked)
+
+
+async def test_a_reader_that_takes_nothing_is_cut_and_its_body_closed():
+    body = Pieces(*[BIG] * 64)
+    async with telling(body, stall=0.05) as (port, made), asking(port, buffer=4096):
+        await body.closed.wait()
+        await made[0].wait_closed()
+        assert body.asked < 64
+
+
+@pytest.mark.parametrize("leave", ["abort", "half"])
+async def test_a_reader_that_goes_ends_the_body_at_once(leave):
+    body = Pieces(b"first", then=forever)
+    async with telling(body) as (port, made), asking(port) as (reader, writer):
+        await reader.readuntil(b"first")
+        writer.transport.abort() if leave == "abort" else writer.write_eof()
+        await body.closed.wait()
+        await made[0].wait_closed()
+
+
+async def test_whoever_shuts_the_server_down_ends_the_body():
+    body = Pieces(b"first", then=forever)
+    async with telling(body) as (port, made), asking(port) as (reader, _):
+        await reader.readuntil(b"first")
+        made[0].transport.abort()
+        await body.closed.wait()
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_a_body_that_fails_half_way_is_never_taken_for_a_whole_one(version, caplog):
+    body = Pieces(b"first", then=broken)
+    request = b"GET / HTTP/%b\r\nHost: x\r\n\r\n" % version
+    async with telling(body) as (port, _), asking(port, request) as (reader, _):
+        said = b""
+        try:
+            said = await reader.read(-1)
+        except ConnectionResetError:
+            pass
+        else:
+            raise AssertionError(f"not told that {said!r} is not whole")
+        await body.closed.wait()
+
+
+async def test_a_body_that_cannot_begin_is_an_error_with_a_status():
+    async def away():
+        raise Unavailable("locked")
+
+    for then, status in ((away, 503), (broken, 500)):
+        async with telling(Pieces(then=then)) as (port, _), httpx.AsyncClient(timeout=PATIENCE) as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, "internal")
+            assert "disk" not in answer.text
+
+
+async def test_a_client_that_sends_no_more_still_gets_its_answer():
+    async with telling(b"whole") as (port, _), asking(port) as (reader, writer):
+        writer.write_eof()
+        assert (await reader.read(-1)).endswith(b"\r\n\r\nwhole")
+
+
+async def test_a_head_that_never_ends_is_given_up():
+    async with telling(b"", upgrade=0.05) as (port, made), asking(port, b"GET / HTTP/1.1\r\nHo") as (reader, _):
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read(-1) == b""
+        await made[0].wait_closed()
+
+
+async def test_what_comes_behind_a_request_is_thrown_away_and_not_for_ever():
+    body = Pieces(b"first", then=forever)
+    async with telling(body) as (port, made), asking(port) as (reader, writer):
+        await reader.readuntil(b"first")
+        writer.write(bytes(THROWN))
+        await writer.drain()
+        assert not body.closed.is_set()
+        writer.write(b"more")
+        await body.closed.wait()
+        await made[0].wait_closed()
+
+
+async def test_what_comes_with_an_upgrade_and_right_behind_it_is_the_streams():
+    """However the bytes are cut: nothing of them is lost between who reads the head and who reads the frames."""
+    got = asyncio.Queue()
+
+    async def stream(connection):
+        async for message in connection:
+            got.put_nowait(message)
+
+    async def upgrade(visitor, request):
+        return None
+
+    def create(*args, **options):
+        visitor = Visitor(*args, **options)
+        visitor.answer, visitor.stall, visitor.upgrade, visitor.door = upgrade, 3600.0, 3600.0, Door(1)
+        return visitor
+
+    said = UPGRADE + frame(1, b"one") + frame(1, b"two")
+    async with asyncio.timeout(PATIENCE), serve(stream, "127.0.0.1", 0, create_connection=create) as server:
+        port = server.sockets[0].getsockname()[1]
+        for cut in (1, len(UPGRADE) - 1, len(UPGRADE), len(UPGRADE) + 1, len(said)):
+            async with asking(port, said[:cut]) as (_, writer):
+                await asyncio.sleep(0)
+                writer.write(said[cut:])
+                assert [await got.get(), await got.get()] == ["one", "two"]

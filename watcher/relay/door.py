@@ -1,0 +1,186 @@
+"""Who comes in: each connection is counted from accept to close, and those that are no stream are kept few.
+
+What a stranger can have without a word is a descriptor. So a connection whose request has not come, or whose answer
+is still on its way, is a guest among a bounded number; when there is one too many, an older one of the address that
+has most of them goes. Whoever fills the room pushes out itself.
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+from typing import Any, Protocol
+
+import structlog
+
+VISITORS = 1024
+"""Connections that are no stream: TLS or the head of the request under way, an answer not taken yet."""
+BACKLOG = 1024
+"""Connections that the kernel keeps for us."""
+AT_ONCE = 32
+"""Connections accepted in one turn of the loop."""
+SMALLEST = 32
+"""Descriptors below which there is no point in listening."""
+OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 0.5
+"""Seconds. asyncio looks again after one."""
+
+logger = structlog.get_logger()
+
+
+class NoRoom(Exception):
+    """Too few descriptors to serve anybody."""
+
+
+def shares(room: int | None, connections: int) -> tuple[int, int]:
+    """How many streams, of so many wished for, and how many others there may be in a room of so many descriptors.
+
+    None: of any number. Raises NoRoom.
+    """
+    if room is None:
+        return connections, VISITORS
+    if room < SMALLEST:
+        raise NoRoom
+    visitors = min(VISITORS, room // 4)
+    return min(connections, room - visitors), visitors
+
+
+class Visiting(Protocol):
+    """The connection on top of a guest's socket."""
+
+    @property
+    def asking(self) -> bool:
+        """Its request has not come."""
+
+    def dismiss(self) -> None: ...
+
+
+class Guest(socket.socket):
+    """An accepted connection. It is known until it is closed, by whomever."""
+
+    __slots__ = ("address", "door", "number", "since", "visitor")
+
+    def __init__(self, accepted: socket.socket, address: str, door: "Door", since: float) -> None:
+        kind = (accepted.family, accepted.type, accepted.proto)
+        super().__init__(*kind, fileno=accepted.detach())
+        self.address = address
+        self.door = door
+        self.number = self.fileno()
+        self.since = since
+        """When it came, by the loop's clock."""
+        self.visitor: Visiting | None = None
+        """None while TLS has not come about."""
+
+    def close(self) -> None:
+        super().close()
+        self.door.gone(self)
+
+    @property
+    def asking(self) -> bool:
+        return self.visitor is None or self.visitor.asking
+
+    def dismiss(self) -> None:
+        if self.visitor is not None:
+            self.visitor.dismiss()
+            return
+        with contextlib.suppress(OSError):  # it has gone by itself
+            self.shutdown(socket.SHUT_RDWR)  # what is on top of it, TLS for one, sees that and closes it
+
+
+class Door:
+    """Everybody who is connected to one port."""
+
+    def __init__(self, visitors: int) -> None:
+        self.guests: dict[int, Guest] = {}
+        """All, by descriptor."""
+        self.accepted = 0
+        self.crowded = 0
+        """Guests that went because there were too many."""
+        self.exhausted = 0
+        """Times that the system had no descriptor for one."""
+        self._most = visitors
+        self._each = max(1, visitors // 2)
+        """Of one address: a proxy has but one, and so has everybody behind it."""
+        self._visitors: dict[str, dict[Guest, None]] = {}
+        """Those that are no stream, by address, the oldest first."""
+        self._visiting = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def enter(self, guest: Guest) -> None:
+        self.accepted += 1
+        here = self._visitors.get(guest.address, {})
+        if len(here) >= self._each:
+            self._make_room(here)
+        elif self._visiting >= self._most:
+            self._make_room(max(self._visitors.values(), key=len))
+        self._visitors.setdefault(guest.address, {})[guest] = None
+        self._visiting += 1
+        self.guests[guest.number] = guest
+        self._empty.clear()
+
+    def _make_room(self, among: dict[Guest, None]) -> None:
+        oldest = next((guest for guest in among if guest.asking), None) or next(iter(among))
+        self.stays(oldest)
+        self.crowded += 1
+        logger.warning("relay.crowded", address=oldest.address, help="connections that ask for nothing are closed")
+        oldest.dismiss()
+
+    def stays(self, guest: Guest) -> None:
+        """It is a stream now, or leaves."""
+        here = self._visitors.get(guest.address)
+        if here is not None and guest in here:
+            del here[guest]
+            self._visiting -= 1
+            if not here:
+                del self._visitors[guest.address]
+
+    def gone(self, guest: Guest) -> None:
+        self.stays(guest)
+        if self.guests.get(guest.number) is guest:
+            del self.guests[guest.number]
+        if not self.guests:
+            self._empty.set()
+
+    async def emptied(self) -> None:
+        await self._empty.wait()
+
+
+class Listener(socket.socket):
+    """A listening socket whose connections come through a door."""
+
+    door: Door | None = None
+    _quiet_until = 0.0
+
+    def listen(self, backlog: int = BACKLOG, /) -> None:  # noqa: ARG002
+        """asyncio has one number for those who wait and those who are accepted in one turn; it means the latter."""
+        super().listen(BACKLOG)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Raises OSError; at most every half second one that says that there is no descriptor, which asyncio logs."""
+        if self.door is None:
+            return super().accept()
+        now = asyncio.get_running_loop().time()
+        try:
+            accepted, address = super().accept()
+        except OSError as problem:
+            if problem.errno in OUT:
+                if now < self._quiet_until:
+                    raise BlockingIOError(errno.EAGAIN, "no descriptor is free") from None
+                self._quiet_until = now + PAUSE
+                self.door.exhausted += 1
+            raise
+        guest = Guest(accepted, network(address), self.door, now)
+        self.door.enter(guest)
+        return guest, address
+
+
+def network(address: Any) -> str:
+    """Whose connections are counted together: an IPv4 address, or the 64 bits of IPv6 that one customer has."""
+    if not isinstance(address, tuple):
+        return ""
+    found = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or int(found) >> 64)
+    return str(found)

@@ -1,0 +1,211 @@
+"""One port: what listens, the guard before every request, and the plain answers. With a relay behind it, streams too."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.abc
+import structlog
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.http11 import Request
+from websockets.typing import Subprotocol
+
+from watcher.events import Filter
+from watcher.relay import auth, door, heads, listeners, wire
+from watcher.relay.connection import Connection, Stats
+from watcher.relay.plain import BALANCES, STREAM, Answer, Plain, error
+from watcher.relay.settings import Limits, Pace, RelayError, RelaySettings
+from watcher.relay.visitor import Visitor
+
+FULL = ("Retry-After", "5")
+READERS = 32
+"""Requests that read the journal at a time."""
+NOT_OURS = (
+    "a relay without tokens answers to localhost and loopback addresses only: "
+    "add the origin that you came by to [relay] origins, or set tokens"
+)
+
+logger = structlog.get_logger()
+
+Handle = Callable[[ServerConnection], Awaitable[None]]
+
+
+class Port:
+    """Both doors of the program are one of these: the relay's, and that of a half without a relay (`metrics_port`)."""
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        plain: Plain,
+        *,
+        tokens: auth.Tokens | None,
+        stats: Stats,
+        pace: Pace,
+        room: int | None = None,
+        key: str = "[relay] port",
+    ) -> None:
+        """`room`: descriptors that it may have; None for any number. `key`: where the config names the port."""
+        settings.check()
+        try:
+            streams, visitors = door.shares(room, settings.max_connections)
+        except door.NoRoom:
+            raise RelayError(
+                f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
+            ) from None
+        self.tokens = tokens
+        self.limits = Limits(connections=streams)
+        self.door = door.Door(visitors)
+        self.closing = False
+        self.direct = False
+        """What is written to a socket leaves in the order of the calls, whether through the transport or not."""
+        self._settings = settings
+        self._plain = plain
+        self._stats = stats
+        self._pace = pace
+        self._key = key
+        self._names = auth.names(settings)
+        self._readers: set[Visitor] = set()
+        self._context: Any = None
+        self._sockets: list[door.Listener] = []
+        self._servers: list[Server] = []
+
+    async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Give plain answers until cancelled; starts with the port. Raises RelayError, and OSError when it is taken."""
+        try:
+            self.bind()
+            await self.open(_nobody, Visitor)
+            task_status.started(self.number)
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                self.close()
+                await self.end()
+
+    @property
+    def number(self) -> int:
+        """Once it is bound."""
+        return int(self._sockets[0].getsockname()[1])
+
+    def bind(self) -> None:
+        """Raises RelayError, and OSError when the port is taken."""
+        self._context = listeners.tls(self._settings)
+        self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
+        self._sockets = listeners.listen(self._settings, guarded=self.tokens is not None, key=self._key)
+
+    async def open(self, handle: Handle, create: Callable[..., Visitor]) -> None:
+        """Let them in. `handle`: serves one stream."""
+        for listener in self._sockets:
+            listener.door = self.door
+            server = await serve(
+                handle,
+                sock=listener,
+                ssl=self._context,
+                backlog=door.AT_ONCE,
+                select_subprotocol=_subprotocol,
+                compression=None,
+                server_header=None,
+                open_timeout=None,  # a visitor has its own, which ends before the answer begins
+                ssl_handshake_timeout=None if self._context is None else self._pace.upgrade,
+                ping_interval=None,  # one shared ping frame instead of a task for each connection
+                close_timeout=self._pace.farewell,
+                max_size=self.limits.message_bytes,
+                max_queue=4,
+                # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
+                write_limit=0 if self._context is None else (1, 0),
+                create_connection=functools.partial(self._create, create),  # type: ignore[arg-type] # it is only called
+            )
+            self._servers.append(server)
+
+    def _create(self, create: Callable[..., Visitor], *args: Any, **options: Any) -> Visitor:
+        visitor = create(*args, **options)
+        visitor.answer = self.answer
+        visitor.door = self.door
+        visitor.upgrade = self._pace.upgrade
+        visitor.stall = self._pace.stall
+        return visitor
+
+    def close(self) -> None:
+        """Nobody is let in any more."""
+        self.closing = True
+        for server in self._servers:
+            server.close(close_connections=False)
+
+    async def end(self) -> None:
+        """Wait a little for those who are there, then cut them off."""
+        with anyio.move_on_after(self._pace.farewell):
+            await self.door.emptied()
+        for guest in list(self.door.guests.values()):
+            guest.dismiss()
+        with anyio.move_on_after(1.0):
+            await self.door.emptied()
+            for server in self._servers:
+                await server.wait_closed()
+        for listener in self._sockets:
+            listener.close()
+
+    async def answer(self, visitor: Visitor, request: Request) -> Answer | None:
+        """What a request gets; None lets it become a stream."""
+        host = _header(request.headers, "Host") or ""
+        if self.tokens is None and not auth.is_ours(host, self._names):
+            self._stats.refuse("host")
+            return error(403, "forbidden", NOT_OURS)
+        presented = _header(request.headers, "Authorization")
+        rights = self._rights(presented)
+        if request.path.partition("?")[0] != STREAM or not isinstance(visitor, Connection):
+            return await self._plainly(visitor, request, rights)
+        if request.method != "GET":
+            return error(405, "bad_request", "a stream is asked for with GET", ("Allow", "GET"))
+        if heads.has_body(request):
+            return error(400, "bad_request", "an upgrade has no body")
+        origin = _header(request.headers, "Origin")
+        if origin is not None and not self._welcomes(origin, host):
+            self._stats.refuse("origin")
+            return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
+        if rights is None and presented is not None:
+            self._stats.refuse("unauthorized")
+            return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
+        if self._stats.connections >= self.limits.connections or self.closing:
+            self._stats.refuse("full")
+            logger.warning("relay.full", connections=self._stats.connections)
+            return error(503, "rate_limited", "too many connections: come back later", FULL)
+        visitor.rights = rights if presented is not None else None
+        visitor.reserved = True
+        self._stats.connections += 1
+        return None
+
+    async def _plainly(self, visitor: Visitor, request: Request, rights: Filter | None) -> Answer:
+        if request.path.partition("?")[0] == BALANCES:
+            if len(self._readers) >= READERS:
+                self._stats.refuse("busy")
+                return error(503, "rate_limited", "too many look at the balances: come back later", FULL)
+            visitor.join(self._readers)
+        return await self._plain.answer(request.method, request.path, rights)
+
+    def _rights(self, presented: str | None) -> Filter | None:
+        if self.tokens is None:
+            return auth.EVERYTHING
+        token = auth.bearer(presented) if presented is not None else None
+        return None if token is None else self.tokens.rights(token)
+
+    def _welcomes(self, origin: str, host: str) -> bool:
+        return origin in self._settings.origins or auth.same_origin(origin, host)
+
+
+async def _nobody(connection: ServerConnection) -> None:
+    raise AssertionError(f"{connection} became a stream where there is none")
+
+
+def _subprotocol(_: ServerConnection, offered: Any) -> Subprotocol | None:
+    """Ours if it is offered; a client that offers none is as welcome."""
+    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
+
+
+def _header(headers: Headers, name: str) -> str | None:
+    """One that is there twice is as good as a wrong one."""
+    try:
+        return headers.get(name)
+    except MultipleValuesError:
+        return ""
