@@ -7,17 +7,20 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from urllib.parse import parse_qs
 
+import anyio
 import msgspec
 
-from watcher.events import Filter, JournalError
+from watcher.events import Filter, JournalError, Unavailable
 from watcher.relay import filters, wire
-from watcher.relay.log import Log
+from watcher.relay.share import Pages, Snapshots
 
 STREAM = "/v1/stream"
 GUARDED = ("/metrics", "/v1/balances")
 """Paths that need a token where tokens are set."""
 
 JSON = "application/json"
+PATIENCE = 20.0
+"""Seconds that whoever asks for balances waits in line."""
 INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
@@ -57,17 +60,55 @@ def unavailable(problem: JournalError) -> Answer:
     return error(503, "internal", f"the journal does not answer: {problem}", ("Retry-After", "5"))
 
 
+class Body:
+    """`{"cursor", "data": [rows]}`, a page at a time; nothing is opened before somebody asks for the first."""
+
+    def __init__(self, snapshots: Snapshots, wanted: Filter) -> None:
+        self._snapshots = snapshots
+        self._wanted = wanted
+        self._pages: Pages | None = None
+        self._read = 0
+        self._ended = False
+
+    def __aiter__(self) -> "Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises JournalError, where it cannot begin and where it is broken off."""
+        if self._ended:
+            raise StopAsyncIteration
+        before = b","
+        if self._pages is None:
+            self._pages = await self._open()
+            before = b'{"cursor":%b,"data":[' % wire.encode(str(self._pages.cursor))
+        async with self._pages.page() as states:
+            self._read += len(states)
+            self._ended = self._read >= self._pages.rows or not states
+            rows = wire.encode(wire.rows(states))[1:-1]
+        return before + rows + (b"]}" if self._ended else b"")
+
+    async def _open(self) -> Pages:
+        with anyio.move_on_after(PATIENCE):
+            return await self._snapshots.open(self._wanted)
+        raise Unavailable("too many ask for balances at once")
+
+    async def aclose(self) -> None:
+        self._ended = True
+        if self._pages is not None:
+            self._pages.close()
+
+
 class Plain:
     """Answers by path. `ready` gives what `/readyz` shows; its member `ready`, if it has one, decides the status."""
 
     def __init__(
         self,
-        log: Log,
+        snapshots: Snapshots,
         metrics: Callable[[], bytes],
         ready: Callable[[], Mapping[str, object]],
         following: Callable[[], bool],
     ) -> None:
-        self._log = log
+        self._snapshots = snapshots
         self._metrics = metrics
         self._ready = ready
         self._following = following
@@ -81,7 +122,7 @@ class Plain:
         if path in GUARDED and rights is None:
             return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
         if path == "/v1/balances" and rights is not None:
-            return await self._balances(query, rights)
+            return self._balances(query, rights)
         return self._look(path)
 
     def _look(self, path: str) -> Answer:
@@ -97,7 +138,7 @@ class Plain:
             return Answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics())
         return error(404, "not_found", f"nothing here: the stream is at {STREAM}, the page at /")
 
-    async def _balances(self, query: str, rights: Filter) -> Answer:
+    def _balances(self, query: str, rights: Filter) -> Answer:
         try:
             asked = filters.parse(parse_qs(query, max_num_fields=2000))
         except ValueError as mistake:
@@ -107,8 +148,4 @@ class Plain:
         wanted = filters.intersect(asked, rights)
         if wanted is None:
             return error(403, "forbidden", "the token allows nothing of what the filter asks for")
-        try:
-            cursor, states = await self._log.snapshot(filters.expand(wanted))
-        except JournalError as mistake:
-            return unavailable(mistake)
-        return Answer(200, JSON, wire.encode({"cursor": str(cursor), "data": wire.rows(states)}))
+        return Answer(200, JSON, Body(self._snapshots, wanted))

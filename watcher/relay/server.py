@@ -33,6 +33,7 @@ from watcher.relay.protocol import (
 )
 from watcher.relay.replay import Replays
 from watcher.relay.settings import Limits, Pace, RelaySettings
+from watcher.relay.share import Share, Snapshots
 from watcher.relay.visitor import Visitor
 
 FULL = ("Retry-After", "5")
@@ -68,7 +69,8 @@ class Relay:
         self._wall = wall
         self.pace = pace
         self._limits = Limits(connections=settings.max_connections)
-        self._plain = Plain(log, metrics, ready, lambda: self.delivery.following)
+        self._snapshots = Snapshots(log, Share(lambda: self.delivery.time()), pace.page)  # noqa: PLW0108 - it has none yet
+        self._plain = Plain(self._snapshots, metrics, ready, lambda: self.delivery.following)
         self._keeper = Keeper(self.delivery, pace, wall)
         self._direct = False
         """What is written to a socket leaves in the order of the calls, whether through the transport or not."""
@@ -94,7 +96,7 @@ class Relay:
             for listener in sockets:
                 servers.append(await self._listen(listener, context))  # noqa: PERF401 - what opened must be closed
             async with anyio.create_task_group() as tasks:
-                self._replays = Replays(self.delivery, self._log, self.pace, tasks, self._keeper.beat)
+                self._replays = Replays(self.delivery, self._snapshots, self.pace, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
                 tasks.start_soon(self._keeper.keep, self._replays)
                 task_status.started(sockets[0].getsockname()[1])

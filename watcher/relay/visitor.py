@@ -118,7 +118,7 @@ class Visitor(ServerConnection):
         if self._telling.cancelled():
             self._cut()
         elif (problem := self._telling.exception()) is not None:
-            if not isinstance(problem, TimeoutError):
+            if not isinstance(problem, TimeoutError | JournalError):
                 logger.error("relay.answer_broken", exc_info=problem)
             self._cut()
         elif self._ended:
