@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -331,6 +331,10 @@ class Expired(JournalError):
         """`expired`, `ahead` or `epoch_changed`."""
 
 
+class Outlived(JournalError):
+    """A snapshot was taken away from a reader that held its view for too long. Ask again, and read faster."""
+
+
 class Published(msgspec.Struct, frozen=True, gc=False):
     """One event as it stands in the journal."""
 
@@ -358,6 +362,48 @@ class Bounds(msgspec.Struct, frozen=True):
 
     oldest: Cursor
     head: Cursor
+
+
+class Snapshot(Protocol):
+    """The committed state in one consistent view, read a page at a time and never held as a whole for its reader."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where in the log it holds."""
+
+    @property
+    def rows(self) -> int:
+        """How many balances it has."""
+
+    @property
+    def over(self) -> bool:
+        """Its view was taken away."""
+
+    async def page(self, size: int) -> Sequence[BalanceState]:
+        """The next balances, at most `size`; none at the end. Raises Outlived, Unavailable."""
+
+    def close(self) -> None:
+        """Give the view back. May be called again."""
+
+
+class Whole(msgspec.Struct):
+    """A small snapshot, which is at hand and holds no view."""
+
+    cursor: Cursor
+    states: list[BalanceState]
+    over: bool = False
+    _read: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.states)
+
+    async def page(self, size: int) -> Sequence[BalanceState]:
+        first, self._read = self._read, self._read + size
+        return self.states[first : self._read]
+
+    def close(self) -> None:
+        pass
 
 
 def event_id(epoch: str, key: Key, version: int) -> str:

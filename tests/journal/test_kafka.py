@@ -11,7 +11,7 @@ from collections import Counter
 import anyio
 import pytest
 
-from tests.journal.conformance import Conformance
+from tests.journal.conformance import Conformance, snapshot
 from tests.journal.kafka_world import (
     EPOCH,
     Balance,
@@ -94,7 +94,7 @@ class TestRecords:
             async with reading(made) as reader:
                 oldest = (await reader.bounds()).oldest
                 (event,) = [e for commit in await until_head(reader, oldest) for e in commit.events]
-                assert (await reader.snapshot(Filter()))[1] == [row.state]
+                assert (await snapshot(reader, Filter()))[1] == [row.state]
         assert json.loads(event.data)["id"] == row.event.id
         (message,) = seen(kafka.address, f"{prefix}balances.changed.v1")
         assert dict(message.headers())["content-type"] == b"application/msgpack"

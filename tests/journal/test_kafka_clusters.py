@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka.admin import ConfigResource
 
 from tests import kafka_broker
+from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     administering,
@@ -56,7 +57,7 @@ class TestSecurity:
         await made.check()
         async with opened(made, 0) as writer, reading(made) as reader:
             await writer.commit(Batch([balance.row(1)]))
-            assert (await reader.snapshot(Filter()))[1] == [balance.state]
+            assert (await snapshot(reader, Filter()))[1] == [balance.state]
         await made.close()
         wrong = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": "wrong"})
         for attempt in (wrong.check, wrong.init):

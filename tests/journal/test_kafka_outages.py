@@ -10,6 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
+from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     START,
@@ -161,7 +162,7 @@ class TestForgottenTransactions:
                     short.setattr(reader_module, "LOAD", 0.5)
                     short.setattr(reader_module, "FRESH", 0.5)
                     reader = await stack.enter_async_context(reading(made))
-                    cursor, rows = await reader.snapshot(Filter())
+                    cursor, rows = await snapshot(reader, Filter())
                 held = {row.key: (row.version, row.amount) for row in rows}
                 told = (1, "2") if hanging == "changed" else (2, "3")
                 assert held == {balance.key: told, other.key: (0, "1")}
@@ -169,7 +170,7 @@ class TestForgottenTransactions:
                 await writer.commit(Batch([balance.row(4)]))
                 commits = await until_head(reader, cursor)
                 assert [event.version for commit in commits for event in commit.events] == [2, 3][told[0] - 1 :]
-                _, rows = await reader.snapshot(Filter())
+                _, rows = await snapshot(reader, Filter())
                 assert {row.amount for row in rows} == {"4", "1"}
 
     async def test_a_baseline_that_hangs_alone_is_aborted(self, own_broker, prefix, monkeypatch):

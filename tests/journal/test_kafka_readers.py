@@ -9,6 +9,7 @@ import anyio
 import pytest
 from confluent_kafka import TopicPartition
 
+from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     START,
@@ -73,7 +74,7 @@ class TestReaders:
                 for turn in range(8):
                     if turn % 4 == 3:
                         reader = await stack.enter_async_context(reading(made))
-                    cursor, rows = await reader.snapshot(Filter())
+                    cursor, rows = await snapshot(reader, Filter())
                     held = {row.key: row.version for row in rows}
                     for commit in await until_head(reader, cursor):
                         for event in commit.events:
@@ -126,7 +127,7 @@ class TestReaders:
                 short.setattr(reader_module, "FRESH", 0.5)
                 reader = await stack.enter_async_context(reading(made))
                 assert not await writer._settled(0.1)
-                cursor, rows = await reader.snapshot(Filter())
+                cursor, rows = await snapshot(reader, Filter())
                 assert [(row.version, row.amount) for row in rows] == [(before.version, before.amount)]
             balance.state = (await writer.open()).states[0]
             await writer.commit(Batch([balance.row(3)]))
@@ -174,7 +175,7 @@ class TestReaders:
             for balance in (one, two):
                 async with opened(made, balance.partition) as writer:
                     await writer.commit(Batch([balance.row(1)]))
-            _, rows = await reader.snapshot(Filter(account=(two.key.account,)))
+            _, rows = await snapshot(reader, Filter(account=(two.key.account,)))
             assert [row.key for row in rows] == [two.key]
 
     async def test_a_cursor_that_nothing_can_be_followed_from_says_why(self, kafka, prefix):

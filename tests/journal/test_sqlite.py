@@ -26,6 +26,7 @@ from tests.journal.conformance import (
     opened,
     read,
     reading,
+    snapshot,
 )
 from tests.journal.laws import records, violations
 from watcher.events import JSON, Filter
@@ -250,7 +251,7 @@ class TestBaselines:
         rows = [baseline(f"a{number}", 0) for number in range(2500)]
         journal = at()
         async with opened(journal) as (writer, _), reading(at()) as reader:
-            cursor, _ = await reader.snapshot(Filter())
+            cursor, _ = await snapshot(reader, Filter())
             await writer.commit(Batch(rows))
             await writer.commit(Batch([change(row, 1) for row in rows[100:200]]))
             commits = await collect(reader, cursor, lambda found: len(baselines(found)) >= 2400)
@@ -283,7 +284,7 @@ class TestTrouble:
             with pytest.raises(Unwritable, match=r"no space left for .*balances.db"):
                 await writer.commit(Batch([change(row, 1) for row in rows] * 20, {"note": b"x" * 10_000}))
             assert (await reader.bounds()).head.positions == (1,)
-            _, states = await reader.snapshot(Filter())
+            _, states = await snapshot(reader, Filter())
             assert by_key(states) == by_key(row.state for row in rows)
             writer._connection.execute("PRAGMA max_page_count = 1000000")
             restored = await writer.open()
@@ -364,7 +365,7 @@ class TestTrouble:
             aside.mkdir()
             for file in tmp_path.glob("balances.db*"):
                 file.rename(aside / file.name)
-            for ask in (reader.bounds(), reader.snapshot(Filter()), reader.notes(), anext(reader.follow(before))):
+            for ask in (reader.bounds(), snapshot(reader, Filter()), reader.notes(), anext(reader.follow(before))):
                 with pytest.raises(Unavailable, match="was moved, removed or replaced: there is no database"):
                     await ask
             path.write_bytes(b"")
@@ -372,7 +373,7 @@ class TestTrouble:
                 await reader.bounds()
             async with opened(at()) as (successor, _):
                 await successor.commit(Batch([baseline("b", 7)]))
-                cursor, states = await reader.snapshot(Filter())
+                cursor, states = await snapshot(reader, Filter())
                 assert [(state.account, state.amount) for state in states] == [("b", "7")]
                 assert cursor.epoch != before.epoch
                 with pytest.raises(Unavailable, match="was replaced"):
@@ -416,7 +417,7 @@ class TestProcesses:
         with victim(path, 3) as process:
             process.stdout.readline()
             async with reading(at()) as reader:
-                cursor, states = await reader.snapshot(Filter())
+                cursor, states = await snapshot(reader, Filter())
                 assert sum(state.version for state in states) == cursor.positions[0] - 1
                 amounts = by_key(states)
                 commits = await collect(reader, cursor, lambda found: len(events(found)) >= 500)
@@ -499,7 +500,7 @@ class TestAnyHistory:
     async def agree(self, reader, rows, log):
         bounds = await reader.bounds()
         assert bounds.head.positions == (len(log) + 1,)
-        cursor, states = await reader.snapshot(Filter())
+        cursor, states = await snapshot(reader, Filter())
         assert cursor == bounds.head
         assert by_key(states) == by_key(row.state for row in rows.values())
         kept = log[bounds.oldest.positions[0] - 1 :]

@@ -10,7 +10,7 @@ import sqlite3
 import anyio
 import pytest
 
-from tests.journal.conformance import BEGAN, baseline, by_key, change, opened, read, reading
+from tests.journal.conformance import BEGAN, baseline, by_key, change, opened, read, reading, snapshot
 from watcher.events import Filter
 from watcher.journal import Batch, Expired, Fenced, Unavailable, Unwritable, sqlite_file, sqlite_identity
 from watcher.journal.sqlite import SqliteJournal
@@ -182,7 +182,7 @@ async def judge_a_restore(journal, row, backed_up, last):
         row, after = await written(journal, row, 7, 8)
         assert after.epoch == head.epoch  # who looked before the writer came goes on
         assert [event.version for event in await read(early, head, 2)] == [2, 3]
-        _, states = await early.snapshot(Filter())
+        _, states = await snapshot(early, Filter())
         assert by_key(states) == {str(row.state.key): row.state}
     return await written(journal, row, 9)
 

@@ -365,8 +365,11 @@ class Late:
         self.close = self._reader.close
         return self
 
-    async def snapshot(self, wanted):
+    async def glance(self, wanted, most):
         await self.rows.wait()
+        return await self._reader.glance(wanted, most)
+
+    async def snapshot(self, wanted):
         return await self._reader.snapshot(wanted)
 
     async def bounds(self):

@@ -10,13 +10,14 @@ from typing import Protocol
 
 import msgspec
 
-from watcher.events import BalanceState, Cursor, Filter, ProviderHealth
+from watcher.events import BalanceState, Cursor, Filter, ProviderHealth, Snapshot
 
 # What the log is made of lives in `events`, since the relay and the ledger, which know no journal, speak of it too.
 from watcher.events import Bounds as Bounds
 from watcher.events import Commit as Commit
 from watcher.events import Expired as Expired
 from watcher.events import JournalError as JournalError
+from watcher.events import Outlived as Outlived
 from watcher.events import Published as Published
 from watcher.events import Row as Row
 from watcher.events import Unavailable as Unavailable
@@ -69,8 +70,11 @@ class Reader(Protocol):
 
     async def bounds(self) -> Bounds: ...
 
-    async def snapshot(self, wanted: Filter) -> tuple[Cursor, Sequence[BalanceState]]:
-        """The committed state in one consistent view, and the cursor at which it holds."""
+    async def glance(self, wanted: Filter, most: int) -> Snapshot | None:
+        """The committed state, at once, if it has at most so many balances; else None."""
+
+    async def snapshot(self, wanted: Filter) -> Snapshot:
+        """The committed state, whatever its size. Waits while as many views stand as may; whoever asks closes it."""
 
     async def notes(self) -> dict[str, bytes]:
         """The small records beside the balances, as they are committed."""

@@ -94,8 +94,8 @@ class SqliteJournal:
 
     async def reader(self) -> SqliteReader:
         """Raises WrongJournal when there is no database yet."""
-        run = self._runner()
-        return await run(lambda: SqliteReader(self.path, run, self._waker))
+        run, bulk = self._runner(), self._runner()
+        return await run(lambda: SqliteReader(self.path, run, bulk, self._waker))
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Published by the writer of this process; silently not at all while it has none."""

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 APPLICATION = 0x62616C77
 """`balw`, in the file's header: tells our files from those of other programs."""
+WAL = 16 * 1024 * 1024
+"""Bytes that the WAL is cut to when it begins anew, after whoever kept it from that has gone."""
 BUSY = 1.0
 """Seconds that a statement waits for another process's lock. Short, so that stopping never waits for it for long."""
 
@@ -106,6 +108,7 @@ def open_to_write(path: Path, *, new_log: bool = False) -> sqlite3.Connection:
         with explained(path):
             format_of(path, connection)
             connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA journal_size_limit = {WAL}")
             connection.execute("PRAGMA synchronous = FULL")  # NORMAL may take back what subscribers have seen
             with transaction(connection):
                 _upgrade(path, connection)

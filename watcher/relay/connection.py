@@ -12,6 +12,7 @@ from watcher.events import Cursor, Filter
 from watcher.relay.link import Link
 from watcher.relay.protocol import Session
 from watcher.relay.settings import Pace
+from watcher.relay.share import Pages
 from watcher.relay.visitor import Visitor
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Connection(Visitor):
 class Peer(Link):
     """A link and its socket."""
 
-    __slots__ = ("alarm", "beat_due", "connection", "direct", "id", "socket", "wake")
+    __slots__ = ("alarm", "beat_due", "connection", "direct", "id", "pages", "socket", "wake")
 
     def __init__(self, session: Session, pace: Pace, head: Cursor, connection: Connection) -> None:
         super().__init__(session, pace, head)
@@ -111,6 +112,8 @@ class Peer(Link):
         self.alarm: asyncio.TimerHandle | None = None
         """When the next event that is held back is due."""
         self.beat_due = False
+        self.pages: Pages | None = None
+        """The snapshot that it is being sent."""
 
     def shut(self) -> None:
         """Nothing more is sent."""

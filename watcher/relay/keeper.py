@@ -54,6 +54,8 @@ class Keeper:
             for peer in list(replays.readers):
                 if peer.astray(self._delivery.hub.cursor, now):
                     self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "astray")
+                elif peer.pages is not None and peer.pages.over:
+                    self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
             self._delivery.stats.reading = len(replays.readers)
 
     def _turn(self, rota: Rota[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:

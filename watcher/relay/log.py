@@ -1,10 +1,10 @@
 """The log as the relay sees it: a journal's reader, whichever journal it is."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from watcher.events import BalanceState, Bounds, Commit, Cursor, Filter
+from watcher.events import Bounds, Commit, Cursor, Filter, Snapshot
 
 
 class Log(Protocol):
@@ -12,7 +12,9 @@ class Log(Protocol):
 
     async def bounds(self) -> Bounds: ...
 
-    async def snapshot(self, wanted: Filter) -> tuple[Cursor, Sequence[BalanceState]]: ...
+    async def glance(self, wanted: Filter, most: int) -> Snapshot | None: ...
+
+    async def snapshot(self, wanted: Filter) -> Snapshot: ...
 
     def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
         """Raises Expired."""

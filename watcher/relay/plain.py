@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from urllib.parse import parse_qs
 
+import anyio
 import msgspec
 
-from watcher.events import Filter, JournalError
+from watcher.events import Filter, JournalError, Unavailable
 from watcher.relay import filters, wire
 from watcher.relay.auth import EVERYTHING
-from watcher.relay.log import Log
+from watcher.relay.share import Pages, Snapshots
 
 STREAM = "/v1/stream"
 BALANCES = "/v1/balances"
@@ -20,6 +21,8 @@ GUARDED = ("/metrics", BALANCES)
 """Paths that need a token where tokens are set."""
 
 JSON = "application/json"
+PATIENCE = 20.0
+"""Seconds that whoever asks for balances waits in line."""
 INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
@@ -72,12 +75,50 @@ def named(rights: Filter, provider: str) -> bool:
     return rights.provider is None or provider in rights.provider
 
 
+class Body:
+    """`{"cursor", "data": [rows]}`, a page at a time; nothing is opened before somebody asks for the first."""
+
+    def __init__(self, snapshots: Snapshots, wanted: Filter) -> None:
+        self._snapshots = snapshots
+        self._wanted = wanted
+        self._pages: Pages | None = None
+        self._read = 0
+        self._ended = False
+
+    def __aiter__(self) -> "Body":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises JournalError, where it cannot begin and where it is broken off."""
+        if self._ended:
+            raise StopAsyncIteration
+        before = b","
+        if self._pages is None:
+            self._pages = await self._open()
+            before = b'{"cursor":%b,"data":[' % wire.encode(str(self._pages.cursor))
+        async with self._pages.page() as states:
+            self._read += len(states)
+            self._ended = self._read >= self._pages.rows or not states
+            rows = wire.encode(wire.rows(states))[1:-1]
+        return before + rows + (b"]}" if self._ended else b"")
+
+    async def _open(self) -> Pages:
+        with anyio.move_on_after(PATIENCE):
+            return await self._snapshots.open(self._wanted)
+        raise Unavailable("too many ask for balances at once")
+
+    async def aclose(self) -> None:
+        self._ended = True
+        if self._pages is not None:
+            self._pages.close()
+
+
 class Plain:
     """Answers by path."""
 
     def __init__(
         self,
-        log: Log | None,
+        snapshots: Snapshots | None,
         metrics: Callable[[Filter], bytes],
         ready: Callable[[], Mapping[str, object]],
         *,
@@ -85,12 +126,12 @@ class Plain:
         following: Callable[[], bool] = lambda: True,
         sees: Sees = named,
     ) -> None:
-        """`log`: None in a half that has none. `metrics`: their text, as far as those rights go.
+        """`snapshots`: None in a half that has no log. `metrics`: their text, as far as those rights go.
 
         `ready` gives the parts that `/readyz` shows, each `ok` or what is wrong with it, or that for each provider; its
         member `ready`, if it has one, decides the status. `guarded`: tokens are asked for.
         """
-        self._log = log
+        self._snapshots = snapshots
         self._metrics = metrics
         self._ready = ready
         self._guarded = guarded
@@ -105,10 +146,10 @@ class Plain:
         path, _, query = target.partition("?")
         if path in GUARDED and rights is None:
             return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
-        if self._log is None and path in ("/", BALANCES, STREAM):
+        if self._snapshots is None and path in ("/", BALANCES, STREAM):
             return error(404, "not_found", "this process polls and has no relay: ask the one that has (--only relay)")
-        if path == BALANCES and rights is not None:
-            return await self._balances(query, rights)
+        if path == BALANCES and self._snapshots is not None and rights is not None:
+            return _balances(self._snapshots, query, rights)
         return self._look(path, rights)
 
     def _look(self, path: str, rights: Filter | None) -> Answer:
@@ -140,19 +181,15 @@ class Plain:
         theirs = {name: said for name, said in part.items() if self._sees(rights, name)}
         return theirs if whole else {name: _in_a_word(said) for name, said in theirs.items()}
 
-    async def _balances(self, query: str, rights: Filter) -> Answer:
-        try:
-            asked = filters.parse(parse_qs(query, max_num_fields=2000))
-        except ValueError as mistake:
-            return error(400, "bad_request", str(mistake))
-        if filters.size(asked) > 1024:
-            return error(400, "filter_limit", "at most 1024 filter values")
-        wanted = filters.intersect(asked, rights)
-        if wanted is None:
-            return error(403, "forbidden", "the token allows nothing of what the filter asks for")
-        try:
-            assert self._log is not None
-            cursor, states = await self._log.snapshot(filters.expand(wanted))
-        except JournalError as mistake:
-            return unavailable(mistake)
-        return Answer(200, JSON, wire.encode({"cursor": str(cursor), "data": wire.rows(states)}))
+
+def _balances(snapshots: Snapshots, query: str, rights: Filter) -> Answer:
+    try:
+        asked = filters.parse(parse_qs(query, max_num_fields=2000))
+    except ValueError as mistake:
+        return error(400, "bad_request", str(mistake))
+    if filters.size(asked) > 1024:
+        return error(400, "filter_limit", "at most 1024 filter values")
+    wanted = filters.intersect(asked, rights)
+    if wanted is None:
+        return error(403, "forbidden", "the token allows nothing of what the filter asks for")
+    return Answer(200, JSON, Body(snapshots, wanted))

@@ -9,8 +9,9 @@ import msgspec
 from watcher.events import Bounds, Cursor, Filter, rfc3339
 from watcher.relay import commands, filters, wire
 from watcher.relay.auth import EVERYTHING, Tokens
+from watcher.relay.bucket import Bucket
 from watcher.relay.commands import Params, Refused
-from watcher.relay.settings import REFUSALS, Limits, Pace
+from watcher.relay.settings import REFUSALS, ROWS, ROWS_PER_SECOND, Limits, Pace
 
 UNAUTHORIZED = 4001
 RATE_LIMITED = 4101
@@ -92,6 +93,7 @@ class Session:
         "_limits",
         "_now",
         "_refusals",
+        "_rows",
         "_tokens",
         "_wall",
         "auth",
@@ -107,6 +109,7 @@ class Session:
         self._now = now
         self._wall = 0
         self._refusals = 0
+        self._rows = Bucket(ROWS, ROWS_PER_SECOND)
         self._count = 0
         self.auth = "none" if tokens is None else "required" if rights is None else "ok"
         self.rights = EVERYTHING if tokens is None else rights
@@ -141,7 +144,11 @@ class Session:
             id_ = commands.id_of(fields)
             return self._command(id_, commands.method_of(fields), commands.params_of(fields))
         except Refused as error:
-            return [Send(wire.refusal(id_, error.code, str(error)))]
+            return [Send(wire.refusal(id_, error.code, str(error), temporary=error.code == "rate_limited"))]
+
+    def charge(self, rows: int, now: float) -> None:
+        """So many balances and events were asked for; `now`: monotonic seconds."""
+        self._rows.take(rows, now)
 
     def _admit(self, now: float) -> bool:
         earned = (now - self._now) * self._limits.messages_per_second
@@ -226,6 +233,9 @@ class Session:
         cursor = commands.cursor(params)
         values = filters.size(asked)
         self._check_limits(values)
+        if (snapshot or cursor is not None) and self._rows.left(self._now) < 0:
+            text = f"at most {ROWS_PER_SECOND} balances and events a second by snapshots and old cursors, after {ROWS} at once"
+            raise Refused("rate_limited", text)
         allowed = filters.intersect(asked, self.rights)
         if allowed is None:
             raise Refused("forbidden", "the token allows nothing of what the filter asks for")

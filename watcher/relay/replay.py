@@ -1,36 +1,48 @@
 """Connections off the live path: each is served what it asked for, and reads the log until it has reached the hub."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import structlog
 
-from watcher.events import BalanceState, Commit, Cursor, Expired, Unavailable
-from watcher.relay import filters, wire
+from watcher.events import Commit, Cursor, Expired, JournalError, Outlived, Published, Unavailable
+from watcher.relay import wire
 from watcher.relay.conflation import Entry
 from watcher.relay.connection import Peer
 from watcher.relay.delivery import Delivery
 from watcher.relay.hub import Hub
-from watcher.relay.log import Log, following, unrecoverable
-from watcher.relay.protocol import SLOW_CONSUMER, Subscribe, Subscription
+from watcher.relay.link import behind
+from watcher.relay.log import following, unrecoverable
+from watcher.relay.protocol import GOING_AWAY, SLOW_CONSUMER, Subscribe, Subscription
 from watcher.relay.settings import Pace
+from watcher.relay.share import Line, Pages, Snapshots
 
 LOOKED = 64
 """Events of a replay between two turns of the loop."""
+
+logger = structlog.get_logger()
 
 
 class Replays:
     """The readers of the log: one task for each connection that is behind, and none for the others."""
 
     def __init__(
-        self, delivery: Delivery, log: Log, pace: Pace, tasks: anyio.abc.TaskGroup, beat: Callable[[Peer], None]
+        self,
+        delivery: Delivery,
+        snapshots: Snapshots,
+        pace: Pace,
+        tasks: anyio.abc.TaskGroup,
+        beat: Callable[[Peer], None],
     ) -> None:
         """`beat`: the heartbeat that had to wait for the pages of a snapshot."""
         self.readers: set[Peer] = set()
         self._delivery = delivery
-        self._log = log
+        self._snapshots = snapshots
+        self._log = snapshots.log
+        self._share = snapshots.share
         self._pace = pace
         self._tasks = tasks
         self._beat = beat
@@ -50,10 +62,12 @@ class Replays:
                     await self._renew(peer)
                 elif peer.asked:
                     await self._open(peer, peer.asked.pop(0))
-                elif await self._catch_up(peer):
+                elif peer.live or await self._catch_up(peer):
                     return
         except Expired as problem:
             self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", problem.reason)
+        except Outlived:
+            self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
         finally:
             peer.reading = False
             self.readers.discard(peer)
@@ -65,9 +79,6 @@ class Replays:
             await peer.wake.wait()
 
     async def _open(self, peer: Peer, asked: Subscribe) -> None:
-        if peer.live:
-            self._delivery.hub.leave(peer)
-            peer.leave(self._delivery.hub.cursor, self._delivery.time())
         try:
             await self._begin(peer, asked)
         except Unavailable as problem:
@@ -93,49 +104,63 @@ class Replays:
                 self._delivery.put(peer, session.failed(asked, "unrecoverable_cursor", text))
                 return
         recovered = asked.cursor is not None and reason is None
-        states = None
-        start = asked.cursor if asked.cursor is not None and recovered else bounds.head
+        pages = None
         if not recovered and (asked.snapshot or reason is not None):
-            start, states = await self._log.snapshot(filters.expand(subscription.wanted))
-        if not await self._is_read(hub, start):
-            peer.asked.insert(0, asked)
-            return
-        if subscription.id not in session.subscriptions:
-            self._delivery.put(
-                peer, session.failed(asked, "forbidden", "the token was replaced by one that allows nothing of it")
-            )
-            return
-        cursor = peer.begin(subscription, start)
-        peer.measure(self._delivery.hub.cursor, self._delivery.time())
-        rows = 0 if states is None else len(states)
-        self._delivery.put(peer, session.opened(asked, cursor, recovered=recovered, rows=rows, reason=reason))
-        peer.rearrange()
-        self._delivery.stats.replays += recovered
-        if states is not None:
-            self._delivery.stats.snapshots += 1
-            await self._page(peer, subscription, cursor, states)
+            pages = await self._snapshots.open(subscription.wanted)
+        try:
+            start = pages.cursor if pages is not None else asked.cursor if recovered else bounds.head
+            assert start is not None
+            if not await self._is_read(hub, start):
+                peer.asked.insert(0, asked)
+                return
+            if subscription.id not in session.subscriptions:
+                text = "the token was replaced by one that allows nothing of it"
+                self._delivery.put(peer, session.failed(asked, "forbidden", text))
+                return
+            self._leave(peer)
+            cursor = peer.begin(subscription, start)
+            peer.measure(hub.cursor, self._delivery.time())
+            rows = 0 if pages is None else pages.rows
+            self._delivery.put(peer, session.opened(asked, cursor, recovered=recovered, rows=rows, reason=reason))
+            peer.rearrange()
+            self._delivery.stats.replays += recovered
+            session.charge(rows if pages is not None else behind(start, hub.cursor), self._delivery.time())
+            if pages is not None:
+                self._delivery.stats.snapshots += 1
+                await self._page(peer, subscription, cursor, pages)
+        finally:
+            if pages is not None:
+                pages.close()
+
+    def _leave(self, peer: Peer) -> None:
+        if peer.live:
+            self._delivery.hub.leave(peer)
+            peer.leave(self._delivery.hub.cursor, self._delivery.time())
 
     async def _renew(self, peer: Peer) -> None:
         """Serve the next subscription that another log left behind, as one whose cursor is not recoverable."""
         subscription, hub = peer.renewals[0], self._delivery.hub
         try:
-            start, states = await self._log.snapshot(filters.expand(subscription.wanted))
+            pages = await self._snapshots.open(subscription.wanted)
         except Unavailable as problem:
             self._delivery.log_is_away(problem)
             while peer.asked:
                 self._refuse(peer, peer.asked.pop(0), problem)
             await anyio.sleep(0.5)
             return
-        if not await self._is_read(hub, start):
-            return
-        if subscription.id in peer.session.subscriptions:
-            cursor = peer.begin(subscription, start)
-            peer.renewals.remove(subscription)
-            self._delivery.stats.snapshots += 1
-            await self._page(peer, subscription, cursor, states, peer.reason)
-        else:
-            peer.renewals.remove(subscription)
-            self._end_pages(peer)
+        try:
+            if not await self._is_read(hub, pages.cursor):
+                return
+            if subscription.id in peer.session.subscriptions:
+                cursor = peer.begin(subscription, pages.cursor)
+                peer.renewals.remove(subscription)
+                self._delivery.stats.snapshots += 1
+                await self._page(peer, subscription, cursor, pages, peer.reason)
+            else:
+                peer.renewals.remove(subscription)
+                self._end_pages(peer)
+        finally:
+            pages.close()
         if hub is self._delivery.hub and not any(peer.subscriptions):
             peer.position = hub.cursor
 
@@ -147,23 +172,32 @@ class Replays:
         return hub is self._delivery.hub
 
     async def _page(
-        self,
-        peer: Peer,
-        subscription: Subscription,
-        cursor: Cursor,
-        states: Sequence[BalanceState],
-        reason: str | None = None,
+        self, peer: Peer, subscription: Subscription, cursor: Cursor, pages: Pages, reason: str | None = None
     ) -> None:
-        size, hub = self._pace.page, self._delivery.hub
-        peer.paging = True
-        for number, first in enumerate(range(0, max(1, len(states)), size), 1):
-            await self._emptied(peer)
-            # After a turn to another log it begins anew.
-            if not peer.open or hub is not self._delivery.hub or subscription.id not in peer.session.subscriptions:
-                break
-            rows = [row for row in states[first : first + size] if subscription.matcher.matches(row.key)]
-            last = first + size >= len(states)
-            self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows, reason=reason))
+        hub, number, read, last = self._delivery.hub, 0, 0, False
+        peer.paging, peer.pages = True, pages
+        try:
+            while not last:
+                await self._emptied(peer)
+                async with pages.page() as states:
+                    # After a turn to another log it begins anew.
+                    if (
+                        not peer.open
+                        or hub is not self._delivery.hub
+                        or subscription.id not in peer.session.subscriptions
+                    ):
+                        break
+                    number, read = number + 1, read + len(states)
+                    rows = [row for row in states if subscription.matcher.matches(row.key)]
+                    last = read >= pages.rows or not states
+                    self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows, reason=reason))
+        except Outlived:
+            raise
+        except JournalError as problem:  # half of it is nothing
+            logger.warning("relay.snapshot_failed", problem=str(problem))
+            self._delivery.drop(peer, GOING_AWAY, "internal")
+        finally:
+            peer.pages = None
         if hub is self._delivery.hub:
             peer.measure(hub.cursor, self._delivery.time())
         self._end_pages(peer)
@@ -209,25 +243,47 @@ class Replays:
 
     async def _replay(self, peer: Peer, commit: Commit, hub: Hub[Peer]) -> bool:
         """Everything of a slice that the hub has already given to the others; whether that was all of it."""
-        for number, event in enumerate(commit.events, 1):
-            if hub is not self._delivery.hub or event.position >= hub.cursor.positions[event.partition]:
-                return False
-            cursor = peer.position.after(event.partition, event.position)
-            peer.oldest = event.observed_at
-            peer.deliver(Entry(event, cursor, wire.update(str(cursor), event.data)), self._delivery.time())
-            if peer.size >= self._pace.chunk or peer.crowded or (peer.conflater is not None and peer.conflater.ready):
+        done, events = 0, commit.events
+        while done < len(events):
+            async with self._share.turn(Line.REPLAYS):
+                if not peer.open or self._has_turned(hub):
+                    return False
+                piece = self._give(peer, events[done : done + LOOKED])
+            done += piece
+            if self._holds_enough(peer):
                 self._delivery.mark(peer)
                 await self._emptied(peer)
-            elif number % LOOKED == 0:
-                await anyio.lowlevel.checkpoint()
-            if not peer.open:
+            elif not piece:
                 return False
-        if hub is not self._delivery.hub:
+            else:
+                await anyio.lowlevel.checkpoint()
+        if not peer.open or self._has_turned(hub):
             return False
         peer.position = commit.cursor
         self._delivery.mark(peer)
         await self._emptied(peer)
-        return hub is self._delivery.hub
+        return not self._has_turned(hub)
+
+    def _has_turned(self, hub: Hub[Peer]) -> bool:
+        """To another log."""
+        return hub is not self._delivery.hub
+
+    def _give(self, peer: Peer, events: list[Published]) -> int:
+        """Put them into the outbox until that holds enough, or the hub is reached; how many that were."""
+        given, hub, now = 0, self._delivery.hub, self._delivery.time()
+        for event in events:
+            if event.position >= hub.cursor.positions[event.partition]:
+                break
+            cursor = peer.position.after(event.partition, event.position)
+            peer.oldest = event.observed_at
+            peer.deliver(Entry(event, cursor, wire.update(str(cursor), event.data)), now)
+            given += 1
+            if self._holds_enough(peer):
+                break
+        return given
+
+    def _holds_enough(self, peer: Peer) -> bool:
+        return peer.size >= self._pace.chunk or peer.crowded or (peer.conflater is not None and peer.conflater.ready)
 
     def _join(self, peer: Peer) -> bool:
         """Onto the live path, in this turn of the loop, if the rest is at hand."""

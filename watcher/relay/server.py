@@ -30,6 +30,7 @@ from watcher.relay.protocol import (
 )
 from watcher.relay.replay import Replays
 from watcher.relay.settings import Pace, RelaySettings
+from watcher.relay.share import Share, Snapshots
 
 logger = structlog.get_logger()
 
@@ -52,8 +53,9 @@ class Relay:
     ) -> None:
         """`wall`: microseconds. `metrics`, `ready`, `sees`: see Plain. `room`: see Port."""
         self.delivery = Delivery(log, pace, self._read_for)
+        snapshots = Snapshots(log, Share(lambda: self.delivery.time()), pace.page)  # noqa: PLW0108 - it has none yet
         plain = Plain(
-            log,
+            snapshots,
             metrics,
             ready,
             guarded=tokens is not None,
@@ -64,6 +66,7 @@ class Relay:
         self._log = log
         self._wall = wall
         self._pace = pace
+        self._snapshots = snapshots
         self._keeper = Keeper(self.delivery, pace, wall, sees)
         self._replays: Replays
 
@@ -83,7 +86,7 @@ class Relay:
             await self.delivery.start()
             await self.port.open(self._handle, functools.partial(_connection, self.delivery))
             async with anyio.create_task_group() as tasks:
-                self._replays = Replays(self.delivery, self._log, self._pace, tasks, self._keeper.beat)
+                self._replays = Replays(self.delivery, self._snapshots, self._pace, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
                 tasks.start_soon(self._keeper.keep, self._replays)
                 task_status.started(self.port.number)

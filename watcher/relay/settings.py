@@ -87,3 +87,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 REFUSALS = 100
 """Messages refused for their rate before the connection is closed."""
+ROWS = 1_000_000
+"""Balances of snapshots and events of old cursors that a connection may ask for at once."""
+ROWS_PER_SECOND = 20_000
+"""The same for as long as it goes on."""

@@ -24,7 +24,7 @@ import anyio.lowlevel
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from watcher.events import BalanceState, Cursor, Filter, ProviderHealth
+from watcher.events import BalanceState, Cursor, Filter, ProviderHealth, Snapshot, Whole
 from watcher.journal import Bounds, Commit, Expired, Published, Unavailable, WrongJournal
 from watcher.journal.kafka import records as wire
 from watcher.journal.kafka.connection import Connection, stop
@@ -33,7 +33,8 @@ from watcher.journal.kafka.hanging import LAST, read
 from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
 from watcher.journal.kafka.ownership import Identity
 from watcher.journal.kafka.records import Marker, Topics
-from watcher.journal.kafka.view import View, Window, covers
+from watcher.journal.kafka.view import SLICE, Held, HeldSnapshot, View, Window, covers, matcher
+from watcher.journal.views import Views
 
 FRESH = 1.0
 """Seconds that a look waits for what is written but not yet visible: a commit's marker, or an open transaction."""
@@ -42,8 +43,6 @@ LOAD = 3.0
 writer that died, and only a writer ends it, perhaps one that this process has yet to open."""
 CAUGHT_UP = 30.0
 """Seconds to read the events that came while the state was read."""
-SLICE = 2_000
-"""Rows filtered between two turns of the loop."""
 
 
 class KafkaReader:
@@ -63,6 +62,7 @@ class KafkaReader:
         self._gauge = gauge
         self._view = View()
         self._window = Window((0,) * partitions)
+        self._views = Views(self._held)
         self._seen: dict[TopicPartition, int] = {}
         self._moved = anyio.Event()
         self._barrier: asyncio.Task[None] | None = None
@@ -171,6 +171,7 @@ class KafkaReader:
         places = tuple(self._seen[partition] for partition in self._changed)
         if events or baselines or health or places != self._window.end:
             self._window.append(Commit(Cursor(self._epoch, places), events, baselines, health))
+        self._views.sweep()
         self._moved.set()
         self._moved = anyio.Event()
 
@@ -206,16 +207,39 @@ class KafkaReader:
         first = await self._gauge.beginnings(self._changed)
         return Cursor(self._epoch, tuple(first[partition] for partition in self._changed))
 
-    async def snapshot(self, wanted: Filter) -> tuple[Cursor, Sequence[BalanceState]]:
+    async def glance(self, wanted: Filter, most: int) -> Snapshot | None:
         await self._refresh()
-        cursor, rows = Cursor(self._epoch, self._window.end), list(self._view.rows.values())
-        if wanted == Filter():
-            return cursor, rows
+        cursor, rows, matches = Cursor(self._epoch, self._window.end), self._view.rows, matcher(wanted)
+        if matches is None:
+            return Whole(cursor, list(rows.values())) if len(rows) <= most else None
         found: list[BalanceState] = []
-        for start in range(0, len(rows), SLICE):
-            found += [row for row in rows[start : start + SLICE] if wanted.matches(row.key)]
+        held = list(rows.values())
+        for start in range(0, len(held), SLICE):
+            found += filter(matches, held[start : start + SLICE])
+            if len(found) > most:
+                return None
             await anyio.lowlevel.checkpoint()
-        return cursor, found
+        return Whole(cursor, found)
+
+    async def snapshot(self, wanted: Filter) -> Snapshot:
+        snapshot = HeldSnapshot(self._views, await self._views.take(), wanted)
+        try:
+            await snapshot.count()
+        except BaseException:
+            snapshot.close()
+            raise
+        return snapshot
+
+    async def _held(self) -> Held:
+        await self._refresh()
+        places, rows = self._window.end, self._view.rows
+        count = len(rows)
+        # A baseline moves no place in the events, and is one row more.
+        return Held(
+            Cursor(self._epoch, places),
+            list(rows.values()),
+            lambda: (places, count) == (self._window.end, len(rows)),
+        )
 
     async def notes(self) -> dict[str, bytes]:
         await self._refresh()
@@ -270,6 +294,7 @@ class KafkaReader:
             raise Expired("expired")
 
     async def close(self) -> None:
+        self._views.close()
         for task in (self._barrier, self._tail):
             if task is not None:
                 task.cancel()

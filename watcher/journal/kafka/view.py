@@ -1,14 +1,19 @@
-"""What a reader holds in memory: the state as of a place, and the last slices of the log. Pure."""
+"""What a reader holds in memory: the state as of a place, and the last slices of the log."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from watcher.events import BalanceState, Key, ProviderHealth
-from watcher.journal import Commit, Published
+import anyio.lowlevel
+
+from watcher.events import BalanceState, Cursor, Filter, Key, ProviderHealth
+from watcher.journal import Commit, Outlived, Published
 from watcher.journal.kafka.records import Notes, state_after, state_before
+from watcher.journal.views import Standing, Views
 
 WINDOW = 20_000
 """Events and baselines kept for followers that are a little behind."""
+SLICE = 2_000
+"""Rows filtered between two turns of the loop."""
 Places = tuple[int, ...]
 
 
@@ -88,3 +93,80 @@ class View:
         row = self.rows.get(event.key)
         if row is not None and row.version == event.version:
             self.rows[event.key] = state_before(event)
+
+
+class Held:
+    """The rows as of one cursor: pointers to what does not change, shared by all who read it."""
+
+    def __init__(self, cursor: Cursor, rows: list[BalanceState], newest: Callable[[], bool]) -> None:
+        self.cursor = cursor
+        self.rows = rows
+        self.newest = newest
+
+    def end(self) -> None:
+        self.rows = []
+
+
+def matcher(wanted: Filter) -> Callable[[BalanceState], bool] | None:
+    """Whether a filter wants a row; None when it wants all. A filter may name a thousand accounts."""
+    provider, chain, account, token = (
+        None if values is None else frozenset(values)
+        for values in (wanted.provider, wanted.chain, wanted.account, wanted.token)
+    )
+    if wanted == Filter():
+        return None
+    return lambda row: (
+        (account is None or row.account in account)
+        and (token is None or row.token in token)
+        and (chain is None or row.chain in chain)
+        and (provider is None or row.provider in provider)
+    )
+
+
+class HeldSnapshot:
+    """One reader of such rows, to be closed."""
+
+    def __init__(self, views: Views[Held], standing: Standing[Held], wanted: Filter) -> None:
+        self.cursor = standing.view.cursor
+        self.rows = 0
+        self._views = views
+        self._standing = standing
+        self._matches = matcher(wanted)
+        self._next = 0
+        self._closed = False
+
+    @property
+    def over(self) -> bool:
+        return self._standing.over
+
+    async def count(self) -> None:
+        rows = self._standing.view.rows
+        if self._matches is None:
+            self.rows = len(rows)
+            return
+        for start in range(0, len(rows), SLICE):
+            self.rows += sum(map(self._matches, rows[start : start + SLICE]))
+            await anyio.lowlevel.checkpoint()
+
+    async def page(self, size: int) -> Sequence[BalanceState]:
+        if self._closed or self._standing.over:
+            raise Outlived("the snapshot was taken away: its reader was too slow, and others wait")
+        rows = self._standing.view.rows
+        if self._matches is None:
+            first, self._next = self._next, self._next + size
+            return rows[first : self._next]
+        found: list[BalanceState] = []
+        while len(found) < size and self._next < len(rows):
+            last = min(self._next + SLICE, len(rows))
+            while self._next < last and len(found) < size:
+                row = rows[self._next]
+                self._next += 1
+                if self._matches(row):
+                    found.append(row)
+            await anyio.lowlevel.checkpoint()
+        return found
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._views.give_back(self._standing)
