@@ -48,17 +48,21 @@ class Ledger:
 
     def doubted_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
-        doubts = self._unsettled.doubts.items()
-        return min((candidate.since for key, candidate in doubts if key.provider == provider), default=None)
+        doubts = self._unsettled.doubts[provider].values()
+        return min((candidate.since for candidate in doubts), default=None)
 
     def behind_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when all is older that comes for a balance of the provider; None: for none of them."""
-        lags = self._unsettled.lags.items()
-        return min((lag.since for key, lag in lags if key.provider == provider), default=None)
+        lags = self._unsettled.lags[provider].values()
+        return min((lag.since for lag in lags), default=None)
 
     def get(self, key: Key) -> Record | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
         return self._shelves.find(key)
+
+    def known(self, provider: str) -> int:
+        """How many balances of the provider are known of, in any way."""
+        return self._shelves.count(provider)
 
     def standing(self, scope: Scope) -> Generator[None, None, int]:
         """How many balances in the scope are known to be above zero."""
@@ -102,7 +106,9 @@ class Ledger:
             yield
             if self._shelves is not shelves:
                 return hearing.verdict
-        if answer.listing is not None and not answer.partial:
+        if answer.listing is not None and hearing.verdict.refused:
+            self._listings.restart(answer.listing)
+        elif answer.listing is not None and not answer.partial:
             self._listings.count(answer.listing, behind=self._drafts.number)
         return hearing.verdict
 

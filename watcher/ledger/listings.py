@@ -37,6 +37,8 @@ class Listing(msgspec.Struct):
     """How many readings that answer had."""
     fading: list[Record] = []
     """Of which that answer spoke and which had other amounts not long before it."""
+    restarted: bool = False
+    """It was, in this process: the journal may not know yet."""
 
     def repeated_by(self, answer: Answer) -> bool:
         """Whether all that the answer says was said, and taken in, by the one before it."""
@@ -79,6 +81,17 @@ class Listings:
             listing.behind = behind
             self.unsaved[scope.record] = listing
 
+    def restart(self, scope: Scope) -> None:
+        """An answer named balances that were not taken in. What they are now is their baseline once there is room, and
+        no change: it begins anew."""
+        listing = self.of(scope)
+        listing.complete, listing.behind, listing.restarted = 0, 0, True
+        listing.fingerprint, listing.fading = b"", []
+        if listing.saved or scope.record in self._flight:
+            self.unsaved[scope.record] = listing
+        else:
+            self.unsaved.pop(scope.record, None)
+
     def take(self, first: int) -> dict[str, bytes]:
         """Notes that may be committed when the first draft left behind is number `first`."""
         ready = {name: listing for name, listing in self.unsaved.items() if listing.behind < first}
@@ -105,9 +118,9 @@ class Listings:
         if name in self._restored:
             note = msgspec.json.decode(self._restored[name], type=Note)
             listing.saved = note.complete
-            listing.complete = max(listing.complete, note.complete)
+            listing.complete = listing.complete if listing.restarted else max(listing.complete, note.complete)
             listing.seen = listing.seen or note.observed_at
-        if listing.saved < listing.complete:
+        if listing.saved != listing.complete:
             self.unsaved[name] = listing
         else:
             self.unsaved.pop(name, None)

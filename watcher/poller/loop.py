@@ -263,7 +263,8 @@ class Poller:
         provider = self.provider
         ordering, settle = provider.ordering, provider.settle
         times = (sent, received, observed_at)
-        return Answer(provider.name, found.readings, ordering, settle, *times, found.listing, known, found.partial)
+        listed = (found.listing, known, found.partial)
+        return Answer(provider.name, found.readings, ordering, settle, *times, *listed, most=provider.max_balances)
 
     def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
@@ -285,6 +286,7 @@ class Poller:
             self.stats.succeeded(observed_at)
         elif verdict.stale:
             self.stats.outdated(_asked(errand), now)
+        self.stats.full(_asked(errand), verdict.refused, self.provider.max_balances)
         if found.remark is not None:
             self.stats.remarked(HIDDEN.shown(found.remark), _asked(errand), now)
 

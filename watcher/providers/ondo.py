@@ -75,6 +75,7 @@ class Ondo(Configured):
     LIMITS = (Limit(1, 1.0),)
     SETTLE = 60.0
     CACHE = 60.0
+    BALANCES = 1_000_000
 
     def __init__(self, name: str, settings: OndoSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
