@@ -139,6 +139,7 @@ def _journal(committers: Sequence[Committer]) -> Iterator[Family]:
     yield family("commits", "Commits.", "counter", lambda c: c.commits)
     yield family("committed_rows", "Rows committed: changes and baselines.", "counter", lambda c: c.rows)
     yield family("commit_failures", "Times that the journal was in doubt or down.", "counter", lambda c: c.failures)
+    yield family("rejected_records", "Records that the journal will not take.", "counter", lambda c: c.rejected)
     yield family("commit_seconds", "Time spent committing.", "counter", lambda c: c.commit_seconds)
 
 

@@ -5,7 +5,7 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 `committed`, or until `restore` says what became of it. Nothing here waits or reads a clock.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from itertools import islice
 
 from watcher.columns import Columns
@@ -145,6 +145,25 @@ class Ledger:
             record.version = row.state.version
         self._drafts.flight = {}
         self._listings.committed()
+
+    def rejected(self, keys: Collection[Key]) -> None:
+        """What was taken is not in the journal, and of these keys it will not be: memory goes back to what is committed.
+        The rest pends again. One that was to be a baseline is unknown again, and with it what its listings leave out.
+        """
+        for key in keys:
+            draft = self._drafts.flight[key][0]
+            self._drafts.forget(key)
+            record = self._known(key)
+            record.candidate, record.had = None, ()
+            if draft.previous is None:
+                record.amount, record.seen, record.order, record.label = None, None, None, None
+                self._listings.restart_covering(key)
+            else:
+                record.amount, record.seen = draft.previous, draft.since
+            record.unslotted = record.unnamed = False
+            self._unsettled.doubts[key.provider].pop(key, None)
+        self._drafts.reopen(self._shelves)
+        self._listings.returned()
 
     def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes], epoch: str) -> None:
         """Start from what the journal, the log `epoch`, holds; or, after a commit of unknown outcome, find out what became of it.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watcher.events import Answer, Scope
+from watcher.events import Answer, Key, Scope
 from watcher.ledger.rules import Moment, Record, remembered, text_of
 
 COMPLETE = 2
@@ -22,6 +22,7 @@ class Note(msgspec.Struct, frozen=True):
 class Listing(msgspec.Struct):
     """What is known of one scope that is listed."""
 
+    scope: Scope
     complete: int = 0
     saved: int = 0
     """What the journal knows of `complete`."""
@@ -69,7 +70,7 @@ class Listings:
         name = scope.record
         found = self._known.get(name)
         if found is None:
-            found = self._known[name] = Listing()
+            found = self._known[name] = Listing(scope)
             self._recall(name, found)
         return found
 
@@ -91,6 +92,16 @@ class Listings:
             self.unsaved[scope.record] = listing
         else:
             self.unsaved.pop(scope.record, None)
+
+    def restart_covering(self, key: Key) -> None:
+        """The same of every listing that speaks of the key."""
+        for listing in list(self._known.values()):
+            if listing.scope.covers(key):
+                self.restart(listing.scope)
+
+    def returned(self) -> None:
+        """What was taken is not in the journal."""
+        self._flight = {}
 
     def take(self, first: int) -> dict[str, bytes]:
         """Notes that may be committed when the first draft left behind is number `first`."""
