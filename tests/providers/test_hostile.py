@@ -221,7 +221,7 @@ def test_what_is_no_address_is_cut_before_it_is_searched_for_secrets():
 # --- what a row can hold, whatever stands in it
 
 EXTREMES = [
-    '"%s"' % ("s" * 3_000_000),
+    '"%s"' % ("s" * 200_000),
     '"%s"' % ("9" * 100_000),
     '"%s"' % ("s" * (SYMBOL + 1)),
     '"\\ud800"',
@@ -279,7 +279,7 @@ def extremes(seed):
         for extreme in EXTREMES:
             yield text.replace('"@here@"', extreme)
         if path and isinstance(path[-1], str):
-            for name in ("s" * 3_000_000, "a/b", "\0", "x" * 100):
+            for name in ("s" * 200_000, "a/b", "\0", "x" * 100):
                 yield json.dumps(renamed(document, path, name))
 
 
