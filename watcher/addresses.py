@@ -28,18 +28,28 @@ _FELT = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _BASE58 = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
 _CAIP2 = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
 _DIGITS = {letter: value for value, letter in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
+LOOKED_AT = 1000
+"""Characters of what is no address that are searched for a secret: those that are shown, and many behind them."""
 FELT_BOUND = 2**251 - 256
 """Starknet addresses are above 0 and below this."""
 
 
 class AddressError(ValueError):
-    """Not an address of that chain. The message is one line for whoever wrote it."""
+    """Not an address of that chain. Its text is one line for whoever wrote it, made when it is asked for."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text, reason)
+        self.text = text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{_shown(self.text)} {self.reason}"
 
 
 def evm(text: str) -> str:
     """20 bytes as `0x` and 40 lower-case digits. Raises AddressError."""
     if not _EVM.fullmatch(text):
-        raise AddressError(f"{_shown(text)} is not an EVM address: write 0x and 40 hex digits")
+        raise AddressError(text, "is not an EVM address: write 0x and 40 hex digits")
     return text.lower()
 
 
@@ -47,14 +57,14 @@ def evm(text: str) -> str:
 def solana(text: str) -> str:
     """32 bytes in base58, unchanged. Raises AddressError."""
     if not _BASE58.fullmatch(text) or not _is_32_bytes(text):
-        raise AddressError(f"{_shown(text)} is not a Solana address: write the 32 bytes in base58, case as given")
+        raise AddressError(text, "is not a Solana address: write the 32 bytes in base58, case as given")
     return text
 
 
 def felt(text: str) -> str:
     """A Starknet address, padded to 64 lower-case digits. Raises AddressError."""
     if not _FELT.fullmatch(text) or not 0 < int(text, 16) < FELT_BOUND:
-        raise AddressError(f"{_shown(text)} is not a Starknet address: write 0x and up to 64 hex digits")
+        raise AddressError(text, "is not a Starknet address: write 0x and up to 64 hex digits")
     return _padded(text)
 
 
@@ -65,11 +75,11 @@ def canonical(chain: str, text: str) -> str:
     """The canonical form of an account or token on a CAIP-2 chain. Raises AddressError."""
     family = _FAMILIES.get(chain.partition(":")[0])
     if family is None:
-        raise AddressError(f"no addresses are known for chain {_shown(chain)}")
+        raise AddressError(chain, "is no chain of which addresses are known")
     try:
         return family(text)
     except AddressError as error:
-        raise AddressError(f"{error} (the chain is {chain})") from None
+        raise AddressError(error.text, f"{error.reason} (the chain is {chain})") from None
 
 
 def chain(text: str) -> str:
@@ -78,7 +88,7 @@ def chain(text: str) -> str:
         return ONDO_CHAINS[text]
     if not _CAIP2.fullmatch(text):
         raise AddressError(
-            f"{_shown(text)} is not a chain: write a CAIP-2 id such as {ETHEREUM}, or one of {', '.join(ONDO_CHAINS)}"
+            text, f"is not a chain: write a CAIP-2 id such as {ETHEREUM}, or one of {', '.join(ONDO_CHAINS)}"
         )
     return text
 
@@ -107,5 +117,5 @@ def _is_32_bytes(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    text = HIDDEN.shown(text)  # an answer may hold a key where an address should stand
+    text = HIDDEN.shown(text[:LOOKED_AT])  # an answer may hold a key where an address should stand
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

@@ -31,7 +31,8 @@ class Contradiction(ValueError):
 class Unclear(ValueError):
     """One row of a listing cannot be understood. `account`: whose it is, canonical, if it tells."""
 
-    def __init__(self, reason: str, account: str | None) -> None:
+    def __init__(self, reason: object, account: str | None) -> None:
+        """`reason`: what becomes one line when it is asked for."""
         super().__init__(reason)
         self.account = account
 
@@ -111,8 +112,8 @@ class Columns(Sequence[Reading]):
         Every row is checked: it is for a listing of which one raised Unclear.
         """
         columns: list[Column] = []
-        wrong: list[Unclear] = []
-        done = 0
+        first: Unclear | None = None
+        done = wrong = 0
         for column in self.columns:
             accounts, amounts, unclear = list[str](), list[str](), set[str | None]()
             for row in column.rows():
@@ -120,7 +121,7 @@ class Columns(Sequence[Reading]):
                 try:
                     reading = self.check(column, *row)
                 except Unclear as error:
-                    wrong.append(error)
+                    first, wrong = first or error, wrong + 1
                     unclear.add(error.account)
                 else:
                     accounts.append(reading.key.account)
@@ -134,8 +135,8 @@ class Columns(Sequence[Reading]):
                 pages.add(compress(accounts[some], clear), compress(amounts[some], clear))
                 yield
             columns.append(msgspec.structs.replace(column, pages=pages.whole()))
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return Columns(self.provider, columns, self.check), f"not all can be understood: {wrong[0]}{more}"
+        more = f" (and {wrong - 1} more)" if wrong > 1 else ""
+        return Columns(self.provider, columns, self.check), f"not all can be understood: {first}{more}"
 
     def clear(self) -> Generator[None, None, None]:
         """Let go of all rows, a page at a time: to free half a million of them at once takes long."""
@@ -143,6 +144,15 @@ class Columns(Sequence[Reading]):
             while column.pages:
                 column.pages.pop()
                 yield
+
+
+def in_one_go(work: Generator[None, None, T]) -> T:
+    """Run to the end; nobody else runs in between."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return cast("T", end.value)
 
 
 async def in_slices(work: Generator[None, None, T]) -> T:

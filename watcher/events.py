@@ -172,6 +172,8 @@ class Answer(msgspec.Struct, frozen=True):
     """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
     lacking: int | None = None
     """Of a listing's part: how many balances were known, where the whole lacks most of them, else 0. None: the whole."""
+    most: int | None = None
+    """Balances of the provider that may be known: another one is not taken in, and stays unknown. None: no bound."""
 
 
 class BalanceChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):

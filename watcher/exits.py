@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from watcher.journal import Fenced, JournalError, Unavailable, Unwritable, WrongJournal
+from watcher.journal import Fenced, Forbidden, JournalError, Unavailable, Unwritable, WrongJournal
 from watcher.providers.provider import SettingsError
 from watcher.relay.settings import RelayError
 
@@ -30,6 +30,7 @@ def endings() -> Iterator[None]:
 
 ENDINGS: tuple[tuple[type[BaseException], int], ...] = (
     (Fenced, 75),
+    (Forbidden, 78),
     (WrongJournal, 2),
     (SettingsError, 2),
     (RelayError, 2),

@@ -47,6 +47,18 @@ def _polling(pollers: Sequence[Poller]) -> Iterator[Family]:
         "orders_went_back", "Times that an order was given up (order.went_back).", lambda p: p.stats.went_back
     )
     yield counter("request_seconds", "Time from sending to the end of the answer.", lambda p: p.stats.request_seconds)
+    yield Family(
+        "watcher_max_balances",
+        "Balances of the provider that may be known.",
+        "gauge",
+        each(lambda p: p.provider.max_balances),
+    )
+    yield Family(
+        "watcher_refused_balances",
+        "Balances in the last answers that were not taken in, since max_balances are known.",
+        "gauge",
+        each(lambda p: sum(p.stats.refused.values())),
+    )
     failures: Samples = [
         ((("provider", p.name), ("kind", kind)), float(count))
         for p in pollers
@@ -96,6 +108,10 @@ def _unsettled(pollers: Sequence[Poller], committers: Sequence[Committer]) -> It
 
         return Family(f"watcher_{name}", text, "gauge", [((("provider", p.name),), age(p)) for p in pollers])
 
+    known: Samples = [
+        ((("provider", p.name),), sum(committer.ledger.known(p.name) for committer in committers)) for p in pollers
+    ]
+    yield Family("watcher_known_balances", "Balances that are known of.", "gauge", known)
     yield oldest(
         "oldest_doubt_seconds",
         "Age of the oldest difference that is not believed yet; 0: there is none.",
@@ -128,6 +144,7 @@ def _journal(committers: Sequence[Committer]) -> Iterator[Family]:
     yield family("commits", "Commits.", "counter", lambda c: c.commits)
     yield family("committed_rows", "Rows committed: changes and baselines.", "counter", lambda c: c.rows)
     yield family("commit_failures", "Times that the journal was in doubt or down.", "counter", lambda c: c.failures)
+    yield family("rejected_records", "Records that the journal will not take.", "counter", lambda c: c.rejected)
     yield family("commit_seconds", "Time spent committing.", "counter", lambda c: c.commit_seconds)
 
 

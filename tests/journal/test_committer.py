@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -604,6 +605,19 @@ class TestIntake:
 
         in_virtual_time(main)
 
+    def test_balances_of_all_partitions_together_have_one_bound(self, path):
+        async def main():
+            async with self.intake(path.parent) as (intake, worlds):
+                scope = Scope("bank", "eip155:1")
+                for order in range(1, 4):
+                    said = answer(dict.fromkeys(range(100), order), order=order, listing=scope)
+                    told = await intake.accept(msgspec.structs.replace(said, most=40))
+                assert (told.refused, len(told.changed)) == (60, 40)
+                await intake.flush()
+                assert sum(len(world.amounts()) for world in worlds) == 40
+
+        in_virtual_time(main)
+
     def test_notes_live_in_the_first_partition(self, path):
         async def main():
             async with self.intake(path.parent) as (intake, _):
@@ -616,9 +630,9 @@ class TestIntake:
         in_virtual_time(main)
 
     def test_one_verdict_says_what_all_of_them_say(self):
-        one = Verdict({key(1)}, {key(2)}, {key(4)}, set(), 2, 3)
-        other = Verdict({key(3)}, {key(2)}, {key(5)}, {key(6)}, 20, 30)
-        together = Verdict({key(1), key(3)}, {key(2)}, {key(4), key(5)}, {key(6)}, 22, 33)
+        one = Verdict({key(1)}, {key(2)}, {key(4)}, set(), 2, 3, 4)
+        other = Verdict({key(3)}, {key(2)}, {key(5)}, {key(6)}, 20, 30, 40)
+        together = Verdict({key(1), key(3)}, {key(2)}, {key(4), key(5)}, {key(6)}, 22, 33, 44)
         assert merged([one, other]) == together
 
 

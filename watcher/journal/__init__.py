@@ -5,7 +5,7 @@ gives snapshots and the log. SQLite (one partition) and Kafka (P partitions) imp
 suite, `tests/journal/conformance.py`. `committer.py` stands between the pollers and a writer, whichever it is.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -31,8 +31,41 @@ class WrongJournal(JournalError):
     """Topics, marker or file are missing, foreign or configured otherwise (exit status 2)."""
 
 
+class Forbidden(JournalError):
+    """We have not the right to (exit status 78)."""
+
+
+class Rejected(JournalError):
+    """Nothing of the batch was committed, and with these records in it it never will be: they are not sent again.
+
+    `records`: which they are, and why: by `str(key)`, or by the name of a note. Empty: one of the batch, nobody knows
+    which; the partition must be opened again.
+    """
+
+    def __init__(self, reason: str, records: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.records = dict(records or {})
+
+
 class Unwritable(JournalError):
     """The database cannot be written: no such folder, no permission, disk full, corrupt (exit status 69)."""
+
+
+LARGEST = 250_000
+"""Bytes of one record, in any journal. A broker takes 1 MiB by default."""
+UNENCODABLE = (msgspec.MsgspecError, UnicodeError, OverflowError)
+"""What it raises to encode what cannot be."""
+
+
+def refuse_unfit(unfit: Mapping[str, str]) -> None:
+    """Raises Rejected for records that the journal cannot take, before anything is begun."""
+    if unfit:
+        name, reason = next(iter(unfit.items()))
+        raise Rejected(f"{len(unfit)} records cannot be committed: {name[:80]!r} is {reason}", unfit)
+
+
+def too_large(size: int) -> str:
+    return f"{size} bytes large, more than {LARGEST}"
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -59,7 +92,7 @@ class Writer(Protocol):
         """Fence whoever wrote before, then give what is committed. May be called again after Unavailable."""
 
     async def commit(self, batch: Batch) -> None:
-        """All of the batch or nothing. Raises Unavailable when in doubt, Fenced when replaced."""
+        """All of the batch or nothing. Raises Unavailable when in doubt, Fenced when replaced, Rejected for what is in it."""
 
     async def close(self) -> None:
         """Give the partition back. Never hangs."""

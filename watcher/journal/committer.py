@@ -18,8 +18,8 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskStatus
 
-from watcher.events import Answer
-from watcher.journal import Batch, JournalError, Row, Unavailable, Writer
+from watcher.events import Answer, Key
+from watcher.journal import Batch, JournalError, Rejected, Row, Unavailable, Writer
 from watcher.ledger import Ledger, Verdict
 
 DEADLINE = 8.0
@@ -38,6 +38,13 @@ LARGE = 64 * 1024
 """Bytes: a note that is larger, and did not fit into a commit of its own, is put off."""
 PUT_OFF = 60.0
 """Seconds until it is tried again; meanwhile nobody waits for it."""
+
+REJECTED = 3600.0
+"""Seconds until what a journal did not take even alone is tried again."""
+MOST_TOLD = 1000
+"""Records of which it is told, and remembered, that the journal does not take them."""
+LONGEST_NAME = 200
+"""Characters of their keys that are told."""
 
 log = structlog.get_logger()
 
@@ -67,6 +74,8 @@ class Committer:
         """Rows committed."""
         self.failures = 0
         """Times that the journal could not be opened or the outcome of a commit was unknown."""
+        self.rejected = 0
+        """Records that the journal will not take, counted each time."""
         self.last_commit_seconds = 0.0
         self.commit_seconds = 0.0
         """The sum over all commits."""
@@ -77,7 +86,11 @@ class Committer:
         self._ended = False
         self._busy = False
         self._stop_by = math.inf
-        self._group = GROUP
+        self._group = self._most = GROUP
+        self._told: set[str] = set()
+        """Records of which it was told that the journal does not take them."""
+        self._rejected_until: dict[Key, float] = {}
+        """Balances that it has not taken even alone."""
         self._noted: dict[str, _Note] = {}
         self._notes_in_flight: dict[str, _Note] = {}
         self._notes = 0
@@ -135,13 +148,14 @@ class Committer:
 
         Raises Unavailable at the end.
         """
-        notes, counted = self._notes, (-1, -1)
+        notes, counted = self._notes, (-1, -1, -1)
         rows = rounds = 0
         while True:
             if self._ended:
                 raise Unavailable("the journal was closed before everything was committed")
-            if counted != (self.failures, self._opened_times):  # what was in flight may pend again: count anew
-                counted = (self.failures, self._opened_times)
+            happened = (self.failures, self._opened_times, self.rejected)
+            if counted != happened:  # what was in flight may pend again: count anew
+                counted = happened
                 rows = self.rows + self._in_flight + self.ledger.pending
                 rounds = self._rounds + 2  # the one in flight, and one more for the notes of listings
             done = self.rows >= rows and self._rounds >= rounds and self._noted_up_to(notes)
@@ -247,7 +261,7 @@ class Committer:
         """One group of rows, with notes. False: there was nothing. Raises Unavailable in doubt, Fenced."""
         noted = self._notes_to_go()
         alone = self._apart and bool(noted)
-        rows, listings = ([], {}) if alone else self.ledger.take(self._group)
+        rows, listings = ([], {}) if alone else self._take()
         if rows or listings or noted:
             await self._commit_group(rows, listings, noted)
         self._rounds += not alone
@@ -261,6 +275,9 @@ class Committer:
         began = anyio.current_time()
         try:
             await self._write(Batch(rows, {**listings, **{key: note.data for key, note in noted.items()}}), began)
+        except Rejected as error:
+            self._reject(rows, noted, error)
+            return
         except BaseException as error:
             self._take_back(noted)
             if isinstance(error, Unavailable):
@@ -268,6 +285,50 @@ class Committer:
             raise
         self._count(len(rows), anyio.current_time() - began)
         self._trust(len(rows), noted)
+
+    def _reject(self, rows: list[Row], noted: dict[str, _Note], error: Rejected) -> None:
+        """Leave out what the journal will not take. Raises Unavailable when it must be opened again first.
+
+        Where it does not say what that is, halves are tried until one record is left.
+        """
+        named, alone = error.records, len(rows) + len(noted) == 1
+        if not named and alone:
+            named = {**{str(row.state.key): str(error) for row in rows}, **dict.fromkeys(noted, str(error))}
+        self._take_back({key: note for key, note in noted.items() if key not in named})
+        refused = [row.state.key for row in rows if str(row.state.key) in named]
+        self.ledger.rejected(refused)
+        self._in_flight = 0
+        self.rejected += len(named)
+        for name, reason in named.items():
+            self._tell_rejected(name, reason)
+        if not error.records:
+            if alone:
+                until = anyio.current_time() + REJECTED
+                self._rejected_until |= dict.fromkeys(refused[: MOST_TOLD - len(self._rejected_until)], until)
+                self._most = GROUP
+            else:
+                self._doubt(len(rows), noted, out_of_time=False)
+                self._most = self._group
+            raise Unavailable(str(error))
+
+    def _tell_rejected(self, name: str, reason: str) -> None:
+        if name not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(name)
+            log.error("record.rejected", partition=self.partition, key=name[:LONGEST_NAME], reason=reason)
+
+    def _take(self) -> tuple[list[Row], dict[str, bytes]]:
+        """Rows for the next commit, and notes of listings, without rows that the journal lately did not take even alone."""
+        while True:
+            rows, listings = self.ledger.take(self._group)
+            if not self._rejected_until:
+                return rows, listings
+            now = anyio.current_time()
+            self._rejected_until = {key: until for key, until in self._rejected_until.items() if until > now}
+            refused = [row.state.key for row in rows if row.state.key in self._rejected_until]
+            if not refused:
+                return rows, listings
+            self.ledger.rejected(refused)
+            self.rejected += len(refused)
 
     def _notes_to_go(self) -> dict[str, _Note]:
         """All of them; apart, the smallest alone, and rows go first after each."""
@@ -302,8 +363,8 @@ class Committer:
         for key in noted:
             self._put_off.pop(key, None)
         if rows and self.last_commit_seconds < QUICK:
-            self._group = min(2 * self._group, GROUP)
-        self._apart = self._apart and (self._group < GROUP or bool(self._put_off))
+            self._group = min(2 * self._group, self._most)
+        self._apart = self._apart and (self._group < self._most or bool(self._put_off))
         self._rows_next = not rows
 
     async def _write(self, batch: Batch, began: float) -> None:

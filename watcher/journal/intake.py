@@ -32,10 +32,20 @@ class Intake:
         if answer.listing is not None and len(spoken_for) > 1:
             answer = msgspec.structs.replace(answer, lacking=await self._lacking(answer.listing, len(answer.readings)))
         told = [
-            await self.committers[partition].accept(msgspec.structs.replace(answer, readings=readings))
+            await self.committers[partition].accept(
+                msgspec.structs.replace(answer, readings=readings, most=self._most(answer, partition))
+            )
             for partition, readings in sorted(parts.items())
         ]
         return merged(told)
+
+    def _most(self, answer: Answer, partition: int) -> int | None:
+        """Balances of the provider that the partition may know of, since the others know of the rest."""
+        if answer.most is None:
+            return None
+        return answer.most - sum(
+            committer.ledger.known(answer.provider) for committer in self.committers if committer.partition != partition
+        )
 
     async def _lacking(self, scope: Scope, rows: int) -> int:
         """How many balances were known to be there, where a listing of so many rows names none, or of four and more fewer
@@ -110,4 +120,5 @@ def merged(told: Sequence[Verdict]) -> Verdict:
         went_back=set().union(*(one.went_back for one in told)),
         accepted=sum(one.accepted for one in told),
         baselines=sum(one.baselines for one in told),
+        refused=sum(one.refused for one in told),
     )

@@ -16,7 +16,18 @@ import msgspec
 import structlog
 
 from watcher.events import JSON, MSGPACK, BalanceState, Codec, Encoding, ProviderHealth, wall
-from watcher.journal import Batch, Fenced, JournalError, Restored, Row, Unwritable
+from watcher.journal import (
+    LARGEST,
+    UNENCODABLE,
+    Batch,
+    Fenced,
+    JournalError,
+    Restored,
+    Row,
+    Unwritable,
+    refuse_unfit,
+    too_large,
+)
 from watcher.journal.sqlite_file import (
     Run,
     contents_of,
@@ -239,20 +250,47 @@ class SqliteWriter:
             leave_mark(self._path, self._log, head)
 
     def _records(self, rows: Sequence[Row]) -> tuple[Records, Records]:
-        """What goes into `event` and into `state`. Every commit of every change passes here: no call too many."""
+        """What goes into `event` and into `state`. Every commit of every change passes here: no call too many.
+
+        Raises Rejected.
+        """
+        try:
+            events, states, largest = self._encoded(rows)
+        except UNENCODABLE:
+            refuse_unfit(self._unfit(rows))
+            raise
+        if largest > LARGEST:
+            refuse_unfit(self._unfit(rows))
+        return events, states
+
+    def _unfit(self, rows: Sequence[Row]) -> dict[str, str]:
+        """Each alone: by key, what is wrong with those that cannot be committed."""
+        unfit: dict[str, str] = {}
+        for row in rows:
+            try:
+                size = max(len(self._codec.encode(record)) for record in (row.state, row.event) if record is not None)
+            except UNENCODABLE as error:
+                unfit[str(row.state.key)] = f"not to be encoded: {error}"
+            else:
+                if size > LARGEST:
+                    unfit[str(row.state.key)] = too_large(size)
+        return unfit
+
+    def _encoded(self, rows: Sequence[Row]) -> tuple[Records, Records, int]:
+        """The same, and the size of the largest record, in bytes."""
         content, encode = self._codec.content_type, self._codec.encode_all
         now = [row.state for row in rows]
         keys = [f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}" for state in now]
         told = [(key, row.event) for key, row in zip(keys, rows, strict=True) if row.event is not None]
+        here, news = encode(now), encode([event for _, event in told])
         states: Records = [
-            (key, state.account, state.version, content, data)
-            for key, state, data in zip(keys, now, encode(now), strict=True)
+            (key, state.account, state.version, content, data) for key, state, data in zip(keys, now, here, strict=True)
         ]
         events: Records = [
             (key, event.version, _micros(event.observed_at), content, data)
-            for (key, event), data in zip(told, encode([event for _, event in told]), strict=True)
+            for (key, event), data in zip(told, news, strict=True)
         ]
-        return events, states
+        return events, states, max(map(len, itertools.chain(here, news)), default=0)
 
     def _heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         with self._transaction() as connection:

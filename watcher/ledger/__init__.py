@@ -5,7 +5,7 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 `committed`, or until `restore` says what became of it. Nothing here waits or reads a clock.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from itertools import islice
 
 from watcher.columns import Columns
@@ -48,17 +48,21 @@ class Ledger:
 
     def doubted_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
-        doubts = self._unsettled.doubts.items()
-        return min((candidate.since for key, candidate in doubts if key.provider == provider), default=None)
+        doubts = self._unsettled.doubts[provider].values()
+        return min((candidate.since for candidate in doubts), default=None)
 
     def behind_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when all is older that comes for a balance of the provider; None: for none of them."""
-        lags = self._unsettled.lags.items()
-        return min((lag.since for key, lag in lags if key.provider == provider), default=None)
+        lags = self._unsettled.lags[provider].values()
+        return min((lag.since for lag in lags), default=None)
 
     def get(self, key: Key) -> Record | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
         return self._shelves.find(key)
+
+    def known(self, provider: str) -> int:
+        """How many balances of the provider are known of, in any way."""
+        return self._shelves.count(provider)
 
     def standing(self, scope: Scope) -> Generator[None, None, int]:
         """How many balances in the scope are known to be above zero."""
@@ -102,7 +106,9 @@ class Ledger:
             yield
             if self._shelves is not shelves:
                 return hearing.verdict
-        if answer.listing is not None and not answer.partial:
+        if answer.listing is not None and hearing.verdict.refused:
+            self._listings.restart(answer.listing)
+        elif answer.listing is not None and not answer.partial:
             self._listings.count(answer.listing, behind=self._drafts.number)
         return hearing.verdict
 
@@ -139,6 +145,25 @@ class Ledger:
             record.version = row.state.version
         self._drafts.flight = {}
         self._listings.committed()
+
+    def rejected(self, keys: Collection[Key]) -> None:
+        """What was taken is not in the journal, and of these keys it will not be: memory goes back to what is committed.
+        The rest pends again. One that was to be a baseline is unknown again, and with it what its listings leave out.
+        """
+        for key in keys:
+            draft = self._drafts.flight[key][0]
+            self._drafts.forget(key)
+            record = self._known(key)
+            record.candidate, record.had = None, ()
+            if draft.previous is None:
+                record.amount, record.seen, record.order, record.label = None, None, None, None
+                self._listings.restart_covering(key)
+            else:
+                record.amount, record.seen = draft.previous, draft.since
+            record.unslotted = record.unnamed = False
+            self._unsettled.doubts[key.provider].pop(key, None)
+        self._drafts.reopen(self._shelves)
+        self._listings.returned()
 
     def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes], epoch: str) -> None:
         """Start from what the journal, the log `epoch`, holds; or, after a commit of unknown outcome, find out what became of it.

@@ -1,10 +1,11 @@
 """One answer, judged reading by reading, and then by what it does not name."""
 
+from collections import defaultdict
 from collections.abc import Generator, Iterable
 
 import msgspec
 
-from watcher.columns import SLICE, Columns
+from watcher.columns import NEWS, SLICE, Columns
 from watcher.events import Answer, Key, Reading, Scope
 from watcher.ledger.comparing import Comparison
 from watcher.ledger.drafts import Drafts
@@ -45,18 +46,23 @@ class Verdict(msgspec.Struct):
     accepted: int = 0
     """Readings believed, unchanged ones too."""
     baselines: int = 0
+    refused: int = 0
+    """Readings of balances that were not taken in, since there are as many as there may be."""
 
 
 class Unsettled(msgspec.Struct):
-    """Of a few balances: what is not decided yet, for whoever asks how long that has been so."""
+    """By provider, of a few balances: what is not decided yet, for whoever asks how long that has been so."""
 
-    doubts: dict[Key, Candidate] = {}
-    lags: dict[Key, Lag] = {}
+    doubts: defaultdict[str, dict[Key, Candidate]] = msgspec.field(default_factory=lambda: defaultdict(dict))
+    lags: defaultdict[str, dict[Key, Lag]] = msgspec.field(default_factory=lambda: defaultdict(dict))
 
     def keep(self, shelves: Shelves) -> None:
         """What the records there still say. Where they were restored, nothing is doubted yet."""
-        found = ((key, shelves.find(key)) for key in self.doubts)
-        self.doubts = {key: record.candidate for key, record in found if record is not None and record.candidate}
+        for provider, doubts in self.doubts.items():
+            found = ((key, shelves.find(key)) for key in doubts)
+            self.doubts[provider] = {
+                key: record.candidate for key, record in found if record is not None and record.candidate
+            }
 
 
 class Hearing:
@@ -68,8 +74,8 @@ class Hearing:
         self.verdict = Verdict()
         self._shelves = shelves
         self._drafts = drafts
-        self._doubts = unsettled.doubts
-        self._lags = unsettled.lags
+        self._doubts = unsettled.doubts[answer.provider]
+        self._lags = unsettled.lags[answer.provider]
         self._answer = answer
         self._listing = listing
         self._moment = Moment(answer.received, answer.observed_at)
@@ -91,7 +97,7 @@ class Hearing:
         self._top: int | None = None
 
     def whole(self) -> Generator[None, None, None]:
-        """All that the answer says and does not say, `SLICE` readings at a time.
+        """All that the answer says and does not say, `NEWS` readings, or `SLICE` that repeat themselves, at a time.
 
         Raises what columns raise for a row that cannot be understood, before anything is judged.
         """
@@ -99,9 +105,9 @@ class Hearing:
         if isinstance(readings, Columns):
             yield from self._compare(readings)
         else:
-            for start in range(0, len(readings), SLICE):
-                self.hear(readings[start : start + SLICE])
-                if start + SLICE < len(readings):
+            for start in range(0, len(readings), NEWS):
+                self.hear(readings[start : start + NEWS])
+                if start + NEWS < len(readings):
                     yield
         if scope is not None and not self._answer.partial:
             yield from self.absences(scope)
@@ -222,7 +228,7 @@ class Hearing:
     def _can_repeat(self) -> bool:
         """Whether the same answer once more would say nothing but that all its scope is as it is."""
         verdict = self.verdict
-        doubts = verdict.candidates or verdict.stale or self._unseen
+        doubts = verdict.candidates or verdict.stale or verdict.refused or self._unseen
         return self._alone and not doubts and self._top is None
 
     def _still_absent(self, shelf: Shelf, account: str, record: Record) -> None:
@@ -245,6 +251,10 @@ class Hearing:
 
     def _weigh(self, shelf: Shelf, key: Key, record: Record | None, reading: Reading) -> None:
         if record is None:
+            most = self._answer.most
+            if most is not None and self._shelves.count(key.provider) >= most:
+                self.verdict.refused += 1
+                return
             record = self._first_met(reading)
             self._shelves.add(shelf, key.account, record)
         self._doubtful.add(id(record))

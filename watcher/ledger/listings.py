@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watcher.events import Answer, Scope
+from watcher.events import Answer, Key, Scope
 from watcher.ledger.rules import Moment, Record, remembered, text_of
 
 COMPLETE = 2
@@ -22,6 +22,7 @@ class Note(msgspec.Struct, frozen=True):
 class Listing(msgspec.Struct):
     """What is known of one scope that is listed."""
 
+    scope: Scope
     complete: int = 0
     saved: int = 0
     """What the journal knows of `complete`."""
@@ -37,6 +38,8 @@ class Listing(msgspec.Struct):
     """How many readings that answer had."""
     fading: list[Record] = []
     """Of which that answer spoke and which had other amounts not long before it."""
+    restarted: bool = False
+    """It was, in this process: the journal may not know yet."""
 
     def repeated_by(self, answer: Answer) -> bool:
         """Whether all that the answer says was said, and taken in, by the one before it."""
@@ -67,7 +70,7 @@ class Listings:
         name = scope.record
         found = self._known.get(name)
         if found is None:
-            found = self._known[name] = Listing()
+            found = self._known[name] = Listing(scope)
             self._recall(name, found)
         return found
 
@@ -78,6 +81,27 @@ class Listings:
             listing.complete += 1
             listing.behind = behind
             self.unsaved[scope.record] = listing
+
+    def restart(self, scope: Scope) -> None:
+        """An answer named balances that were not taken in. What they are now is their baseline once there is room, and
+        no change: it begins anew."""
+        listing = self.of(scope)
+        listing.complete, listing.behind, listing.restarted = 0, 0, True
+        listing.fingerprint, listing.fading = b"", []
+        if listing.saved or scope.record in self._flight:
+            self.unsaved[scope.record] = listing
+        else:
+            self.unsaved.pop(scope.record, None)
+
+    def restart_covering(self, key: Key) -> None:
+        """The same of every listing that speaks of the key."""
+        for listing in list(self._known.values()):
+            if listing.scope.covers(key):
+                self.restart(listing.scope)
+
+    def returned(self) -> None:
+        """What was taken is not in the journal."""
+        self._flight = {}
 
     def take(self, first: int) -> dict[str, bytes]:
         """Notes that may be committed when the first draft left behind is number `first`."""
@@ -105,9 +129,9 @@ class Listings:
         if name in self._restored:
             note = msgspec.json.decode(self._restored[name], type=Note)
             listing.saved = note.complete
-            listing.complete = max(listing.complete, note.complete)
+            listing.complete = listing.complete if listing.restarted else max(listing.complete, note.complete)
             listing.seen = listing.seen or note.observed_at
-        if listing.saved < listing.complete:
+        if listing.saved != listing.complete:
             self.unsaved[name] = listing
         else:
             self.unsaved.pop(name, None)

@@ -1,11 +1,15 @@
 """Where the records stand: found by key, or by the scope of a listing without looking at the others."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 from watcher.columns import SLICE, look_through
 from watcher.events import Key, Kind, Scope, Unit
 from watcher.ledger.rules import Label, Moment, Record
+
+LABELS = 10_000
+"""That are shared; far more than there are tokens."""
 
 
 class Shelf:
@@ -62,6 +66,8 @@ class Shelves:
         self._accounts: dict[str, dict[str, list[Shelf]]] = {}
         """provider → account → where it stands; made for providers whose accounts are listed."""
         self._labels: dict[tuple[Unit, int | None, str | None], Label] = {}
+        self._counts: Counter[str] = Counter()
+        """Records by provider."""
 
     def __bool__(self) -> bool:
         return bool(self._shelves)
@@ -75,11 +81,12 @@ class Shelves:
         return self._shelves.get((provider, chain, token, kind))
 
     def shelf(self, provider: str, chain: str, token: str, kind: Kind) -> Shelf:
-        parts = (provider, chain, token, kind)
-        found = self._shelves.get(parts)
-        if found is None:
-            found = self._shelves[parts] = Shelf(provider, chain, token, kind)
-        return found
+        """Where balances of that token stand, or would: it is kept from its first record on, and not for a mere name."""
+        return self._shelves.get((provider, chain, token, kind)) or Shelf(provider, chain, token, kind)
+
+    def count(self, provider: str) -> int:
+        """How many of its balances are known of, in any way."""
+        return self._counts[provider]
 
     def of(self, key: Key) -> Shelf:
         return self.shelf(key.provider, key.chain, key.token, key.kind)
@@ -90,7 +97,11 @@ class Shelves:
 
     def add(self, shelf: Shelf, account: str, record: Record) -> None:
         assert account not in shelf.records, f"met before: {shelf.key(account)}"
+        if not shelf.records:
+            place = (shelf.provider, shelf.chain, shelf.token, shelf.kind)
+            assert self._shelves.setdefault(place, shelf) is shelf, f"two shelves of one token: {place}"
         shelf.records[account] = record
+        self._counts[shelf.provider] += 1
         accounts = self._accounts.get(shelf.provider)
         if accounts is not None:
             accounts.setdefault(account, []).append(shelf)
@@ -99,6 +110,8 @@ class Shelves:
         """One object for all balances that are labelled alike."""
         found = self._labels.get((unit, decimals, symbol))
         if found is None:
+            if len(self._labels) >= LABELS:  # somebody calls a balance something else each time
+                self._labels.clear()
             found = self._labels[unit, decimals, symbol] = Label(unit, decimals, symbol)
         return found
 

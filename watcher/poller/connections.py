@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 import httpcore
 import httpx
 from anyio.abc import TaskGroup
@@ -24,6 +25,10 @@ from watcher.poller.http2 import Http2, reached
 
 MOST = 100
 """Connections of one pool, as many as requests are in flight at most (see loop.py): nobody waits for one."""
+INTERIM = 20
+"""Answers of status 1xx before the answer, at most."""
+PARTS = 32
+"""Of HTTP/1.1 that came, between two breaths."""
 KEEP = 75.0
 """Seconds that an idle connection is kept: polls of one provider may be that far apart."""
 ALIVE = [
@@ -156,7 +161,25 @@ class _Connection(httpcore.AsyncConnectionInterface):
 
 
 class _Http1(httpcore.AsyncHTTP11Connection):
-    """Closed when more came than one answer: the rest would be taken for the answer to the next request."""
+    """Closed when more came than one answer: the rest would be taken for the answer to the next request.
+
+    Breathes between the parts of what came at once, and gives up a server that says for ever that an answer will come.
+    """
+
+    _parts = 0
+    _interim = 0
+
+    async def _receive_event(self, timeout: float | None = None) -> Any:
+        self._parts += 1
+        if self._parts % PARTS == 0:
+            await anyio.lowlevel.checkpoint()
+        event = await super()._receive_event(timeout)
+        status = getattr(event, "status_code", None)
+        if status is not None:
+            self._interim = self._interim + 1 if status < 200 else 0
+            if self._interim > INTERIM:
+                raise httpcore.RemoteProtocolError("interim answers without end")
+        return event
 
     async def _response_closed(self) -> None:
         await super()._response_closed()

@@ -30,6 +30,10 @@ READ = 64 * 1024
 """Bytes off the wire at once."""
 WINDOW = 2**24
 """Bytes that may come unread, of one answer and of all together."""
+FRAMES = 32
+"""Taken between two breaths."""
+IDLE_FRAMES = 5_000
+"""Frames in a row, at most, that bring nothing of any answer: pings, settings, interim answers."""
 STREAMS = 100
 """Requests at a time at most, whatever the server allows."""
 TURNS = 3
@@ -93,6 +97,7 @@ class Http2(httpcore.AsyncConnectionInterface):
         self._why: tuple[type[Exception], str] = (httpcore.RemoteProtocolError, REFUSED)
         """What ended it."""
         self._heard = self._idle_since = anyio.current_time()
+        self._idle_frames = 0
         self._unread = bytearray()
         """The beginning of a frame."""
         self._outgoing = anyio.Event()
@@ -118,8 +123,10 @@ class Http2(httpcore.AsyncConnectionInterface):
             while data := await self._network.read(READ):
                 self._heard = anyio.current_time()
                 self._unread += data
-                for frame in self._frames():
+                for number, frame in enumerate(self._frames(), 1):
                     self._receive(frame)
+                    if number % FRAMES == 0:
+                        await anyio.lowlevel.checkpoint()
                 self._outgoing.set()
             self._end(httpcore.RemoteProtocolError, "Server disconnected")
         except httpcore.NetworkError as error:
@@ -153,6 +160,9 @@ class Http2(httpcore.AsyncConnectionInterface):
         if frame[3] == _GOAWAY:  # h2 would take nothing any more, not even what the server promises here to finish
             self._go_away(int.from_bytes(frame[_HEAD : _HEAD + 4]) & 0x7FFFFFFF)
             return
+        self._idle_frames += 1
+        if self._idle_frames > IDLE_FRAMES:
+            raise h2.exceptions.ProtocolError
         for event in self._h2.receive_data(frame):
             if isinstance(event, _Event):
                 self._receive_of_stream(event)
@@ -172,6 +182,7 @@ class Http2(httpcore.AsyncConnectionInterface):
             refused = event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM
             stream.failure = stream.failure or (httpcore.RemoteProtocolError, REFUSED if refused else BROKEN_OFF)
         else:
+            self._idle_frames = 0
             stream.events.append(event)
             stream.whole = isinstance(event, h2.events.StreamEnded)
         stream.wake()

@@ -13,14 +13,17 @@ from watcher.columns import Columns
 from watcher.providers.failures import Malformed
 from watcher.providers.provider import Found, Provider, Request, Response
 
-LARGE = 2**20
+LARGE = 2**16
 """Bytes from which on an answer is worth it."""
+HASHED = 2**20
+"""Bytes hashed between two breaths."""
 
 
 def reading(provider: Provider, request: Request, response: Response) -> Generator[None, None, Found] | None:
     """The provider's own way to read a large listing: `slices`, which it need not have. None: `read` does."""
     slices = getattr(provider, "slices", None)
-    if slices is None or response.status != 200 or len(response.body) < LARGE:
+    listed = request.targets[0].family == "listing"
+    if slices is None or not listed or response.status != 200 or len(response.body) < LARGE:
         return None
     return cast("Generator[None, None, Found]", slices(request, response))
 
@@ -38,7 +41,7 @@ def understood(found: Found) -> Generator[None, None, Found]:
 def fingerprint(body: bytes) -> Generator[None, None, bytes]:
     """Equal for equal bodies and for no others: a body that is taken for another would be a change that is lost."""
     whole, hashed = memoryview(body), hashlib.sha256()
-    for start in range(0, len(body), LARGE):
-        hashed.update(whole[start : start + LARGE])
+    for start in range(0, len(body), HASHED):
+        hashed.update(whole[start : start + HASHED])
         yield
     return hashed.digest()

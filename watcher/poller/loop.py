@@ -175,7 +175,8 @@ class Poller:
     async def _grant_for_ever(self, tasks: TaskGroup) -> None:
         while True:
             now = anyio.current_time()
-            errand, when = self._turns.next(now) if self._in_flight < MOST else (None, inf)
+            room = self._in_flight < MOST and not self._exchange.full
+            errand, when = self._turns.next(now) if room else (None, inf)
             if errand is None:
                 await self._limiter.wait_until(when)
             else:
@@ -189,13 +190,11 @@ class Poller:
         try:
             response, sent, received = await self._send(request, slot)
             observed_at = self._wall()
-            self._pauses.heard(errand, response, received)
-            large = reading(self.provider, request, response)
-            if large is None:
-                found = self._read(request, response)
-                verdict = await self._hand_over(found, sent, received, observed_at)
-            else:
-                found, verdict = await self._take_in(request, response, large, (sent, received, observed_at))
+            try:
+                self._pauses.heard(errand, response, received)
+                found, verdict = await self._heard(request, response, (sent, received, observed_at))
+            finally:
+                self._exchange.let_go(response)
         except Failure as failure:
             self._fail(errand, slot.granted, failure)
         except Contradiction as error:
@@ -216,6 +215,16 @@ class Poller:
             received = anyio.current_time()
             self.stats.ended(received - sent)
         return response, sent, received
+
+    async def _heard(
+        self, request: Request, response: Response, times: tuple[float, float, int]
+    ) -> tuple[Found, Verdict]:
+        """What the answer means, and what follows. Raises Failure, Contradiction."""
+        large = reading(self.provider, request, response)
+        if large is not None:
+            return await self._take_in(request, response, large, times)
+        found = self._read(request, response)
+        return found, await self._hand_over(found, *times)
 
     def _read(self, request: Request, response: Response) -> Found:
         """What the answer means. Raises Failure; each knows how long the answer wants us to wait."""
@@ -254,7 +263,8 @@ class Poller:
         provider = self.provider
         ordering, settle = provider.ordering, provider.settle
         times = (sent, received, observed_at)
-        return Answer(provider.name, found.readings, ordering, settle, *times, found.listing, known, found.partial)
+        listed = (found.listing, known, found.partial)
+        return Answer(provider.name, found.readings, ordering, settle, *times, *listed, most=provider.max_balances)
 
     def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
@@ -276,6 +286,7 @@ class Poller:
             self.stats.succeeded(observed_at)
         elif verdict.stale:
             self.stats.outdated(_asked(errand), now)
+        self.stats.full(_asked(errand), verdict.refused, self.provider.max_balances)
         if found.remark is not None:
             self.stats.remarked(HIDDEN.shown(found.remark), _asked(errand), now)
 

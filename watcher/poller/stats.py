@@ -1,6 +1,7 @@
 """What a provider's polls came to: plain figures for metrics and heartbeats, and the one place that logs polling."""
 
 import math
+from itertools import islice
 
 import msgspec
 import structlog
@@ -11,6 +12,8 @@ from watcher.providers.failures import Failure, Throttled
 
 REPEAT = 60.0
 """Seconds after which a failure that goes on is told again."""
+TOLD = 10
+"""Balances, of those of which one and the same is to be told, that are named."""
 BEHIND = 10
 """Good answers in a row in which everything is older than what is known: then the provider is in trouble."""
 
@@ -51,6 +54,17 @@ class Stats(msgspec.Struct):
     """Answers in a row that brought nothing but what is older than what is known."""
     went_back: int = 0
     """Times that an order was given up because everything was older for long."""
+    refused: dict[str, int] = {}
+    """What was asked → how many balances in the last answer to it were not taken in, where it was any."""
+    most: int = 0
+    """Balances that may be known, as it was told last."""
+
+    @property
+    def word(self) -> str | None:
+        """What is not as it should be, in one line; None: nothing."""
+        if self.trouble is None and self.refused:
+            return f"{sum(self.refused.values())} balances are not taken in: {self.most} may be known (max_balances)"
+        return self.trouble
 
     def sent(self) -> None:
         self.polls += 1
@@ -67,9 +81,10 @@ class Stats(msgspec.Struct):
         self.stale += len(verdict.stale)
         self.accepted += verdict.accepted
         self.went_back += len(verdict.went_back)
-        for key in verdict.went_back:
+        for key in islice(verdict.went_back, TOLD):
             reason = "for long every answer was older than the greatest order seen: it begins anew with this one"
-            log.error("order.went_back", provider=self.provider, key=str(key), reason=reason)
+            more = max(0, len(verdict.went_back) - TOLD)
+            log.error("order.went_back", provider=self.provider, key=str(key), others_untold=more, reason=reason)
 
     def succeeded(self, observed_at: int) -> None:
         """Something of the answer was news, or still is as it was. `observed_at`: wall-clock microseconds."""
@@ -134,6 +149,18 @@ class Stats(msgspec.Struct):
         if now - self.remarked_at >= REPEAT:
             log.info("poll.incomplete", provider=self.provider, remark=remark, asked=asked)
             self.remarked_at = now
+
+    def full(self, asked: str, refused: int, most: int) -> None:
+        """A good answer named so many balances for which there was no room."""
+        before, self.most = bool(self.refused), most
+        if refused:
+            self.refused[asked] = refused
+        else:
+            self.refused.pop(asked, None)
+        if self.refused and not before:
+            log.error("provider.full", provider=self.provider, asked=asked, reason=self.word)
+        elif before and not self.refused:
+            log.info("provider.has_room", provider=self.provider)
 
     def forgot(self, what: str) -> None:
         log.warning("provider.memory_unreadable", provider=self.provider, what=what)

@@ -9,13 +9,32 @@ import msgspec
 
 from watcher.events import AmountError, Key, Reading, canonical
 from watcher.hiding import HIDDEN, WITHHELD
-from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
+from watcher.providers.failures import (
+    Exhausted,
+    Malformed,
+    Misconfigured,
+    Quoting,
+    RefusedCredential,
+    Temporary,
+    Throttled,
+)
 from watcher.providers.provider import Request, Response, Target
 from watcher.providers.waits import refused
 
 T = TypeVar("T")
 U = TypeVar("U")
 
+DOCUMENT = 4 * 2**20
+"""Bytes of JSON that are opened in one go, and for as long nothing else runs: a larger answer is read in slices, or not
+at all."""
+PARTS = 100_000
+"""Commas and brackets in it, which stand for as many values: some thirty thousand balances."""
+BREATH = 300
+"""Rows that are read between two breaths: some milliseconds."""
+WORD = 2**16
+"""Bytes of an error: what is longer is a page, and nobody's word."""
+SYMBOL = 64
+"""Characters of a symbol: it is for display, and what is longer is none."""
 AHEAD = 800
 """Characters behind those that are shown which are searched for a secret as well: one may be cut by the end."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -25,6 +44,7 @@ Code = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 BOM = b"\xef\xbb\xbf"
 MOST_IN_A_NUMBER = 2**53
 """Whole numbers above it may have been rounded on their way when they come as JSON numbers."""
+_BUT_STRUCTURE = bytes(set(range(256)).difference(b",{["))
 _TEXT = msgspec.json.Decoder(str)
 _ANYTHING = msgspec.json.Decoder()
 _PLAIN = re.compile(rb'"(?:0|[1-9][0-9]{0,77})"')
@@ -37,6 +57,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, once: Callable[[T], bo
 
     `once` may prove of what was found, cheaper than a second look at the bytes, that nothing can be told twice in them.
     """
+    _refuse_endless(body)
     body = body.removeprefix(BOM)
     try:
         if not body.isascii():
@@ -74,9 +95,9 @@ def literal(told: str | msgspec.Raw) -> str:
         try:
             return _TEXT.decode(text)
         except msgspec.DecodeError:
-            raise Malformed(f"not a text: {glimpse(text)}") from None
+            raise Malformed(Quoting("not a text: {}", text, glimpse)) from None
     if text[:1] not in b"-0123456789" or not text:
-        raise Malformed(f"neither a number nor a string: {glimpse(text)}")
+        raise Malformed(Quoting("neither a number nor a string: {}", text, glimpse))
     return text.decode()
 
 
@@ -90,20 +111,30 @@ def base_units(told: str | msgspec.Raw) -> str:
     text = literal(told)
     amount = canonical(text) if _BASE.fullmatch(text) else token_units(text)
     if "." in amount or len(amount) > 78:
-        raise Malformed(f"not a whole number of base units: {one_line(text)!r}")
+        raise Malformed(quoting("not a whole number of base units: {}", text))
     if isinstance(told, msgspec.Raw) and bytes(told)[:1] != b'"' and int(amount) > MOST_IN_A_NUMBER:
-        raise Malformed(f"a number that may have been rounded, where a string is due: {one_line(text)}")
+        raise Malformed(quoting("a number that may have been rounded, where a string is due: {}", text))
     return amount
 
 
 def token_units(text: str) -> str:
     """Canonical amount of a decimal number in a string. Raises Malformed."""
     if not _DECIMAL.fullmatch(text):
-        raise Malformed(f"not a decimal amount: {one_line(text)!r}")
+        raise Malformed(quoting("not a decimal amount: {}", text))
     try:
         return canonical(text)
     except AmountError as error:
         raise Malformed(str(error)) from None
+
+
+def symbol(text: str | None) -> str | None:
+    """As the provider gives it, unless it is too long to be one."""
+    return text if text is None or len(text) <= SYMBOL else None
+
+
+def quoting(template: str, text: str) -> Quoting[str]:
+    """A reason that quotes a text from outside."""
+    return Quoting(template, text, lambda text: repr(one_line(text)))
 
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:
@@ -123,6 +154,8 @@ def asked(targets: Sequence[Target]) -> str:
 
 def spoken(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
     """The body as an error of the shape that the provider documents; None: it has another, and is not its word."""
+    if len(body) > WORD:
+        return None
     try:
         return decode(decoder, body)
     except Malformed:
@@ -174,6 +207,14 @@ def one_line(text: str, most: int = 160) -> str:
     line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * most])
     line = " ".join(line.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def _refuse_endless(body: bytes) -> None:
+    """Refuse what would take long to open, whatever is in it. Raises Malformed."""
+    if len(body) > DOCUMENT:
+        raise Malformed(f"{len(body)} bytes in one piece: more than {DOCUMENT} are not opened ({glimpse(body)})")
+    if len(body) > PARTS and len(body.translate(None, _BUT_STRUCTURE)) > PARTS:
+        raise Malformed(f"more than {PARTS} values in one piece ({glimpse(body)})")
 
 
 def _refuse_repeated_members(body: bytes) -> None:

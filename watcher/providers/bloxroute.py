@@ -5,15 +5,17 @@ numbers as strings. Errors also come inside status 200. Native SOL is shown unde
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
 from watcher.addresses import SOLANA, AddressError, solana
+from watcher.columns import in_one_go
 from watcher.events import EXACT, Key, Kind, Reading, canonical
 from watcher.providers.answers import (
+    BREATH,
     Code,
     asked,
     attempt,
@@ -22,6 +24,7 @@ from watcher.providers.answers import (
     moved,
     one_line,
     refuse,
+    symbol,
     token_units,
 )
 from watcher.providers.configured import Configured
@@ -104,29 +107,28 @@ class Bloxroute(Configured):
         return Request("GET", "/api/v2/balance", (target,), params=(("ownerAddress", str(target.scope.account)),))
 
     def read(self, request: Request, response: Response) -> Found:
-        answer = _opened(response)
-        if answer.code is not None or response.status != 200:
-            _refuse(request, response, answer)
-        if answer.tokens is not None and answer.tokens_page is not None:
-            raise Malformed("the answer has two lists of tokens")
-        rows = answer.tokens if answer.tokens is not None else answer.tokens_page
-        if rows is None:
-            raise Malformed("the answer has no list of tokens")
+        return in_one_go(self.slices(request, response))
+
+    def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
+        """The same, `BREATH` rows at a time."""
+        rows = shaped(_rows(request, response), _ROW)
         (target,) = request.targets
         account, gaps = str(target.scope.account), Gaps()
         sums: dict[Key, Decimal] = {}
         symbols: dict[str, str | None] = {}
         counts: Counter[Key] = Counter()
-        for row in shaped(rows, _ROW):
+        for number, row in enumerate(rows, 1):
+            if number % BREATH == 0:
+                yield
             mint = _mint(row, gaps)
             if mint is None:
                 continue
             keys = [Key(self.name, SOLANA, account, mint, kind) for kind in KINDS]
             if isinstance(row, msgspec.Raw):
-                gaps.add(f"{mint}: the row is not as documented", *keys)
+                gaps.add("the row is not as documented", *keys, of=mint)
                 continue
             counts.update(keys)
-            symbols.setdefault(mint, row.symbol)
+            symbols.setdefault(mint, symbol(row.symbol))
             for key, (name, spellings) in zip(keys, row.told().items(), strict=True):
                 _add(sums, key, name, spellings, gaps)
         if gaps.nameless:
@@ -137,6 +139,19 @@ class Bloxroute(Configured):
             Reading(key, canonical(amount), "decimal", symbol=symbols[key.token]) for key, amount in sums.items()
         ]
         return gaps.listing(readings, target)
+
+
+def _rows(request: Request, response: Response) -> list[_Row] | list[msgspec.Raw]:
+    """The list of tokens. Raises Failure for an answer that is none."""
+    answer = _opened(response)
+    if answer.code is not None or response.status != 200:
+        _refuse(request, response, answer)
+    if answer.tokens is not None and answer.tokens_page is not None:
+        raise Malformed("the answer has two lists of tokens")
+    rows = answer.tokens if answer.tokens is not None else answer.tokens_page
+    if rows is None:
+        raise Malformed("the answer has no list of tokens")
+    return rows
 
 
 def _opened(response: Response) -> _Answer[_Row] | _Answer[msgspec.Raw]:
@@ -175,7 +190,7 @@ def _mint(row: _Row | msgspec.Raw, gaps: Gaps) -> str | None:
         try:
             return solana(str(text))
         except AddressError as error:
-            gaps.add(str(error))
+            gaps.add(error)
             return None
     gaps.add("a row tells no tokenMint")
     return None
@@ -186,7 +201,7 @@ def _add(sums: dict[Key, Decimal], key: Key, name: str, spellings: Sequence[msgs
     try:
         told = {token_units(literal(spelling)) for spelling in spellings if spelling is not UNTOLD}
     except Malformed as failure:
-        gaps.add(f"{key.token}, {name}: {failure.reason}", key)
+        gaps.add(failure, key, of=f"{key.token}, {name}")
         return
     if len(told) > 1:
         raise Malformed(f"a row of {key.token} tells more than one {name}")

@@ -17,6 +17,8 @@ class Configured:
     COST: ClassVar[float] = 1.0
     SETTLE: ClassVar[float] = 30.0
     CACHE: ClassVar[float] = 0.0
+    BALANCES: ClassVar[int] = 100_000
+    """That are known at a time, at most: far more than wallets have, and some ten megabytes."""
     ENDPOINTS: ClassVar[tuple[str, ...]] = ()
     KEYLESS: ClassVar[bool] = False
     """Whether the API serves those who have no key."""
@@ -34,6 +36,7 @@ class Configured:
         self.cache = self.CACHE
         self.cost = self.COST if settings.cost is None else settings.cost
         self.min_interval = settings.min_interval or 0.0
+        self.max_balances = settings.max_balances or self.BALANCES
         self.base_url = (settings.base_url or self.HOST).rstrip("/")
         self.limits = self.LIMITS if settings.limits is None else tuple(settings.limits)
 

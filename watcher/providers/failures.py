@@ -13,6 +13,11 @@ what anybody else says under the same status is Temporary. What worked before is
 No failure carries a reading: what a failed answer says of balances is unknown, and unknown is never zero.
 """
 
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
 
 class Failure(Exception):
     """An answer that gives no readings. `reason` is one line and holds no secret.
@@ -20,10 +25,39 @@ class Failure(Exception):
     `retry_after`: seconds from now in which the provider wants no request; None: it did not say.
     """
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: object, retry_after: float | None = None) -> None:
+        """`reason`: a text, or what becomes one when it is asked for (see `Quoting`)."""
         super().__init__(reason)
-        self.reason = reason
+        self._reason = reason
         self.retry_after = retry_after
+
+    @property
+    def reason(self) -> str:
+        return str(self._reason)
+
+    @reason.setter
+    def reason(self, text: str) -> None:
+        self._reason = text
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Quoting(Generic[T]):
+    """A text that quotes what came from outside, made when it is asked for.
+
+    Of a hundred thousand rows that cannot be understood one is told, and to make a quotation fit to be shown takes
+    longer than to find the row wrong.
+    """
+
+    def __init__(self, template: str, quoted: T, shown: Callable[[T], str]) -> None:
+        """`template`: with `{}` where the quotation goes."""
+        self._template = template
+        self._quoted = quoted
+        self._shown = shown
+
+    def __str__(self) -> str:
+        return self._template.format(self._shown(self._quoted))
 
 
 class Throttled(Failure):

@@ -5,6 +5,7 @@ A row that cannot be read makes its balance unknown even where another row tells
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +17,9 @@ from watcher.providers.provider import Found, Target
 
 T = TypeVar("T")
 
+SUMS = 100_000
+"""Balances of several rows that are remembered."""
+
 
 class Gaps:
     """The parts of one answer that are not as the API documents them."""
@@ -26,19 +30,23 @@ class Gaps:
         """Balances that such a part is about, as far as it tells."""
         self.nameless = False
         """One of them does not tell what it is about: it may belong to any balance that is told in several rows."""
-        self._reason = ""
-        """What is wrong with the first of them, in one line."""
+        self._reason: object = None
+        """What is wrong with the first of them."""
+        self._of = ""
 
-    def add(self, reason: str, *keys: Key) -> None:
+    def add(self, reason: object, *keys: Key, of: str = "") -> None:
+        """`reason`: what becomes one line when it is told, as a failure does; of the first gap alone it is. `of`: what
+        it is about, in our own words."""
+        if not self.count:
+            self._reason, self._of = reason, f"{of}: " if of else ""
         self.count += 1
         self.keys.update(keys)
         self.nameless = self.nameless or not keys
-        self._reason = self._reason or reason
 
     def remark(self) -> str:
         """In one line."""
         more = f" (and {self.count - 1} more)" if self.count > 1 else ""
-        return f"not all can be understood: {self._reason}{more}"
+        return f"not all can be understood: {self._of}{self._reason}{more}"
 
     def without(self, readings: Sequence[Reading]) -> Sequence[Reading]:
         """What the answer says. Raises Malformed when nothing of it can be understood."""
@@ -62,7 +70,8 @@ class Gaps:
 class Sums:
     """Of how many rows each balance was the sum in its last whole answer, where it was more than one.
 
-    An answer that lacks something may lack one of them, and what is left is no balance.
+    An answer that lacks something may lack one of them, and what is left is no balance. Of more than SUMS
+    balances those told last are remembered.
     """
 
     def __init__(self) -> None:
@@ -71,10 +80,11 @@ class Sums:
     def whole(self, rows: Counter[Key]) -> None:
         """Nothing is missing in an answer in which so many rows tell each balance."""
         for key, count in rows.items():
+            self._rows.pop(key, None)
             if count > 1:
                 self._rows[key] = count
-            else:
-                self._rows.pop(key, None)
+        for key in list(islice(self._rows, max(0, len(self._rows) - SUMS))):
+            del self._rows[key]
 
     def torn(self, rows: Counter[Key]) -> set[Key]:
         """Something is missing in such an answer: the balances that it may be a part of."""

@@ -47,6 +47,8 @@ UNKNOWN = "unknown"
 MONTH = 2_592_000.0
 BAD_REQUEST = (-32600, -32601, -32602)
 """What is said of a request, and so of a watch; the other codes are about the key, the plan or the node."""
+LONGEST_MESSAGE = 1000
+"""Characters of an error's message that are read."""
 PLAIN = 200
 """Bytes; what is longer is a page."""
 TOKEN_PROGRAMS = ("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA", "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
@@ -267,6 +269,7 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
     code, message, data = (
         (error.code, error.message, error.data) if isinstance(error, _Error) else (0, str(error), None)
     )
+    message = message[:LONGEST_MESSAGE]
     reason = f"JSON-RPC error {code}: {one_line(message)}"
     if _USED_UP.search(message):
         raise Exhausted(f"the credits are used up ({reason})")
@@ -285,7 +288,9 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
 
 
 def _says(error: _Error | str | None, what: re.Pattern[str]) -> bool:
-    return isinstance(error, _Error) and error.code == -32602 and what.search(error.message) is not None
+    return (
+        isinstance(error, _Error) and error.code == -32602 and what.search(error.message[:LONGEST_MESSAGE]) is not None
+    )
 
 
 def _result(decoder: msgspec.json.Decoder[T], reply: _Reply) -> T:

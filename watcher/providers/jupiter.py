@@ -4,14 +4,16 @@ Native SOL is an entry of its own beside wrapped SOL: it becomes the token `nati
 without it is not a whole one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
 from watcher.addresses import SOLANA, AddressError, solana
+from watcher.columns import in_one_go
 from watcher.events import Key, Reading
 from watcher.providers.answers import (
+    BREATH,
     Decimals,
     Order,
     base_units,
@@ -103,30 +105,37 @@ class Jupiter(Configured):
         return Request("GET", f"/ultra/v1/{self._endpoint}/{target.scope.account}", (target,))
 
     def read(self, request: Request, response: Response) -> Found:
+        return in_one_go(self.slices(request, response))
+
+    def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
+        """The same, `BREATH` balances at a time."""
         if response.status != 200:
             _refuse(request, response)
         (target,) = request.targets
         tell = self._balances if self._endpoint == "balances" else self._holdings
         return tell(target, response.body)
 
-    def _balances(self, target: Target, body: bytes) -> Found:
+    def _balances(self, target: Target, body: bytes) -> Generator[None, None, Found]:
         entries = decode_either(_BALANCES, _ENTRIES, body)
         if "error" in entries:
             raise Malformed(f"an error with status 200: {glimpse(body)}")
         readings, gaps, account = [], Gaps(), str(target.scope.account)
-        for name, entry in zip(entries, shaped(entries.values(), _BALANCE), strict=True):
+        rows = zip(entries, shaped(entries.values(), _BALANCE), strict=True)
+        for number, (name, entry) in enumerate(rows, 1):
+            if number % BREATH == 0:
+                yield
             try:
-                key = self._key(account, NATIVE if name == SOL else _mint(name))
-            except Malformed as failure:
-                gaps.add(failure.reason)
+                key = self._key(account, NATIVE if name == SOL else solana(name))
+            except AddressError as error:
+                gaps.add(error)
                 continue
             try:
                 readings.append(_balance(key, entry))
             except Malformed as failure:
-                gaps.add(f"{name}: {failure.reason}", key)
+                gaps.add(failure, key, of=name)
         return gaps.listing(readings, target, None if SOL in entries else NO_MARK)
 
-    def _holdings(self, target: Target, body: bytes) -> Found:
+    def _holdings(self, target: Target, body: bytes) -> Generator[None, None, Found]:
         holdings = decode_either(_HOLDINGS, _MINTS, body)
         readings, gaps, account = [], Gaps(), str(target.scope.account)
         marked = bytes(holdings.amount) != b""
@@ -135,21 +144,24 @@ class Jupiter(Configured):
             try:
                 readings.append(Reading(native, base_units(holdings.amount), "base", symbol=SOL))
             except Malformed as failure:
-                gaps.add(f"the native balance: {failure.reason}", native)
-        for name, parts in zip(holdings.tokens, shaped(holdings.tokens.values(), _TOKEN_ACCOUNTS), strict=True):
+                gaps.add(failure, native, of="the native balance")
+        rows = zip(holdings.tokens, shaped(holdings.tokens.values(), _TOKEN_ACCOUNTS), strict=True)
+        for number, (name, parts) in enumerate(rows, 1):
+            if number % BREATH == 0:
+                yield
             try:
-                key = self._key(account, _mint(name))
-            except Malformed as failure:
-                gaps.add(failure.reason)
+                key = self._key(account, solana(name))
+            except AddressError as error:
+                gaps.add(error)
                 continue
             if isinstance(parts, msgspec.Raw):
-                gaps.add(f"{name}: not a list of token accounts as documented", key)
+                gaps.add("not a list of token accounts as documented", key, of=name)
             elif parts:
                 decimals = _agreed(name, parts)
                 try:
                     amount = sum(int(base_units(part.amount)) for part in parts)
                 except Malformed as failure:
-                    gaps.add(f"{name}: {failure.reason}", key)
+                    gaps.add(failure, key, of=name)
                 else:
                     readings.append(Reading(key, str(amount), "base", decimals=decimals))
         return gaps.listing(readings, target, None if marked else NO_MARK)
@@ -163,13 +175,6 @@ def _refuse(request: Request, response: Response) -> NoReturn:
         refuse(request, response, complaint.error)
     gateway = spoken(_GATEWAY, response.body)
     refuse(request, response, gateway.message if gateway and gateway.code == response.status else None)
-
-
-def _mint(text: str) -> str:
-    try:
-        return solana(text)
-    except AddressError as error:
-        raise Malformed(str(error)) from None
 
 
 def _balance(key: Key, entry: _Balance | msgspec.Raw) -> Reading:

@@ -14,9 +14,9 @@ import msgspec
 
 from watcher import addresses
 from watcher.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
-from watcher.columns import Column, Columns, Unclear
+from watcher.columns import NEWS, Column, Columns, Unclear, in_one_go
 from watcher.events import Key, Reading, Scope, Unit
-from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
+from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, symbol, token_units
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
@@ -75,6 +75,7 @@ class Ondo(Configured):
     LIMITS = (Limit(1, 1.0),)
     SETTLE = 60.0
     CACHE = 60.0
+    BALANCES = 1_000_000
 
     def __init__(self, name: str, settings: OndoSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
@@ -112,23 +113,19 @@ class Ondo(Configured):
             answer = decode(_ANSWER, body, partial(_nothing_more, body))
             return Found(_merged(_readings(target.scope, token) for token in answer.tokens), listing=target.scope)
         except Malformed:
-            return _one_by_one(target, decode(_CLOSED, body).tokens)
+            return in_one_go(_one_by_one(target, decode(_CLOSED, body).tokens))
 
     def slices(self, request: Request, response: Response, size: int = SIZE) -> Generator[None, None, Found]:
-        """The same of a large answer with status 200, about `size` bytes at a time, as columns that check themselves.
-
-        What it says hangs on the body and the target alone.
-        """
-        scope = request.targets[0].scope
+        """The same of a large answer with status 200, about `size` bytes at a time, as columns that check themselves."""
+        (target,) = request.targets
+        scope = target.scope
         try:
             found = yield from columns(str(scope.chain), response.body, size)
             known = _as_asked(scope, found)
-        except (Malformed, Uncut):
-            return self.read(request, response)  # which says what is wrong, if anything is
-        rows = Columns(scope.provider, known, partial(_checked, scope))
-        lost = len(found) - len(known)
-        if lost and not rows:
-            return self.read(request, response)
+            rows = Columns(scope.provider, known, partial(_checked, scope))
+            lost = len(found) - len(known)
+        except (Malformed, Uncut):  # one by one it shows what is wrong, if anything is
+            return (yield from _one_by_one(target, decode(_CLOSED, response.body).tokens))
         return Found(
             rows, listing=scope, partial=lost > 0, remark=f"{lost} tokens are not as documented" if lost else None
         )
@@ -139,12 +136,14 @@ def _nothing_more(body: bytes, answer: _Answer[Token[Balance]]) -> bool:
     return body.count(b":") == 1 + sum(3 + 3 * len(token.balances) for token in answer.tokens)
 
 
-def _one_by_one(target: Target, tokens: Iterable[msgspec.Raw]) -> Found:
+def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None, None, Found]:
     """What can be understood of an answer. Raises Malformed when nothing can, and for what we did not ask for."""
     scope, gaps = target.scope, Gaps()
     readings: list[Reading] = []
     lost: set[str] = set()
-    for told in tokens:
+    for number, told in enumerate(tokens, 1):
+        if number % NEWS == 0:
+            yield
         token = attempt(_TOKEN, told)
         named = token or attempt(ADDRESS, told)
         address = _spelled(scope, named.address if named else None, gaps)
@@ -156,12 +155,17 @@ def _one_by_one(target: Target, tokens: Iterable[msgspec.Raw]) -> Found:
             gaps.add(f"token {address} is not as documented")
             lost.add(address)
             continue
-        readings += filter(None, (_row(scope, address, token.symbol, row, gaps) for row in token.balances))
+        for done, row in enumerate(token.balances, 1):
+            reading = _row(scope, address, symbol(token.symbol), row, gaps)
+            if reading is not None:
+                readings.append(reading)
+            if done % NEWS == 0:
+                yield
     gaps.keys.update(reading.key for reading in readings if reading.key.token in lost)
     return gaps.listing(distinct([reading for reading in readings if reading.key not in gaps.keys]), target)
 
 
-def _row(scope: Scope, token: str, symbol: str, told: msgspec.Raw, gaps: Gaps) -> Reading | None:
+def _row(scope: Scope, token: str, name: str | None, told: msgspec.Raw, gaps: Gaps) -> Reading | None:
     """One row. None, and a gap, for what cannot be understood. Raises Malformed for what we did not ask for."""
     row = attempt(BALANCE, told)
     held = row or attempt(HELD, told)
@@ -172,9 +176,9 @@ def _row(scope: Scope, token: str, symbol: str, told: msgspec.Raw, gaps: Gaps) -
         raise Malformed(f"the answer tells of account {account}, which we did not ask for")
     key = Key(scope.provider, str(scope.chain), account, token)
     try:
-        return Reading(key, _amount(row.balance if row else ""), UNIT, None, symbol)
+        return Reading(key, _amount(row.balance if row else ""), UNIT, None, name)
     except Malformed as failure:
-        gaps.add(f"{account}: {failure.reason}", key)
+        gaps.add(failure, key, of=account)
         return None
 
 
@@ -183,7 +187,7 @@ def _spelled(scope: Scope, text: str | None, gaps: Gaps) -> str | None:
     try:
         return addresses.canonical(str(scope.chain), text or "")
     except AddressError as error:
-        gaps.add(str(error))
+        gaps.add(error)
         return None
 
 
@@ -203,7 +207,7 @@ def _readings(scope: Scope, token: Token[Balance]) -> Iterator[Reading]:
     if not all(map(_CANONICAL_AMOUNT, amounts)):
         amounts = list(map(token_units, amounts))
     keys = map(Key, repeat(scope.provider), repeat(name), accounts, repeat(address))
-    return map(Reading, keys, amounts, repeat(UNIT), repeat(None), repeat(token.symbol))
+    return map(Reading, keys, amounts, repeat(UNIT), repeat(None), repeat(symbol(token.symbol)))
 
 
 def _as_asked(scope: Scope, found: Sequence[Column]) -> list[Column]:
@@ -218,10 +222,11 @@ def _as_asked(scope: Scope, found: Sequence[Column]) -> list[Column]:
         if name is not None:
             names.append(name)
             if column.symbol is not None:
-                known[name] = msgspec.structs.replace(column, token=name)
+                known[name] = msgspec.structs.replace(column, token=name, symbol=symbol(column.symbol))
     pages = [page for column in known.values() for page in column.pages]
     strangers = scope.account is not None and any(set(accounts) - {scope.account} for accounts, _ in pages)
-    if strangers or len(set(names)) < len(names) or set(names) - {scope.token or name for name in names}:
+    nothing = len(known) < len(found) and not pages
+    if nothing or strangers or len(set(names)) < len(names) or set(names) - {scope.token or name for name in names}:
         raise Uncut
     return list(known.values())
 
@@ -233,7 +238,7 @@ def _checked(scope: Scope, column: Column, account: str, amount: str) -> Reading
         (name,) = _canonical(column.chain, [account])
         amount = _amount(amount)
     except Malformed as failure:
-        raise Unclear(failure.reason, name) from None
+        raise Unclear(failure, name) from None
     return Reading(Key(scope.provider, column.chain, name, column.token), amount, UNIT, None, column.symbol)
 
 
@@ -250,7 +255,7 @@ def _canonical(name: str, accounts: list[str]) -> list[str]:
     try:
         return [addresses.canonical(name, account) for account in accounts]
     except AddressError as error:
-        raise Malformed(str(error)) from None
+        raise Malformed(error) from None
 
 
 def _merged(tokens: Iterable[Iterable[Reading]]) -> list[Reading]:

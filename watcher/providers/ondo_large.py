@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from watcher.columns import Column, Pages
+from watcher.columns import NEWS, Column, Pages
 from watcher.providers.answers import attempt, decode
 from watcher.providers.failures import Malformed
 
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 SIZE = 2**20
 """Bytes decoded between two breaths: some ten milliseconds."""
+TOKENS = 10_000
+"""In one listing. Each costs a little in one go, whatever the number of its holders."""
 HEAD = 4096
 """Bytes that the head of a token may have."""
 BLANK = b" \t\n\r"
@@ -27,8 +29,9 @@ ROW = b'{"holderAddress"'
 LEAST = len(b'{"holderAddress":{"account":""},"balance":""},')
 """Bytes of a row beside what it tells."""
 
-_OPENING = re.compile(rb'(?:\xef\xbb\xbf)?[ \t\n\r]*\{[ \t\n\r]*"tokens"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*')
-_BEHIND = re.compile(rb"[ \t\n\r]*\}[ \t\n\r]*(?:(,)[ \t\n\r]*|\][ \t\n\r]*\}[ \t\n\r]*)")
+_SPACE = rb"[ \t\n\r]{0,99}"
+_OPENING = re.compile(rb'(?:\xef\xbb\xbf)?%b\{%b"tokens"%b:%b\[%b' % (5 * (_SPACE,)))
+_BEHIND = re.compile(rb"%b\}%b(?:(,)%b|\]%b\}%b)" % (5 * (_SPACE,)))
 
 
 class Holder(msgspec.Struct, gc=False):
@@ -67,7 +70,7 @@ class _Rows:
         self.pages = Pages()
         self._cased = chain.startswith("eip155:")
 
-    def take(self, part: bytes) -> None:
+    def take(self, part: bytes) -> Generator[None, None, None]:
         """Raises Malformed."""
         accounts: list[str] = []
         amounts: list[str] = []
@@ -82,13 +85,15 @@ class _Rows:
         try:
             decode(_ROWS, whole, once)
         except Malformed:
-            accounts, amounts = _one_by_one(decode(_CLOSED, whole))
+            accounts, amounts = yield from _one_by_one(decode(_CLOSED, whole))
         self.pages.add(_lowered(accounts) if self._cased else accounts, amounts)
 
 
-def _one_by_one(rows: list[msgspec.Raw]) -> tuple[list[str], list[str]]:
+def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str], list[str]]]:
     accounts, amounts = [], []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
+        if number % NEWS == 0:
+            yield
         told = attempt(BALANCE, row)
         held = told or attempt(HELD, row)
         accounts.append("" if held is None else held.holder.account)
@@ -114,11 +119,13 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
         token, symbol = _headed(body[place:start] + b"]}")
         rows = _Rows(chain)
         end = yield from _taken(rows, body, start, size)
+        if len(found) == TOKENS:
+            raise Malformed(f"more than {TOKENS} tokens in one listing")
         behind = _BEHIND.match(body, end)
         if behind is None:
             raise Uncut
         found.append(Column(chain, token, symbol, rows.pages.whole()))
-        if end - breath > size:
+        if end - breath > size or len(found) % NEWS == 0:
             breath = end
             yield
         place, more = behind.end(), behind[1] is not None
@@ -141,13 +148,13 @@ def _taken(rows: _Rows, body: bytes, place: int, size: int) -> Generator[None, N
     while True:
         end = body.find(b"]", place, place + size)
         if end >= 0:
-            rows.take(body[place:end])
+            yield from rows.take(body[place:end])
             return end + 1
         cut = body.rfind(ROW, place + 1, place + size)
         part = body[place : max(cut, place)].rstrip(BLANK)
         if not part.endswith(b","):
             raise Uncut
-        rows.take(part[:-1])
+        yield from rows.take(part[:-1])
         place = cut
         yield
 

@@ -54,6 +54,8 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """Seconds."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
     """The largest answer that is read, decompressed."""
+    max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Of all watches together, with those that were and are no more."""
     watch: list[Watch] = []
 
 
@@ -151,6 +153,7 @@ class Provider(Protocol):
     """Defaults applied, `share` not."""
     cost: float
     min_interval: float
+    max_balances: int
     base_url: str
     """Without a trailing slash."""
 

@@ -7,14 +7,16 @@ lagging node can carry a newer time with an older value. A pair that an answer d
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
 from watcher.addresses import STARKNET, AddressError, felt
+from watcher.columns import in_one_go
 from watcher.events import Key, Reading, Scope, rfc3339, wall
 from watcher.providers.answers import (
+    BREATH,
     Decimals,
     Order,
     attempt,
@@ -24,8 +26,10 @@ from watcher.providers.answers import (
     distinct,
     glimpse,
     one_line,
+    quoting,
     refuse,
     spoken,
+    symbol,
 )
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary
@@ -35,6 +39,10 @@ from watcher.providers.provider import Credentials, Found, Lane, Limit, Provider
 T = TypeVar("T")
 
 BATCH = 20
+LONGEST_DETAIL = 1000
+"""Characters of a refusal that are read."""
+MOST_ROWS = 100
+"""Of one pair: each is the same, or they contradict one another."""
 AHEAD = 300.0
 """Seconds that a refresh may seem to lie ahead of the arrival of its answer: clocks differ, but not by more."""
 NOTHING = (b"", b"null")
@@ -193,12 +201,21 @@ class TokenKit(Configured):
     def read(self, request: Request, response: Response) -> Found:
         if response.status != 200:
             _refuse(request, response)
-        body, latest = response.body, round((response.wall + AHEAD) * 1e6)
         if request.endpoint == "balance":
-            return self._single(request, decode(_SINGLE, body), latest)
+            return self._single(request, decode(_SINGLE, response.body), _latest(response))
         if request.endpoint == "balances":
-            return self._batch(request, decode_either(_BATCH, _CLOSED, body), latest)
-        return self._listing(request, decode_either(_LISTING, _CLOSED, body), latest)
+            return self._batch(request, decode_either(_BATCH, _CLOSED, response.body), _latest(response))
+        return in_one_go(self.slices(request, response))
+
+    def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
+        """The same of a listing with status 200, `BREATH` rows at a time. An empty one says that the account is not indexed
+        yet: nothing about balances."""
+        answer = decode_either(_LISTING, _CLOSED, response.body)
+        if not answer.success or answer.data is None or _failed(answer.errors):
+            raise Temporary(f"the account could not be read: {_shown(answer.errors)}")
+        if not answer.data:
+            return Found([], missing=request.targets, remark="the account is not indexed yet")
+        return (yield from self._listing(request, answer, _latest(response)))
 
     def _single(self, request: Request, answer: _Single, latest: int) -> Found:
         if not answer.success or _failed(answer.errors) or answer.data is None:
@@ -208,6 +225,8 @@ class TokenKit(Configured):
     def _batch(self, request: Request, answer: _Rows[Any], latest: int) -> Found:
         if not answer.success or answer.data is None:
             raise Temporary(f"the batch could not be read: {_shown(answer.errors)}")
+        if len(answer.data) > MOST_ROWS * len(request.targets):
+            raise Malformed(f"{len(answer.data)} rows where {len(request.targets)} pairs were asked for")
         rows = shaped(answer.data, _ROW)
         found = self._pairs(request, rows, latest)
         if not found.readings:
@@ -226,47 +245,44 @@ class TokenKit(Configured):
                 gaps.add("a row is not as documented")
                 continue
             try:
-                key = self._key(_felt(pair.account), _felt(pair.token))
-            except Malformed as failure:
-                gaps.add(failure.reason)
+                key = self._key(felt(pair.account), felt(pair.token))
+            except AddressError as error:
+                gaps.add(error)
                 continue
             if key not in due:
                 raise Malformed(f"the answer tells of {key}, which we did not ask for")
             try:
                 readings.append(_reading(key, row, latest))
             except Malformed as failure:
-                gaps.add(f"{key.token}: {failure.reason}", key)
+                gaps.add(failure, key, of=key.token)
         known = distinct(gaps.without(readings))
         told = {reading.key for reading in known}
         missing = tuple(target for key, target in due.items() if key not in told)
         return Found(known, missing=missing, remark=gaps.remark() if gaps.count else None)
 
-    def _listing(self, request: Request, answer: _Rows[Any], latest: int) -> Found:
-        """Rows of an account. An empty listing says that the account is not indexed yet: nothing about balances.
-
-        One that counts more rows than it holds, or fewer, speaks for those rows, but for no absent one.
-        """
-        if not answer.success or answer.data is None or _failed(answer.errors):
-            raise Temporary(f"the account could not be read: {_shown(answer.errors)}")
-        if not answer.data:
-            return Found([], missing=request.targets, remark="the account is not indexed yet")
+    def _listing(self, request: Request, answer: _Rows[Any], latest: int) -> Generator[None, None, Found]:
+        """Rows of an account. A listing that counts more rows than it holds, or fewer, speaks for those rows, but for no
+        absent one."""
+        assert answer.data is not None
         (target,) = request.targets
         readings, gaps = [], Gaps()
         rows = shaped(answer.data, _HELD)
-        for row in _unrepeated(rows):
+        for number, row in enumerate(_unrepeated(rows), 1):
+            if number % BREATH == 0:
+                yield
             token = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
             if token is None:
                 gaps.add("a row is not as documented")
                 continue
             try:
-                key = self._key(str(target.scope.account), _felt(token.token.address))
-            except Malformed as failure:
-                gaps.add(failure.reason)
+                key = self._key(str(target.scope.account), felt(token.token.address))
+            except AddressError as error:
+                gaps.add(error)
                 continue
             try:
                 account, reading = _held(key, row, latest)
             except Malformed as failure:
-                gaps.add(f"{key.token}: {failure.reason}", key)
+                gaps.add(failure, key, of=key.token)
                 continue
             if account != key.account:
                 raise Malformed(f"the answer tells of account {account}, which we did not ask for")
@@ -283,11 +299,16 @@ class TokenKit(Configured):
         return Key(self.name, STARKNET, account, token)
 
 
+def _latest(response: Response) -> int:
+    """The last refresh, in wall-clock microseconds, that the answer can know of."""
+    return round((response.wall + AHEAD) * 1e6)
+
+
 def _felt(text: str) -> str:
     try:
         return felt(text)
     except AddressError as error:
-        raise Malformed(str(error)) from None
+        raise Malformed(error) from None
 
 
 def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
@@ -297,9 +318,10 @@ def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
     try:
         order = wall(row.last_updated)
     except (ValueError, OverflowError):
-        raise Malformed(f"not a time: {one_line(row.last_updated)!r}") from None
+        raise Malformed(quoting("not a time: {}", row.last_updated)) from None
     if not 0 <= order <= latest:
-        raise Malformed(f"a refresh {'before 1970' if order < 0 else 'in the future'}: {one_line(row.last_updated)!r}")
+        when = "before 1970" if order < 0 else "in the future"
+        raise Malformed(quoting(f"a refresh {when}: {{}}", row.last_updated))
     return Reading(key, base_units(row.balance), "base", order=order, as_of=rfc3339(order))
 
 
@@ -307,7 +329,7 @@ def _held(key: Key, row: _Held | msgspec.Raw, latest: int) -> tuple[str, Reading
     """Whose row it is, and what it tells. Raises Malformed."""
     reading = _reading(key, row, latest)
     assert isinstance(row, _Held)
-    decorated = msgspec.structs.replace(reading, symbol=row.token.symbol, decimals=row.token.decimals)
+    decorated = msgspec.structs.replace(reading, symbol=symbol(row.token.symbol), decimals=row.token.decimals)
     return _felt(row.account.address), decorated
 
 
@@ -368,6 +390,7 @@ def _refuse(request: Request, response: Response) -> NoReturn:
 
 def _stated(detail: str) -> float:
     """Seconds to wait by the text of a refusal: "available in 86 seconds", else a block, else the hourly cap."""
+    detail = detail[:LONGEST_DETAIL]
     stated = re.search(r"\b(\d{1,4}) second", detail)
     if stated:
         return max(1.0, float(stated[1]))

@@ -13,6 +13,7 @@ import anyio
 from aiokafka.errors import IllegalOperation, KafkaConnectionError, KafkaError
 
 from watcher.journal import Unavailable
+from watcher.journal.kafka.refusals import meaning
 
 SCOPE = "Cancelled via cancel scope "
 """How anyio's word for a cancellation of its own begins: it has no public way to ask whose one is."""
@@ -52,11 +53,11 @@ def _asked_for(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Whatever goes wrong inside, or takes longer, is Unavailable, and says while doing what."""
+    """Whatever goes wrong inside, or takes longer, is Unavailable, or what else it means, and says while doing what."""
     try:
         with anyio.fail_after(seconds), ours_only():
             yield
     except TimeoutError:
         raise Unavailable(f"Kafka did not answer within {seconds:g} s ({what}): is the broker up?") from None
     except Broken as error:
-        raise Unavailable(f"Kafka failed ({what}): {error!r}") from error
+        raise meaning(error, what) from error

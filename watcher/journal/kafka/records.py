@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from watcher.events import JSON, BalanceState, Codec, Key, ProviderHealth, codec_of, wall
-from watcher.journal import Batch, Published, Restored, Row
+from watcher.journal import LARGEST, UNENCODABLE, Batch, Published, Restored, Row, refuse_unfit, too_large
 
 Headers = list[tuple[str, bytes]]
 
@@ -79,12 +79,23 @@ class Encoder:
         self._source = source
         self._content_type = (CONTENT_TYPE, codec.content_type.encode())
 
-    def batch(self, epoch: str, batch: Batch) -> Iterator[Record]:
-        """Every event of the log `epoch` beside the state it leads to, then the notes."""
+    def batch(self, epoch: str, batch: Batch) -> list[Record]:
+        """Every event of the log `epoch` beside the state it leads to, then the notes. Raises Rejected."""
+        records: list[Record] = []
+        unfit: dict[str, str] = {}
         for row in batch.rows:
-            yield from self._row(epoch, row)
+            try:
+                told = list(self._row(epoch, row))
+            except UNENCODABLE as error:
+                unfit[str(row.state.key)] = f"not to be encoded: {error}"
+                continue
+            if (size := max(map(_size, told))) > LARGEST:
+                unfit[str(row.state.key)] = too_large(size)
+            records += told
+        refuse_unfit(unfit)
         for name, note in batch.notes.items():
-            yield from noted(self._topics.state, name, note)
+            records += noted(self._topics.state, name, note)
+        return records
 
     def _row(self, epoch: str, row: Row) -> Iterator[Record]:
         key = str(row.state.key).encode()
@@ -106,6 +117,10 @@ class Encoder:
         return Record(
             self._topics.heartbeat, health.provider.encode(), self._codec.encode(health), [self._content_type]
         )
+
+
+def _size(record: Record) -> int:
+    return len(record.key) + len(record.value) + sum(len(name) + len(value) for name, value in record.headers)
 
 
 def noted(topic: str, name: str, note: bytes) -> Iterator[Record]:

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.structs import RecordMetadata
 
-from watcher.journal import Batch, Restored, Unavailable, WrongJournal
+from watcher.journal import Batch, Forbidden, JournalError, Rejected, Restored, Unavailable, WrongJournal
 from watcher.journal.kafka.connection import REQUEST, Connection
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import was_told
@@ -32,6 +32,8 @@ QUIET = 15.0
 """Seconds that an open transaction of somebody else may hold us back before we say so."""
 GONE = 15.0
 """Seconds for which topics must have been missing before we believe that they were deleted."""
+FORBIDDEN = 15.0
+"""Seconds for which a right must have been missing before we believe that it is."""
 GRACE = 0.5
 """Seconds in which a successor that has just fenced us writes its claim."""
 
@@ -66,6 +68,7 @@ class KafkaWriter:
         self._epoch = ""
         self._gone_since: float | None = None
         """Since when our topics are missing, as far as we looked."""
+        self._forbidden_since: float | None = None
         self._opened = False
         self._producer: Producer | None = None
         self._end = 0
@@ -74,7 +77,15 @@ class KafkaWriter:
         """Where our last records stand."""
 
     async def open(self) -> Restored:
-        """Raises Unavailable, Fenced, and WrongJournal when this is another log than before, or none."""
+        """Raises Unavailable, Fenced, Forbidden, and WrongJournal when this is another log than before, or none."""
+        try:
+            return await self._open()
+        except Forbidden as error:
+            raise self._believed(error) from error
+        except Rejected as error:  # not even our claim is taken
+            raise WrongJournal(str(error)) from error
+
+    async def _open(self) -> Restored:
         await self._let_go()
         try:
             async with self._connection.reading(self._topics) as consumer:
@@ -90,6 +101,12 @@ class KafkaWriter:
             raise
         self._opened = True
         return restored
+
+    def _believed(self, error: Forbidden) -> JournalError:
+        """The error itself once it has stood for a while; a broker that has just come up may have our rights to learn."""
+        now = anyio.current_time()
+        self._forbidden_since = self._forbidden_since or now
+        return error if now - self._forbidden_since >= FORBIDDEN else Unavailable(str(error))
 
     async def _not_gone(self, consumer: AIOKafkaConsumer) -> None:
         """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
@@ -175,11 +192,16 @@ class KafkaWriter:
             raise recreated(self._topics)
 
     async def commit(self, batch: Batch) -> None:
-        """Raises Unavailable when in doubt, Fenced when replaced. A cancelled commit is in doubt too: open again."""
-        records = list(self._encoder.batch(self._epoch, batch))
+        """Raises Unavailable when in doubt, Fenced when replaced, Rejected before anything is begun or with the producer
+        gone. A cancelled commit is in doubt too: open again."""
+        records = self._encoder.batch(self._epoch, batch)
         if not records:
             return  # an empty transaction never reaches the broker: it would prove nothing
-        await self._transact(records)
+        try:
+            await self._transact(records)
+        except Forbidden as error:
+            raise self._believed(error) from error
+        self._forbidden_since = None
 
     def _fenced_in(self) -> Producer:
         if self._producer is None:

@@ -1,0 +1,323 @@
+"""Answers that are made to hold the loop, to fill the memory or to poison a journal."""
+
+import itertools
+import json
+import sys
+
+import msgspec
+import pytest
+
+from tests.providers import fuzz
+from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
+from tests.providers.tables import LATER, asked, built
+from watcher.addresses import AddressError, evm
+from watcher.columns import Columns, in_one_go
+from watcher.events import JSON, MSGPACK, Key, changed
+from watcher.hiding import HIDDEN
+from watcher.journal import LARGEST
+from watcher.ledger.drafts import Draft, row_of
+from watcher.ledger.rules import Label, Record
+from watcher.poller.large import LARGE, reading
+from watcher.providers.answers import BREATH, DOCUMENT, PARTS, SYMBOL, decode
+from watcher.providers.failures import Failure, Malformed
+from watcher.providers.gaps import SUMS, Sums
+from watcher.providers.ondo_large import TOKENS
+from watcher.providers.provider import Response
+
+CASES = fuzz.cases()
+DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+def case_name(case):
+    return f"{case[0]}-{case[1].lanes[-1].endpoint}-{len(case[2].path)}"
+
+
+def mint(number):
+    """The `number`-th of a series of Solana addresses."""
+    text, rest = "", 2**255 + number
+    while rest:
+        rest, digit = divmod(rest, 58)
+        text = DIGITS[digit] + text
+    return text
+
+
+def heard(provider, request, response):
+    """As the poller would. Raises Failure."""
+    large = reading(provider, request, response)
+    return provider.read(request, response) if large is None else in_one_go(large)
+
+
+def readings_in(provider, request, body):
+    try:
+        return list(heard(provider, request, Response(200, body, LATER)).readings)
+    except (Failure, ValueError):
+        return []
+
+
+UNDERSTOOD = [case for case in CASES if any(readings_in(*case[1:3], seed) for seed in case[3])]
+
+
+# --- what is opened in one go
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"SOL":' + b"9" * DOCUMENT + b"}",
+        b'{"error":"' + b"a" * DOCUMENT + b'"}',
+        b'{"tokens":[' + b"{}," * (PARTS // 2) + b"{}]}",
+        b"{" + b",".join(b'"k%d":1' % number for number in range(PARTS + 1)) + b"}",
+        b"[" * (PARTS + 1),
+        b" " * (DOCUMENT + 1),
+    ],
+    ids=["number", "text", "rows", "members", "depth", "blank"],
+)
+@pytest.mark.parametrize("case", CASES, ids=case_name)
+def test_what_would_take_long_to_open_is_not_opened(case, body):
+    _, provider, request, _ = case
+    for status in (200, 500):
+        response = Response(status, body, LATER)
+        with pytest.raises(Failure):
+            heard(provider, request, response)
+    with pytest.raises(Malformed, match="in one piece"):
+        decode(msgspec.json.Decoder(), body)
+
+
+def jupiter(count):
+    rows = ",".join(f'"{mint(number)}":{{"amount":"{number}","slot":5}}' for number in range(count))
+    return built("jupiter", {"account": ACCOUNT}), f'{{"SOL":{{"amount":"1","slot":5}},{rows}}}', count + 1
+
+
+def holdings(count):
+    rows = ",".join(
+        f'"{mint(number)}":[{{"account":"{number}","amount":"{number}","decimals":9}}]' for number in range(count)
+    )
+    provider = built("jupiter", {"account": ACCOUNT}, endpoint="holdings")
+    return provider, f'{{"amount":"1","tokens":{{{rows}}}}}', count + 1
+
+
+def bloxroute(count):
+    told = '"settledAmount":1,"unsettledAmount":0,"openOrdersAmount":0'
+    rows = ",".join(f'{{"symbol":"A","tokenMint":"{mint(number)}",{told}}}' for number in range(count))
+    return built("bloxroute", {"account": ACCOUNT}), f'{{"tokens":[{rows}]}}', 3 * count
+
+
+def tokenkit(count):
+    rows = ",".join(
+        f'{{"account":{{"address":"{STARK_ACCOUNT}"}},"token":{{"address":"{number + 1:#x}"}},"balance":"{number}",'
+        '"last_updated":"2023-11-14T22:13:20Z"}'
+        for number in range(count)
+    )
+    return built("tokenkit", {"account": STARK_ACCOUNT}), f'{{"success":true,"count":{count},"data":[{rows}]}}', count
+
+
+def ondo_otherwise(count):
+    """Not laid out as documented."""
+    rows = ",".join(f'{{"balance":"1","holderAddress":{{"account":"{number + 1:#042x}"}}}}' for number in range(count))
+    token = f'{{"balances":[{rows}],"tokenAddress":"{1:#042x}","tokenSymbol":"A"}}'
+    return built("ondo", {"chain": "ethereum-1"}), f'{{"tokens":[{token}]}}', count
+
+
+@pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit, ondo_otherwise])
+def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made):
+    provider, body, count = made(3000)
+    request = asked(provider, len(provider.lanes) - 1)
+    response = Response(200, body.encode(), LATER)
+    assert len(response.body) > LARGE
+    slices, breaths = reading(provider, request, response), 0
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            found = end.value
+            break
+        breaths += 1
+    assert breaths >= 3
+    assert len(found.readings) == count
+    assert found == made(3000)[0].read(request, response)
+
+
+def test_more_tokens_than_there_can_be_are_refused():
+    tokens = ",".join(
+        f'{{"tokenAddress":"{number + 1:#042x}","tokenSymbol":"A","balances":[]}}' for number in range(TOKENS + 1)
+    )
+    provider = built("ondo", {"chain": "ethereum-1"})
+    request = asked(provider)
+    response = Response(200, f'{{"tokens":[{tokens}]}}'.encode(), LATER)
+    found = in_one_go(reading(provider, request, response))
+    assert (len(found.readings), found.partial) == (0, False), "one by one, since the document is small enough"
+
+
+# --- what is wrong is told of one
+
+
+def called(name, work):
+    """How often a function of that name was called meanwhile."""
+    calls = itertools.count()
+
+    def seen(frame, event, _argument):
+        if event == "call" and frame.f_code.co_name == name:
+            next(calls)
+
+    before = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return next(calls)
+
+
+def wrong_amounts():
+    rows = ",".join(f'"{mint(number)}":{{"amount":"{"x" * 90}","slot":5}}' for number in range(2000))
+    return built("jupiter", {"account": ACCOUNT}), f'{{"SOL":{{"amount":"1","slot":5}},{rows}}}'
+
+
+def wrong_names():
+    rows = ",".join(f'"{number}":{{"amount":"1","slot":5}}' for number in range(3000))
+    return built("jupiter", {"account": ACCOUNT}), f'{{"SOL":{{"amount":"1","slot":5}},{rows}}}'
+
+
+def wrong_times():
+    provider, body, _ = tokenkit(2000)
+    return provider, body.replace("2023-11-14T22:13:20Z", "y" * 60, 1999)
+
+
+def wrong_holders():
+    rows = ",".join(f'{{"holderAddress":{{"account":"{number}"}},"balance":"1"}}' for number in range(3000))
+    good = f'{{"holderAddress":{{"account":"{1:#042x}"}},"balance":"1"}}'
+    token = f'{{"tokenAddress":"{1:#042x}","tokenSymbol":"A","balances":[{good},{rows}]}}'
+    return built("ondo", {"chain": "ethereum-1"}), f'{{"tokens":[{token}]}}'
+
+
+@pytest.mark.parametrize("made", [wrong_amounts, wrong_names, wrong_times, wrong_holders])
+def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
+    """It is searched for our keys, which takes longer than to find the row wrong."""
+    provider, body = made()
+    request = asked(provider, len(provider.lanes) - 1)
+    response = Response(200, body.encode(), LATER)
+    remarks = []
+
+    def work():
+        found = in_one_go(reading(provider, request, response))
+        if isinstance(found.readings, Columns):
+            remarks.append(in_one_go(found.readings.understood())[1])
+        else:
+            remarks.append(found.remark)
+
+    assert called("betrayed", work) <= 4
+    assert "not all can be understood" in remarks[0]
+    assert "more)" in remarks[0]
+
+
+def test_what_is_no_address_is_cut_before_it_is_searched_for_secrets():
+    HIDDEN.hide(["a-key-of-nobody-01"])
+    with pytest.raises(AddressError) as raised:
+        evm("x" * 3_000_000)
+    assert called("<genexpr>", lambda: str(raised.value)) < 5000
+    assert len(str(raised.value)) < 200
+
+
+# --- what a row can hold, whatever stands in it
+
+EXTREMES = [
+    '"%s"' % ("s" * 200_000),
+    '"%s"' % ("9" * 100_000),
+    '"%s"' % ("s" * (SYMBOL + 1)),
+    '"\\ud800"',
+    '"\\udc00x"',
+    '"\\u0000"',
+    '"a/b"',
+    '"\\u202e\\u0007"',
+    "9" * 400,
+    "9" * 100_000,
+    "1e400",
+    "1e999999999",
+    '"1e999999999"',
+    '"1e100"',
+    '"-1e-100"',
+    "-1",
+    str(2**63),
+    str(2**64),
+    str(-(2**63) - 1),
+    "true",
+    "{}",
+    "[]",
+    '"9999-12-31T23:59:59.999999999Z"',
+    '"0001-01-01T00:00:00+23:59"',
+]
+
+
+def places(value, path=()):
+    """Where anything stands in a document."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in inner:
+        yield from places(part, (*path, name))
+
+
+def put(value, path, new):
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = put(value[path[0]], path[1:], new)
+    return copy
+
+
+def renamed(value, path, new):
+    """`value` with the member that `path` ends in called `new`."""
+    if len(path) > 1:
+        return put(value, path[:1], renamed(value[path[0]], path[1:], new))
+    return {new if name == path[0] else name: part for name, part in value.items()}
+
+
+def extremes(seed):
+    """The document with each of EXTREMES in each place of it, and each member under an extreme name."""
+    document = json.loads(seed)
+    for path in places(document):
+        text = json.dumps(put(document, path, "@here@"))
+        for extreme in EXTREMES:
+            yield text.replace('"@here@"', extreme)
+        if path and isinstance(path[-1], str):
+            for name in ("s" * 200_000, "a/b", "\0", "x" * 100):
+                yield json.dumps(renamed(document, path, name))
+
+
+@pytest.mark.parametrize("case", UNDERSTOOD, ids=case_name)
+def test_whatever_stands_in_a_row_its_records_are_small_and_every_journal_takes_them(case):
+    _, provider, request, seeds = case
+    seed = next(seed for seed in seeds if readings_in(provider, request, seed))
+    taken = 0
+    for body in extremes(seed):
+        for one in readings_in(provider, request, body.encode()):
+            fits(one)
+            taken += 1
+    assert taken > 20
+
+
+def fits(one):
+    """Both records of a change to it, in both encodings, under a key that is read back."""
+    label = Label(one.unit, one.decimals, one.symbol)
+    record = Record(one.amount or "0", 3, one.order, label=label)
+    row = row_of("e0", one.key, Draft(1, "9" * 78, None, 1, one.slot, one.as_of), record)
+    event = changed("e0", row.state, "9" * 78, row.state.observed_at)
+    for codec in (JSON, MSGPACK):
+        for data in (codec.encode(row.state), codec.encode(event)):
+            assert len(data) < 3000 < LARGEST
+    text = str(one.key)
+    assert Key.parse(text.encode().decode()) == one.key
+    assert "\0" not in text
+    assert len(text) < 250
+    assert one.symbol is None or len(one.symbol) <= SYMBOL
+
+
+# --- what is remembered
+
+
+def test_how_many_rows_a_balance_had_is_not_remembered_of_all_that_were_ever_named():
+    sums = Sums()
+    for number in range(0, SUMS + 5000, 1000):
+        sums.whole(dict.fromkeys((Key("p", "c", "a", f"t{number + more}") for more in range(1000)), 2))
+    one = {Key("p", "c", "a", f"t{number}"): 1 for number in (0, SUMS)}
+    assert sums.torn(one) == {Key("p", "c", "a", f"t{SUMS}")}, "those named last are"
+    assert BREATH < 1000

@@ -1,0 +1,97 @@
+"""What a broker's refusal means: that it passes, that some record will never be taken, or that none will.
+
+aiokafka knows two sorts, to be sent again and not; and `Broken` is all that it raises. What is not named here passes: a
+leader that moves, a coordinator that comes back, a fence, the network.
+"""
+
+from aiokafka import errors
+from aiokafka.errors import (
+    BrokerResponseError,
+    ClusterAuthorizationFailedError,
+    CorruptRecordException,
+    DelegationTokenAuthorizationFailed,
+    GroupAuthorizationFailedError,
+    IncompatibleBrokerVersion,
+    InvalidConfigurationError,
+    InvalidRequiredAcksError,
+    InvalidTimestampError,
+    InvalidTopicError,
+    InvalidTransactionTimeout,
+    KafkaConfigurationError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    SecurityDisabled,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnrecognizedBrokerVersion,
+    UnsupportedCodecError,
+    UnsupportedForMessageFormatError,
+    UnsupportedVersionError,
+)
+
+from watcher.journal import Forbidden, JournalError, Rejected, Unavailable, WrongJournal
+
+
+class InvalidRecord(BrokerResponseError):
+    """A broker of today says so of a record that it has looked into; aiokafka has no name for it."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "This record has failed the validation on broker and hence will be rejected."
+
+
+errors.kafka_errors.setdefault(InvalidRecord.errno, InvalidRecord)
+
+RECORDS = (
+    CorruptRecordException,
+    InvalidRecord,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    UnsupportedForMessageFormatError,
+)
+"""Of what was sent: sent again, it is refused again."""
+RIGHTS = (
+    ClusterAuthorizationFailedError,
+    DelegationTokenAuthorizationFailed,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+"""Of who we are."""
+SETTINGS = (
+    IncompatibleBrokerVersion,
+    InvalidConfigurationError,
+    InvalidRequiredAcksError,
+    InvalidTopicError,
+    InvalidTransactionTimeout,
+    KafkaConfigurationError,
+    SecurityDisabled,
+    UnrecognizedBrokerVersion,
+    UnsupportedCodecError,
+    UnsupportedVersionError,
+)
+"""Of how the cluster is made, or we are."""
+
+
+def meaning(error: BaseException, what: str) -> JournalError:
+    """What it means that `error` came while doing `what`. The client wraps some in errors that say nothing."""
+    last: BaseException | None = error
+    while last is not None:
+        if isinstance(last, (*RECORDS, *RIGHTS, *SETTINGS)):
+            return _for_good(last, what)
+        last = last.__cause__
+    return Unavailable(f"Kafka failed ({what}): {error!r}")
+
+
+def _for_good(error: BaseException, what: str) -> JournalError:
+    said = f"{type(error).__name__} {error}".strip()
+    if isinstance(error, RECORDS):
+        return Rejected(f"Kafka takes no such record ({what}): {said}")
+    if isinstance(error, RIGHTS):
+        return Forbidden(f"Kafka forbids it to our user ({what}): {said}")
+    return WrongJournal(f"Kafka refuses it for good ({what}): {said}")
