@@ -16,7 +16,6 @@ from anyio.abc import TaskGroup, TaskStatus
 from watcher import figures, metrics, settings
 from watcher.events import ProviderHealth
 from watcher.exits import Exit
-from watcher.hiding import HIDDEN
 from watcher.journal import Journal, Reader
 from watcher.journal.committer import Committer
 from watcher.journal.intake import Intake
@@ -180,13 +179,12 @@ class Daemon:
 
     def _poller(self, number: int, source: Source, intake: Intake, transport: Connections) -> Poller:
         provider = source.provider
-        credentials = provider.credentials(source.secret)
         now = anyio.current_time()
         poller = Poller(
             provider,
             transport,
             intake,
-            credentials=credentials,
+            credentials=source.credentials(),
             budget=self.budgets[provider.name],
             schedules=schedules_of(provider, seed=number, now=now),
             wall=wall,
@@ -208,12 +206,11 @@ class Daemon:
         """Read the keys anew. One that cannot be read is told, and the provider goes on with the one it has."""
         for poller, source in zip(self.pollers, self.sources, strict=True):
             try:
-                secret = secret_of(poller.name, source.provider.settings, self.environment)
+                key = secret_of(poller.name, source.provider.settings, self.environment)
             except SettingsError as error:
                 log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
                 continue
-            HIDDEN.hide([secret or ""])
-            poller.renew(source.provider.credentials(secret))
+            poller.renew(msgspec.structs.replace(source, key=key).credentials())
         log.info("keys.renewed")
 
     def health(self) -> list[ProviderHealth]:
