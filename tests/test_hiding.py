@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from watcher.addresses import AddressError, evm, felt, solana
 from watcher.hiding import HIDDEN, RUN, WITHHELD, Redaction
 from watcher.providers.answers import glimpse
-from watcher.screen import quoted
+from watcher.screen import one_line
 
 SECRET = "canary-9f0c/3b+77aa=&41d2<e8>"
 ESCAPES = {
@@ -46,7 +46,7 @@ def longest_part(text):
 @pytest.mark.parametrize("before", [*range(0, 60, 7), 150, 155, 195, 400])
 def test_a_quote_is_withheld_wherever_it_would_have_been_cut(escape, before):
     text = "x" * before + escape(SECRET) + "y" * 300
-    for shown in (quoted(text), glimpse(text.encode())):
+    for shown in (one_line(text), glimpse(text.encode())):
         assert WITHHELD in shown or len(longest_part(shown)) < 4
 
 
@@ -66,7 +66,7 @@ def test_a_part_of_the_secret_is_withheld_and_less_is_not(escape):
 )
 def test_no_eight_characters_of_a_secret_are_ever_shown(start, length, escape, before, after):
     text = before + escape(SECRET[start : start + length]) + after
-    for shown in (quoted(text), quoted(text, 20), glimpse(text.encode("utf-8", "replace"))):
+    for shown in (one_line(text), one_line(text, 20), glimpse(text.encode("utf-8", "replace"))):
         assert len(longest_part(shown)) < RUN
 
 

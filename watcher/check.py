@@ -18,7 +18,7 @@ from watcher.poller.exchange import Exchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.provider import Lane, Limit, Provider, Response, Target
 from watcher.schedule import Schedule
-from watcher.screen import left, out, quoted, right, width
+from watcher.screen import left, one_line, out, right, width
 from watcher.secret import Secret
 from watcher.settings import Settings
 from watcher.sources import Source
@@ -63,7 +63,7 @@ async def _ask_all(found: Sequence[Source]) -> None:
             for line in await _ask(source):
                 out(line)
         except Failure as failure:
-            out(f"{source.provider.name}: {quoted(failure.reason, 1000)}")
+            out(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
             endings.append(_ending(source.provider.name, failure))
     if endings:
         raise max(endings, key=lambda ending: ending.status)
@@ -89,7 +89,7 @@ async def _ask(source: Source) -> Iterator[str]:
     return _table(
         provider.name,
         [
-            (r.key.account, quoted(r.symbol, 32) if r.symbol else r.key.token, r.key.kind, r.amount or "0", r.unit)
+            (r.key.account, one_line(r.symbol, 32) if r.symbol else r.key.token, r.key.kind, r.amount or "0", r.unit)
             for r in readings
         ],
     )

@@ -1,6 +1,6 @@
 """What may stand on a terminal, in a log line or in a reason: text that cannot move a cursor, hide or turn around.
 
-`quoted` is for text from outside, `fit` for a whole line of ours that may hold some. Nothing reaches a screen without one
+`one_line` is for text from outside, `fit` for a whole line of ours that may hold some. Nothing reaches a screen without one
 of them.
 """
 
@@ -24,7 +24,7 @@ _SELECTORS = re.compile("[\U000e0100-\U000e01ef\ufe00-\ufe0d]")
 _UNFIT_IN_JSON = re.compile(r"[^ -~]")
 
 
-def quoted(text: str, most: int = 160) -> str:
+def one_line(text: str, most: int = 160) -> str:
     """Text from outside for a place in a line: one line, not long, fit for a screen, without any part of a secret.
 
     It is bounded in time, however long the text is: only what is shown is looked at, and a part behind it.

@@ -5,7 +5,11 @@ from itertools import islice
 
 from watcher.columns import SLICE, look_through
 from watcher.events import Key, Kind, Scope, Unit
+from watcher.hiding import HIDDEN
 from watcher.ledger.rules import Label, Moment, Record
+
+MOST_LABELS = 20_000
+"""Shared by the balances that are labelled alike; a provider that makes a new symbol up in every answer fills no memory."""
 
 
 class Shelf:
@@ -96,10 +100,13 @@ class Shelves:
             accounts.setdefault(account, []).append(shelf)
 
     def label(self, unit: Unit, decimals: int | None, symbol: str | None) -> Label:
-        """One object for all balances that are labelled alike."""
+        """One object for all balances that are labelled alike. A symbol is somebody's free text: it may repeat a key."""
         found = self._labels.get((unit, decimals, symbol))
         if found is None:
-            found = self._labels[unit, decimals, symbol] = Label(unit, decimals, symbol)
+            if len(self._labels) >= MOST_LABELS:
+                self._labels.clear()
+            shown = None if symbol is None else HIDDEN.shown(symbol)
+            found = self._labels[unit, decimals, symbol] = Label(unit, decimals, shown)
         return found
 
     def within(self, scope: Scope) -> list[Shelf]:

@@ -11,7 +11,8 @@ from watcher.events import AmountError, Key, Reading, canonical
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.provider import Request, Response, Target
 from watcher.providers.waits import refused
-from watcher.screen import AHEAD, quoted
+from watcher.screen import AHEAD
+from watcher.screen import one_line as one_line  # noqa: PLC0414 (the providers import it from here)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -41,7 +42,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, once: Callable[[T], bo
             body.decode()  # the decoder does not look into fields that it passes over, but a broken byte is a torn answer
         found = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"the answer is not what the API documents: {quoted(str(error))} ({glimpse(body)})") from None
+        raise Malformed(f"the answer is not what the API documents: {one_line(str(error))} ({glimpse(body)})") from None
     if once is None or not once(found):
         _refuse_repeated_members(body)
     return found
@@ -88,16 +89,16 @@ def base_units(told: str | msgspec.Raw) -> str:
     text = literal(told)
     amount = canonical(text) if _BASE.fullmatch(text) else token_units(text)
     if "." in amount or len(amount) > 78:
-        raise Malformed(f"not a whole number of base units: {quoted(text)!r}")
+        raise Malformed(f"not a whole number of base units: {one_line(text)!r}")
     if isinstance(told, msgspec.Raw) and bytes(told)[:1] != b'"' and int(amount) > MOST_IN_A_NUMBER:
-        raise Malformed(f"a number that may have been rounded, where a string is due: {quoted(text)}")
+        raise Malformed(f"a number that may have been rounded, where a string is due: {one_line(text)}")
     return amount
 
 
 def token_units(text: str) -> str:
     """Canonical amount of a decimal number in a string. Raises Malformed."""
     if not _DECIMAL.fullmatch(text):
-        raise Malformed(f"not a decimal amount: {quoted(text)!r}")
+        raise Malformed(f"not a decimal amount: {one_line(text)!r}")
     try:
         return canonical(text)
     except AmountError as error:
@@ -142,7 +143,7 @@ def refuse(request: Request, response: Response, word: str | None, *, wait: floa
     status = response.status
     if 200 <= status < 300:
         raise Malformed(f"HTTP {status} without balances ({glimpse(response.body)})")
-    said = quoted(word) or "no reason given" if word is not None else glimpse(response.body)
+    said = one_line(word) or "no reason given" if word is not None else glimpse(response.body)
     reason = f"HTTP {status}: {said}"
     if status == 429:
         raise Throttled(reason, refused(response) or wait)
@@ -161,7 +162,7 @@ def refuse(request: Request, response: Response, word: str | None, *, wait: floa
 
 def glimpse(body: bytes) -> str:
     """The beginning of an answer, in one line."""
-    text = quoted(body[: 200 + AHEAD].decode("utf-8", "replace"), 60)
+    text = one_line(body[: 200 + AHEAD].decode("utf-8", "replace"), 60)
     return f"{len(body)} bytes: {text}" if body else "empty"
 
 
@@ -179,7 +180,7 @@ def _refuse_repeated_members(body: bytes) -> None:
     try:
         json.loads(body, object_pairs_hook=_members, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"the answer contradicts itself: {quoted(str(error))}") from None
+        raise Malformed(f"the answer contradicts itself: {one_line(str(error))}") from None
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

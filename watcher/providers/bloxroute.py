@@ -20,6 +20,7 @@ from watcher.providers.answers import (
     decode_either,
     literal,
     moved,
+    one_line,
     refuse,
     token_units,
 )
@@ -28,7 +29,6 @@ from watcher.providers.failures import Failure, Malformed, Misconfigured, Refuse
 from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.waits import clock, refused
-from watcher.screen import quoted
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ def _refuse(request: Request, response: Response, answer: _Answer[Any]) -> NoRet
     wait = MINUTE - clock(response) % MINUTE
     if answer.code is None or answer.message is None or answer.details is None or moved(response):
         refuse(request, response, None, wait=wait)
-    reason = f"code {answer.code}: {quoted(answer.message)}"
+    reason = f"code {answer.code}: {one_line(answer.message)}"
     if answer.code == 8 or response.status == 429:
         raise Throttled(reason, refused(response) or wait)
     if answer.code in (7, 16):

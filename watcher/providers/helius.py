@@ -24,6 +24,7 @@ from watcher.providers.answers import (
     decode,
     glimpse,
     moved,
+    one_line,
     refuse,
 )
 from watcher.providers.configured import Configured
@@ -38,7 +39,6 @@ from watcher.providers.failures import (
 from watcher.providers.gaps import Gaps
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.waits import refused
-from watcher.screen import quoted
 
 T = TypeVar("T")
 
@@ -177,7 +177,7 @@ class Helius(Configured):
             if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or moved(response):
                 _refuse_others(request, response)
             if reply.error.code in BAD_REQUEST and reply.id not in (None, request.id):
-                raise Malformed(f"the answer to another request, {quoted(str(reply.id))!r}")
+                raise Malformed(f"the answer to another request, {one_line(str(reply.id))!r}")
             return self._absence(request, response, reply)
         if response.status != 200:
             refuse(request, response, None)
@@ -254,9 +254,9 @@ def _refuse_others(request: Request, response: Response, unread: Malformed | Non
     text = response.body[:PLAIN].decode("utf-8", "replace")
     plain = len(response.body) < PLAIN and "<" not in text
     if plain and _USED_UP.fullmatch(text.strip(" \r\n\t.!\"'")):
-        raise Exhausted(f"the credits are used up: {quoted(text)}")
+        raise Exhausted(f"the credits are used up: {one_line(text)}")
     if plain and _TOO_FAST.search(text) and response.status < 500:
-        raise Throttled(quoted(text), refused(response))
+        raise Throttled(one_line(text), refused(response))
     if unread is not None and response.status == 200:
         raise unread from None
     refuse(request, response, None)
@@ -267,7 +267,7 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
     code, message, data = (
         (error.code, error.message, error.data) if isinstance(error, _Error) else (0, str(error), None)
     )
-    reason = f"JSON-RPC error {code}: {quoted(message)}"
+    reason = f"JSON-RPC error {code}: {one_line(message)}"
     if _USED_UP.search(message):
         raise Exhausted(f"the credits are used up ({reason})")
     if response.status == 429 or code == -32429 or _TOO_FAST.search(message):
@@ -314,5 +314,7 @@ def _holding(target: Target, told: msgspec.Raw) -> _Amount:
     if info is None:
         raise Malformed("not a token account as documented")
     if target.scope.token not in (UNKNOWN, info.mint):
-        raise Misconfigured(f"{target.scope.account} holds {quoted(info.mint)}, not the token of its watch: correct it")
+        raise Misconfigured(
+            f"{target.scope.account} holds {one_line(info.mint)}, not the token of its watch: correct it"
+        )
     return info.token_amount

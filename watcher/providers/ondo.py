@@ -16,7 +16,7 @@ from watcher import addresses
 from watcher.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
 from watcher.columns import Column, Columns, Unclear
 from watcher.events import Key, Reading, Scope, Unit
-from watcher.providers.answers import attempt, decode, distinct, refuse, spoken, token_units
+from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
@@ -33,7 +33,6 @@ from watcher.providers.provider import (
     Watch,
 )
 from watcher.providers.waits import refused
-from watcher.screen import quoted
 
 T = TypeVar("T")
 
@@ -280,7 +279,7 @@ def _refuse(request: Request, response: Response) -> NoReturn:
     if complaint is None:
         gateway = spoken(_GATEWAY, response.body) if response.status == 403 else None
         refuse(request, response, None if gateway is None else gateway.message)
-    message = quoted(f"{complaint.code} {complaint.message}")
+    message = one_line(f"{complaint.code} {complaint.message}")
     if complaint.code == "PAUSED_GM_CHAIN":
         raise Temporary(f"the chain is paused: {message}")
     if complaint.code == "RATE_LIMITED":

@@ -23,6 +23,7 @@ from watcher.providers.answers import (
     decode_either,
     distinct,
     glimpse,
+    one_line,
     refuse,
     spoken,
 )
@@ -30,7 +31,6 @@ from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
-from watcher.screen import quoted
 
 T = TypeVar("T")
 
@@ -297,9 +297,9 @@ def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
     try:
         order = wall(row.last_updated)
     except (ValueError, OverflowError):
-        raise Malformed(f"not a time: {quoted(row.last_updated)!r}") from None
+        raise Malformed(f"not a time: {one_line(row.last_updated)!r}") from None
     if not 0 <= order <= latest:
-        raise Malformed(f"a refresh {'before 1970' if order < 0 else 'in the future'}: {quoted(row.last_updated)!r}")
+        raise Malformed(f"a refresh {'before 1970' if order < 0 else 'in the future'}: {one_line(row.last_updated)!r}")
     return Reading(key, base_units(row.balance), "base", order=order, as_of=rfc3339(order))
 
 
@@ -332,7 +332,7 @@ def _unrepeated(rows: Iterable[_Held | msgspec.Raw]) -> Iterator[_Held | msgspec
         if isinstance(row, msgspec.Raw) or row.id is None or found.setdefault(row.id, row) is row:
             yield row
         elif found[row.id] != row:
-            raise Malformed(f"the answer contradicts itself on row {quoted(str(row.id))}")
+            raise Malformed(f"the answer contradicts itself on row {one_line(str(row.id))}")
 
 
 def _summed(readings: list[Reading]) -> list[Reading]:

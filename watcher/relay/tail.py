@@ -42,9 +42,9 @@ async def tail(
     def cut(problem: str) -> None:
         if not stream.subscribed:
             raise OSError(
-                f"no relay answers at {without_user(url)} ({screen.quoted(problem)}): start one with `watcher run`, or name another address"
+                f"no relay answers at {without_user(url)} ({screen.one_line(problem)}): start one with `watcher run`, or name another address"
             )
-        log.warning("tail.cut", problem=screen.quoted(problem), text="trying again")
+        log.warning("tail.cut", problem=screen.one_line(problem), text="trying again")
 
     told = screen.json if out.isatty() else str
     stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
@@ -66,12 +66,14 @@ class Columns:
 
     def line(self, event: BalanceChanged) -> str:
         up = not event.delta.startswith("-")
-        name = screen.quoted(event.symbol or short(event.token), NAME)
+        name = screen.one_line(event.symbol or short(event.token), NAME)
         if event.kind != "total":
-            name += f" {screen.quoted(event.kind, NAME)}"
-        where = [screen.quoted(text, NAME) for text in (event.observed_at[11:23], event.provider, short(event.account))]
+            name += f" {screen.one_line(event.kind, NAME)}"
+        where = [
+            screen.one_line(text, NAME) for text in (event.observed_at[11:23], event.provider, short(event.account))
+        ]
         cells = [*where, name]
-        amounts = [*map(screen.quoted, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
+        amounts = [*map(screen.one_line, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
         self._widen([*cells, *amounts])
         count = len(cells)
         padded = [screen.left(cell, width) for cell, width in zip(cells, self._widths[:count], strict=True)]
@@ -82,7 +84,7 @@ class Columns:
         return "  ".join([*padded, self._paint(DIM, before), "→", now, change])
 
     def gap(self, snapshot: Snapshot) -> str:
-        reason, cursor = screen.quoted(str(snapshot.reason)), screen.quoted(snapshot.cursor)
+        reason, cursor = screen.one_line(str(snapshot.reason)), screen.one_line(snapshot.cursor)
         text = f"-- gap ({reason}): {len(snapshot.rows)} balances stand at {cursor}"
         return self._paint(DIM, text)
 
