@@ -40,7 +40,8 @@ _ESCAPED = re.compile(
     r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL
 )
 _SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " ", "v": " ", "0": " "}
-_MARKUP = re.compile(r"<[^<>]{0,200}>|\x1b\[[0-9;?]*[ -/]*[@-~]")
+_TAG = re.compile(r"<[^<>]{0,200}>")
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CONTROLS = {**dict.fromkeys([*range(32), 127]), **dict.fromkeys(range(9, 14), " ")}
 _UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Mn", "Me"})
 _SEPARATORS = re.compile(r"[\W_]+")
@@ -129,10 +130,10 @@ def _forms(text: str) -> Iterator[str | None]:
     for _ in range(LAYERS):
         below: list[str] = []
         for one in texts:
-            plain = _seen(one)
+            plain = _seen(_COLOUR.sub("", one))
             yield from _compared(plain)
-            if "<" in one or "\x1b" in one:
-                yield from _compared(_seen(_MARKUP.sub("", one)))
+            if "<" in plain:
+                yield from _compared(_TAG.sub("", plain))
             below += (_unescaped(plain), *_decoded(plain))
         texts = [one for one in dict.fromkeys(below) if one not in seen and len(one) >= RUN]
         seen.update(texts)
