@@ -108,13 +108,18 @@ def bug(_kind: type[BaseException], error: BaseException | None, _where: Traceba
         print(screen.paragraph(HIDDEN.cleared(text)), file=sys.stderr, flush=True)
 
 
+def install() -> None:
+    """From here on Python tells errors by `bug`."""
+    sys.excepthook = bug
+    threading.excepthook = lambda told: bug(told.exc_type, told.exc_value, told.exc_traceback)
+
+
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     if sys.flags.optimize:
         # aiokafka checks its transaction states with assert: without them it would commit what it must not.
         print("watcher: run without -O and without PYTHONOPTIMIZE, its safety checks would be off", file=sys.stderr)
         return 2
-    sys.excepthook = bug
-    threading.excepthook = lambda told: bug(told.exc_type, told.exc_value, told.exc_traceback)
+    install()
     options = parser().parse_args(arguments)
     try:
         with endings():

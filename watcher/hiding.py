@@ -68,6 +68,8 @@ class Redaction:
     def hide(self, secrets: Iterable[str]) -> None:
         """These as well, from now on."""
         new = {secret for secret in secrets if len(secret) >= SHORTEST}.difference(self._secrets)
+        if not new:
+            return
         # The longest first, so that a secret that contains another one leaves no tail behind.
         self._secrets = sorted([*self._secrets, *new], key=len, reverse=True)
         self._runs = self._runs.union(_all_runs(new)) - self._public
