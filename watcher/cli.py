@@ -206,9 +206,10 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except RelayRefused as refused:
+        said = screen.one_line(str(refused), 400)
         if refused.code in ("unauthorized", "forbidden"):
-            raise Exit(78, f"the relay refuses the token ({refused}): name the right one with --token-env") from refused
-        raise Exit(2, f"the relay refuses what is asked ({refused})") from refused
+            raise Exit(78, f"the relay refuses the token ({said}): name the right one with --token-env") from refused
+        raise Exit(2, f"the relay refuses what is asked ({said})") from refused
 
 
 def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:

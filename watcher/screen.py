@@ -59,8 +59,9 @@ def paragraph(text: str) -> str:
 
 
 def json(text: str) -> str:
-    """A line of JSON, whose texts show every character that is not plainly seen as the escape that JSON has for it."""
-    return _UNFIT_IN_JSON.sub(lambda found: found[0] if _is_fit(found[0]) else _json_escape(found[0]), text)
+    """A line of JSON without secrets, with JSON's own escape for every character that is not plainly seen."""
+    told = str(HIDDEN.cleared(text))
+    return _UNFIT_IN_JSON.sub(lambda found: found[0] if _is_fit(found[0]) else _json_escape(found[0]), told)
 
 
 def width(text: str) -> int:

@@ -46,7 +46,7 @@ async def tail(
             )
         log.warning("tail.cut", problem=screen.one_line(problem), text="trying again")
 
-    told = screen.json if out.isatty() else str
+    told = screen.json if out.isatty() else str  # into a pipe go the bytes as they are
     stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
     async for update in stream:
         out.write((told(as_json(update)) if json else columns.line(update.event)) + "\n")
