@@ -109,7 +109,6 @@ UNFIT = {
     "two lines": (f"{KEY}\n{KEY}", "more than one line"),
     "header smuggled": (f"{KEY}\r\nX-Evil: 1", "more than one line"),
     "no UTF-8": (f"{KEY}\udcff", "cannot be seen"),
-    "space": (f"{KEY} {KEY}", "U+0020"),
     "quotes": (f'"{KEY}"', "quotation marks"),
     "single quotes": (f"'{KEY}'", "quotation marks"),
     "bearer": (f"Bearer {KEY}", "begins with `Bearer`"),

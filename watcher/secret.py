@@ -154,7 +154,7 @@ def token(text: str) -> str | None:
     if text[0] in _QUOTES and text[-1] in _QUOTES:
         return "has quotation marks around it that would be sent too: leave them out"
     if headed := _HEADED.match(text):
-        return f"begins with `{headed[0].strip()}`: leave that out, it is sent by itself"
+        return f"begins with `{headed[0].strip()}`: leave that out, the key stands there alone"
     return None
 
 
@@ -167,7 +167,7 @@ def key(text: str) -> str | None:
     if assigned := _ASSIGNED.match(text):
         return f"begins with `{assigned[0]}`: leave that out"
     for letter in text:
-        if not "!" <= letter <= "~":
+        if not " " <= letter <= "~":
             return f"holds a character that no header can carry ({_named(letter)}): copy the key anew, or type it"
     return None
 
