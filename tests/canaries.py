@@ -17,7 +17,7 @@ TOLD = b"the key is "
 
 def shown(report: pytest.TestReport, folder: Path | None) -> Iterator[str]:
     """Lines with a key in them: of what was captured, and of the files below the test's folder."""
-    yield from leaks("captured", "\n".join(text for _, text in report.sections).encode().splitlines())
+    yield from leaks("captured", "\n".join(text for _, text in report.sections).encode(errors="replace").splitlines())
     for path in sorted(folder.rglob("*")) if folder is not None and folder.is_dir() else ():
         if path.name.endswith(WRITTEN) and path.is_file():
             with path.open("rb") as lines:

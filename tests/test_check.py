@@ -6,6 +6,7 @@ from tests.test_settings import HELIUS
 from watcher import settings
 from watcher.check import plan, same_credentials, same_keys, seconds, told, words
 from watcher.providers.provider import Limit
+from watcher.secret import Secret
 from watcher.sources import sources
 
 ACCOUNT = "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"
@@ -78,7 +79,7 @@ def test_two_tables_on_one_balance_and_two_on_one_key_are_told():
     (warning,) = same_keys(built(**tables))
     assert warning.startswith("first and second both watch")
     (warning,) = same_credentials(
-        {"first": ("https://x", "k"), "second": ("https://x", "k"), "third": ("https://x", None)}
+        {"first": ("https://x", Secret("k")), "second": ("https://x", Secret("k")), "third": ("https://x", None)}
     )
     assert "divide its limits" in warning
 

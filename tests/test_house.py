@@ -27,10 +27,12 @@ DOORS = {
     "logs": {"storms"},
     "storms": set(),
     "hiding": set(),
+    "screen": set(),
+    "secret": set(),
     "metrics": set(),
 }
 """Room → rooms it may import; the root (cli, daemon) may import all."""
-OPEN = {"addresses", "hiding"}
+OPEN = {"addresses", "hiding", "screen", "secret"}
 """Rooms that anyone may import."""
 
 ROOT_ROOMS = {"cli", "daemon", "sources", "exits", "outliving", "descriptors", "figures", "check", "demo", "__main__"}

@@ -25,7 +25,8 @@ def lines(capsys, monkeypatch):
     levels = {logger: logger.level for logger in (root, *map(logging.getLogger, logs.QUIET))}
 
     def written(act):
-        logs.configure(secrets=[SECRET, "", "canary"])
+        logs.HIDDEN.hide([SECRET, "", "canary"])
+        logs.configure()
         act()
         return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 

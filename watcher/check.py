@@ -14,13 +14,13 @@ import msgspec
 from watcher.daemon import Daemon, wall
 from watcher.descriptors import connections
 from watcher.exits import Exit
-from watcher.hiding import HIDDEN
 from watcher.poller import Connections, relearn, schedules_of
 from watcher.poller.exchange import Exchange
-from watcher.providers.answers import one_line
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.provider import Lane, Limit, Provider, Response, Target
 from watcher.schedule import Schedule
+from watcher.screen import left, one_line, out, right, width
+from watcher.secret import Secret
 from watcher.settings import Settings
 from watcher.sources import Source
 
@@ -34,7 +34,7 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     for source in built.sources:
         for line in told(source.provider):
             out(line)
-    hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
+    hosts = {source.provider.name: (source.provider.base_url, source.key) for source in built.sources}
     for warning in itertools.chain(same_keys([source.provider for source in built.sources]), same_credentials(hosts)):
         out(f"warning: {warning}")
     wished = built.relay_settings.max_connections
@@ -70,7 +70,7 @@ async def _ask_all(found: Sequence[Source]) -> None:
             for line in await _ask(source):
                 out(line)
         except Failure as failure:
-            out(f"{source.provider.name}: {HIDDEN.shown(failure.reason)}")
+            out(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
             endings.append(_ending(source.provider.name, failure))
     if endings:
         raise max(endings, key=lambda ending: ending.status)
@@ -90,7 +90,7 @@ async def _ask(source: Source) -> Iterator[str]:
     lane = provider.lanes[0]
     request = provider.ask(lane, lane.targets[: lane.batch], 60.0)
     async with Connections() as transport:
-        exchange = Exchange(provider, transport, provider.credentials(source.secret), wall)
+        exchange = Exchange(provider, transport, source.credentials(), wall)
         response: Response = await exchange.send(request)
     readings = provider.read(request, response).readings
     return _table(
@@ -105,10 +105,10 @@ async def _ask(source: Source) -> Iterator[str]:
 def _table(name: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     yield f"{name}: answers with {len(rows)} balances"
     shown = rows[:SHOWN]
-    widths = [max((len(row[i]) for row in shown), default=0) for i in range(5)]
+    widths = [max((width(row[i]) for row in shown), default=0) for i in range(5)]
     for account, token, kind, amount, unit in shown:
         yield (
-            f"  {account:<{widths[0]}}  {token:<{widths[1]}}  {kind:<{widths[2]}}  {amount:>{widths[3]}}  "
+            f"  {left(account, widths[0])}  {left(token, widths[1])}  {kind:<{widths[2]}}  {right(amount, widths[3])}  "
             f"{'base units' if unit == 'base' else 'tokens'}"
         )
     if len(rows) > SHOWN:
@@ -149,10 +149,6 @@ def _belief(schedule: Schedule[Target], now: float) -> str:
         f"{len(schedule)} watches, a cycle of {seconds(schedule.cycle(now))}, "
         f"a change is expected to be seen after {seconds(schedule.expected_mean_delay(now))} on average; {waits}"
     )
-
-
-def out(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 (data goes to stdout)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -257,11 +253,11 @@ def same_keys(providers: Sequence[Provider]) -> Iterator[str]:
                     yield f"{other} and {provider.name} both watch {target}: it is read and told twice"
 
 
-def same_credentials(secrets: dict[str, tuple[str, str | None]]) -> Iterator[str]:
-    """A warning for each two tables that share one key; `secrets`: name → (host, secret)."""
-    seen: dict[tuple[str, str], str] = {}
-    for name, (host, secret) in secrets.items():
-        if secret is not None:
-            other = seen.setdefault((host, secret), name)
+def same_credentials(keys: dict[str, tuple[str, Secret | None]]) -> Iterator[str]:
+    """A warning for each two tables that share one key; `keys`: name → (host, key)."""
+    seen: dict[tuple[str, Secret], str] = {}
+    for name, (host, key) in keys.items():
+        if key is not None:
+            other = seen.setdefault((host, key), name)
             if other != name:
                 yield f"{other} and {name} use one key: divide its limits between them with `limits` or `share`"

@@ -4,21 +4,25 @@ import argparse
 import contextlib
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import anyio
 
 from watcher import check as checking
-from watcher import daemon, logs, settings, sources
+from watcher import daemon, logs, screen, secret, settings
 from watcher import demo as demonstration
 from watcher.exits import Exit, endings
+from watcher.hiding import HIDDEN
 from watcher.providers.provider import SettingsError
 from watcher.relay import tail as tailing
 from watcher.relay.client import RelayRefused
 from watcher.sandbox.world import SandboxSettings
-from watcher.settings import Settings
 
 PARTS = ("provider", "chain", "account", "token")
 
@@ -26,8 +30,24 @@ EPILOG = """exit status: 0 ended as asked; 2 bad usage or config, topics or mark
 port taken, database unwritable; 75 replaced by another instance; 78 credentials refused"""
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="watcher", description="Change data capture for balances.", epilog=EPILOG)
+class Parser(argparse.ArgumentParser):
+    """Tells what is wrong with the arguments, and no value that stands there: it may be a key."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            unknown = [argument.partition("=")[0] for argument in rest if argument.startswith("-")] or [
+                "too many values"
+            ]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        super().error(screen.told(message))
+
+
+def parser() -> Parser:
+    top = Parser(prog="watcher", description="Change data capture for balances.", epilog=EPILOG)
     of = top.add_subparsers(dest="command", required=True, metavar="command")
 
     demo = of.add_parser("demo", help="the whole system on this machine, against simulated providers")
@@ -70,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def config(command: argparse.ArgumentParser) -> None:
+def config(command: Parser) -> None:
     command.add_argument("-c", "--config", type=Path, default=Path("watcher.toml"), metavar="FILE")
 
 
@@ -81,18 +101,32 @@ def seconds(text: str) -> float:
     return value
 
 
+def bug(_kind: type[BaseException], error: BaseException | None, _where: TracebackType | None) -> None:
+    """What Python prints of an error that nobody foresaw, without secrets and fit for a screen."""
+    if error is not None:
+        text = "".join(traceback.format_exception(error)).rstrip()
+        print(screen.paragraph(HIDDEN.cleared(text)), file=sys.stderr, flush=True)
+
+
+def install() -> None:
+    """From here on Python tells errors by `bug`."""
+    sys.excepthook = bug
+    threading.excepthook = lambda told: bug(told.exc_type, told.exc_value, told.exc_traceback)
+
+
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
     if sys.flags.optimize:
         # aiokafka checks its transaction states with assert: without them it would commit what it must not.
         print("watcher: run without -O and without PYTHONOPTIMIZE, its safety checks would be off", file=sys.stderr)
         return 2
+    install()
     options = parser().parse_args(arguments)
     try:
         with endings():
             COMMANDS[options.command](options, environment)
     except Exit as end:
         if end.message:
-            print(f"watcher: {end.message}", file=sys.stderr)
+            screen.out(f"watcher: {end.message}", sys.stderr)
         return end.status
     except KeyboardInterrupt:
         return 0
@@ -104,19 +138,19 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    logs.configure(secrets=secrets(config, environment))
+    logs.configure()
     anyio.run(daemon.serve, config, environment, options.only)
 
 
 def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    logs.configure(secrets=secrets(config, environment))
+    logs.configure()
     anyio.run(checking.check, config, environment, options.offline, options.schedule)
 
 
 def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    logs.configure(secrets=secrets(config, environment))
+    logs.configure()
 
     async def create() -> str:
         journal = daemon.journal_of(config, environment)
@@ -125,7 +159,7 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         finally:
             await journal.close()
 
-    print(anyio.run(create))
+    screen.out(anyio.run(create))
 
 
 def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
@@ -142,12 +176,10 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     logs.configure()
     address = urlsplit(options.url)
     if address.scheme not in ("ws", "wss") or not address.hostname:
-        raise Exit(2, f"{options.url!r} is no address of a relay: write ws://HOST:PORT/v1/stream")
+        raise Exit(2, f"{secret.without_user(options.url)!r} is no address of a relay: write ws://HOST:PORT/v1/stream")
     token = None
     if options.token_env is not None:
-        token = environment.get(options.token_env)
-        if not token:
-            raise Exit(2, f"--token-env names {options.token_env}, which is not set: export {options.token_env}=…")
+        token = secret.of_variable("--token-env", options.token_env, environment, SettingsError, secret.token)
     filters = {part: values for part in PARTS if (values := getattr(options, part))}
     colour = sys.stdout.isatty() and "NO_COLOR" not in environment
 
@@ -160,7 +192,7 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
                     filters=filters,
                     json=options.json,
                     since=options.since,
-                    token=token,
+                    token=None if token is None else token.reveal(),
                     out=sys.stdout,
                     colour=colour,
                 )
@@ -174,9 +206,10 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except RelayRefused as refused:
+        said = screen.one_line(str(refused), 400)
         if refused.code in ("unauthorized", "forbidden"):
-            raise Exit(78, f"the relay refuses the token ({refused}): name the right one with --token-env") from refused
-        raise Exit(2, f"the relay refuses what is asked ({refused})") from refused
+            raise Exit(78, f"the relay refuses the token ({said}): name the right one with --token-env") from refused
+        raise Exit(2, f"the relay refuses what is asked ({said})") from refused
 
 
 def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
@@ -193,16 +226,6 @@ def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> No
 def demo(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
     logs.configure("warning")
     anyio.run(demonstration.demo, options.seconds, options.seed)
-
-
-def secrets(config: Settings, environment: Mapping[str, str]) -> Iterator[str]:
-    """Every key that the config names, so that no line can show it."""
-    for name, table in config.providers.items():
-        with contextlib.suppress(SettingsError):  # told by whoever needs the key; a relay needs none
-            yield sources.secret_of(name, table, environment) or ""
-    for named in (config.relay.get("tokens_env"), config.kafka.get("sasl_password_env")):
-        if isinstance(named, str):
-            yield from environment.get(named, "").split(",")
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] = {

@@ -17,7 +17,6 @@ from watcher import figures, logs, metrics, settings
 from watcher.descriptors import room
 from watcher.events import Filter, ProviderHealth
 from watcher.exits import Exit
-from watcher.hiding import HIDDEN
 from watcher.journal import Journal, Reader
 from watcher.journal.committer import Committer
 from watcher.journal.intake import Intake
@@ -35,6 +34,7 @@ from watcher.relay.plain import Plain, named
 from watcher.relay.port import Port
 from watcher.relay.server import Relay
 from watcher.relay.settings import Pace, RelaySettings
+from watcher.screen import one_line
 from watcher.settings import Settings
 from watcher.sources import Source, secret_of, sources
 from watcher.storms import EVERY
@@ -46,6 +46,9 @@ GATHER = 0.01
 
 CLOSING = 2.0
 """Seconds that letting go of the journal may take."""
+
+REASON = 400
+"""Characters of a reason that is told outside of the log."""
 
 Half = Literal["pollers", "relay"] | None
 
@@ -207,13 +210,12 @@ class Daemon:
 
     def _poller(self, number: int, source: Source, intake: Intake, transport: Connections) -> Poller:
         provider = source.provider
-        credentials = provider.credentials(source.secret)
         now = anyio.current_time()
         poller = Poller(
             provider,
             transport,
             intake,
-            credentials=credentials,
+            credentials=source.credentials(),
             budget=self.budgets[provider.name],
             schedules=schedules_of(provider, seed=number, now=now),
             wall=wall,
@@ -235,12 +237,11 @@ class Daemon:
         """Read the keys anew. One that cannot be read is told, and the provider goes on with the one it has."""
         for poller, source in zip(self.pollers, self.sources, strict=True):
             try:
-                secret = secret_of(poller.name, source.provider.settings, self.environment)
+                key = secret_of(poller.name, source.provider.settings, self.environment)
             except SettingsError as error:
                 log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
                 continue
-            HIDDEN.hide([secret or ""])
-            poller.renew(source.provider.credentials(secret))
+            poller.renew(msgspec.structs.replace(source, key=key).credentials())
         log.info("keys.renewed")
 
     def health(self) -> list[ProviderHealth]:
@@ -259,8 +260,8 @@ class Daemon:
         trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
         return {
             "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
-            "journal": trouble or "ok",
-            "providers": {poller.name: poller.stats.word or "ok" for poller in self.pollers},
+            "journal": one_line(trouble or "ok", REASON),
+            "providers": {poller.name: one_line(poller.stats.word or "ok", REASON) for poller in self.pollers},
         }
 
     def metrics(self, rights: Filter) -> bytes:

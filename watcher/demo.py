@@ -22,6 +22,7 @@ from watcher.relay.client import Stream
 from watcher.relay.tail import Columns
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables
+from watcher.screen import out
 
 KEY = "WATCHER_SANDBOX_KEY"
 FASTER = 10
@@ -94,7 +95,7 @@ async def _follow(started: Started, events: list[BalanceChanged]) -> None:
     columns = Columns(colour=sys.stdout.isatty())
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
         events.append(update.event)
-        out(columns.line(update.event))
+        print(columns.line(update.event), flush=True)  # noqa: T201 (its cells are fit, and it has colours)
 
 
 def summary(pollers: list[Poller], world: World, events: list[BalanceChanged]) -> Iterator[str]:
@@ -129,7 +130,3 @@ def _delays(truth: Mapping[str, Any], events: list[BalanceChanged]) -> Iterator[
         if times:
             found[event.provider].append(seen - times[-1])
     yield from found.items()
-
-
-def out(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 (data goes to stdout)

@@ -1,99 +1,193 @@
-"""What this process must never show: keys and tokens, whole or in part, plain or escaped.
+"""What this process must never show: keys and tokens, whole or in part, plain or in disguise.
 
 Texts of our own are cleaned of whole secrets. A text from outside may repeat a secret in any disguise and be cut in the
-middle of it, so it is withheld as a whole, and before it is cut.
+middle of it, so it is withheld as a whole, and before it is cut. To find one, text and secret are brought to the same
+normal forms: escapes, percent-encoding, base64 and hex undone, without what nobody sees, without what may split a key.
 """
 
 import base64
-import contextlib
 import html
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
 RUN = 8
 """So many characters of a secret in a row are a part of it; fewer stand in many a text by chance."""
+SHORTEST = 4
+"""A secret of fewer characters is not blotted out: its letters stand everywhere."""
 WITHHELD = "(withheld: it repeats a part of a key)"
-LAYERS = 3
-"""Of escapes that are undone, one around another."""
+LAYERS = 6
+"""Of disguises that are undone, one around another. What has more is withheld unread."""
+MOST = 32_768
+"""Characters that are looked at. A longer text is withheld unread: reading it would hold up everybody."""
+OWN = frozenset({"timestamp", "level"})
+"""Fields of an event that nobody but us writes."""
 
-_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+PUBLIC = (
+    "api_key_env",
+    "api_key_file",
+    "tokens_env",
+    "tokens_file",
+    "sasl_password_env",
+    "sasl_password_file",
+    "ssl_key_password_env",
+)
+"""Words of our own messages, which tell nothing of a key that is called `my-api-key-env`."""
+
+_ESCAPED = re.compile(
+    r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL
+)
+_SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " ", "v": " ", "0": " "}
+_TAG = re.compile(r"<[^<>]{0,200}>")
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_CONTROLS = {**dict.fromkeys([*range(32), 127]), **dict.fromkeys(range(9, 14), " ")}
+_UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Mn", "Me"})
+_SEPARATORS = re.compile(r"[\W_]+")
+_NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/]+")
+_HEX = re.compile(r"[0-9a-f]{16,}")
+_WORDS = re.compile(rb"[ -~]{8,}")
 
 
 class Redaction:
-    """Knows the secrets. As a processor of structlog it puts `***` where one stands, at any depth of the event."""
+    """Knows the secrets. As a processor of structlog it lets none through, at any depth of the event."""
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: list[str] = []
         self._runs: frozenset[str] = frozenset()
+        self._public: frozenset[str] = frozenset()
+        self.publish(PUBLIC)
         self.hide(secrets)
+
+    def publish(self, names: Iterable[str]) -> None:
+        """These are told by ourselves, such as the name of a variable: what a secret has in common with them is none."""
+        self._public = self._public.union(_all_runs(names))
+        self._runs -= self._public
 
     def hide(self, secrets: Iterable[str]) -> None:
         """These as well, from now on."""
+        new = {secret for secret in secrets if len(secret) >= SHORTEST}.difference(self._secrets)
+        if not new:
+            return
         # The longest first, so that a secret that contains another one leaves no tail behind.
-        self._secrets = sorted({*self._secrets, *filter(None, secrets)}, key=len, reverse=True)
-        self._runs = frozenset(
-            run
-            for secret in self._secrets
-            if len(secret) >= RUN
-            for plain in (*_plain(secret), *_opened(secret))
-            for run in _runs(plain)
-        )
+        self._secrets = sorted([*self._secrets, *new], key=len, reverse=True)
+        self._runs = self._runs.union(_all_runs(new)) - self._public
 
     def __call__(self, _logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {key: self.clean(value) for key, value in event.items()}
+        return {key: value if key in OWN else self.cleared(value) for key, value in event.items()}
 
-    def clean(self, value: Any) -> Any:
-        """The same with `***` for each whole secret."""
+    def cleared(self, value: Any) -> Any:
+        """The same with `***` for each whole secret; a text that holds a part of one nevertheless is withheld."""
         if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, "***")
-            return value
+            return self._cleared(self.clean(value))
         if isinstance(value, dict):
-            return {key: self.clean(part) for key, part in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.clean(part) for part in value]
+            return {self.cleared(key): self.cleared(part) for key, part in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self.cleared(part) for part in value]
         if value is None or isinstance(value, bool | int | float):
             return value
-        return self.clean(str(value)) if self._secrets else value
+        return self.cleared(str(value))
+
+    def _cleared(self, text: str) -> str:
+        """Of a traceback only the lines that need it are withheld, unless a part stands across several."""
+        if not self.betrayed(text):
+            return text
+        lines = "\n".join(WITHHELD if self.betrayed(line) else line for line in text.split("\n"))
+        return WITHHELD if self.betrayed(lines) else lines
+
+    def clean(self, text: str) -> str:
+        """The same with `***` for each whole secret."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     def betrayed(self, text: str) -> bool:
-        """Whether RUN characters of a secret in a row stand in it, in any case, plain or escaped (JSON, percent, HTML)."""
-        return bool(self._runs) and any(run in self._runs for plain in _plain(text) for run in _runs(plain))
+        """Whether RUN characters of a secret in a row stand in it, in any case and disguise, or may stand there."""
+        if not self._runs or len(text) < RUN:
+            return False
+        if len(text) > MOST:
+            return True
+        return any(form is None or not self._runs.isdisjoint(_runs(form)) for form in _forms(text))
 
     def shown(self, text: str) -> str:
         """A text from outside as it may be shown."""
-        return WITHHELD if self.betrayed(text) else str(self.clean(text))
+        return WITHHELD if self.betrayed(text) else self.clean(text)
 
 
-def _runs(text: str) -> Iterator[str]:
-    folded = text.casefold()
-    return (folded[i : i + RUN] for i in range(len(folded) - RUN + 1))
+def _all_runs(texts: Iterable[str]) -> Iterator[str]:
+    return (run for text in texts for form in _forms(text) if form is not None for run in _runs(form))
 
 
-def _opened(secret: str) -> Iterator[str]:
-    """What stands in a secret that is text in base64, as those of bloXroute are."""
-    with contextlib.suppress(ValueError):
-        if (text := base64.b64decode(secret, validate=True).decode("ascii")).isprintable():
-            yield text
+def _runs(form: str) -> Iterator[str]:
+    return (form[i : i + RUN] for i in range(len(form) - RUN + 1))
 
 
-def _plain(text: str) -> Iterator[str]:
-    """The text as it is, and with one layer of escapes after another undone."""
-    yield text
+def _forms(text: str) -> Iterator[str | None]:
+    """All that the text may stand for, as it is compared: one layer of disguise after another undone.
+
+    None at the end: there are more layers than are undone.
+    """
+    texts, seen = [text], {text}
     for _ in range(LAYERS):
-        plain = html.unescape(unquote(_ESCAPED.sub(_letter, text)))
-        if plain == text:
+        below: list[str] = []
+        for one in texts:
+            plain = _seen(_COLOUR.sub("", one))
+            yield from _compared(plain)
+            if "<" in plain:
+                yield from _compared(_TAG.sub("", plain))
+            below += (_unescaped(plain), *_decoded(plain))
+        texts = [one for one in dict.fromkeys(below) if one not in seen and len(one) >= RUN]
+        seen.update(texts)
+        if not texts:
             return
-        text = plain
-        yield text
+    yield None
+
+
+def _compared(plain: str) -> Iterator[str]:
+    """Without spaces, and without all that may stand between the parts of a key that was split; no difference of case."""
+    tight = "".join(plain.split()).casefold()
+    yield tight
+    bare = _SEPARATORS.sub("", tight)
+    if bare != tight:
+        yield bare
+
+
+def _seen(text: str) -> str:
+    """Without what nobody sees; letters of any width and with any mark as the plain ones."""
+    if text.isascii():
+        return text.translate(_CONTROLS)
+    letters = unicodedata.normalize("NFKD", text).translate(_CONTROLS)
+    return "".join(letter for letter in letters if letter.isascii() or unicodedata.category(letter) not in _UNSEEN)
+
+
+def _unescaped(text: str) -> str:
+    """One layer of escapes undone: JSON and programs, percent, HTML."""
+    return html.unescape(unquote(_ESCAPED.sub(_letter, text)))
 
 
 def _letter(escaped: re.Match[str]) -> str:
-    digits = escaped[1] or escaped[2]
-    return chr(int(digits, 16)) if digits else escaped[3]
+    digits = escaped[1] or escaped[2] or escaped[3] or escaped[4]
+    if digits or escaped[5]:
+        number = int(digits, 16) if digits else int(escaped[5], 8)
+        return chr(number) if number <= 0x10FFFF else ""
+    return _SPACES.get(escaped[6], escaped[6])
 
 
-HIDDEN = Redaction(())
+def _decoded(text: str) -> Iterator[str]:
+    """The words in it that are written in base64 or in hex, wherever they begin and however they are split."""
+    letters = _NOT_BASE64.sub("", text.replace("-", "+").replace("_", "/"))
+    for start in range(4):
+        whole = letters[start : start + (len(letters) - start) // 4 * 4]
+        yield from _words(base64.b64decode(whole))
+    for digits in _HEX.findall(_SEPARATORS.sub("", text.casefold().replace("0x", ""))):
+        for start in range(2):
+            yield from _words(bytes.fromhex(digits[start : start + (len(digits) - start) // 2 * 2]))
+
+
+def _words(data: bytes) -> Iterator[str]:
+    return (word.decode("ascii") for word in _WORDS.findall(data.replace(b"\0", b"")))
+
+
+HIDDEN = Redaction()
 """What this process hides. Keys that a reload brings are added; those of before stay hidden."""

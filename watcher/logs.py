@@ -1,16 +1,18 @@
 """Logging: one line an event to stderr, for people on a terminal and as JSON otherwise, with no secret in it.
 
-Libraries log through the standard library; their records take the same way out, so that the redaction below is the
-last thing that touches every line.
+Libraries log through the standard library; their records take the same way out, so that the redaction below touches
+every line behind everybody else. A terminal gets what is fit for one; JSON is written in ASCII and so has nothing else.
 """
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import MutableMapping
+from typing import Any
 
 import structlog
 from structlog.typing import Processor
 
+from watcher import screen
 from watcher.hiding import HIDDEN
 from watcher.storms import Storms
 
@@ -27,8 +29,21 @@ def lull(now: float) -> None:
             handler.emit(record)
 
 
-def configure(level: str = "info", secrets: Iterable[str] = ()) -> None:
-    """Set the process's logging up. `secrets` never leave it, whoever logs them."""
+def fitting(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """As a processor of structlog, behind HIDDEN: every name and value fit for a screen, a traceback line by line."""
+    return {screen.fit(key): _fit(value, key) for key, value in event.items()}
+
+
+def _fit(value: Any, key: str = "") -> Any:
+    if isinstance(value, str):
+        return screen.paragraph(value) if key in ("exception", "stack") else screen.fit(value)
+    if isinstance(value, dict):
+        return {screen.fit(str(name)): _fit(part) for name, part in value.items()}
+    return [_fit(part) for part in value] if isinstance(value, list) else value
+
+
+def configure(level: str = "info") -> None:
+    """Set the process's logging up. No secret that was read leaves it, whoever logs it."""
     terminal = sys.stderr.isatty()
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -36,12 +51,15 @@ def configure(level: str = "info", secrets: Iterable[str] = ()) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    last: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not terminal:
-        last.append(structlog.processors.format_exc_info)
-    HIDDEN.hide(secrets)
-    last.append(HIDDEN)
-    last.append(structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer())
+    last: list[Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,
+        HIDDEN,
+    ]
+    if terminal:
+        last += [fitting, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    else:
+        last.append(structlog.processors.JSONRenderer())
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(STORMS)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=last))

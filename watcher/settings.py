@@ -15,6 +15,7 @@ import msgspec
 
 from watcher import providers
 from watcher.providers.provider import ProviderSettings, SettingsError
+from watcher.secret import without_user
 
 T = TypeVar("T")
 
@@ -78,7 +79,13 @@ def section(table: Mapping[str, Any], kind: type[T], where: str) -> T:
 
 
 def _check_top(settings: Settings) -> None:
-    if not settings.journal.startswith(("sqlite:///", "kafka://")) or settings.journal in ("sqlite:///", "kafka://"):
+    sqlite = settings.journal.startswith("sqlite:///")
+    if not sqlite and (journal := without_user(settings.journal)) != settings.journal:
+        raise SettingsError(
+            f"journal = {journal!r}: no user, password or option stands in it: write kafka://HOST:PORT, and name the "
+            "password's place in [kafka] with sasl_password_env or sasl_password_file"
+        )
+    if not (sqlite or settings.journal.startswith("kafka://")) or settings.journal in ("sqlite:///", "kafka://"):
         raise SettingsError(
             f"journal = {settings.journal!r}: write sqlite:///FILE (four slashes for an absolute path) or kafka://HOST:PORT"
         )

@@ -1,12 +1,12 @@
 """The configured providers, each with its key."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
-from watcher import providers
-from watcher.providers.provider import Provider, ProviderSettings, SettingsError
+from watcher import providers, secret
+from watcher.providers.provider import Credentials, Provider, ProviderSettings, SettingsError
+from watcher.secret import Secret
 from watcher.settings import Settings
 
 
@@ -14,10 +14,14 @@ class Source(msgspec.Struct, frozen=True):
     """One configured provider and its key, which is never shown."""
 
     provider: Provider
-    secret: str | None = None
+    key: Secret | None = None
 
     def __repr__(self) -> str:
         return f"Source({self.provider.name})"
+
+    def credentials(self) -> Credentials:
+        """What the provider makes of the key."""
+        return self.provider.credentials(None if self.key is None else self.key.reveal())
 
 
 def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
@@ -29,26 +33,16 @@ def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
     known = providers.known()
     found = []
     for name, table in config.providers.items():
-        secret = secret_of(name, table, environment)
-        found.append(Source(known[table.type](name, table, keyed=secret is not None), secret))
+        key = secret_of(name, table, environment)
+        found.append(Source(known[table.type](name, table, keyed=key is not None), key))
     return found
 
 
-def secret_of(name: str, table: ProviderSettings, environment: Mapping[str, str]) -> str | None:
-    """The key of one provider; None when none is configured. Raises SettingsError for one that is named but empty."""
+def secret_of(name: str, table: ProviderSettings, environment: Mapping[str, str]) -> Secret | None:
+    """The key of one provider; None when none is configured. Raises SettingsError for one that cannot be used."""
+    what = f"[providers.{name}]:"
     if table.api_key_env is not None:
-        secret = environment.get(table.api_key_env, "").strip()
-        if not secret:
-            raise SettingsError(
-                f"[providers.{name}]: api_key_env names {table.api_key_env}, which is not set: export {table.api_key_env}=…"
-            )
-        return secret
-    if table.api_key_file is None:
-        return None
-    try:
-        secret = Path(table.api_key_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"[providers.{name}]: api_key_file cannot be read: {error}") from None
-    if not secret:
-        raise SettingsError(f"[providers.{name}]: api_key_file {table.api_key_file} is empty")
-    return secret
+        return secret.of_variable(f"{what} api_key_env", table.api_key_env, environment, SettingsError, secret.key)
+    if table.api_key_file is not None:
+        return secret.of_file(f"{what} api_key_file", table.api_key_file, SettingsError, secret.key)
+    return None

@@ -1,10 +1,13 @@
 """A server before the sandbox that hands its answers on, spoilt: `/<way>/<provider>/…` on loopback."""
 
+import base64
 import contextlib
+import itertools
 import json
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 from tests.e2e.harness import get
 from watcher.sandbox.world import VALID_KEY
@@ -39,6 +42,34 @@ def leaves(change):
     return lambda body, _: json.dumps(everywhere(change, json.loads(body))).encode()
 
 
+DISGUISED = itertools.cycle(
+    [
+        base64.b64encode(b"user:" + RIGHT.encode()).decode(),
+        base64.urlsafe_b64encode(base64.b64encode(RIGHT.encode())).decode().rstrip("="),
+        quote("".join(f"%{ord(letter):02x}" for letter in RIGHT)),
+        "\u200b".join(RIGHT),
+        "-".join(RIGHT[i : i + 4] for i in range(0, len(RIGHT), 4)),
+        "".join(chr(ord(letter) + 0xFEE0) for letter in RIGHT),
+        RIGHT.encode().hex(" "),
+    ]
+)
+"""Our own key, each time in another dress."""
+
+
+def named(body, _):
+    """Symbols that repeat the key and clear the screen."""
+
+    def renamed(value):
+        if isinstance(value, list):
+            return [renamed(part) for part in value]
+        if not isinstance(value, dict):
+            return value
+        told = {name: renamed(part) for name, part in value.items()}
+        return told | {name: f"\x1b[2J\u202e{RIGHT}" for name in told if name.lower().endswith("symbol")}
+
+    return json.dumps(renamed(json.loads(body))).encode()
+
+
 WAYS = {
     "fine": lambda body, _: body,
     "wall": lambda body, _: body,
@@ -47,6 +78,8 @@ WAYS = {
     "nan": leaves(not_a_number),
     "nesting": lambda _, __: NESTING,
     "echo": lambda _, asked: asked.encode(),
+    "disguise": lambda _, __: next(DISGUISED).encode(),
+    "named": named,
 }
 
 

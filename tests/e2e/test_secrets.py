@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tests.e2e.front import RIGHT, WRONG, before, front
 from tests.e2e.harness import balances, get, until
+from watcher.hiding import WITHHELD
 
 KEYS = {"RIGHT_KEY": RIGHT, "WRONG_KEY": WRONG}
 
@@ -13,7 +14,13 @@ def test_no_key_is_ever_shown(house):
     tables = {name: {**table, "api_key_env": "RIGHT_KEY"} for name, table in sandbox.providers().items()}
     slow = {name: {**table, "limits": [{"requests": 5, "per": 2.0}]} for name, table in tables.items()}
     with front(sandbox) as server:
-        right = {**before(tables, server, "fine"), **before(slow, server, "echo"), **before(slow, server, "html")}
+        right = {
+            **before(tables, server, "fine"),
+            **before(slow, server, "echo"),
+            **before(slow, server, "html"),
+            **before(slow, server, "disguise"),
+            **before({name: tables[name] for name in ("bloxroute", "ondo")}, server, "named"),
+        }
         refused = {
             f"refused-{name}": {**table, "api_key_env": "WRONG_KEY"}
             for name, table in before(slow, server, "echo").items()
@@ -22,9 +29,10 @@ def test_no_key_is_ever_shown(house):
         config = house.config({**right, **refused, **dead})
         daemon = house.run(config, env=KEYS)
         tail = house.watcher("tail", f"ws://127.0.0.1:{daemon.port}/v1/stream", env=KEYS)
-        for name in [*refused, *dead, *(name for name in right if not name.startswith("fine"))]:
+        for name in [*refused, *dead, *(name for name in right if not name.startswith(("fine", "named")))]:
             daemon.until_told("poll.failed", provider=name)
         until(lambda: tail.out.count("\n") > 20, "changes are told")
+        until(lambda: "named-ondo  " in tail.out, "a symbol that holds a key is told")
         check = house.finished("check", "-c", config, env=KEYS)
         assert check.status == 78, check.err
         pages = [get(f"http://127.0.0.1:{daemon.port}{path}")[1].decode() for path in ("/", "/metrics", "/readyz")]
@@ -32,6 +40,11 @@ def test_no_key_is_ever_shown(house):
         assert (daemon.end()[0], tail.end()[0]) == (0, 0)
     shown += [text for process in (daemon, tail, check) for text in (process.out, process.err)]
     assert all(shown[:4])
+    disguised = [line["reason"] for line in daemon.logged if line.get("provider", "").startswith("disguise")]
+    assert len(disguised) >= 5
+    assert all(WITHHELD in reason for reason in disguised)
+    assert WITHHELD[:20] in tail.out
+    assert all(line.isprintable() for text in (tail.out, check.out, check.err) for line in text.split("\n"))
     for text in shown:
         for key in (RIGHT, WRONG):
             assert not any(key[i : i + 8] in text for i in range(len(key) - 7)), text[

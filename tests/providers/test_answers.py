@@ -7,7 +7,7 @@ import pytest
 
 from tests.providers import golden
 from tests.providers.tables import LATER, answered, built
-from watcher.providers.answers import BOM, one_line
+from watcher.providers.answers import BOM
 from watcher.providers.failures import Failure, Malformed
 
 WATCHES = {
@@ -131,8 +131,3 @@ def test_an_error_that_tells_a_member_twice_is_not_taken_at_its_word():
     body = golden.F12_ABSENT.replace(b'"message"', b'"message":"Internal error","message"')
     with pytest.raises(Malformed, match="contradicts"):
         answered(built("helius", WATCHES["helius"]), body)
-
-
-def test_text_from_outside_is_made_one_short_printable_line():
-    assert one_line("a\r\n\tb\x1b[31m\x00c") == "a b [31m c"
-    assert len(one_line("x" * 10_000)) == 160

@@ -464,6 +464,51 @@ def test_no_width_scrolls_sideways(blotter, visit, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+HOSTILE = {
+    "override": "US\u202eCDT",
+    "unclosed isolate": "\u2067USDC",
+    "right to left": "\u05d0\u05d1 1,000,000",
+    "terminal": "USD\x1b[2J\x9b31m\r\nC",
+    "markup": "<img src=x onerror=alert(1)><b>USDC</b>",
+    "invisible": "US\u200b\u00ad\u3164DC\ue000\U000e0041",
+    "tower": "U" + "\u0335" * 300,
+    "long": "W" * 500,
+}
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_symbol_from_outside_stays_in_its_place_and_shows_what_is_in_it(blotter, visit, width):
+    rows = [
+        balance("helius", account, USDC, "1000000", symbol=symbol)
+        for account, symbol in zip(ACCOUNTS, HOSTILE.values(), strict=False)
+    ]
+    blotter.baseline(*rows)
+    blotter.start()
+    page = visit(blotter.url, viewport={"width": width, "height": 900})
+    live(page)
+    for row in rows:
+        blotter.move(row.key, "2000000")
+        wait_for(page, row.key, "2")
+    if width < 860:
+        page.get_by_role("tab", name="Changes").click()
+    page.wait_for_function("count => document.querySelectorAll('#stream li').length === count", arg=len(rows))
+    told = page.evaluate("[...document.querySelectorAll('.symbol')].map(el => el.textContent)")
+    assert len(told) == 2 * len(rows)
+    assert {r"US\u{202e}CDT", r"USD\u{1b}[2J\u{9b}31m\u{d}\u{a}C", HOSTILE["markup"]} <= set(told)
+    texts = page.evaluate(
+        """[document.body.innerText, ...[...document.querySelectorAll('*')].flatMap(
+            el => [el.title || '', el.getAttribute('aria-label') || ''])].join(' ')"""
+    )
+    assert not set(texts) & set("\u202e\u2067\x1b\x9b\u200b\u00ad\u3164\ue000\U000e0041")
+    assert "\u0335" * 4 not in texts
+    assert page.evaluate(
+        "[...document.querySelectorAll('.symbol')].every(el => getComputedStyle(el).unicodeBidi === 'isolate')"
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#rows b, #stream b").filter(has_text="USDC").count() == 0
+    assert page.evaluate("[...document.querySelectorAll('img')].length") == 0
+
+
 AMOUNTS = [
     ("1500000", "base", 6, "1.5", ["1", ".5"]),
     ("1", "base", 18, "0.000000000000000001", ["0", ".000000…"]),

@@ -6,6 +6,7 @@ from itertools import islice
 
 from watcher.columns import SLICE, look_through
 from watcher.events import Key, Kind, Scope, Unit
+from watcher.hiding import HIDDEN
 from watcher.ledger.rules import Label, Moment, Record
 
 LABELS = 10_000
@@ -107,12 +108,13 @@ class Shelves:
             accounts.setdefault(account, []).append(shelf)
 
     def label(self, unit: Unit, decimals: int | None, symbol: str | None) -> Label:
-        """One object for all balances that are labelled alike."""
+        """One object for all balances that are labelled alike. A symbol is somebody's free text: it may repeat a key."""
         found = self._labels.get((unit, decimals, symbol))
         if found is None:
             if len(self._labels) >= LABELS:  # somebody calls a balance something else each time
                 self._labels.clear()
-            found = self._labels[unit, decimals, symbol] = Label(unit, decimals, symbol)
+            shown = None if symbol is None else HIDDEN.shown(symbol)
+            found = self._labels[unit, decimals, symbol] = Label(unit, decimals, shown)
         return found
 
     def within(self, scope: Scope) -> list[Shelf]:

@@ -8,7 +8,6 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import msgspec
 
 from watcher.events import AmountError, Key, Reading, canonical
-from watcher.hiding import HIDDEN, WITHHELD
 from watcher.providers.failures import (
     Exhausted,
     Malformed,
@@ -20,6 +19,8 @@ from watcher.providers.failures import (
 )
 from watcher.providers.provider import Request, Response, Target
 from watcher.providers.waits import refused
+from watcher.screen import AHEAD
+from watcher.screen import one_line as one_line  # noqa: PLC0414 (the providers import it from here)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -35,8 +36,6 @@ WORD = 2**16
 """Bytes of an error: what is longer is a page, and nobody's word."""
 SYMBOL = 64
 """Characters of a symbol: it is for display, and what is longer is none."""
-AHEAD = 800
-"""Characters behind those that are shown which are searched for a secret as well: one may be cut by the end."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A slot, or a time in microseconds: what every journal can keep."""
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -198,15 +197,6 @@ def glimpse(body: bytes) -> str:
     """The beginning of an answer, in one line."""
     text = one_line(body[: 200 + AHEAD].decode("utf-8", "replace"), 60)
     return f"{len(body)} bytes: {text}" if body else "empty"
-
-
-def one_line(text: str, most: int = 160) -> str:
-    """Text from outside, fit for a log line: printable, one line, not long, and without any part of a secret."""
-    if HIDDEN.betrayed(text[: 4 * most + AHEAD]):  # before it is cut, perhaps inside the secret
-        return WITHHELD
-    line = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * most])
-    line = " ".join(line.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _refuse_endless(body: bytes) -> None:

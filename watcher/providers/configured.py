@@ -81,6 +81,8 @@ class Configured:
             raise self.mistake("base_url is no address: write http:// or https:// and the host")
         if "?" in settings.base_url or "#" in settings.base_url:
             raise self.mistake("base_url is scheme, host and prefix: leave out what follows `?` or `#`")
+        if "@" in settings.base_url.partition("//")[2].partition("/")[0]:
+            raise self.mistake("base_url holds a user or a password: leave them out, and name where the key is")
         if not settings.watch:
             raise self.mistake(f"nothing to watch: add a [[providers.{self.name}.watch]]")
         if settings.limits is not None and not settings.limits:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from watcher import secret
 from watcher.events import Filter
 from watcher.relay import filters
 from watcher.relay.settings import RelayError, RelaySettings, is_loopback
@@ -69,11 +70,10 @@ def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
 
 
 def _from_environment(name: str, environ: Mapping[str, str]) -> list[tuple[bytes, Filter]]:
-    tokens = [token.strip() for token in environ.get(name, "").split(",")]
-    found = [(hashlib.sha256(token.encode(errors="surrogateescape")).digest(), EVERYTHING) for token in tokens if token]
+    found = secret.several("[relay] tokens_env", name, environ, RelayError, secret.token)
     if not found:
         raise RelayError(f"[relay] tokens_env names {name}, which is empty: put the tokens there, separated by commas")
-    return found
+    return [(hashlib.sha256(token.reveal().encode()).digest(), EVERYTHING) for token in found]
 
 
 def _from_file(path: Path) -> list[tuple[bytes, Filter]]:

@@ -4,6 +4,8 @@ import ipaddress
 
 import msgspec
 
+from watcher.secret import without_user
+
 
 class RelayError(Exception):
     """The relay cannot start as configured. One line that says what to do (exit status 2)."""
@@ -33,9 +35,9 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if (self.certificate is None) != (self.key is None):
             raise RelayError("[relay] certificate and key belong together: name both PEM files, or neither")
         for origin in self.origins:
-            if not origin.startswith(("http://", "https://")) or origin.endswith("/"):
+            if not origin.startswith(("http://", "https://")) or origin.endswith("/") or without_user(origin) != origin:
                 raise RelayError(
-                    f"[relay] origins holds {origin!r}: write scheme and host only, as in https://desk.example"
+                    f"[relay] origins holds {without_user(origin)!r}: write scheme and host only, as in https://desk.example"
                 )
 
 

@@ -6,11 +6,15 @@ from typing import TextIO
 import msgspec
 import structlog
 
+from watcher import screen
 from watcher.events import BalanceChanged
 from watcher.relay.client import Snapshot, Stream, Update
+from watcher.secret import without_user
 
 log = structlog.get_logger()
 
+NAME = 40
+"""Characters of a name, at most. Amounts are shown whole."""
 DIM, GREEN, RED, PLAIN = "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 
@@ -38,13 +42,14 @@ async def tail(
     def cut(problem: str) -> None:
         if not stream.subscribed:
             raise OSError(
-                f"no relay answers at {url} ({problem}): start one with `watcher run`, or name another address"
+                f"no relay answers at {without_user(url)} ({screen.one_line(problem)}): start one with `watcher run`, or name another address"
             )
-        log.warning("tail.cut", problem=problem, text="trying again")
+        log.warning("tail.cut", problem=screen.one_line(problem), text="trying again")
 
+    told = screen.json if out.isatty() else str  # into a pipe go the bytes as they are
     stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
     async for update in stream:
-        out.write((as_json(update) if json else columns.line(update.event)) + "\n")
+        out.write((told(as_json(update)) if json else columns.line(update.event)) + "\n")
         out.flush()
 
 
@@ -61,27 +66,31 @@ class Columns:
 
     def line(self, event: BalanceChanged) -> str:
         up = not event.delta.startswith("-")
-        name = event.symbol or short(event.token)
-        cells = [event.observed_at[11:23], event.provider, short(event.account), name]
+        name = screen.one_line(event.symbol or short(event.token), NAME)
         if event.kind != "total":
-            cells[-1] += f" {event.kind}"
-        amounts = [event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"]
+            name += f" {screen.one_line(event.kind, NAME)}"
+        where = [
+            screen.one_line(text, NAME) for text in (event.observed_at[11:23], event.provider, short(event.account))
+        ]
+        cells = [*where, name]
+        amounts = [*map(screen.one_line, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
         self._widen([*cells, *amounts])
         count = len(cells)
-        padded = [cell.ljust(width) for cell, width in zip(cells, self._widths[:count], strict=True)]
-        before, now, delta = (a.rjust(width) for a, width in zip(amounts, self._widths[count:], strict=True))
+        padded = [screen.left(cell, width) for cell, width in zip(cells, self._widths[:count], strict=True)]
+        before, now, delta = (screen.right(a, width) for a, width in zip(amounts, self._widths[count:], strict=True))
         arrow = "▲" if up else "▼"
         padded[0] = self._paint(DIM, padded[0])
         change = self._paint(GREEN if up else RED, f"{arrow} {delta}")
         return "  ".join([*padded, self._paint(DIM, before), "→", now, change])
 
     def gap(self, snapshot: Snapshot) -> str:
-        text = f"-- gap ({snapshot.reason}): {len(snapshot.rows)} balances stand at {snapshot.cursor}"
+        reason, cursor = screen.one_line(str(snapshot.reason)), screen.one_line(snapshot.cursor)
+        text = f"-- gap ({reason}): {len(snapshot.rows)} balances stand at {cursor}"
         return self._paint(DIM, text)
 
     def _widen(self, cells: list[str]) -> None:
         before = self._widths or [0] * len(cells)
-        self._widths = [max(width, len(cell)) for width, cell in zip(before, cells, strict=True)]
+        self._widths = [max(width, screen.width(cell)) for width, cell in zip(before, cells, strict=True)]
 
     def _paint(self, code: str, text: str) -> str:
         return f"{code}{text}{PLAIN}" if self._colour else text

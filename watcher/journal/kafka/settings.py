@@ -3,12 +3,13 @@
 import re
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from watcher import secret
 from watcher.journal import WrongJournal
+from watcher.secret import Secret
 
 SOURCE = re.compile(
     r"""
@@ -63,27 +64,23 @@ def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, A
             raise WrongJournal(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
         arguments["sasl_mechanism"] = settings.sasl_mechanism
         arguments["sasl_plain_username"] = settings.sasl_username
-        arguments["sasl_plain_password"] = _password(settings, environ)
+        arguments["sasl_plain_password"] = _password(settings, environ).reveal()
     return arguments
 
 
-def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> str:
+def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> Secret:
     if settings.sasl_password_env is not None:
-        return _secret(environ, "sasl_password_env", settings.sasl_password_env)
+        return secret.of_variable("[kafka] sasl_password_env", settings.sasl_password_env, environ, WrongJournal)
     if settings.sasl_password_file is None:
         raise WrongJournal("[kafka] needs sasl_password_env or sasl_password_file: where the password stands")
-    try:
-        password = Path(settings.sasl_password_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise WrongJournal(f"[kafka] sasl_password_file cannot be read: {error}") from None
-    if not password:
-        raise WrongJournal(f"[kafka] sasl_password_file: {settings.sasl_password_file} is empty")
-    return password
+    return secret.of_file("[kafka] sasl_password_file", settings.sasl_password_file, WrongJournal)
 
 
 def _context(settings: KafkaSettings, environ: Mapping[str, str]) -> ssl.SSLContext:
-    secret = settings.ssl_key_password_env
-    password = _secret(environ, "ssl_key_password_env", secret) if secret is not None else None
+    password = None
+    if settings.ssl_key_password_env is not None:
+        named = settings.ssl_key_password_env
+        password = secret.of_variable("[kafka] ssl_key_password_env", named, environ, WrongJournal).reveal
     try:
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
         if settings.ssl_certfile is not None:
@@ -91,10 +88,3 @@ def _context(settings: KafkaSettings, environ: Mapping[str, str]) -> ssl.SSLCont
     except (OSError, ssl.SSLError) as error:
         raise WrongJournal(f"[kafka] ssl_cafile, ssl_certfile or ssl_keyfile cannot be used: {error}") from None
     return context
-
-
-def _secret(environ: Mapping[str, str], key: str, name: str) -> str:
-    value = environ.get(name, "")
-    if not value:
-        raise WrongJournal(f"[kafka] {key} names {name}, which is not set: export {name}=…")
-    return value
