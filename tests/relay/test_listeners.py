@@ -51,6 +51,22 @@ def test_all_addresses_of_a_host_listen_on_one_port(resolves):
         assert len({each.getsockname()[1] for each in found}) == 1
 
 
+def test_a_free_port_of_one_address_that_another_has_taken_is_drawn_again(resolves, monkeypatch):
+    """The system draws; here the first draw is always the port that somebody has at the other address."""
+    resolves("127.0.0.1", "127.0.0.2")
+    with socket.create_server(("127.0.0.2", 0)) as other:
+        taken, bind, draws = other.getsockname()[1], socket.socket.bind, []
+
+        def drawn(self, address):
+            draws.append(address)
+            bind(self, (address[0], taken) if len(draws) == 1 else address)
+
+        monkeypatch.setattr(socket.socket, "bind", drawn, raising=False)
+        with listening(host="mybox") as found:
+            assert {each.getsockname()[1] for each in found} != {taken}
+            assert len(draws) == 4
+
+
 def test_one_address_that_is_not_here_is_passed_over_and_none_is_an_error(resolves):
     resolves(ELSEWHERE, "127.0.0.1")
     with listening(host="mybox", guarded=True) as found:

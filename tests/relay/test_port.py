@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import socket
 
 import anyio
 import httpx
 import pytest
+from anyio.abc import SocketAttribute
 
 from tests.relay.stage import PATIENCE, calm, staged
 from watcher.relay.auth import load
@@ -137,6 +139,7 @@ async def test_only_so_many_read_the_journal_at_a_time_and_the_others_are_asked_
         async with contextlib.AsyncExitStack() as opened:
             for _ in range(READERS):
                 stream = await opened.enter_async_context(await anyio.connect_tcp("127.0.0.1", stage.port))
+                stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 await stream.send(b"GET /v1/balances HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 await stream.receive(1)  # and nothing more: what the kernel does not hold waits here
             answer = await http.get("/v1/balances")

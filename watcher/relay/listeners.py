@@ -17,6 +17,8 @@ SEND_BUFFER = 64 * 1024
 """Linux doubles it for its own bookkeeping."""
 UNACKNOWLEDGED = 20_000
 """Milliseconds. Longer than our own rule for stalled readers, which tells the reason."""
+DRAWS = 20
+"""Free ports that are tried where there are several addresses: what is free at one may be taken at another."""
 
 Address = tuple[socket.AddressFamily, str]
 
@@ -32,6 +34,17 @@ def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port")
             f"[relay] host = {settings.host!r} can be reached from other machines and no tokens are set: "
             "name tokens_env or tokens_file, or bind 127.0.0.1"
         )
+    for _ in range(DRAWS if settings.port == 0 and len(addresses) > 1 else 1):
+        try:
+            return _on_one_port(addresses, settings, key)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            taken = error
+    raise taken
+
+
+def _on_one_port(addresses: list[Address], settings: RelaySettings, key: str) -> list[Listener]:
     with contextlib.ExitStack() as opened:
         found: list[Listener] = []
         for family, host in addresses:
