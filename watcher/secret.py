@@ -5,6 +5,7 @@ It is hidden by being read, so nobody has to keep a list of what there is to hid
 
 import hmac
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,6 +85,8 @@ def of_file(what: str, path: str, wrong: type[Exception], judge: Judge | None = 
     """The secret that is the content of that file, but for a byte order mark and spaces or line ends around it."""
     shown = path if _PATH.fullmatch(path) else "a file (its name is not told: it may be the key itself)"
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise wrong(f"{what} names {shown}, which is no regular file")  # a pipe could be waited at for ever
         with Path(path).open("rb") as file:
             data = file.read(LONGEST + 1)
     except OSError as error:
