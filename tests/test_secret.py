@@ -33,8 +33,8 @@ def built(environment=None, **table):
     return source
 
 
-class Wrong(Exception):
-    pass
+class Wrong(ValueError):
+    """As SettingsError is one."""
 
 
 def test_only_reveal_gives_it():
