@@ -109,7 +109,7 @@ UNFIT = {
     "control": (f"{KEY}\x07{KEY}", "cannot be seen (U+0007"),
     "two lines": (f"{KEY}\n{KEY}", "more than one line"),
     "header smuggled": (f"{KEY}\r\nX-Evil: 1", "more than one line"),
-    "no UTF-8": (f"{KEY}\udcff", "cannot be seen"),
+    "no UTF-8": (f"{KEY}\udcff", "is not UTF-8"),
     "quotes": (f'"{KEY}"', "quotation marks"),
     "single quotes": (f"'{KEY}'", "quotation marks"),
     "bearer": (f"Bearer {KEY}", "begins with `Bearer`"),

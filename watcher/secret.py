@@ -146,6 +146,8 @@ def unfit(text: str) -> str | None:
     if "\n" in text or "\r" in text:
         return "holds more than one line: leave the key alone there"
     for letter in text:
+        if "\udc80" <= letter <= "\udcff":
+            return "is not UTF-8: write the key there as plain text"
         if not letter.isprintable() and letter != " ":
             return f"holds a character that cannot be seen ({_named(letter)}): copy the key anew, or type it"
     return None
