@@ -85,7 +85,7 @@ class Redaction:
         if isinstance(value, str):
             return self._cleared(self.clean(value))
         if isinstance(value, dict):
-            return {self.cleared(key): self.cleared(part) for key, part in value.items()}
+            return {self.cleared(str(key)): self.cleared(part) for key, part in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self.cleared(part) for part in value]
         if value is None or isinstance(value, bool | int | float):
