@@ -102,7 +102,8 @@ def test_what_is_wrapped_too_often_or_too_long_is_withheld_unread():
     for _ in range(20):
         text = quote(text, safe="").replace("%25", "\\u0025")
     assert HIDDEN.shown(f"see what {text} is") == WITHHELD
-    assert HIDDEN.shown("x" * 60_000_000) == WITHHELD
+    assert HIDDEN.shown("x" * 60_000_000) == HIDDEN.cleared("x" * 60_000_000) == WITHHELD
+    assert HIDDEN.shown("\ufdfa" * 5_000) == WITHHELD  # each of which stands for eighteen letters
     assert one_line("x" * 60_000_000) == "x" * 159 + "…"
 
 

@@ -83,7 +83,7 @@ class Redaction:
     def cleared(self, value: Any) -> Any:
         """The same with `***` for each whole secret; a text that holds a part of one nevertheless is withheld."""
         if isinstance(value, str):
-            return self._cleared(self.clean(value))
+            return self._cleared(self.clean(value) if len(value) <= MOST else value)
         if isinstance(value, dict):
             return {self.cleared(str(key)): self.cleared(part) for key, part in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
@@ -96,6 +96,8 @@ class Redaction:
         """Of a traceback only the lines that need it are withheld, unless a part stands across several."""
         if not self.betrayed(text):
             return text
+        if len(text) > MOST:
+            return WITHHELD
         lines = "\n".join(WITHHELD if self.betrayed(line) else line for line in text.split("\n"))
         return WITHHELD if self.betrayed(lines) else lines
 
@@ -136,6 +138,8 @@ def _forms(text: str) -> Iterator[str | None]:
         below: list[str] = []
         for one in texts:
             plain = _seen(_COLOUR.sub("", one))
+            if len(plain) > MOST:
+                yield None
             yield from _compared(plain)
             if "<" in plain:
                 yield from _compared(_TAG.sub("", plain))
@@ -160,7 +164,7 @@ def _seen(text: str) -> str:
     """Without what nobody sees; letters of any width and with any mark as the plain ones."""
     if text.isascii():
         return text.translate(_CONTROLS)
-    letters = unicodedata.normalize("NFKD", text).translate(_CONTROLS)
+    letters = unicodedata.normalize("NFKD", text)[: MOST + 1].translate(_CONTROLS)  # some letters are made of many
     return "".join(letter for letter in letters if letter.isascii() or unicodedata.category(letter) not in _UNSEEN)
 
 
