@@ -234,7 +234,7 @@ class Daemon:
         return {
             "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
             "journal": one_line(trouble or "ok", REASON),
-            "providers": {poller.name: one_line(poller.stats.trouble or "ok", REASON) for poller in self.pollers},
+            "providers": {poller.name: poller.stats.trouble or "ok" for poller in self.pollers},
         }
 
     @property

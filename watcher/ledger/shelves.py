@@ -8,9 +8,6 @@ from watcher.events import Key, Kind, Scope, Unit
 from watcher.hiding import HIDDEN
 from watcher.ledger.rules import Label, Moment, Record
 
-MOST_LABELS = 20_000
-"""Shared by the balances that are labelled alike; a provider that makes a new symbol up in every answer fills no memory."""
-
 
 class Shelf:
     """All balances of one token (and kind) on one chain, by account."""
@@ -103,8 +100,6 @@ class Shelves:
         """One object for all balances that are labelled alike. A symbol is somebody's free text: it may repeat a key."""
         found = self._labels.get((unit, decimals, symbol))
         if found is None:
-            if len(self._labels) >= MOST_LABELS:
-                self._labels.clear()
             shown = None if symbol is None else HIDDEN.shown(symbol)
             found = self._labels[unit, decimals, symbol] = Label(unit, decimals, shown)
         return found
