@@ -29,7 +29,6 @@ from watcher.providers.provider import Provider, SettingsError
 from watcher.relay import auth
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings
-from watcher.screen import one_line
 from watcher.settings import Settings
 from watcher.sources import Source, secret_of, sources
 
@@ -40,9 +39,6 @@ GATHER = 0.01
 
 CLOSING = 2.0
 """Seconds that letting go of the journal may take."""
-
-REASON = 400
-"""Characters of a reason that is told outside of the log."""
 
 Half = Literal["pollers", "relay"] | None
 
@@ -233,7 +229,7 @@ class Daemon:
         trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
         return {
             "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
-            "journal": one_line(trouble or "ok", REASON),
+            "journal": trouble or "ok",
             "providers": {poller.name: poller.stats.trouble or "ok" for poller in self.pollers},
         }
 
