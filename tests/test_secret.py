@@ -59,12 +59,12 @@ def test_only_reveal_gives_it():
 
 
 def of_provider(text, tmp_path):
-    assert built({"K": text}, api_key_env="K").key.reveal() == KEY
+    assert built({"K": text}, api_key_env="K").secret.reveal() == KEY
 
 
 def of_providers_file(text, tmp_path):
     (tmp_path / "key").write_text(text, encoding="utf-8")
-    assert built(api_key_file=str(tmp_path / "key")).key.reveal() == KEY
+    assert built(api_key_file=str(tmp_path / "key")).secret.reveal() == KEY
 
 
 def of_kafka(text, tmp_path):

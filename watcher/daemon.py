@@ -210,7 +210,7 @@ class Daemon:
             except SettingsError as error:
                 log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
                 continue
-            poller.renew(msgspec.structs.replace(source, key=key).credentials())
+            poller.renew(msgspec.structs.replace(source, secret=key).credentials())
         log.info("keys.renewed")
 
     def health(self) -> list[ProviderHealth]:
