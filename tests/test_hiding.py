@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from watcher.addresses import AddressError, evm, felt, solana
 from watcher.hiding import HIDDEN, RUN, WITHHELD, Redaction
+from watcher.ledger.shelves import Shelves
 from watcher.providers.answers import glimpse
 from watcher.screen import one_line
 
@@ -102,7 +103,8 @@ def test_what_is_wrapped_too_often_or_too_long_is_withheld_unread():
     for _ in range(20):
         text = quote(text, safe="").replace("%25", "\\u0025")
     assert HIDDEN.shown(f"see what {text} is") == WITHHELD
-    assert HIDDEN.shown("x" * 60_000_000) == WITHHELD
+    assert HIDDEN.shown("x" * 60_000_000) == HIDDEN.cleared("x" * 60_000_000) == WITHHELD
+    assert HIDDEN.shown("\ufdfa" * 5_000) == WITHHELD  # each of which stands for eighteen letters
     assert one_line("x" * 60_000_000) == "x" * 159 + "…"
 
 
@@ -199,3 +201,12 @@ def test_a_key_that_came_later_is_withheld_too_and_a_short_one_is_blotted_out():
 
 def test_nothing_is_withheld_where_nothing_is_hidden():
     assert Redaction(()).shown("HTTP 404: \\u0041%41&amp;") == "HTTP 404: \\u0041%41&amp;"
+
+
+def test_a_symbol_that_repeats_a_secret_is_withheld_before_it_is_committed():
+    shelves = Shelves()
+    assert [shelves.label("base", 6, symbol).symbol for symbol in ("USDC", f"x{SECRET[:9]}", None)] == [
+        "USDC",
+        WITHHELD,
+        None,
+    ]

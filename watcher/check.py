@@ -34,7 +34,7 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     for source in built.sources:
         for line in told(source.provider):
             out(line)
-    hosts = {source.provider.name: (source.provider.base_url, source.key) for source in built.sources}
+    hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
     for warning in itertools.chain(same_keys([source.provider for source in built.sources]), same_credentials(hosts)):
         out(f"warning: {warning}")
     wished = built.relay_settings.max_connections

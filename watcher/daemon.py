@@ -34,7 +34,6 @@ from watcher.relay.plain import Plain, named
 from watcher.relay.port import Port
 from watcher.relay.server import Relay
 from watcher.relay.settings import Pace, RelaySettings
-from watcher.screen import one_line
 from watcher.settings import Settings
 from watcher.sources import Source, secret_of, sources
 from watcher.storms import EVERY
@@ -46,9 +45,6 @@ GATHER = 0.01
 
 CLOSING = 2.0
 """Seconds that letting go of the journal may take."""
-
-REASON = 400
-"""Characters of a reason that is told outside of the log."""
 
 Half = Literal["pollers", "relay"] | None
 
@@ -241,7 +237,7 @@ class Daemon:
             except SettingsError as error:
                 log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
                 continue
-            poller.renew(msgspec.structs.replace(source, key=key).credentials())
+            poller.renew(msgspec.structs.replace(source, secret=key).credentials())
         log.info("keys.renewed")
 
     def health(self) -> list[ProviderHealth]:
@@ -260,8 +256,8 @@ class Daemon:
         trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
         return {
             "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
-            "journal": one_line(trouble or "ok", REASON),
-            "providers": {poller.name: one_line(poller.stats.word or "ok", REASON) for poller in self.pollers},
+            "journal": trouble or "ok",
+            "providers": {poller.name: poller.stats.word or "ok" for poller in self.pollers},
         }
 
     def metrics(self, rights: Filter) -> bytes:

@@ -15,6 +15,8 @@ from urllib.parse import unquote
 
 RUN = 8
 """So many characters of a secret in a row are a part of it; fewer stand in many a text by chance."""
+CODED = 11
+"""Letters of base64 that RUN characters take."""
 SHORTEST = 4
 """A secret of fewer characters is not blotted out: its letters stand everywhere."""
 WITHHELD = "(withheld: it repeats a part of a key)"
@@ -39,6 +41,7 @@ PUBLIC = (
 _ESCAPED = re.compile(
     r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL
 )
+_MARK = re.compile(r"[\\%&]")
 _SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": " ", "v": " ", "0": " "}
 _TAG = re.compile(r"<[^<>]{0,200}>")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -80,9 +83,9 @@ class Redaction:
     def cleared(self, value: Any) -> Any:
         """The same with `***` for each whole secret; a text that holds a part of one nevertheless is withheld."""
         if isinstance(value, str):
-            return self._cleared(self.clean(value))
+            return self._cleared(self.clean(value) if len(value) <= MOST else value)
         if isinstance(value, dict):
-            return {self.cleared(key): self.cleared(part) for key, part in value.items()}
+            return {self.cleared(str(key)): self.cleared(part) for key, part in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self.cleared(part) for part in value]
         if value is None or isinstance(value, bool | int | float):
@@ -93,6 +96,8 @@ class Redaction:
         """Of a traceback only the lines that need it are withheld, unless a part stands across several."""
         if not self.betrayed(text):
             return text
+        if len(text) > MOST:
+            return WITHHELD
         lines = "\n".join(WITHHELD if self.betrayed(line) else line for line in text.split("\n"))
         return WITHHELD if self.betrayed(lines) else lines
 
@@ -133,6 +138,8 @@ def _forms(text: str) -> Iterator[str | None]:
         below: list[str] = []
         for one in texts:
             plain = _seen(_COLOUR.sub("", one))
+            if len(plain) > MOST:
+                yield None
             yield from _compared(plain)
             if "<" in plain:
                 yield from _compared(_TAG.sub("", plain))
@@ -157,12 +164,14 @@ def _seen(text: str) -> str:
     """Without what nobody sees; letters of any width and with any mark as the plain ones."""
     if text.isascii():
         return text.translate(_CONTROLS)
-    letters = unicodedata.normalize("NFKD", text).translate(_CONTROLS)
+    letters = unicodedata.normalize("NFKD", text)[: MOST + 1].translate(_CONTROLS)  # some letters are made of many
     return "".join(letter for letter in letters if letter.isascii() or unicodedata.category(letter) not in _UNSEEN)
 
 
 def _unescaped(text: str) -> str:
     """One layer of escapes undone: JSON and programs, percent, HTML."""
+    if not _MARK.search(text):
+        return text
     return html.unescape(unquote(_ESCAPED.sub(_letter, text)))
 
 
@@ -177,9 +186,11 @@ def _letter(escaped: re.Match[str]) -> str:
 def _decoded(text: str) -> Iterator[str]:
     """The words in it that are written in base64 or in hex, wherever they begin and however they are split."""
     letters = _NOT_BASE64.sub("", text.replace("-", "+").replace("_", "/"))
-    for start in range(4):
+    for start in range(4) if len(letters) >= CODED else ():
         whole = letters[start : start + (len(letters) - start) // 4 * 4]
         yield from _words(base64.b64decode(whole))
+    if len(text) < 2 * RUN:
+        return
     for digits in _HEX.findall(_SEPARATORS.sub("", text.casefold().replace("0x", ""))):
         for start in range(2):
             yield from _words(bytes.fromhex(digits[start : start + (len(digits) - start) // 2 * 2]))

@@ -4,7 +4,9 @@ It is hidden by being read, so nobody has to keep a list of what there is to hid
 """
 
 import hmac
+import io
 import re
+import stat
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,12 +86,15 @@ def of_file(what: str, path: str, wrong: type[Exception], judge: Judge | None = 
     """The secret that is the content of that file, but for a byte order mark and spaces or line ends around it."""
     shown = path if _PATH.fullmatch(path) else "a file (its name is not told: it may be the key itself)"
     try:
-        with Path(path).open("rb") as file:
+        regular = stat.S_ISREG(Path(path).stat().st_mode)
+        with Path(path).open("rb") if regular else io.BytesIO() as file:
             data = file.read(LONGEST + 1)
     except OSError as error:
-        raise wrong(f"{what} names {shown}, which cannot be read: {error.strerror or type(error).__name__}") from None
+        raise wrong(f"{what} cannot be read: {error.strerror or type(error).__name__}: {shown}") from None
     except ValueError:  # a NUL in the name
         raise wrong(f"{what} names no file") from None
+    if not regular:
+        raise wrong(f"{what} names {shown}, which is no regular file")  # a pipe could be waited at for ever
     if len(data) > LONGEST:
         raise wrong(f"{what} names {shown}, which holds more than {LONGEST} bytes: that is no key")
     try:
@@ -141,6 +146,8 @@ def unfit(text: str) -> str | None:
     if "\n" in text or "\r" in text:
         return "holds more than one line: leave the key alone there"
     for letter in text:
+        if "\udc80" <= letter <= "\udcff":
+            return "is not UTF-8: write the key there as plain text"
         if not letter.isprintable() and letter != " ":
             return f"holds a character that cannot be seen ({_named(letter)}): copy the key anew, or type it"
     return None

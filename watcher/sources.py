@@ -14,14 +14,14 @@ class Source(msgspec.Struct, frozen=True):
     """One configured provider and its key, which is never shown."""
 
     provider: Provider
-    key: Secret | None = None
+    secret: Secret | None = None
 
     def __repr__(self) -> str:
         return f"Source({self.provider.name})"
 
     def credentials(self) -> Credentials:
         """What the provider makes of the key."""
-        return self.provider.credentials(None if self.key is None else self.key.reveal())
+        return self.provider.credentials(None if self.secret is None else self.secret.reveal())
 
 
 def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:

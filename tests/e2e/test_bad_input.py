@@ -45,6 +45,11 @@ def test_a_missing_secret_is_named_with_what_to_export(house, value):
     refused(house, 2, "OTHER_KEY", "export", env=env, providers={"helius": {**HELIUS, "api_key_env": "OTHER_KEY"}})
 
 
+def test_a_key_that_no_header_can_carry_is_named_and_not_told(house):
+    table = {"helius": {**HELIUS, "api_key_env": "OTHER_KEY"}}
+    refused(house, 2, "OTHER_KEY", "U+2019", env={"OTHER_KEY": "canary-9f0c3b77\u2019"}, providers=table)
+
+
 def test_an_empty_key_file_is_named(house):
     path = house.folder / "key"
     path.write_text("\n")

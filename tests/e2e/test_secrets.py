@@ -44,7 +44,7 @@ def test_no_key_is_ever_shown(house):
     assert len(disguised) >= 5
     assert all(WITHHELD in reason for reason in disguised)
     assert WITHHELD[:20] in tail.out
-    assert all(line.isprintable() for text in (tail.out, check.out, check.err) for line in text.split("\n"))
+    assert all(line.isprintable() for text in (tail.out, check.out, check.err, *pages[1:]) for line in text.split("\n"))
     for text in shown:
         for key in (RIGHT, WRONG):
             assert not any(key[i : i + 8] in text for i in range(len(key) - 7)), text[

@@ -21,6 +21,7 @@ from anyio.abc import TaskStatus
 from watcher.events import Answer, Key
 from watcher.journal import Batch, JournalError, Rejected, Row, Unavailable, Writer
 from watcher.ledger import Ledger, Verdict
+from watcher.screen import one_line
 
 DEADLINE = 8.0
 """Seconds that one commit may take; below Kafka's transaction time-out of 10."""
@@ -241,7 +242,7 @@ class Committer:
     def _failed(self, error: Unavailable) -> None:
         if self.trouble is None:
             log.warning("journal.unavailable", partition=self.partition, reason=str(error))
-        self.trouble = str(error)
+        self.trouble = one_line(str(error), 400)  # `/readyz` shows it, and it may quote a broker
         self.failures += 1
         self._open = False
 
