@@ -96,3 +96,11 @@ def test_the_first_line_says_how_often_each_watch_is_read():
 def test_durations_are_said_as_people_say_them(value, said):
     assert seconds(value) == said
     assert words(Limit(10, value)) == f"10 per {said}"
+
+
+def test_a_bound_below_the_number_of_watches_is_warned_of():
+    (warning,) = [
+        text for text in plan(provider("tokenkit", pairs(3), max_balances=2)).warnings if "max_balances" in text
+    ]
+    assert "max_balances 2 is below the number of watches" in warning
+    assert not any("max_balances" in text for text in plan(provider("tokenkit", pairs(3), max_balances=3)).warnings)

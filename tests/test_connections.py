@@ -9,6 +9,7 @@ import struct
 import time
 
 import anyio
+import anyio.lowlevel
 import h2.config
 import h2.connection
 import h2.events
@@ -21,7 +22,7 @@ from structlog.testing import capture_logs
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius, journal, poller_of
 from watcher.poller import Connections
-from watcher.poller.connections import ALIVE
+from watcher.poller.connections import ALIVE, INTERIM
 from watcher.poller.exchange import Exchange
 from watcher.poller.trouble import Unreachable
 from watcher.providers.provider import Credentials, Request, Response
@@ -292,6 +293,59 @@ def test_cookies_are_sent_back():
 
     anyio.run(main)
     assert [b"server=7" in head for head in heads] == [False, True]
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_a_server_that_says_without_end_that_an_answer_will_come_is_given_up(status):
+    interim = b"HTTP/1.1 %d x\r\n\r\n" % status
+
+    async def serve(stream):
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.receive()
+                while True:
+                    await stream.send(1000 * interim)
+
+    async def patient(stream):
+        async with stream:
+            for _ in range(3):
+                await stream.receive()
+                await stream.send(INTERIM * interim + GOOD)
+
+    async def main(server, times):
+        async with served(server) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:
+            return [await attempted(exchange, REQUEST) for _ in range(times)]
+
+    (found,) = anyio.run(main, serve, 1)
+    assert (found.phase, found.reason) == ("protocol", "the server broke the protocol")
+    assert [answer.body for answer in anyio.run(main, patient, 3)] == [b"ok"] * 3
+
+
+def test_what_came_of_http_1_in_one_piece_leaves_others_their_turns():
+    body = 2000 * b"1\r\na\r\n" + b"0\r\n\r\n"
+    turns = 0
+
+    async def serve(stream):
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + body)
+
+    async def other():
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async def main():
+        async with served(serve) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(other)
+                found = await exchange.send(REQUEST)
+                tasks.cancel_scope.cancel()
+            return found
+
+    assert anyio.run(main).body == 2000 * b"a"
+    assert turns >= 90
 
 
 def test_a_connection_of_http_1_on_which_an_attempt_was_out_of_time_is_closed_and_not_used_again():

@@ -203,6 +203,57 @@ async def answer(peer, number):
     await peer.send(ok(number))
 
 
+# --- the server has much to say, and no answer
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        frame(PING, payload=b"12345678"),
+        setting(FIRST_WINDOW, 70_000),
+        frame(WINDOW, payload=struct.pack(">I", 1)),
+        frame(99, payload=b"of no known kind"),
+    ],
+    ids=["ping", "settings", "window", "unknown"],
+)
+def test_frames_without_end_that_bring_nothing_end_the_connection(run, idle):
+    async def flooding(peer, number):
+        for _ in range(60):
+            await peer.send(idle * 100)
+
+    async def modest(peer, number):
+        await peer.send(idle * 1000 + ok(number))
+
+    async def main(world):
+        return [await world.send() for _ in range(8)]
+
+    assert run(main, modest) == [b"%d" % number for number in range(1, 17, 2)]
+    assert run(main, flooding)[0] in ((Unreachable, "protocol", "the server broke the protocol"), CLOSED)
+
+
+def test_what_came_in_one_piece_leaves_others_their_turns(run):
+    turns = 0
+
+    async def flooding(peer, number):
+        await peer.send(frame(PING, ACK, payload=b"12345678") * 3200 + ok(number))
+
+    async def main(world):
+        async def other():
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other)
+            found = await world.send()
+            tasks.cancel_scope.cancel()
+        return found
+
+    assert run(main, flooding) == b"1"
+    assert turns >= 90
+
+
 # --- the server leaves
 
 

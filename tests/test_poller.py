@@ -8,6 +8,7 @@ import struct
 import zlib
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from structlog.testing import capture_logs
@@ -18,8 +19,9 @@ from watcher.events import rfc3339
 from watcher.journal.sqlite_file import inline
 from watcher.limiter import LATE
 from watcher.poller import Connections
+from watcher.poller import exchange as exchange_module
 from watcher.poller.connections import MOST
-from watcher.poller.exchange import Exchange
+from watcher.poller.exchange import COOKIES, FIELDS, HEAD, Exchange
 from watcher.poller.pauses import EXHAUSTED, REFUSED
 from watcher.poller.trouble import Unreachable
 from watcher.providers.failures import Malformed
@@ -703,6 +705,94 @@ def test_an_endless_answer_is_given_up_at_the_cap():
     with pytest.raises(Malformed, match="larger than"):
         send(lambda _: httpx.Response(200, content=endless()), max_bytes=10_000)
     assert read <= 11_000
+
+
+def test_cookies_are_few_and_small_whatever_is_set():
+    """Our own header once had 787 KB."""
+    heads = []
+
+    def answer(request):
+        heads.append(request.headers.get("cookie", ""))
+        cookies = [("set-cookie", f"c{len(heads)}-{number}={'v' * 300}") for number in range(5)]
+        return httpx.Response(200, headers=cookies)
+
+    send(answer, times=40)
+    assert max(map(len, heads)) <= COOKIES
+    assert len(heads[1]) > 1500, "but they are sent back"
+
+
+@pytest.mark.parametrize(
+    "headers", [[(f"h{number}", "x") for number in range(FIELDS + 1)], [("x", "v" * HEAD)], [("v" * HEAD, "x")]]
+)
+@pytest.mark.parametrize("status", [200, 429])
+def test_a_head_that_is_too_large_is_not_looked_at(headers, status):
+    with pytest.raises(Malformed, match="head is larger"):
+        send(lambda _: httpx.Response(status, headers=[("retry-after", "30"), *headers]))
+
+
+def test_an_answer_in_crumbs_is_given_up():
+    read = 0
+
+    async def crumbs(size):
+        nonlocal read
+        while True:
+            read += 1
+            yield b"0" * size
+
+    for size in (0, 1):
+        with pytest.raises(Malformed, match="crumbs"):
+            send(lambda _, size=size: httpx.Response(200, content=crumbs(size)))
+        assert read < 11_000
+        read = 0
+    with pytest.raises(Malformed, match="larger than"):
+        send(lambda _: httpx.Response(200, content=crumbs(100)), max_bytes=2_000_000)
+
+
+def test_others_have_their_turns_between_the_pieces_of_an_answer():
+    turns = 0
+
+    async def main():
+        async def pieces():
+            for _ in range(3200):
+                yield b"0"
+
+        async def other():
+            nonlocal turns
+            while True:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+
+        exchange = Exchange(
+            helius(1), httpx.MockTransport(lambda _: httpx.Response(200, content=pieces())), Credentials(), lambda: 0
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other)
+            await exchange.send(REQUEST)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main)
+    assert turns >= 90
+
+
+def test_all_answers_that_are_held_at_a_time_have_a_bound(monkeypatch):
+    monkeypatch.setattr(exchange_module, "HELD", 4000)
+
+    async def main():
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"0" * 1000))
+        exchange = Exchange(helius(1, max_bytes=1000), transport, Credentials(), lambda: 0)
+        held = [await exchange.send(REQUEST) for _ in range(2)]
+        assert not exchange.full
+        held += [await exchange.send(REQUEST) for _ in range(2)]
+        assert exchange.full
+        with pytest.raises(Malformed, match="at a time"):
+            await exchange.send(REQUEST)
+        assert exchange.held == 4000
+        for response in held:
+            exchange.let_go(response)
+        assert (exchange.held, exchange.full) == (0, False)
+        await exchange.send(REQUEST)
+
+    anyio.run(main)
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,8 @@ def _warnings(provider: Provider, interval: float, slowest: float, binding: Limi
             f"answers are cached for {seconds(provider.cache)}: asking each watch every {seconds(interval)} tells nothing more, "
             f"write min_interval = {provider.cache:g}"
         )
+    if (most := provider.max_balances) < sum(len(lane.targets) for lane in sweeping(provider)):
+        yield f"max_balances {most} is below the number of watches: those beyond it stay unknown, write a larger one"
     burst = min(provider.limits, key=lambda limit: limit.per)
     if binding is not burst and binding.per > 3600:
         yield (

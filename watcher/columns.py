@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import compress
 from typing import TypeVar, cast, overload
 
-import anyio.lowlevel
+import anyio
 import msgspec
 
 from watcher.events import Key, Reading
@@ -16,6 +16,9 @@ SLICE = 5_000
 """Rows between two breaths, where hardly one says something new: a few milliseconds."""
 NEWS = 1_000
 """Rows between two breaths that each become a reading: some ten milliseconds."""
+
+REST = 2.0
+"""For how long work in slices rests after each: so many times as long as the slice took."""
 
 Page = tuple[tuple[str, ...], tuple[str, ...]]
 """Accounts, and amounts as the provider wrote them; equally many."""
@@ -156,13 +159,14 @@ def in_one_go(work: Generator[None, None, T]) -> T:
 
 
 async def in_slices(work: Generator[None, None, T]) -> T:
-    """Run to the end; everybody else runs in between."""
+    """Run to the end; everybody else runs in between, and has the loop for longer than this work has it."""
     while True:
+        began = anyio.current_time()
         try:
             next(work)
         except StopIteration as end:
             return cast("T", end.value)
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(REST * (anyio.current_time() - began))
 
 
 def look_through() -> None:

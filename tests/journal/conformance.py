@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from watcher.events import JSON, BalanceState, Cursor, Filter, Key, ProviderHealth, changed, partition_of, rfc3339
-from watcher.journal import Batch, Expired, Fenced, Row
+from watcher.journal import Batch, Expired, Fenced, Rejected, Row
 
 PATIENCE = 60.0
 BEGAN = 1_790_000_000_000_000
@@ -155,6 +155,21 @@ class Conformance:
         async with opened(twin) as (_, restored):
             assert by_key(restored.states) == by_key([later.state, second.state])
             assert restored.notes == {"listing:bank:abc": b"2", "limiter:bank": b"\x00\xff"}
+
+    async def test_a_record_that_is_too_large_is_named_and_what_came_with_it_can_be_committed_without_opening_again(
+        self, journal, twin, account
+    ):
+        good, first = change(baseline(account(1), 5), 6), baseline(account(2), 5)
+        bad = msgspec.structs.replace(first, state=msgspec.structs.replace(first.state, symbol="s" * 3_000_000))
+        async with opened(journal) as (writer, _):
+            for _ in range(2):
+                with pytest.raises(Rejected) as refused:
+                    await writer.commit(Batch([good, bad], {"listing:bank:abc": b"1"}))
+                assert list(refused.value.records) == [str(bad.state.key)]
+            await writer.commit(Batch([good], {"schedule:bank": b"0" * 1_500_000}))
+        async with opened(twin) as (_, restored):
+            assert by_key(restored.states) == by_key([good.state])
+            assert {name: len(note) for name, note in restored.notes.items()} == {"schedule:bank": 1_500_000}
 
     async def test_whoever_opens_the_log_is_told_the_epoch_of_its_cursors(self, journal, twin):
         async with opened(journal) as (writer, first), reading(journal) as reader:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import anyio
+import msgspec
 import pytest
 from aiokafka import TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
@@ -23,7 +24,7 @@ from tests.journal.kafka_world import (
     seen,
     until_head,
 )
-from watcher.journal import Batch, Expired, Unavailable, WrongJournal
+from watcher.journal import Batch, Expired, Rejected, Unavailable, WrongJournal
 from watcher.journal.kafka import log as log_module
 from watcher.journal.kafka import topics as topics_module
 from watcher.journal.kafka import writer as writer_module
@@ -301,6 +302,21 @@ class TestTopics:
         said = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True).stdout
         assert said.startswith("the Kafka journal cannot run under python -O")
 
+    async def test_what_a_topic_does_not_take_any_more_costs_its_keys_alone(self, kafka, prefix):
+        """An operator narrowed the topic under a running writer: the broker refuses, and does not say what."""
+        small, large = balance_in(1), balance_in(1, "large")
+        row = large.row(5)
+        row = msgspec.structs.replace(row, state=msgspec.structs.replace(row.state, symbol="s" * 100_000))
+        async with ready(kafka.address, prefix) as made, opened(made, 1) as writer:
+            await alter(kafka.address, f"{prefix}balances.state.v1", {"max.message.bytes": "50000"})
+            with anyio.fail_after(60), pytest.raises(Rejected) as refused:
+                await committed_for_ever(writer, Batch([row]))
+            assert refused.value.records == {}
+            await writer.open()
+            await writer.commit(Batch([small.row(2)]))
+            restored = await writer.open()
+            assert "2" in {state.amount for state in restored.states if state.key == small.key}
+
 
 async def alter(address, topic, configs):
     """As an operator would, and wait until our side sees it."""
@@ -330,6 +346,12 @@ async def tried(writer, batch):
         except Unavailable:
             with contextlib.suppress(Unavailable):
                 await writer.open()
+        await anyio.sleep(0.1)
+
+
+async def committed_for_ever(writer, batch):
+    while True:
+        await writer.commit(batch)
         await anyio.sleep(0.1)
 
 

@@ -18,6 +18,7 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskStatus
 
+from watcher.columns import in_slices
 from watcher.events import Answer, Key
 from watcher.journal import Batch, JournalError, Rejected, Row, Unavailable, Writer
 from watcher.ledger import Ledger, Verdict
@@ -126,16 +127,20 @@ class Committer:
     async def _judged(self, slices: Generator[None, None, Verdict]) -> Verdict | None:
         """A large answer in slices, so that nobody waits long behind it. None: the memory was restored meanwhile."""
         opened = self._opened_times
-        while opened == self._opened_times:
-            try:
-                next(slices)
-            except StopIteration as end:
-                verdict: Verdict = end.value
-                return verdict
-            finally:
-                self._work.set()
-            await anyio.lowlevel.checkpoint()
-        return None
+
+        def work() -> Generator[None, None, Verdict | None]:
+            while opened == self._opened_times:
+                try:
+                    next(slices)
+                except StopIteration as end:
+                    verdict: Verdict = end.value
+                    return verdict
+                finally:
+                    self._work.set()
+                yield
+            return None
+
+        return await in_slices(work())
 
     def note(self, key: str, data: bytes) -> None:
         """A small record (no `/` in its key) for the next commit to carry. A later one of that key replaces it."""

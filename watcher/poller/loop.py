@@ -115,6 +115,8 @@ class Poller:
         longest = provider.settings.max_interval
         self._pauses = Pauses(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)
         self._wall = wall
+        self._taking_in = anyio.Lock()
+        """One large answer at a time: together they would have the loop for themselves."""
         self._in_flight = 0
         """Requests without an answer, and answers that the journal has not taken."""
 
@@ -222,7 +224,8 @@ class Poller:
         """What the answer means, and what follows. Raises Failure, Contradiction."""
         large = reading(self.provider, request, response)
         if large is not None:
-            return await self._take_in(request, response, large, times)
+            async with self._taking_in:
+                return await self._take_in(request, response, large, times)
         found = self._read(request, response)
         return found, await self._hand_over(found, *times)
 
