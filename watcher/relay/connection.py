@@ -53,6 +53,7 @@ class Connection(Visitor):
     delivery: "Delivery"
     rights: Filter | None = None
     reserved = False
+    ending: asyncio.TimerHandle | None = None
     peer: "Peer | None" = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

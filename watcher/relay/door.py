@@ -18,8 +18,8 @@ VISITORS = 1024
 """Connections that are no stream: TLS or the head of the request under way, an answer not taken yet."""
 BACKLOG = 1024
 """Connections that the kernel keeps for us."""
-AT_ONCE = 32
-"""Connections accepted in one turn of the loop."""
+AT_ONCE = 8
+"""Connections accepted in one turn of the loop. Each needs some turns until it is answered: more would only wait here."""
 SMALLEST = 32
 """Descriptors below which there is no point in listening."""
 OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -100,7 +100,7 @@ class Door:
         self.exhausted = 0
         """Times that the system had no descriptor for one."""
         self._most = visitors
-        self._each = max(1, visitors // 2)
+        self._each = max(1, visitors * 3 // 4)
         """Of one address: a proxy has but one, and so has everybody behind it."""
         self._visitors: dict[str, dict[Guest, None]] = {}
         """Those that are no stream, by address, the oldest first."""
