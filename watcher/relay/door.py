@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import operator
 import socket
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ AT_ONCE = 8
 SMALLEST = 32
 """Descriptors below which there is no point in listening."""
 OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+ANSWERED, ASKING, ANSWERING = range(3)
 PAUSE = 0.5
 """Seconds. asyncio looks again after one."""
 
@@ -50,8 +52,8 @@ class Visiting(Protocol):
     """The connection on top of a guest's socket."""
 
     @property
-    def asking(self) -> bool:
-        """Its request has not come."""
+    def stage(self) -> int:
+        """ANSWERED, ASKING or ANSWERING: in this order they are missed the least."""
 
     def dismiss(self) -> None: ...
 
@@ -74,11 +76,12 @@ class Guest(socket.socket):
 
     def close(self) -> None:
         super().close()
+        self.visitor = None
         self.door.gone(self)
 
     @property
-    def asking(self) -> bool:
-        return self.visitor is None or self.visitor.asking
+    def stage(self) -> int:
+        return ASKING if self.visitor is None else self.visitor.stage
 
     def dismiss(self) -> None:
         if self.visitor is not None:
@@ -121,8 +124,11 @@ class Door:
         self._empty.clear()
 
     def _make_room(self, among: dict[Guest, None]) -> None:
-        oldest = next((guest for guest in among if guest.asking), None) or next(iter(among))
+        oldest = min(among, key=operator.attrgetter("stage"))  # the first of the smallest
         self.stays(oldest)
+        if oldest.stage == ANSWERED:  # it only had not closed yet
+            oldest.dismiss()
+            return
         self.crowded += 1
         logger.warning("relay.crowded", address=oldest.address, help="connections that ask for nothing are closed")
         oldest.dismiss()

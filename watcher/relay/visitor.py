@@ -19,7 +19,7 @@ from websockets.protocol import State
 
 from watcher.events import JournalError
 from watcher.relay import heads
-from watcher.relay.door import Door, Guest
+from watcher.relay.door import ANSWERED, ANSWERING, ASKING, Door, Guest
 from watcher.relay.plain import Answer, error, unavailable
 
 THROWN = 1024 * 1024
@@ -56,8 +56,10 @@ class Visitor(ServerConnection):
         self._asked: asyncio.Future[Request | Answer] = self.loop.create_future()
 
     @property
-    def asking(self) -> bool:
-        return not self.streams and not self._asked.done()
+    def stage(self) -> int:
+        if self._parting:
+            return ANSWERED
+        return ANSWERING if self.streams or self._asked.done() else ASKING
 
     def join(self, others: "set[Visitor]") -> None:
         """Be among those until the answer is told."""
@@ -162,10 +164,10 @@ class Visitor(ServerConnection):
 
     async def _part(self) -> None:
         """Everything is told: the other side is given a while to close."""
+        self._parting = True
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
-            self._parting = True
             self.transport.write_eof()
         await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
 
