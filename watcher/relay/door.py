@@ -17,6 +17,8 @@ import structlog
 
 VISITORS = 1024
 """Connections that are no stream: TLS or the head of the request under way, an answer not taken yet."""
+WITH_TLS = 256
+"""Of them, where a handshake costs five times as much memory."""
 BACKLOG = 1024
 """Connections that the kernel keeps for us."""
 AT_ONCE = 8
