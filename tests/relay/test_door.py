@@ -24,10 +24,10 @@ class Pair:
         ours, self.theirs = socket.socketpair()
         self.guest = door.Guest(ours, address, entered, 0.0)
         self.dismissed = False
-        self.stage = stage
+        entered.enter(self.guest)
         if stage is not None:
             self.guest.visitor = self
-        entered.enter(self.guest)
+            entered.move(self.guest, stage)
 
     def dismiss(self):
         self.dismissed = True
