@@ -3,14 +3,16 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import resource
 import socket
+import weakref
 
 import pytest
 
 from tests.relay.stage import PATIENCE, calm, staged, until
 from watcher.relay import door
-from watcher.relay.door import Door, NoRoom, network, shares
+from watcher.relay.door import ANSWERED, ANSWERING, Door, NoRoom, network, shares
 
 pytestmark = pytest.mark.anyio
 
@@ -18,15 +20,14 @@ pytestmark = pytest.mark.anyio
 class Pair:
     """A guest of that door from that address, and the other end of its connection."""
 
-    def __init__(self, entered, address, *, asked=False):
+    def __init__(self, entered, address, *, stage=None):
         ours, self.theirs = socket.socketpair()
         self.guest = door.Guest(ours, address, entered, 0.0)
         self.dismissed = False
-        if asked:
-            self.guest.visitor = self
         entered.enter(self.guest)
-
-    asking = False
+        if stage is not None:
+            self.guest.visitor = self
+            entered.move(self.guest, stage)
 
     def dismiss(self):
         self.dismissed = True
@@ -65,20 +66,25 @@ def test_the_oldest_of_the_fullest_address_goes(pairs):
     newcomer = pairs(entered, "other")
     assert not honest.gone
     assert not newcomer.gone
-    assert [pair.gone for pair in crowd] == [True] * 26 + [False] * 4  # half of the room, and that was not all in use
-    more = [pairs(entered, f"many{n}") for n in range(7)]
-    assert not any(pair.gone for pair in more[-4:])
-    assert entered.crowded == 30 - 4 + 5
+    assert [pair.gone for pair in crowd] == [True] * 24 + [False] * 6  # three quarters of the room
+    more = [pairs(entered, f"many{n}") for n in range(5)]
+    assert not any(pair.gone for pair in [honest, newcomer, *more])
+    assert entered.crowded == 24 + 5
 
 
-def test_who_has_asked_is_the_last_to_go(pairs):
+def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
     entered = Door(8)
-    asked = pairs(entered, "a", asked=True)
+    asked = pairs(entered, "a", stage=ANSWERING)
+    answered = [pairs(entered, "a", stage=ANSWERED) for _ in range(3)]
+    early = [pairs(entered, "a") for _ in range(3)]
+    assert [pair.gone for pair in (*answered, *early)] == [True] + [False] * 5
+    assert entered.crowded == 0
     crowd = [pairs(entered, "a") for _ in range(20)]
     assert not asked.gone
-    assert sum(pair.gone for pair in crowd) == 17
-    only = [pairs(entered, "b", asked=True) for _ in range(5)]
-    assert [pair.gone for pair in only] == [True] + [False] * 4
+    assert sum(pair.gone for pair in (*answered, *early, *crowd)) == 26 - 5
+    entered = Door(4)
+    only = [pairs(entered, "b", stage=ANSWERING) for _ in range(5)]
+    assert [pair.gone for pair in only] == [True] * 2 + [False] * 3
 
 
 def test_a_stream_takes_no_place_and_is_known_until_it_is_closed(pairs):
@@ -121,18 +127,18 @@ def connected(port, count):
 
 
 async def test_hundreds_who_say_nothing_hold_nobody_up_and_are_bounded(tmp_path):
-    async with staged(tmp_path) as stage, stage.subscriber() as one:
+    async with staged(tmp_path, room=400) as stage, stage.subscriber() as one:
         await one.next()
         with contextlib.ExitStack() as opened:
-            for number in range(1, 7):
+            for number in range(1, 4):
                 opened.enter_context(connected(stage.port, 100))
                 await until(lambda number=number: stage.relay.port.door.accepted >= 100 * number)
             async with stage.http() as http, asyncio.timeout(PATIENCE):
                 assert (await http.get("/healthz")).status_code == 200
                 async with stage.subscriber() as two:
                     await two.next()
-            await until(lambda: len(stage.relay.port.door.guests) <= 512 + 3)
-            assert stage.relay.port.door.crowded >= 600 - 512
+            await until(lambda: len(stage.relay.port.door.guests) <= 75 + 3)
+            assert stage.relay.port.door.crowded >= 300 - 75
         await stage.teller.tell("A")
         await one.subscribe()
         await one.push("snapshot")
@@ -147,6 +153,24 @@ async def test_who_says_nothing_is_closed_in_time_and_so_is_who_asks_slowly(tmp_
             slow.send(b"GET / HTTP/1.1\r\n")
             await until(lambda: stage.relay.port.door.accepted == 2)
             await until(lambda: not stage.relay.port.door.guests)
+
+
+async def test_nothing_of_a_connection_that_is_gone_is_kept(tmp_path):
+    """Whoever comes and goes as fast as it can would fill the memory with it."""
+    async with staged(tmp_path) as stage:
+        async with stage.subscriber() as one:
+            await one.next()
+            (peer,) = stage.relay.delivery.peers
+            kept = weakref.ref(peer.connection)
+            del peer
+            await one.socket.send(b"binary")
+            await one.closed()
+
+        def forgotten():
+            gc.collect()
+            return kept() is None
+
+        await until(forgotten)
 
 
 class Exhausted(door.Listener):

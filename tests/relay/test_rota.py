@@ -21,6 +21,15 @@ def test_everybody_is_due_once_an_interval_after_entering_and_in_that_order(step
             assert rota.due(now) == []
 
 
+def test_who_leaves_is_not_due_and_not_kept():
+    rota = Rota(1.0)
+    for who in ("A", "B", "A"):
+        rota.enter(who, 0.0)
+    rota.leave("B")
+    rota.leave("nobody")
+    assert rota.due(1.0) == ["A"]
+
+
 def test_who_enters_again_while_being_served_is_due_an_interval_later():
     rota = Rota(1.0)
     rota.enter("A", 0.0)

@@ -54,6 +54,7 @@ class Connection(Visitor):
     delivery: "Delivery"
     rights: Filter | None = None
     reserved = False
+    ending: asyncio.TimerHandle | None = None
     peer: "Peer | None" = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

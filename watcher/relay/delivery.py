@@ -64,6 +64,8 @@ class Delivery:
 
     def gone(self, connection: Connection) -> None:
         """The TCP connection has ended."""
+        if connection.ending is not None:  # or it were kept in memory until then, and who comes again fills it
+            connection.ending.cancel()
         if connection.reserved:
             self.stats.connections -= 1
         if connection.peer is not None:
@@ -111,7 +113,8 @@ class Delivery:
             with contextlib.suppress(RuntimeError):  # the transport is closing already
                 connection.send_data()
             # Early by one sweep, since that late may a stalled one have been found.
-            self._loop.call_later(self._pace.farewell - self._pace.sweep, connection.transport.abort)
+            late = self._pace.farewell - self._pace.sweep
+            connection.ending = self._loop.call_later(late, connection.transport.abort)
 
     def mark(self, peer: Peer) -> None:
         self.hub.marked.append(peer)

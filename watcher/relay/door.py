@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import operator
 import socket
 from typing import Any, Protocol
 
@@ -16,13 +17,17 @@ import structlog
 
 VISITORS = 1024
 """Connections that are no stream: TLS or the head of the request under way, an answer not taken yet."""
-BACKLOG = 1024
+WITH_TLS = 256
+"""Of them, where a handshake costs five times as much memory."""
+BACKLOG = 4096
 """Connections that the kernel keeps for us."""
-AT_ONCE = 32
-"""Connections accepted in one turn of the loop."""
+AT_ONCE = 16
+"""Connections accepted in one turn of the loop. Each needs some turns until it is answered: more would only wait here."""
 SMALLEST = 32
 """Descriptors below which there is no point in listening."""
 OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+ANSWERED, ASKING, ANSWERING = STAGES = range(3)
+"""Of a visitor: who has the answer and has not closed is missed the least, who waits for one the most."""
 PAUSE = 0.5
 """Seconds. asyncio looks again after one."""
 
@@ -49,17 +54,13 @@ def shares(room: int | None, connections: int) -> tuple[int, int]:
 class Visiting(Protocol):
     """The connection on top of a guest's socket."""
 
-    @property
-    def asking(self) -> bool:
-        """Its request has not come."""
-
     def dismiss(self) -> None: ...
 
 
 class Guest(socket.socket):
     """An accepted connection. It is known until it is closed, by whomever."""
 
-    __slots__ = ("address", "door", "number", "since", "visitor")
+    __slots__ = ("address", "door", "number", "since", "stage", "visitor")
 
     def __init__(self, accepted: socket.socket, address: str, door: "Door", since: float) -> None:
         kind = (accepted.family, accepted.type, accepted.proto)
@@ -69,16 +70,15 @@ class Guest(socket.socket):
         self.number = self.fileno()
         self.since = since
         """When it came, by the loop's clock."""
+        self.stage = ASKING
+        """Of a visitor. The door is told when it changes."""
         self.visitor: Visiting | None = None
         """None while TLS has not come about."""
 
     def close(self) -> None:
         super().close()
+        self.visitor = None
         self.door.gone(self)
-
-    @property
-    def asking(self) -> bool:
-        return self.visitor is None or self.visitor.asking
 
     def dismiss(self) -> None:
         if self.visitor is not None:
@@ -100,29 +100,42 @@ class Door:
         self.exhausted = 0
         """Times that the system had no descriptor for one."""
         self._most = visitors
-        self._each = max(1, visitors // 2)
+        self._each = max(1, visitors * 3 // 4)
         """Of one address: a proxy has but one, and so has everybody behind it."""
-        self._visitors: dict[str, dict[Guest, None]] = {}
-        """Those that are no stream, by address, the oldest first."""
+        self._visitors: dict[str, _Visitors] = {}
+        """By address."""
         self._visiting = 0
         self._empty = asyncio.Event()
         self._empty.set()
 
     def enter(self, guest: Guest) -> None:
         self.accepted += 1
-        here = self._visitors.get(guest.address, {})
-        if len(here) >= self._each:
+        here = self._visitors.get(guest.address)
+        if here is not None and here.count >= self._each:
             self._make_room(here)
         elif self._visiting >= self._most:
-            self._make_room(max(self._visitors.values(), key=len))
-        self._visitors.setdefault(guest.address, {})[guest] = None
+            self._make_room(max(self._visitors.values(), key=operator.attrgetter("count")))
+        here = self._visitors.setdefault(guest.address, _Visitors())
+        here.stages[guest.stage][guest] = None
+        here.count += 1
         self._visiting += 1
         self.guests[guest.number] = guest
         self._empty.clear()
 
-    def _make_room(self, among: dict[Guest, None]) -> None:
-        oldest = next((guest for guest in among if guest.asking), None) or next(iter(among))
+    def move(self, guest: Guest, stage: int) -> None:
+        """It has come so far."""
+        here = self._visitors.get(guest.address)
+        if here is not None and guest in here.stages[guest.stage]:
+            del here.stages[guest.stage][guest]
+            here.stages[stage][guest] = None
+        guest.stage = stage
+
+    def _make_room(self, among: "_Visitors") -> None:
+        oldest = next(iter(next(filter(None, among.stages))))
         self.stays(oldest)
+        if oldest.stage == ANSWERED:  # it only had not closed yet
+            oldest.dismiss()
+            return
         self.crowded += 1
         logger.warning("relay.crowded", address=oldest.address, help="connections that ask for nothing are closed")
         oldest.dismiss()
@@ -130,10 +143,11 @@ class Door:
     def stays(self, guest: Guest) -> None:
         """It is a stream now, or leaves."""
         here = self._visitors.get(guest.address)
-        if here is not None and guest in here:
-            del here[guest]
+        if here is not None and guest in here.stages[guest.stage]:
+            del here.stages[guest.stage][guest]
+            here.count -= 1
             self._visiting -= 1
-            if not here:
+            if not here.count:
                 del self._visitors[guest.address]
 
     def gone(self, guest: Guest) -> None:
@@ -145,6 +159,17 @@ class Door:
 
     async def emptied(self) -> None:
         await self._empty.wait()
+
+
+class _Visitors:
+    """Those of one address that are no stream."""
+
+    __slots__ = ("count", "stages")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.stages: tuple[dict[Guest, None], ...] = tuple({} for _ in STAGES)
+        """In the order in which they came so far."""
 
 
 class Listener(socket.socket):

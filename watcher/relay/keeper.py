@@ -36,6 +36,10 @@ class Keeper:
         else:
             self._beats.enter(peer, now)
 
+    def leave(self, peer: Peer) -> None:
+        for rota in (self._auths, self._beats, self._pings):
+            rota.leave(peer)
+
     def authorized(self, peer: Peer) -> None:
         self._beats.enter(peer, self._delivery.time())
 

@@ -5,6 +5,7 @@ the kernel hides a stalled reader for ten seconds), the protocol number (asyncio
 that were made with it), and a bound on how long unacknowledged bytes may wait.
 """
 
+import asyncio.sslproto
 import contextlib
 import errno
 import socket
@@ -19,6 +20,9 @@ UNACKNOWLEDGED = 20_000
 """Milliseconds. Longer than our own rule for stalled readers, which tells the reason."""
 DRAWS = 20
 """Free ports that are tried where there are several addresses: what is free at one may be taken at another."""
+
+TLS_BUFFER = 16 * 1024
+"""Bytes that asyncio keeps for each connection from its first one on; its own 256 KiB are a stranger's to fill."""
 
 Address = tuple[socket.AddressFamily, str]
 
@@ -91,6 +95,7 @@ def tls(settings: RelaySettings) -> ssl.SSLContext | None:
     """None without a certificate. Raises RelayError."""
     if settings.certificate is None:
         return None
+    asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.certificate, settings.key)

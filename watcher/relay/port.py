@@ -57,7 +57,7 @@ class Port:
             ) from None
         self.tokens = tokens
         self.limits = Limits(connections=streams)
-        self.door = door.Door(visitors)
+        self.door = door.Door(visitors if settings.certificate is None else min(visitors, door.WITH_TLS))
         self.closing = False
         self.direct = False
         """What is written to a socket leaves in the order of the calls, whether through the transport or not."""

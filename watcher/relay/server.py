@@ -136,6 +136,7 @@ class Relay:
             pass  # however it ended, there is nobody left to tell
         finally:
             self.delivery.forget(peer)
+            self._keeper.leave(peer)
 
     def _obey(self, peer: Peer, message: str | bytes) -> None:
         for action in peer.session.receive(message, self.delivery.time(), self._wall()):

@@ -19,7 +19,7 @@ from websockets.protocol import State
 
 from watcher.events import JournalError
 from watcher.relay import heads
-from watcher.relay.door import Door, Guest
+from watcher.relay.door import ANSWERED, ANSWERING, Door, Guest
 from watcher.relay.plain import Answer, error, unavailable
 
 THROWN = 1024 * 1024
@@ -55,14 +55,14 @@ class Visitor(ServerConnection):
         self._received = bytearray()
         self._asked: asyncio.Future[Request | Answer] = self.loop.create_future()
 
-    @property
-    def asking(self) -> bool:
-        return not self.streams and not self._asked.done()
-
     def join(self, others: "set[Visitor]") -> None:
         """Be among those until the answer is told."""
         self._among = others
         others.add(self)
+
+    def _move(self, stage: int) -> None:
+        if self._guest is not None:
+            self.door.move(self._guest, stage)
 
     def dismiss(self) -> None:
         self.transport.abort()
@@ -87,6 +87,7 @@ class Visitor(ServerConnection):
         asked = heads.hopeless(self._received) if size is None else heads.parse(bytes(self._received[:size]))
         if asked is not None:
             self.transport.pause_reading()  # until it is known whose the rest is
+            self._move(ANSWERING)
             self._asked.set_result(asked)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio reads it
@@ -162,10 +163,11 @@ class Visitor(ServerConnection):
 
     async def _part(self) -> None:
         """Everything is told: the other side is given a while to close."""
+        self._parting = True
+        self._move(ANSWERED)
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
-            self._parting = True
             self.transport.write_eof()
         await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
 
