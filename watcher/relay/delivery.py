@@ -16,7 +16,7 @@ from websockets.protocol import State
 
 from watcher.events import Commit, Expired, Unavailable
 from watcher.relay import wire
-from watcher.relay.connection import Connection, Peer, Stats, wake
+from watcher.relay.connection import Connection, Hearing, Peer, Stats, wake
 from watcher.relay.hub import Hub
 from watcher.relay.log import Log, following
 from watcher.relay.settings import Pace
@@ -46,6 +46,7 @@ class Delivery:
         """Events, likewise."""
         self.moved: asyncio.Event | None = None
         """Set when the hub has come further, and when its follower begins or ends."""
+        self.hearing = Hearing()
         self.closing = False
         self.left = anyio.Event()
         """Closing, and nobody is there any more."""
