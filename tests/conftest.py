@@ -34,6 +34,8 @@ FLOORS = {
         "relay/test_replay.py",
         "relay/test_server.py",
         "relay/test_slow.py",
+        "relay/test_snapshots.py",
+        "relay/test_floods.py",
         "relay/test_turn.py",
         "relay/test_visitor.py",
         "sandbox/test_server.py",

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from watcher.events import JSON, BalanceState, Cursor, Filter, Key, ProviderHealth, changed, partition_of, rfc3339
-from watcher.journal import Batch, Expired, Fenced, Rejected, Row
+from watcher.journal import Batch, Expired, Fenced, Outlived, Rejected, Row, views
 
 PATIENCE = 60.0
 BEGAN = 1_790_000_000_000_000
@@ -317,6 +317,49 @@ class Conformance:
         assert sorted(state.account for state in some) == sorted(wanted)
         assert len(none) == 0
         assert len(everything) == 6
+
+    async def test_a_snapshot_is_of_one_moment_whatever_is_committed_between_its_pages(self, journal, twin, account):
+        rows = [baseline(account(number), 0) for number in range(20)]
+        async with opened(journal) as (writer, _), reading(twin) as reader:
+            await writer.commit(Batch(rows[:12]))
+            assert await reader.glance(Filter(), 11) is None
+            first = await reader.snapshot(Filter())
+            some = await reader.snapshot(Filter(account=tuple(row.state.account for row in rows[8:])))
+            assert (first.rows, some.rows) == (12, 4)
+            found = [*await first.page(5), *await some.page(1)]
+            rows = [change(row, 1) for row in rows[:12]] + rows[12:]
+            await writer.commit(Batch(rows))
+            for each in (first, some):
+                while page := await each.page(5):
+                    found += page
+            second = await reader.snapshot(Filter())
+            assert second.rows == 20
+            assert second.cursor.reaches(first.cursor)
+            assert second.cursor != first.cursor
+            for each in (first, some, second, second):
+                each.close()
+            followed = await read(reader, first.cursor, 12)
+        assert len(found) == 16
+        assert {state.version for state in found} == {0}
+        assert {event.version for event in followed} == {1}
+
+    async def test_a_snapshot_that_is_held_for_too_long_is_taken_away(self, journal, account, monkeypatch):
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([baseline(account(number), 0) for number in range(4)]))
+            held = await reader.snapshot(Filter())
+            assert len(await held.page(2)) == 2
+            monkeypatch.setattr(views, "LONGEST", 0.0)
+            cursor = (await reader.bounds()).head
+            await writer.commit(Batch([change(baseline(account(0), 0), 1)]))
+            await read(reader, cursor, 1)  # whoever follows the log looks after them
+            with anyio.fail_after(PATIENCE):
+                while not held.over:
+                    with anyio.move_on_after(0.05):
+                        await collect(reader, (await reader.bounds()).head, bool)
+            with pytest.raises(Outlived):
+                await held.page(2)
+            held.close()
+            assert len(reader._views) == 0
 
     async def test_the_newer_of_two_writers_stays_and_the_older_is_fenced(self, journal, twin, account):
         row = baseline(account(1), 0)

@@ -6,9 +6,11 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,9 +32,20 @@ from tests.journal.conformance import (
 )
 from tests.journal.laws import records, violations
 from watcher.events import JSON, Filter
-from watcher.journal import Batch, Expired, Fenced, Unavailable, Unwritable, WrongJournal, sqlite_file
-from watcher.journal.sqlite import ROWS, SqliteJournal, path_of
-from watcher.journal.sqlite_file import inline
+from watcher.journal import (
+    Batch,
+    Expired,
+    Fenced,
+    Unavailable,
+    Unwritable,
+    WrongJournal,
+    sqlite_file,
+    sqlite_reader,
+    views,
+)
+from watcher.journal.sqlite import PUT_STATE, ROWS, SqliteJournal, path_of
+from watcher.journal.sqlite_file import inline, open_to_write, worker
+from watcher.journal.sqlite_views import View, few
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,6 +270,133 @@ class TestBaselines:
             commits = await collect(reader, cursor, lambda found: len(baselines(found)) >= 2400)
         assert len(by_key(baselines(commits))) == 2400
         assert {event.version for event in events(commits)} == {1}
+
+
+PART = st.text(st.sampled_from("ab:é'%_"), min_size=1, max_size=2)
+
+
+@given(
+    st.lists(st.tuples(PART, PART, PART, PART), unique=True, min_size=1, max_size=12),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(Filter.__struct_fields__, st.sets(PART, min_size=1, max_size=3))),
+    st.integers(1, 5),
+)
+@settings(max_examples=25)
+def test_sqlite_finds_what_a_filter_wants(keys, wanted, size):
+    wanted = Filter(**{name: tuple(values) for name, values in wanted.items()})
+    states = [
+        msgspec.structs.replace(baseline(account, 0).state, provider=provider, chain=chain, token=token)
+        for provider, chain, account, token in keys
+    ]
+    expected = [state for state in states if wanted.matches(state.key)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "balances.db"
+        with contextlib.closing(open_to_write(path)) as file:
+            rows = [(str(state.key), state.account, 0, JSON.content_type, JSON.encode(state)) for state in states]
+            file.executemany(PUT_STATE, rows)
+            assert few(file, wanted, 12) == expected
+            assert few(file, wanted, len(expected)) == expected
+            assert not expected or few(file, wanted, len(expected) - 1) is None
+        view = View(path, lambda _: None, lambda: True)
+        assert view.count(wanted) == len(expected)
+        behind, found = view.page(wanted, 0, size)
+        while len(found) < len(expected):
+            behind, page = view.page(wanted, behind, size)
+            assert page
+            found += page
+        assert view.page(wanted, behind, size) == (behind, [])
+        view.end()
+    assert found == expected
+
+
+HOLDS = """
+import sqlite3, sys
+held = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True, isolation_level=None)
+held.execute("BEGIN")
+held.execute("SELECT count(*) FROM note").fetchone()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.anyio
+class TestTheWal:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(sqlite_file, "WAL", 256 * 1024)
+
+    async def grow(self, writer, wal):
+        for number in range(6):
+            await writer.commit(Batch([], {f"note:{number}": bytes(1 << 20)}))
+        assert wal.stat().st_size > 6 << 20
+
+    async def shrink(self, writer, wal):
+        for number in range(3):  # what changes nothing writes nothing
+            await writer.commit(Batch([], {"small": b"%d" % number}))
+        assert wal.stat().st_size <= 256 * 1024
+
+    async def test_it_shrinks_once_a_process_that_held_it_is_killed(self, at, tmp_path):
+        path, wal = tmp_path / "balances.db", tmp_path / "balances.db-wal"
+        async with opened(at()) as (writer, _):
+            async with await anyio.open_process([sys.executable, "-S", "-c", HOLDS, str(path)]) as reader:
+                assert await reader.stdout.receive()
+                await self.grow(writer, wal)
+                reader.kill()
+            await self.shrink(writer, wal)
+
+    async def test_it_shrinks_once_a_snapshot_is_closed_and_while_it_is_grown_none_begins_beside_another(
+        self, at, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(sqlite_reader, "GROWN", 1 << 20)
+        monkeypatch.setattr(views, "PAUSE", 3600.0)
+        wal = tmp_path / "balances.db-wal"
+        journal = at()
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([baseline("a", 0)]))
+            held, again = await reader.snapshot(Filter()), []
+
+            async def ask():
+                again.append(await reader.snapshot(Filter()))
+
+            await self.grow(writer, wal)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+                assert [state.account for state in await held.page(9)] == ["a"]
+                assert again == []
+                held.close()
+                await self.shrink(writer, wal)
+            again[0].close()
+
+
+class Lane:
+    """A thread on which statements run, unless it is stuck."""
+
+    def __init__(self):
+        self.free = threading.Event()
+        self.free.set()
+        self.run = worker()
+
+    async def __call__(self, work):
+        return await self.run(lambda: (self.free.wait(), work())[1])
+
+
+@pytest.mark.anyio
+async def test_who_is_at_the_head_waits_for_nobody_who_reads_a_snapshot(at):
+    lanes = []
+    journal = at(runner=lambda: lanes.append(Lane()) or lanes[-1])
+    async with opened(journal) as (writer, _), reading(journal) as reader:
+        await writer.commit(Batch([row := baseline("a", 0)]))
+        head = (await reader.bounds()).head
+        async with anyio.create_task_group() as tasks:
+            lanes[-1].free.clear()
+            try:
+                tasks.start_soon(snapshot, reader)
+                await anyio.wait_all_tasks_blocked()
+                await writer.commit(Batch([change(row, 1)]))
+                assert [event.version for event in await read(reader, head, 1)] == [1]
+                assert (await reader.bounds()).head.positions == (2,)
+            finally:
+                lanes[-1].free.set()
 
 
 @pytest.mark.anyio

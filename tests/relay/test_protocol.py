@@ -8,7 +8,7 @@ import pytest
 from watcher.events import Bounds, Cursor, Filter
 from watcher.relay.auth import EVERYTHING, Tokens
 from watcher.relay.protocol import Authorized, Changed, Close, Send, Session, Subscribe
-from watcher.relay.settings import Limits, Pace
+from watcher.relay.settings import ROWS, ROWS_PER_SECOND, Limits, Pace
 
 EVM = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
 WALL = 1_769_351_037_000_000
@@ -334,3 +334,16 @@ def test_a_refresh_that_allows_less_narrows_what_runs_and_one_that_allows_more_d
     talk.ask("auth", token="wide")
     listed = talk.answer("list_subscriptions")["result"]["subscriptions"]
     assert [each["filter"] for each in listed] == [{"account": ["a"]}]
+
+
+def test_who_has_asked_for_too_many_balances_and_events_is_told_to_come_back_and_may_still_stream():
+    talk = Talk()
+    talk.opened()
+    talk.session.charge(ROWS + 10 * ROWS_PER_SECOND, talk.now)
+    for params in ({}, {"cursor": "ab.3"}, {"cursor": "ab.3", "snapshot": False}):
+        error = talk.answer("subscribe", **params)["error"]
+        assert (error["code"], error["temporary"]) == ("rate_limited", True)
+    talk.opened(snapshot=False)
+    assert len(talk.session.subscriptions) == 2
+    talk.now += 10
+    talk.opened()

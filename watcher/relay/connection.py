@@ -6,17 +6,50 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from websockets.datastructures import Headers
-from websockets.protocol import State
+from websockets.protocol import Event, State
 
 from watcher.events import Cursor, Filter
+from watcher.relay.bucket import Bucket
 from watcher.relay.link import Link
 from watcher.relay.protocol import Session
-from watcher.relay.settings import Pace
+from watcher.relay.settings import ALL_FRAMES_PER_SECOND, FEW, FRAMES, FRAMES_PER_SECOND, Pace
 from watcher.relay.share import Pages
 from watcher.relay.visitor import Visitor
 
 if TYPE_CHECKING:
     from watcher.relay.delivery import Delivery
+
+PIECE = 1024
+"""Bytes read at a stretch: some 170 pings, two milliseconds of work."""
+A_TURN = 128
+"""Frames read in one turn of the loop, of all connections; who comes beyond waits for another turn."""
+NEXT = 0.005
+"""Seconds until then."""
+LONGEST = 10.0
+"""Seconds without a look at a connection: who goes meanwhile is seen to go behind them."""
+
+
+class Hearing:
+    """The budget of all connections for the frames that they send."""
+
+    def __init__(self) -> None:
+        self._all = Bucket(FRAMES, ALL_FRAMES_PER_SECOND)
+        self._turn = 0
+
+    @property
+    def full(self) -> bool:
+        """This turn of the loop has had enough of them."""
+        return self._turn >= A_TURN
+
+    def take(self, frames: int, loop: asyncio.AbstractEventLoop) -> float:
+        """Seconds that whoever has sent more than a few should wait then."""
+        if not self._turn:
+            loop.call_soon(self._end_turn)
+        self._turn += frames
+        return self._all.take(frames, loop.time())
+
+    def _end_turn(self) -> None:
+        self._turn = 0
 
 
 class Stats(msgspec.Struct):
@@ -56,9 +89,17 @@ class Connection(Visitor):
     reserved = False
     ending: asyncio.TimerHandle | None = None
     peer: "Peer | None" = None
+    _unread = b""
+    _heard = 0
+    """Frames, since the last look."""
+    _resting: asyncio.TimerHandle | None = None
+    """Nothing is read until then."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._budget = Bucket(FRAMES, FRAMES_PER_SECOND)
+        if hasattr(self.transport, "max_size"):  # asyncio's own, for what one read takes; TLS has none
+            self.transport.max_size = PIECE
         self.recv_messages.resume = self._resume_reading
 
     def forget_handshake(self) -> None:
@@ -68,13 +109,58 @@ class Connection(Visitor):
                 said.headers = Headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+        self._unread = b""
         super().connection_lost(exc)
         self.delivery.gone(self)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.peer is not None and self.protocol.state is not State.OPEN:
-            self.peer.shut()  # nothing may follow the close frame that was just answered
+        if not self.streams:
+            super().data_received(data)
+            return
+        self._unread += data
+        self._read()
+
+    def _read(self) -> None:
+        """What has come, a piece at a time: control frames and fragments are answered as they are parsed."""
+        while self._unread and self._reads:
+            if self.delivery.hearing.full:
+                self._rest(NEXT)
+                break
+            piece, self._unread = self._unread[:PIECE], self._unread[PIECE:]
+            self._heard = 0
+            super().data_received(piece)
+            if self.peer is not None and self.protocol.state is not State.OPEN:
+                self.peer.shut()  # nothing may follow the close frame that was just answered
+            self._pay(max(1, self._heard))
+        if self._unread:
+            self.transport.pause_reading()
+
+    def process_event(self, event: Event) -> None:
+        self._heard += 1
+        super().process_event(event)
+
+    def _pay(self, frames: int) -> None:
+        """Read no further while the budget is overdrawn: its own, or that of all who send more than a few."""
+        now = self.loop.time()
+        seconds, others = self._budget.take(frames, now), self.delivery.hearing.take(frames, self.loop)
+        if self._budget.left(now) < FRAMES - FEW:
+            seconds = max(seconds, others)
+        if seconds > 0 and self.protocol.state is State.OPEN:
+            self._rest(seconds)
+
+    def _rest(self, seconds: float) -> None:
+        self.transport.pause_reading()
+        self._resting = self.loop.call_later(min(seconds, LONGEST), self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = None
+        self._resume_reading()
+
+    @property
+    def _reads(self) -> bool:
+        return self._resting is None and not self.paused and not self.recv_messages.paused
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -91,7 +177,8 @@ class Connection(Visitor):
             self.delivery.unblocked(self.peer)
 
     def _resume_reading(self) -> None:
-        if not self.paused and not self.recv_messages.paused:
+        self._read()
+        if self._reads:
             self.transport.resume_reading()
 
 

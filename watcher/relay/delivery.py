@@ -16,7 +16,7 @@ from websockets.protocol import State
 
 from watcher.events import Commit, Expired, Unavailable
 from watcher.relay import wire
-from watcher.relay.connection import Connection, Peer, Stats, wake
+from watcher.relay.connection import Connection, Hearing, Peer, Stats, wake
 from watcher.relay.hub import Hub
 from watcher.relay.log import Log, following
 from watcher.relay.settings import Pace
@@ -45,6 +45,7 @@ class Delivery:
         """Events, likewise."""
         self.moved: asyncio.Event | None = None
         """Set when the hub has come further, and when its follower begins or ends."""
+        self.hearing = Hearing()
         self.hub: Hub[Peer]
         self.time: Callable[[], float]
         self._log = log

@@ -93,3 +93,10 @@ ROWS = 1_000_000
 """Balances of snapshots and events of old cursors that a connection may ask for at once."""
 ROWS_PER_SECOND = 20_000
 """The same for as long as it goes on."""
+FRAMES = 4000
+"""Frames of a connection that are read at once: control frames and fragments are no messages, and cost as much."""
+FRAMES_PER_SECOND = 200
+"""The same for as long as it goes on; what comes beyond is read later."""
+ALL_FRAMES_PER_SECOND = 4000
+"""Of all connections together that have just sent more than a few."""
+FEW = 32

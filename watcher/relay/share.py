@@ -10,7 +10,7 @@ import asyncio
 import enum
 import heapq
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from watcher.events import BalanceState, Cursor, Filter, Snapshot
@@ -32,10 +32,11 @@ class Line(enum.IntEnum):
 
 
 class Share:
-    """Turns. `time`: monotonic seconds."""
+    """Turns. `time`: monotonic seconds; `sleep`: waits that long."""
 
-    def __init__(self, time: Callable[[], float]) -> None:
+    def __init__(self, time: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._time = time
+        self._sleep = sleep
         self._numbers = itertools.count()
         self._lines: list[list[tuple[int, int, asyncio.Future[None]]]] = [[] for _ in Line]
         self._last = 0
@@ -70,8 +71,8 @@ class Share:
                 raise
         self._busy = True
         try:
-            while (rest := self._overdrawn()) > 0:  # noqa: ASYNC110 - time is all it waits for
-                await asyncio.sleep(rest)
+            while (rest := self._overdrawn()) > 0:
+                await self._sleep(rest)
         except BaseException:
             self._leave()
             raise

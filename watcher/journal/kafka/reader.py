@@ -222,6 +222,7 @@ class KafkaReader:
         return Whole(cursor, found)
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
+        await self._refresh()  # or a view would pass for the newest that is not
         snapshot = HeldSnapshot(self._views, await self._views.take(), wanted)
         try:
             await snapshot.count()
