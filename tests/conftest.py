@@ -37,6 +37,7 @@ FLOORS = {
         "test_connections.py",
         "test_http2.py",
         "test_metrics.py",
+        "test_outlet.py",
         "test_poller.py",
     ),
     "e2e": (

@@ -21,10 +21,11 @@ DOORS = {
     "providers": {"columns", "events"},
     "poller": {"columns", "events", "ledger", "limiter", "schedule", "providers"},
     "journal": {"columns", "events", "ledger"},
-    "relay": {"events"},
+    "relay": {"events", "outlet"},
     "sandbox": set(),
     "settings": {"providers"},
-    "logs": set(),
+    "logs": {"outlet"},
+    "outlet": set(),
     "hiding": set(),
     "metrics": set(),
 }
