@@ -33,7 +33,7 @@ DOORS = {
 OPEN = {"addresses", "hiding"}
 """Rooms that anyone may import."""
 
-ROOT_ROOMS = {"cli", "daemon", "sources", "exits", "outliving", "figures", "check", "demo", "__main__"}
+ROOT_ROOMS = {"cli", "daemon", "sources", "exits", "outliving", "figures", "exposure", "check", "demo", "__main__"}
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka",
     "websockets": "watcher/relay/",

@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import anyio
@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from watcher import figures, metrics, settings
 from watcher.events import ProviderHealth
 from watcher.exits import Exit
+from watcher.exposure import exposed
 from watcher.hiding import HIDDEN
 from watcher.journal import Journal, Reader
 from watcher.journal.committer import Committer
@@ -216,6 +217,11 @@ class Daemon:
             poller.renew(source.provider.credentials(secret))
         log.info("keys.renewed")
 
+    def exposed(self) -> Iterator[str]:
+        """A line for each thing that others could read of keys, tokens and balances."""
+        kafka = settings.section(self.config.kafka, KafkaSettings, "kafka")
+        return exposed(self.config, self.relay_settings, kafka, self.sources)
+
     def health(self) -> list[ProviderHealth]:
         return [poller.health(self.instance) for poller in self.pollers]
 
@@ -254,6 +260,8 @@ async def serve(config: Settings, environment: Mapping[str, str], only: Half) ->
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         log.info("starting", journal=config.journal, only=only or "all")
         built = Daemon(config, environment, only)
+        for text in built.exposed():
+            log.warning("config.exposed", text=text)
         await tasks.start(renew_on_hangup, built)
         try:
             await built.run()
