@@ -35,6 +35,7 @@ FLOORS = {
         "relay/test_turn.py",
         "sandbox/test_server.py",
         "test_connections.py",
+        "test_deployment.py",
         "test_exposure.py",
         "test_http2.py",
         "test_metrics.py",
