@@ -5,13 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
-from watcher import metrics, settings
+from watcher import settings
 from watcher.relay.settings import RelaySettings
 
 ROOT = Path(__file__).parent.parent
@@ -55,12 +57,23 @@ def test_every_service_of_compose_hears_signals_and_has_no_more_rights_than_it_n
 def test_the_watchers_healthcheck_tells_a_relay_that_answers_from_one_that_does_not(compose):
     kind, python, *arguments = compose["services"]["watcher"]["healthcheck"]["test"]
     assert (kind, python) == ("CMD", "python")
-    answers = {"/healthz": lambda: (200, "text/plain", b"ok\n")}
-    with metrics.served("127.0.0.1", 0, answers) as port:
-        here = [argument.replace(":8765/", f":{port}/") for argument in arguments]
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        here = [argument.replace(":8765/", f":{server.server_port}/") for argument in arguments]
         assert here != arguments
+        threading.Thread(target=server.handle_request, daemon=True).start()
         assert subprocess.run([sys.executable, *here], check=False).returncode == 0
     assert subprocess.run([sys.executable, *here], stderr=subprocess.DEVNULL, check=False).returncode != 0
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers as a relay that is well."""
+
+    def do_GET(self):
+        self.send_response(200 if self.path == "/healthz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
 
 
 def test_images_of_others_are_named_by_their_digests(compose):
