@@ -22,7 +22,7 @@ export PIP_USER := 0
 export PIP_REQUIRE_HASHES := 0
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
 
-.PHONY: help setup demo test floors lowest pythons lint format bench chaos attack lock clean
+.PHONY: help setup demo test coverage floors lowest pythons lint format bench chaos attack lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -61,6 +61,9 @@ demo: $(READY)  ## the whole system on this machine; ARGS="--seconds 20" ends by
 	@$(BIN)/watcher demo $(ARGS)
 
 test: $(READY) lint  ## linters, types and all tests; ARGS="-k name" narrows
+	$(PYTEST) $(ARGS)
+
+coverage: $(READY)  ## which lines no test runs: all tests once more, at half the speed
 	$(PYTEST) --cov --cov-report=term $(ARGS)
 
 floors: $(READY)

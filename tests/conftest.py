@@ -40,7 +40,10 @@ FLOORS = {
         "relay/test_visitor.py",
         "sandbox/test_server.py",
         "test_connections.py",
+        "test_deployment.py",
+        "test_exposure.py",
         "test_http2.py",
+        "test_outlet.py",
         "test_poller.py",
     ),
     "e2e": (

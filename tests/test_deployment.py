@@ -1,15 +1,20 @@
 """The deployment files hold together: checked here, since a machine without Docker must notice too."""
 
-import configparser
 import os
 import re
+import shutil
+import subprocess
+import sys
+import threading
 import tomllib
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import yaml
 
 from watcher import settings
+from watcher.relay.settings import RelaySettings
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +31,55 @@ def test_compose_starts_kafka_in_kraft_mode_and_the_watcher_after_it_is_healthy(
     assert set(environment["KAFKA_PROCESS_ROLES"].split(",")) == {"broker", "controller"}
     assert environment["KAFKA_CONTROLLER_QUORUM_VOTERS"].startswith(environment["KAFKA_NODE_ID"] + "@kafka:")
     assert watcher["depends_on"]["kafka"]["condition"] == "service_healthy"
+    assert watcher["depends_on"]["topics"]["condition"] == "service_completed_successfully"
+    assert compose["services"]["topics"]["command"][:2] == ["watcher", "init"]
     assert "healthcheck" in kafka
+
+
+def test_what_the_broker_writes_stands_on_the_volume(compose):
+    kafka = compose["services"]["kafka"]
+    (volume,) = kafka["volumes"]
+    name, _, place = volume.partition(":")
+    assert name in compose["volumes"]
+    assert kafka["environment"]["KAFKA_LOG_DIRS"] == place
+
+
+def test_every_service_of_compose_hears_signals_and_has_no_more_rights_than_it_needs(compose):
+    for service in compose["services"].values():
+        assert service["init"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service.get("command", ["watcher"])[0] == "watcher"  # no shell, which would keep a signal to itself
+    for name in ("kafka", "watcher"):
+        assert compose["services"][name]["restart"] == "unless-stopped"
+
+
+def test_the_watchers_healthcheck_tells_a_relay_that_answers_from_one_that_does_not(compose):
+    kind, python, *arguments = compose["services"]["watcher"]["healthcheck"]["test"]
+    assert (kind, python) == ("CMD", "python")
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        here = [argument.replace(":8765/", f":{server.server_port}/") for argument in arguments]
+        assert here != arguments
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        assert subprocess.run([sys.executable, *here], check=False).returncode == 0
+    assert subprocess.run([sys.executable, *here], stderr=subprocess.DEVNULL, check=False).returncode != 0
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers as a relay that is well."""
+
+    def do_GET(self):
+        self.send_response(200 if self.path == "/healthz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_images_of_others_are_named_by_their_digests(compose):
+    (base,) = re.findall(r"^FROM (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for image in (base, compose["services"]["kafka"]["image"]):
+        assert re.fullmatch(r"[a-z/]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", image)
 
 
 def test_one_node_asks_for_no_replica_that_cannot_exist(compose):
@@ -52,13 +105,51 @@ def test_compose_publishes_the_relay_on_loopback_and_with_tokens(compose):
     assert settings.parse(table).providers
 
 
-def test_the_systemd_unit_never_restarts_what_does_not_get_better():
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str
-    unit.read(ROOT / "config" / "balance-watcher.service")
-    service = unit["Service"]
+UNIT = ROOT / "config" / "balance-watcher.service"
+
+
+@pytest.fixture(scope="module")
+def service():
+    """Each setting of the unit's `[Service]`; of those that stand there twice, both."""
+    section = UNIT.read_text().partition("[Service]")[2].partition("\n[")[0]
+    settings = {}
+    for line in section.splitlines():
+        if "=" in line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            settings[name] = f"{settings[name]} {value}" if name in settings else value
+    return settings
+
+
+def test_the_systemd_unit_never_restarts_what_does_not_get_better(service):
     assert service["RestartPreventExitStatus"].split() == ["2", "75", "78"]
     assert int(service["TimeoutStopSec"]) > 10
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here (.ci/run brings it)")
+def test_systemd_finds_little_that_the_service_could_do_harm_with():
+    judged = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=39", UNIT],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert judged.returncode == 0, judged.stdout[-2000:] + judged.stderr
+
+
+def test_the_service_may_do_what_it_needs_and_no_more(service):
+    switched_on = {name for name, value in service.items() if value == "true"}
+    assert switched_on >= {
+        "LockPersonality", "MemoryDenyWriteExecute", "NoNewPrivileges", "PrivateDevices", "PrivateTmp", "PrivateUsers",
+        "ProtectClock", "ProtectControlGroups", "ProtectHome", "ProtectHostname", "ProtectKernelLogs",
+        "ProtectKernelModules", "ProtectKernelTunables", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID",
+    }  # fmt: skip
+    assert (service["ProtectSystem"], service["CapabilityBoundingSet"], service["UMask"]) == ("strict", "", "0077")
+    assert service["SystemCallFilter"] == "@system-service ~@privileged @resources"
+    # Providers and subscribers, the names of both, and as many of them as the relay takes by itself.
+    assert {"AF_INET", "AF_INET6", "AF_UNIX"} <= {*service["RestrictAddressFamilies"].split()}
+    assert int(service["LimitNOFILE"]) > RelaySettings().max_connections + 1000
+    assert (service["StateDirectory"], service["StateDirectoryMode"]) == ("balance-watcher", "0700")
+    assert service["WorkingDirectory"] == "/var/lib/balance-watcher"
 
 
 def test_no_file_names_the_host_of_a_package_registry():

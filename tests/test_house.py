@@ -21,10 +21,11 @@ DOORS = {
     "providers": {"columns", "events"},
     "poller": {"columns", "events", "ledger", "limiter", "schedule", "providers"},
     "journal": {"columns", "events", "ledger"},
-    "relay": {"events"},
+    "relay": {"events", "outlet"},
     "sandbox": set(),
     "settings": {"providers"},
-    "logs": {"storms"},
+    "logs": {"outlet", "storms"},
+    "outlet": set(),
     "storms": set(),
     "hiding": set(),
     "screen": set(),
@@ -35,7 +36,9 @@ DOORS = {
 OPEN = {"addresses", "hiding", "screen", "secret"}
 """Rooms that anyone may import."""
 
-ROOT_ROOMS = {"cli", "daemon", "sources", "exits", "outliving", "descriptors", "figures", "check", "demo", "__main__"}
+ROOT_ROOMS = {
+    "cli", "daemon", "sources", "exits", "outliving", "descriptors", "figures", "exposure", "check", "demo", "__main__",
+}  # fmt: skip
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka",
     "websockets": "watcher/relay/",

@@ -35,7 +35,8 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
         for line in told(source.provider):
             out(line)
     hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
-    for warning in itertools.chain(same_keys([source.provider for source in built.sources]), same_credentials(hosts)):
+    providers = [source.provider for source in built.sources]
+    for warning in itertools.chain(same_keys(providers), same_credentials(hosts), built.exposed()):
         out(f"warning: {warning}")
     wished = built.relay_settings.max_connections
     if (possible := connections(wished, len(built.sources))) < wished:

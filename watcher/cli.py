@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from watcher import check as checking
-from watcher import daemon, logs, screen, secret, settings
+from watcher import daemon, logs, outlet, screen, secret, settings
 from watcher import demo as demonstration
 from watcher.exits import Exit, endings
 from watcher.hiding import HIDDEN
@@ -130,9 +130,6 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         return end.status
     except KeyboardInterrupt:
         return 0
-    except BrokenPipeError:
-        # `watcher tail | head`: the reader has seen enough. Python would complain once more at its own flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
@@ -166,10 +163,7 @@ def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> Non
     package = Path(__file__).parent
     # In a wheel it is inside the package, in a checkout beside it.
     place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
-    sys.stdout.buffer.write(
-        (place / "config" / "watcher.toml").read_bytes()
-    )  # it is UTF-8, whatever the terminal speaks
-    sys.stdout.flush()
+    print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
 
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -186,6 +180,7 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     async def follow() -> None:
         async with anyio.create_task_group() as tasks:
             await tasks.start(daemon.stop_on_signal, tasks.cancel_scope)
+            tasks.start_soon(outlet.standing, sys.stdout)
             with refusals():
                 await tailing.tail(
                     options.url,

@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import anyio
@@ -17,6 +17,7 @@ from watcher import figures, logs, metrics, settings
 from watcher.descriptors import room
 from watcher.events import Filter, ProviderHealth
 from watcher.exits import Exit
+from watcher.exposure import exposed
 from watcher.journal import Journal, Reader
 from watcher.journal.committer import Committer
 from watcher.journal.intake import Intake
@@ -240,6 +241,11 @@ class Daemon:
             poller.renew(msgspec.structs.replace(source, secret=key).credentials())
         log.info("keys.renewed")
 
+    def exposed(self) -> Iterator[str]:
+        """A line for each thing that others could read of keys, tokens and balances."""
+        kafka = settings.section(self.config.kafka, KafkaSettings, "kafka")
+        return exposed(self.config, self.relay_settings, kafka, self.sources)
+
     def health(self) -> list[ProviderHealth]:
         return [poller.health(self.instance) for poller in self.pollers]
 
@@ -297,6 +303,8 @@ async def serve(config: Settings, environment: Mapping[str, str], only: Half) ->
         log.info("starting", journal=config.journal, only=only or "all")
         tasks.start_soon(tell_of_storms)
         built = Daemon(config, environment, only)
+        for text in built.exposed():
+            log.warning("config.exposed", text=text)
         await tasks.start(renew_on_hangup, built)
         try:
             await built.run()

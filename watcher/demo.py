@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from watcher import settings
+from watcher import outlet, settings
 from watcher.daemon import Daemon, Started, stop_on_signal, wall
 from watcher.events import BalanceChanged
 from watcher.events import wall as micros
@@ -66,6 +66,7 @@ async def demo(seconds: float | None, seed: int) -> None:
             daemon = Daemon(settings.parse(config(port, seed, Path(folder))), {KEY: VALID_KEY})
             pollers = daemon.pollers
             started = await tasks.start(daemon.run)
+            tasks.start_soon(outlet.standing, sys.stdout)
             if seconds is not None:
                 tasks.cancel_scope.deadline = anyio.current_time() + seconds
             await _follow(started, events)
@@ -96,6 +97,7 @@ async def _follow(started: Started, events: list[BalanceChanged]) -> None:
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
         events.append(update.event)
         print(columns.line(update.event), flush=True)  # noqa: T201 (its cells are fit, and it has colours)
+        await outlet.room(sys.stdout)
 
 
 def summary(pollers: list[Poller], world: World, events: list[BalanceChanged]) -> Iterator[str]:

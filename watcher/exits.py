@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from watcher.journal import Fenced, Forbidden, JournalError, Unavailable, Unwritable, WrongJournal
+from watcher.outlet import ReaderGone
 from watcher.providers.provider import SettingsError
 from watcher.relay.settings import RelayError
 
@@ -24,7 +25,7 @@ def endings() -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         raise ending(group) from group
-    except (JournalError, SettingsError, RelayError, OSError) as error:
+    except (JournalError, SettingsError, RelayError, ReaderGone, OSError) as error:
         raise ending(error) from error
 
 
@@ -37,6 +38,7 @@ ENDINGS: tuple[tuple[type[BaseException], int], ...] = (
     (Unavailable, 69),
     (Unwritable, 69),
     (OSError, 69),
+    (ReaderGone, 0),
 )
 """In the order in which they count when several things end at once."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import anyio
 
+from watcher import logs
 from watcher.journal.committer import Committer
 from watcher.ledger import Ledger
 from watcher.metrics import Family, Labels
@@ -17,6 +18,9 @@ def of(pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay 
     """All families, by their rooms."""
     yield from of_providers(pollers, committers)
     yield from _journal(committers)
+    yield Family(
+        "watcher_log_lines_dropped", "Log lines that stderr did not take.", "counter", [((), float(logs.dropped()))]
+    )
     if relay is not None:
         yield from _relay(relay)
 

@@ -14,7 +14,10 @@ from structlog.typing import Processor
 
 from watcher import screen
 from watcher.hiding import HIDDEN
+from watcher.outlet import lines_of
 from watcher.storms import Storms
+
+log = structlog.get_logger()
 
 QUIET = ("aiokafka", "hpack", "httpcore", "httpx", "websockets")
 """httpx tells whole URLs at INFO, and Helius' key stands in the URL; the others tell what we tell better."""
@@ -74,3 +77,13 @@ def configure(level: str = "info") -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+    if (lines := lines_of(sys.stderr)) is not None:
+        lines.outlet.on_dropped = lambda count: log.warning(
+            "log.dropped", lines=count, text="nobody took them: the pipe was full, or the disk"
+        )
+
+
+def dropped() -> int:
+    """Lines that this process could not get rid of on stderr."""
+    lines = lines_of(sys.stderr)
+    return 0 if lines is None else lines.outlet.dropped

@@ -67,9 +67,18 @@ def written(path):
 
 
 class Watcher:
-    """One `watcher` command as a process of ours; its stdout and stderr go to files."""
+    """One `watcher` command as a process of ours; its stdout and stderr go to files, or to descriptors of the test's."""
 
-    def __init__(self, folder, *arguments, env=None, cwd=None, program=(sys.executable, "-m", "watcher")):
+    def __init__(
+        self,
+        folder,
+        *arguments,
+        env=None,
+        cwd=None,
+        program=(sys.executable, "-m", "watcher"),
+        stdout=None,
+        stderr=None,
+    ):
         folder.mkdir(parents=True, exist_ok=True)
         number = len(list(folder.glob("*.out")))
         self.arguments = arguments
@@ -78,8 +87,8 @@ class Watcher:
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
                 [*program, *map(str, arguments)],
-                stdout=out,
-                stderr=err,
+                stdout=out if stdout is None else stdout,
+                stderr=err if stderr is None else stderr,
                 cwd=cwd or ROOT,
                 env=os.environ | {KEY: VALID_KEY} | dict(env or {}),
             )

@@ -5,6 +5,7 @@ from pathlib import Path
 from tests.e2e.front import RIGHT, WRONG, before, front
 from tests.e2e.harness import balances, get, until
 from watcher.hiding import WITHHELD
+from watcher.sandbox.world import VALID_KEY
 
 KEYS = {"RIGHT_KEY": RIGHT, "WRONG_KEY": WRONG}
 
@@ -50,6 +51,26 @@ def test_no_key_is_ever_shown(house):
             assert not any(key[i : i + 8] in text for i in range(len(key) - 7)), text[
                 max(0, text.find(key) - 300) : text.find(key) + 100
             ]
+
+
+def test_run_and_check_say_once_each_what_others_can_read(house):
+    sandbox = house.sandbox()
+    key = house.folder / "key"
+    key.write_text(VALID_KEY)
+    key.chmod(0o644)
+    helius = {**sandbox.providers()["helius"], "api_key_file": str(key)}
+    del helius["api_key_env"]
+    config = house.config({"helius": helius})
+    daemon = house.run(config)
+    check = house.finished("check", "-c", config)
+    assert daemon.end()[0] == 0
+    assert [line["text"].split(" (")[0] for line in daemon.logged if line["event"] == "config.exposed"] == [
+        f"[providers.helius] api_key_file: {key} can be read by its group and everyone"
+    ]
+    assert check.status == 0, check.err
+    assert (
+        check.out.count(f"warning: [providers.helius] api_key_file: {key} can be read by its group and everyone") == 1
+    )
 
 
 def command_line(process):

@@ -1,8 +1,10 @@
 """The SQLite journal: the common suite, and what only a file can suffer."""
 
 import contextlib
+import os
 import random
 import sqlite3
+import stat
 import subprocess
 import sys
 import tempfile
@@ -647,3 +649,46 @@ class TestAnyHistory:
         if kept:
             found = await read(reader, bounds.oldest, len(kept))
             assert [JSON.event(event.data) for event in found] == kept
+
+
+# ── Whose file it is ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def open_hearted():
+    """A umask that takes no right away."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def rights(folder):
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("open_hearted")
+async def test_a_new_database_and_the_files_beside_it_are_their_owners_alone(tmp_path, clock):
+    (tmp_path / "link.db").symlink_to(tmp_path / "balances.db")
+    journal = SqliteJournal(tmp_path / "link.db", encoding="json", retention=604800.0, clock=clock)
+    async with opened(journal) as (writer, _):
+        await writer.commit(Batch([baseline("a", 1)]))
+        assert rights(tmp_path) == dict.fromkeys(
+            ["balances.db", "balances.db-wal", "balances.db-shm", "link.db"], 0o600
+        )
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("open_hearted")
+async def test_a_database_keeps_the_rights_that_somebody_gave_it(at, tmp_path):
+    await at().init()
+    (tmp_path / "balances.db").chmod(0o640)
+    await at().init()
+    assert rights(tmp_path) == {"balances.db": 0o640}
+
+
+@pytest.mark.usefixtures("open_hearted")
+def test_the_folder_that_we_make_is_its_owners_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sqlite_file.open_to_write(Path("var/balances.db")).close()
+    assert stat.S_IMODE((tmp_path / "var").stat().st_mode) == 0o700

@@ -1,6 +1,8 @@
 """Tokens, their rights, and which pages may connect."""
 
 import hashlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -134,3 +136,34 @@ def test_same_origin_is_the_same_host_and_port(origin, host, same):
 def test_a_host_is_ours_by_name_or_as_a_loopback_address(host, ours):
     settings = RelaySettings(host="MyBox", origins=["https://desk.example", "http://other.example:81"])
     assert is_ours(host, names(settings)) is ours
+
+
+# ── Samples open nothing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = [*(ROOT / "docs").glob("*.md"), *(ROOT / "config").iterdir(), ROOT / "README.md", ROOT / "docker-compose.yml"]
+
+
+def test_no_sample_of_a_tokens_file_opens_a_relay(tmp_path):
+    blocks = [
+        block
+        for path in SAMPLES
+        for block in re.findall(r"^\[\[token\]\].*?(?=^```|\Z)", path.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    assert blocks
+    for block in blocks:
+        (tmp_path / "tokens.toml").write_text(block)
+        with pytest.raises(RelayError, match="64 hex digits"):
+            load(RelaySettings(tokens_file=str(tmp_path / "tokens.toml")), {})
+
+
+def test_no_digest_that_stands_in_docs_or_config_is_one_of_a_token():
+    texts = [path.read_text() for path in SAMPLES]
+    assert [found for text in texts for found in re.findall(r"(?<!0x)(?<!sha256:)\b[0-9a-f]{64}\b", text)] == []
+
+
+@pytest.mark.parametrize("token", ["", "\n", "$TOKEN", "test", "test\n"])
+def test_a_digest_of_nothing_or_of_a_first_try_is_refused(tmp_path, token):
+    (tmp_path / "tokens.toml").write_text(f'[[token]]\nsha256 = "{digest(token)}"\n')
+    with pytest.raises(RelayError, match="make a token by chance"):
+        load(RelaySettings(tokens_file=str(tmp_path / "tokens.toml")), {})

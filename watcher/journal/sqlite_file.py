@@ -5,6 +5,7 @@ virtual time run them `inline`, since no virtual clock can see a thread.
 """
 
 import contextlib
+import os
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -102,7 +103,8 @@ def open_to_write(path: Path, *, new_log: bool = False) -> sqlite3.Connection:
     """
     if path.parent == Path("var"):
         with contextlib.suppress(OSError):  # what is wrong with it, `connect` says
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+    _make_private(path)
     connection = connect(path, mode="rwc")
     try:
         with explained(path):
@@ -118,6 +120,18 @@ def open_to_write(path: Path, *, new_log: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """A missing database is its owner's alone from its first instant on, whatever the umask; SQLite gives the files
+    beside it the same rights. One that exists keeps those that somebody gave it.
+    """
+    with contextlib.suppress(OSError):  # it is there, or `connect` says what is wrong
+        descriptor = os.open(os.path.realpath(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:

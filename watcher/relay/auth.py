@@ -5,6 +5,7 @@ A filter is not an authorization: what a connection sees is the intersection of 
 
 import hashlib
 import hmac
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,12 @@ from watcher.relay.settings import RelayError, RelaySettings, is_loopback
 
 EVERYTHING = Filter()
 PORTS = {"http": 80, "https": 443}
+GUESSED = frozenset(
+    hashlib.sha256(word + end).digest()
+    for word in (b"", b"$TOKEN", b"TOKEN", b"token", b"test")
+    for end in (b"", b"\n")
+)
+"""Digests that stand in a file by mistake: of a variable that was not set or not filled in, and of the first try."""
 
 
 class TokenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,9 +98,13 @@ def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
 
 
 def _digest(text: str) -> bytes:
-    digest = bytes.fromhex(text)
-    if len(digest) != hashlib.sha256().digest_size:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise ValueError("sha256 is the 64 hex digits that `printf %s TOKEN | sha256sum` prints")
+    digest = bytes.fromhex(text)
+    if digest in GUESSED:
+        raise ValueError(
+            f"sha256 {text[:8]}… is that of a token that anybody would try, or of none: make a token by chance"
+        )
     return digest
 
 

@@ -11,7 +11,7 @@ the reason.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -128,7 +128,7 @@ class Stream:
         self._reason: str | None = None
         self._paging = False
 
-    async def __aiter__(self) -> AsyncIterator[Update]:
+    async def __aiter__(self) -> AsyncGenerator[Update, None]:
         while True:
             try:
                 async with connect(
@@ -138,7 +138,7 @@ class Stream:
                         async with contextlib.aclosing(self._updates(socket)) as updates:
                             async for update in updates:
                                 yield update
-                    except asyncio.CancelledError:
+                    except (asyncio.CancelledError, GeneratorExit):
                         socket.transport.abort()  # who is cancelled cannot wait for a farewell: it would stay open
                         raise
             except ConnectionClosed as closed:

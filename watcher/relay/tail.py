@@ -1,5 +1,6 @@
 """Changes in a terminal, one a line, in columns that stay where they are."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
@@ -8,6 +9,7 @@ import structlog
 
 from watcher import screen
 from watcher.events import BalanceChanged
+from watcher.outlet import room
 from watcher.relay.client import Snapshot, Stream, Update
 from watcher.secret import without_user
 
@@ -30,7 +32,7 @@ async def tail(
 ) -> None:
     """Follow the relay until cancelled. With `json` a line is `{"cursor": …, "event": {…}}`.
 
-    Raises RelayRefused, and OSError when no relay is there to begin with; later cuts are waited out.
+    Raises RelayRefused, ReaderGone, and OSError when no relay is there to begin with; later cuts are waited out.
     """
     columns = Columns(colour=colour)
 
@@ -48,9 +50,12 @@ async def tail(
 
     told = screen.json if out.isatty() else str  # into a pipe go the bytes as they are
     stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
-    async for update in stream:
-        out.write((told(as_json(update)) if json else columns.line(update.event)) + "\n")
-        out.flush()
+    async with contextlib.aclosing(aiter(stream)) as updates:
+        async for update in updates:
+            out.write((told(as_json(update)) if json else columns.line(update.event)) + "\n")
+            out.flush()
+            # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
+            await room(out)
 
 
 def as_json(update: Update) -> str:
