@@ -196,3 +196,18 @@ def test_of_many_balances_whose_order_went_back_at_once_some_are_named():
         stats.answered(verdict)
     assert [line["others_untold"] for line in logs] == [4990] * 10
     assert stats.went_back == 5000
+
+
+def test_rows_of_a_provider_that_tells_much_do_not_come_before_those_of_one_that_tells_little():
+    desk = Desk(listing=None)
+    desk.ledger.judge(desk.answer(*(at(1, "5", named(number)) for number in range(5000))))
+    other = Key("q", "c", "a", "x")
+    said = msgspec.structs.replace(desk.answer(at(1, "5", other)), provider="q")
+    desk.ledger.judge(said)
+    assert (desk.ledger.waiting("p"), desk.ledger.waiting("q"), desk.ledger.pending) == (5000, 1, 5001)
+    rows, _ = desk.ledger.take(1000)
+    assert len(rows) == 1000
+    assert other in {row.state.key for row in rows}
+    assert [row.state.key for row in rows if row.state.provider == "p"] == [named(number) for number in range(999)]
+    desk.ledger.committed()
+    assert len(desk.ledger.take(1)[0]) == 1
