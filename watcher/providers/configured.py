@@ -18,7 +18,7 @@ class Configured:
     SETTLE: ClassVar[float] = 30.0
     CACHE: ClassVar[float] = 0.0
     BALANCES: ClassVar[int] = 100_000
-    """That are known at a time, at most: far more than wallets have, and some ten megabytes."""
+    """That are known at a time, at most: far more than wallets have, and a hundred megabytes or so."""
     ENDPOINTS: ClassVar[tuple[str, ...]] = ()
     KEYLESS: ClassVar[bool] = False
     """Whether the API serves those who have no key."""
