@@ -211,3 +211,14 @@ def test_rows_of_a_provider_that_tells_much_do_not_come_before_those_of_one_that
     assert [row.state.key for row in rows if row.state.provider == "p"] == [named(number) for number in range(999)]
     desk.ledger.committed()
     assert len(desk.ledger.take(1)[0]) == 1
+
+
+def test_a_symbol_that_was_committed_before_it_had_a_bound_is_none_when_the_balance_goes():
+    desk = Bounded(10)
+    for _ in range(2):
+        desk.hear(says("1", named(1)), says("1", named(2)))
+    desk.states[named(1)] = msgspec.structs.replace(desk.states[named(1)], symbol="s" * 3_000_000)
+    desk.restart()
+    for _ in range(3):
+        desk.list(2)
+    assert (desk.states[named(1)].amount, desk.states[named(1)].symbol) == ("0", None)

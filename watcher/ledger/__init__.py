@@ -8,7 +8,7 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 from collections.abc import Collection, Generator, Iterable, Mapping
 
 from watcher.columns import Columns
-from watcher.events import Answer, BalanceState, Key, Row, Scope
+from watcher.events import Answer, BalanceState, Key, Row, Scope, symbol
 from watcher.ledger.comparing import Comparison
 from watcher.ledger.drafts import Drafts, row_of
 from watcher.ledger.hearing import FEW, Hearing, Unsettled, Verdict
@@ -188,7 +188,7 @@ class Ledger:
         self._listings.restore(notes)
 
     def _restored(self, state: BalanceState) -> Record:
-        label = self._shelves.label(state.unit, state.decimals, state.symbol)
+        label = self._shelves.label(state.unit, state.decimals, symbol(state.symbol))
         unnamed = state.amount == ABSENT and not (state.slot or state.as_of) and state.order is not None
         seen = state.observed_at
         return Record(state.amount, state.version, state.order, seen, state.had, label, state.unslotted, unnamed)
