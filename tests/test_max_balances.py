@@ -166,7 +166,7 @@ def test_a_smaller_bound_than_what_is_known_keeps_what_is_known():
 
 def test_the_bound_is_a_key_of_the_table_and_has_a_default():
     watch = {"account": ACCOUNT}
-    assert built("jupiter", watch).max_balances == 100_000
+    assert built("jupiter", watch).max_balances == 250_000
     assert built("jupiter", watch, max_balances=7).max_balances == 7
     assert built("ondo", {"chain": "ethereum-1"}).max_balances == 1_000_000
     with pytest.raises(msgspec.ValidationError, match="max_balances"):
@@ -196,3 +196,29 @@ def test_of_many_balances_whose_order_went_back_at_once_some_are_named():
         stats.answered(verdict)
     assert [line["others_untold"] for line in logs] == [4990] * 10
     assert stats.went_back == 5000
+
+
+def test_rows_of_a_provider_that_tells_much_do_not_come_before_those_of_one_that_tells_little():
+    desk = Desk(listing=None)
+    desk.ledger.judge(desk.answer(*(at(1, "5", named(number)) for number in range(5000))))
+    other = Key("q", "c", "a", "x")
+    said = msgspec.structs.replace(desk.answer(at(1, "5", other)), provider="q")
+    desk.ledger.judge(said)
+    assert (desk.ledger.waiting("p"), desk.ledger.waiting("q"), desk.ledger.pending) == (5000, 1, 5001)
+    rows, _ = desk.ledger.take(1000)
+    assert len(rows) == 1000
+    assert other in {row.state.key for row in rows}
+    assert [row.state.key for row in rows if row.state.provider == "p"] == [named(number) for number in range(999)]
+    desk.ledger.committed()
+    assert len(desk.ledger.take(1)[0]) == 1
+
+
+def test_a_symbol_that_was_committed_before_it_had_a_bound_is_none_when_the_balance_goes():
+    desk = Bounded(10)
+    for _ in range(2):
+        desk.hear(says("1", named(1)), says("1", named(2)))
+    desk.states[named(1)] = msgspec.structs.replace(desk.states[named(1)], symbol="s" * 3_000_000)
+    desk.restart()
+    for _ in range(3):
+        desk.list(2)
+    assert (desk.states[named(1)].amount, desk.states[named(1)].symbol) == ("0", None)

@@ -28,6 +28,8 @@ Ordering = Literal["strict", "weak", "none"]
 # A u256 has 78 digits; 100 leaves room for 18 decimals behind the largest one. Inexact is trapped, so that a result
 # that does not fit is an error and never a rounded balance.
 EXACT = Context(prec=100, Emin=-200, Emax=200, traps=[InvalidOperation, Inexact])
+SYMBOL = 64
+"""Characters of a symbol: it is for display, and what is longer is none."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -55,6 +57,11 @@ def canonical(value: str | int | Decimal) -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return text.lstrip("-") if number == 0 else text
+
+
+def symbol(text: str | None) -> str | None:
+    """As a provider gives it, unless it is too long to be one."""
+    return text if text is None or len(text) <= SYMBOL else None
 
 
 def subtract(amount: str, previous: str) -> str:

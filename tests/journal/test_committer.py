@@ -605,6 +605,24 @@ class TestIntake:
 
         in_virtual_time(main)
 
+    def test_whoever_tells_little_does_not_wait_behind_one_who_tells_much(self, path):
+        async def main():
+            disk = Disk()
+            world = World(path, bound=100, disk=disk)
+            async with world.running() as committer:
+                disk.seconds = 1.0
+                await committer.accept(answer(dict.fromkeys(range(5000), 1), order=1))
+                began = anyio.current_time()
+                other = Key("shop", "eip155:1", "a1", "native")
+                said = msgspec.structs.replace(answer({}), readings=[Reading(other, "1", "base")], provider="shop")
+                await committer.accept(said)
+                assert anyio.current_time() == began
+                await anyio.sleep(3.0)
+                assert committer.ledger.get(other).version == 0
+                assert committer.ledger.waiting("bank") >= 2000
+
+        in_virtual_time(main)
+
     def test_balances_of_all_partitions_together_have_one_bound(self, path):
         async def main():
             async with self.intake(path.parent) as (intake, worlds):

@@ -12,13 +12,13 @@ from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
 from tests.providers.tables import LATER, asked, built
 from watcher.addresses import AddressError, evm
 from watcher.columns import Columns, in_one_go
-from watcher.events import JSON, MSGPACK, Key, changed
+from watcher.events import JSON, MSGPACK, SYMBOL, Key, changed
 from watcher.hiding import HIDDEN
 from watcher.journal import LARGEST
 from watcher.ledger.drafts import Draft, row_of
 from watcher.ledger.rules import Label, Record
 from watcher.poller.large import LARGE, reading
-from watcher.providers.answers import BREATH, DOCUMENT, PARTS, SYMBOL, decode
+from watcher.providers.answers import BREATH, DOCUMENT, PARTS, decode
 from watcher.providers.failures import Failure, Malformed
 from watcher.providers.gaps import SUMS, Sums
 from watcher.providers.ondo_large import TOKENS

@@ -112,10 +112,10 @@ class Committer:
         self._progress = anyio.Event()
 
     async def accept(self, answer: Answer) -> Verdict:
-        """What the answer meant. Waits while the journal is down or `bound` rows pend."""
+        """What the answer meant. Waits while the journal is down or `bound` rows of its provider pend."""
         verdict = None
         while verdict is None:
-            while not self._open or self.ledger.pending >= self._bound:
+            while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
                 await self._progress.wait()
             verdict = await self._judged(self.ledger.slices(answer))
         return verdict

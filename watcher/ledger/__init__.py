@@ -6,10 +6,9 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 """
 
 from collections.abc import Collection, Generator, Iterable, Mapping
-from itertools import islice
 
 from watcher.columns import Columns
-from watcher.events import Answer, BalanceState, Key, Row, Scope
+from watcher.events import Answer, BalanceState, Key, Row, Scope, symbol
 from watcher.ledger.comparing import Comparison
 from watcher.ledger.drafts import Drafts, row_of
 from watcher.ledger.hearing import FEW, Hearing, Unsettled, Verdict
@@ -39,12 +38,16 @@ class Ledger:
     @property
     def pending(self) -> int:
         """Rows that wait to be taken."""
-        return len(self._drafts.pending)
+        return len(self._drafts)
+
+    def waiting(self, provider: str) -> int:
+        """Those of one provider."""
+        return len(self._drafts.pending[provider])
 
     @property
     def idle(self) -> bool:
         """There is nothing to take, not even a note."""
-        return not self._drafts.pending and not self._listings.unsaved
+        return not self._drafts and not self._listings.unsaved
 
     def doubted_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
@@ -129,11 +132,10 @@ class Ledger:
         return Verdict(accepted=listing.rows)
 
     def take(self, limit: int = 1000) -> tuple[list[Row], dict[str, bytes]]:
-        """Rows to commit now, oldest first, and the notes of listings whose baselines are all in them or before."""
+        """Rows to commit now, of each provider the oldest, and the notes of listings whose baselines are all in them or before."""
         drafts = self._drafts
         assert not drafts.flight, "the rows taken before are still in flight"
-        for key in list(islice(drafts.pending, limit)):
-            draft = drafts.pending.pop(key)
+        for key, draft in drafts.take(limit):
             drafts.flight[key] = (draft, row_of(self._epoch, key, draft, self._known(key)))
         return [row for _, row in drafts.flight.values()], self._listings.take(drafts.first())
 
@@ -186,7 +188,7 @@ class Ledger:
         self._listings.restore(notes)
 
     def _restored(self, state: BalanceState) -> Record:
-        label = self._shelves.label(state.unit, state.decimals, state.symbol)
+        label = self._shelves.label(state.unit, state.decimals, symbol(state.symbol))
         unnamed = state.amount == ABSENT and not (state.slot or state.as_of) and state.order is not None
         seen = state.observed_at
         return Record(state.amount, state.version, state.order, seen, state.had, label, state.unslotted, unnamed)

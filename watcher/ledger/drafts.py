@@ -1,5 +1,8 @@
 """What was told and is not committed yet."""
 
+from collections import defaultdict
+from itertools import islice
+
 import msgspec
 
 from watcher.events import BalanceState, Key, Reading, Row, changed, rfc3339
@@ -26,28 +29,44 @@ class Drafts:
     """What differs from the journal: waiting, or in flight to it."""
 
     def __init__(self) -> None:
-        self.pending: dict[Key, Draft] = {}
+        self.pending: defaultdict[str, dict[Key, Draft]] = defaultdict(dict)
+        """By provider: whoever tells little does not wait behind one that tells much."""
         self.flight: dict[Key, tuple[Draft, Row]] = {}
         self.number = 0
+
+    def __len__(self) -> int:
+        """Those that wait."""
+        return sum(map(len, self.pending.values()))
 
     def put(self, key: Key, record: Record, amount: str, moment: Moment, reading: Reading | None) -> Draft | None:
         """`amount` is about to replace what the record holds. None: that takes the pending change back."""
         slot, as_of = (None, None) if reading is None else (reading.slot, reading.as_of)
-        former, now = self.pending.get(key), moment.observed_at
+        pending, now = self.pending[key.provider], moment.observed_at
+        former = pending.get(key)
         if former is None:
             self.number += 1
             draft = Draft(self.number, record.amount, text_of(record.seen), now, slot, as_of)
         elif former.previous == amount:
-            del self.pending[key]
+            del pending[key]
             return None
         else:
             draft = Draft(former.number, former.previous, former.since, now, slot, as_of)
-        self.pending[key] = draft
+        pending[key] = draft
         return draft
 
     def first(self) -> int:
         """The number of the first draft that waits."""
-        return next((draft.number for draft in self.pending.values()), self.number + 1)
+        first = (next(iter(pending.values())).number for pending in self.pending.values() if pending)
+        return min(first, default=self.number + 1)
+
+    def take(self, limit: int) -> list[tuple[Key, Draft]]:
+        """So many at most, the oldest of each provider, and of each as many as of any other that has as many."""
+        queues = sorted(filter(None, self.pending.values()), key=len)
+        taken: list[tuple[Key, Draft]] = []
+        for number, pending in enumerate(queues):
+            share = -(-(limit - len(taken)) // (len(queues) - number))
+            taken += [(key, pending.pop(key)) for key in list(islice(pending, share))]
+        return taken
 
     def agrees(self, key: Key, record: Record, state: BalanceState) -> bool:
         """Whether the journal's state is what memory takes for committed, or what was in flight; that is settled."""
@@ -55,27 +74,29 @@ class Drafts:
         if row is not None and (row.state.version, row.state.amount) == (state.version, state.amount):
             del self.flight[key]
             return True
-        draft = flown or self.pending.get(key)
+        draft = flown or self.pending[key.provider].get(key)
         return (record.version, record.amount if draft is None else draft.previous) == (state.version, state.amount)
 
     def forget(self, key: Key) -> None:
         self.flight.pop(key, None)
-        self.pending.pop(key, None)
+        self.pending[key.provider].pop(key, None)
 
     def reopen(self, shelves: Shelves) -> None:
         """What is still in flight was not committed: it pends again, or what replaced it does."""
         for key, (flown, _) in self.flight.items():
-            newer = self.pending.pop(key, None)
+            pending = self.pending[key.provider]
+            newer = pending.pop(key, None)
             record = shelves.find(key)
             if newer is None:
-                self.pending[key] = flown
+                pending[key] = flown
             elif record is not None and record.amount != flown.previous:
-                self.pending[key] = msgspec.structs.replace(
+                pending[key] = msgspec.structs.replace(
                     newer, number=flown.number, previous=flown.previous, since=flown.since
                 )
         self.flight = {}
-        known = [(key, draft) for key, draft in self.pending.items() if shelves.find(key) is not None]
-        self.pending = dict(sorted(known, key=lambda each: each[1].number))
+        for provider, pending in self.pending.items():
+            known = [(key, draft) for key, draft in pending.items() if shelves.find(key) is not None]
+            self.pending[provider] = dict(sorted(known, key=lambda each: each[1].number))
 
 
 def row_of(epoch: str, key: Key, draft: Draft, record: Record) -> Row:

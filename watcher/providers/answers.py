@@ -34,8 +34,6 @@ BREATH = 300
 """Rows that are read between two breaths: some milliseconds."""
 WORD = 2**16
 """Bytes of an error: what is longer is a page, and nobody's word."""
-SYMBOL = 64
-"""Characters of a symbol: it is for display, and what is longer is none."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A slot, or a time in microseconds: what every journal can keep."""
 Decimals = Annotated[int, msgspec.Meta(ge=0, le=255)]
@@ -124,11 +122,6 @@ def token_units(text: str) -> str:
         return canonical(text)
     except AmountError as error:
         raise Malformed(str(error)) from None
-
-
-def symbol(text: str | None) -> str | None:
-    """As the provider gives it, unless it is too long to be one."""
-    return text if text is None or len(text) <= SYMBOL else None
 
 
 def quoting(template: str, text: str) -> Quoting[str]:

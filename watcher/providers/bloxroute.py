@@ -13,7 +13,7 @@ import msgspec
 
 from watcher.addresses import SOLANA, AddressError, solana
 from watcher.columns import in_one_go
-from watcher.events import EXACT, Key, Kind, Reading, canonical
+from watcher.events import EXACT, Key, Kind, Reading, canonical, symbol
 from watcher.providers.answers import (
     BREATH,
     Code,
@@ -24,7 +24,6 @@ from watcher.providers.answers import (
     moved,
     one_line,
     refuse,
-    symbol,
     token_units,
 )
 from watcher.providers.configured import Configured

@@ -17,8 +17,8 @@ class Configured:
     COST: ClassVar[float] = 1.0
     SETTLE: ClassVar[float] = 30.0
     CACHE: ClassVar[float] = 0.0
-    BALANCES: ClassVar[int] = 100_000
-    """That are known at a time, at most: far more than wallets have, and some ten megabytes."""
+    BALANCES: ClassVar[int] = 250_000
+    """That are known at a time, at most: far more than wallets have, and a hundred megabytes or so."""
     ENDPOINTS: ClassVar[tuple[str, ...]] = ()
     KEYLESS: ClassVar[bool] = False
     """Whether the API serves those who have no key."""

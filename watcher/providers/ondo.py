@@ -15,8 +15,8 @@ import msgspec
 from watcher import addresses
 from watcher.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
 from watcher.columns import NEWS, Column, Columns, Unclear, in_one_go
-from watcher.events import Key, Reading, Scope, Unit
-from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, symbol, token_units
+from watcher.events import Key, Reading, Scope, Unit, symbol
+from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps

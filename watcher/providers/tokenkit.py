@@ -14,7 +14,7 @@ import msgspec
 
 from watcher.addresses import STARKNET, AddressError, felt
 from watcher.columns import in_one_go
-from watcher.events import Key, Reading, Scope, rfc3339, wall
+from watcher.events import Key, Reading, Scope, rfc3339, symbol, wall
 from watcher.providers.answers import (
     BREATH,
     Decimals,
@@ -29,7 +29,6 @@ from watcher.providers.answers import (
     quoting,
     refuse,
     spoken,
-    symbol,
 )
 from watcher.providers.configured import Configured
 from watcher.providers.failures import Malformed, Temporary
@@ -349,11 +348,12 @@ def _pair(target: Target) -> dict[str, Any]:
 
 def _unrepeated(rows: Iterable[_Held | msgspec.Raw]) -> Iterator[_Held | msgspec.Raw]:
     """Each row once. Raises Malformed when one row is told twice and differently."""
-    found: dict[int | str, _Held] = {}
+    found: dict[str, _Held] = {}
     for row in rows:
-        if isinstance(row, msgspec.Raw) or row.id is None or found.setdefault(row.id, row) is row:
+        # By its spelling: whole numbers can be chosen so that a dictionary of them takes very long.
+        if isinstance(row, msgspec.Raw) or row.id is None or found.setdefault(repr(row.id), row) is row:
             yield row
-        elif found[row.id] != row:
+        elif found[repr(row.id)] != row:
             raise Malformed(f"the answer contradicts itself on row {one_line(str(row.id))}")
 
 

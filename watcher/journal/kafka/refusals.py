@@ -1,7 +1,7 @@
 """What a broker's refusal means: that it passes, that some record will never be taken, or that none will.
 
 aiokafka knows two sorts, to be sent again and not; and `Broken` is all that it raises. What is not named here passes: a
-leader that moves, a coordinator that comes back, a fence, the network.
+leader that moves, a coordinator that comes back, a fence, the network, a clock that will be put right (time stamps).
 """
 
 from aiokafka import errors
@@ -14,7 +14,6 @@ from aiokafka.errors import (
     IncompatibleBrokerVersion,
     InvalidConfigurationError,
     InvalidRequiredAcksError,
-    InvalidTimestampError,
     InvalidTopicError,
     InvalidTransactionTimeout,
     KafkaConfigurationError,
@@ -47,7 +46,6 @@ errors.kafka_errors.setdefault(InvalidRecord.errno, InvalidRecord)
 RECORDS = (
     CorruptRecordException,
     InvalidRecord,
-    InvalidTimestampError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
