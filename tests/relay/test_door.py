@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
+import os
 import resource
 import socket
 import weakref
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.relay.stage import PATIENCE, calm, staged, until
 from watcher.relay import door
@@ -173,35 +174,34 @@ async def test_nothing_of_a_connection_that_is_gone_is_kept(tmp_path):
         await until(forgotten)
 
 
-class Exhausted(door.Listener):
-    """The system has no descriptor left, for so many tries."""
+@contextlib.contextmanager
+def exhausted():
+    """A process without a descriptor to spare."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as held:
+        probe = os.dup(0)
+        held.callback(os.close, probe)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (probe + 20, hard))
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                held.callback(os.close, os.dup(0))
+        yield
 
-    left = 0
 
-    def _accept(self):
-        if self.left:
-            self.left -= 1
-            raise OSError(errno.EMFILE, "Too many open files")
-        return super()._accept()
-
-
-async def test_without_descriptors_it_waits_and_says_so_once():
-    listener = Exhausted()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    listener.setblocking(False)
-    listener.door = entered = Door(10)
-    listener.left = 1000
-    with listener, connected(listener.getsockname()[1], 1):
-        with pytest.raises(OSError, match="Too many"):
-            listener.accept()
-        for _ in range(100):  # as asyncio does, which would log each
-            with pytest.raises(BlockingIOError):
-                listener.accept()
-        assert entered.exhausted == 1
-        listener.left = 0
-        accepted, _ = listener.accept()
-        accepted.close()
+async def test_without_descriptors_nobody_is_accepted_and_nothing_loops(tmp_path):
+    async with staged(tmp_path) as stage, stage.subscriber() as one:
+        await one.next()
+        with socket.socket() as client:
+            client.setblocking(False)
+            with capture_logs() as logs, exhausted():
+                with contextlib.suppress(BlockingIOError):
+                    client.connect(("127.0.0.1", stage.port))
+                await until(lambda: stage.relay.port.door.exhausted)
+                assert (await one.ask("ping"))["result"]
+                assert (await one.ask("ping"))["result"]
+            assert len([record for record in logs if record["event"] == "relay.no_descriptor"]) < 10
+            await until(lambda: len(stage.relay.port.door.guests) == 2)
 
 
 async def test_the_number_told_is_the_number_kept(tmp_path):

@@ -8,9 +8,11 @@ has most of them goes. Whoever fills the room pushes out itself.
 import asyncio
 import contextlib
 import errno
+import functools
 import ipaddress
 import operator
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import structlog
@@ -29,7 +31,7 @@ OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 ANSWERED, ASKING, ANSWERING = STAGES = range(3)
 """Of a visitor: who has the answer and has not closed is missed the least, who waits for one the most."""
 PAUSE = 0.5
-"""Seconds. asyncio looks again after one."""
+"""Seconds in which nobody is accepted when there is no descriptor."""
 
 logger = structlog.get_logger()
 
@@ -60,7 +62,7 @@ class Visiting(Protocol):
 class Guest(socket.socket):
     """An accepted connection. It is known until it is closed, by whomever."""
 
-    __slots__ = ("address", "door", "number", "since", "stage", "visitor")
+    __slots__ = ("address", "door", "number", "received", "since", "stage", "visitor", "waiting")
 
     def __init__(self, accepted: socket.socket, address: str, door: "Door", since: float) -> None:
         kind = (accepted.family, accepted.type, accepted.proto)
@@ -72,8 +74,11 @@ class Guest(socket.socket):
         """When it came, by the loop's clock."""
         self.stage = ASKING
         """Of a visitor. The door is told when it changes."""
+        self.received = bytearray()
+        """What it said before there was a visitor."""
+        self.waiting: Callable[[], object] | None = None
+        """While there is nothing on top of it: stops whoever waits for its bytes."""
         self.visitor: Visiting | None = None
-        """None while TLS has not come about."""
 
     def close(self) -> None:
         super().close()
@@ -83,9 +88,12 @@ class Guest(socket.socket):
     def dismiss(self) -> None:
         if self.visitor is not None:
             self.visitor.dismiss()
-            return
-        with contextlib.suppress(OSError):  # it has gone by itself
-            self.shutdown(socket.SHUT_RDWR)  # what is on top of it, TLS for one, sees that and closes it
+        elif self.waiting is not None:
+            self.waiting()
+            self.close()
+        else:
+            with contextlib.suppress(OSError):  # it has gone by itself
+                self.shutdown(socket.SHUT_RDWR)  # TLS is on its way on top of it, sees that and closes it
 
 
 class Door:
@@ -157,6 +165,16 @@ class Door:
         if not self.guests:
             self._empty.set()
 
+    def late(self, before: float) -> list[Guest]:
+        """Those that came before and have not asked."""
+        found = []
+        for here in self._visitors.values():
+            for guest in here.stages[ASKING]:
+                if guest.since > before:
+                    break
+                found.append(guest)
+        return found
+
     async def emptied(self) -> None:
         await self._empty.wait()
 
@@ -172,35 +190,7 @@ class _Visitors:
         """In the order in which they came so far."""
 
 
-class Listener(socket.socket):
-    """A listening socket whose connections come through a door."""
-
-    door: Door | None = None
-    _quiet_until = 0.0
-
-    def listen(self, backlog: int = BACKLOG, /) -> None:  # noqa: ARG002
-        """asyncio has one number for those who wait and those who are accepted in one turn; it means the latter."""
-        super().listen(BACKLOG)
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        """Raises OSError; at most every half second one that says that there is no descriptor, which asyncio logs."""
-        if self.door is None:
-            return super().accept()
-        now = asyncio.get_running_loop().time()
-        try:
-            accepted, address = super().accept()
-        except OSError as problem:
-            if problem.errno in OUT:
-                if now < self._quiet_until:
-                    raise BlockingIOError(errno.EAGAIN, "no descriptor is free") from None
-                self._quiet_until = now + PAUSE
-                self.door.exhausted += 1
-            raise
-        guest = Guest(accepted, network(address), self.door, now)
-        self.door.enter(guest)
-        return guest, address
-
-
+@functools.lru_cache(VISITORS)
 def network(address: Any) -> str:
     """Whose connections are counted together: an IPv4 address, or the 64 bits of IPv6 that one customer has."""
     if not isinstance(address, tuple):

@@ -11,7 +11,7 @@ import errno
 import socket
 import ssl
 
-from watcher.relay.door import Listener
+from watcher.relay.door import BACKLOG
 from watcher.relay.settings import RelayError, RelaySettings, is_loopback
 
 SEND_BUFFER = 64 * 1024
@@ -27,7 +27,7 @@ TLS_BUFFER = 16 * 1024
 Address = tuple[socket.AddressFamily, str]
 
 
-def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> list[Listener]:
+def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> list[socket.socket]:
     """One socket for each address of the host, all on one port.
 
     `guarded`: tokens are asked for. `key`: where the config names the port. Raises RelayError for an unguarded public address, OSError when the port is taken.
@@ -48,9 +48,9 @@ def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port")
     raise taken
 
 
-def _on_one_port(addresses: list[Address], settings: RelaySettings, key: str) -> list[Listener]:
+def _on_one_port(addresses: list[Address], settings: RelaySettings, key: str) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
-        found: list[Listener] = []
+        found: list[socket.socket] = []
         for family, host in addresses:
             port = found[0].getsockname()[1] if found else settings.port
             try:
@@ -72,8 +72,8 @@ def _addresses(host: str) -> list[Address]:
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos))
 
 
-def _socket(family: socket.AddressFamily, host: str, port: int, key: str) -> Listener:
-    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+def _socket(family: socket.AddressFamily, host: str, port: int, key: str) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
@@ -82,7 +82,7 @@ def _socket(family: socket.AddressFamily, host: str, port: int, key: str) -> Lis
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))
-        listener.listen()
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

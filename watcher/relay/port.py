@@ -1,16 +1,19 @@
 """One port: what listens, the guard before every request, and the plain answers. With a relay behind it, streams too."""
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+import math
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import anyio
 import anyio.abc
 import structlog
-from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request
+from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from watcher.events import Filter
@@ -30,7 +33,7 @@ NOT_OURS = (
 
 logger = structlog.get_logger()
 
-Handle = Callable[[ServerConnection], Awaitable[None]]
+Handle = Callable[[Visitor], Awaitable[None]]
 
 
 class Port:
@@ -69,14 +72,16 @@ class Port:
         self._names = auth.names(settings)
         self._readers: set[Visitor] = set()
         self._context: Any = None
-        self._sockets: list[door.Listener] = []
-        self._servers: list[Server] = []
+        self._sockets: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop
+        self._visitor: Callable[[], Visitor]
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Give plain answers until cancelled; starts with the port. Raises RelayError, and OSError when it is taken."""
         try:
             self.bind()
-            await self.open(_nobody, Visitor)
+            self.open(_nobody, Visitor)
             task_status.started(self.number)
             await anyio.sleep_forever()
         finally:
@@ -95,56 +100,118 @@ class Port:
         self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
         self._sockets = listeners.listen(self._settings, guarded=self.tokens is not None, key=self._key)
 
-    async def open(self, handle: Handle, create: Callable[..., Visitor]) -> None:
-        """Let them in. `handle`: serves one stream."""
+    def open(self, handle: Handle, create: Callable[..., Visitor]) -> None:
+        """Let them in. `handle`: serves one stream. To be called in the loop that serves them."""
+        self._loop = asyncio.get_running_loop()
+        self._visitor = functools.partial(self._make, handle, create)
+        self._keep(self._sweep())
         for listener in self._sockets:
-            listener.door = self.door
-            server = await serve(
-                handle,
-                sock=listener,
-                ssl=self._context,
-                backlog=door.AT_ONCE,
-                select_subprotocol=_subprotocol,
-                compression=None,
-                server_header=None,
-                open_timeout=None,  # a visitor has its own, which ends before the answer begins
-                ssl_handshake_timeout=None if self._context is None else self._pace.upgrade,
-                ping_interval=None,  # one shared ping frame instead of a task for each connection
-                close_timeout=self._pace.farewell,
-                max_size=self.limits.message_bytes,
-                max_queue=4,
-                # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
-                write_limit=0 if self._context is None else (1, 0),
-                create_connection=functools.partial(self._create, create),  # type: ignore[arg-type] # it is only called
-            )
-            self._servers.append(server)
+            self._listen(listener)
 
-    def _create(self, create: Callable[..., Visitor], *args: Any, **options: Any) -> Visitor:
-        visitor = create(*args, **options)
+    def _listen(self, listener: socket.socket) -> None:
+        if not self.closing:
+            self._loop.add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(door.AT_ONCE):
+            try:
+                accepted, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as problem:
+                if problem.errno not in door.OUT:
+                    raise
+                logger.warning("relay.no_descriptor", problem=problem.strerror)
+                self.door.exhausted += 1
+                self._loop.remove_reader(listener)  # it would be told again and again
+                self._loop.call_later(door.PAUSE, self._listen, listener)
+                return
+            accepted.setblocking(False)
+            guest = door.Guest(accepted, door.network(address), self.door, self._loop.time())
+            guest.waiting = functools.partial(self._loop.remove_reader, guest.number)
+            self.door.enter(guest)
+            self._loop.add_reader(guest, self._hear, guest)
+
+    def _hear(self, guest: door.Guest) -> None:
+        """Until it has asked, a connection is a socket and some bytes: no transport, no task, no websocket."""
+        secret = self._context is not None
+        try:
+            said = guest.recv(1, socket.MSG_PEEK) if secret else guest.recv(heads.MOST)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            said = b""
+        if not said:
+            guest.dismiss()
+            return
+        if not secret:
+            guest.received += said
+            if heads.size(guest.received) is None and heads.hopeless(guest.received) is None:
+                return
+        self._loop.remove_reader(guest)
+        guest.waiting = None
+        self._keep(self._begin(guest))
+
+    async def _begin(self, guest: door.Guest) -> None:
+        limits = {"ssl_handshake_timeout": self._pace.upgrade, "ssl_shutdown_timeout": self._pace.farewell}
+        with contextlib.suppress(OSError):  # of TLS: asyncio has closed it
+            await self._loop.connect_accepted_socket(
+                self._visitor, guest, ssl=self._context, **(limits if self._context is not None else {})
+            )
+
+    def _make(self, handle: Handle, create: Callable[..., Visitor]) -> Visitor:
+        visitor = create(
+            ServerProtocol(select_subprotocol=_subprotocol, max_size=self.limits.message_bytes),
+            self,
+            ping_interval=None,  # one shared ping frame instead of a task for each connection
+            close_timeout=self._pace.farewell,
+            max_queue=4,
+            # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
+            write_limit=0 if self._context is None else (1, 0),
+        )
         visitor.answer = self.answer
+        visitor.handle = handle
         visitor.door = self.door
+        visitor.tasks = self._tasks
         visitor.upgrade = self._pace.upgrade
         visitor.stall = self._pace.stall
         return visitor
 
+    def is_serving(self) -> bool:
+        """What websockets asks of a server before it upgrades a connection."""
+        return not self.closing
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _sweep(self) -> None:
+        while not self.closing:
+            await asyncio.sleep(self._pace.sweep)
+            for guest in self.door.late(self._loop.time() - self._pace.upgrade):
+                guest.dismiss()
+
     def close(self) -> None:
         """Nobody is let in any more."""
         self.closing = True
-        for server in self._servers:
-            server.close(close_connections=False)
+        for listener in self._sockets:
+            if listener.fileno() >= 0:
+                asyncio.get_running_loop().remove_reader(listener)
+                listener.close()
 
     async def end(self) -> None:
         """Wait a little for those who are there, then cut them off."""
+        for guest in self.door.late(math.inf):
+            guest.dismiss()
         with anyio.move_on_after(self._pace.farewell):
             await self.door.emptied()
         for guest in list(self.door.guests.values()):
             guest.dismiss()
         with anyio.move_on_after(1.0):
             await self.door.emptied()
-            for server in self._servers:
-                await server.wait_closed()
-        for listener in self._sockets:
-            listener.close()
+            while self._tasks:
+                await asyncio.wait(self._tasks)
 
     async def answer(self, visitor: Visitor, request: Request) -> Answer | None:
         """What a request gets; None lets it become a stream."""
@@ -194,11 +261,11 @@ class Port:
         return origin in self._settings.origins or auth.same_origin(origin, host)
 
 
-async def _nobody(connection: ServerConnection) -> None:
-    raise AssertionError(f"{connection} became a stream where there is none")
+async def _nobody(visitor: Visitor) -> None:
+    raise AssertionError(f"{visitor} became a stream where there is none")
 
 
-def _subprotocol(_: ServerConnection, offered: Any) -> Subprotocol | None:
+def _subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours if it is offered; a client that offers none is as welcome."""
     return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
 

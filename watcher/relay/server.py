@@ -8,7 +8,6 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import structlog
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from watcher.events import Filter, Unavailable
@@ -31,6 +30,7 @@ from watcher.relay.protocol import (
 from watcher.relay.replay import Replays
 from watcher.relay.settings import Pace, RelaySettings
 from watcher.relay.share import Share, Snapshots
+from watcher.relay.visitor import Visitor
 
 logger = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class Relay:
         try:
             self.port.bind()
             await self.delivery.start()
-            await self.port.open(self._handle, functools.partial(_connection, self.delivery))
+            self.port.open(self._handle, functools.partial(_connection, self.delivery))
             async with anyio.create_task_group() as tasks:
                 self._replays = Replays(self.delivery, self._snapshots, self._pace, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
@@ -109,7 +109,7 @@ class Relay:
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _handle(self, connection: ServerConnection) -> None:
+    async def _handle(self, connection: Visitor) -> None:
         assert isinstance(connection, Connection)
         now = self.delivery.time()
         connection.forget_handshake()

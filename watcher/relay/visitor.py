@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
@@ -34,9 +35,13 @@ class Visitor(ServerConnection):
     """Reads one request and asks `answer` for what to say: None lets it become a stream."""
 
     answer: Callable[["Visitor", Request], Awaitable[Answer | None]]
+    handle: Callable[["Visitor"], Awaitable[None]]
+    """Serves it once it is a stream."""
     door: Door
+    tasks: set[asyncio.Task[None]]
+    """Where its own is kept until it ends."""
     upgrade: float
-    """Seconds for the head of the request, counted from accept."""
+    """Seconds for the upgrade to a stream."""
     stall: float
     """Seconds in which some byte of a plain answer must be taken."""
     streams = False
@@ -71,7 +76,26 @@ class Visitor(ServerConnection):
         self._guest = self.door.guests.get(transport.get_extra_info("socket").fileno())
         if self._guest is not None:
             self._guest.visitor = self
-        super().connection_made(transport)
+        super(ServerConnection, self).connection_made(transport)  # which would have a server of websockets run it
+        task = self.loop.create_task(self._run())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        if self._guest is not None and self._guest.received:
+            self.data_received(bytes(self._guest.received))
+            self._guest.received.clear()
+
+    async def _run(self) -> None:
+        try:
+            await self.handshake(server_header=None)
+            if self.protocol.state is State.OPEN:
+                async with self:
+                    await self.handle(self)
+        except (ConnectionClosed, TimeoutError):
+            pass  # it went, or is let go
+        except Exception:
+            logger.exception("relay.connection_failed")
+        finally:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.streams:
@@ -108,9 +132,7 @@ class Visitor(ServerConnection):
 
     async def handshake(self, *args: Any, **options: Any) -> None:
         waited: list[asyncio.Future[Any]] = [self._asked, self.connection_lost_waiter]
-        since = self.loop.time() if self._guest is None else self._guest.since
-        async with asyncio.timeout_at(since + self.upgrade):
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)  # the door lets nobody wait for ever
         if not self._asked.done():
             return
         self._telling = asyncio.create_task(self._tell(self._asked.result()))
