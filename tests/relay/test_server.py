@@ -387,6 +387,25 @@ async def test_a_token_opens_the_stream_by_header_or_by_auth(tmp_path):
             assert (await two.subscribe())["snapshot_rows"] == 1
 
 
+async def test_who_wants_nothing_and_says_nothing_is_closed_with_4103_and_nobody_else(tmp_path):
+    async with (
+        staged(tmp_path) as stage,
+        stage.subscriber() as silent,
+        stage.subscriber() as subscribed,
+        stage.subscriber() as asking,
+    ):
+        await silent.next()
+        await subscribed.subscribe(snapshot=False)
+        await asking.ask("ping")
+        stage.later(3601.0)
+        assert await silent.closed() == (4103, "idle")
+        assert stage.relay.stats.dropped == {"idle": 1}
+        assert (await asking.ask("ping"))["result"]
+        await stage.teller.tell("A")
+        await stage.teller.tell("A")
+        await subscribed.push("update")
+
+
 async def test_who_does_not_authorize_in_time_is_closed_with_4102(tmp_path):
     async with (
         staged(tmp_path, calm(sweep=0.02), environ={"T": "x"}, tokens_env="T") as stage,

@@ -97,7 +97,7 @@ class Connection(Visitor):
 class Peer(Link):
     """A link and its socket."""
 
-    __slots__ = ("alarm", "beat_due", "connection", "direct", "id", "socket", "wake")
+    __slots__ = ("alarm", "beat_due", "connection", "direct", "heard", "id", "socket", "wake")
 
     def __init__(self, session: Session, pace: Pace, head: Cursor, connection: Connection) -> None:
         super().__init__(session, pace, head)
@@ -112,6 +112,8 @@ class Peer(Link):
         self.alarm: asyncio.TimerHandle | None = None
         """When the next event that is held back is due."""
         self.beat_due = False
+        self.heard = False
+        """It has said something since that was looked at."""
 
     def shut(self) -> None:
         """Nothing more is sent."""

@@ -23,7 +23,7 @@ WITH_TLS = 256
 """Of them, where a handshake costs five times as much memory."""
 BACKLOG = 4096
 """Connections that the kernel keeps for us."""
-AT_ONCE = 16
+AT_ONCE = 32
 """Connections accepted in one turn of the loop. Each needs some turns until it is answered: more would only wait here."""
 SMALLEST = 32
 """Descriptors below which there is no point in listening."""

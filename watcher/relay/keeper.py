@@ -9,7 +9,7 @@ from watcher.relay import wire
 from watcher.relay.connection import Peer
 from watcher.relay.delivery import Delivery
 from watcher.relay.plain import Sees
-from watcher.relay.protocol import AUTH_TIMEOUT, SLOW_CONSUMER
+from watcher.relay.protocol import AUTH_TIMEOUT, IDLE, SLOW_CONSUMER
 from watcher.relay.replay import Replays
 from watcher.relay.rota import Rota
 from watcher.relay.settings import Pace
@@ -27,17 +27,19 @@ class Keeper:
         self._auths: Rota[Peer] = Rota(pace.auth)
         self._beats: Rota[Peer] = Rota(pace.heartbeat)
         self._pings: Rota[Peer] = Rota(pace.ping)
+        self._idles: Rota[Peer] = Rota(pace.idle)
 
     def enter(self, peer: Peer, now: float) -> None:
         """A new connection."""
         self._pings.enter(peer, now)
+        self._idles.enter(peer, now)
         if peer.session.rights is None:
             self._auths.enter(peer, now)
         else:
             self._beats.enter(peer, now)
 
     def leave(self, peer: Peer) -> None:
-        for rota in (self._auths, self._beats, self._pings):
+        for rota in (self._auths, self._beats, self._pings, self._idles):
             rota.leave(peer)
 
     def authorized(self, peer: Peer) -> None:
@@ -54,6 +56,8 @@ class Keeper:
                 self._turn(self._beats, peer, now, self.beat)
             for peer in self._pings.due(now):
                 self._turn(self._pings, peer, now, self._ping)
+            for peer in self._idles.due(now):
+                self._turn(self._idles, peer, now, self._end_idle)
             self._end_stalled(now)
             for peer in list(replays.readers):
                 if peer.astray(self._delivery.hub.cursor, now):
@@ -63,10 +67,17 @@ class Keeper:
     def _turn(self, rota: Rota[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
         if peer.open:
             do(peer)
+        if peer.open:
             rota.enter(peer, now)
 
     def _ping(self, peer: Peer) -> None:
         self._delivery.put(peer, wire.KEEPALIVE)
+
+    def _end_idle(self, peer: Peer) -> None:
+        """Who takes a place and wants nothing."""
+        if not (peer.heard or peer.session.subscriptions):
+            self._delivery.drop(peer, IDLE, "idle")
+        peer.heard = False
 
     def _end_stalled(self, now: float) -> None:
         """Who takes nothing."""

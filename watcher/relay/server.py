@@ -128,6 +128,7 @@ class Relay:
         self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._pace))
         try:
             async for message in connection:
+                peer.heard = True
                 self._obey(peer, message)
         except ConnectionClosed:
             pass  # however it ended, there is nobody left to tell

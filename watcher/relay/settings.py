@@ -51,6 +51,8 @@ class Pace(msgspec.Struct, frozen=True):
     ping: float = 20.0
     auth: float = 5.0
     """For the first `auth` command."""
+    idle: float = 60.0
+    """A connection without a subscription says nothing for so long."""
     upgrade: float = 10.0
     stall: float = 15.0
     """The kernel took no byte for so long while something was pending."""
