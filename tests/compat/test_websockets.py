@@ -1,4 +1,4 @@
-"""websockets: what `watcher/relay/connection.py` and `delivery.py` take from inside a connection."""
+"""websockets: what `watcher/relay/connection.py`, `visitor.py` and `delivery.py` take from inside a connection."""
 
 import asyncio
 import contextlib
@@ -7,8 +7,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
 from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 60.0
@@ -102,18 +102,33 @@ async def test_a_connection_is_told_what_its_transport_tells_and_keeps_whether_i
     assert told == [("made", True, False), ("paused", True), ("resumed", False), ("lost",)]
 
 
-async def test_a_request_tells_its_method_and_may_be_answered_with_a_plain_response():
-    async def answer(connection: ServerConnection, request: Request) -> Response:
-        return connection.respond(200, f"{request.method} {request.path}")
+async def test_a_connection_lives_without_the_librarys_server_and_reads_its_request_from_bytes_that_it_is_given():
+    class Serving:
+        def is_serving(self):
+            return True
 
-    async def never(connection):
-        raise AssertionError(connection)
+    class Alone(ServerConnection):
+        def connection_made(self, transport):
+            super(ServerConnection, self).connection_made(transport)
+            self.data_received(b"GET /x HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
+            self.task = self.loop.create_task(self.run())
 
-    async with asyncio.timeout(PATIENCE), served(never, process_request=answer) as url:
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rstrip("/").rpartition(":")[2]))
-        writer.write(b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        said = await reader.read()
+        async def run(self):
+            await self.handshake(server_header=None)
+            assert (self.request.path, self.protocol.state) == ("/x", State.OPEN)
+            async with self:
+                await self.send("hello")
+
+    def create():
+        return Alone(ServerProtocol(max_size=1000), Serving(), ping_interval=None, max_queue=4, write_limit=0)
+
+    async with asyncio.timeout(PATIENCE):
+        server = await asyncio.get_running_loop().create_server(create, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        assert await reader.readexactly(7) == b"\x81\x05hello"
+        assert await reader.readexactly(4) == b"\x88\x02\x03\xe8"
         writer.close()
         await writer.wait_closed()
-    assert said.startswith(b"HTTP/1.1 200 ")
-    assert said.endswith(b"HEAD /healthz")
+        server.close()
