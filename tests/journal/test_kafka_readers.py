@@ -30,6 +30,7 @@ from watcher.events import (
 )
 from watcher.journal import Batch, Expired, Unavailable
 from watcher.journal.kafka import reader as reader_module
+from watcher.journal.kafka import replays
 from watcher.journal.kafka import view as view_module
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
@@ -102,6 +103,34 @@ class TestReaders:
                 for event in everything[::7]:
                     tasks.start_soon(resume, event)
             assert results == {version: list(range(version + 1, 31)) for version in results}
+
+    async def test_however_many_are_behind_a_few_consumers_read_for_them_and_none_when_all_are_there(
+        self, kafka, prefix, monkeypatch
+    ):
+        monkeypatch.setattr(view_module, "WINDOW", 10)
+        balance = balance_in(0)
+        async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
+            await writer.commit(Batch([balance.row(0)]))
+            for amount in range(1, 31):
+                await writer.commit(Batch([balance.row(amount)]))
+            oldest, made_for, consumer = (await reader.bounds()).oldest, [], reader._connection.consumer
+
+            async def counted(topics, **more):
+                made_for.append(topics)
+                return await consumer(topics, **more)
+
+            monkeypatch.setattr(reader._connection, "consumer", counted)
+            async with contextlib.AsyncExitStack() as opened_:
+                slow = [
+                    await opened_.enter_async_context(contextlib.aclosing(reader.follow(oldest))) for _ in range(12)
+                ]
+                for log in slow:  # none goes further than its first slice, as one whose client does not read
+                    while not (events := (await anext(log)).events):
+                        pass
+                    assert events[0].version == 1
+                assert len(made_for) <= replays.MOST
+                assert await until_head(reader, oldest)
+            assert len(reader._replays._idle) == 0
 
     async def test_a_transaction_left_open_by_a_dead_writer_keeps_no_reader_from_starting(
         self, kafka, prefix, monkeypatch

@@ -34,7 +34,7 @@ def clock():
 
 @pytest.fixture
 def share(clock):
-    return Share(clock, clock.sleep)
+    return Share(clock, clock, clock.sleep)
 
 
 async def queued(share, asked, order):
@@ -94,7 +94,7 @@ async def test_they_work_for_half_of_the_time_and_a_short_look_waits_for_nothing
     assert clock.now <= (clock.worked + 0.01) / PART
 
 
-async def test_a_piece_that_waited_for_the_disk_is_not_repaid_for_ever(share, clock):
+async def test_a_piece_with_others_working_beside_it_is_not_repaid_for_ever(share, clock):
     async with share.turn(Line.PAGES):
         clock.work(1000)
     before = clock.now

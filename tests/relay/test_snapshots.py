@@ -13,7 +13,7 @@ from tests.relay.stage import PATIENCE, calm, relaying, staged, until
 from tests.relay.test_slow import BIG, slow
 from watcher.events import Unavailable
 from watcher.journal import views
-from watcher.relay import protocol
+from watcher.relay import plain, protocol
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +174,18 @@ async def test_a_snapshot_that_fails_in_its_midst_ends_the_connection_and_not_th
             await one.push("no more")
         assert await one.closed() == (1012, "internal")
         assert await told(stage, other) == 1
+
+
+async def test_who_waits_too_long_in_line_for_balances_is_told_to_come_back(stage, monkeypatch):
+    monkeypatch.setattr(plain, "PATIENCE", 0.01)
+    stage.log.may = anyio.Event()
+    async with stage.http() as http:
+        answer = await http.get("/v1/balances")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.json()["error"]["temporary"] is True
+        monkeypatch.undo()
+        stage.log.may.set()
+        assert len((await http.get("/v1/balances")).json()["data"]) == 1500
 
 
 async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(stage, monkeypatch):

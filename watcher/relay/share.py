@@ -12,6 +12,7 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from time import process_time
 
 from watcher.events import BalanceState, Cursor, Filter, Snapshot
 from watcher.relay import filters
@@ -22,7 +23,7 @@ PART = 0.5
 AHEAD = 0.05
 """Seconds of work that are done without a rest when nothing was done before."""
 LONG = 0.25
-"""Seconds that a piece counts for at most: what takes longer waits for the disk."""
+"""Seconds that a piece counts for at most: what takes longer had others working beside it."""
 
 
 class Line(enum.IntEnum):
@@ -32,10 +33,19 @@ class Line(enum.IntEnum):
 
 
 class Share:
-    """Turns. `time`: monotonic seconds; `sleep`: waits that long."""
+    """Turns. `time`: monotonic seconds; `spent`: seconds of work of this process; `sleep`: waits that long.
 
-    def __init__(self, time: Callable[[], float], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    What others on the machine take is not our work: on a busy one a snapshot would rest for nothing.
+    """
+
+    def __init__(
+        self,
+        time: Callable[[], float],
+        spent: Callable[[], float] = process_time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._time = time
+        self._spent = spent
         self._sleep = sleep
         self._numbers = itertools.count()
         self._lines: list[list[tuple[int, int, asyncio.Future[None]]]] = [[] for _ in Line]
@@ -52,11 +62,11 @@ class Share:
     async def turn(self, line: Line, came: int | None = None) -> AsyncIterator[None]:
         """One piece of work, when it is its turn. In a line the lowest `came` is next; None comes last."""
         await self._enter(line, came)
-        begun = self._time()
+        begun = self._spent()
         try:
             yield
         finally:
-            self._allowance -= min(self._time() - begun, LONG)
+            self._allowance -= min(self._spent() - begun, LONG)
             self._leave()
 
     async def _enter(self, line: Line, came: int | None) -> None:

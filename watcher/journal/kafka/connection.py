@@ -134,14 +134,20 @@ class Connection:
             raise
         return producer
 
-    async def consumer(self, topics: Sequence[str], *, isolation: str = "read_committed") -> AIOKafkaConsumer:
-        """A started consumer without a group that knows of `topics`. Raises Unavailable."""
+    async def consumer(
+        self, topics: Sequence[str], *, isolation: str = "read_committed", wait: float = 0.5
+    ) -> AIOKafkaConsumer:
+        """A started consumer without a group that knows of `topics`. Raises Unavailable.
+
+        `wait`: seconds that the broker waits for records where there are none; a seek waits for that, too.
+        """
         consumer = AIOKafkaConsumer(
             isolation_level=isolation,
             auto_offset_reset="none",
             enable_auto_commit=False,
             group_id=None,
             max_partition_fetch_bytes=4 * 1024 * 1024,
+            fetch_max_wait_ms=int(wait * 1000),
             **self._common,
         )
         self._owning(consumer._client)

@@ -3,7 +3,7 @@
 
 One tail follows every partition and keeps two things: the view (the state of every key, as of a place in the log of
 events) and a window of the last slices, which all live followers share. A follower that is not inside the window
-replays with a consumer of its own until it is.
+replays the log until it is, with one of a few consumers.
 
 The view is a function of the events: a row stands at the version of the last event before the tail's place, and rows
 of version 0 come from the state. To start, the state is read first, to an end measured after a place in the events
@@ -33,6 +33,7 @@ from watcher.journal.kafka.hanging import LAST, read
 from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
 from watcher.journal.kafka.ownership import Identity
 from watcher.journal.kafka.records import Marker, Topics
+from watcher.journal.kafka.replays import Replays
 from watcher.journal.kafka.view import SLICE, Held, HeldSnapshot, View, Window, covers, matcher
 from watcher.journal.views import Views
 
@@ -63,6 +64,7 @@ class KafkaReader:
         self._view = View()
         self._window = Window((0,) * partitions)
         self._views = Views(self._held)
+        self._replays = Replays(connection, topics.changed, self._changed)
         self._seen: dict[TopicPartition, int] = {}
         self._moved = anyio.Event()
         self._barrier: asyncio.Task[None] | None = None
@@ -269,19 +271,16 @@ class KafkaReader:
                     yield commit
 
     async def _replay(self, places: list[int]) -> AsyncGenerator[Commit, None]:
-        """Read the log with a consumer of one's own until the window is reached, moving `places`."""
-        async with self._connection.reading([self._topics.changed]) as consumer:
-            start_at(consumer, dict(zip(self._changed, places, strict=True)))
+        """Read the log until the window is reached, moving `places`."""
+        async with self._replays.reading():
             while self._window.enter(places) is None:
                 try:
-                    found = await poll(consumer)
+                    found, now = await self._replays.slice(places)
                 except OffsetOutOfRangeError:
                     raise Expired("expired") from None
-                events = [_published(record) for records in found.values() for record in records]
-                now = [await consumer.position(partition) for partition in self._changed]
                 if now != places:
                     places[:] = now
-                    yield Commit(Cursor(self._epoch, tuple(now)), events)
+                    yield Commit(Cursor(self._epoch, tuple(now)), [_published(record) for record in found])
 
     async def _resumable(self, cursor: Cursor) -> None:
         """Raises Expired for a cursor that nothing can be followed from without a gap."""
