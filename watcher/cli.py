@@ -209,7 +209,3 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "tail": tail,
     "sandbox": simulate,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())
