@@ -177,7 +177,13 @@ class Jvm:
         if self._plain and kept.is_dir():
             shutil.copytree(kept, data)
             return
-        arguments = ["format", "-t", self._cluster, "-c", str(self.folder / "server.properties"), "--ignore-formatted"]
+        arguments = [
+            "format",
+            f"--cluster-id={self._cluster}",
+            "-c",
+            str(self.folder / "server.properties"),
+            "--ignore-formatted",
+        ]
         command = [*self._java("96m"), "kafka.tools.StorageTool", *arguments, *self._formatting]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stdout.decode(errors="replace")

@@ -1,22 +1,26 @@
 """No secret leaves through a log line, whoever wrote it."""
 
+import fcntl
 import json
 import logging
+import os
+import sys
 import time
 
 import pytest
 import structlog
 
 from watcher import logs
+from watcher.outlet import Lines, Outlet
 
 SECRET = "canary-5c1d"
 
 
 @pytest.fixture
-def lines(capsys, monkeypatch):
-    """Call it with what logs something; it gives what stood on stderr, each line decoded.
+def configured(monkeypatch):
+    """Set the logging up; nothing of it stays for the tests behind.
 
-    Nothing of it stays for the tests behind: one in which every canary is blotted out could not see it shown.
+    One in which every canary is blotted out could not see it shown.
     """
     monkeypatch.setattr(logs.HIDDEN, "_secrets", [])
     monkeypatch.setattr(logs.HIDDEN, "_runs", frozenset())
@@ -24,16 +28,26 @@ def lines(capsys, monkeypatch):
     monkeypatch.setattr(root, "handlers", [])
     levels = {logger: logger.level for logger in (root, *map(logging.getLogger, logs.QUIET))}
 
-    def written(act):
+    def configure():
         logs.HIDDEN.hide([SECRET, "", "canary"])
         logs.configure()
-        act()
-        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
-    yield written
+    yield configure
     for logger, level in levels.items():
         logger.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def lines(capsys, configured):
+    """Call it with what logs something; it gives what stood on stderr, each line decoded."""
+
+    def written(act):
+        configured()
+        act()
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    return written
 
 
 def test_a_line_is_json_with_level_and_utc_time_when_stderr_is_no_terminal(lines):
@@ -82,3 +96,32 @@ def test_a_storm_of_strangers_is_a_line_and_its_count(lines):
     found = lines(act)
     assert [line.get("left_out") for line in found if line["event"] == "relay.dropped"] == [None, 498]
     assert len(found) == 4
+
+
+def test_lines_that_nobody_took_are_counted_and_told_once_it_flows_again(configured, monkeypatch):
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    stream = Lines(Outlet(writing, lossy=True, held=8192))
+    monkeypatch.setattr(sys, "stderr", stream)
+    configured()
+    assert logs.dropped() == 0
+    for number in range(200):
+        structlog.get_logger().info("a line", number=number)
+    dropped = logs.dropped()
+    assert 0 < dropped < 200
+    text, number = "", 0
+    while number < 200:
+        text += os.read(reading, 4096).decode()
+        number = 0
+        for line in map(json.loads, text.splitlines()):
+            # Where lines are missing it is said how many.
+            if line["event"] == "log.dropped":
+                number += line["lines"]
+            else:
+                assert line["number"] == number
+                number += 1
+    assert number == 200
+    assert logs.dropped() == dropped
+    assert stream.outlet.written(60.0)
+    os.close(reading)
+    os.close(writing)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import threading
@@ -163,6 +164,9 @@ def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> Non
     package = Path(__file__).parent
     # In a wheel it is inside the package, in a checkout beside it.
     place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
+    stdout: object = sys.stdout
+    if isinstance(stdout, outlet.Lines | io.TextIOWrapper):
+        stdout.reconfigure(encoding="utf-8")  # it is, whatever the terminal speaks
     print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
 
 
@@ -232,7 +236,3 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "tail": tail,
     "sandbox": simulate,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -175,6 +175,9 @@ class Lines(io.TextIOBase):
             raise ReaderGone from trouble
         raise OSError(trouble.errno, trouble.strerror, "stdout") from trouble
 
+    def reconfigure(self, *, encoding: str) -> None:
+        self.encoding = encoding
+
     def close_line(self) -> None:
         """What stands without an end yet is a line now."""
         if self._begun:
