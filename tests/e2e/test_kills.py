@@ -6,9 +6,12 @@ import pytest
 
 from tests.e2e import checker
 from tests.e2e.harness import balances, consumed, one_clear_line, settle, until
-from tests.e2e.test_spine import CHANGES, PARTITIONS, enough, judge, kafka_journal, watched
+from tests.e2e.test_spine import PARTITIONS, enough, judge, kafka_journal, watched
 
 KILLS = 5
+CHANGES = 1_000
+SETTLE = 5.0
+"""Seconds: no replica lags here."""
 FAULTS = "default,stale=0,cached=0"
 """An answer that a dying process took with it, repeated by a lagging replica later on, is new to the next process. Where a
 provider gives no position it is believed, as the documentation says; that is not what is shown here."""
@@ -27,7 +30,7 @@ def killed(house, config, daemon, follower):
 
 
 def test_five_kills_leave_the_laws_the_truth_and_the_limits_whole(house):
-    sandbox, config, daemon, follower = watched(house, faults=FAULTS)
+    sandbox, config, daemon, follower = watched(house, faults=FAULTS, settle=SETTLE)
     daemon = killed(house, config, daemon, follower)
     assert judge(sandbox, daemon, follower) >= CHANGES
     assert follower.resumed >= KILLS
@@ -36,7 +39,7 @@ def test_five_kills_leave_the_laws_the_truth_and_the_limits_whole(house):
 
 @pytest.mark.kafka
 def test_five_kills_leave_them_whole_on_real_kafka_too(house, kafka, prefix):
-    sandbox, config, daemon, follower = watched(house, faults=FAULTS, **kafka_journal(kafka, prefix))
+    sandbox, config, daemon, follower = watched(house, faults=FAULTS, settle=SETTLE, **kafka_journal(kafka, prefix))
     daemon = killed(house, config, daemon, follower)
     assert judge(sandbox, daemon, follower) >= CHANGES
     assert follower.resumed >= KILLS
@@ -48,7 +51,7 @@ def test_five_kills_leave_them_whole_on_real_kafka_too(house, kafka, prefix):
 
 
 def test_a_second_instance_replaces_the_first_which_says_so_and_ends(house):
-    sandbox, config, first, follower = watched(house, faults=FAULTS)
+    sandbox, config, first, follower = watched(house, faults=FAULTS, settle=SETTLE)
     enough(follower, 100)
     second = house.run(config)
     first.wait()

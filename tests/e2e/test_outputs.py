@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -171,6 +172,7 @@ def test_nothing_that_takes_time_is_loaded_before_signals_are_heard():
     assert not {"anyio", "asyncio", "msgspec", "structlog", "threading", "watcher.cli", "watcher.outlet"} & {*loaded}
 
 
+@functools.cache
 def alone():
     """What makes a process PID 1 of a namespace of its own, where that is allowed."""
     words = ("unshare", "--pid", "--fork", "--kill-child")

@@ -32,7 +32,7 @@ def journaled(house):
 
 
 def test_both_signals_end_the_daemon_with_nothing_lost(house):
-    sandbox, config, daemon, follower = watched(house, faults="none")
+    sandbox, config, daemon, follower = watched(house, faults="none", settle=SOON)
     for number in (signal.SIGTERM, signal.SIGINT):
         enough(follower, len(follower.events) + 100)
         stopped(daemon, number)
@@ -55,7 +55,7 @@ def test_a_signal_right_after_starting_ends_it(house, number):
 
 @SIGNALS
 def test_a_locked_database_does_not_hold_the_end_up(house, number):
-    _, _, daemon, follower = watched(house, faults="none")
+    _, _, daemon, follower = watched(house, faults="none", settle=SOON)
     enough(follower, 50)
     with contextlib.closing(sqlite3.connect(house.folder / "balances.db", timeout=60)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -65,7 +65,7 @@ def test_a_locked_database_does_not_hold_the_end_up(house, number):
 
 
 def test_a_database_that_was_removed_ends_it_with_one_clear_line(house):
-    _, _, daemon, follower = watched(house, faults="none")
+    _, _, daemon, follower = watched(house, faults="none", settle=SOON)
     enough(follower, 50)
     (house.folder / "balances.db").unlink()
     daemon.wait()
@@ -79,7 +79,7 @@ def test_a_frozen_broker_does_not_hold_the_end_up(house, prefix):
             broker: Jvm = stack.enter_context(jvm())
         except NoBroker as reason:
             pytest.skip(f"no Kafka broker of our own: {reason}")
-        _, config, daemon, follower = watched(house, faults="none", **kafka_journal(broker, prefix))
+        _, config, daemon, follower = watched(house, faults="none", settle=SOON, **kafka_journal(broker, prefix))
         enough(follower, 50)
         broker.freeze()
         until(lambda: "poll" in daemon.err or quiet(follower), "the stream stands still")
@@ -109,7 +109,7 @@ def test_both_signals_end_the_demo_with_its_summary(house, number):
 
 @SIGNALS
 def test_both_signals_end_the_sandbox_and_the_tail(house, number):
-    sandbox, _, daemon, _ = watched(house, faults="none")
+    sandbox, _, daemon, _ = watched(house, faults="none", settle=SOON)
     tail = house.watcher("tail", f"ws://127.0.0.1:{daemon.port}/v1/stream", "--json")
     until(lambda: "\n" in tail.out or tail.status is not None, "the tail tells changes")
     stopped(tail, number)
