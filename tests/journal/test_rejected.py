@@ -218,7 +218,8 @@ def test_every_error_of_the_client_passes_or_is_meant(kind):
     error = getattr(errors, kind)
     if not (isinstance(error, type) and issubclass(error, Exception)):
         return
-    meant = meaning(error(), "committing")
+    meant = meaning(error(), "committing", sending=True)
+    assert not isinstance(meaning(error(), "reading"), Rejected)
     permanent = issubclass(error, (*RECORDS, *RIGHTS, *SETTINGS))
     assert isinstance(meant, Unavailable) != permanent
     assert not (permanent and getattr(error, "retriable", False))
@@ -245,7 +246,7 @@ def test_what_a_broker_says_is_told_apart(error, kind):
 
     async def main():
         for told in (error, wrapped):
-            with pytest.raises(kind, match="committing"), within(1.0, "committing"):
+            with pytest.raises(kind, match="committing"), within(1.0, "committing", sending=True):
                 raise told
 
     anyio.run(main)

@@ -38,16 +38,16 @@ class Ledger:
     @property
     def pending(self) -> int:
         """Rows that wait to be taken."""
-        return len(self._drafts)
+        return len(self._drafts.pending)
 
     def waiting(self, provider: str) -> int:
         """Those of one provider."""
-        return len(self._drafts.pending[provider])
+        return len(self._drafts.pending.of[provider])
 
     @property
     def idle(self) -> bool:
         """There is nothing to take, not even a note."""
-        return not self._drafts and not self._listings.unsaved
+        return not self._drafts.pending and not self._listings.unsaved
 
     def doubted_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""

@@ -1,7 +1,8 @@
 """What was told and is not committed yet."""
 
 from collections import defaultdict
-from itertools import islice
+from collections.abc import Iterator, MutableMapping
+from itertools import chain, islice
 
 import msgspec
 
@@ -25,23 +26,42 @@ class Draft(msgspec.Struct, frozen=True):
     as_of: str | None
 
 
+class Queues(MutableMapping[Key, Draft]):
+    """Drafts that wait, by key; in a queue for each provider, so that whoever tells little does not wait behind one that
+    tells much."""
+
+    def __init__(self) -> None:
+        self.of: defaultdict[str, dict[Key, Draft]] = defaultdict(dict)
+        """By provider, the oldest first."""
+
+    def __getitem__(self, key: Key) -> Draft:
+        return self.of[key.provider][key]
+
+    def __setitem__(self, key: Key, draft: Draft) -> None:
+        self.of[key.provider][key] = draft
+
+    def __delitem__(self, key: Key) -> None:
+        del self.of[key.provider][key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return chain.from_iterable(self.of.values())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.of.values()))
+
+
 class Drafts:
     """What differs from the journal: waiting, or in flight to it."""
 
     def __init__(self) -> None:
-        self.pending: defaultdict[str, dict[Key, Draft]] = defaultdict(dict)
-        """By provider: whoever tells little does not wait behind one that tells much."""
+        self.pending = Queues()
         self.flight: dict[Key, tuple[Draft, Row]] = {}
         self.number = 0
-
-    def __len__(self) -> int:
-        """Those that wait."""
-        return sum(map(len, self.pending.values()))
 
     def put(self, key: Key, record: Record, amount: str, moment: Moment, reading: Reading | None) -> Draft | None:
         """`amount` is about to replace what the record holds. None: that takes the pending change back."""
         slot, as_of = (None, None) if reading is None else (reading.slot, reading.as_of)
-        pending, now = self.pending[key.provider], moment.observed_at
+        pending, now = self.pending.of[key.provider], moment.observed_at
         former = pending.get(key)
         if former is None:
             self.number += 1
@@ -56,12 +76,12 @@ class Drafts:
 
     def first(self) -> int:
         """The number of the first draft that waits."""
-        first = (next(iter(pending.values())).number for pending in self.pending.values() if pending)
+        first = (next(iter(pending.values())).number for pending in self.pending.of.values() if pending)
         return min(first, default=self.number + 1)
 
     def take(self, limit: int) -> list[tuple[Key, Draft]]:
         """So many at most, the oldest of each provider, and of each as many as of any other that has as many."""
-        queues = sorted(filter(None, self.pending.values()), key=len)
+        queues = sorted(filter(None, self.pending.of.values()), key=len)
         taken: list[tuple[Key, Draft]] = []
         for number, pending in enumerate(queues):
             share = -(-(limit - len(taken)) // (len(queues) - number))
@@ -74,17 +94,17 @@ class Drafts:
         if row is not None and (row.state.version, row.state.amount) == (state.version, state.amount):
             del self.flight[key]
             return True
-        draft = flown or self.pending[key.provider].get(key)
+        draft = flown or self.pending.get(key)
         return (record.version, record.amount if draft is None else draft.previous) == (state.version, state.amount)
 
     def forget(self, key: Key) -> None:
         self.flight.pop(key, None)
-        self.pending[key.provider].pop(key, None)
+        self.pending.pop(key, None)
 
     def reopen(self, shelves: Shelves) -> None:
         """What is still in flight was not committed: it pends again, or what replaced it does."""
         for key, (flown, _) in self.flight.items():
-            pending = self.pending[key.provider]
+            pending = self.pending.of[key.provider]
             newer = pending.pop(key, None)
             record = shelves.find(key)
             if newer is None:
@@ -94,9 +114,9 @@ class Drafts:
                     newer, number=flown.number, previous=flown.previous, since=flown.since
                 )
         self.flight = {}
-        for provider, pending in self.pending.items():
+        for provider, pending in self.pending.of.items():
             known = [(key, draft) for key, draft in pending.items() if shelves.find(key) is not None]
-            self.pending[provider] = dict(sorted(known, key=lambda each: each[1].number))
+            self.pending.of[provider] = dict(sorted(known, key=lambda each: each[1].number))
 
 
 def row_of(epoch: str, key: Key, draft: Draft, record: Record) -> Row:

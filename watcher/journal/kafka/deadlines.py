@@ -52,12 +52,15 @@ def _asked_for(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def within(seconds: float, what: str) -> Iterator[None]:
-    """Whatever goes wrong inside, or takes longer, is Unavailable, or what else it means, and says while doing what."""
+def within(seconds: float, what: str, *, sending: bool = False) -> Iterator[None]:
+    """Whatever goes wrong inside, or takes longer, is Unavailable, or what else it means, and says while doing what.
+
+    `sending`: of records, which may be refused.
+    """
     try:
         with anyio.fail_after(seconds), ours_only():
             yield
     except TimeoutError:
         raise Unavailable(f"Kafka did not answer within {seconds:g} s ({what}): is the broker up?") from None
     except Broken as error:
-        raise meaning(error, what) from error
+        raise meaning(error, what, sending=sending) from error

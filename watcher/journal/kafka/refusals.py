@@ -11,12 +11,10 @@ from aiokafka.errors import (
     CorruptRecordException,
     DelegationTokenAuthorizationFailed,
     GroupAuthorizationFailedError,
-    IncompatibleBrokerVersion,
     InvalidConfigurationError,
     InvalidRequiredAcksError,
     InvalidTopicError,
     InvalidTransactionTimeout,
-    KafkaConfigurationError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
@@ -24,10 +22,7 @@ from aiokafka.errors import (
     SecurityDisabled,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
-    UnrecognizedBrokerVersion,
-    UnsupportedCodecError,
     UnsupportedForMessageFormatError,
-    UnsupportedVersionError,
 )
 
 from watcher.journal import Forbidden, JournalError, Rejected, Unavailable, WrongJournal
@@ -62,25 +57,23 @@ RIGHTS = (
 )
 """Of who we are."""
 SETTINGS = (
-    IncompatibleBrokerVersion,
     InvalidConfigurationError,
     InvalidRequiredAcksError,
     InvalidTopicError,
     InvalidTransactionTimeout,
-    KafkaConfigurationError,
     SecurityDisabled,
-    UnrecognizedBrokerVersion,
-    UnsupportedCodecError,
-    UnsupportedVersionError,
 )
-"""Of how the cluster is made, or we are."""
+"""Of how the cluster is made, or we are. What a client says of versions is not: it guesses while a broker comes up."""
 
 
-def meaning(error: BaseException, what: str) -> JournalError:
-    """What it means that `error` came while doing `what`. The client wraps some in errors that say nothing."""
+def meaning(error: BaseException, what: str, *, sending: bool = False) -> JournalError:
+    """What it means that `error` came while doing `what`, which was to send records or not.
+
+    The client wraps some in errors that say nothing.
+    """
     last: BaseException | None = error
     while last is not None:
-        if isinstance(last, (*RECORDS, *RIGHTS, *SETTINGS)):
+        if isinstance(last, (*RIGHTS, *SETTINGS)) or (sending and isinstance(last, RECORDS)):
             return _for_good(last, what)
         last = last.__cause__
     return Unavailable(f"Kafka failed ({what}): {error!r}")

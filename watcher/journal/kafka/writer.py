@@ -214,7 +214,7 @@ class KafkaWriter:
         """Whoever cancels us, or an outcome in doubt, costs the producer: nothing goes on behind anybody's back."""
         producer = self._fenced_in()
         try:
-            with within(COMMIT, f"committing to partition {self.partition}"):
+            with within(COMMIT, f"committing to partition {self.partition}", sending=True):
                 await self._transaction(producer, records)
         except Unavailable as failure:
             await self._let_go()
