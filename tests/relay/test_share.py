@@ -82,7 +82,7 @@ async def test_whoever_gives_up_is_passed_over_even_when_its_turn_has_just_come(
         pass
 
 
-async def test_they_work_for_half_of_the_time_and_a_short_look_waits_for_nothing(share, clock):
+async def test_they_work_for_a_part_of_the_time_and_a_short_look_waits_for_nothing(share, clock):
     for _ in range(10):
         async with share.turn(Line.LOOKS):
             clock.work(AHEAD / 10)

@@ -1,9 +1,9 @@
 """The part of this process that those get who are behind: a piece of a snapshot or of a replay at a time.
 
 Live events go to everybody as they come, and must not wait for others' snapshots. So everything that reads the state
-or the past does it in short pieces, one at a time, for at most half of the time. Three lines take turns: first looks,
-which are over at once when little is wanted; the pages of large snapshots, where who came first is served first, so
-that each is through before its view ends; and replays, one piece each in order.
+or the past does it in short pieces, one at a time, for at most a quarter of one core. Three lines take turns: first
+looks, which are over at once when little is wanted; the pages of large snapshots, where who came first is served first,
+so that each is through before its view ends; and replays, one piece each in order.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from watcher.events import BalanceState, Cursor, Filter, Snapshot
 from watcher.relay import filters
 from watcher.relay.log import Log
 
-PART = 0.5
-"""Of the time."""
+PART = 0.25
+"""Of one core."""
 AHEAD = 0.05
 """Seconds of work that are done without a rest when nothing was done before."""
 LONG = 0.25
@@ -81,7 +81,7 @@ class Share:
                 raise
         self._busy = True
         try:
-            while (rest := self._overdrawn()) > 0:
+            if (rest := self._overdrawn()) > 0:
                 await self._sleep(rest)
         except BaseException:
             self._leave()
