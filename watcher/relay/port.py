@@ -26,6 +26,8 @@ from watcher.relay.visitor import Visitor
 FULL = ("Retry-After", "5")
 READERS = 32
 """Requests that read the journal at a time."""
+READERS_EACH = 24
+"""Of one address."""
 NOT_OURS = (
     "a relay without tokens answers to localhost and loopback addresses only: "
     "add the origin that you came by to [relay] origins, or set tokens"
@@ -245,7 +247,8 @@ class Port:
 
     async def _plainly(self, visitor: Visitor, request: Request, rights: Filter | None) -> Answer:
         if request.path.partition("?")[0] == BALANCES:
-            if len(self._readers) >= READERS:
+            theirs = sum(other.address == visitor.address for other in self._readers)
+            if len(self._readers) >= READERS or theirs >= READERS_EACH:
                 self._stats.refuse("busy")
                 return error(503, "rate_limited", "too many look at the balances: come back later", FULL)
             visitor.join(self._readers)

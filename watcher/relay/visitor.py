@@ -25,6 +25,8 @@ from watcher.relay.plain import Answer, error, unavailable
 
 THROWN = 1024 * 1024
 """Bytes behind a head that are read and thrown away (a body, further requests): one answer is all there is."""
+LEAST = 16 * 1024
+"""Bytes that a reader takes in the time after which it is cut: one at a time would hold its place for ever."""
 RESET = struct.pack("ii", 1, 0)
 BUG = error(500, "internal", "this is a bug of the relay: its log says more")
 
@@ -43,7 +45,7 @@ class Visitor(ServerConnection):
     upgrade: float
     """Seconds for the upgrade to a stream."""
     stall: float
-    """Seconds in which some byte of a plain answer must be taken."""
+    """Seconds in which something of a plain answer must be taken."""
     streams = False
     """It is websockets' from now on."""
     _guest: Guest | None = None
@@ -64,6 +66,11 @@ class Visitor(ServerConnection):
         """Be among those until the answer is told."""
         self._among = others
         others.add(self)
+
+    @property
+    def address(self) -> str:
+        """Whose it is; see `door.network`."""
+        return "" if self._guest is None else self._guest.address
 
     def _move(self, stage: int) -> None:
         if self._guest is not None:
@@ -230,7 +237,7 @@ class Visitor(ServerConnection):
             await self._taken()
 
     async def _taken(self) -> None:
-        """Until the kernel has everything. Raises TimeoutError when it takes nothing for `stall` seconds."""
+        """Until the kernel has everything. Raises TimeoutError when it takes next to nothing in `stall` seconds."""
         left = self.transport.get_write_buffer_size()
         while self.paused:
             try:
@@ -238,7 +245,7 @@ class Visitor(ServerConnection):
                     await self.drain()
             except TimeoutError:
                 before, left = left, self.transport.get_write_buffer_size()
-                if left >= before:
+                if before - left < LEAST:
                     raise
 
     def _cut(self) -> None:
