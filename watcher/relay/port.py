@@ -116,6 +116,8 @@ class Port:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(door.AT_ONCE):
+            if self.door.starting >= door.BUSY:
+                return
             try:
                 accepted, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -150,6 +152,7 @@ class Port:
             guest.received += said
             if heads.size(guest.received) is None and heads.hopeless(guest.received) is None:
                 return
+            self.door.move(guest, door.STARTING)
         self._loop.remove_reader(guest)
         guest.waiting = None
         self._keep(self._begin(guest))

@@ -20,7 +20,7 @@ from websockets.protocol import State
 
 from watcher.events import JournalError
 from watcher.relay import heads
-from watcher.relay.door import ANSWERED, ANSWERING, Door, Guest
+from watcher.relay.door import ANSWERED, STARTING, TELLING, Door, Guest
 from watcher.relay.plain import Answer, error, unavailable
 
 THROWN = 1024 * 1024
@@ -118,7 +118,7 @@ class Visitor(ServerConnection):
         asked = heads.hopeless(self._received) if size is None else heads.parse(bytes(self._received[:size]))
         if asked is not None:
             self.transport.pause_reading()  # until it is known whose the rest is
-            self._move(ANSWERING)
+            self._move(STARTING)
             self._asked.set_result(asked)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio reads it
@@ -149,6 +149,7 @@ class Visitor(ServerConnection):
         self._telling = None
         received, self._received = bytes(self._received), bytearray()
         self.streams = True
+        self._move(TELLING)
         del self._asked  # what a stream costs while it is idle is counted in bytes
         super().data_received(received)
         if not self.paused:
@@ -165,6 +166,7 @@ class Visitor(ServerConnection):
             if answer is None:
                 return True
             self._received.clear()
+            self._move(TELLING)
             self.transport.resume_reading()
             await self._write(answer, request)
         except asyncio.CancelledError:
