@@ -1,10 +1,13 @@
 """What the limits allow, worked out before a single request is sent."""
 
+import resource
+
+import anyio
 import pytest
 
 from tests.test_settings import HELIUS
 from watcher import settings
-from watcher.check import plan, same_credentials, same_keys, seconds, told, words
+from watcher.check import check, plan, same_credentials, same_keys, seconds, told, words
 from watcher.providers.provider import Limit
 from watcher.secret import Secret
 from watcher.sources import sources
@@ -104,3 +107,22 @@ def test_a_bound_below_the_number_of_watches_is_warned_of():
     ]
     assert "max_balances 2 is below the number of watches" in warning
     assert not any("max_balances" in text for text in plan(provider("tokenkit", pairs(3), max_balances=3)).warnings)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ((1024, 1024), "allows the relay 621 connections, and [relay] max_connections asks for 10,000"),
+        ((200, 200), "allows the relay 0 connections"),
+        ((11_220, 20_000), ""),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), ""),
+    ],
+)
+def test_a_limit_of_open_files_that_is_too_low_is_told(monkeypatch, capsys, tmp_path, limits, said):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    helius = {"api_key_env": "KEY", "watch": [{"account": ACCOUNT}]}
+    config = settings.parse({"journal": f"sqlite:///{tmp_path}/x.db", "providers": {"helius": helius}})
+    anyio.run(check, config, {"KEY": "canary"}, True, False)
+    told = capsys.readouterr().out
+    assert said in told
+    assert ("open files" in told) == bool(said)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.relay.stage import PATIENCE, calm, staged, until
 from watcher.relay import door
-from watcher.relay.door import ANSWERED, ANSWERING, Door, NoRoom, network, shares
+from watcher.relay.door import ANSWERED, STARTING, TELLING, Door, NoRoom, network, shares
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +75,7 @@ def test_the_oldest_of_the_fullest_address_goes(pairs):
 
 def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
     entered = Door(8)
-    asked = pairs(entered, "a", stage=ANSWERING)
+    asked = pairs(entered, "a", stage=TELLING)
     answered = [pairs(entered, "a", stage=ANSWERED) for _ in range(3)]
     early = [pairs(entered, "a") for _ in range(3)]
     assert [pair.gone for pair in (*answered, *early)] == [True] + [False] * 5
@@ -84,8 +84,12 @@ def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
     assert not asked.gone
     assert sum(pair.gone for pair in (*answered, *early, *crowd)) == 26 - 5
     entered = Door(4)
-    only = [pairs(entered, "b", stage=ANSWERING) for _ in range(5)]
-    assert [pair.gone for pair in only] == [True] * 2 + [False] * 3
+    waits = pairs(entered, "b", stage=STARTING)
+    only = [pairs(entered, "b", stage=TELLING) for _ in range(5)]
+    assert [pair.gone for pair in (waits, *only)] == [False] + [True] * 3 + [False] * 2
+    assert entered.starting == 1
+    waits.dismiss()
+    assert entered.starting == 0
 
 
 def test_a_stream_takes_no_place_and_is_known_until_it_is_closed(pairs):

@@ -13,7 +13,7 @@ from tests.relay.stage import PATIENCE, calm, staged
 from watcher.relay.auth import load
 from watcher.relay.connection import Stats
 from watcher.relay.plain import Plain
-from watcher.relay.port import READERS, Port
+from watcher.relay.port import READERS_EACH, Port
 from watcher.relay.settings import RelayError, RelaySettings
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +137,7 @@ async def test_only_so_many_read_the_journal_at_a_time_and_the_others_are_asked_
     async with staged(tmp_path) as stage, stage.http() as http:
         await stage.teller.tell(*(f"a{n}" for n in range(4000)))
         async with contextlib.AsyncExitStack() as opened:
-            for _ in range(READERS):
+            for _ in range(READERS_EACH):
                 stream = await opened.enter_async_context(await anyio.connect_tcp("127.0.0.1", stage.port))
                 stream.extra(SocketAttribute.raw_socket).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 await stream.send(b"GET /v1/balances HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -147,6 +147,19 @@ async def test_a_reader_that_takes_nothing_is_cut_and_its_body_closed():
         assert body.asked < 64
 
 
+async def test_a_reader_that_takes_a_little_now_and_then_is_cut_too():
+    body = Pieces(*[BIG] * 64)
+    async with telling(body, stall=0.2) as (port, made), asking(port, buffer=4096) as (reader, writer):
+        while not body.closed.is_set():
+            writer.transport.resume_reading()
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+                await reader.readexactly(1)
+            writer.transport.pause_reading()
+            await asyncio.sleep(0.05)
+        await made[0].wait_closed()
+        assert body.asked < 64
+
+
 @pytest.mark.parametrize("leave", ["abort", "half"])
 async def test_a_reader_that_goes_ends_the_body_at_once(leave):
     body = Pieces(b"first", then=forever)

@@ -21,15 +21,18 @@ VISITORS = 1024
 """Connections that are no stream: TLS or the head of the request under way, an answer not taken yet."""
 WITH_TLS = 256
 """Of them, where a handshake costs five times as much memory."""
-BACKLOG = 4096
+BACKLOG = 1024
 """Connections that the kernel keeps for us."""
-AT_ONCE = 16
-"""Connections accepted in one turn of the loop. Each needs some turns until it is answered: more would only wait here."""
+AT_ONCE = 32
+"""Connections accepted in one turn of the loop."""
 SMALLEST = 32
 """Descriptors below which there is no point in listening."""
 OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-ANSWERED, ASKING, ANSWERING = STAGES = range(3)
-"""Of a visitor: who has the answer and has not closed is missed the least, who waits for one the most."""
+ANSWERED, ASKING, TELLING, STARTING = STAGES = range(4)
+"""Of a visitor: it has its answer and has not closed, has not asked, is told the answer, has asked. In this order they are
+missed the least."""
+BUSY = 64
+"""Visitors in the last stage, which takes no more than our own time, beyond which nobody is accepted: they come first."""
 PAUSE = 0.5
 """Seconds in which nobody is accepted when there is no descriptor."""
 
@@ -105,6 +108,8 @@ class Door:
         self.accepted = 0
         self.crowded = 0
         """Guests that went because there were too many."""
+        self.starting = 0
+        """Those who have asked and wait for us alone."""
         self.exhausted = 0
         """Times that the system had no descriptor for one."""
         self._most = visitors
@@ -136,6 +141,7 @@ class Door:
         if here is not None and guest in here.stages[guest.stage]:
             del here.stages[guest.stage][guest]
             here.stages[stage][guest] = None
+            self.starting += (stage == STARTING) - (guest.stage == STARTING)
         guest.stage = stage
 
     def _make_room(self, among: "_Visitors") -> None:
@@ -154,6 +160,7 @@ class Door:
         if here is not None and guest in here.stages[guest.stage]:
             del here.stages[guest.stage][guest]
             here.count -= 1
+            self.starting -= guest.stage == STARTING
             self._visiting -= 1
             if not here.count:
                 del self._visitors[guest.address]

@@ -26,6 +26,8 @@ from watcher.relay.visitor import Visitor
 FULL = ("Retry-After", "5")
 READERS = 32
 """Requests that read the journal at a time."""
+READERS_EACH = 24
+"""Of one address."""
 NOT_OURS = (
     "a relay without tokens answers to localhost and loopback addresses only: "
     "add the origin that you came by to [relay] origins, or set tokens"
@@ -114,6 +116,8 @@ class Port:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(door.AT_ONCE):
+            if self.door.starting >= door.BUSY:
+                return
             try:
                 accepted, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -148,6 +152,7 @@ class Port:
             guest.received += said
             if heads.size(guest.received) is None and heads.hopeless(guest.received) is None:
                 return
+            self.door.move(guest, door.STARTING)
         self._loop.remove_reader(guest)
         guest.waiting = None
         self._keep(self._begin(guest))
@@ -245,7 +250,8 @@ class Port:
 
     async def _plainly(self, visitor: Visitor, request: Request, rights: Filter | None) -> Answer:
         if request.path.partition("?")[0] == BALANCES:
-            if len(self._readers) >= READERS:
+            theirs = sum(other.address == visitor.address for other in self._readers)
+            if len(self._readers) >= READERS or theirs >= READERS_EACH:
                 self._stats.refuse("busy")
                 return error(503, "rate_limited", "too many look at the balances: come back later", FULL)
             visitor.join(self._readers)

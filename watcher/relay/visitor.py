@@ -20,11 +20,13 @@ from websockets.protocol import State
 
 from watcher.events import JournalError
 from watcher.relay import heads
-from watcher.relay.door import ANSWERED, ANSWERING, Door, Guest
+from watcher.relay.door import ANSWERED, STARTING, TELLING, Door, Guest
 from watcher.relay.plain import Answer, error, unavailable
 
 THROWN = 1024 * 1024
 """Bytes behind a head that are read and thrown away (a body, further requests): one answer is all there is."""
+LEAST = 16 * 1024
+"""Bytes that a reader takes in the time after which it is cut: one at a time would hold its place for ever."""
 RESET = struct.pack("ii", 1, 0)
 BUG = error(500, "internal", "this is a bug of the relay: its log says more")
 
@@ -43,7 +45,7 @@ class Visitor(ServerConnection):
     upgrade: float
     """Seconds for the upgrade to a stream."""
     stall: float
-    """Seconds in which some byte of a plain answer must be taken."""
+    """Seconds in which something of a plain answer must be taken."""
     streams = False
     """It is websockets' from now on."""
     _guest: Guest | None = None
@@ -64,6 +66,11 @@ class Visitor(ServerConnection):
         """Be among those until the answer is told."""
         self._among = others
         others.add(self)
+
+    @property
+    def address(self) -> str:
+        """Whose it is; see `door.network`."""
+        return "" if self._guest is None else self._guest.address
 
     def _move(self, stage: int) -> None:
         if self._guest is not None:
@@ -111,7 +118,7 @@ class Visitor(ServerConnection):
         asked = heads.hopeless(self._received) if size is None else heads.parse(bytes(self._received[:size]))
         if asked is not None:
             self.transport.pause_reading()  # until it is known whose the rest is
-            self._move(ANSWERING)
+            self._move(STARTING)
             self._asked.set_result(asked)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio reads it
@@ -142,6 +149,7 @@ class Visitor(ServerConnection):
         self._telling = None
         received, self._received = bytes(self._received), bytearray()
         self.streams = True
+        self._move(TELLING)
         del self._asked  # what a stream costs while it is idle is counted in bytes
         super().data_received(received)
         if not self.paused:
@@ -158,6 +166,7 @@ class Visitor(ServerConnection):
             if answer is None:
                 return True
             self._received.clear()
+            self._move(TELLING)
             self.transport.resume_reading()
             await self._write(answer, request)
         except asyncio.CancelledError:
@@ -230,7 +239,7 @@ class Visitor(ServerConnection):
             await self._taken()
 
     async def _taken(self) -> None:
-        """Until the kernel has everything. Raises TimeoutError when it takes nothing for `stall` seconds."""
+        """Until the kernel has everything. Raises TimeoutError when it takes next to nothing in `stall` seconds."""
         left = self.transport.get_write_buffer_size()
         while self.paused:
             try:
@@ -238,7 +247,7 @@ class Visitor(ServerConnection):
                     await self.drain()
             except TimeoutError:
                 before, left = left, self.transport.get_write_buffer_size()
-                if left >= before:
+                if before - left < LEAST:
                     raise
 
     def _cut(self) -> None:
