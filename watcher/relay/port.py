@@ -1,7 +1,6 @@
 """One port: what listens, the guard before every request, and the plain answers. With a relay behind it, streams too."""
 
 import asyncio
-import contextlib
 import functools
 import math
 import socket
@@ -159,10 +158,15 @@ class Port:
 
     async def _begin(self, guest: door.Guest) -> None:
         limits = {"ssl_handshake_timeout": self._pace.upgrade, "ssl_shutdown_timeout": self._pace.farewell}
-        with contextlib.suppress(OSError):  # of TLS: asyncio has closed it
+        try:
             await self._loop.connect_accepted_socket(
                 self._visitor, guest, ssl=self._context, **(limits if self._context is not None else {})
             )
+        except OSError:
+            pass  # of TLS, mostly: asyncio closes it
+        finally:
+            if guest.visitor is None:  # and if there was nothing yet that could close it, its place is given back
+                self._loop.call_later(self._pace.farewell, guest.close)
 
     def _make(self, handle: Handle, create: Callable[..., Visitor]) -> Visitor:
         visitor = create(
