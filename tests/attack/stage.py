@@ -272,6 +272,10 @@ async def ended(stage):
     return stage.daemon.returncode, asyncio.get_running_loop().time() - began
 
 
+def _traceback(told):
+    return next(line for line in told.splitlines() if "Traceback" in line)[:3000]
+
+
 def _status(pid, name):
     """A size of a process, in KB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -320,7 +324,7 @@ async def assail(folder, attack, *, peace, seconds, journal=None):
         if status != 0:
             wrong.append(f"SIGTERM ended it with {status}")
         if "Traceback" in stage.told():
-            wrong.append("a traceback is in the log")
+            wrong.append(f"a traceback is in the log: {_traceback(stage.told())}")
         return Verdict(attack.name, before, during, grown, late, wrong, told)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 
 import httpx
 import pytest
@@ -101,6 +102,22 @@ async def forever():
 
 async def broken():
     raise OSError("the disk is gone")
+
+
+async def test_who_resets_as_the_last_byte_is_told_has_gone_and_no_more(capsys):
+    raw = socket.socket()
+
+    async def resets():
+        """In the turn of the loop in which the answer ends: nobody else has heard of it."""
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+
+    async with telling(Pieces(b"all of it", then=resets)) as (port, made):
+        raw.connect(("127.0.0.1", port))
+        raw.sendall(b"GET / HTTP/1.0\r\nHost: x\r\n\r\n")
+        await until(lambda: made and raw.fileno() < 0)
+        await made[0].wait_closed()
+    assert "relay.connection_failed" not in capsys.readouterr().out
 
 
 async def test_a_body_in_pieces_arrives_whole_and_empty_pieces_do_not_end_it():

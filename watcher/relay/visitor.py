@@ -5,6 +5,7 @@ the head and writes a plain answer by itself; an upgrade is handed to websockets
 """
 
 import asyncio
+import contextlib
 import http
 import socket
 import struct
@@ -199,7 +200,8 @@ class Visitor(ServerConnection):
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # it has gone, and the loop has not heard of it yet
+                self.transport.write_eof()
         await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
 
     async def _write(self, answer: Answer, request: Request | None) -> None:
