@@ -60,7 +60,7 @@ def test_a_demo_that_is_ended_before_it_serves_says_so_by_its_status_alone(house
 
 
 def handled(process):
-    """Whether it has its handlers: SIGTERM tells, since Python's own for Ctrl-C stands from the beginning."""
+    """Whether it has its handlers, for both: one that was ignored when it began (by `nohup`) is taken later."""
     status = written(Path(f"/proc/{process.process.pid}/status"))
     caught = int(re.search(r"SigCgt:\s+(\w+)", status)[1], 16)
-    return caught >> (signal.SIGTERM - 1) & 1
+    return all(caught >> (number - 1) & 1 for number in (signal.SIGTERM, signal.SIGINT))
