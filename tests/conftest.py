@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -60,6 +61,10 @@ FLOORS = {
 
 LONG = ("attack", "chaos", "e2e", "journal", "relay", "worlds")
 """Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+"""Who ignores Ctrl-C, as all do that a shell has put into the background, has children that ignore it too."""
 
 settings.register_profile(
     "steady",
