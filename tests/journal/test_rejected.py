@@ -230,13 +230,13 @@ def test_every_error_of_the_client_passes_or_is_meant(kind):
     [
         (errors.MessageSizeTooLargeError(), Rejected),
         (errors.RecordListTooLargeError(), Rejected),
-        (errors.CorruptRecordException(), Rejected),
         (errors.for_code(87)(), Rejected),
         (errors.TopicAuthorizationFailedError("t"), Forbidden),
         (errors.TransactionalIdAuthorizationFailed("t"), Forbidden),
         (errors.InvalidTransactionTimeout(), WrongJournal),
         (errors.NotLeaderForPartitionError(), Unavailable),
         (errors.ProducerFenced(), Unavailable),
+        (errors.CorruptRecordException(), Unavailable),  # Kafka calls it retriable, aiokafka does not
         (errors.UnknownError(), Unavailable),
     ],
 )
