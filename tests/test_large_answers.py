@@ -5,11 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import anyio
 import httpx
 import pytest
+from trio.testing import MockClock
 
 from tests.journal.laws import records, violations
 from tests.polling import START, Api, journal, poller_of, virtually
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.test_large import body
+from watcher.columns import in_slices
 from watcher.events import partition_of, rfc3339
 from watcher.journal.intake import Intake
 from watcher.poller.large import LARGE
@@ -132,3 +134,17 @@ def test_what_is_gone_is_told_by_every_partition_once_it_is_confirmed(tmp_path):
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
         name: ["0"] for name in gone
     }
+
+
+def test_work_in_slices_whose_process_stood_still_for_long_goes_on_soon():
+    clock = MockClock(autojump_threshold=0)
+
+    def work():
+        clock.jump(600.0)  # stopped, and woken
+        yield
+
+    async def main():
+        await in_slices(work())
+        assert anyio.current_time() < 601.0
+
+    virtually(main, clock=clock)

@@ -20,6 +20,9 @@ NEWS = 1_000
 REST = 2.0
 """For how long work in slices rests after each: so many times as long as the slice took."""
 
+LONGEST_REST = 0.5
+"""Seconds: a slice that seems to have taken longer was not at work, but its process stood still."""
+
 Page = tuple[tuple[str, ...], tuple[str, ...]]
 """Accounts, and amounts as the provider wrote them; equally many."""
 
@@ -166,7 +169,7 @@ async def in_slices(work: Generator[None, None, T]) -> T:
             next(work)
         except StopIteration as end:
             return cast("T", end.value)
-        await anyio.sleep(REST * (anyio.current_time() - began))
+        await anyio.sleep(min(REST * (anyio.current_time() - began), LONGEST_REST))
 
 
 def look_through() -> None:

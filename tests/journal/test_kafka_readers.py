@@ -7,7 +7,7 @@ import json
 
 import anyio
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
 from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
@@ -254,6 +254,61 @@ class TestReaders:
         (message,) = seen(kafka.address, f"{prefix}balances.heartbeat.v1", partitions=1)
         assert message.key() == b"jupiter"
         assert json.loads(message.value())["watches"] == 3
+
+
+class TestCut:
+    async def test_events_that_are_deleted_before_they_were_read_cost_their_followers_a_snapshot_and_no_process(
+        self, kafka, prefix
+    ):
+        one, other = balance_in(0), balance_in(1)
+        async with (
+            ready(kafka.address, prefix) as made,
+            opened(made, 0) as writer,
+            opened(made, 1) as second,
+            reading(made) as reader,
+        ):
+            for amount in range(3):
+                await writer.commit(Batch([one.row(amount)]))
+            await second.commit(Batch([other.row(0)]))
+            start = (await reader.bounds()).head
+            async with contextlib.aclosing(reader.follow(start)) as commits, anyio.create_task_group() as tasks:
+                ends = []
+
+                async def follow():
+                    try:
+                        async for _ in commits:
+                            pass
+                    except Expired as expired:
+                        ends.append(expired.reason)
+                        tasks.cancel_scope.cancel()
+
+                tasks.start_soon(follow)
+                await anyio.sleep(0.2)
+                cut_unread(kafka.address, f"{prefix}balances.changed.v1")
+                with anyio.fail_after(60):
+                    await anyio.sleep_forever()
+            assert ends == ["expired"]
+            with anyio.fail_after(60):
+                while True:
+                    with contextlib.suppress(Unavailable):
+                        cursor, rows = await snapshot(reader, Filter())
+                        break
+                    await anyio.sleep(0.1)
+            assert {row.key: row.amount for row in rows} == {one.key: "2", other.key: "0"}
+            await writer.commit(Batch([one.row(7)]))
+            found = [event for commit in await until_head(reader, cursor) for event in commit.events]
+            assert [event.version for event in found] == [3]
+
+
+def cut_unread(address, topic):
+    """Events come and are deleted while nobody here can read them, since this holds the loop."""
+    producer = Producer({"bootstrap.servers": address})
+    told = seen(address, topic)[-1]
+    for _ in range(5):
+        producer.produce(topic, told.value(), told.key(), partition=told.partition(), headers=told.headers())
+        assert producer.flush(60) == 0
+    with administering(address) as admin:
+        done(admin.delete_records([TopicPartition(topic, told.partition(), -1)]))
 
 
 async def keep_changing(writer, balances):

@@ -111,6 +111,12 @@ def tokenkit(count):
     return built("tokenkit", {"account": STARK_ACCOUNT}), f'{{"success":true,"count":{count},"data":[{rows}]}}', count
 
 
+def ondo_with_more(count):
+    """Than documented."""
+    provider, body, count = ondo_otherwise(count)
+    return provider, f'{{"page":1,{body[1:]}', count
+
+
 def ondo_otherwise(count):
     """Not laid out as documented."""
     rows = ",".join(f'{{"balance":"1","holderAddress":{{"account":"{number + 1:#042x}"}}}}' for number in range(count))
@@ -118,7 +124,7 @@ def ondo_otherwise(count):
     return built("ondo", {"chain": "ethereum-1"}), f'{{"tokens":[{token}]}}', count
 
 
-@pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit, ondo_otherwise])
+@pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit, ondo_with_more])
 def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made):
     provider, body, count = made(3000)
     request = asked(provider, len(provider.lanes) - 1)
@@ -135,6 +141,57 @@ def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made)
     assert breaths >= 3
     assert len(found.readings) == count
     assert found == made(3000)[0].read(request, response)
+
+
+LARGER_THAN_IS_OPENED_AT_ONCE = [(jupiter, 35_000), (holdings, 26_000), (bloxroute, 21_000), (tokenkit, 18_000)]
+"""Each of a few megabytes, and more than PARTS values."""
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(("made", "count"), [*LARGER_THAN_IS_OPENED_AT_ONCE, (ondo_otherwise, 40_000)])
+def test_what_is_too_large_to_be_opened_in_one_go_is_opened_in_pieces_however_it_is_laid_out(made, count, indent):
+    provider, body, expected = made(count)
+    if indent is not None:
+        body = json.dumps(json.loads(body), indent=indent)
+    with pytest.raises(Malformed, match="in one piece"):
+        decode(msgspec.json.Decoder(), body.encode())
+    found = heard(provider, asked(provider, len(provider.lanes) - 1), Response(200, body.encode(), LATER))
+    assert (len({reading.key for reading in found.readings}), found.partial, found.remark) == (expected, False, None)
+
+
+def damaged(body, cut, text):
+    """The body with a text behind the row that ends next."""
+    place = body.index("}", int(len(body) * cut)) + 1
+    return body[:place] + text + body[place:]
+
+
+@pytest.mark.parametrize("text", [",", "]", "}", ',"x":1', ",{}", "}]", '"', ",null"])
+@pytest.mark.parametrize("cut", [0.1, 0.5, 0.99])
+@pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit])
+def test_pieces_say_what_the_whole_would_whatever_is_wrong_in_one_of_them(made, cut, text, monkeypatch):
+    provider, body, _ = made(300)
+    request = asked(provider, len(provider.lanes) - 1)
+    response = Response(200, damaged(body, cut, text).encode(), LATER)
+
+    def told():
+        try:
+            return provider.read(request, response)
+        except Failure as failure:
+            return type(failure)
+
+    whole = told()
+    for module in ("jupiter", "bloxroute", "tokenkit"):
+        monkeypatch.setattr(f"watcher.providers.{module}.PIECE", 0)
+    monkeypatch.setattr("watcher.providers.cutting.pieces.__defaults__", (2**12,))
+    assert told() == whole
+
+
+@pytest.mark.parametrize("made", [jupiter, holdings])
+def test_a_mint_that_is_told_in_two_pieces_is_a_contradiction(made):
+    provider, body, _ = made(35_000)
+    request = asked(provider)
+    with pytest.raises(Malformed, match="one mint twice"):
+        heard(provider, request, Response(200, body.replace(mint(30_000), mint(5)).encode(), LATER))
 
 
 def test_more_tokens_than_there_can_be_are_refused():

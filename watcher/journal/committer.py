@@ -41,8 +41,9 @@ LARGE = 64 * 1024
 PUT_OFF = 60.0
 """Seconds until it is tried again; meanwhile nobody waits for it."""
 
-REJECTED = 3600.0
-"""Seconds until what a journal did not take even alone is tried again."""
+REJECTED = (60.0, 3600.0)
+"""Seconds until what a journal did not take even alone is tried again: the first pause and the longest; each is twice
+the one before. What it took no more of at once is tried after the longest."""
 MOST_TOLD = 1000
 """Records of which it is told, and remembered, that the journal does not take them."""
 LONGEST_NAME = 200
@@ -57,6 +58,11 @@ class _Note(NamedTuple):
     number: int
     """Of the first call of `note` that it stands for."""
     data: bytes
+
+
+class _Pause(NamedTuple):
+    until: float
+    seconds: float
 
 
 class Committer:
@@ -91,8 +97,10 @@ class Committer:
         self._group = self._most = GROUP
         self._told: set[str] = set()
         """Records of which it was told that the journal does not take them."""
-        self._rejected_until: dict[Key, float] = {}
-        """Balances that it has not taken even alone."""
+        self._rejected: dict[Key, _Pause] = {}
+        """Balances that it has not taken even alone, and until when they are left out."""
+        self._widen_at = math.inf
+        """When groups may be as large as ever again."""
         self._noted: dict[str, _Note] = {}
         self._notes_in_flight: dict[str, _Note] = {}
         self._notes = 0
@@ -289,6 +297,8 @@ class Committer:
             if isinstance(error, Unavailable):
                 self._doubt(len(rows), noted, out_of_time=anyio.current_time() >= began + DEADLINE)
             raise
+        for row in rows if self._rejected else ():
+            self._rejected.pop(row.state.key, None)
         self._count(len(rows), anyio.current_time() - began)
         self._trust(len(rows), noted)
 
@@ -309,13 +319,20 @@ class Committer:
             self._tell_rejected(name, reason)
         if not error.records:
             if alone:
-                until = anyio.current_time() + REJECTED
-                self._rejected_until |= dict.fromkeys(refused[: MOST_TOLD - len(self._rejected_until)], until)
+                for key in refused:
+                    self._leave_out(key)
                 self._most = GROUP
             else:
                 self._doubt(len(rows), noted, out_of_time=False)
-                self._most = self._group
+                self._most, self._widen_at = self._group, anyio.current_time() + REJECTED[1]
             raise Unavailable(str(error))
+
+    def _leave_out(self, key: Key) -> None:
+        first, longest = REJECTED
+        former = self._rejected.get(key)
+        if former is not None or len(self._rejected) < MOST_TOLD:
+            pause = first if former is None else min(2 * former.seconds, longest)
+            self._rejected[key] = _Pause(anyio.current_time() + pause, pause)
 
     def _tell_rejected(self, name: str, reason: str) -> None:
         if name not in self._told and len(self._told) < MOST_TOLD:
@@ -326,11 +343,12 @@ class Committer:
         """Rows for the next commit, and notes of listings, without rows that the journal lately did not take even alone."""
         while True:
             rows, listings = self.ledger.take(self._group)
-            if not self._rejected_until:
+            if not self._rejected:
                 return rows, listings
-            now = anyio.current_time()
-            self._rejected_until = {key: until for key, until in self._rejected_until.items() if until > now}
-            refused = [row.state.key for row in rows if row.state.key in self._rejected_until]
+            now, rejected = anyio.current_time(), self._rejected
+            refused = [
+                row.state.key for row in rows if row.state.key in rejected and rejected[row.state.key].until > now
+            ]
             if not refused:
                 return rows, listings
             self.ledger.rejected(refused)
@@ -368,6 +386,8 @@ class Committer:
         self._notes_in_flight = {}
         for key in noted:
             self._put_off.pop(key, None)
+        if anyio.current_time() >= self._widen_at:
+            self._most, self._widen_at = GROUP, math.inf
         if rows and self.last_commit_seconds < QUICK:
             self._group = min(2 * self._group, self._most)
         self._apart = self._apart and (self._group < self._most or bool(self._put_off))

@@ -4,9 +4,11 @@ The wire has camelCase names, the given page snake_case ones, and two of its nam
 numbers as strings. Errors also come inside status 200. Native SOL is shown under the mint of wrapped SOL.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Generator, Sequence
 from decimal import Decimal
+from itertools import chain
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -19,6 +21,7 @@ from watcher.providers.answers import (
     Code,
     asked,
     attempt,
+    decode,
     decode_either,
     literal,
     moved,
@@ -27,6 +30,7 @@ from watcher.providers.answers import (
     token_units,
 )
 from watcher.providers.configured import Configured
+from watcher.providers.cutting import PIECE, STEAD, Uncut, pieces, rows_of
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
@@ -79,6 +83,9 @@ class _Answer(msgspec.Struct, Generic[T]):
 
 _ANSWER = msgspec.json.Decoder(_Answer[_Row])
 _CLOSED = msgspec.json.Decoder(_Answer[msgspec.Raw])
+_ROWS = msgspec.json.Decoder(list[_Row])
+_CLOSED_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_TOKENS = rows_of(b"tokens", b".tokens")
 _ROW = msgspec.json.Decoder(_Row)
 _MINTED = msgspec.json.Decoder(_Minted)
 KINDS: tuple[Kind, ...] = ("settled", "unsettled", "open_orders")
@@ -110,7 +117,8 @@ class Bloxroute(Configured):
 
     def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
         """The same, `BREATH` rows at a time."""
-        rows = shaped(_rows(request, response), _ROW)
+        answer = yield from _opened(response)
+        rows = shaped(_rows(request, response, answer), _ROW)
         (target,) = request.targets
         account, gaps = str(target.scope.account), Gaps()
         sums: dict[Key, Decimal] = {}
@@ -134,15 +142,16 @@ class Bloxroute(Configured):
             gaps.keys |= self._sums.torn(counts)
         elif not gaps.count:
             self._sums.whole(counts)
-        readings = [
-            Reading(key, canonical(amount), "decimal", symbol=symbols[key.token]) for key, amount in sums.items()
-        ]
+        readings = []
+        for number, (key, amount) in enumerate(sums.items(), 1):
+            if number % BREATH == 0:
+                yield
+            readings.append(Reading(key, canonical(amount), "decimal", symbol=symbols[key.token]))
         return gaps.listing(readings, target)
 
 
-def _rows(request: Request, response: Response) -> list[_Row] | list[msgspec.Raw]:
+def _rows(request: Request, response: Response, answer: _Answer[Any]) -> list[Any]:
     """The list of tokens. Raises Failure for an answer that is none."""
-    answer = _opened(response)
     if answer.code is not None or response.status != 200:
         _refuse(request, response, answer)
     if answer.tokens is not None and answer.tokens_page is not None:
@@ -153,7 +162,14 @@ def _rows(request: Request, response: Response) -> list[_Row] | list[msgspec.Raw
     return rows
 
 
-def _opened(response: Response) -> _Answer[_Row] | _Answer[msgspec.Raw]:
+def _opened(response: Response) -> Generator[None, None, _Answer[Any]]:
+    if len(response.body) > PIECE and response.status == 200:
+        with contextlib.suppress(Uncut):
+            around, found = yield from pieces(response.body, _TOKENS, _ROWS, _CLOSED_ROWS)
+            answer = decode(_CLOSED, around)
+            for name in ("tokens", "tokens_page"):
+                if getattr(answer, name) == [STEAD]:
+                    return msgspec.structs.replace(answer, **{name: list(chain.from_iterable(found))})
     try:
         return decode_either(_ANSWER, _CLOSED, response.body)
     except Failure:

@@ -6,7 +6,7 @@ A row that cannot be read makes its balance unknown even where another row tells
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -91,7 +91,7 @@ class Sums:
         return {key for key, count in rows.items() if count < self._rows.get(key, 1)}
 
 
-def shaped(rows: Iterable[T] | Iterable[msgspec.Raw], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:
+def shaped(rows: Iterable[Any], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:
     """Each row opened; one of another shape is left closed."""
     for row in rows:
         if isinstance(row, msgspec.Raw):

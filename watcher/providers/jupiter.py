@@ -4,8 +4,9 @@ Native SOL is an entry of its own beside wrapped SOL: it becomes the token `nati
 without it is not a whole one.
 """
 
-from collections.abc import Generator, Sequence
-from typing import ClassVar, Generic, Literal, NoReturn, TypeVar
+import contextlib
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -13,16 +14,19 @@ from watcher.addresses import SOLANA, AddressError, solana
 from watcher.columns import in_one_go
 from watcher.events import Key, Reading
 from watcher.providers.answers import (
+    BOM,
     BREATH,
     Decimals,
     Order,
     base_units,
+    decode,
     decode_either,
     glimpse,
     refuse,
     spoken,
 )
 from watcher.providers.configured import Configured
+from watcher.providers.cutting import PIECE, STEAD, Uncut, members, pieces
 from watcher.providers.failures import Malformed
 from watcher.providers.gaps import Gaps, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
@@ -31,6 +35,7 @@ T = TypeVar("T")
 
 NATIVE = "native"
 SOL = "SOL"
+BLANK = b" \t\n\r"
 NO_MARK = "native SOL is missing, which every whole answer names"
 
 
@@ -76,6 +81,9 @@ _BALANCE = msgspec.json.Decoder(_Balance)
 _HOLDINGS = msgspec.json.Decoder(_Holdings[list[_TokenAccount]])
 _MINTS = msgspec.json.Decoder(_Holdings[msgspec.Raw])
 _TOKEN_ACCOUNTS = msgspec.json.Decoder(list[_TokenAccount])
+_LISTS = msgspec.json.Decoder(dict[str, list[_TokenAccount]])
+_BY_MINT = members(rb"\A(?:\xef\xbb\xbf)?[ \t\n\r]{0,99}\{", b"}")
+_IN_TOKENS = members(rb'"tokens"[ \t\n\r]{0,99}:[ \t\n\r]{0,99}\{', b"]")
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 
@@ -116,11 +124,11 @@ class Jupiter(Configured):
         return tell(target, response.body)
 
     def _balances(self, target: Target, body: bytes) -> Generator[None, None, Found]:
-        entries = decode_either(_BALANCES, _ENTRIES, body)
+        entries = yield from _entries(body)
         if "error" in entries:
             raise Malformed(f"an error with status 200: {glimpse(body)}")
         readings, gaps, account = [], Gaps(), str(target.scope.account)
-        rows = zip(entries, shaped(entries.values(), _BALANCE), strict=True)
+        rows: Iterable[tuple[str, Any]] = zip(entries, shaped(entries.values(), _BALANCE), strict=True)
         for number, (name, entry) in enumerate(rows, 1):
             if number % BREATH == 0:
                 yield
@@ -136,7 +144,7 @@ class Jupiter(Configured):
         return gaps.listing(readings, target, None if SOL in entries else NO_MARK)
 
     def _holdings(self, target: Target, body: bytes) -> Generator[None, None, Found]:
-        holdings = decode_either(_HOLDINGS, _MINTS, body)
+        holdings = yield from _held(body)
         readings, gaps, account = [], Gaps(), str(target.scope.account)
         marked = bytes(holdings.amount) != b""
         if marked:
@@ -145,7 +153,8 @@ class Jupiter(Configured):
                 readings.append(Reading(native, base_units(holdings.amount), "base", symbol=SOL))
             except Malformed as failure:
                 gaps.add(failure, native, of="the native balance")
-        rows = zip(holdings.tokens, shaped(holdings.tokens.values(), _TOKEN_ACCOUNTS), strict=True)
+        lists = shaped(holdings.tokens.values(), _TOKEN_ACCOUNTS)
+        rows: Iterable[tuple[str, Any]] = zip(holdings.tokens, lists, strict=True)
         for number, (name, parts) in enumerate(rows, 1):
             if number % BREATH == 0:
                 yield
@@ -168,6 +177,37 @@ class Jupiter(Configured):
 
     def _key(self, account: str, token: str) -> Key:
         return Key(self.name, SOLANA, account, token)
+
+
+def _entries(body: bytes) -> Generator[None, None, dict[str, Any]]:
+    """By mint. Raises Malformed."""
+    if len(body) > PIECE:
+        with contextlib.suppress(Uncut):
+            around, found = yield from pieces(body, _BY_MINT, _BALANCES, _ENTRIES)
+            if around.strip(BLANK) in (b'{"":0}', BOM + b'{"":0}'):
+                return _together(found)
+    return decode_either(_BALANCES, _ENTRIES, body)
+
+
+def _held(body: bytes) -> Generator[None, None, _Holdings[Any]]:
+    """The same. Raises Malformed."""
+    if len(body) > PIECE:
+        with contextlib.suppress(Uncut):
+            around, found = yield from pieces(body, _IN_TOKENS, _LISTS, _ENTRIES)
+            rest = decode(_MINTS, around)
+            if rest.tokens == {"": STEAD}:
+                return _Holdings(_together(found), rest.amount)
+    return decode_either(_HOLDINGS, _MINTS, body)
+
+
+def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Raises Malformed when one mint is told twice."""
+    entries: dict[str, Any] = {}
+    for part in parts:
+        entries |= part
+    if len(entries) < sum(map(len, parts)):
+        raise Malformed("the answer contradicts itself: it tells one mint twice")
+    return entries
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:

@@ -18,9 +18,10 @@ from watcher.columns import NEWS, Column, Columns, Unclear, in_one_go
 from watcher.events import Key, Reading, Scope, Unit, symbol
 from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
 from watcher.providers.configured import Configured
+from watcher.providers.cutting import Uncut
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.ondo_large import ADDRESS, BALANCE, HELD, SIZE, Balance, Token, Uncut, columns
+from watcher.providers.ondo_large import ADDRESS, BALANCE, HELD, SIZE, Balance, Token, columns
 from watcher.providers.provider import (
     Credentials,
     Found,

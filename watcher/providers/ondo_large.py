@@ -1,8 +1,8 @@
 """A chain's half a million holders, a megabyte at a time, into columns.
 
-A JSON decoder takes an answer in one go, and for as long nothing else runs. So the body is cut before a row; that a
-cut is right shows when the part before it is by itself a list of whole rows. An answer that is laid out in another
-way than the documented one is left to the decoder. A row of another shape stands in its column as one that no check
+A JSON decoder takes an answer in one go, and for as long nothing else runs. So the body is cut between two rows; that a
+cut is right shows when the part before it is by itself a list of whole rows. An answer that has more than documented is
+left to the decoder. A row of another shape stands in its column as one that no check
 lets pass, with its account where it tells one.
 """
 
@@ -14,6 +14,7 @@ import msgspec
 
 from watcher.columns import NEWS, Column, Pages
 from watcher.providers.answers import attempt, decode
+from watcher.providers.cutting import BETWEEN_ROWS, HEAD, SPACE, Uncut, last_cut
 from watcher.providers.failures import Malformed
 
 T = TypeVar("T")
@@ -22,16 +23,11 @@ SIZE = 2**20
 """Bytes decoded between two breaths: some ten milliseconds."""
 TOKENS = 10_000
 """In one listing. Each costs a little in one go, whatever the number of its holders."""
-HEAD = 4096
-"""Bytes that the head of a token may have."""
-BLANK = b" \t\n\r"
-ROW = b'{"holderAddress"'
 LEAST = len(b'{"holderAddress":{"account":""},"balance":""},')
 """Bytes of a row beside what it tells."""
 
-_SPACE = rb"[ \t\n\r]{0,99}"
-_OPENING = re.compile(rb'(?:\xef\xbb\xbf)?%b\{%b"tokens"%b:%b\[%b' % (5 * (_SPACE,)))
-_BEHIND = re.compile(rb"%b\}%b(?:(,)%b|\]%b\}%b)" % (5 * (_SPACE,)))
+_OPENING = re.compile(rb'(?:\xef\xbb\xbf)?%b\{%b"tokens"%b:%b\[%b' % (5 * (SPACE,)))
+_BEHIND = re.compile(rb"%b(?:(,)%b|\]%b\}%b)" % (4 * (SPACE,)))
 
 
 class Holder(msgspec.Struct, gc=False):
@@ -101,10 +97,6 @@ def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str
     return accounts, amounts
 
 
-class Uncut(Exception):
-    """The body does not look as documented: it may be good all the same."""
-
-
 def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, list[Column]]:
     """The tokens of an answer, about `size` bytes at a time; nothing of a row is checked. Raises Uncut, Malformed.
 
@@ -116,12 +108,15 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     breath = place
     while more:
         start = body.find(b"[", place, place + HEAD) + 1
-        token, symbol = _headed(body[place:start] + b"]}")
+        if not start:
+            raise Uncut
         rows = _Rows(chain)
         end = yield from _taken(rows, body, start, size)
+        close = body.find(b"}", end, end + HEAD) + 1
+        token, symbol = _named(body[place:start] + b"]" + body[end:close])
         if len(found) == TOKENS:
             raise Malformed(f"more than {TOKENS} tokens in one listing")
-        behind = _BEHIND.match(body, end)
+        behind = _BEHIND.match(body, close)
         if behind is None:
             raise Uncut
         found.append(Column(chain, token, symbol, rows.pages.whole()))
@@ -134,12 +129,12 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     return found
 
 
-def _headed(head: bytes) -> tuple[str, str | None]:
-    """A token's address, and its symbol unless it cannot be understood. Raises Malformed."""
+def _named(told: bytes) -> tuple[str, str | None]:
+    """Of a token without its rows: its address, and its symbol unless it cannot be understood. Raises Malformed."""
     try:
-        token = decode(_TOKEN, head)
+        token = decode(_TOKEN, told)
     except Malformed:
-        return decode(ADDRESS, head).address, None
+        return decode(ADDRESS, told).address, None
     return token.address, token.symbol
 
 
@@ -150,12 +145,9 @@ def _taken(rows: _Rows, body: bytes, place: int, size: int) -> Generator[None, N
         if end >= 0:
             yield from rows.take(body[place:end])
             return end + 1
-        cut = body.rfind(ROW, place + 1, place + size)
-        part = body[place : max(cut, place)].rstrip(BLANK)
-        if not part.endswith(b","):
-            raise Uncut
-        yield from rows.take(part[:-1])
-        place = cut
+        cut = last_cut(body, BETWEEN_ROWS, place, place + size)
+        yield from rows.take(body[place:cut])
+        place = cut + 1
         yield
 
 

@@ -4,10 +4,12 @@ Felts come padded or not, times in two formats. The time of the last refresh is 
 lagging node can carry a newer time with an older value. A pair that an answer does not name is unobserved.
 """
 
+import contextlib
 import math
 import re
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -31,6 +33,7 @@ from watcher.providers.answers import (
     spoken,
 )
 from watcher.providers.configured import Configured
+from watcher.providers.cutting import PIECE, STEAD, Uncut, pieces, rows_of
 from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
@@ -117,6 +120,9 @@ _SINGLE = msgspec.json.Decoder(_Single)
 _BATCH = msgspec.json.Decoder(_Rows[_Row])
 _LISTING = msgspec.json.Decoder(_Rows[_Held])
 _CLOSED = msgspec.json.Decoder(_Rows[msgspec.Raw])
+_HELD_ROWS = msgspec.json.Decoder(list[_Held])
+_CLOSED_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_DATA = rows_of(b"data")
 _ROW = msgspec.json.Decoder(_Row)
 _PAIR = msgspec.json.Decoder(_Pair)
 _HELD = msgspec.json.Decoder(_Held)
@@ -209,7 +215,7 @@ class TokenKit(Configured):
     def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
         """The same of a listing with status 200, `BREATH` rows at a time. An empty one says that the account is not indexed
         yet: nothing about balances."""
-        answer = decode_either(_LISTING, _CLOSED, response.body)
+        answer = yield from _listed(response.body)
         if not answer.success or answer.data is None or _failed(answer.errors):
             raise Temporary(f"the account could not be read: {_shown(answer.errors)}")
         if not answer.data:
@@ -264,7 +270,9 @@ class TokenKit(Configured):
         absent one."""
         assert answer.data is not None
         (target,) = request.targets
-        readings, gaps = [], Gaps()
+        sums: dict[Key, Reading] = {}
+        counts: Counter[Key] = Counter()
+        gaps = Gaps()
         rows = shaped(answer.data, _HELD)
         for number, row in enumerate(_unrepeated(rows), 1):
             if number % BREATH == 0:
@@ -285,17 +293,30 @@ class TokenKit(Configured):
                 continue
             if account != key.account:
                 raise Malformed(f"the answer tells of account {account}, which we did not ask for")
-            readings.append(reading)
+            # Several rows of one token (ERC-1155 has one for each id) are one balance.
+            one = sums.get(key)
+            sums[key] = reading if one is None else _sum(one, reading)
+            counts[key] += 1
         cut = _cut(answer, len(answer.data))
-        counts = Counter(reading.key for reading in readings)
         if gaps.nameless or cut is not None:
             gaps.keys |= self._sums.torn(counts)
         elif not gaps.count:
             self._sums.whole(counts)
-        return gaps.listing(_summed(readings), target, cut)
+        return gaps.listing(list(sums.values()), target, cut)
 
     def _key(self, account: str, token: str) -> Key:
         return Key(self.name, STARKNET, account, token)
+
+
+def _listed(body: bytes) -> Generator[None, None, _Rows[Any]]:
+    """A listing. Raises Malformed."""
+    if len(body) > PIECE:
+        with contextlib.suppress(Uncut):
+            around, found = yield from pieces(body, _DATA, _HELD_ROWS, _CLOSED_ROWS)
+            answer = decode(_CLOSED, around)
+            if answer.data == [STEAD]:
+                return msgspec.structs.replace(answer, data=list(chain.from_iterable(found)))
+    return decode_either(_LISTING, _CLOSED, body)
 
 
 def _latest(response: Response) -> int:
@@ -355,15 +376,6 @@ def _unrepeated(rows: Iterable[_Held | msgspec.Raw]) -> Iterator[_Held | msgspec
             yield row
         elif found[repr(row.id)] != row:
             raise Malformed(f"the answer contradicts itself on row {one_line(str(row.id))}")
-
-
-def _summed(readings: list[Reading]) -> list[Reading]:
-    """One reading for each key: several rows of one token (ERC-1155 has one for each id) are one balance."""
-    sums: dict[Key, Reading] = {}
-    for reading in readings:
-        one = sums.get(reading.key)
-        sums[reading.key] = reading if one is None else _sum(one, reading)
-    return list(sums.values())
 
 
 def _sum(one: Reading, other: Reading) -> Reading:

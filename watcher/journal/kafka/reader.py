@@ -66,6 +66,8 @@ class KafkaReader:
         self._views = Views(self._held)
         self._replays = Replays(connection, topics.changed, self._changed)
         self._seen: dict[TopicPartition, int] = {}
+        self._cut = False
+        """The view is being read anew."""
         self._moved = anyio.Event()
         self._barrier: asyncio.Task[None] | None = None
         self._tail: asyncio.Task[None] | None = None
@@ -145,10 +147,26 @@ class KafkaReader:
                 except Unavailable:
                     await anyio.sleep(0.5)  # the client reconnects by itself; whoever waits has a deadline
                 except OffsetOutOfRangeError:
-                    raise WrongJournal("the topics were re-created or cut while they were read: start again") from None
+                    await self._begin_anew(consumer)
         finally:
             self._moved.set()
             await stop(consumer)
+
+    async def _begin_anew(self, consumer: AIOKafkaConsumer) -> None:
+        """Events that the tail had not read were deleted. The states are there; whoever followed the events and cannot
+        read them any more is told so. Raises WrongJournal when this is another log, which begins before the tail's place."""
+        self._cut, places = True, self._seen
+        while self._cut:
+            try:
+                first = await self._gauge.beginnings(self._changed)
+                if all(first[partition] <= places[partition] for partition in self._changed):
+                    raise WrongJournal("the topics were re-created while they were read: start again")
+                self._view, self._markers = View(), {}
+                await self._load(consumer)
+            except (Unavailable, OffsetOutOfRangeError):
+                await anyio.sleep(0.5)
+            else:
+                self._cut = False
 
     async def _turn(self, consumer: AIOKafkaConsumer) -> None:
         """Take in what has come, and wake whoever waits for it."""
@@ -190,6 +208,8 @@ class KafkaReader:
         if self._barrier is None or self._barrier.done():
             self._barrier = asyncio.create_task(self._catch_up())
         await asyncio.shield(self._barrier)
+        if self._cut:
+            raise Unavailable("the events were cut while they were read: the states are read anew")
 
     async def _catch_up(self) -> None:
         await anyio.lowlevel.checkpoint()
@@ -261,11 +281,12 @@ class KafkaReader:
                     async for commit in replay:
                         yield commit
                 continue
-            while number >= self._window.first:
-                while number == self._window.next:
+            window = self._window
+            while window is self._window and number >= window.first:
+                if number == window.next:
                     await self._news()
-                if number >= self._window.first:
-                    commit = _rest(self._window.get(number), places)
+                else:
+                    commit = _rest(window.get(number), places)
                     places = list(commit.cursor.positions)
                     number += 1
                     yield commit

@@ -1,14 +1,14 @@
 """What a broker's refusal means: that it passes, that some record will never be taken, or that none will.
 
 aiokafka knows two sorts, to be sent again and not; and `Broken` is all that it raises. What is not named here passes: a
-leader that moves, a coordinator that comes back, a fence, the network, a clock that will be put right (time stamps).
+leader that moves, a coordinator that comes back, a fence, the network (which may have spoilt what was sent), a clock that
+will be put right (time stamps).
 """
 
 from aiokafka import errors
 from aiokafka.errors import (
     BrokerResponseError,
     ClusterAuthorizationFailedError,
-    CorruptRecordException,
     DelegationTokenAuthorizationFailed,
     GroupAuthorizationFailedError,
     InvalidConfigurationError,
@@ -39,7 +39,6 @@ class InvalidRecord(BrokerResponseError):
 errors.kafka_errors.setdefault(InvalidRecord.errno, InvalidRecord)
 
 RECORDS = (
-    CorruptRecordException,
     InvalidRecord,
     MessageSizeTooLargeError,
     PolicyViolationError,

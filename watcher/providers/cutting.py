@@ -1,0 +1,90 @@
+"""A large answer, cut between its rows and opened a piece at a time: a decoder takes all in one go, and for as long
+nothing else runs.
+
+A cut is looked for where rows seem to end, and believed when each piece is whole by itself: pieces that are, with commas
+between them, are the whole. An answer that cannot be cut so is left to be opened in one go, if it is small enough for that.
+"""
+
+import re
+from collections.abc import Generator
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from watcher.providers.answers import decode_either
+from watcher.providers.failures import Malformed
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+PIECE = 2**18
+"""Bytes opened between two breaths: some ten milliseconds."""
+REACH = 2**14
+"""Bytes before the end of a piece in which a row has to end."""
+HEAD = 4096
+"""Bytes that may stand before the rows."""
+STEAD = msgspec.Raw(b"0")
+"""Stands for all rows; no answer has such a row."""
+SPACE = rb"[ \t\n\r]{0,99}"
+BETWEEN_ROWS = re.compile(rb"\}%b(,)%b\{" % (SPACE, SPACE))
+
+
+class Uncut(Exception):
+    """The body does not look as documented: it may be good all the same."""
+
+
+class Layout(NamedTuple):
+    """How the rows stand in an answer."""
+
+    opening: re.Pattern[bytes]
+    """What stands before the first row."""
+    between: re.Pattern[bytes]
+    """The end of a row, the comma (a group of its own), and how the next one begins."""
+    ending: re.Pattern[bytes]
+    """The end of the last row, and a bracket."""
+    brackets: tuple[bytes, bytes]
+    stead: bytes
+    """`STEAD`, to see whether the rest of the answer has its rows where they are due; a member of an object has no name."""
+
+
+def rows_of(*names: bytes) -> Layout:
+    """A list of objects under one of these names."""
+    opening = rb'"(?:%b)"%b:%b\[' % (b"|".join(map(re.escape, names)), SPACE, SPACE)
+    return Layout(re.compile(opening), BETWEEN_ROWS, re.compile(rb"\}%b\]" % SPACE), (b"[", b"]"), b"0")
+
+
+def members(opening: bytes, end: bytes) -> Layout:
+    """An object whose members all end with that bracket."""
+    parts = (re.escape(end), SPACE, SPACE)
+    between, ending = re.compile(rb'%b%b(,)%b"' % parts), re.compile(rb"%b%b\}" % parts[:2])
+    return Layout(re.compile(opening), between, ending, (b"{", b"}"), b'"":0')
+
+
+def last_cut(body: bytes, between: re.Pattern[bytes], first: int, last: int) -> int:
+    """The place of the last comma between two rows there. Raises Uncut."""
+    found = [cut.start(1) for cut in between.finditer(body, max(first, last - REACH), last)]
+    if not found:
+        raise Uncut
+    return found[-1]
+
+
+def pieces(
+    body: bytes, layout: Layout, strict: msgspec.json.Decoder[T], loose: msgspec.json.Decoder[U], size: int = PIECE
+) -> Generator[None, None, tuple[bytes, list[T | U]]]:
+    """The answer with `layout.stead` instead of its rows, and the rows, opened piece by piece. Raises Uncut."""
+    opening = layout.opening.search(body, 0, HEAD)
+    if opening is None:
+        raise Uncut
+    found: list[T | U] = []
+    place, (left, right) = opening.end(), layout.brackets
+    while True:
+        ending = layout.ending.search(body, place, place + size)
+        end = ending.end() - 1 if ending else last_cut(body, layout.between, place, place + size)
+        try:
+            found.append(decode_either(strict, loose, left + body[place:end] + right))
+        except Malformed:
+            raise Uncut from None
+        yield
+        if ending:
+            return body[: opening.end()] + layout.stead + body[end:], found
+        place = end + 1
