@@ -20,6 +20,7 @@ CODED = 11
 SHORTEST = 4
 """A secret of fewer characters is not blotted out: its letters stand everywhere."""
 WITHHELD = "(withheld: it repeats a part of a key)"
+LEFT_OUT = "(lines in between are left out)"
 LAYERS = 6
 """Of disguises that are undone, one around another. What has more is withheld unread."""
 MOST = 32_768
@@ -93,11 +94,18 @@ class Redaction:
         return self.cleared(str(value))
 
     def _cleared(self, text: str) -> str:
-        """Of a traceback only the lines that need it are withheld, unless a part stands across several."""
+        """Of a traceback only the lines that need it are withheld, unless a part stands across several.
+
+        Of one that is too long its beginning and its end are told, which say what went wrong.
+        """
         if not self.betrayed(text):
             return text
         if len(text) > MOST:
-            return WITHHELD
+            beginning = text[: MOST // 2].rpartition("\n")[0]
+            end = text[-MOST // 2 :].partition("\n")[2]
+            if not (beginning and end):
+                return WITHHELD
+            return f"{self.cleared(beginning)}\n{LEFT_OUT}\n{self.cleared(end)}"
         lines = "\n".join(WITHHELD if self.betrayed(line) else line for line in text.split("\n"))
         return WITHHELD if self.betrayed(lines) else lines
 
