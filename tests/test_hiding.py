@@ -153,6 +153,15 @@ def longest_part(text):
     return max((part for part in parts if part.lower() in text.lower()), key=len, default="")
 
 
+def test_a_secret_is_blotted_out_among_others_of_any_length():
+    parts = [SECRET[:length] for length in range(4, len(SECRET))]
+    HIDDEN.hide([f"{part}{part}" for part in parts])
+    for part in parts:
+        assert HIDDEN.clean(f"{part}{part}") == "***"
+        assert HIDDEN.clean(f"x{part}{part}y") == "x***y"
+    assert HIDDEN.clean("") == ""
+
+
 def test_a_traceback_that_is_too_long_to_be_searched_keeps_its_beginning_and_its_end():
     where = "".join(f'  File "loop.py", line {line}, in run\n' for line in range(5_000))
     told = HIDDEN.cleared(f"Traceback:\n{where}{SECRET[2:12]}\n{where}OSError: no {SECRET} here")
