@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watcher.addresses import AddressError, evm, felt, solana
-from watcher.hiding import HIDDEN, RUN, WITHHELD, Redaction
+from watcher.hiding import HIDDEN, MOST, RUN, WITHHELD, Redaction
 from watcher.ledger.shelves import Shelves
 from watcher.providers.answers import glimpse
 from watcher.screen import one_line
@@ -151,6 +151,26 @@ def longest_part(text):
     """The longest part of the secret that stands in the text."""
     parts = (SECRET[i:k] for i in range(len(SECRET)) for k in range(i + 1, len(SECRET) + 1))
     return max((part for part in parts if part.lower() in text.lower()), key=len, default="")
+
+
+def test_a_secret_is_blotted_out_among_others_of_any_length():
+    parts = [SECRET[:length] for length in range(4, len(SECRET))]
+    HIDDEN.hide([f"{part}{part}" for part in parts])
+    for part in parts:
+        assert HIDDEN.clean(f"{part}{part}") == "***"
+        assert HIDDEN.clean(f"x{part}{part}y") == "x***y"
+    assert HIDDEN.clean("") == ""
+
+
+def test_a_traceback_that_is_too_long_to_be_searched_keeps_its_beginning_and_its_end():
+    where = "".join(f'  File "loop.py", line {line}, in run\n' for line in range(5_000))
+    told = HIDDEN.cleared(f"Traceback:\n{where}{SECRET[2:12]}\n{where}OSError: no {SECRET} here")
+    assert told.startswith('Traceback:\n  File "loop.py", line 0, in run\n')
+    assert told.endswith("line 4999, in run\nOSError: no *** here")
+    assert told.count("left out") == 1
+    assert len(told) < MOST + 100
+    assert SECRET[2:10] not in told
+    assert HIDDEN.cleared(f"{'x' * MOST}\n{SECRET}") == WITHHELD
 
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)

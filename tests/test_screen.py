@@ -201,6 +201,33 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize(
+    ("stream", "environment", "colours"),
+    [
+        (Terminal(), {"TERM": "xterm"}, True),
+        (Terminal(), {"TERM": "xterm", "NO_COLOR": ""}, True),
+        (Terminal(), {"TERM": "xterm", "NO_COLOR": "1"}, False),
+        (Terminal(), {"TERM": "dumb"}, False),
+        (io.StringIO(), {"TERM": "xterm"}, False),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(stream, environment, colours, monkeypatch):
+    assert screen.coloured(stream, environment) == colours
+    if stream.isatty():
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "stderr", stream)
+        root = logging.getLogger()
+        monkeypatch.setattr(root, "handlers", [])
+        level = root.level
+        logs.configure()
+        structlog.get_logger().warning("bug")
+        structlog.reset_defaults()
+        root.setLevel(level)
+        assert ("\x1b[" in stream.getvalue()) == colours
+
+
 @pytest.fixture
 def console(monkeypatch):
     """stderr as a terminal; what stands on it without the colours of ours."""

@@ -144,6 +144,24 @@ def test_a_key_that_cannot_be_right_is_one_line_that_names_its_place_and_not_the
         assert "long" in says or HIDDEN.betrayed(KEY[2:12])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MGY5ZjhiMWUtYWFhYTowMTIzNDU2Nzg5YWJjZGVmMDEy",
+        "MGY5ZjhiMWUtYWFhYTowMTIzNDU2Nzg5YWJjZGVmMDE=",
+        "Y2FuYXJ5Zmlyc3Q=Y2FuYXJ5c2Vjb25k",
+        "canary_first=canary_second",
+        "Basic Y2FuYXJ5OmNhbmFyeQ==",
+        "id:canary/+#%&?~",
+        "bearer-canary-1",
+        "BearerCanary",
+    ],
+)
+def test_what_a_header_can_carry_is_a_key_and_a_token(text):
+    assert secret.key(text) is None
+    assert secret.token(text) is None
+
+
 @pytest.mark.parametrize("text", ["\u201ctoken-1\u201d", '"token-1"', "Bearer token-1", "tok\u200ben", "tok\nen"])
 def test_a_token_that_no_header_can_carry_is_refused(text):
     with pytest.raises(RelayError, match=r"\[relay\] tokens_env names TOKENS, which "):

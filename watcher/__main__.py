@@ -30,6 +30,12 @@ def listen() -> None:
             signal.signal(number, leave)
 
 
+def ignore() -> None:
+    """The last instants: Python gives signals their default action back, and they would take the status with them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def main() -> int:
     listen()
     import atexit  # noqa: PLC0415 (what takes time comes behind the signals)
@@ -37,7 +43,12 @@ def main() -> int:
     from watcher import outlet  # noqa: PLC0415
 
     outlet.install()
-    atexit.register(outlet.settle, ENDING)  # a traceback is written behind all of this
+
+    def end() -> None:
+        outlet.settle(ENDING)
+        ignore()
+
+    atexit.register(end)  # a traceback is written behind all of this
     from watcher.cli import main as command  # noqa: PLC0415
 
     status = command()

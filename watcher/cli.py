@@ -164,10 +164,15 @@ def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> Non
     package = Path(__file__).parent
     # In a wheel it is inside the package, in a checkout beside it.
     place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
+    speak_utf8()
+    print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
+
+
+def speak_utf8() -> None:
+    """On stdout, whatever the terminal speaks: a file in TOML or JSON is in UTF-8."""
     stdout: object = sys.stdout
     if isinstance(stdout, outlet.Lines | io.TextIOWrapper):
-        stdout.reconfigure(encoding="utf-8")  # it is, whatever the terminal speaks
-    print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
+        stdout.reconfigure(encoding="utf-8")
 
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -179,7 +184,9 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     if options.token_env is not None:
         token = secret.of_variable("--token-env", options.token_env, environment, SettingsError, secret.token)
     filters = {part: values for part in PARTS if (values := getattr(options, part))}
-    colour = sys.stdout.isatty() and "NO_COLOR" not in environment
+    colour = screen.coloured(sys.stdout, environment)
+    if options.json and not sys.stdout.isatty():
+        speak_utf8()
 
     async def follow() -> None:
         async with anyio.create_task_group() as tasks:
@@ -222,9 +229,14 @@ def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> No
     anyio.run(demonstration.sandbox, simulated)
 
 
-def demo(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
+def demo(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     logs.configure("warning")
-    anyio.run(demonstration.demo, options.seconds, options.seed)
+    anyio.run(
+        demonstration.demo,
+        options.seconds,
+        options.seed,
+        tailing.Columns(colour=screen.coloured(sys.stdout, environment)),
+    )
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] = {

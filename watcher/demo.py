@@ -54,7 +54,7 @@ async def _serve(world: World, port: int, *, task_status: Any) -> None:
     await serve(world, port=port, task_status=task_status)
 
 
-async def demo(seconds: float | None, seed: int) -> None:
+async def demo(seconds: float | None, seed: int, columns: Columns) -> None:
     """`watcher demo`: until a signal, or for so many seconds from when it serves."""
     world = world_of(SandboxSettings(seed=seed, rate=RATE, faults="default", limits=f"x{FASTER}"))
     events: list[BalanceChanged] = []
@@ -69,7 +69,7 @@ async def demo(seconds: float | None, seed: int) -> None:
             tasks.start_soon(outlet.standing, sys.stdout)
             if seconds is not None:
                 tasks.cancel_scope.deadline = anyio.current_time() + seconds
-            await _follow(started, events)
+            await _follow(started, events, columns)
         for line in summary(pollers, world, events):
             out(line)
 
@@ -91,9 +91,8 @@ def config(port: int, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-async def _follow(started: Started, events: list[BalanceChanged]) -> None:
+async def _follow(started: Started, events: list[BalanceChanged], columns: Columns) -> None:
     out(f"the page: http://127.0.0.1:{started.port}/   the stream: ws://127.0.0.1:{started.port}/v1/stream")
-    columns = Columns(colour=sys.stdout.isatty())
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
         events.append(update.event)
         print(columns.line(update.event), flush=True)  # noqa: T201 (its cells are fit, and it has colours)

@@ -6,6 +6,7 @@ normal forms: escapes, percent-encoding, base64 and hex undone, without what nob
 """
 
 import base64
+import bisect
 import html
 import re
 import unicodedata
@@ -20,6 +21,7 @@ CODED = 11
 SHORTEST = 4
 """A secret of fewer characters is not blotted out: its letters stand everywhere."""
 WITHHELD = "(withheld: it repeats a part of a key)"
+LEFT_OUT = "(lines in between are left out)"
 LAYERS = 6
 """Of disguises that are undone, one around another. What has more is withheld unread."""
 MOST = 32_768
@@ -93,17 +95,26 @@ class Redaction:
         return self.cleared(str(value))
 
     def _cleared(self, text: str) -> str:
-        """Of a traceback only the lines that need it are withheld, unless a part stands across several."""
+        """Of a traceback only the lines that need it are withheld, unless a part stands across several.
+
+        Of one that is too long its beginning and its end are told, which say what went wrong.
+        """
         if not self.betrayed(text):
             return text
         if len(text) > MOST:
-            return WITHHELD
+            beginning = text[: MOST // 2].rpartition("\n")[0]
+            end = text[-MOST // 2 :].partition("\n")[2]
+            if not (beginning and end):
+                return WITHHELD
+            return f"{self.cleared(beginning)}\n{LEFT_OUT}\n{self.cleared(end)}"
         lines = "\n".join(WITHHELD if self.betrayed(line) else line for line in text.split("\n"))
         return WITHHELD if self.betrayed(lines) else lines
 
     def clean(self, text: str) -> str:
         """The same with `***` for each whole secret."""
-        for secret in self._secrets:
+        # What is longer than the text stands first and is passed over: a relay may have thousands of tokens, and a listing
+        # as many symbols.
+        for secret in self._secrets[bisect.bisect_left(self._secrets, -len(text), key=lambda secret: -len(secret)) :]:
             text = text.replace(secret, "***")
         return text
 

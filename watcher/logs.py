@@ -5,6 +5,7 @@ every line behind everybody else. A terminal gets what is fit for one; JSON is w
 """
 
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -60,7 +61,12 @@ def configure(level: str = "info") -> None:
         HIDDEN,
     ]
     if terminal:
-        last += [fitting, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        last += [
+            fitting,
+            structlog.dev.ConsoleRenderer(
+                colors=screen.coloured(sys.stderr, os.environ), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
     else:
         last.append(structlog.processors.JSONRenderer())
     handler = logging.StreamHandler(sys.stderr)

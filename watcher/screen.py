@@ -7,6 +7,7 @@ of them.
 import re
 import sys
 import unicodedata
+from collections.abc import Mapping
 from typing import TextIO
 
 from watcher.hiding import HIDDEN, WITHHELD
@@ -51,6 +52,11 @@ def told(text: str) -> str:
 def out(line: str, file: TextIO | None = None) -> None:
     """Print one line to stdout, or to `file`."""
     print(told(line), file=file or sys.stdout, flush=True)
+
+
+def coloured(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether it takes colours: a terminal does that can (`TERM`), unless its user wants none (https://no-color.org)."""
+    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
 
 
 def paragraph(text: str) -> str:

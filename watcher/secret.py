@@ -23,8 +23,9 @@ _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """A variable's name that is surely none of the keys that people write where the name belongs."""
 _PATH = re.compile(r".*[/.\\].*", re.DOTALL)
 _QUOTES = "\"'`´‘’‚‛“”„‟«»‹›"
-_ASSIGNED = re.compile(r"^(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=(?!=*$)")
-_HEADED = re.compile(r"^(?:Bearer|Authorization:|X-API-Key:|API-Key:)\s*", re.IGNORECASE)
+_ASSIGNED = re.compile(r"^(?:export\s+[A-Za-z_][A-Za-z0-9_]*|[A-Z][A-Z0-9]*_[A-Z0-9_]*)=(?!=*$)")
+"""A variable and its value. It is told, so it is nothing that may be the beginning of a key that has `=` in it."""
+_HEADED = re.compile(r"^(?:Bearer\s+|(?:Authorization|X-API-Key|API-Key):\s*)", re.IGNORECASE)
 
 log = structlog.get_logger()
 

@@ -56,8 +56,11 @@ DISGUISED = itertools.cycle(
 """Our own key, each time in another dress."""
 
 
-def named(body, _):
-    """Symbols that repeat the key and clear the screen."""
+ACCENTS = "caf\xe9 \u20ac \U0001f4a0"
+
+
+def symbols(text):
+    """Every symbol is that text."""
 
     def renamed(value):
         if isinstance(value, list):
@@ -65,9 +68,9 @@ def named(body, _):
         if not isinstance(value, dict):
             return value
         told = {name: renamed(part) for name, part in value.items()}
-        return told | {name: f"\x1b[2J\u202e{RIGHT}" for name in told if name.lower().endswith("symbol")}
+        return told | {name: text for name in told if name.lower().endswith("symbol")}
 
-    return json.dumps(renamed(json.loads(body))).encode()
+    return lambda body, _: json.dumps(renamed(json.loads(body))).encode()
 
 
 WAYS = {
@@ -79,7 +82,8 @@ WAYS = {
     "nesting": lambda _, __: NESTING,
     "echo": lambda _, asked: asked.encode(),
     "disguise": lambda _, __: next(DISGUISED).encode(),
-    "named": named,
+    "named": symbols(f"\x1b[2J\u202e{RIGHT}"),  # it repeats the key and clears the screen
+    "accents": symbols(ACCENTS),
 }
 
 

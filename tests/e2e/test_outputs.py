@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import ROOT, get, until, written
+from tests.e2e.front import ACCENTS, RIGHT, before, front
+from tests.e2e.harness import KEY, ROOT, get, until, written
 from tests.kafka_broker import free_port
 
 SOON = 2.0
@@ -112,6 +113,17 @@ def test_a_tail_that_nobody_reads_ends_at_a_signal_and_what_it_wrote_is_whole_li
     assert text.endswith("\n")
     if arguments:
         assert all(json.loads(line)["event"]["version"] for line in text.splitlines())
+
+
+def test_a_tail_in_json_is_utf8_whatever_the_terminal_speaks(house, sandbox):
+    with front(sandbox) as server:
+        bloxroute = {"bloxroute": sandbox.providers()["bloxroute"]}
+        daemon = house.run(house.config(before(bloxroute, server, "accents")), env={KEY: RIGHT})
+        tail = house.watcher("tail", stream(daemon), "--json", env={"PYTHONIOENCODING": "latin-1"})
+        until(lambda: tail.out.count("\n") > 5, "changes are told")
+        assert tail.end()[0] == 0, tail.err
+        assert daemon.end()[0] == 0
+    assert {json.loads(line)["event"]["symbol"] for line in tail.out.splitlines()} == {ACCENTS}
 
 
 def test_a_tail_whose_reader_has_seen_enough_ends_quietly(house, served):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import sqlite3
+import sys
 
 import pytest
 
@@ -43,6 +44,24 @@ def test_both_signals_end_the_daemon_with_nothing_lost(house):
         follower.port = daemon.port
     judge(sandbox, daemon, follower)
     stopped(daemon)
+
+
+LAST = """
+import os, signal, sys
+from watcher.__main__ import main
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.{}):
+        kill(process, number)
+sys.last = Last()
+sys.exit(main())
+"""
+"""The command, and a signal while Python takes its modules down."""
+
+
+@SIGNALS
+def test_a_signal_in_the_last_instant_does_not_change_the_status(house, number):
+    program = (sys.executable, "-c", LAST.format(number.name))
+    one_clear_line(house.finished("check", "-c", house.folder / "none.toml", program=program), 2, "no config file")
 
 
 @SIGNALS
