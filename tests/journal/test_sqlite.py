@@ -47,6 +47,7 @@ from watcher.journal import (
 )
 from watcher.journal.sqlite import PUT_STATE, ROWS, SqliteJournal, path_of
 from watcher.journal.sqlite_file import inline, open_to_write, worker
+from watcher.journal.sqlite_reader import SqliteReader, Waker
 from watcher.journal.sqlite_views import View, few
 
 ROOT = Path(__file__).parents[2]
@@ -524,6 +525,36 @@ class TestTrouble:
                     await anext(reader.follow(before))
                 await successor.commit(Batch([change(baseline("b", 7), 8)]))
                 assert [event.version for event in await read(reader, cursor, 1)] == [1]
+
+    async def test_a_file_that_goes_while_a_view_waits_to_begin_is_away_and_no_fault(self, at, tmp_path):
+        """A relay ends with what is no passing fault, and so would all who are connected to it."""
+        path = tmp_path / "balances.db"
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([baseline("a", 0)]))
+
+            async def late(work):
+                path.rename(tmp_path / "aside")
+                return work()
+
+            reader = SqliteReader(path, inline, late, Waker())
+            try:
+                with pytest.raises(Unavailable, match="can be begun: there is no database"):
+                    await reader.snapshot(Filter())
+            finally:
+                await reader.close()
+
+    async def test_a_view_that_stood_too_long_goes_though_commits_follow_one_another_without_a_rest(
+        self, at, monkeypatch
+    ):
+        async with opened(at()) as (writer, _), reading(at()) as reader:
+            await writer.commit(Batch([one := baseline("a", 0)]))
+            held = await reader.snapshot(Filter())
+            monkeypatch.setattr(views, "LONGEST", 0.0)
+            await writer.commit(Batch([change(one, 1)]))
+            async with contextlib.aclosing(reader.follow((await reader.bounds()).oldest)) as commits:
+                assert (await anext(commits)).events
+                assert held.over
+            held.close()
 
     async def test_heartbeats_fail_silently(self, at):
         await at().heartbeat([health("bank")])

@@ -92,6 +92,16 @@ def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
     assert entered.starting == 0
 
 
+def test_who_has_asked_and_gets_no_word_is_known_by_its_time(pairs):
+    entered = Door(8)
+    pairs(entered, "a")
+    pairs(entered, "a", stage=TELLING)
+    (waits,) = [pairs(entered, "b", stage=STARTING)]
+    waits.guest.since = 10.0
+    assert entered.stuck(9.0) == []
+    assert entered.stuck(10.0) == [waits.guest]
+
+
 def test_a_stream_takes_no_place_and_is_known_until_it_is_closed(pairs):
     entered = Door(2)
     streams = [pairs(entered, "a") for _ in range(1)]
@@ -158,6 +168,19 @@ async def test_who_says_nothing_is_closed_in_time_and_so_is_who_asks_slowly(tmp_
             slow.send(b"GET / HTTP/1.1\r\n")
             await until(lambda: stage.relay.port.door.accepted == 2)
             await until(lambda: not stage.relay.port.door.guests)
+
+
+async def test_those_who_name_two_hosts_are_answered_and_keep_nobody_out(tmp_path):
+    """Whoever has asked comes before who is accepted next: one that stayed there would keep its place from all others."""
+    async with staged(tmp_path) as stage, stage.http() as http:
+        with connected(stage.port, door.BUSY + 1) as crowd:
+            for each in crowd:
+                each.sendall(b"GET http://localhost/healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+            await until(lambda: stage.relay.port.door.accepted == len(crowd))
+            assert (await http.get("/healthz")).status_code == 200
+            for each in crowd:
+                assert (await asyncio.to_thread(each.recv, 15)) == b"HTTP/1.1 200 OK"
+        assert not stage.relay.port.door.starting
 
 
 async def test_nothing_of_a_connection_that_is_gone_is_kept(tmp_path):

@@ -32,8 +32,9 @@ def test_a_head_is_its_method_target_and_fields():
         (b"http://here", "here", "/"),
     ],
 )
-def test_the_absolute_form_names_the_host(target, host, path):
-    request = parsed(b"GET " + target + b" HTTP/1.1\r\nHost: other\r\n\r\n")
+@pytest.mark.parametrize("others", [b"", b"Host: other\r\n", b"Host: other\r\nhost: another\r\n"])
+def test_the_absolute_form_names_the_host(target, host, path, others):
+    request = parsed(b"GET " + target + b" HTTP/1.1\r\n" + others + b"\r\n")
     assert (request.headers["Host"], request.path) == (host, path)
 
 
@@ -102,11 +103,15 @@ def test_a_head_that_we_take_is_one_that_websockets_takes_in_the_same_words(nois
         assert (theirs.path, list(theirs.headers.raw_items())) == (found.path, list(found.headers.raw_items()))
 
 
-@given(st.lists(st.sampled_from([b"G", b" ", b"\r\n", b":", b"\0", b"GET / HTTP/1.1", b"\n", b"\xff"]), max_size=30))
+HEADS = [b"GET / HTTP/1.1", b"GET http://x/ HTTP/1.1\r\n", b"Host: a\r\n", b"Content-Length: 0\r\n", b"\r\n\r\n"]
+PARTS = [b"G", b" ", b"\r\n", b":", b"\0", b"\n", b"\xff", *HEADS]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=30))
 def test_nothing_that_comes_raises(parts):
     received = b"".join(parts)
     size = heads.size(received)
     if size is None:
         heads.hopeless(received)
-    else:
-        heads.parse(received[:size])
+    elif isinstance(found := heads.parse(received[:size]), Request):
+        heads.has_body(found)

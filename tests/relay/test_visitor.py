@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import socket
 import struct
+import threading
 
+import anyio
 import httpx
 import pytest
 from websockets.server import ServerProtocol
@@ -49,12 +51,12 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def visited(answer, handle=None, *, stall=3600.0):
+async def visited(answer, handle=None, *, stall=3600.0, kind=Visitor):
     """A server of visitors that get that answer, or become streams; gives its port and those it had."""
     made = []
 
     def create():
-        visitor = Visitor(ServerProtocol(), Serving(), ping_interval=None, close_timeout=PATIENCE, write_limit=0)
+        visitor = kind(ServerProtocol(), Serving(), ping_interval=None, close_timeout=PATIENCE, write_limit=0)
         visitor.answer, visitor.handle, visitor.stall, visitor.upgrade = answer, handle, stall, PATIENCE
         visitor.door, visitor.tasks = Door(1), set()
         made.append(visitor)
@@ -96,6 +98,14 @@ async def asking(port, request=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", *, buffer=N
         writer.transport.abort()
 
 
+class Lost(Visitor):
+    """Its connection ends in the turn of the loop in which it has asked, as TLS can."""
+
+    def data_received(self, data):
+        super().data_received(data)
+        self.transport.abort()
+
+
 async def forever():
     await asyncio.Event().wait()
 
@@ -118,6 +128,67 @@ async def test_who_resets_as_the_last_byte_is_told_has_gone_and_no_more(capsys):
         await until(lambda: made and raw.fileno() < 0)
         await made[0].wait_closed()
     assert "relay.connection_failed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", [Lost, Visitor])
+async def test_who_is_gone_before_it_is_a_stream_takes_no_place(kind, capsys):
+    """Nobody would give it back: that it has gone was told already."""
+    taken = []
+
+    async def upgrade(visitor, request):
+        taken.append(visitor)
+        visitor.transport.abort()  # for who is still there
+
+    async with visited(upgrade, kind=kind) as (port, made), asking(port, UPGRADE):
+        await until(lambda: made)
+        await made[0].wait_closed()
+        await until(lambda: not made[0].tasks)
+        assert taken == ([] if kind is Lost else made)
+    assert "relay.connection_failed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("leave", ["abort", "half", "reset"])
+async def test_who_goes_while_a_thread_reads_for_it_is_waited_for_by_nobody_but_its_body(leave, capsys):
+    """A view is closed by the last who reads in it. A thread that still did would take the whole process with it."""
+    done = threading.Event()
+    events = []
+
+    async def reads():
+        def work():
+            done.wait(PATIENCE)
+            events.append("read")
+
+        try:
+            await anyio.to_thread.run_sync(work)
+        finally:
+            events.append("closed")
+
+    async with telling(Pieces(b"first", then=reads)) as (port, made), asking(port) as (reader, writer):
+        try:
+            await reader.readuntil(b"first")
+            if leave == "half":
+                writer.write_eof()
+            elif leave == "reset":
+                made[0].transport.abort()
+            else:
+                writer.transport.abort()
+            await until(lambda: made[0].transport.is_closing() or made[0]._ended)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        finally:
+            done.set()
+        await until(lambda: not made[0].tasks)
+    assert events == ["read", "closed"]
+
+
+async def test_who_resets_while_it_is_told_is_no_fault_of_ours(capsys):
+    async with telling(Pieces(*[BIG] * 64)) as (port, made), asking(port, buffer=4096) as (_, writer):
+        await until(lambda: made and made[0].paused)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await made[0].wait_closed()
+        await until(lambda: not made[0].tasks)
+    assert "answer_broken" not in capsys.readouterr().out
 
 
 async def test_a_body_in_pieces_arrives_whole_and_empty_pieces_do_not_end_it():

@@ -194,7 +194,10 @@ class SqliteReader:
         def newest() -> bool:
             return file is self._file and _version(file) == version >= 0
 
-        return await self._bulk(lambda: View(self._path, cursor, newest))
+        try:
+            return await self._bulk(lambda: View(self._path, cursor, newest))
+        except JournalError as error:  # it may have gone while this waited, and whatever it is, one reader has no view
+            raise Unavailable(f"no view of {self._path} can be begun: {error}") from error
 
     def _grown(self) -> bool:
         try:
@@ -208,6 +211,7 @@ class SqliteReader:
     async def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
         place = await self._run(lambda: self._start(cursor))
         while True:
+            self._views.sweep()  # where commits follow one another without a rest, too: it is then that the WAL grows
             changed = self._waker.changed()
             # Asked before reading: a commit that slips in between is seen now, and at worst looked for once more.
             version = _version(place.file)
@@ -217,7 +221,6 @@ class SqliteReader:
                 if commit is not None:
                     yield commit
                     continue
-            self._views.sweep()
             with anyio.move_on_after(IDLE if self._waker.local else POLL):
                 await changed.wait()
 

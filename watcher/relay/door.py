@@ -182,6 +182,10 @@ class Door:
                 found.append(guest)
         return found
 
+    def stuck(self, before: float) -> list[Guest]:
+        """Those that came before, have asked and got no word: were they to stay, nobody would be accepted."""
+        return [guest for here in self._visitors.values() for guest in here.stages[STARTING] if guest.since <= before]
+
     async def emptied(self) -> None:
         await self._empty.wait()
 

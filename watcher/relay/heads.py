@@ -69,7 +69,8 @@ def parse(head: bytes) -> Request | Answer:
             url = urlsplit(target)
         except ValueError:
             return error(400, "bad_request", "the target of the request makes no sense")
-        headers.pop("Host", None)
+        if "Host" in headers:  # any number of them: `pop` has no answer to two
+            del headers["Host"]
         headers["Host"] = url.netloc
         target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     return Request(target, headers, method, protocol)

@@ -198,7 +198,8 @@ class Port:
     async def _sweep(self) -> None:
         while not self.closing:
             await asyncio.sleep(self._pace.sweep)
-            for guest in self.door.late(self._loop.time() - self._pace.upgrade):
+            now = self._loop.time()
+            for guest in self.door.late(now - self._pace.upgrade) + self.door.stuck(now - 2 * self._pace.upgrade):
                 guest.dismiss()
 
     def close(self) -> None:

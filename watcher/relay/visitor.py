@@ -12,6 +12,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio
 import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -51,7 +52,8 @@ class Visitor(ServerConnection):
     """It is websockets' from now on."""
     _guest: Guest | None = None
     _among: "set[Visitor] | None" = None
-    _telling: "asyncio.Task[bool] | None" = None
+    _telling: anyio.CancelScope | None = None
+    """Ends the answer. A task's own cancellation would leave a thread alone with the view that it reads in."""
     _in_pieces = False
     _thrown = 0
     _parting = False
@@ -72,6 +74,10 @@ class Visitor(ServerConnection):
     def address(self) -> str:
         """Whose it is; see `door.network`."""
         return "" if self._guest is None else self._guest.address
+
+    def _has_gone(self) -> bool:
+        """TLS may tell of its request and of its end at once. What it had is given back then, and it takes no more."""
+        return self.connection_lost_waiter.done()
 
     def _move(self, stage: int) -> None:
         if self._guest is not None:
@@ -141,11 +147,12 @@ class Visitor(ServerConnection):
     async def handshake(self, *args: Any, **options: Any) -> None:
         waited: list[asyncio.Future[Any]] = [self._asked, self.connection_lost_waiter]
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)  # the door lets nobody wait for ever
-        if not self._asked.done():
+        if self._has_gone() or not self._asked.done():
             return
-        self._telling = asyncio.create_task(self._tell(self._asked.result()))
-        await asyncio.wait([self._telling])
-        if self._telling.cancelled() or not self._telling.result():
+        streams = False
+        with anyio.CancelScope() as self._telling:
+            streams = await self._tell(self._asked.result())
+        if self._has_gone() or not streams:
             return
         self._telling = None
         received, self._received = bytes(self._received), bytearray()
@@ -177,7 +184,7 @@ class Visitor(ServerConnection):
             self._cut()
             if isinstance(problem, JournalError):
                 logger.warning("relay.answer_broken", problem=str(problem))
-            elif not isinstance(problem, TimeoutError):
+            elif not isinstance(problem, TimeoutError | ConnectionError):  # it stalls, or has gone
                 logger.exception("relay.answer_broken")
             return False
         finally:
