@@ -24,6 +24,8 @@ def own_broker(store, port):
     modules, (bob, secret) = "org.apache.kafka.common.security", USERS["SCRAM-SHA-256"]
     plain = f'{modules}.plain.PlainLoginModule required user_{USERS["PLAIN"][0]}="{USERS["PLAIN"][1]}";'
     extra = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "allow.everyone.if.no.acl.found": "true",
         "sasl.enabled.mechanisms": ",".join(USERS),
         "listener.name.secure.plain.sasl.jaas.config": plain,
         "listener.name.secure.scram-sha-256.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",

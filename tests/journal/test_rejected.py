@@ -15,7 +15,7 @@ from watcher.journal import LARGEST, Batch, Forbidden, Rejected, Unavailable, Wr
 from watcher.journal.committer import GROUP, REJECTED, Committer
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.records import Encoder, Topics
-from watcher.journal.kafka.refusals import RECORDS, RIGHTS, SETTINGS, InvalidRecord, meaning
+from watcher.journal.kafka.refusals import RECORDS, RIGHTS, SETTINGS, InvalidRecord, Refused, meaning
 from watcher.ledger import Ledger
 
 CHAIN = Scope("bank", "eip155:1")
@@ -280,6 +280,16 @@ def test_what_a_broker_says_is_told_apart(error, kind):
 
     anyio.run(main)
     assert errors.for_code(87) is InvalidRecord
+
+
+def test_a_right_is_missing_when_it_has_been_for_a_while_and_not_when_a_broker_came_up_twice():
+    refused = Refused(60.0)
+    assert [refused.again(now) for now in (0.0, 6.0, 12.0, 18.0)] == [False, False, False, True]
+    assert [refused.again(now) for now in (5000.0, 9000.0)] == [False, False]
+    refused = Refused(60.0)
+    assert not refused.again(0.0)
+    refused.over()
+    assert not refused.again(20.0)
 
 
 def test_a_right_that_is_missing_ends_with_78():

@@ -186,6 +186,14 @@ def test_pieces_say_what_the_whole_would_whatever_is_wrong_in_one_of_them(made, 
     assert told() == whole
 
 
+@pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit])
+def test_more_rows_than_there_can_be_are_refused(made, monkeypatch):
+    monkeypatch.setattr("watcher.providers.cutting.ROWS", 3000)
+    provider, body, _ = made(5000)
+    with pytest.raises(Malformed, match="more than 3000 rows"):
+        heard(provider, asked(provider, len(provider.lanes) - 1), Response(200, body.encode(), LATER))
+
+
 @pytest.mark.parametrize("made", [jupiter, holdings])
 def test_a_mint_that_is_told_in_two_pieces_is_a_contradiction(made):
     provider, body, _ = made(35_000)

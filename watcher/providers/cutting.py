@@ -6,7 +6,7 @@ between them, are the whole. An answer that cannot be cut so is left to be opene
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sized
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -14,13 +14,15 @@ import msgspec
 from watcher.providers.answers import decode_either
 from watcher.providers.failures import Malformed
 
-T = TypeVar("T")
-U = TypeVar("U")
+T = TypeVar("T", bound=Sized)
+U = TypeVar("U", bound=Sized)
 
 PIECE = 2**18
 """Bytes opened between two breaths: some ten milliseconds."""
 REACH = 2**14
 """Bytes before the end of a piece in which a row has to end."""
+ROWS = 100_000
+"""In one answer; each costs half a kilobyte while it is read."""
 HEAD = 4096
 """Bytes that may stand before the rows."""
 STEAD = msgspec.Raw(b"0")
@@ -71,11 +73,15 @@ def last_cut(body: bytes, between: re.Pattern[bytes], first: int, last: int) -> 
 def pieces(
     body: bytes, layout: Layout, strict: msgspec.json.Decoder[T], loose: msgspec.json.Decoder[U], size: int = PIECE
 ) -> Generator[None, None, tuple[bytes, list[T | U]]]:
-    """The answer with `layout.stead` instead of its rows, and the rows, opened piece by piece. Raises Uncut."""
+    """The answer with `layout.stead` instead of its rows, and the rows, opened piece by piece.
+
+    Raises Uncut, and Malformed for more rows than there may be.
+    """
     opening = layout.opening.search(body, 0, HEAD)
     if opening is None:
         raise Uncut
     found: list[T | U] = []
+    rows = 0
     place, (left, right) = opening.end(), layout.brackets
     while True:
         ending = layout.ending.search(body, place, place + size)
@@ -84,6 +90,8 @@ def pieces(
             found.append(decode_either(strict, loose, left + body[place:end] + right))
         except Malformed:
             raise Uncut from None
+        if (rows := rows + len(found[-1])) > ROWS:
+            raise Malformed(f"more than {ROWS} rows in one answer")
         yield
         if ending:
             return body[: opening.end()] + layout.stead + body[end:], found

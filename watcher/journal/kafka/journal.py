@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.events import JSON, MSGPACK, Encoding, ProviderHealth
-from watcher.journal import Unavailable, WrongJournal
+from watcher.journal import JournalError, Unavailable, WrongJournal
 from watcher.journal.kafka import topics as cluster
 from watcher.journal.kafka.connection import Connection, stop
 from watcher.journal.kafka.deadlines import Broken
@@ -88,7 +88,7 @@ class KafkaJournal:
         with anyio.move_on_after(HEARTBEAT) as scope:
             try:
                 await self._beat(health)
-            except (*Broken, Unavailable):
+            except (*Broken, JournalError):
                 scope.cancel()
         if scope.cancel_called and self._pulse is not None:
             pulse, self._pulse = self._pulse, None

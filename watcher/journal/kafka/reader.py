@@ -33,6 +33,7 @@ from watcher.journal.kafka.hanging import LAST, read
 from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
 from watcher.journal.kafka.ownership import Identity
 from watcher.journal.kafka.records import Marker, Topics
+from watcher.journal.kafka.refusals import Refused
 from watcher.journal.kafka.replays import Replays
 from watcher.journal.kafka.view import SLICE, Held, HeldSnapshot, View, Window, covers, matcher
 from watcher.journal.views import Views
@@ -66,6 +67,7 @@ class KafkaReader:
         self._views = Views(self._held)
         self._replays = Replays(connection, topics.changed, self._changed)
         self._seen: dict[TopicPartition, int] = {}
+        self._forbidden = Refused(10.0)
         self._cut = False
         """The view is being read anew."""
         self._moved = anyio.Event()
@@ -143,7 +145,8 @@ class KafkaReader:
         try:
             while True:
                 try:
-                    await self._turn(consumer)
+                    with self._forbidden.doubted():
+                        await self._turn(consumer)
                 except Unavailable:
                     await anyio.sleep(0.5)  # the client reconnects by itself; whoever waits has a deadline
                 except OffsetOutOfRangeError:
@@ -162,7 +165,8 @@ class KafkaReader:
                 if all(first[partition] <= places[partition] for partition in self._changed):
                     raise WrongJournal("the topics were re-created while they were read: start again")
                 self._view, self._markers = View(), {}
-                await self._load(consumer)
+                with self._forbidden.doubted():
+                    await self._load(consumer)
             except (Unavailable, OffsetOutOfRangeError):
                 await anyio.sleep(0.5)
             else:
@@ -213,7 +217,8 @@ class KafkaReader:
 
     async def _catch_up(self) -> None:
         await anyio.lowlevel.checkpoint()
-        written = await self._gauge.written([*self._changed, *self._state])
+        with self._forbidden.doubted():
+            written = await self._gauge.written([*self._changed, *self._state])
         with anyio.move_on_after(FRESH):
             while not self._sees(written):
                 await self._news()
@@ -226,7 +231,8 @@ class KafkaReader:
         return Bounds(await self._oldest(), Cursor(self._epoch, self._window.end))
 
     async def _oldest(self) -> Cursor:
-        first = await self._gauge.beginnings(self._changed)
+        with self._forbidden.doubted():
+            first = await self._gauge.beginnings(self._changed)
         return Cursor(self._epoch, tuple(first[partition] for partition in self._changed))
 
     async def glance(self, wanted: Filter, most: int) -> Snapshot | None:
@@ -296,7 +302,8 @@ class KafkaReader:
         async with self._replays.reading():
             while self._window.enter(places) is None:
                 try:
-                    found, now = await self._replays.slice(places)
+                    with self._forbidden.doubted():
+                        found, now = await self._replays.slice(places)
                 except OffsetOutOfRangeError:
                     raise Expired("expired") from None
                 if now != places:

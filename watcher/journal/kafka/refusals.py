@@ -5,6 +5,11 @@ leader that moves, a coordinator that comes back, a fence, the network (which ma
 will be put right (time stamps).
 """
 
+import contextlib
+import math
+from collections.abc import Iterator
+
+import anyio
 from aiokafka import errors
 from aiokafka.errors import (
     BrokerResponseError,
@@ -63,6 +68,41 @@ SETTINGS = (
     SecurityDisabled,
 )
 """Of how the cluster is made, or we are. What a client says of versions is not: it guesses while a broker comes up."""
+
+
+STANDS = 15.0
+"""Seconds for which a right must have been missing before we believe that it is: a broker that has just come up may have
+our rights to learn."""
+
+
+class Refused:
+    """Since when we are refused something."""
+
+    def __init__(self, apart: float) -> None:
+        """`apart`: seconds between two refusals that have nothing to do with one another, since whoever is refused asks
+        again sooner."""
+        self._apart = apart
+        self._since = self._last = -math.inf
+
+    def again(self, now: float) -> bool:
+        """Once more; whether that is to be believed."""
+        if now - self._last > self._apart:
+            self._since = now
+        self._last = now
+        return now - self._since >= STANDS
+
+    def over(self) -> None:
+        self._last = -math.inf
+
+    @contextlib.contextmanager
+    def doubted(self) -> Iterator[None]:
+        """Forbidden is Unavailable until it is to be believed."""
+        try:
+            yield
+        except Forbidden as error:
+            if self.again(anyio.current_time()):
+                raise
+            raise Unavailable(str(error)) from error
 
 
 def meaning(error: BaseException, what: str, *, sending: bool = False) -> JournalError:

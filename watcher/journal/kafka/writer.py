@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.structs import RecordMetadata
 
-from watcher.journal import Batch, Forbidden, JournalError, Rejected, Restored, Unavailable, WrongJournal
+from watcher.journal import Batch, Rejected, Restored, Unavailable, WrongJournal
 from watcher.journal.kafka.connection import REQUEST, Connection
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.hanging import was_told
@@ -22,6 +22,7 @@ from watcher.journal.kafka.log import Gauge, read_to, start_at
 from watcher.journal.kafka.ownership import Claim, Identity
 from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import OWNER, Encoder, History, Record, Topics, mark
+from watcher.journal.kafka.refusals import Refused
 from watcher.journal.kafka.topics import recreated
 
 COMMIT = 8.0
@@ -32,8 +33,6 @@ QUIET = 15.0
 """Seconds that an open transaction of somebody else may hold us back before we say so."""
 GONE = 15.0
 """Seconds for which topics must have been missing before we believe that they were deleted."""
-FORBIDDEN = 15.0
-"""Seconds for which a right must have been missing before we believe that it is."""
 GRACE = 0.5
 """Seconds in which a successor that has just fenced us writes its claim."""
 
@@ -68,7 +67,7 @@ class KafkaWriter:
         self._epoch = ""
         self._gone_since: float | None = None
         """Since when our topics are missing, as far as we looked."""
-        self._forbidden_since: float | None = None
+        self._forbidden = Refused(60.0)
         self._opened = False
         self._producer: Producer | None = None
         self._end = 0
@@ -79,9 +78,8 @@ class KafkaWriter:
     async def open(self) -> Restored:
         """Raises Unavailable, Fenced, Forbidden, and WrongJournal when this is another log than before, or none."""
         try:
-            return await self._open()
-        except Forbidden as error:
-            raise self._believed(error) from error
+            with self._forbidden.doubted():
+                return await self._open()
         except Rejected as error:  # not even our claim is taken
             raise WrongJournal(str(error)) from error
 
@@ -101,12 +99,6 @@ class KafkaWriter:
             raise
         self._opened = True
         return restored
-
-    def _believed(self, error: Forbidden) -> JournalError:
-        """The error itself once it has stood for a while; a broker that has just come up may have our rights to learn."""
-        now = anyio.current_time()
-        self._forbidden_since = self._forbidden_since or now
-        return error if now - self._forbidden_since >= FORBIDDEN else Unavailable(str(error))
 
     async def _not_gone(self, consumer: AIOKafkaConsumer) -> None:
         """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
@@ -197,11 +189,9 @@ class KafkaWriter:
         records = self._encoder.batch(self._epoch, batch)
         if not records:
             return  # an empty transaction never reaches the broker: it would prove nothing
-        try:
+        with self._forbidden.doubted():
             await self._transact(records)
-        except Forbidden as error:
-            raise self._believed(error) from error
-        self._forbidden_since = None
+        self._forbidden.over()
 
     def _fenced_in(self) -> Producer:
         if self._producer is None:
