@@ -187,6 +187,8 @@ def test_what_stands_where_a_name_belongs_is_not_told(tmp_path):
     with pytest.raises(Wrong) as raised:
         of_file("[x] api_key_file", KEY, Wrong)
     assert "canary" not in str(raised.value)
+    with pytest.raises(Wrong, match="as in --token-env MY_KEY, and export"):
+        of_variable("--token-env", KEY, {}, Wrong)
     with pytest.raises(Wrong, match="MY_KEY, which is not set: export MY_KEY="):
         of_variable("[x] api_key_env", "MY_KEY", {}, Wrong)
     with pytest.raises(Wrong, match="MY_KEY, which is empty"):

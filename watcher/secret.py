@@ -113,12 +113,16 @@ def _variable(what: str, name: str, environment: Mapping[str, str], wrong: type[
     if text is None and not _NAME.fullmatch(name):
         raise wrong(
             f"{what} names no variable that is set (what stands there is not told: it may be the key itself): "
-            f'write the name of a variable, as in {what.rsplit(maxsplit=1)[-1]} = "MY_KEY", and export MY_KEY=…'
+            f"write the name of a variable, as in {_example(what.rsplit(maxsplit=1)[-1])}, and export MY_KEY=…"
         )
     if text is None or not text.strip():
         raise wrong(f"{what} names {name}, which is {'not set' if text is None else 'empty'}: export {name}=…")
     HIDDEN.publish([name])
     return f"{what} names {name}, which", text.removeprefix("\ufeff").strip()
+
+
+def _example(place: str) -> str:
+    return f"{place} MY_KEY" if place.startswith("--") else f'{place} = "MY_KEY"'
 
 
 def _judged(where: str, text: str, wrong: type[Exception], judge: Judge | None) -> Secret:
