@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import re
 
 import msgspec
 import pytest
@@ -184,9 +185,15 @@ def test_what_stands_where_a_name_belongs_is_not_told(tmp_path):
             of_variable("[x] api_key_env", name, {}, Wrong)
         assert not name or name not in str(raised.value)
         assert "write the name of a variable" in str(raised.value)
-    with pytest.raises(Wrong) as raised:
-        of_file("[x] api_key_file", KEY, Wrong)
-    assert "canary" not in str(raised.value)
+    for name in (KEY, f"eyJhbGciOiJIUzI1NiJ9.{KEY}.c2ln", f"MGY5ZjhiMWUtYWFhYTow/{KEY}+YWJjZA==", f"a/{KEY * 500}"):
+        with pytest.raises(Wrong) as raised:
+            of_file("[x] api_key_file", name, Wrong)
+        assert "canary" not in str(raised.value)
+    for name in ("helius.key", "keys/helius", f"{tmp_path}/{'k' * 40}", f"./{'k' * 40}", f"tests/{'k' * 40}"):
+        with pytest.raises(Wrong, match=re.escape(name)):
+            of_file("[x] api_key_file", name, Wrong)
+    with pytest.raises(Wrong, match="as in --token-env MY_KEY, and export"):
+        of_variable("--token-env", KEY, {}, Wrong)
     with pytest.raises(Wrong, match="MY_KEY, which is not set: export MY_KEY="):
         of_variable("[x] api_key_env", "MY_KEY", {}, Wrong)
     with pytest.raises(Wrong, match="MY_KEY, which is empty"):

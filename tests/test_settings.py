@@ -5,6 +5,7 @@ import pytest
 
 from tests.test_deployment import ROOT
 from watcher import settings
+from watcher.hiding import HIDDEN, PUBLIC
 from watcher.providers.provider import SettingsError
 
 HELIUS = {
@@ -91,3 +92,19 @@ def test_a_section_of_another_room_gets_the_same_errors():
     assert settings.section({"port": 5}, Part, "relay").port == 5
     with pytest.raises(SettingsError, match=r"unknown key `prot` in \[relay\]: did you mean `port`\?"):
         settings.section({"prot": 5}, Part, "relay")
+
+
+def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messages(monkeypatch):
+    for name, nothing in (("_secrets", []), ("_runs", frozenset()), ("_public", frozenset())):
+        monkeypatch.setattr(HIDDEN, name, nothing)
+    HIDDEN.publish(PUBLIC)
+    HIDDEN.hide(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
+    settings.parse({"journal": "sqlite:////srv/acme-balances/b.db", "providers": {"ondo-primary": {"type": "ondo"}}})
+    for line in (
+        "there is no folder /srv/acme-balances: make it",
+        "look at the rights of /var/lib/balance-watcher/",
+        "[providers.ondo-primary]: ondo-primary did not answer",
+    ):
+        assert HIDDEN.cleared(line) == line
+    for text in ("watcher-canary", "balances-canary", "primary-canary", "acme-balances-c"):
+        assert HIDDEN.betrayed(text)

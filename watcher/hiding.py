@@ -37,8 +37,10 @@ PUBLIC = (
     "sasl_password_env",
     "sasl_password_file",
     "ssl_key_password_env",
+    "balance-watcher",
+    "watcher.toml",
 )
-"""Words of our own messages, which tell nothing of a key that is called `my-api-key-env`."""
+"""Words of our own messages, which tell nothing of a key that is called `my-api-key-env` or `balance-watcher-token`."""
 
 _ESCAPED = re.compile(
     r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL

@@ -3,6 +3,7 @@
 It is hidden by being read, so nobody has to keep a list of what there is to hide.
 """
 
+import contextlib
 import hmac
 import io
 import re
@@ -22,6 +23,8 @@ STARS = "***"
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """A variable's name that is surely none of the keys that people write where the name belongs."""
 _PATH = re.compile(r".*[/.\\].*", re.DOTALL)
+SHORT_PATH = 32
+"""Characters of a path that may be told wherever it leads. Keys with such marks in them are longer."""
 _QUOTES = "\"'`´‘’‚‛“”„‟«»‹›"
 _ASSIGNED = re.compile(r"^(?:export\s+[A-Za-z_][A-Za-z0-9_]*|[A-Z][A-Z0-9]*_[A-Z0-9_]*)=(?!=*$)")
 """A variable and its value. It is told, so it is nothing that may be the beginning of a key that has `=` in it."""
@@ -85,7 +88,7 @@ def several(
 
 def of_file(what: str, path: str, wrong: type[Exception], judge: Judge | None = None) -> Secret:
     """The secret that is the content of that file, but for a byte order mark and spaces or line ends around it."""
-    shown = path if _PATH.fullmatch(path) else "a file (its name is not told: it may be the key itself)"
+    shown = path if _is_path(path) else "a file (its name is not told: it may be the key itself)"
     try:
         regular = stat.S_ISREG(Path(path).stat().st_mode)
         with Path(path).open("rb") if regular else io.BytesIO() as file:
@@ -107,18 +110,33 @@ def of_file(what: str, path: str, wrong: type[Exception], judge: Judge | None = 
     return _judged(f"{what} names {shown}, which", text, wrong, judge)
 
 
+def _is_path(text: str) -> bool:
+    """Whether it is surely a path and no key that was written in its place: those of base64 and JWT have `/` and `.` too."""
+    if not _PATH.fullmatch(text):
+        return False
+    if len(text) <= SHORT_PATH or text.startswith(("/", "./", "../")):
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        return Path(text).parent != Path() and Path(text).parent.is_dir()
+    return False
+
+
 def _variable(what: str, name: str, environment: Mapping[str, str], wrong: type[Exception]) -> tuple[str, str]:
     """How a complaint of its value begins, and its value."""
     text = environment.get(name)
     if text is None and not _NAME.fullmatch(name):
         raise wrong(
             f"{what} names no variable that is set (what stands there is not told: it may be the key itself): "
-            f'write the name of a variable, as in {what.rsplit(maxsplit=1)[-1]} = "MY_KEY", and export MY_KEY=…'
+            f"write the name of a variable, as in {_example(what.rsplit(maxsplit=1)[-1])}, and export MY_KEY=…"
         )
     if text is None or not text.strip():
         raise wrong(f"{what} names {name}, which is {'not set' if text is None else 'empty'}: export {name}=…")
     HIDDEN.publish([name])
     return f"{what} names {name}, which", text.removeprefix("\ufeff").strip()
+
+
+def _example(place: str) -> str:
+    return f"{place} MY_KEY" if place.startswith("--") else f'{place} = "MY_KEY"'
 
 
 def _judged(where: str, text: str, wrong: type[Exception], judge: Judge | None) -> Secret:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from watcher import providers
+from watcher.hiding import HIDDEN
 from watcher.providers.provider import ProviderSettings, SettingsError
 from watcher.secret import without_user
 
@@ -66,6 +67,8 @@ def parse(table: Mapping[str, Any]) -> Settings:
     settings = section(rest, Settings, "")
     _check_top(settings)
     found = {name: _provider(name, provider) for name, provider in tables.items()}
+    # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
+    HIDDEN.publish([settings.journal, *found])
     return msgspec.structs.replace(settings, providers=found)
 
 
