@@ -65,7 +65,8 @@ def scarce(monkeypatch):
 
 
 def resting(stage):
-    return sum(transport.get_protocol()._resting is not None for transport in stage.relay.delivery.transports)
+    visitors = [guest.visitor for guest in stage.relay.port.door.guests.values()]
+    return sum(visitor is not None and visitor._resting is not None for visitor in visitors)
 
 
 @pytest.mark.parametrize(
@@ -125,5 +126,5 @@ async def test_who_goes_while_it_is_held_back_leaves_nothing_behind(stage, monke
     async with raw(stage) as flooder:
         flooder.send(PING * 5000)
         await until(lambda: resting(stage))
-    await until(lambda: not stage.relay.delivery.transports)
+    await until(lambda: not stage.relay.port.door.guests)
     assert not stage.relay.delivery.peers
