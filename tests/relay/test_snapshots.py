@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 
 import anyio
@@ -199,3 +200,28 @@ async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(
         await one.subscribe(snapshot=False)
     async with stage.subscriber() as another:
         assert (await another.subscribe(filter={"account": ["a1"]}))["snapshot_rows"] == 1
+
+
+async def test_who_comes_back_with_all_its_subscriptions_pays_once_for_the_log_that_is_read_once(stage, monkeypatch):
+    monkeypatch.setattr(protocol, "ROWS", 40)
+    monkeypatch.setattr(protocol, "ROWS_PER_SECOND", 1e-6)
+    bounds, may = stage.log.bounds, anyio.Event()
+    old = (await bounds()).head
+    for _ in range(30):
+        await stage.teller.tell("a7")
+
+    async def held_back():
+        await may.wait()
+        return await bounds()
+
+    async with stage.subscriber() as one:
+        await one.push("welcome")
+        stage.log.bounds = held_back
+        for number in range(100, 110):
+            command = {"id": number, "method": "subscribe", "params": {"cursor": str(old)}}
+            await one.socket.send(json.dumps(command))
+        (peer,) = stage.relay.delivery.peers
+        await until(lambda: len(peer.asked) == 9)
+        may.set()
+        assert all(["result" in await one.answer(number) for number in range(100, 110)])
+        assert "result" in await one.ask("subscribe", cursor=str((await bounds()).head))

@@ -118,13 +118,15 @@ class Replays:
                 self._delivery.put(peer, session.failed(asked, "forbidden", text))
                 return
             self._leave(peer)
+            before = peer.position
             cursor = peer.begin(subscription, start)
             peer.measure(hub.cursor, self._delivery.time())
             rows = 0 if pages is None else pages.rows
             self._delivery.put(peer, session.opened(asked, cursor, recovered=recovered, rows=rows, reason=reason))
             peer.rearrange()
             self._delivery.stats.replays += recovered
-            session.charge(rows if pages is not None else behind(start, hub.cursor), self._delivery.time())
+            # One reading of the log serves all subscriptions of a connection: only what lies before it is read for this.
+            session.charge(rows if pages is not None else behind(start, before), self._delivery.time())
             if pages is not None:
                 self._delivery.stats.snapshots += 1
                 await self._page(peer, subscription, cursor, pages)
