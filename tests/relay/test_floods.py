@@ -88,6 +88,14 @@ async def test_a_flood_is_read_no_further_than_its_budget(stage, scarce, flood):
         assert resting(stage) == 1
 
 
+async def test_who_was_told_to_go_is_read_no_further_either(stage, scarce, monkeypatch):
+    monkeypatch.setattr(connection, "FRAMES", 300)
+    monkeypatch.setattr(connection, "A_TURN", 1_000_000)
+    async with raw(stage) as flooder:
+        flooder.send(frame(1, b"x") * 150 + PING * 50_000)
+        await until(lambda: not stage.relay.delivery.peers and resting(stage))
+
+
 async def test_what_was_not_read_at_once_is_read_later_and_in_its_order(stage, monkeypatch):
     monkeypatch.setattr(connection, "FRAMES", 100)
     monkeypatch.setattr(connection, "FRAMES_PER_SECOND", 10_000)

@@ -10,6 +10,9 @@ from watcher.events import BalanceState, Key, Reading, Row, changed, rfc3339
 from watcher.ledger.rules import Moment, Record, text_of
 from watcher.ledger.shelves import Shelves
 
+SHARED = 250
+"""Rows of one commit where several providers tell changes: some ten milliseconds."""
+
 
 class Draft(msgspec.Struct, frozen=True):
     """A change or a baseline that is not committed. Its amount is that of the record."""
@@ -80,7 +83,11 @@ class Drafts:
         return min(first, default=self.number + 1)
 
     def take(self, limit: int) -> list[tuple[Key, Draft]]:
-        """So many at most, the oldest of each provider, and of each as many as of any other that has as many."""
+        """So many at most, the oldest of each provider, and of each as many as of any other that has as many.
+
+        Where there are several providers each gets a part of a commit only: what the others tell next waits for its end.
+        """
+        limit = limit if len(self.pending.of) < 2 else min(limit, SHARED)
         queues = sorted(filter(None, self.pending.of.values()), key=len)
         taken: list[tuple[Key, Draft]] = []
         for number, pending in enumerate(queues):

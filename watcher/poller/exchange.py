@@ -145,6 +145,7 @@ class Exchange:
             unpacking.end()
         except BaseException:
             self.held -= body.tell()
+            body.close()  # whoever holds the error holds this frame as well
             raise
         return body.getvalue()
 

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 PIECE = 1024
 """Bytes read at a stretch: some 170 pings, two milliseconds of work."""
-A_TURN = 128
+A_TURN = 32
 """Frames read in one turn of the loop, of all connections; who comes beyond waits for another turn."""
+ALL_AT_ONCE = 512
+"""Frames of all who send more than a few that are read one after another: some tens of milliseconds of work, if those are
+commands."""
 NEXT = 0.005
 """Seconds until then."""
 LONGEST = 10.0
@@ -33,7 +36,7 @@ class Hearing:
     """The budget of all connections for the frames that they send."""
 
     def __init__(self) -> None:
-        self._all = Bucket(FRAMES, ALL_FRAMES_PER_SECOND)
+        self._all = Bucket(ALL_AT_ONCE, ALL_FRAMES_PER_SECOND)
         self._turn = 0
 
     @property
@@ -147,7 +150,7 @@ class Connection(Visitor):
         seconds, others = self._budget.take(frames, now), self.delivery.hearing.take(frames, self.loop)
         if self._budget.left(now) < FRAMES - FEW:
             seconds = max(seconds, others)
-        if seconds > 0 and self.protocol.state is State.OPEN:
+        if seconds > 0 and self.protocol.state is not State.CLOSED:  # one that was told to go may go on sending
             self._rest(seconds)
 
     def _rest(self, seconds: float) -> None:
