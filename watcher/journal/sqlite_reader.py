@@ -21,7 +21,7 @@ from watcher.events import JSON, BalanceState, Cursor, Filter, Key, ProviderHeal
 from watcher.journal import Bounds, Commit, Expired, JournalError, Published, Unavailable, Unwritable
 from watcher.journal.sqlite_file import Run, explained, identity, log_to_read, open_to_read, transaction
 from watcher.journal.sqlite_views import STATE, SqliteSnapshot, View, few
-from watcher.journal.views import Views
+from watcher.journal.views import Views, counted
 
 SLICE = 1000
 """Events, and baselines, read in one transaction at most."""
@@ -176,13 +176,7 @@ class SqliteReader:
         return None if states is None else Whole(file.cursor(head), states)
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
-        snapshot = SqliteSnapshot(self._views, await self._views.take(), self._bulk, wanted)
-        try:
-            await snapshot.count()
-        except BaseException:
-            snapshot.close()
-            raise
-        return snapshot
+        return await counted(SqliteSnapshot(self._views, await self._views.take(), self._bulk, wanted))
 
     async def _view(self) -> View:
         file = await self._standing()

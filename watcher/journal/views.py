@@ -35,7 +35,16 @@ class View(Protocol):
     def end(self) -> None: ...
 
 
+class Countable(Protocol):
+    """A snapshot that does not know yet how many rows it has."""
+
+    async def count(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 V = TypeVar("V", bound=View)
+S = TypeVar("S", bound=Countable)
 
 
 class Standing(Generic[V]):
@@ -137,3 +146,13 @@ class Views(Generic[V]):
         for one in list(self._standing):
             one.over = True
             self.settle(one)
+
+
+async def counted(snapshot: S) -> S:
+    """The same once it knows its rows; closed when they cannot be counted, or nobody waits for it any more."""
+    try:
+        await snapshot.count()
+    except BaseException:
+        snapshot.close()
+        raise
+    return snapshot

@@ -36,7 +36,7 @@ from watcher.journal.kafka.records import Marker, Topics
 from watcher.journal.kafka.refusals import Refused
 from watcher.journal.kafka.replays import Replays
 from watcher.journal.kafka.view import SLICE, Held, HeldSnapshot, View, Window, covers, matcher
-from watcher.journal.views import Views
+from watcher.journal.views import Views, counted
 
 FRESH = 1.0
 """Seconds that a look waits for what is written but not yet visible: a commit's marker, or an open transaction."""
@@ -251,13 +251,7 @@ class KafkaReader:
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
         await self._refresh()  # or a view would pass for the newest that is not
-        snapshot = HeldSnapshot(self._views, await self._views.take(), wanted)
-        try:
-            await snapshot.count()
-        except BaseException:
-            snapshot.close()
-            raise
-        return snapshot
+        return await counted(HeldSnapshot(self._views, await self._views.take(), wanted))
 
     async def _held(self) -> Held:
         await self._refresh()
