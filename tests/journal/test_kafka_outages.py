@@ -14,7 +14,6 @@ from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     START,
-    Balance,
     balance_in,
     ended,
     frozen,
@@ -195,14 +194,16 @@ async def forget(writer, partitions):
 
 
 BOUND = 10
-KEYS = [Balance(f"pressed{number}").key for number in range(60)]
+KEYS = [[balance_in(partition, f"pressed{number}x").key for number in range(20)] for partition in range(PARTITIONS)]
+"""By partition."""
 
 
 class Feed:
-    """A poller that never rests: every answer names every balance, and each has changed."""
+    """A poller that never rests: every answer names every balance of a partition, and each has changed."""
 
-    def __init__(self, intake):
+    def __init__(self, intake, keys):
         self.intake = intake
+        self.keys = keys
         self.told = 0
         self.resting = False
 
@@ -214,7 +215,7 @@ class Feed:
 
     def answer(self):
         now, number = anyio.current_time(), self.told + 1
-        readings = [Reading(key, str(number), "base", order=number) for key in KEYS]
+        readings = [Reading(key, str(number), "base", order=number) for key in self.keys]
         return Answer("jupiter", readings, "strict", 0.0, now, now, START + number)
 
 
@@ -227,44 +228,48 @@ class TestBackPressure:
             monkeypatch.setattr(connection_module, "START", 2.0)
             monkeypatch.setattr(log_module, "REQUEST", 2.0)
             committers = [Committer(made.writer(p), Ledger(), gather=0.01, bound=BOUND) for p in range(PARTITIONS)]
-            feed = Feed(Intake(committers))
+            # One for each partition: behind a partition that holds it back a feed would leave the others without work.
+            feeds = [Feed(Intake(committers), keys) for keys in KEYS]
             async with anyio.create_task_group() as tasks:
                 for committer in committers:
                     await tasks.start(committer.run)
-                tasks.start_soon(feed.run)
                 with anyio.fail_after(240):
-                    await further(feed, 10)
-                    with frozen(own_broker):
-                        await held_back(feed, committers)
-                    await further(feed, 10)
-                    own_broker.kill()
-                    await held_back(feed, committers)
-                    await anyio.to_thread.run_sync(own_broker.start)
-                    await further(feed, 10)
-                    feed.resting = True
-                    await feed.intake.flush()
+                    async with anyio.create_task_group() as pollers:
+                        for feed in feeds:
+                            pollers.start_soon(feed.run)
+                        await further(feeds, 10)
+                        with frozen(own_broker):
+                            await held_back(feeds, committers)
+                        await further(feeds, 10)
+                        own_broker.kill()
+                        await held_back(feeds, committers)
+                        await anyio.to_thread.run_sync(own_broker.start)
+                        await further(feeds, 10)
+                        for feed in feeds:
+                            feed.resting = True
+                    await feeds[0].intake.flush()
                 tasks.cancel_scope.cancel()
         events = seen(own_broker.address, f"{prefix}balances.changed.v1")
         assert {key: told == list(range(1, len(told) + 1)) for key, told in versions(events).items()} == {
-            str(key): True for key in KEYS
+            str(key): True for keys in KEYS for key in keys
         }
-        last = {event.key(): json.loads(event.value())["amount"] for event in events}
-        assert set(last.values()) == {str(feed.told)}
+        last = {event.key().decode(): json.loads(event.value())["amount"] for event in events}
+        assert last == {str(key): str(feed.told) for feed in feeds for key in feed.keys}
 
 
-async def further(feed, answers):
-    """Until the feed has got rid of that many more."""
-    goal = feed.told + answers
-    while feed.told < goal:  # noqa: ASYNC110 (an outside eye)
+async def further(feeds, answers):
+    """Until each feed has got rid of that many more."""
+    goals = [feed.told + answers for feed in feeds]
+    while any(feed.told < goal for feed, goal in zip(feeds, goals, strict=True)):  # noqa: ASYNC110 (an outside eye)
         await anyio.sleep(0.01)
 
 
-async def held_back(feed, committers):
-    """Until every partition has failed twice more; meanwhile the feed stands still, and so does memory."""
+async def held_back(feeds, committers):
+    """Until every partition has failed twice more; meanwhile the feeds stand still, and so does memory."""
     failures = [committer.failures + 2 for committer in committers]
     while not all(committer.failures for committer in committers) or any(committer._open for committer in committers):  # noqa: ASYNC110
         await anyio.sleep(0.01)
-    told = feed.told
+    told = [feed.told for feed in feeds]
     gc.collect()
     tracemalloc.start()
     try:
@@ -274,7 +279,9 @@ async def held_back(feed, committers):
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert feed.told <= told + 1
-    assert max(committer.ledger.pending for committer in committers) <= BOUND + len(KEYS)
+    assert all(feed.told <= before + 1 for feed, before in zip(feeds, told, strict=True))
+    assert all(
+        committer.ledger.pending <= BOUND + len(feed.keys) for committer, feed in zip(committers, feeds, strict=True)
+    )
     # Answers that are not held back come to 2 MB a second, three clients that are about to connect to 2 MB at most.
     assert grown < 4_000_000
