@@ -11,7 +11,7 @@ from tests.journal.laws import records, violations
 from tests.polling import START, Api, journal, poller_of, virtually
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.test_large import body
-from watcher.columns import in_slices
+from watcher.columns import BREATHS, REST, TURN, in_slices
 from watcher.events import partition_of, rfc3339
 from watcher.journal.intake import Intake
 from watcher.poller.large import LARGE
@@ -134,6 +134,50 @@ def test_what_is_gone_is_told_by_every_partition_once_it_is_confirmed(tmp_path):
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
         name: ["0"] for name in gone
     }
+
+
+def test_work_in_slices_rests_when_it_has_had_its_turn_and_not_at_each_breath():
+    clock = MockClock(autojump_threshold=0)
+
+    def work(breaths, seconds):
+        for _ in range(breaths):
+            clock.jump(seconds)
+            yield
+
+    async def rests(breaths, seconds):
+        began, worked = anyio.current_time(), breaths * seconds
+        await in_slices(work(breaths, seconds))
+        return anyio.current_time() - began - worked
+
+    async def main():
+        assert await rests(3, TURN / 4) == 0
+        assert await rests(8, TURN / 4) == pytest.approx(REST * 2 * TURN)
+        assert await rests(2, 10 * TURN) == pytest.approx(REST * 20 * TURN)
+
+    virtually(main, clock=clock)
+
+
+def test_work_in_slices_lets_others_in_where_time_stands_still():
+    turns = []
+
+    def work():
+        for _ in range(3 * BREATHS):
+            turns.append("ours")
+            yield
+
+    async def other():
+        while True:
+            turns.append("other")
+            await anyio.lowlevel.checkpoint()
+
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(other)
+            await in_slices(work())
+            tasks.cancel_scope.cancel()
+
+    virtually(main)
+    assert turns.count("other") >= 2
 
 
 def test_work_in_slices_whose_process_stood_still_for_long_goes_on_soon():

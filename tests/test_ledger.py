@@ -1,7 +1,10 @@
 """The rules of "From reading to change", one sentence each."""
 
+from itertools import pairwise
+
 import pytest
 
+from watcher.columns import NEWS
 from watcher.events import Answer, BalanceState, Key, Reading, Scope, event_id
 from watcher.ledger import Ledger
 
@@ -1025,6 +1028,23 @@ def test_a_large_listing_is_judged_in_slices_between_which_others_may_speak():
         rest += 1
     assert rest >= 1
     assert verdict.candidates == {keys[-1]}, "only what it lacked, not what others said meanwhile"
+
+
+@pytest.mark.parametrize("left", [0, 1, 1_500], ids=["none", "one", "half"])
+def test_a_wallet_of_many_tokens_that_go_is_judged_in_slices_too(left):
+    desk = Desk("none", listing=Scope("p", "c", "a"))
+    keys = [Key("p", "c", "a", f"t{n}") for n in range(3_000)]
+    for _ in range(2):
+        desk.ledger.judge(desk.answer(*(says("5", key) for key in keys)))
+    while desk.ledger.pending:
+        desk.ledger.take()
+        desk.ledger.committed()
+    doubts = desk.ledger._unsettled.doubts["p"]
+    slices = desk.ledger.slices(desk.answer(*(says("5", key) for key in keys[:left])))
+    judged = [0, *(len(doubts) for _ in slices), len(doubts)]
+    assert judged[-1] == len(keys) - left
+    assert max(after - before for before, after in pairwise(judged)) <= NEWS
+    assert len(judged) > 2 * (len(keys) - left) / NEWS, "to find them is work, too"
 
 
 def test_reopening_the_journal_ends_a_listing_half_way_and_it_proves_nothing():

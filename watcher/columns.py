@@ -14,14 +14,18 @@ T = TypeVar("T")
 
 SLICE = 5_000
 """Rows between two breaths, where hardly one says something new: a few milliseconds."""
-NEWS = 1_000
-"""Rows between two breaths that each become a reading: some ten milliseconds."""
+NEWS = 100
+"""Rows between two breaths that each become a reading, or may: a few milliseconds."""
 
+TURN = 0.004
+"""Seconds after which work in slices rests: breaths that come sooner are let pass, for most rows cost nearly nothing."""
+BREATHS = 25
+"""That are let pass at most: where time stands still, too, others get their turn."""
 REST = 2.0
-"""For how long work in slices rests after each: so many times as long as the slice took."""
+"""For how long it rests: so many times as long as it was at work."""
 
 LONGEST_REST = 0.5
-"""Seconds: a slice that seems to have taken longer was not at work, but its process stood still."""
+"""Seconds: work that seems to have taken longer did not, but its process stood still."""
 
 Page = tuple[tuple[str, ...], tuple[str, ...]]
 """Accounts, and amounts as the provider wrote them; equally many."""
@@ -165,11 +169,14 @@ async def in_slices(work: Generator[None, None, T]) -> T:
     """Run to the end; everybody else runs in between, and has the loop for longer than this work has it."""
     while True:
         began = anyio.current_time()
-        try:
-            next(work)
-        except StopIteration as end:
-            return cast("T", end.value)
-        await anyio.sleep(min(REST * (anyio.current_time() - began), LONGEST_REST))
+        for _ in range(BREATHS):
+            try:
+                next(work)
+            except StopIteration as end:
+                return cast("T", end.value)
+            if (took := anyio.current_time() - began) >= TURN:
+                break
+        await anyio.sleep(min(REST * took, LONGEST_REST))
 
 
 def look_through() -> None:

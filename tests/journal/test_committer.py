@@ -57,6 +57,18 @@ def answer(amounts, order=None, listing=None):
     return Answer("bank", readings, ordering, 0.0, now, now, BEGAN + int(now * 1e6), listing)
 
 
+OTHER = Key("other", "eip155:1", "a1", "native")
+
+
+def of(provider, answer):
+    """The same from another provider."""
+    readings = [
+        msgspec.structs.replace(reading, key=msgspec.structs.replace(reading.key, provider=provider))
+        for reading in answer.readings
+    ]
+    return msgspec.structs.replace(answer, provider=provider, readings=readings)
+
+
 class Disk:
     """How statements are run: inline, after `seconds`, and with whatever trouble the test makes."""
 
@@ -298,6 +310,97 @@ class TestNotes:
                 await anyio.sleep(0.1)
             await flush()
             assert complaints == ["the journal was closed before everything was committed"] * 2
+
+        in_virtual_time(main)
+
+    def test_a_note_is_saved_before_the_rows_that_wait(self, path):
+        async def main():
+            disk = Disk()
+            disk.seconds = 0.05
+            async with World(path, disk=disk).running() as committer:
+                await committer.accept(answer(dict.fromkeys(range(20_000), 1), order=1))
+                await committer.save("limiter:bank", b"one")
+                assert committer.ledger.pending > 10_000
+                restored = (
+                    await SqliteJournal(path, encoding="json", retention=1e9, clock=lambda: BEGAN).writer(0).open()
+                )
+                assert restored.notes["limiter:bank"] == b"one"
+
+        in_virtual_time(main)
+
+    def test_save_says_so_when_the_end_comes_first(self, path):
+        async def main():
+            disk, complaints = Disk(), []
+            world = World(path, disk=disk)
+
+            async def save():
+                try:
+                    await world.committer.save("limiter:bank", b"one")
+                except Unavailable as error:
+                    complaints.append(str(error))
+
+            async with anyio.create_task_group() as tasks, world.running():
+                disk.trouble = ["hang"] * 9
+                tasks.start_soon(save)
+                await anyio.sleep(0.1)
+            assert complaints == ["the journal was closed before a note was committed"]
+
+        in_virtual_time(main)
+
+
+class TestBacklogs:
+    """One provider tells far more than a commit takes."""
+
+    @pytest.fixture
+    def disk(self):
+        disk = Disk()
+        disk.seconds = 0.05
+        return disk
+
+    def test_what_another_tells_mostly_finds_the_journal_free(self, path, disk):
+        async def main():
+            waited = []
+            async with World(path, disk=disk).running() as committer:
+                await committer.accept(of("other", answer({1: 0}, order=0)))
+                await committer.flush()
+                await committer.accept(answer(dict.fromkeys(range(6_000), 1), order=1))
+                for number in range(1, 40):
+                    await anyio.sleep(number * 0.037 % 0.15)
+                    began = anyio.current_time()
+                    await committer.accept(of("other", answer({1: number}, order=number)))
+                    while committer.ledger.get(OTHER).version < number:  # noqa: ASYNC110 (an outside eye)
+                        await anyio.sleep(0.001)
+                    waited.append(anyio.current_time() - began)
+                    assert committer.ledger.waiting("bank") > 0
+            assert sum(seconds < 0.055 for seconds in waited) > len(waited) / 3, "else hardly ever"
+            assert max(waited) < 0.105
+
+        in_virtual_time(main)
+        assert violations(path) == []
+
+    def test_all_of_it_is_committed_at_last_and_at_the_end_without_a_rest(self, path, disk):
+        async def main():
+            async with World(path, disk=disk).running() as committer:
+                await committer.accept(of("other", answer({1: 0}, order=0)))
+                await committer.accept(answer(dict.fromkeys(range(2_000), 1), order=1))
+                await committer.flush()
+                assert len(committer.ledger) == 2_001
+                began = anyio.current_time()
+                assert committer.commits == pytest.approx(20, abs=2)
+                assert began == pytest.approx(20 * 3 * disk.seconds, rel=0.2)
+                await committer.accept(answer(dict.fromkeys(range(2_000), 2), order=2))
+            assert anyio.current_time() - began == pytest.approx(20 * disk.seconds, rel=0.2)
+
+        in_virtual_time(main)
+        assert len(records(path)[0]) == 2_000
+        assert violations(path) == []
+
+    def test_one_that_is_alone_does_not_rest(self, path, disk):
+        async def main():
+            async with World(path, disk=disk).running() as committer:
+                await committer.accept(answer(dict.fromkeys(range(5_000), 1), order=1))
+                await committer.flush()
+                assert anyio.current_time() == pytest.approx(5 * disk.seconds, rel=0.3)
 
         in_virtual_time(main)
 

@@ -6,11 +6,14 @@ The queue is bounded: with the journal down, whoever has an answer waits at `acc
 A slow journal may never finish a thousand rows in time. After a commit of unknown outcome the group is half as many rows,
 down to one, and small records go apart from rows, one by one, in turns with them; commits that are quick let it grow
 again. So whatever can be committed alone is committed.
+
+Where several providers tell changes, one that tells more than a commit takes rests after each, for twice as long as that
+took: what another tells meanwhile finds the journal free.
 """
 
 import contextlib
 import math
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import NamedTuple
 
 import anyio
@@ -18,7 +21,7 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskStatus
 
-from watcher.columns import in_slices
+from watcher.columns import REST, in_slices
 from watcher.events import Answer, Key
 from watcher.journal import Batch, JournalError, Rejected, Row, Unavailable, Writer
 from watcher.ledger import Ledger, Verdict
@@ -65,6 +68,33 @@ class _Pause(NamedTuple):
     seconds: float
 
 
+class _Rests:
+    """Providers with a backlog, and until when no rows of theirs are taken."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._factor = REST
+
+    def __bool__(self) -> bool:
+        return bool(self._until)
+
+    def resting(self, now: float) -> set[str]:
+        return {provider for provider, until in self._until.items() if until > now}
+
+    def next(self, now: float) -> float:
+        """Seconds until one goes on. Those that have rested are forgotten."""
+        self._until = {provider: until for provider, until in self._until.items() if until > now}
+        return min(self._until.values(), default=now) - now
+
+    def begin(self, providers: Collection[str], now: float, seconds: float) -> None:
+        """After a commit that took so long."""
+        self._until |= dict.fromkeys(providers, now + self._factor * seconds)
+
+    def end(self) -> None:
+        """From now on nobody rests."""
+        self._until, self._factor = {}, 0.0
+
+
 class Committer:
     """One partition's way into the journal. `gather` seconds pass after a commit before the next one begins."""
 
@@ -90,9 +120,7 @@ class Committer:
         self._writer = writer
         self._gather = gather
         self._bound = bound
-        self._open = False
-        self._ended = False
-        self._busy = False
+        self._open = self._ended = self._busy = False
         self._stop_by = math.inf
         self._group = self._most = GROUP
         self._told: set[str] = set()
@@ -111,6 +139,7 @@ class Committer:
         """After a note of its own."""
         self._put_off: dict[str, float] = {}
         """The key of a note → when it may be tried again."""
+        self._rests = _Rests()
         self._in_flight = 0
         self._rounds = 0
         """Times that the ledger was asked for rows and told that they are committed."""
@@ -156,6 +185,18 @@ class Committer:
         former = self._noted.get(key)
         self._noted[key] = _Note(self._notes if former is None else former.number, data)
         self._work.set()
+
+    async def save(self, key: str, data: bytes) -> None:
+        """`note`, and return once that is committed, or put off: rows that wait are not waited for.
+
+        Raises Unavailable at the end.
+        """
+        self.note(key, data)
+        number = self._notes
+        while not self._noted_up_to(number):
+            if self._ended:
+                raise Unavailable("the journal was closed before a note was committed")
+            await self._progress.wait()
 
     async def flush(self) -> None:
         """Return once everything accepted and noted before this call is committed, but for notes that are put off.
@@ -263,13 +304,25 @@ class Committer:
         """Commit until nothing pends, never two back to back."""
         self._work, self._busy = anyio.Event(), True
         try:
-            more = True
-            while more:
-                more = await self._commit()
+            while await self._commit() or self._rests:
                 await anyio.sleep(self._gather)
+                await self._rested()
         finally:
             self._busy = False
             self._advance()
+
+    def _rows_wait(self, now: float) -> bool:
+        """There are rows of providers that do not rest."""
+        return bool(self.ledger.backlogs() - self._rests.resting(now))
+
+    async def _rested(self) -> None:
+        """Return once there may be something to take: a provider has rested, or something else is told."""
+        now = anyio.current_time()
+        rest = self._rests.next(now)
+        if rest and not self._noted and not self._rows_wait(now):
+            with anyio.move_on_after(rest):
+                await self._work.wait()
+            self._work = anyio.Event()
 
     async def _commit(self) -> bool:
         """One group of rows, with notes. False: there was nothing. Raises Unavailable in doubt, Fenced."""
@@ -299,8 +352,11 @@ class Committer:
             raise
         for row in rows if self._rejected else ():
             self._rejected.pop(row.state.key, None)
-        self._count(len(rows), anyio.current_time() - began)
+        now = anyio.current_time()
+        self._count(len(rows), now - began)
         self._trust(len(rows), noted)
+        if self.ledger.shared:
+            self._rests.begin({row.state.provider for row in rows} & self.ledger.backlogs(), now, now - began)
 
     def _reject(self, rows: list[Row], noted: dict[str, _Note], error: Rejected) -> None:
         """Leave out what the journal will not take. Raises Unavailable when it must be opened again first.
@@ -341,11 +397,11 @@ class Committer:
 
     def _take(self) -> tuple[list[Row], dict[str, bytes]]:
         """Rows for the next commit, and notes of listings, without rows that the journal lately did not take even alone."""
+        now, rejected = anyio.current_time(), self._rejected
         while True:
-            rows, listings = self.ledger.take(self._group)
-            if not self._rejected:
+            rows, listings = self.ledger.take(self._group, self._rests.resting(now))
+            if not rejected:
                 return rows, listings
-            now, rejected = anyio.current_time(), self._rejected
             refused = [
                 row.state.key for row in rows if row.state.key in rejected and rejected[row.state.key].until > now
             ]
@@ -360,7 +416,7 @@ class Committer:
         ready = {key: note for key, note in self._noted.items() if self._put_off.get(key, now) <= now}
         if not self._apart or not ready:
             return ready
-        if self._rows_next and self.ledger.pending:
+        if self._rows_next and self._rows_wait(now):
             return {}
         key = min(ready, key=lambda key: len(ready[key].data))
         return {key: ready[key]}
@@ -416,6 +472,7 @@ class Committer:
 
     async def _commit_the_last(self) -> None:
         if self._open:
+            self._rests.end()
             try:
                 while await self._commit():
                     pass

@@ -95,6 +95,10 @@ class Intake:
         """A small record for partition 0's next commit."""
         self.committers[0].note(key, data)
 
+    async def save(self, key: str, data: bytes) -> None:
+        """`note`, and return once it is committed."""
+        await self.committers[0].save(key, data)
+
     @property
     def notes(self) -> dict[str, bytes]:
         """The small records as partition 0 restored them."""

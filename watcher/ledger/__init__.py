@@ -44,6 +44,15 @@ class Ledger:
         """Those of one provider."""
         return len(self._drafts.pending.of[provider])
 
+    def backlogs(self) -> set[str]:
+        """Providers of which rows wait."""
+        return {provider for provider, queue in self._drafts.pending.of.items() if queue}
+
+    @property
+    def shared(self) -> bool:
+        """Several providers have told something."""
+        return self._drafts.shared
+
     @property
     def idle(self) -> bool:
         """There is nothing to take, not even a note."""
@@ -131,11 +140,14 @@ class Ledger:
         listing.again(Moment(answer.received, answer.observed_at), answer.settle)
         return Verdict(accepted=listing.rows)
 
-    def take(self, limit: int = 1000) -> tuple[list[Row], dict[str, bytes]]:
-        """Rows to commit now, of each provider the oldest, and the notes of listings whose baselines are all in them or before."""
+    def take(self, limit: int = 1000, but: Collection[str] = ()) -> tuple[list[Row], dict[str, bytes]]:
+        """Rows to commit now, of each provider the oldest, and the notes of listings whose baselines are all in them or before.
+
+        Of the providers in `but` no rows.
+        """
         drafts = self._drafts
         assert not drafts.flight, "the rows taken before are still in flight"
-        for key, draft in drafts.take(limit):
+        for key, draft in drafts.take(limit, but):
             drafts.flight[key] = (draft, row_of(self._epoch, key, draft, self._known(key)))
         return [row for _, row in drafts.flight.values()], self._listings.take(drafts.first())
 

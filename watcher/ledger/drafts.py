@@ -1,7 +1,7 @@
 """What was told and is not committed yet."""
 
 from collections import defaultdict
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Collection, Iterator, MutableMapping
 from itertools import chain, islice
 
 import msgspec
@@ -10,8 +10,8 @@ from watcher.events import BalanceState, Key, Reading, Row, changed, rfc3339
 from watcher.ledger.rules import Moment, Record, text_of
 from watcher.ledger.shelves import Shelves
 
-SHARED = 250
-"""Rows of one commit where several providers tell changes: some ten milliseconds."""
+SHARED = 100
+"""Rows of one commit where several providers tell changes: a few milliseconds."""
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -77,18 +77,24 @@ class Drafts:
         pending[key] = draft
         return draft
 
+    @property
+    def shared(self) -> bool:
+        """Several providers have told something."""
+        return len(self.pending.of) > 1
+
     def first(self) -> int:
         """The number of the first draft that waits."""
         first = (next(iter(pending.values())).number for pending in self.pending.of.values() if pending)
         return min(first, default=self.number + 1)
 
-    def take(self, limit: int) -> list[tuple[Key, Draft]]:
+    def take(self, limit: int, but: Collection[str] = ()) -> list[tuple[Key, Draft]]:
         """So many at most, the oldest of each provider, and of each as many as of any other that has as many.
+        Of the providers in `but` none.
 
         Where there are several providers each gets a part of a commit only: what the others tell next waits for its end.
         """
-        limit = limit if len(self.pending.of) < 2 else min(limit, SHARED)
-        queues = sorted(filter(None, self.pending.of.values()), key=len)
+        limit = min(limit, SHARED) if self.shared else limit
+        queues = sorted((queue for name, queue in self.pending.of.items() if queue and name not in but), key=len)
         taken: list[tuple[Key, Draft]] = []
         for number, pending in enumerate(queues):
             share = -(-(limit - len(taken)) // (len(queues) - number))

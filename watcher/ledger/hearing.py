@@ -179,7 +179,7 @@ class Hearing:
             if record.seen is not self._moment:
                 self._miss(shelf, account, record, fresh=fresh, lacking=lacking)
             self._unseen += record.seen is not self._moment
-            if number % SLICE == 0:
+            if number % NEWS == 0:
                 yield
         listing = self._listing
         if listing is not None:
@@ -195,7 +195,7 @@ class Hearing:
         """Balances that the listing does not name, but for those that are known to be nothing."""
         moment = self._moment
         gone: list[tuple[Shelf, str, Record]] = []
-        for shelf, accounts, records in self._shelves.covered(scope, but=self._named):
+        for looked, (shelf, accounts, records) in enumerate(self._shelves.covered(scope, but=self._named), 1):
             self._meet(shelf)
             for number in [number for number, record in enumerate(records) if record.seen is not moment]:
                 record = records[number]
@@ -205,7 +205,7 @@ class Hearing:
                     self._still_absent(shelf, accounts[number], record)
                 else:
                     gone.append((shelf, accounts[number], record))
-            if len(records) == SLICE:
+            if len(records) == SLICE or looked % NEWS == 0:
                 yield
         return gone
 
@@ -217,11 +217,11 @@ class Hearing:
         if self._answer.lacking is not None or not gone or not len(self._answer.readings):
             return gone if self._answer.lacking is None else self._answer.lacking
         known = self._emptied - self._appeared  # the answer itself changed what is known
-        for _, _, records in self._shelves.covered(scope):
+        for looked, (_, _, records) in enumerate(self._shelves.covered(scope), 1):
             known += sum(record.amount not in (None, ABSENT) for record in records)
             if known >= 2 * gone:
                 return 0
-            if len(records) == SLICE:
+            if len(records) == SLICE or looked % NEWS == 0:
                 yield
         return known if known >= FEW else 0
 

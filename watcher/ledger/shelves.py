@@ -118,8 +118,11 @@ class Shelves:
         return found
 
     def within(self, scope: Scope) -> list[Shelf]:
-        """Where balances may stand of which a listing of the scope speaks."""
-        return [shelf for shelf in self._shelves.values() if shelf.within(scope)]
+        """Where balances stand of which a listing of the scope speaks."""
+        shelves = (
+            self._shelves.values() if scope.account is None else self._listed(scope.provider).get(scope.account, ())
+        )
+        return [shelf for shelf in shelves if shelf.within(scope)]
 
     def covered(
         self, scope: Scope, but: Collection[Shelf] = ()
@@ -129,9 +132,8 @@ class Shelves:
         Shelves in `but` are left out; what comes to a shelf meanwhile may be.
         """
         if scope.account is not None:
-            for shelf in list(self._listed(scope.provider).get(scope.account, ())):
-                if shelf.within(scope):
-                    yield shelf, [scope.account], [shelf.records[scope.account]]
+            for shelf in self.within(scope):
+                yield shelf, [scope.account], [shelf.records[scope.account]]
             return
         for shelf in self.within(scope):
             for accounts, records in () if shelf in but else list(shelf.pages()):

@@ -41,7 +41,7 @@ class Intake(Protocol):
 
     def note(self, key: str, data: bytes) -> None: ...
 
-    async def flush(self) -> None: ...
+    async def save(self, key: str, data: bytes) -> None: ...
 
 
 class _Learned(msgspec.Struct, array_like=True):
@@ -170,7 +170,7 @@ class Poller:
                 tasks.start_soon(self._learn_for_ever)
                 await self._grant_for_ever(tasks)
         finally:
-            self._note_stamps()
+            self._intake.note(*self._stamps())
             now = anyio.current_time()
             self._note_schedules(_Learned(self._wall(), [schedule.save(now) for schedule in self.schedules]))
 
@@ -314,13 +314,12 @@ class Poller:
             await self._save_stamps()
 
     async def _save_stamps(self) -> None:
-        self._note_stamps()
-        await self._intake.flush()
+        await self._intake.save(*self._stamps())
         self.budget.saved()
         self._limiter.wake()
 
-    def _note_stamps(self) -> None:
-        self._intake.note(f"limiter:{self.name}", self.budget.save(anyio.current_time(), self._wall()))
+    def _stamps(self) -> tuple[str, bytes]:
+        return f"limiter:{self.name}", self.budget.save(anyio.current_time(), self._wall())
 
     async def _learn_for_ever(self) -> None:
         while True:

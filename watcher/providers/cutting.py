@@ -17,8 +17,8 @@ from watcher.providers.failures import Malformed
 T = TypeVar("T", bound=Sized)
 U = TypeVar("U", bound=Sized)
 
-PIECE = 2**18
-"""Bytes opened between two breaths: some ten milliseconds."""
+PIECE = 2**16
+"""Bytes opened between two breaths: a few milliseconds."""
 REACH = 2**14
 """Bytes before the end of a piece in which a row has to end."""
 ROWS = 100_000
