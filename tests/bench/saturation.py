@@ -93,7 +93,7 @@ class Ear:
         self._intake = intake
         self._heard = heard
         self._blind = blind
-        self.note, self.flush, self.notes, self.repeat = intake.note, intake.flush, intake.notes, intake.repeat
+        self.note, self.save, self.notes, self.repeat = intake.note, intake.save, intake.notes, intake.repeat
 
     async def accept(self, answer: Answer) -> Verdict:
         names = [answer.listing] if answer.listing is not None else [reading.key for reading in answer.readings]

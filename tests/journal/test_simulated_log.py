@@ -328,7 +328,7 @@ def test_at_each_step_an_answer_may_get_lost_or_the_process_die(step, harm):
 MOVES = [step for amount in range(10, 40) for step in (("move", amount), ("poll", 0))]
 PLANTED = {
     RestoresBeforeItFences: [*MOVES[:20], ("move", 50), ("poll", 0), ("start", 0), *MOVES],
-    NeverAsksForTheEpoch: [*MOVES[:20], ("start", 0), *MOVES],
+    NeverAsksForTheEpoch: [*MOVES[:20], ("wait", 1), ("start", 0), *MOVES],  # not in the middle of a commit
     TakesLossForSuccess: [*MOVES[:12], ("move", 51), ("move", 52), ("move", 53), ("lose", 3), ("poll", 0), *MOVES],
     ForgetsVersions: [*MOVES[:12], ("crash", 0), ("start", 0), *MOVES],
 }
