@@ -47,7 +47,7 @@ class Watched:
 
     def __init__(self, intake):
         self._intake = intake
-        self.note, self.flush, self.notes = intake.note, intake.flush, intake.notes
+        self.note, self.save, self.notes = intake.note, intake.save, intake.notes
         self.told = []
 
     async def accept(self, answer):
