@@ -23,7 +23,7 @@ WITH_TLS = 256
 """Of them, where a handshake costs five times as much memory."""
 BACKLOG = 1024
 """Connections that the kernel keeps for us."""
-AT_ONCE = 32
+AT_ONCE = 8
 """Connections accepted in one turn of the loop."""
 SMALLEST = 32
 """Descriptors below which there is no point in listening."""
