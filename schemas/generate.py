@@ -1,4 +1,4 @@
-"""Writes the published contract from `watcher/events.py`: run it after a change there, a test fails until you do.
+"""Writes the published contract from `watcher/model/events.py`: run it after a change there, a test fails until you do.
 
 .venv/bin/python schemas/generate.py        # or --check: exit 1 when a file differs
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 import msgspec
 
-from watcher.events import JSON, MSGPACK, BalanceChanged, BalanceState, Had, Key, ProviderHealth, event_id, subtract
+from watcher.model.amounts import subtract
+from watcher.model.events import JSON, MSGPACK, BalanceChanged, BalanceState, Had, ProviderHealth, event_id
+from watcher.model.keys import Key
 
 HERE = Path(__file__).parent
 RECORDS: dict[str, type[msgspec.Struct]] = {

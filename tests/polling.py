@@ -7,14 +7,14 @@ import anyio
 import httpx
 from trio.testing import MockClock
 
-from watcher.journal.committer import Committer
-from watcher.journal.intake import Intake
-from watcher.journal.sqlite import SqliteJournal
-from watcher.journal.sqlite_file import inline
+from watcher.ingest.committer import Committer
+from watcher.ingest.intake import Intake
+from watcher.journal.sqlite.file import inline
+from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.ledger import Ledger
 from watcher.poller import Poller, budget_of, schedules_of
 from watcher.providers.helius import Helius, HeliusSettings
-from watcher.providers.provider import Limit, Watch
+from watcher.providers.protocol import Limit, Watch
 from watcher.providers.tokenkit import TokenKit, TokenKitSettings
 
 START = 1_790_000_000_000_000

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from watcher import settings
+from watcher.app import settings
 from watcher.relay.settings import RelaySettings
 
 ROOT = Path(__file__).parent.parent

@@ -9,43 +9,35 @@ ROOT = Path(__file__).parent.parent
 WATCHER = ROOT / "watcher"
 
 DOORS = {
-    "events": set(),
-    "addresses": set(),
-    "columns": {"events"},
-    "ledger": {"columns", "events"},
-    "windows": set(),
-    "limiter": {"windows"},
-    "queues": set(),
-    "rates": set(),
-    "schedule": {"queues", "rates"},
-    "providers": {"columns", "events"},
-    "poller": {"columns", "events", "ledger", "limiter", "schedule", "providers"},
-    "journal": {"columns", "events", "ledger"},
-    "relay": {"events", "outlet"},
-    "sandbox": set(),
-    "settings": {"providers"},
-    "logs": {"outlet", "storms"},
-    "outlet": set(),
-    "storms": set(),
-    "hiding": set(),
-    "screen": set(),
-    "secret": set(),
-    "metrics": set(),
+    "runtime": set(),
+    "redaction": {"runtime"},
+    "limits": set(),
+    "model": {"redaction", "runtime"},
+    "logs": {"redaction", "runtime"},
+    "providers": {"model", "limits", "redaction", "runtime"},
+    "ledger": {"model", "redaction"},
+    "journal": {"model"},
+    "relay": {"model", "redaction", "runtime"},
+    "sandbox": {"model"},
+    "scheduling": {"model", "limits", "providers"},
+    "journal/sqlite": {"journal", "model", "redaction", "runtime"},
+    "journal/kafka": {"journal", "model", "redaction", "runtime"},
+    "client": {"model", "relay", "redaction", "logs", "runtime"},
+    "poller": {"model", "limits", "scheduling", "providers", "ledger", "redaction", "runtime"},
+    "ingest": {"model", "ledger", "journal", "redaction", "runtime"},
 }
-"""Room → rooms it may import; the root (cli, daemon) may import all."""
-OPEN = {"addresses", "hiding", "screen", "secret"}
-"""Rooms that anyone may import."""
+"""Room → rooms that it may import, lowest first: each imports only rooms that stand above it here. `app` imports all."""
 
-ROOT_ROOMS = {
-    "cli", "daemon", "sources", "exits", "outliving", "descriptors", "figures", "exposure", "check", "demo", "__main__",
-}  # fmt: skip
+FACES = {"__init__", "__main__"}
+"""Beside the rooms: imported by nothing of ours."""
+
 ONLY_IN = {
-    "aiokafka": "watcher/journal/kafka",
-    "websockets": "watcher/relay/",
-    "sqlite3": "watcher/journal/",
+    "aiokafka": "watcher/journal/kafka/",
+    "websockets": ("watcher/relay/", "watcher/client/"),
+    "sqlite3": "watcher/journal/sqlite/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
-    "httpx": ("watcher/poller", "watcher/daemon", "watcher/check", "watcher/sandbox/transport"),
+    "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),
 }
 
 
@@ -53,8 +45,13 @@ def modules():
     return sorted(WATCHER.rglob("*.py"))
 
 
-def room(path):
-    return path.relative_to(WATCHER).parts[0].removesuffix(".py")
+def room(parts):
+    """Of a file or a module, by the parts of its path below `watcher`."""
+    return "/".join(parts[:2]) if "/".join(parts[:2]) in DOORS else parts[0]
+
+
+def home(path):
+    return room(path.relative_to(WATCHER).with_suffix("").parts)
 
 
 def imported(path):
@@ -71,11 +68,20 @@ def imported(path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_room_imports_only_through_its_doors(path):
-    here = room(path)
-    if here in ROOT_ROOMS or here == "__init__":
+    here = home(path)
+    if here in FACES or here == "app":
         return
-    rooms = {name.split(".")[1] for name in imported(path) if name.startswith("watcher.")}
-    assert rooms <= DOORS[here] | OPEN | {here}, f"{path} goes through a wall"
+    rooms = {room(name.split(".")[1:]) for name in imported(path) if name.startswith("watcher.")}
+    assert rooms <= DOORS[here] | {here}, f"{path} goes through a wall"
+
+
+def test_every_door_leads_down():
+    floors = list(DOORS)
+    assert all(floors.index(other) < floors.index(here) for here, others in DOORS.items() for other in others)
+
+
+def test_nothing_stands_beside_the_rooms():
+    assert {home(path) for path in modules()} == {*DOORS, *FACES, "app"}
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
@@ -84,12 +90,12 @@ def test_a_library_of_the_edge_appears_in_its_room_alone(library):
     assert all(name.startswith(ONLY_IN[library]) for name in where), where
 
 
-def test_wall_clocks_stand_only_in_the_root():
+def test_wall_clocks_stand_only_in_app():
     clocks = ("time.time", "datetime.now", "datetime.utcnow", "time.time_ns", "time.monotonic")
     found = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in modules()
-        if room(path) not in ROOT_ROOMS
+        if home(path) != "app"
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in clocks
     }

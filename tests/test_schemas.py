@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from watcher.events import JSON, MSGPACK
+from watcher.model.events import JSON, MSGPACK
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = ROOT / "schemas"

@@ -40,20 +40,20 @@ def main() -> int:
     listen()
     import atexit  # noqa: PLC0415 (what takes time comes behind the signals)
 
-    from watcher import outlet  # noqa: PLC0415
+    from watcher.logs import output  # noqa: PLC0415
 
-    outlet.install()
+    output.install()
 
     def end() -> None:
-        outlet.settle(ENDING)
+        output.settle(ENDING)
         ignore()
 
     atexit.register(end)  # a traceback is written behind all of this
-    from watcher.cli import main as command  # noqa: PLC0415
+    from watcher.app.cli import main as command  # noqa: PLC0415
 
     status = command()
     listen()
-    trouble = outlet.settle(ENDING if lasting() else None)
+    trouble = output.settle(ENDING if lasting() else None)
     if trouble is not None and status == 0:
         print(f"watcher: {trouble.filename}: {trouble.strerror}", file=sys.stderr)  # noqa: T201
         return 69

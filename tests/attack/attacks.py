@@ -11,9 +11,9 @@ import urllib.parse
 from tests.attack.hostile import Hostile, answer, balances, bomb, mints
 from tests.attack.neighbour import ACCOUNT, MINTS
 from tests.attack.stage import KEY, SECRET
-from watcher.events import BalanceState
-from watcher.journal import Batch, Row
-from watcher.journal.sqlite import SqliteJournal, path_of
+from watcher.journal import Batch
+from watcher.journal.sqlite.journal import SqliteJournal, path_of
+from watcher.model.events import BalanceState, Row
 
 HEAD = (
     b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.streams import RECORD, SECONDS, TARGETS
-from watcher.schedule import Schedule
+from watcher.scheduling.schedule import Schedule
 
 CYCLE = 60.0
 WINDOW = (7200.0, 27300.0)  # changes measured: after a warm-up, and early enough to be seen before the end

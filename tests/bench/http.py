@@ -17,12 +17,12 @@ import httpx
 
 from tests.bench.large import Journal
 from tests.polling import helius, poller_of
-from watcher.journal.committer import Committer
-from watcher.journal.intake import Intake
+from watcher.ingest.committer import Committer
+from watcher.ingest.intake import Intake
 from watcher.ledger import Ledger
 from watcher.poller import Connections
 from watcher.poller.connections import KEEP, MOST
-from watcher.poller.exchange import HEADERS
+from watcher.poller.http_exchange import HEADERS
 
 BODY = (
     b'{"jsonrpc":"2.0","result":{"context":{"apiVersion":"2.0.15","slot":341197053},"value":{"amount":"5","decimals":2,'

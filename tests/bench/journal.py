@@ -21,12 +21,15 @@ import anyio
 import msgspec
 
 from tests.journal.conformance import BEGAN, account, baseline, change
-from watcher.events import JSON, Answer, Reading, wall
+from watcher.ingest.committer import Committer
 from watcher.journal import Batch
-from watcher.journal.committer import Committer
-from watcher.journal.sqlite import INSERT_EVENT, PUT_STATE, SqliteJournal
-from watcher.journal.sqlite_file import open_to_write, worker
+from watcher.journal.sqlite.file import open_to_write, worker
+from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_STATE
 from watcher.ledger import Ledger
+from watcher.model.events import JSON
+from watcher.model.readings import Answer, Reading
+from watcher.model.times import wall
 
 GROUP = 100
 ROUNDS = 10

@@ -17,11 +17,11 @@ from aiokafka import AIOKafkaProducer
 
 from tests.journal.conformance import account, baseline, change
 from tests.kafka_broker import NoBroker, ladder
-from watcher.events import JSON
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.journal.kafka.connection import BATCH_BYTES
+from watcher.journal.kafka.cluster import BATCH_BYTES
 from watcher.journal.kafka.records import Encoder, Topics
+from watcher.model.events import JSON
 
 GROUP = 100
 GATHER = 0.010

@@ -20,11 +20,12 @@ from aiokafka import TopicPartition
 
 from tests.journal.conformance import account, baseline
 from tests.kafka_broker import NoBroker, ladder
-from watcher.events import Answer, Reading, wall
-from watcher.journal.committer import Committer
-from watcher.journal.intake import Intake
+from watcher.ingest.committer import Committer
+from watcher.ingest.intake import Intake
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
+from watcher.model.readings import Answer, Reading
+from watcher.model.times import wall
 
 PARTITIONS = 8
 GATHER = 0.010

@@ -18,11 +18,13 @@ from confluent_kafka import Producer
 
 from tests.journal.conformance import baseline
 from tests.kafka_broker import NoBroker, ladder
-from watcher.events import JSON, partition_of
-from watcher.journal import Batch, Unavailable
+from watcher.ingest.partitions import partition_of
+from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.records import Encoder, Topics
 from watcher.ledger import Ledger
+from watcher.model.events import JSON
+from watcher.model.log import Unavailable
 
 PARTITIONS = 8
 GOAL, MEMORY = 1.5, 400

@@ -20,15 +20,15 @@ from contextlib import asynccontextmanager
 import anyio
 import msgspec
 
-from watcher.columns import in_slices
-from watcher.events import Answer
+from watcher.ingest.committer import Committer
+from watcher.ingest.intake import Intake
 from watcher.journal import Restored
-from watcher.journal.committer import Committer
-from watcher.journal.intake import Intake
 from watcher.ledger import Ledger
-from watcher.poller.large import fingerprint, reading
+from watcher.model.readings import Answer
+from watcher.poller.bulk import fingerprint, reading
 from watcher.providers.ondo import Ondo, OndoSettings
-from watcher.providers.provider import Response, Watch
+from watcher.providers.protocol import Response, Watch
+from watcher.runtime.slicing import in_slices
 
 TOKENS = 40
 PARTITIONS = 8

@@ -15,8 +15,11 @@ import tracemalloc
 
 import msgspec
 
-from watcher.events import JSON, Answer, BalanceState, Key, Reading, Scope, rfc3339
 from watcher.ledger import Ledger
+from watcher.model.events import JSON, BalanceState
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Answer, Reading
+from watcher.model.times import rfc3339
 
 CHAIN, TOKEN = "eip155:1", "0x" + "ab" * 20
 LISTING = Scope("ondo", CHAIN, None, TOKEN)

@@ -15,8 +15,9 @@ from collections import deque
 from math import inf
 from typing import NamedTuple
 
-from watcher.limiter import Budget, Limit
-from watcher.schedule import Schedule
+from watcher.limits.budget import Budget
+from watcher.limits.windows import Limit
+from watcher.scheduling.schedule import Schedule
 
 WALL = 1_790_000_000_000_000
 WATCHES = 12

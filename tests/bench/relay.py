@@ -26,7 +26,9 @@ from websockets.asyncio.server import broadcast
 
 from tests.relay.stage import SOLANA, staged
 from tests.relay.test_slow import slow
-from watcher.events import Commit, Key, Published, wall
+from watcher.model.keys import Key
+from watcher.model.log import Commit, Published
+from watcher.model.times import wall
 from watcher.relay import wire
 from watcher.relay.settings import Pace
 

@@ -30,12 +30,12 @@ import trio
 from trio.testing import MockClock
 
 from tests.polling import START, journal, poller_of
-from watcher.events import Answer
-from watcher.journal.intake import Intake
+from watcher.ingest.intake import Intake
 from watcher.ledger import Verdict
+from watcher.model.readings import Answer
 from watcher.poller import Poller
 from watcher.providers import known
-from watcher.providers.provider import Provider
+from watcher.providers.protocol import Provider
 from watcher.sandbox.exchange import VALID_KEY, Reply, Request
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport

@@ -22,7 +22,7 @@ from statistics import fmean, median, stdev
 from tests.bench import freshness, streams
 from tests.bench.freshness import CYCLE, Score, Stream, cold, product
 from tests.bench.plot import chart
-from watcher.schedule import Schedule
+from watcher.scheduling.schedule import Schedule
 
 PROCESSES = 2
 FIRST_WINDOWS = {"1": (0.0, 60.0), "2": (60.0, 120.0), "3-5": (120.0, 300.0), "6-10": (300.0, 600.0)}

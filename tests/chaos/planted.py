@@ -10,13 +10,13 @@ import sys
 
 import msgspec
 
-from watcher import cli
-from watcher.journal.kafka.log import start_at
+from watcher.app import cli
+from watcher.journal.kafka.offsets import start_at
 from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import Encoder, History
 from watcher.journal.kafka.writer import KafkaWriter
-from watcher.journal.sqlite import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
-from watcher.journal.sqlite_file import explained, identity, open_to_write, transaction
+from watcher.journal.sqlite.file import explained, identity, open_to_write, transaction
+from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
 from watcher.ledger import rules
 
 

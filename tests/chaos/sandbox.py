@@ -9,7 +9,7 @@ import time
 
 import anyio
 
-from watcher.addresses import ONDO_NAMES, SOLANA
+from watcher.model.addresses import ONDO_NAMES, SOLANA
 from watcher.sandbox.exchange import reply
 from watcher.sandbox.population import Population
 from watcher.sandbox.server import serve

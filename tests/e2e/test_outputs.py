@@ -181,7 +181,15 @@ def test_nothing_that_takes_time_is_loaded_before_signals_are_heard():
     code = "import sys, watcher.__main__; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "watcher.__main__" in loaded
-    assert not {"anyio", "asyncio", "msgspec", "structlog", "threading", "watcher.cli", "watcher.outlet"} & {*loaded}
+    assert not {
+        "anyio",
+        "asyncio",
+        "msgspec",
+        "structlog",
+        "threading",
+        "watcher.app.cli",
+        "watcher.logs.output",
+    } & {*loaded}
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from tests.e2e import checker
 from tests.e2e.harness import PATIENCE, one_clear_line, until
 from tests.e2e.test_spine import kafka_journal
-from watcher.journal.sqlite_identity import MARK
+from watcher.journal.sqlite.identity import MARK
 
 
 def put_over(backup, path):

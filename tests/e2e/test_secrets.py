@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.e2e.front import RIGHT, WRONG, before, front
 from tests.e2e.harness import balances, get, until
-from watcher.hiding import WITHHELD
+from watcher.redaction.redactor import WITHHELD
 from watcher.sandbox.world import VALID_KEY
 
 KEYS = {"RIGHT_KEY": RIGHT, "WRONG_KEY": WRONG}

@@ -9,8 +9,12 @@ import anyio
 import msgspec
 import pytest
 
-from watcher.events import JSON, BalanceState, Cursor, Filter, Key, ProviderHealth, changed, partition_of, rfc3339
-from watcher.journal import Batch, Expired, Fenced, Outlived, Rejected, Row, views
+from watcher.ingest.partitions import partition_of
+from watcher.journal import Batch, Fenced, Rejected, views
+from watcher.model.events import JSON, BalanceState, ProviderHealth, Row, changed
+from watcher.model.keys import Filter, Key
+from watcher.model.log import Cursor, Expired, Outlived
+from watcher.model.times import rfc3339
 
 PATIENCE = 60.0
 BEGAN = 1_790_000_000_000_000

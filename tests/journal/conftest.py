@@ -5,9 +5,7 @@ from aiokafka.conn import AIOKafkaConnection
 
 from tests import kafka_broker
 from tests.journal import own_broker as secured
-from watcher.journal.kafka import connection, journal, log, reader, topics, writer
-
-pytest.register_assert_rewrite("tests.journal.conformance")
+from watcher.journal.kafka import cluster, journal, offsets, reader, topic_admin, writer
 
 
 @pytest.fixture(autouse=True)
@@ -29,16 +27,16 @@ def connections(monkeypatch):
 def patient(monkeypatch):
     """Deadlines that no stall of the machine outlasts. A test that is about one of them sets its own."""
     for module, name, seconds in (
-        (connection, "START", 60.0),
-        (connection, "REQUEST", 30.0),
-        (connection, "TRANSACTION", 120.0),
-        (log, "REQUEST", 30.0),
-        (log, "STALLED", 60.0),
+        (cluster, "START", 60.0),
+        (cluster, "REQUEST", 30.0),
+        (cluster, "TRANSACTION", 120.0),
+        (offsets, "REQUEST", 30.0),
+        (offsets, "STALLED", 60.0),
         (journal, "HEARTBEAT", 60.0),
         (reader, "FRESH", 30.0),
         (reader, "LOAD", 30.0),
-        (topics, "ADMIN", 60.0),
-        (topics, "BEGUN", 30.0),
+        (topic_admin, "ADMIN", 60.0),
+        (topic_admin, "BEGUN", 30.0),
         (writer, "COMMIT", 60.0),
         (writer, "FORGOTTEN", 30.0),
         (writer, "QUIET", 60.0),

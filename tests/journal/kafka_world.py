@@ -9,15 +9,12 @@ import anyio
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from watcher.events import (
-    BalanceState,
-    Key,
-    changed,
-    partition_of,
-    rfc3339,
-)
-from watcher.journal import Row, Unavailable
+from watcher.ingest.partitions import partition_of
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
+from watcher.model.events import BalanceState, Row, changed
+from watcher.model.keys import Key
+from watcher.model.log import Unavailable
+from watcher.model.times import rfc3339
 
 PARTITIONS = 3
 EPOCH = "e0"

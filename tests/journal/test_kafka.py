@@ -26,14 +26,11 @@ from tests.journal.kafka_world import (
     until_head,
     versions,
 )
-from watcher.events import (
-    MSGPACK,
-    Filter,
-    changed,
-    event_id,
-)
-from watcher.journal import Batch, Fenced, Row, Unavailable
-from watcher.journal.kafka import connection as connection_module
+from watcher.journal import Batch, Fenced
+from watcher.journal.kafka import cluster as connection_module
+from watcher.model.events import MSGPACK, Row, changed, event_id
+from watcher.model.keys import Filter
+from watcher.model.log import Unavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 

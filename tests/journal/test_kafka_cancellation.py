@@ -10,9 +10,9 @@ import anyio.lowlevel
 import pytest
 
 from tests.journal.kafka_world import journal, ready
-from watcher.journal import Unavailable
-from watcher.journal.kafka.connection import Connection, stop
+from watcher.journal.kafka.cluster import Connection, stop
 from watcher.journal.kafka.deadlines import within
+from watcher.model.log import Unavailable
 
 pytestmark = pytest.mark.anyio
 

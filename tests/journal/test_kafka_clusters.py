@@ -19,16 +19,15 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from tests.journal.own_broker import USERS
-from watcher.events import (
-    Filter,
-)
-from watcher.journal import Batch, Unavailable, WrongJournal
+from watcher.journal import Batch, WrongJournal
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.journal.kafka import connection as connection_module
+from watcher.journal.kafka import cluster as connection_module
 from watcher.journal.kafka import writer as writer_module
-from watcher.journal.kafka.connection import START
+from watcher.journal.kafka.cluster import START
 from watcher.journal.kafka.settings import security
 from watcher.journal.kafka.writer import COMMIT
+from watcher.model.keys import Filter
+from watcher.model.log import Unavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 

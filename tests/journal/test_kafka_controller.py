@@ -5,10 +5,11 @@ import types
 import pytest
 from aiokafka.errors import IllegalOperation
 
-from watcher.journal import Unavailable, WrongJournal
-from watcher.journal.kafka import topics
+from watcher.journal import WrongJournal
+from watcher.journal.kafka import topic_admin
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.plans import Plan
+from watcher.journal.kafka.topic_specs import Plan
+from watcher.model.log import Unavailable
 
 pytestmark = pytest.mark.anyio
 TIMED_OUT, INVALID_REPLICATION_FACTOR, NOT_CONTROLLER, ALREADY_EXISTS, POLICY_VIOLATION = 7, 38, 41, 36, 44
@@ -22,7 +23,7 @@ def anyio_backend():
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(topics, "BUSY", (0.0,) * len(topics.BUSY))
+    monkeypatch.setattr(topic_admin, "BUSY", (0.0,) * len(topic_admin.BUSY))
 
 
 class Controller:
@@ -43,7 +44,7 @@ class Controller:
 
 async def made(*answers):
     controller = Controller(*answers)
-    names = await topics.create(controller, [Plan(name, 1, "compact", {}, {}) for name in NAMES])
+    names = await topic_admin.create(controller, [Plan(name, 1, "compact", {}, {}) for name in NAMES])
     assert controller.answers == []
     return names
 
@@ -64,7 +65,7 @@ async def test_topics_that_stand_are_no_trouble():
 
 async def test_what_does_not_pass_is_told_in_the_controllers_words():
     with pytest.raises(WrongJournal, match="topic state cannot be created: InvalidReplicationFactorError why"):
-        await made(*[[ALREADY_EXISTS, INVALID_REPLICATION_FACTOR]] * len(topics.BUSY))
+        await made(*[[ALREADY_EXISTS, INVALID_REPLICATION_FACTOR]] * len(topic_admin.BUSY))
 
 
 async def test_what_never_passes_is_told_at_once():

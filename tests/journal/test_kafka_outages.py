@@ -26,17 +26,19 @@ from tests.journal.kafka_world import (
     until_head,
     versions,
 )
-from watcher.events import Answer, Filter, Reading
-from watcher.journal import Batch, Unavailable
-from watcher.journal import committer as committer_module
-from watcher.journal.committer import Committer
-from watcher.journal.intake import Intake
-from watcher.journal.kafka import connection as connection_module
-from watcher.journal.kafka import log as log_module
+from watcher.ingest import committer as committer_module
+from watcher.ingest.committer import Committer
+from watcher.ingest.intake import Intake
+from watcher.journal import Batch
+from watcher.journal.kafka import cluster as connection_module
+from watcher.journal.kafka import offsets as log_module
 from watcher.journal.kafka import reader as reader_module
 from watcher.journal.kafka import writer as writer_module
-from watcher.journal.kafka.log import poll, start_at
+from watcher.journal.kafka.offsets import poll, start_at
 from watcher.ledger import Ledger
+from watcher.model.keys import Filter
+from watcher.model.log import Unavailable
+from watcher.model.readings import Answer, Reading
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 

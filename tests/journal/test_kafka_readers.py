@@ -22,16 +22,14 @@ from tests.journal.kafka_world import (
     seen,
     until_head,
 )
-from watcher.events import (
-    Cursor,
-    Filter,
-    ProviderHealth,
-    rfc3339,
-)
-from watcher.journal import Batch, Expired, Unavailable
+from watcher.journal import Batch
+from watcher.journal.kafka import consumer_pool
 from watcher.journal.kafka import reader as reader_module
-from watcher.journal.kafka import replays
-from watcher.journal.kafka import view as view_module
+from watcher.journal.kafka import state_table as view_module
+from watcher.model.events import ProviderHealth
+from watcher.model.keys import Filter
+from watcher.model.log import Cursor, Expired, Unavailable
+from watcher.model.times import rfc3339
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
@@ -128,7 +126,7 @@ class TestReaders:
                     while not (events := (await anext(log)).events):
                         pass
                     assert events[0].version == 1
-                assert len(made_for) <= replays.MOST
+                assert len(made_for) <= consumer_pool.MOST
                 assert await until_head(reader, oldest)
             assert len(reader._replays._idle) == 0
 

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.events import JSON, BalanceState, changed
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka import records as wire
-from watcher.journal.kafka.ownership import Identity
+from watcher.journal.kafka.fencing import Identity
 from watcher.journal.kafka.records import History, Marker, Notes, Topics, noted
 from watcher.journal.kafka.settings import security
+from watcher.model.events import JSON, BalanceState, changed
 
 STATE = BalanceState(
     provider="bank",

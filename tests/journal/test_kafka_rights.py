@@ -14,7 +14,8 @@ from confluent_kafka.admin import (
 )
 
 from tests.journal.kafka_world import administering, balance_in, done, opened, reading, ready
-from watcher.journal import Batch, Unavailable
+from watcher.journal import Batch
+from watcher.model.log import Unavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 

@@ -24,10 +24,11 @@ from tests.journal.kafka_world import (
     seen,
     until_head,
 )
-from watcher.journal import Batch, Expired, Rejected, Unavailable, WrongJournal
-from watcher.journal.kafka import log as log_module
-from watcher.journal.kafka import topics as topics_module
+from watcher.journal import Batch, Rejected, WrongJournal
+from watcher.journal.kafka import offsets as log_module
+from watcher.journal.kafka import topic_admin as topics_module
 from watcher.journal.kafka import writer as writer_module
+from watcher.model.log import Expired, Unavailable
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 

@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.chaos.checker import Checker
-from watcher.events import Answer, Key, Reading
-from watcher.journal import Fenced, Restored, Unavailable
-from watcher.journal.committer import Committer
+from watcher.ingest.committer import Committer
+from watcher.journal import Fenced, Restored
 from watcher.ledger import Ledger
+from watcher.model.keys import Key
+from watcher.model.log import Unavailable
+from watcher.model.readings import Answer, Reading
 
 KEYS = [Key("bank", "eip155:1", f"0x{number}", "0xa") for number in range(3)]
 BEGAN = 1_790_000_000_000_000

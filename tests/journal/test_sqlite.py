@@ -33,22 +33,17 @@ from tests.journal.conformance import (
     snapshot,
 )
 from tests.journal.laws import records, violations
-from watcher.events import JSON, Filter
-from watcher.journal import (
-    Batch,
-    Expired,
-    Fenced,
-    Unavailable,
-    Unwritable,
-    WrongJournal,
-    sqlite_file,
-    sqlite_reader,
-    views,
-)
-from watcher.journal.sqlite import PUT_STATE, ROWS, SqliteJournal, path_of
-from watcher.journal.sqlite_file import inline, open_to_write, worker
-from watcher.journal.sqlite_reader import SqliteReader, Waker
-from watcher.journal.sqlite_views import View, few
+from watcher.journal import Batch, Fenced, Unwritable, WrongJournal, views
+from watcher.journal.sqlite import file as sqlite_file
+from watcher.journal.sqlite import reader as sqlite_reader
+from watcher.journal.sqlite.file import inline, open_to_write, worker
+from watcher.journal.sqlite.journal import SqliteJournal, path_of
+from watcher.journal.sqlite.reader import SqliteReader, Waker
+from watcher.journal.sqlite.view import View, few
+from watcher.journal.sqlite.writer import PUT_STATE, ROWS
+from watcher.model.events import JSON
+from watcher.model.keys import Filter
+from watcher.model.log import Expired, Unavailable
 
 ROOT = Path(__file__).parents[2]
 

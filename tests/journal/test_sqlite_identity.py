@@ -11,10 +11,13 @@ import anyio
 import pytest
 
 from tests.journal.conformance import BEGAN, baseline, by_key, change, opened, read, reading, snapshot
-from watcher.events import Filter
-from watcher.journal import Batch, Expired, Fenced, Unavailable, Unwritable, sqlite_file, sqlite_identity
-from watcher.journal.sqlite import SqliteJournal
-from watcher.journal.sqlite_identity import MARK, STATX, Contents, File, leave_mark, log_of, look, mark_of
+from watcher.journal import Batch, Fenced, Unwritable
+from watcher.journal.sqlite import file as sqlite_file
+from watcher.journal.sqlite import identity
+from watcher.journal.sqlite.identity import MARK, STATX, Contents, File, leave_mark, log_of, look, mark_of
+from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.model.keys import Filter
+from watcher.model.log import Expired, Unavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -216,7 +219,7 @@ async def test_a_log_of_before_takes_the_first_file_that_it_is_opened_in_for_its
 
 
 async def test_where_the_time_of_making_is_not_told_the_inode_alone_decides(at, path, monkeypatch):
-    monkeypatch.setattr(sqlite_identity, "STATX_BTIME", 0)  # what the file system then answers for
+    monkeypatch.setattr(identity, "STATX_BTIME", 0)  # what the file system then answers for
     row, before = await written(at(), None, 1, 2)
     assert look(path).made is None
     _, after = await written(at(), row, 3)
@@ -230,7 +233,7 @@ async def test_where_the_time_of_making_is_not_told_the_inode_alone_decides(at, 
 
 
 async def test_of_several_that_open_a_copy_at_once_one_begins_the_new_log(at, path, monkeypatch):
-    monkeypatch.setattr(sqlite_identity, "STATX_BTIME", 0)  # so that each would call it otherwise
+    monkeypatch.setattr(identity, "STATX_BTIME", 0)  # so that each would call it otherwise
     _, before = await written(at(), None, 1, 2)
     shutil.copyfile(path, path.with_name("copy.db"))
     epochs = []

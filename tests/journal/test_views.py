@@ -7,8 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from watcher.journal import Unavailable
 from watcher.journal.views import AT_ONCE, LONGEST, LOOK, MOST, PAUSE, PRESSED, SPACE, Views
+from watcher.model.log import Unavailable
 
 
 class State:

@@ -12,9 +12,11 @@ from pathlib import Path
 import anyio
 
 from tests.journal.conformance import BEGAN, baseline, change
-from watcher.journal import Batch, Fenced, Row, Unavailable, Unwritable
-from watcher.journal.sqlite import SqliteJournal
-from watcher.logs import configure
+from watcher.journal import Batch, Fenced, Unwritable
+from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.logs.setup import configure
+from watcher.model.events import Row
+from watcher.model.log import Unavailable
 
 
 async def opened(writer):

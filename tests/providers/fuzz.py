@@ -17,10 +17,10 @@ from typing import Any
 
 from tests.providers import golden, referee
 from tests.providers.tables import LATER, asked, built, carrying
-from watcher.events import canonical
+from watcher.model.amounts import canonical
 from watcher.providers.answers import BOM
 from watcher.providers.failures import Failure
-from watcher.providers.provider import Found, Provider, Request, Response
+from watcher.providers.protocol import Found, Provider, Request, Response
 
 STATUSES = (*[200] * 24, 400, 400, 401, 403, 404, 429, 500, 503, 204)
 TOKENS = (

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from watcher import providers
-from watcher.events import Reading
-from watcher.providers.provider import Found, Provider, Request, Response, Target
+from watcher.model.readings import Reading
+from watcher.providers import registry
+from watcher.providers.protocol import Found, Provider, Request, Response, Target
 
 NOW = 1_760_000_007.0
 """Unix seconds; 27 s into its minute."""
@@ -17,7 +17,7 @@ LATER = 1_770_000_000.0
 
 def built(kind: str, *watch: Mapping[str, str], keyed: bool = True, **settings: Any) -> Provider:
     """The provider of a table `[providers.p]`."""
-    known = providers.known()[kind]
+    known = registry.known()[kind]
     table = {"type": kind, "watch": list(watch), **settings}
     return known("p", msgspec.convert(table, known.Settings), keyed=keyed)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.providers import fuzz
 from tests.providers.tables import LATER
-from watcher.providers.provider import Response
+from watcher.providers.protocol import Response
 
 CASES = fuzz.cases()
 FIXED = settings(derandomize=True, max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))

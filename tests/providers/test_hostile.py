@@ -10,19 +10,22 @@ import pytest
 from tests.providers import fuzz
 from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
 from tests.providers.tables import LATER, asked, built
-from watcher.addresses import AddressError, evm
-from watcher.columns import Columns, in_one_go
-from watcher.events import JSON, MSGPACK, SYMBOL, Key, changed
-from watcher.hiding import HIDDEN
 from watcher.journal import LARGEST
-from watcher.ledger.drafts import Draft, row_of
+from watcher.ledger.pending_changes import Draft, row_of
 from watcher.ledger.rules import Label, Record
-from watcher.poller.large import LARGE, reading
+from watcher.model.addresses import AddressError, evm
+from watcher.model.amounts import SYMBOL
+from watcher.model.bulk_listing import Columns
+from watcher.model.events import JSON, MSGPACK, changed
+from watcher.model.keys import Key
+from watcher.poller.bulk import LARGE, reading
 from watcher.providers.answers import BREATH, DOCUMENT, PARTS, decode
 from watcher.providers.failures import Failure, Malformed
 from watcher.providers.gaps import SUMS, Sums
-from watcher.providers.ondo_large import TOKENS
-from watcher.providers.provider import Response
+from watcher.providers.ondo_bulk import TOKENS
+from watcher.providers.protocol import Response
+from watcher.redaction.redactor import HIDDEN
+from watcher.runtime.slicing import in_one_go
 
 CASES = fuzz.cases()
 DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -182,13 +185,13 @@ def test_pieces_say_what_the_whole_would_whatever_is_wrong_in_one_of_them(made, 
     whole = told()
     for module in ("jupiter", "bloxroute", "tokenkit"):
         monkeypatch.setattr(f"watcher.providers.{module}.PIECE", 0)
-    monkeypatch.setattr("watcher.providers.cutting.pieces.__defaults__", (2**12,))
+    monkeypatch.setattr("watcher.providers.json_pieces.pieces.__defaults__", (2**12,))
     assert told() == whole
 
 
 @pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit])
 def test_more_rows_than_there_can_be_are_refused(made, monkeypatch):
-    monkeypatch.setattr("watcher.providers.cutting.ROWS", 3000)
+    monkeypatch.setattr("watcher.providers.json_pieces.ROWS", 3000)
     provider, body, _ = made(5000)
     with pytest.raises(Malformed, match="more than 3000 rows"):
         heard(provider, asked(provider, len(provider.lanes) - 1), Response(200, body.encode(), LATER))

@@ -5,10 +5,10 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import ACCOUNT, JUPSOL, WSOL
 from tests.providers.tables import NOW, amounts, answered, asked, built
-from watcher.addresses import SOLANA
-from watcher.events import Scope
+from watcher.model.addresses import SOLANA
+from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.provider import Limit, SettingsError
+from watcher.providers.protocol import Limit, SettingsError
 
 WATCH = {"account": ACCOUNT}
 

@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 from tests.providers import fuzz
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.tables import NOW, asked, built
-from watcher.columns import Columns, Contradiction, Unclear
-from watcher.events import Answer, Key, Reading, Scope, rfc3339
 from watcher.ledger import Ledger
-from watcher.poller.large import understood
+from watcher.model.bulk_listing import Columns, Contradiction, Unclear
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Answer, Reading
+from watcher.model.times import rfc3339
+from watcher.poller.bulk import understood
 from watcher.providers.answers import BOM
 from watcher.providers.failures import Failure
-from watcher.providers.provider import Response
+from watcher.providers.protocol import Response
 
 FIXED = settings(derandomize=True, max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 ONDO = built("ondo", {"chain": "ethereum-1"})

@@ -5,10 +5,10 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import AAPL, HOLDER, OTHER_HOLDER, TSLA, WSOL
 from tests.providers.tables import amounts, answered, asked, built
-from watcher.addresses import ETHEREUM, SOLANA
-from watcher.events import Scope
+from watcher.model.addresses import ETHEREUM, SOLANA
+from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.provider import Limit, SettingsError
+from watcher.providers.protocol import Limit, SettingsError
 
 CHAIN = {"chain": "ethereum-1"}
 ONE = (

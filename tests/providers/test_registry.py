@@ -6,18 +6,20 @@ import textwrap
 import pytest
 
 from tests.providers.tables import NOW, answered, asked, built
-from watcher import providers, settings
-from watcher.providers.provider import ProviderSettings, Response, SettingsError
+from watcher.app import settings
+from watcher.providers import registry
+from watcher.providers.protocol import ProviderSettings, Response, SettingsError
 
 PLUGIN = '''
 """A made-up API: GET /v1/wallet/<account> answers {"height": 7, "lamports": "12"}."""
 
 import msgspec
 
-from watcher.events import Key, Reading
+from watcher.model.keys import Key
+from watcher.model.readings import Reading
 from watcher.providers.answers import base_units, decode, refuse, spoken
-from watcher.providers.configured import Configured
-from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request
+from watcher.providers.settings import Configured
+from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request
 
 CHAIN = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 
@@ -83,8 +85,8 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_our_five_are_known_under_their_names():
-    assert {"jupiter", "bloxroute", "helius", "ondo", "tokenkit"} <= set(providers.known())
-    assert all(issubclass(one.Settings, ProviderSettings) for one in providers.known().values())
+    assert {"jupiter", "bloxroute", "helius", "ondo", "tokenkit"} <= set(registry.known())
+    assert all(issubclass(one.Settings, ProviderSettings) for one in registry.known().values())
 
 
 def test_a_sixth_provider_joins_from_outside_through_an_entry_point(installed):
@@ -92,7 +94,7 @@ def test_a_sixth_provider_joins_from_outside_through_an_entry_point(installed):
     account = {"account": "jdocuPgEAjMfihABsPgKEvYtsmMzjUHeq9LX4Hvs7f3"}
     table = {"api_key_env": "ACME", "flavour": "sour", "watch": [account]}
     loaded = settings.parse({"providers": {"acme": table}}).providers["acme"]
-    acme = providers.known()["acme"]("acme", loaded, keyed=True)
+    acme = registry.known()["acme"]("acme", loaded, keyed=True)
     assert (loaded.flavour, acme.base_url, acme.settle) == ("sour", "https://api.acme.example", 30.0)
     request = asked(acme)
     assert request.path == "/v1/wallet/jdocuPgEAjMfihABsPgKEvYtsmMzjUHeq9LX4Hvs7f3"
@@ -110,7 +112,7 @@ def test_a_plugins_own_keys_are_checked_like_ours(installed):
 def test_a_plugin_that_cannot_be_loaded_is_named(installed, code, target):
     installed("acme_broken", code, target)
     with pytest.raises(SettingsError, match="acme = acme_broken:Acme"):
-        providers.known()
+        registry.known()
 
 
 @pytest.mark.parametrize(

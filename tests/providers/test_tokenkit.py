@@ -7,10 +7,10 @@ from tests.providers import golden
 from tests.providers.golden import STARK_ACCOUNT, STARK_TOKEN
 from tests.providers.tables import LATER, asked, built
 from tests.providers.tables import answered as told
-from watcher.addresses import STARKNET
-from watcher.events import Scope
+from watcher.model.addresses import STARKNET
+from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.provider import Limit, SettingsError
+from watcher.providers.protocol import Limit, SettingsError
 
 PAIR = {"account": STARK_ACCOUNT, "token": STARK_TOKEN}
 ACCOUNT = {"account": STARK_ACCOUNT}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.providers.tables import NOW
-from watcher.providers.provider import Response
+from watcher.providers.protocol import Response
 from watcher.providers.waits import LONGEST_WAIT, clock, refused, retry_after, spent
 
 AHEAD = 600

@@ -7,14 +7,7 @@ import pytest
 from tests.providers import golden
 from tests.providers.tables import answered, built
 from tests.providers.test_answers import WATCHES
-from watcher.providers.failures import (
-    Exhausted,
-    Malformed,
-    Misconfigured,
-    RefusedCredential,
-    Temporary,
-    Throttled,
-)
+from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 
 CONDEMNING = (Exhausted, Misconfigured, RefusedCredential)
 STATUSES = (300, 301, 302, 307, 308, 400, 401, 402, 403, 404, 405, 407, 408, 410, 418, 451, 500, 502, 503, 504, 520)

@@ -8,10 +8,12 @@ from anyio.from_thread import start_blocking_portal
 
 from tests.kafka_broker import free_port
 from tests.relay.stage import PATIENCE, calm, nothing, wall
-from watcher.events import BalanceState, Row, canonical, changed, rfc3339
 from watcher.journal import Batch
-from watcher.journal.sqlite import SqliteJournal
-from watcher.relay import auth
+from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.model.amounts import canonical
+from watcher.model.events import BalanceState, Row, changed
+from watcher.model.times import rfc3339
+from watcher.relay.http import auth
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 
 from tests.relay.stage import calm, relaying
-from watcher.journal.sqlite import SqliteJournal
+from watcher.journal.sqlite.journal import SqliteJournal
 
 
 async def main(path, port):

@@ -9,10 +9,11 @@ import anyio
 import httpx
 from websockets.asyncio.client import connect
 
-from watcher.events import BalanceState, ProviderHealth, Row, changed, rfc3339
 from watcher.journal import Batch
-from watcher.journal.sqlite import SqliteJournal
-from watcher.relay.auth import load
+from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.model.events import BalanceState, ProviderHealth, Row, changed
+from watcher.model.times import rfc3339
+from watcher.relay.http.auth import load
 from watcher.relay.server import Relay
 from watcher.relay.settings import Pace, RelaySettings
 

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.events import Cursor, Key, Published
+from watcher.model.keys import Key
+from watcher.model.log import Cursor, Published
 from watcher.relay.conflation import Conflater, Entry
 
 FRAME = b"f" * 100

@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.events import Filter, Key
-from watcher.relay import filters
-from watcher.relay.filters import Index, Matcher
+from watcher.model import filters
+from watcher.model.filters import Matcher
+from watcher.model.keys import Filter, Key
+from watcher.relay import subscription
+from watcher.relay.subscription import Index
 
 EVM = "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2"
 FELT = "0x" + EVM[2:].rjust(64, "0")
@@ -88,7 +90,7 @@ def test_the_index_finds_what_a_scan_finds_whatever_came_and_went(steps, keys):
 
 
 def test_the_index_forgets_before_it_grows_without_bound(monkeypatch):
-    monkeypatch.setattr(filters, "REMEMBERED", 10)
+    monkeypatch.setattr(subscription, "REMEMBERED", 10)
     index = Index(tuple)
     index.add("x", Matcher.of(Filter()))
     for n in range(100):

@@ -8,12 +8,12 @@ import pytest
 
 from tests.relay.hostile import UPGRADE, frame
 from tests.relay.stage import PATIENCE, staged, until
-from watcher.relay import connection
+from watcher.relay import websocket
 
 pytestmark = pytest.mark.anyio
 
 PING, PONG = frame(9, b""), b"\x8a\x00"
-A_PIECE = connection.PIECE // len(PING) + 1
+A_PIECE = websocket.PIECE // len(PING) + 1
 
 
 class Client:
@@ -59,9 +59,9 @@ async def stage(tmp_path):
 @pytest.fixture
 def scarce(monkeypatch):
     """A hundred frames, and as good as none after them."""
-    monkeypatch.setattr(connection, "FRAMES", 100)
-    monkeypatch.setattr(connection, "FRAMES_PER_SECOND", 1e-6)
-    monkeypatch.setattr(connection, "ALL_FRAMES_PER_SECOND", 1e-6)
+    monkeypatch.setattr(websocket, "FRAMES", 100)
+    monkeypatch.setattr(websocket, "FRAMES_PER_SECOND", 1e-6)
+    monkeypatch.setattr(websocket, "ALL_FRAMES_PER_SECOND", 1e-6)
 
 
 def resting(stage):
@@ -89,16 +89,16 @@ async def test_a_flood_is_read_no_further_than_its_budget(stage, scarce, flood):
 
 
 async def test_who_was_told_to_go_is_read_no_further_either(stage, scarce, monkeypatch):
-    monkeypatch.setattr(connection, "FRAMES", 300)
-    monkeypatch.setattr(connection, "A_TURN", 1_000_000)
+    monkeypatch.setattr(websocket, "FRAMES", 300)
+    monkeypatch.setattr(websocket, "A_TURN", 1_000_000)
     async with raw(stage) as flooder:
         flooder.send(frame(1, b"x") * 150 + PING * 50_000)
         await until(lambda: not stage.relay.delivery.peers and resting(stage))
 
 
 async def test_what_was_not_read_at_once_is_read_later_and_in_its_order(stage, monkeypatch):
-    monkeypatch.setattr(connection, "FRAMES", 100)
-    monkeypatch.setattr(connection, "FRAMES_PER_SECOND", 10_000)
+    monkeypatch.setattr(websocket, "FRAMES", 100)
+    monkeypatch.setattr(websocket, "FRAMES_PER_SECOND", 10_000)
     async with raw(stage) as client:
         client.send(PING * 500 + frame(1, b'{"id":1,', fin=False) + frame(0, b"", fin=False) * 300)
         client.send(frame(0, b'"method":"ping"}') + frame(9, b"the last"))
@@ -107,7 +107,7 @@ async def test_what_was_not_read_at_once_is_read_later_and_in_its_order(stage, m
 
 
 async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them(stage, monkeypatch):
-    monkeypatch.setattr(connection, "ALL_FRAMES_PER_SECOND", 1e-6)
+    monkeypatch.setattr(websocket, "ALL_FRAMES_PER_SECOND", 1e-6)
     async with contextlib.AsyncExitStack() as opened:
         for _ in range(6):
             flooder = await opened.enter_async_context(raw(stage))
@@ -120,7 +120,7 @@ async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them
 
 
 async def test_a_turn_of_the_loop_that_had_enough_of_them_puts_the_rest_off_and_loses_nothing(stage, monkeypatch):
-    monkeypatch.setattr(connection, "A_TURN", 10)
+    monkeypatch.setattr(websocket, "A_TURN", 10)
     async with contextlib.AsyncExitStack() as opened:
         clients = [await opened.enter_async_context(raw(stage)) for _ in range(5)]
         for client in clients:
@@ -130,7 +130,7 @@ async def test_a_turn_of_the_loop_that_had_enough_of_them_puts_the_rest_off_and_
 
 
 async def test_who_goes_while_it_is_held_back_leaves_nothing_behind(stage, monkeypatch):
-    monkeypatch.setattr(connection, "FRAMES", 100)
+    monkeypatch.setattr(websocket, "FRAMES", 100)
     async with raw(stage) as flooder:
         flooder.send(PING * 5000)
         await until(lambda: resting(stage))

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from tests.relay.blotter import ETHEREUM, Blotter, balance, rfc3339, wall
 from tests.relay.stage import PATIENCE, calm
 from tests.sandbox.test_apis import START, provider, requests, send, world
-from watcher.events import Answer, ProviderHealth, Row
 from watcher.ledger import Ledger
+from watcher.model.events import ProviderHealth, Row
+from watcher.model.readings import Answer
 from watcher.sandbox.population import PROVIDERS, Population
 
 pytestmark = pytest.mark.browser

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.relay.stage import PATIENCE, Subscriber, Teller, calm, relaying, staged, until, wall
-from watcher.journal.sqlite import SqliteJournal
+from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.relay.settings import RelayError, RelaySettings
 
 pytestmark = pytest.mark.anyio
@@ -464,23 +464,23 @@ async def test_a_command_before_auth_closes_with_4001(tmp_path, method):
 
 
 def test_a_public_address_needs_tokens():
-    from watcher.relay import listeners
+    from watcher.relay.http import sockets
 
     for host in ("0.0.0.0", "::", ""):
         with pytest.raises(RelayError, match="no tokens are set"):
-            listeners.listen(RelaySettings(host=host, port=0), guarded=False)
+            sockets.listen(RelaySettings(host=host, port=0), guarded=False)
     for host, guarded in (("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)):
-        for listener in listeners.listen(RelaySettings(host=host, port=0), guarded=guarded):
+        for listener in sockets.listen(RelaySettings(host=host, port=0), guarded=guarded):
             assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
             assert listener.proto == socket.IPPROTO_TCP
             listener.close()
 
 
 def test_a_taken_port_is_an_os_error():
-    from watcher.relay import listeners
+    from watcher.relay.http import sockets
 
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        listeners.listen(RelaySettings(port=taken.getsockname()[1]), guarded=False)
+        sockets.listen(RelaySettings(port=taken.getsockname()[1]), guarded=False)
 
 
 async def test_at_shutdown_everybody_is_told_and_closed_with_1012(tmp_path):
@@ -546,10 +546,10 @@ async def test_tls(tmp_path):
 
 
 def test_a_wrong_certificate_is_one_clear_line(tmp_path):
-    from watcher.relay import listeners
+    from watcher.relay.http import sockets
 
     (tmp_path / "cert.pem").write_text("nonsense")
     with pytest.raises(RelayError, match="cannot be used"):
-        listeners.tls(RelaySettings(certificate=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem")))
+        sockets.tls(RelaySettings(certificate=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem")))
     with pytest.raises(RelayError, match="belong together"):
         RelaySettings(certificate="x").check()

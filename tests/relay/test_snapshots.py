@@ -12,9 +12,10 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.relay.stage import PATIENCE, calm, relaying, staged, until
 from tests.relay.test_slow import BIG, slow
-from watcher.events import Unavailable
 from watcher.journal import views
-from watcher.relay import plain, protocol
+from watcher.model.log import Unavailable
+from watcher.relay import session
+from watcher.relay.http import routes
 
 pytestmark = pytest.mark.anyio
 
@@ -178,7 +179,7 @@ async def test_a_snapshot_that_fails_in_its_midst_ends_the_connection_and_not_th
 
 
 async def test_who_waits_too_long_in_line_for_balances_is_told_to_come_back(stage, monkeypatch):
-    monkeypatch.setattr(plain, "PATIENCE", 0.01)
+    monkeypatch.setattr(routes, "PATIENCE", 0.01)
     stage.log.may = anyio.Event()
     async with stage.http() as http:
         answer = await http.get("/v1/balances")
@@ -190,8 +191,8 @@ async def test_who_waits_too_long_in_line_for_balances_is_told_to_come_back(stag
 
 
 async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(stage, monkeypatch):
-    monkeypatch.setattr(protocol, "ROWS", 2000)
-    monkeypatch.setattr(protocol, "ROWS_PER_SECOND", 1e-6)
+    monkeypatch.setattr(session, "ROWS", 2000)
+    monkeypatch.setattr(session, "ROWS_PER_SECOND", 1e-6)
     async with stage.subscriber() as one:
         for _ in range(2):
             assert (await one.subscribe())["snapshot_rows"] == 1500
@@ -203,8 +204,8 @@ async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(
 
 
 async def test_who_comes_back_with_all_its_subscriptions_pays_once_for_the_log_that_is_read_once(stage, monkeypatch):
-    monkeypatch.setattr(protocol, "ROWS", 40)
-    monkeypatch.setattr(protocol, "ROWS_PER_SECOND", 1e-6)
+    monkeypatch.setattr(session, "ROWS", 40)
+    monkeypatch.setattr(session, "ROWS_PER_SECOND", 1e-6)
     bounds, may = stage.log.bounds, anyio.Event()
     old = (await bounds()).head
     for _ in range(30):

@@ -5,7 +5,7 @@ import pytest
 
 from watcher.providers import known
 from watcher.providers.failures import RefusedCredential, Temporary, Throttled
-from watcher.providers.provider import Response
+from watcher.providers.protocol import Response
 from watcher.sandbox.exchange import VALID_KEY, Request
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.world import SandboxSettings, World, watches

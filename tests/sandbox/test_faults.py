@@ -64,7 +64,7 @@ def test_an_answer_that_cannot_be_told_to_be_old_is_followed_by_an_honest_one(na
 
 
 def _key(balance):
-    from watcher.events import Key
+    from watcher.model.keys import Key
 
     return Key(*balance.key)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.sandbox.test_apis import START, provider, requests, send, world
-from watcher.events import Answer
 from watcher.ledger import Ledger
+from watcher.model.readings import Answer
 from watcher.providers.failures import Failure
 from watcher.sandbox.population import PROVIDERS
 

@@ -165,7 +165,7 @@ def test_settings_that_make_no_sense_are_refused_with_one_line(wrong):
 
 
 def test_the_tables_are_a_config_of_five_providers():
-    from watcher import settings
+    from watcher.app import settings
 
     parsed = settings.parse({"providers": tables(9100, 1, "SANDBOX_KEY")})
     assert sorted(parsed.providers) == ["bloxroute", "helius", "jupiter", "ondo", "tokenkit"]

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from watcher.addresses import BSC, ETHEREUM, ONDO_CHAINS, canonical
+from watcher.model.addresses import BSC, ETHEREUM, ONDO_CHAINS, canonical
 from watcher.sandbox.population import MINTS, PROVIDERS, Population
 from watcher.sandbox.truth import SLOT_SECONDS, Truth, plain
 

@@ -1,6 +1,8 @@
 """A journal in memory that checks the laws of the contract on every row, and forgets nothing."""
 
-from watcher.events import Key, event_id, subtract
+from watcher.model.amounts import subtract
+from watcher.model.events import event_id
+from watcher.model.keys import Key
 
 EPOCH = "e0"
 

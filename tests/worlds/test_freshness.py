@@ -7,7 +7,7 @@ import pytest
 from tests.bench import streams
 from tests.bench.freshness import Polls, Stream, cold, delays, product, round_robin
 from tests.polling import START, helius, journal, poller_of, solana, virtually
-from watcher.addresses import SOLANA
+from watcher.model.addresses import SOLANA
 from watcher.sandbox.helius import BEHIND
 from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.truth import SLOT_SECONDS, Balance, BalanceKey, Truth

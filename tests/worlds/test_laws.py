@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.worlds.book import EPOCH, Book
-from watcher.events import Answer, Key, Reading, Scope
-from watcher.ledger import Ledger, hearing
-from watcher.ledger.drafts import Draft, Drafts
+from watcher.ledger import Ledger, evaluation
+from watcher.ledger.pending_changes import Draft, Drafts
 from watcher.ledger.rules import Ruling, text_of
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Answer, Reading
 
 ACCOUNTS, TOKENS = ("a", "b"), ("x", "y")
 KEYS = [Key("p", "c", account, token) for account in ACCOUNTS for token in TOKENS]
@@ -157,12 +158,12 @@ def keep_newer_as_it_is(self, shelves):
 @pytest.mark.parametrize(
     ("where", "name", "bug"),
     [
-        (hearing, "rule", tell_always),
+        (evaluation, "rule", tell_always),
         (Drafts, "agrees", never_settle),
         (Drafts, "reopen", drop_in_flight),
         (Drafts, "reopen", keep_newer_as_it_is),
         (Drafts, "put", forget_since),
-        (hearing, "greatest", lambda _, other: other),
+        (evaluation, "greatest", lambda _, other: other),
     ],
 )
 def test_the_laws_see_a_planted_bug(where, name, bug, monkeypatch):

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.worlds.book import EPOCH, Book
-from watcher.events import Answer, Key, Reading, Scope
 from watcher.ledger import Ledger, rules
 from watcher.ledger.rules import Proof
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Answer, Reading
 
 ACCOUNT = Scope("p", "c", "a")
 KEYS = [Key("p", "c", "a", token) for token in ("native", "x", "y", "z")]

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from tests.worlds.book import EPOCH, Book
-from watcher.events import Answer, Key, Reading, Scope
-from watcher.ledger import Ledger, hearing, rules
+from watcher.ledger import Ledger, evaluation, rules
 from watcher.ledger.rules import Ruling
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Answer, Reading
 
 ACCOUNT = Scope("p", "c", "a")
 
@@ -277,7 +278,7 @@ def repeats_prove(known, sight):
 )
 def test_a_forgotten_rule_is_seen(bug, world, monkeypatch):
     assert not any(violated(seed, world) for seed in range(3))
-    monkeypatch.setattr(hearing, "rule", bug)
+    monkeypatch.setattr(evaluation, "rule", bug)
 
     assert any(violated(seed, world) for seed in range(25))
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watcher.events import Answer, Key, Scope
 from watcher.ledger.rules import Moment, Record, remembered, text_of
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Answer
 
 COMPLETE = 2
 """Complete listings after which a key that appears is a change and no baseline."""

@@ -9,7 +9,9 @@ from enum import Enum, auto
 
 import msgspec
 
-from watcher.events import Had, Ordering, Unit, rfc3339
+from watcher.model.events import Had
+from watcher.model.readings import Ordering, Unit
+from watcher.model.times import rfc3339
 
 ABSENT = "0"
 """What a balance is that its provider does not name."""

@@ -7,7 +7,9 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 
-from watcher.events import AmountError, Key, Reading, canonical
+from watcher.model.amounts import AmountError, canonical
+from watcher.model.keys import Key
+from watcher.model.readings import Reading
 from watcher.providers.failures import (
     Exhausted,
     Malformed,
@@ -17,10 +19,10 @@ from watcher.providers.failures import (
     Temporary,
     Throttled,
 )
-from watcher.providers.provider import Request, Response, Target
+from watcher.providers.protocol import Request, Response, Target
 from watcher.providers.waits import refused
-from watcher.screen import AHEAD
-from watcher.screen import one_line as one_line  # noqa: PLC0414 (the providers import it from here)
+from watcher.redaction.safe_text import AHEAD
+from watcher.redaction.safe_text import one_line as one_line  # noqa: PLC0414 (the providers import it from here)
 
 T = TypeVar("T")
 U = TypeVar("U")

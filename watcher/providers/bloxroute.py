@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from watcher.addresses import SOLANA, AddressError, solana
-from watcher.columns import in_one_go
-from watcher.events import EXACT, Key, Kind, Reading, canonical, symbol
+from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.amounts import EXACT, canonical, symbol
+from watcher.model.keys import Key, Kind
+from watcher.model.readings import Reading
 from watcher.providers.answers import (
     BREATH,
     Code,
@@ -29,12 +30,13 @@ from watcher.providers.answers import (
     refuse,
     token_units,
 )
-from watcher.providers.configured import Configured
-from watcher.providers.cutting import PIECE, STEAD, Uncut, pieces, rows_of
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps, Sums, shaped
-from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.json_pieces import PIECE, STEAD, Uncut, pieces, rows_of
+from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.settings import Configured
 from watcher.providers.waits import clock, refused
+from watcher.runtime.slicing import in_one_go
 
 T = TypeVar("T")
 

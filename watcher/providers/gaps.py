@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from watcher.events import Key, Reading
+from watcher.model.keys import Key
+from watcher.model.readings import Reading
 from watcher.providers.answers import attempt
 from watcher.providers.failures import Malformed
-from watcher.providers.provider import Found, Target
+from watcher.providers.protocol import Found, Target
 
 T = TypeVar("T")
 

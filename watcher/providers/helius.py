@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from watcher.addresses import SOLANA
-from watcher.events import Key, Reading, Scope
+from watcher.model.addresses import SOLANA
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Reading
 from watcher.providers.answers import (
     Code,
     Decimals,
@@ -27,17 +28,10 @@ from watcher.providers.answers import (
     one_line,
     refuse,
 )
-from watcher.providers.configured import Configured
-from watcher.providers.failures import (
-    Exhausted,
-    Malformed,
-    Misconfigured,
-    RefusedCredential,
-    Temporary,
-    Throttled,
-)
+from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.settings import Configured
 from watcher.providers.waits import refused
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from watcher.addresses import SOLANA, AddressError, solana
-from watcher.columns import in_one_go
-from watcher.events import Key, Reading
+from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.keys import Key
+from watcher.model.readings import Reading
 from watcher.providers.answers import (
     BOM,
     BREATH,
@@ -25,11 +25,12 @@ from watcher.providers.answers import (
     refuse,
     spoken,
 )
-from watcher.providers.configured import Configured
-from watcher.providers.cutting import PIECE, STEAD, Uncut, members, pieces
 from watcher.providers.failures import Malformed
 from watcher.providers.gaps import Gaps, shaped
-from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.json_pieces import PIECE, STEAD, Uncut, members, pieces
+from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.settings import Configured
+from watcher.runtime.slicing import in_one_go
 
 T = TypeVar("T")
 

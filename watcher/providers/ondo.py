@@ -12,17 +12,18 @@ from typing import Annotated, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from watcher import addresses
-from watcher.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
-from watcher.columns import NEWS, Column, Columns, Unclear, in_one_go
-from watcher.events import Key, Reading, Scope, Unit, symbol
+from watcher.model import addresses
+from watcher.model.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
+from watcher.model.amounts import symbol
+from watcher.model.bulk_listing import NEWS, Column, Columns, Unclear
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Reading, Unit
 from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
-from watcher.providers.configured import Configured
-from watcher.providers.cutting import Uncut
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.ondo_large import ADDRESS, BALANCE, HELD, SIZE, Balance, Token, columns
-from watcher.providers.provider import (
+from watcher.providers.json_pieces import Uncut
+from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Balance, Token, columns
+from watcher.providers.protocol import (
     Credentials,
     Found,
     Lane,
@@ -33,7 +34,9 @@ from watcher.providers.provider import (
     Target,
     Watch,
 )
+from watcher.providers.settings import Configured
 from watcher.providers.waits import refused
+from watcher.runtime.slicing import in_one_go
 
 T = TypeVar("T")
 

@@ -14,9 +14,11 @@ from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from watcher.addresses import STARKNET, AddressError, felt
-from watcher.columns import in_one_go
-from watcher.events import Key, Reading, Scope, rfc3339, symbol, wall
+from watcher.model.addresses import STARKNET, AddressError, felt
+from watcher.model.amounts import symbol
+from watcher.model.keys import Key, Scope
+from watcher.model.readings import Reading
+from watcher.model.times import rfc3339, wall
 from watcher.providers.answers import (
     BREATH,
     Decimals,
@@ -32,11 +34,12 @@ from watcher.providers.answers import (
     refuse,
     spoken,
 )
-from watcher.providers.configured import Configured
-from watcher.providers.cutting import PIECE, STEAD, Uncut, pieces, rows_of
 from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.gaps import Gaps, Sums, shaped
-from watcher.providers.provider import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.json_pieces import PIECE, STEAD, Uncut, pieces, rows_of
+from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
+from watcher.providers.settings import Configured
+from watcher.runtime.slicing import in_one_go
 
 T = TypeVar("T")
 

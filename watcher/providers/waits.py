@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from watcher.providers.provider import Response
+from watcher.providers.protocol import Response
 
 LONGEST_WAIT = 3600.0
 """Seconds. A provider that says more is asked again after an hour: it may have meant something else."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from watcher.events import Cursor
+from watcher.model.log import Cursor
 
 Params = Mapping[str, Any]
 

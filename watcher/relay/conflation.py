@@ -10,7 +10,8 @@ from collections.abc import Callable, Hashable, Iterator
 
 import msgspec
 
-from watcher.events import Cursor, Key, Published
+from watcher.model.keys import Key
+from watcher.model.log import Cursor, Published
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

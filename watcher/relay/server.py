@@ -10,27 +10,21 @@ import anyio.lowlevel
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from watcher.events import Filter, Unavailable
-from watcher.relay import auth, wire
-from watcher.relay.connection import Connection, Peer, Stats
-from watcher.relay.delivery import BATCH, Delivery
-from watcher.relay.keeper import Keeper
-from watcher.relay.log import Log
-from watcher.relay.plain import Plain, Sees, named
-from watcher.relay.port import Port
-from watcher.relay.protocol import (
-    GOING_AWAY,
-    Authorized,
-    Changed,
-    Close,
-    Send,
-    Session,
-    Subscribe,
-)
-from watcher.relay.replay import Replays
+from watcher.model.keys import Filter
+from watcher.model.log import Unavailable
+from watcher.relay import wire
+from watcher.relay.catch_up import Replays
+from watcher.relay.flusher import BATCH, Delivery
+from watcher.relay.http import auth
+from watcher.relay.http.connection import Visitor
+from watcher.relay.http.listener import Port
+from watcher.relay.http.routes import Plain, Sees, named
+from watcher.relay.log_follower import Log
+from watcher.relay.read_budget import Share, Snapshots
+from watcher.relay.session import GOING_AWAY, Authorized, Changed, Close, Send, Session, Subscribe
 from watcher.relay.settings import Pace, RelaySettings
-from watcher.relay.share import Share, Snapshots
-from watcher.relay.visitor import Visitor
+from watcher.relay.timers import Keeper
+from watcher.relay.websocket import Connection, Peer, Stats
 
 logger = structlog.get_logger()
 

@@ -4,7 +4,7 @@ import ipaddress
 
 import msgspec
 
-from watcher.secret import without_user
+from watcher.redaction.secret import without_user
 
 
 class RelayError(Exception):

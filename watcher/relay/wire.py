@@ -9,7 +9,9 @@ from typing import Any
 
 import msgspec
 
-from watcher.events import BalanceState, Cursor, Filter
+from watcher.model.events import BalanceState
+from watcher.model.keys import Filter
+from watcher.model.log import Cursor
 
 SUBPROTOCOL = "balances.v1.json"
 TEXT = 0x81

@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from watcher.addresses import AddressError, solana
+from watcher.model.addresses import AddressError, solana
 from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
 from watcher.sandbox.faults import Lens, Seen
 from watcher.sandbox.limits import Ruling

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from watcher.addresses import AddressError, solana
+from watcher.model.addresses import AddressError, solana
 from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
 from watcher.sandbox.faults import Lens, Seen
 from watcher.sandbox.limits import Ruling

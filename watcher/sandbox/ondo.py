@@ -4,7 +4,7 @@ import random
 import re
 from typing import Any
 
-from watcher.addresses import ONDO_CHAINS, AddressError, canonical
+from watcher.model.addresses import ONDO_CHAINS, AddressError, canonical
 from watcher.sandbox.exchange import VALID_KEY, Reply, Request, page, reply
 from watcher.sandbox.faults import Lens, Seen
 from watcher.sandbox.limits import Ruling

@@ -5,7 +5,7 @@ A few tokens bear their real mainnet addresses, so that a screen shows names tha
 
 import random
 
-from watcher.addresses import BSC, ETHEREUM, FELT_BOUND, ONDO_NAMES, SOLANA, STARKNET
+from watcher.model.addresses import BSC, ETHEREUM, FELT_BOUND, ONDO_NAMES, SOLANA, STARKNET
 from watcher.sandbox.truth import Balance, BalanceKey, some_amount
 
 PROVIDERS = ("jupiter", "bloxroute", "helius", "ondo", "tokenkit")

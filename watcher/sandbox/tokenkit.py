@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from watcher.addresses import AddressError, felt
+from watcher.model.addresses import AddressError, felt
 from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
 from watcher.sandbox.faults import Lens, Seen
 from watcher.sandbox.limits import Gate, Ruling, Window

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import anyio
 from aiokafka.errors import IllegalOperation, KafkaConnectionError, KafkaError
 
-from watcher.journal import Unavailable
-from watcher.journal.kafka.refusals import meaning
+from watcher.journal.kafka.broker_errors import meaning
+from watcher.model.log import Unavailable
 
 SCOPE = "Cancelled via cancel scope "
 """How anyio's word for a cancellation of its own begins: it has no public way to ask whose one is."""

@@ -10,18 +10,19 @@ import anyio
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from watcher.events import JSON, MSGPACK, Encoding, ProviderHealth
-from watcher.journal import JournalError, Unavailable, WrongJournal
-from watcher.journal.kafka import topics as cluster
-from watcher.journal.kafka.connection import Connection, stop
+from watcher.journal import WrongJournal
+from watcher.journal.kafka import topic_admin as cluster
+from watcher.journal.kafka.cluster import Connection, stop
 from watcher.journal.kafka.deadlines import Broken
-from watcher.journal.kafka.log import Gauge
-from watcher.journal.kafka.ownership import Claim, Identity, unmarked
-from watcher.journal.kafka.plans import compare, plans, refuse
+from watcher.journal.kafka.fencing import Claim, Identity, unmarked
+from watcher.journal.kafka.offsets import Gauge
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, Topics
 from watcher.journal.kafka.settings import KafkaSettings, security
+from watcher.journal.kafka.topic_specs import compare, plans, refuse
 from watcher.journal.kafka.writer import KafkaWriter
+from watcher.model.events import JSON, MSGPACK, Encoding, ProviderHealth
+from watcher.model.log import JournalError, Unavailable
 
 REACH = 30.0
 """Seconds in which a broker must have been reached."""

@@ -24,19 +24,21 @@ import anyio.lowlevel
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from watcher.events import BalanceState, Cursor, Filter, ProviderHealth, Snapshot, Whole
-from watcher.journal import Bounds, Commit, Expired, Published, Unavailable, WrongJournal
+from watcher.journal import WrongJournal
 from watcher.journal.kafka import records as wire
-from watcher.journal.kafka.connection import Connection, stop
+from watcher.journal.kafka.broker_errors import Refused
+from watcher.journal.kafka.cluster import Connection, stop
+from watcher.journal.kafka.consumer_pool import Replays
+from watcher.journal.kafka.dangling_transactions import LAST, read
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.hanging import LAST, read
-from watcher.journal.kafka.log import Found, Gauge, Offsets, poll, read_to, start_at
-from watcher.journal.kafka.ownership import Identity
+from watcher.journal.kafka.fencing import Identity
+from watcher.journal.kafka.offsets import Found, Gauge, Offsets, poll, read_to, start_at
 from watcher.journal.kafka.records import Marker, Topics
-from watcher.journal.kafka.refusals import Refused
-from watcher.journal.kafka.replays import Replays
-from watcher.journal.kafka.view import SLICE, Held, HeldSnapshot, View, Window, covers, matcher
+from watcher.journal.kafka.state_table import SLICE, Held, HeldSnapshot, View, Window, covers, matcher
 from watcher.journal.views import Views, counted
+from watcher.model.events import BalanceState, ProviderHealth
+from watcher.model.keys import Filter
+from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, Snapshot, Unavailable, Whole
 
 FRESH = 1.0
 """Seconds that a look waits for what is written but not yet visible: a commit's marker, or an open transaction."""

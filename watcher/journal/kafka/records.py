@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from watcher.events import JSON, BalanceState, Codec, Key, ProviderHealth, codec_of, wall
-from watcher.journal import LARGEST, UNENCODABLE, Batch, Published, Restored, Row, refuse_unfit, too_large
+from watcher.journal import LARGEST, UNENCODABLE, Batch, Restored, refuse_unfit, too_large
+from watcher.model.events import JSON, BalanceState, Codec, ProviderHealth, Row, codec_of
+from watcher.model.keys import Key
+from watcher.model.log import Published
+from watcher.model.times import wall
 
 Headers = list[tuple[str, bytes]]
 

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from watcher import secret
 from watcher.journal import WrongJournal
-from watcher.secret import Secret
+from watcher.redaction import secret
+from watcher.redaction.secret import Secret
 
 SOURCE = re.compile(
     r"""

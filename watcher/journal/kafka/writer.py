@@ -14,16 +14,17 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.structs import RecordMetadata
 
-from watcher.journal import Batch, Rejected, Restored, Unavailable, WrongJournal
-from watcher.journal.kafka.connection import REQUEST, Connection
+from watcher.journal import Batch, Rejected, Restored, WrongJournal
+from watcher.journal.kafka.broker_errors import Refused
+from watcher.journal.kafka.cluster import REQUEST, Connection
+from watcher.journal.kafka.dangling_transactions import was_told
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.hanging import was_told
-from watcher.journal.kafka.log import Gauge, read_to, start_at
-from watcher.journal.kafka.ownership import Claim, Identity
+from watcher.journal.kafka.fencing import Claim, Identity
+from watcher.journal.kafka.offsets import Gauge, read_to, start_at
 from watcher.journal.kafka.producer import Producer
 from watcher.journal.kafka.records import OWNER, Encoder, History, Record, Topics, mark
-from watcher.journal.kafka.refusals import Refused
-from watcher.journal.kafka.topics import recreated
+from watcher.journal.kafka.topic_admin import recreated
+from watcher.model.log import Unavailable
 
 COMMIT = 8.0
 """Seconds for a commit, below the transaction's own time-out of 10 s."""

@@ -1,0 +1,110 @@
+"""What of a config others could read is told, each once, and what nobody can is not."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.app.test_settings import HELIUS
+from watcher.app import settings
+from watcher.app.exposed_secrets import exposed, here, readers
+from watcher.app.provider_sources import sources
+from watcher.journal.kafka import KafkaSettings
+from watcher.relay.settings import RelaySettings
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A file with these rights."""
+
+    def made(name, mode):
+        path = tmp_path / name
+        path.write_text("canary")
+        path.chmod(mode)
+        return str(path)
+
+    return made
+
+
+def told(config, relay=None, kafka=None, **environment):
+    config = settings.parse(config)
+    return list(
+        exposed(config, RelaySettings(**relay or {}), KafkaSettings(**kafka or {}), sources(config, environment))
+    )
+
+
+def keyed(**more):
+    return {"providers": {"helius": {name: value for name, value in {**HELIUS, **more}.items() if value is not None}}}
+
+
+def test_each_file_with_a_secret_that_others_can_read_is_told_with_what_to_do(file):
+    names = ("api_key", "tokens", "relay-key", "password", "kafka-key")
+    key, tokens, relay_key, password, kafka_key = files = [file(name, 0o644) for name in names]
+    lines = told(
+        keyed(api_key_env=None, api_key_file=key),
+        {"tokens_file": tokens, "certificate": "x", "key": relay_key},
+        {"sasl_password_file": password, "ssl_keyfile": kafka_key},
+    )
+    assert [line.rpartition(" ")[2] for line in lines] == files
+    assert lines[0].startswith(
+        f"[providers.helius] api_key_file: {key} can be read by its group and everyone (mode 0644"
+    )
+    assert all(f"chmod 600 {name}" in line for name, line in zip(files, lines, strict=True))
+    for name in files:
+        os.chmod(name, 0o600)  # noqa: PTH101
+    assert not told(keyed(api_key_env=None, api_key_file=key), {"tokens_file": tokens})
+
+
+def test_the_database_and_the_files_beside_it_are_told(file, tmp_path):
+    for name, mode in (("x.db", 0o640), ("x.db-wal", 0o604), ("x.db-shm", 0o600)):
+        file(name, mode)
+    lines = told({"journal": f"sqlite:///{tmp_path / 'x.db'}", **keyed(api_key_env="KEY")}, KEY="canary-1")
+    assert ["its group (mode 0640" in lines[0], "everyone (mode 0604" in lines[1], len(lines)] == [True, True, 2]
+
+
+def test_a_link_is_judged_by_the_file_behind_it_and_a_missing_one_not_at_all(file, tmp_path):
+    (tmp_path / "link").symlink_to(file("private", 0o600))
+    assert readers(tmp_path / "link") == ""
+    assert readers(tmp_path / "missing") == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_file_that_is_somebody_elses_is_told(file):
+    path = file("key", 0o600)
+    os.chown(path, 12345, 12345)
+    assert readers(Path(path)) == ("its owner (mode 0600, owner 12345)")
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "told_of"),
+    [
+        ("http://balances.example/x", "KEY", True),
+        ("http://10.0.0.5:8080", "KEY", True),
+        ("http://localhost.example", "KEY", True),
+        ("http://127.0.0.1.example", "KEY", True),
+        ("https://balances.example", "KEY", False),
+        ("http://127.0.0.1:9100/helius", "KEY", False),
+        ("http://[::1]:9100", "KEY", False),
+        ("http://LOCALHOST:9100", "KEY", False),
+    ],
+)
+def test_a_key_in_plain_http_beyond_loopback_is_told(url, key, told_of):
+    lines = told(keyed(base_url=url, api_key_env=key), KEY="canary-1")
+    assert bool(lines) == told_of
+    assert all("plain HTTP" in line and "canary" not in line for line in lines)
+
+
+def test_plain_http_without_a_key_is_nobodys_business():
+    jupiter = {"base_url": "http://10.0.0.5", "watch": [{"account": HELIUS["watch"][0]["account"]}]}
+    assert told({"providers": {"jupiter": jupiter}}) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [
+        *((host, True) for host in ("127.8.9.1", "::1", "::ffff:127.0.0.1", "a.localhost", "localhost.")),
+        *((host, False) for host in ("0.0.0.0", "::", "::ffff:10.0.0.1", "notlocalhost", "")),
+    ],
+)
+def test_which_hosts_are_this_very_machine(host, is_here):
+    assert here(host) is is_here

@@ -1,0 +1,110 @@
+"""The config file: the one sample loads, and every mistake is one line that says what to do."""
+
+import msgspec
+import pytest
+
+from tests.test_deployment import ROOT
+from watcher.app import settings
+from watcher.providers.protocol import SettingsError
+from watcher.redaction.redactor import HIDDEN, PUBLIC
+
+HELIUS = {
+    "type": "helius",
+    "api_key_env": "HELIUS_API_KEY",
+    "watch": [{"account": "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"}],
+}
+
+
+def helius(**more):
+    return {"providers": {"helius": {**HELIUS, **more}}}
+
+
+def test_the_documented_sample_loads_with_all_five_providers():
+    loaded = settings.load(ROOT / "config" / "watcher.toml")
+    assert {table.type for table in loaded.providers.values()} == {"jupiter", "bloxroute", "helius", "ondo", "tokenkit"}
+    assert loaded.journal == "sqlite:///var/balances.db"
+
+
+def test_the_type_defaults_to_the_tables_name():
+    table = {key: value for key, value in HELIUS.items() if key != "type"}
+    assert settings.parse({"providers": {"helius": table}}).providers["helius"].type == "helius"
+
+
+def test_numbers_may_be_written_as_integers():
+    loaded = settings.parse(helius(max_interval=60, limits=[{"requests": 10, "per": 1}]) | {"retention": 3600})
+    assert loaded.providers["helius"].max_interval == 60.0
+    assert loaded.retention == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"jurnal": "x"}, ["`jurnal`", "did you mean `journal`?"]),
+        (helius(max_intervall=5), ["`max_intervall`", "[providers.helius]", "did you mean `max_interval`?"]),
+        (
+            helius(limits=[{"request": 1, "per": 1}]),
+            ["`request`", "providers.helius.limits", "did you mean `requests`?"],
+        ),
+        (helius(watch=[{"acount": "x"}]), ["`acount`", "did you mean `account`?"]),
+        (helius(api_key_env=5), ["providers.helius.api_key_env", "expected str"]),
+        (helius(share=2), ["providers.helius.share", "<= 1"]),
+        (helius(type="helios"), ["'helios'", "did you mean `helius`?"]),
+        ({"providers": {"he/lius": HELIUS}}, ["letters, digits"]),
+        ({"providers": {"helius": 5}}, ["[providers.helius]"]),
+        ({"journal": "postgres://x"}, ["sqlite:///FILE"]),
+        ({"journal": "sqlite:///"}, ["sqlite:///FILE"]),
+        ({"encoding": "xml"}, ["json or msgpack"]),
+        ({"retention": 0}, ["retention"]),
+        ({"retention": "a week"}, ["retention", "expected float"]),
+        ({"metrics_port": 99999}, ["metrics_port"]),
+        ({"relay": 5}, ["relay", "expected object"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(table, says):
+    with pytest.raises(SettingsError) as refused:
+        settings.parse(table)
+    text = str(refused.value)
+    assert "\n" not in text
+    for part in says:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [(b"journal = ", "not valid TOML"), (b"\xff\xfe", "cannot be read"), (b"a = " + b"[" * 100_000, "not valid TOML")],
+)
+def test_a_file_that_is_not_toml_is_told_as_such(tmp_path, data, says):
+    path = tmp_path / "watcher.toml"
+    path.write_bytes(data)
+    with pytest.raises(SettingsError, match=says):
+        settings.load(path)
+
+
+def test_a_missing_file_names_the_sample(tmp_path):
+    with pytest.raises(SettingsError, match=r"config/watcher\.toml"):
+        settings.load(tmp_path / "none.toml")
+
+
+def test_a_section_of_another_room_gets_the_same_errors():
+    class Part(msgspec.Struct, forbid_unknown_fields=True):
+        port: int = 1
+
+    assert settings.section({"port": 5}, Part, "relay").port == 5
+    with pytest.raises(SettingsError, match=r"unknown key `prot` in \[relay\]: did you mean `port`\?"):
+        settings.section({"prot": 5}, Part, "relay")
+
+
+def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messages(monkeypatch):
+    for name, nothing in (("_secrets", []), ("_runs", frozenset()), ("_public", frozenset())):
+        monkeypatch.setattr(HIDDEN, name, nothing)
+    HIDDEN.publish(PUBLIC)
+    HIDDEN.hide(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
+    settings.parse({"journal": "sqlite:////srv/acme-balances/b.db", "providers": {"ondo-primary": {"type": "ondo"}}})
+    for line in (
+        "there is no folder /srv/acme-balances: make it",
+        "look at the rights of /var/lib/balance-watcher/",
+        "[providers.ondo-primary]: ondo-primary did not answer",
+    ):
+        assert HIDDEN.cleared(line) == line
+    for text in ("watcher-canary", "balances-canary", "primary-canary", "acme-balances-c"):
+        assert HIDDEN.betrayed(text)

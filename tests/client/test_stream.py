@@ -1,0 +1,197 @@
+"""The typed client and `tail` against real relays that come and go."""
+
+import asyncio
+import contextlib
+import functools
+import io
+import json
+import re
+
+import anyio
+import pytest
+from websockets.utils import accept_key
+
+from tests.kafka_broker import free_port
+from tests.relay.stage import PATIENCE, calm, relaying, staged, until
+from tests.relay.test_log_change import Successions
+from watcher.client.stream import RelayRefused, Stream
+from watcher.client.tail import Columns, short, tail
+
+pytestmark = pytest.mark.anyio
+
+
+async def collect(stream, count):
+    found = []
+    async with contextlib.aclosing(aiter(stream)) as updates:
+        with anyio.fail_after(PATIENCE):
+            async for update in updates:
+                found.append(update)
+                if len(found) == count:
+                    return found
+    return found
+
+
+async def test_updates_come_decoded_with_their_cursors(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A", "B")
+        since = str(stage.relay.delivery.hub.cursor)
+        for _ in range(3):
+            await stage.teller.tell("A", "B")
+        found = await collect(Stream(stage.url, since=since, filters={"account": ["B"]}), 3)
+        assert [update.event for update in found] == [e for e in stage.teller.told if e.account == "B"]
+        rest = await collect(Stream(stage.url, since=found[0].cursor, filters={"account": ["B"]}), 2)
+        assert rest == found[1:]
+
+
+async def test_it_goes_on_by_itself_after_a_restart_and_after_a_cut(tmp_path):
+    port = free_port()
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        stream = None
+        found = []
+        async with anyio.create_task_group() as tasks:
+
+            async def read():
+                async for update in stream:
+                    found.append(update.event.version)  # noqa: PERF401 - looked at meanwhile
+
+            for life in range(3):
+                async with relaying(stage.teller.journal, calm(reconnect=0.0), port=port) as (relay, _):
+                    if stream is None:
+                        stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.delivery.hub.cursor))
+                        tasks.start_soon(read)
+                    await stage.teller.tell("A")
+                    await until(lambda life=life: len(found) >= 3 * life + 1)
+                    for peer in list(relay.delivery.peers):
+                        peer.connection.transport.abort()
+                    await stage.teller.tell("A")
+                    await until(lambda life=life: len(found) >= 3 * life + 2)
+                await stage.teller.tell("A")
+            async with relaying(stage.teller.journal, port=port):
+                await until(lambda: len(found) >= 9)
+            tasks.cancel_scope.cancel()
+        assert found == list(range(1, 10))
+
+
+async def test_a_snapshot_that_nobody_asked_for_is_told_with_its_reason(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        seen = []
+        stream = Stream(stage.url, since="00.1", on_snapshot=seen.append)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect, stream, 1)
+            await until(lambda: seen)
+            await stage.teller.tell("A")
+        assert (seen[0].reason, [row.account for row in seen[0].rows]) == ("epoch_changed", ["A"])
+
+
+async def test_another_log_is_a_snapshot_on_the_same_connection_and_the_updates_of_it_follow(tmp_path):
+    """Its versions are lower, and it does not know all balances."""
+    async with staged(tmp_path) as stage, Successions(stage) as logs:
+        await stage.teller.tell("A", "B")
+        seen, found, cuts, out = [], [], [], io.StringIO()
+        stream = Stream(stage.url, on_snapshot=seen.append, on_cut=cuts.append)
+        told = {"filters": {}, "json": False, "since": None, "token": None, "out": out, "colour": False}
+
+        async def read():
+            async for update in stream:
+                found.append((update.event.account, update.event.version))  # noqa: PERF401 - looked at meanwhile
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            tasks.start_soon(functools.partial(tail, stage.url, **told))
+            await until(
+                lambda: sum(bool(peer.session.subscriptions) and peer.live for peer in stage.relay.delivery.peers) == 2
+            )
+            for _ in range(2):
+                await stage.teller.tell("A", "B")
+            await until(lambda: len(found) == 4 and out.getvalue().count("\n") == 4)
+            await logs.prepare("A")
+            await logs.turn()
+            await until(lambda: seen and out.getvalue().count("\n") == 5)
+            await logs.teller.tell("A", "B")
+            await logs.teller.tell("B")
+            await until(lambda: len(found) == 6 and out.getvalue().count("\n") == 7)
+            tasks.cancel_scope.cancel()
+        assert [(each.reason, [(row.account, row.version) for row in each.rows]) for each in seen] == [
+            ("epoch_changed", [("A", 0)])
+        ]
+        assert found[-2:] == [("A", 1), ("B", 1)]
+        assert stream.cursor == f"{logs.epochs[1]}.3"
+        assert out.getvalue().splitlines()[4].startswith("-- gap (epoch_changed): 1 balances stand at ")
+        assert (cuts, stage.relay.stats.accepted) == ([], 2)
+
+
+async def test_who_is_cancelled_leaves_no_socket_open_though_the_relay_has_gone_silent():
+    subscribed, gone = anyio.Event(), anyio.Event()
+
+    async def silent(reader, writer):
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", await reader.readuntil(b"\r\n\r\n"))[1].decode()
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept_key(key).encode()
+        )
+        await reader.read(1)
+        subscribed.set()
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server, anyio.create_task_group() as tasks:
+        port = server.sockets[0].getsockname()[1]
+        tasks.start_soon(collect, Stream(f"ws://127.0.0.1:{port}/v1/stream"), 1)
+        with anyio.fail_after(PATIENCE):
+            await subscribed.wait()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True), anyio.fail_after(PATIENCE):
+                await gone.wait()
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"token": "wrong"}, "unauthorized"),
+        ({}, "unauthorized"),
+        ({"token": "secret", "since": "nonsense"}, "bad_cursor"),
+        ({"token": "secret", "filters": {"wallet": ["x"]}}, "bad_request"),
+    ],
+)
+async def test_it_raises_only_where_trying_again_is_no_use(tmp_path, options, code):
+    async with staged(tmp_path, environ={"T": "secret"}, tokens_env="T") as stage:
+        with pytest.raises(RelayRefused) as refused:
+            await collect(Stream(stage.url, **options), 1)
+        assert refused.value.code == code
+
+
+async def test_tail_writes_a_line_a_change(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        since = str(stage.relay.delivery.hub.cursor)
+        await stage.teller.tell("A", amount="2000")
+        await stage.teller.tell("A", amount="500")
+        for as_json in (False, True):
+            out = io.StringIO()
+            async with anyio.create_task_group() as tasks:
+
+                async def run(out=out, as_json=as_json):
+                    await tail(stage.url, filters={}, json=as_json, since=since, token=None, out=out, colour=False)
+
+                tasks.start_soon(run)
+                await until(lambda out=out: out.getvalue().count("\n") >= 2)
+                tasks.cancel_scope.cancel()
+            lines = out.getvalue().splitlines()
+            if as_json:
+                assert [json.loads(line)["event"]["amount"] for line in lines] == ["2000", "500"]
+            else:
+                assert lines[0].endswith("1000  →  2000  ▲ +1000")
+                assert lines[1].endswith("2000  →   500  ▼ -1500")
+
+
+async def test_columns_stay_and_colour_is_not_the_only_sign(tmp_path):
+    async with staged(tmp_path) as stage:
+        await stage.teller.tell("A")
+        (event,) = await stage.teller.tell("A", amount="5")
+        plain, coloured = Columns(colour=False).line(event), Columns(colour=True).line(event)
+        assert "▼ -995" in plain
+        assert "\x1b[31m▼ -995\x1b[0m" in coloured
+        assert short("3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa") == "3emsAV…PKFVaa"

@@ -1,0 +1,127 @@
+"""No secret leaves through a log line, whoever wrote it."""
+
+import fcntl
+import json
+import logging
+import os
+import sys
+import time
+
+import pytest
+import structlog
+
+from watcher.logs import setup
+from watcher.logs.output import Lines, Outlet
+
+SECRET = "canary-5c1d"
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    """Set the logging up; nothing of it stays for the tests behind.
+
+    One in which every canary is blotted out could not see it shown.
+    """
+    monkeypatch.setattr(setup.HIDDEN, "_secrets", [])
+    monkeypatch.setattr(setup.HIDDEN, "_runs", frozenset())
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, setup.QUIET))}
+
+    def configure():
+        setup.HIDDEN.hide([SECRET, "", "canary"])
+        setup.configure()
+
+    yield configure
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def lines(capsys, configured):
+    """Call it with what logs something; it gives what stood on stderr, each line decoded."""
+
+    def written(act):
+        configured()
+        act()
+        return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    return written
+
+
+def test_a_line_is_json_with_level_and_utc_time_when_stderr_is_no_terminal(lines):
+    (line,) = lines(lambda: structlog.get_logger().warning("provider.paused", provider="helius", seconds=2.5))
+    assert line["event"] == "provider.paused"
+    assert (line["provider"], line["seconds"], line["level"]) == ("helius", 2.5, "warning")
+    assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [SECRET, f"https://x/?api-key={SECRET}&y", [SECRET], {"a": {"b": SECRET}}, ValueError(SECRET), f"{SECRET}{SECRET}"],
+)
+def test_a_secret_is_blotted_out_at_any_depth(lines, value):
+    (line,) = lines(lambda: structlog.get_logger().info("poll.failed", reason=value))
+    assert "canary" not in json.dumps(line)
+    assert "***" in json.dumps(line)
+
+
+def test_a_librarys_own_record_and_a_traceback_are_blotted_out_too(lines):
+    def act():
+        logging.getLogger("somebody.else").error("cannot reach %s", f"https://x/?api-key={SECRET}")
+        try:
+            json.loads(SECRET)
+        except ValueError as error:
+            error.add_note(SECRET)
+            structlog.get_logger().exception("bug")
+
+    text = json.dumps(lines(act))
+    assert "cannot reach" in text
+    assert "JSONDecodeError" in text
+    assert "canary" not in text
+
+
+def test_httpx_does_not_tell_urls(lines):
+    assert lines(lambda: logging.getLogger("httpx").info("HTTP Request: GET https://x/?api-key=y")) == []
+
+
+def test_a_storm_of_strangers_is_a_line_and_its_count(lines):
+    def act():
+        for number in range(500):
+            structlog.get_logger("watcher.relay.flusher").info("relay.dropped", why="stalled", connection=number)
+            logging.getLogger("asyncio").error("socket.accept() out of system resource")
+        setup.lull(time.time() + 100)
+
+    found = lines(act)
+    assert [line.get("left_out") for line in found if line["event"] == "relay.dropped"] == [None, 498]
+    assert len(found) == 4
+
+
+def test_lines_that_nobody_took_are_counted_and_told_once_it_flows_again(configured, monkeypatch):
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    stream = Lines(Outlet(writing, lossy=True, held=8192))
+    monkeypatch.setattr(sys, "stderr", stream)
+    configured()
+    assert setup.dropped() == 0
+    for number in range(200):
+        structlog.get_logger().info("a line", number=number)
+    dropped = setup.dropped()
+    assert 0 < dropped < 200
+    text, number = "", 0
+    while number < 200:
+        text += os.read(reading, 4096).decode()
+        number = 0
+        for line in map(json.loads, text.splitlines()):
+            # Where lines are missing it is said how many.
+            if line["event"] == "log.dropped":
+                number += line["lines"]
+            else:
+                assert line["number"] == number
+                number += 1
+    assert number == 200
+    assert setup.dropped() == dropped
+    assert stream.outlet.written(60.0)
+    os.close(reading)
+    os.close(writing)

@@ -1,0 +1,169 @@
+"""Tokens, their rights, and which pages may connect."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from watcher.model.keys import Filter
+from watcher.relay.http.auth import EVERYTHING, bearer, is_ours, load, names, same_origin
+from watcher.relay.settings import RelayError, RelaySettings
+
+
+def digest(token):
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def test_tokens_from_the_environment_have_all_rights():
+    tokens = load(RelaySettings(tokens_env="T"), {"T": " one, twö ,,"})
+    assert tokens.rights(b"one") == EVERYTHING
+    assert tokens.rights("twö".encode()) == EVERYTHING
+    for wrong in (b"", b"on", b"one ", b"one,", b"ONE", b"\xff\xfe", b" one"):
+        assert tokens.rights(wrong) is None
+
+
+def test_tokens_of_a_file_are_bound(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        f'[[token]]\nsha256 = "{digest("desk")}"\nprovider = ["helius"]\naccount = ["b", "a"]\n'
+        f'[[token]]\nsha256 = "{digest("all").upper()}"\n'
+    )
+    tokens = load(RelaySettings(tokens_file=str(path)), {})
+    assert tokens.rights(b"desk") == Filter(provider=("helius",), account=("a", "b"))
+    assert tokens.rights(b"all") == EVERYTHING
+    assert tokens.rights(digest("desk").encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "token"),
+        ("token = []", "no [[token]]"),
+        ('[[token]]\nsha256 = "ab"', "64 hex digits"),
+        ('[[token]]\nsha256 = "xyz"', "hex"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\naccount = []', "at least one"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\nwallet = ["a"]', "wallet"),
+        ("[[token", "tokens.toml"),
+    ],
+)
+def test_a_wrong_tokens_file_is_one_clear_line(tmp_path, text, says):
+    path = tmp_path / "tokens.toml"
+    path.write_text(text)
+    with pytest.raises(RelayError, match="tokens_file") as raised:
+        load(RelaySettings(tokens_file=str(path)), {})
+    assert says in str(raised.value)
+
+
+def test_a_missing_tokens_file_and_an_empty_variable_are_errors(tmp_path):
+    with pytest.raises(RelayError, match="cannot be read"):
+        load(RelaySettings(tokens_file=str(tmp_path / "none")), {})
+    for environ in ({}, {"T": ""}, {"T": " , "}):
+        with pytest.raises(RelayError, match=r"T, which is (empty|not set)"):
+            load(RelaySettings(tokens_env="T"), environ)
+
+
+def test_without_either_key_no_token_is_asked_for():
+    assert load(RelaySettings(), {"WATCHER_TOKENS": "x"}) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [
+        ("Bearer abc", b"abc"),
+        ("bearer  abc ", b"abc"),
+        ("Bearer", None),
+        ("Bearer ", None),
+        ("Basic abc", None),
+        ("abc", None),
+        ("", None),
+        ("Bearer tw\xc3\xb6", "twö".encode()),
+    ],
+)
+def test_a_bearer_header_is_read_as_the_bytes_on_the_wire(header, token):
+    assert bearer(header) == token
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "same"),
+    [
+        ("http://127.0.0.1:8765", "127.0.0.1:8765", True),
+        ("https://desk.example", "desk.example", True),
+        ("https://desk.example", "desk.example:443", True),
+        ("http://[::1]:8765", "[::1]:8765", True),
+        ("http://Desk.example", "desk.EXAMPLE", True),
+        ("http://127.0.0.1:8766", "127.0.0.1:8765", False),
+        ("http://evil.example", "desk.example", False),
+        ("http://desk.example.evil.example", "desk.example", False),
+        ("null", "desk.example", False),
+        ("", "", False),
+        ("file://", "", False),
+        ("http://", "", False),
+        ("http://x:notaport", "x", False),
+        ("http://x", "x:99999", False),
+    ],
+)
+def test_same_origin_is_the_same_host_and_port(origin, host, same):
+    assert same_origin(origin, host) is same
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("localhost", True),
+        ("LOCALHOST:8765", True),
+        ("127.0.0.1:8765", True),
+        ("127.8.9.10", True),
+        ("[::1]:8765", True),
+        ("[::1]", True),
+        ("desk.example", True),
+        ("Desk.Example:9000", True),
+        ("mybox:8765", True),
+        ("evil.example", False),
+        ("evil.example:8765", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("desk.example.evil.example", False),
+        ("localhost@evil.example", False),
+        ("192.168.1.7:8765", False),
+        ("0.0.0.0", False),
+        ("[::1", False),
+        ("::1", False),
+        (":8765", False),
+        ("", False),
+    ],
+)
+def test_a_host_is_ours_by_name_or_as_a_loopback_address(host, ours):
+    settings = RelaySettings(host="MyBox", origins=["https://desk.example", "http://other.example:81"])
+    assert is_ours(host, names(settings)) is ours
+
+
+# ── Samples open nothing ─────────────────────────────────────────────────────────────────────────────────────────────
+
+ROOT = Path(__file__).parents[3]
+SAMPLES = [*(ROOT / "docs").glob("*.md"), *(ROOT / "config").iterdir(), ROOT / "README.md", ROOT / "docker-compose.yml"]
+
+
+def test_no_sample_of_a_tokens_file_opens_a_relay(tmp_path):
+    blocks = [
+        block
+        for path in SAMPLES
+        for block in re.findall(r"^\[\[token\]\].*?(?=^```|\Z)", path.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    assert blocks
+    for block in blocks:
+        (tmp_path / "tokens.toml").write_text(block)
+        with pytest.raises(RelayError, match="64 hex digits"):
+            load(RelaySettings(tokens_file=str(tmp_path / "tokens.toml")), {})
+
+
+def test_no_digest_that_stands_in_docs_or_config_is_one_of_a_token():
+    texts = [path.read_text() for path in SAMPLES]
+    assert [found for text in texts for found in re.findall(r"(?<!0x)(?<!sha256:)\b[0-9a-f]{64}\b", text)] == []
+
+
+@pytest.mark.parametrize("token", ["", "\n", "$TOKEN", "test", "test\n"])
+def test_a_digest_of_nothing_or_of_a_first_try_is_refused(tmp_path, token):
+    (tmp_path / "tokens.toml").write_text(f'[[token]]\nsha256 = "{digest(token)}"\n')
+    with pytest.raises(RelayError, match="make a token by chance"):
+        load(RelaySettings(tokens_file=str(tmp_path / "tokens.toml")), {})

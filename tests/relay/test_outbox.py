@@ -1,0 +1,354 @@
+"""One connection by itself, on the live path and off it: a log in a list, a hub, and a socket that is asked to take."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.relay.stage import SOLANA
+from watcher.model.keys import Filter, Key
+from watcher.model.log import Cursor, Published
+from watcher.relay import wire
+from watcher.relay.conflation import Entry
+from watcher.relay.fan_out import Hub
+from watcher.relay.http.auth import EVERYTHING
+from watcher.relay.outbox import Link, behind, greatest, interval_of, least
+from watcher.relay.session import Session, Subscription
+from watcher.relay.settings import Limits, Pace
+
+HEAD = Cursor("c0", (0,))
+INTERVAL = 0.5
+SMALL = Pace(outbox=500, held=1500)
+
+
+def subscription(name, accounts, *, conflate=False, interval=0.0):
+    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval=interval)
+    found.opened = True
+    return found
+
+
+def connection(*subscriptions, pace=SMALL):
+    session = Session(None, EVERYTHING, Limits(), 0.0)
+    link = Link(session, pace, HEAD)
+    for each in subscriptions:
+        session.subscriptions[each.id] = each
+        link.begin(each, HEAD)
+        link.rearrange()
+    return link
+
+
+def messages(data):
+    """What a client reads out of frames that came as one piece."""
+    found = []
+    while data:
+        size, start = (data[1], 2) if data[1] < 126 else (int.from_bytes(data[2:4]), 4)
+        found.append(json.loads(data[start : start + size]))
+        data = data[start + size :]
+    return found
+
+
+class Line:
+    """The connection, and the steps that the server takes for it."""
+
+    def __init__(self, link):
+        self.link = link
+        self.hub = Hub(HEAD)
+        self.hub.join(link)
+        self.log = []
+        self.now = 0.0
+        self.told = []
+        """(account, position, when) of each update that the socket took."""
+        self.kinds = []
+        self.cursors = []
+        """How many updates stood before each cursor that was told, how long the log was then, and the cursor."""
+
+    def publish(self, account):
+        position = len(self.log)
+        event = Published(Key("p", SOLANA, account, "t"), position + 1, b'["%b",%d]' % (account.encode(), position), 0, position, position)  # fmt: skip
+        self.log.append(event)
+        self.hub.publish(event, self.now)
+        self._take_off()
+
+    def _take_off(self):
+        overflowed, self.hub.overflowed = self.hub.overflowed, []
+        if overflowed and self.link.live:
+            self.hub.leave(self.link)
+            if self.link.overflow():
+                self.link.put(wire.push("lagging", cursor=str(self.link.watermark(self.hub.cursor))))
+
+    def flush(self):
+        self.hub.settle()
+        self.hub.marked.clear()
+        self._take_off()
+        for message in messages(self.link.take(self.now, self.hub.cursor)):
+            if "event" in message:
+                account, position = message["event"]
+                self.told.append((account, position, self.now))
+            self.kinds.append(message["type"])
+            self.cursors.append((len(self.told), len(self.log), Cursor.parse(message["cursor"])))
+
+    def read(self, most):
+        """Off the live path, with room: so many events from the log, and back once there are no more."""
+        if self.link.live or self.link.waiting or self.link.crowded:
+            return
+        for event in self.log[self.link.position.positions[0] :][:most]:
+            cursor = self.link.position.after(0, event.position)
+            self.link.deliver(Entry(event, cursor, wire.update(str(cursor), event.data)), self.now)
+            if self.link.crowded:
+                return
+        if self.link.position == self.hub.cursor:
+            self.join()
+
+    def join(self):
+        for entry in self.hub.recent(self.link.position):
+            self.link.deliver(entry, self.now)
+        self.link.join()
+        self.hub.join(self.link)
+        if self.link.lagging:
+            self.link.lagging = False
+            self.link.put(wire.Joined(wire.push("live", cursor=str(self.link.watermark(self.hub.cursor)))))
+
+    def drain(self):
+        """A reader that takes everything from now on."""
+        while not self.link.live or self.link.waiting or self.hub.round or (self.link.conflater or ()):
+            self.now += INTERVAL
+            self.flush()
+            self.read(10)
+        self.flush()
+
+    def positions(self, account):
+        return [position for name, position, _ in self.told if name == account]
+
+    def published(self, account):
+        return [event.position for event in self.log if event.key.account == account]
+
+
+EVERY, BOTH, PACED, LATEST = "A", "B", "CD", "E"
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("publish"), st.sampled_from(EVERY + BOTH + PACED + LATEST)),
+        st.tuples(st.just("burst"), st.sampled_from([EVERY, BOTH, BOTH + PACED, PACED, LATEST])),
+        st.tuples(st.just("flush"), st.just("")),
+        st.tuples(st.just("read"), st.sampled_from(["x", "xxxx"])),
+    ),
+    max_size=40,
+)
+
+
+def mixed():
+    return connection(
+        subscription("1", EVERY + BOTH),
+        subscription("2", BOTH + PACED, conflate=True, interval=INTERVAL),
+        subscription("3", LATEST, conflate=True),
+    )
+
+
+def follow(line, steps):
+    for what, accounts in steps:
+        line.now += 0.1
+        if what == "read":
+            line.read(len(accounts))
+        elif what == "flush":
+            line.flush()
+        else:
+            for account in accounts * (1 if what == "publish" else 4):
+                line.publish(account)
+    line.drain()
+
+
+@given(STEPS)
+def test_a_reader_that_was_never_cut_is_told_nothing_twice_and_misses_nothing(steps):
+    line = Line(mixed())
+    follow(line, steps)
+    for account in EVERY + BOTH:
+        assert line.positions(account) == line.published(account)
+    for account in PACED + LATEST:
+        assert line.positions(account) == sorted(set(line.positions(account)))
+        assert line.positions(account)[-1:] == line.published(account)[-1:]
+    assert len(line.told) + line.link.conflated == len(line.log) == line.link.sent + line.link.conflated
+
+
+@given(STEPS)
+def test_who_is_cut_after_any_message_finds_the_rest_behind_its_cursor(steps):
+    """Every event that is wanted, and of what is conflated the latest there was."""
+    line = Line(mixed())
+    follow(line, steps)
+    for count, length, cursor in line.cursors:
+        place = cursor.positions[0]
+        for account in EVERY + BOTH + PACED + LATEST:
+            there = [position for position in line.published(account) if position < length]
+            had = [position for name, position, _ in line.told[:count] if name == account]
+            if account in EVERY + BOTH:
+                owed = [position for position in there if position < place]
+                assert had[: len(owed)] == owed
+            else:
+                assert not there or there[-1] >= place or had[-1:] == there[-1:]
+
+
+@given(STEPS)
+def test_an_interval_is_kept_on_the_live_path_and_off_it(steps):
+    line = Line(mixed())
+    follow(line, steps)
+    for account in PACED:
+        times = [when for name, _, when in line.told if name == account]
+        assert all(after - before > INTERVAL - 1e-9 for before, after in pairwise(times))
+
+
+def test_what_is_held_back_survives_a_full_outbox_and_nothing_around_it_is_told_again():
+    """C is held back, D was told meanwhile; then A fills the outbox. Reading on from C would tell D once more."""
+    line = Line(mixed())
+    for account in "CD":
+        line.publish(account)
+    line.flush()
+    line.publish("C")
+    line.now += INTERVAL
+    line.link.conflater.take(0.0)  # nothing is due at that time
+    line.now = 0.2
+    line.publish("E")
+    line.flush()
+    for _ in range(20):
+        line.publish("A")
+    assert not line.link.live
+    line.flush()
+    assert line.cursors[-1][2] == Cursor("c0", (2,))  # `lagging` promises no more than C's old amount
+    line.drain()
+    assert [line.positions(account) for account in "CDE"] == [[0, 2], [1], [3]]
+    assert line.positions("A") == list(range(4, 24))
+
+
+def test_a_subscription_that_began_further_on_is_not_given_what_lies_before():
+    """Two on one connection: the second reads the log from the start, joins, and the outbox runs over at once."""
+    first, second = subscription("1", "A"), subscription("2", "B")
+    line = Line(connection(first, pace=Pace(outbox=500)))
+    for account in "AB" * 10:
+        line.publish(account)
+        line.flush()
+    line.hub.leave(line.link)
+    line.link.leave(line.hub.cursor, line.now)
+    line.link.session.subscriptions["2"] = second
+    assert line.link.begin(second, HEAD) == HEAD
+    line.link.rearrange()
+    line.link.put(wire.push("live", cursor=str(HEAD)))
+    line.flush()
+    line.join()
+    line.publish("A")
+    line.hub.settle()
+    line._take_off()
+    assert not line.link.live
+    line.drain()
+    assert line.positions("A") == line.published("A")
+    assert line.positions("B") == line.published("B")
+
+
+def test_too_much_held_back_stops_the_reading_and_not_the_telling():
+    """More keys than may be held: no more of the log is read before some of them were told."""
+    names = [f"k{n}" for n in range(60)]
+    line = Line(connection(subscription("1", names, conflate=True, interval=INTERVAL)))
+    for name in names:
+        line.publish(name)
+        line.flush()
+    for name in names:
+        line.publish(name)
+        line.flush()
+        line.read(1)
+    assert not line.link.live
+    line.read(100)
+    line.flush()
+    assert line.link.crowded
+    stopped = line.link.position
+    line.read(100)
+    assert line.link.position == stopped
+    assert len(line.told) == 60
+    line.drain()
+    assert sorted(position for _, position, _ in line.told) == list(range(120))
+    assert line.kinds.count("lagging") <= 3
+
+
+def test_who_has_not_yet_read_live_is_not_told_again_that_it_lags():
+    line = Line(connection(subscription("1", "A")))
+
+    def overrun():
+        for _ in range(10):
+            line.publish("A")
+        line.hub.settle()
+        line._take_off()
+        assert not line.link.live
+
+    overrun()
+    line.flush()
+    line.read(100)  # to the head, and `live` waits in the outbox
+    overrun()
+    line.drain()
+    assert line.kinds == ["lagging", *["update"] * 20, "live"]
+    assert line.positions("A") == list(range(20))
+
+
+def test_who_reads_the_log_is_astray_without_progress_or_far_behind():
+    link = connection(subscription("1", "A"), pace=Pace(astray=60.0, astray_events=100))
+    link.leave(HEAD, 0.0)
+    head = Cursor("c0", (50,))
+    link.measure(head, 0.0)
+    assert not link.astray(head, 59.9)
+    assert link.astray(head, 60.0)
+    link.position = Cursor("c0", (1,))
+    assert not link.astray(head, 61.0)  # it came nearer
+    assert not link.astray(Cursor("c0", (151,)), 62.0)
+    assert link.astray(Cursor("c0", (152,)), 62.0)  # 101 further behind than it was
+    link.paging = True
+    assert not link.astray(Cursor("c0", (152,)), 1000.0)
+    link.paging = False
+    link.join()
+    assert not link.astray(Cursor("c0", (152,)), 1000.0)
+
+
+@pytest.mark.parametrize("after", [Cursor("c1", (7,)), Cursor("c1", (1,)), Cursor("c1", (1, 1))])
+def test_another_log_begins_for_each_subscription_at_its_own_snapshot(after):
+    """Wherever its head is, and however many partitions it has."""
+    first, second = subscription("1", "A"), subscription("2", "B", conflate=True, interval=INTERVAL)
+    line = Line(connection(first, second, pace=Pace()))
+    for account in "BBA":
+        line.publish(account)
+        line.flush()
+    line.publish("A")
+    line.hub.settle()
+    line.link.turn(line.hub.cursor, after, "epoch_changed")
+    assert (line.link.live, line.link.renewals, line.link.reason) == (False, [first, second], "epoch_changed")
+    assert line.link.watermark(after) == Cursor("c0", (1,))  # the second change of B was held back, and is not told
+    assert not line.link.astray(after, 1e9)
+    line.flush()
+    assert line.positions("A") == [2, 3]
+    line.link.renewals.remove(first)
+    assert line.link.begin(first, after) == after
+    later = after.after(0, 9)
+    line.link.renewals.remove(second)
+    assert line.link.begin(second, later) == after
+    assert (first.start, second.start) == (after, later)
+
+
+def test_a_connection_without_subscriptions_is_at_the_head_of_another_log_at_once():
+    link = connection()
+    link.turn(HEAD, Cursor("c1", (7,)), "epoch_changed")
+    assert (link.live, link.renewals) == (True, [])
+    assert link.position == link.flushed == link.watermark(Cursor("c1", (7,))) == Cursor("c1", (7,))
+
+
+def test_the_most_demanding_subscription_decides():
+    every, slow, fast = (
+        subscription("1", "A"),
+        subscription("2", "A", conflate=True, interval=5.0),
+        subscription("3", "A", conflate=True, interval=0.1),
+    )
+    assert interval_of([slow, every]) is None
+    assert interval_of([slow, fast]) == 0.1
+    assert interval_of([slow]) == 5.0
+
+
+@pytest.mark.parametrize("places", [((3, 7), (5, 2)), ((0, 0), (9, 9))])
+def test_places_in_a_log_of_two_partitions(places):
+    one, other = (Cursor("c0", each) for each in places)
+    assert one.reaches(least(one, other))
+    assert greatest(one, other).reaches(one)
+    assert greatest(one, other).reaches(other)
+    assert behind(least(one, other), greatest(one, other)) == sum(abs(a - b) for a, b in zip(*places, strict=True))

@@ -1,0 +1,266 @@
+"""`watcher check`: what the limits allow, and what each provider answers.
+
+The arithmetic is that of a sweep: reading every watch once takes so many calls on each lane; each limit lets so many
+through in a second; the slowest limit decides.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import anyio
+import msgspec
+
+from watcher.app.daemon import Daemon, wall
+from watcher.app.exit_status import Exit
+from watcher.app.file_descriptors import connections
+from watcher.app.provider_sources import Source
+from watcher.app.settings import Settings
+from watcher.poller import Connections, relearn, schedules_of
+from watcher.poller.http_exchange import Exchange
+from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
+from watcher.providers.protocol import Lane, Limit, Provider, Response, Target
+from watcher.redaction.safe_text import left, one_line, out, right, width
+from watcher.redaction.secret import Secret
+from watcher.scheduling.schedule import Schedule
+
+SHOWN = 12
+"""Balances shown of one provider."""
+
+
+async def check(config: Settings, environment: Mapping[str, str], offline: bool, believed: bool) -> None:  # noqa: FBT001 (the command's own flags)
+    """`watcher check`. Raises Exit with 69 when a provider did not answer, 78 when one refused its credential."""
+    built = Daemon(config, environment)  # whatever `run` would refuse is refused here
+    for source in built.sources:
+        for line in told(source.provider):
+            out(line)
+    hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
+    providers = [source.provider for source in built.sources]
+    for warning in itertools.chain(same_keys(providers), same_credentials(hosts), built.exposed()):
+        out(f"warning: {warning}")
+    wished = built.relay_settings.max_connections
+    if (possible := connections(wished, len(built.sources))) < wished:
+        out(
+            f"warning: the limit of open files allows the relay {possible:,} connections, and [relay] max_connections "
+            f"asks for {wished:,}: raise it (ulimit -n)"
+        )
+    if believed:
+        await _beliefs(built)
+    if not offline:
+        await _ask_all(built.sources)
+
+
+def told(provider: Provider) -> Iterator[str]:
+    """What the limits allow one provider, for people."""
+    allowed = plan(provider)
+    share = "" if provider.settings.share == 1 else f", our share {provider.settings.share:g}"
+    yield (
+        f"{provider.name} ({provider.settings.type}): {_count(allowed.watches, 'watch', 'watches')} in "
+        f"{_count(allowed.calls, 'request', 'requests')}; "
+        f"each is read every {seconds(allowed.interval)} on average"
+    )
+    yield f"  binding limit: {words(allowed.binding)} at {provider.cost:g} a request{share}"
+    for warning in allowed.warnings:
+        yield f"  warning: {warning}"
+
+
+async def _ask_all(found: Sequence[Source]) -> None:
+    endings: list[Exit] = []
+    for source in found:
+        try:
+            for line in await _ask(source):
+                out(line)
+        except Failure as failure:
+            out(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
+            endings.append(_ending(source.provider.name, failure))
+    if endings:
+        raise max(endings, key=lambda ending: ending.status)
+
+
+def _ending(name: str, failure: Failure) -> Exit:
+    if isinstance(failure, RefusedCredential):
+        return Exit(78, f"{name} refuses the credential: look at the key it is given")
+    if isinstance(failure, Misconfigured):
+        return Exit(2, f"{name} refuses what is asked: look at its watches")
+    return Exit(69, f"{name} did not answer with balances: {type(failure).__name__.lower()}")
+
+
+async def _ask(source: Source) -> Iterator[str]:
+    """One request on the provider's first lane, and the balances of its answer as lines of a table."""
+    provider = source.provider
+    lane = provider.lanes[0]
+    request = provider.ask(lane, lane.targets[: lane.batch], 60.0)
+    async with Connections() as transport:
+        exchange = Exchange(provider, transport, source.credentials(), wall)
+        response: Response = await exchange.send(request)
+    readings = provider.read(request, response).readings
+    return _table(
+        provider.name,
+        [
+            (r.key.account, one_line(r.symbol, 32) if r.symbol else r.key.token, r.key.kind, r.amount or "0", r.unit)
+            for r in readings
+        ],
+    )
+
+
+def _table(name: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    yield f"{name}: answers with {len(rows)} balances"
+    shown = rows[:SHOWN]
+    widths = [max((width(row[i]) for row in shown), default=0) for i in range(5)]
+    for account, token, kind, amount, unit in shown:
+        yield (
+            f"  {left(account, widths[0])}  {left(token, widths[1])}  {kind:<{widths[2]}}  {right(amount, widths[3])}  "
+            f"{'base units' if unit == 'base' else 'tokens'}"
+        )
+    if len(rows) > SHOWN:
+        yield f"  … and {len(rows) - SHOWN} more"
+
+
+async def _beliefs(built: Daemon) -> None:
+    """What the schedules believed when they were last saved. Reads the journal and disturbs nobody."""
+    try:
+        await built.journal.check()
+        reader = await built.journal.reader()
+        try:
+            notes = await reader.notes()
+        finally:
+            await reader.close()
+    finally:
+        await built.journal.close()
+    for source in built.sources:
+        out(f"{source.provider.name}: {_believed(source.provider, notes.get(f'schedule:{source.provider.name}'))}")
+
+
+def _believed(provider: Provider, learned: bytes | None) -> str:
+    if learned is None:
+        return "nothing learned yet"
+    now = anyio.current_time()
+    schedules = schedules_of(provider, seed=0, now=now).values()
+    try:
+        relearn(schedules, learned, now, wall())
+    except ValueError:
+        return "what was learned cannot be read: the next run begins anew"
+    return "; ".join(_belief(schedule, now) for schedule in schedules)
+
+
+def _belief(schedule: Schedule[Target], now: float) -> str:
+    stalest = schedule.stalest(now)
+    waits = "nothing read yet" if stalest is None else f"the stalest was read {seconds(stalest[1])} ago ({stalest[0]})"
+    return (
+        f"{len(schedule)} watches, a cycle of {seconds(schedule.cycle(now))}, "
+        f"a change is expected to be seen after {seconds(schedule.expected_mean_delay(now))} on average; {waits}"
+    )
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What one provider's limits allow."""
+
+    watches: int
+    calls: int
+    """Requests that read every watch once."""
+    interval: float
+    """Seconds between two readings of one watch, on average."""
+    binding: Limit
+    """The limit that decides `interval`."""
+    warnings: list[str]
+
+
+def plan(provider: Provider) -> Plan:
+    """One sweep over all watches, under the limit that makes it slowest. Budgets that cannot be, `Daemon` refuses."""
+    lanes = sweeping(provider)
+    sweeps = {lane: math.ceil(len(lane.targets) / lane.batch) for lane in lanes}
+    times = [(_seconds(provider, limit, sweeps), limit) for limit in provider.limits]
+    slowest, binding = max(times, key=lambda pair: pair[0])
+    interval = max(slowest, provider.min_interval)
+    watches = sum(len(lane.targets) for lane in lanes)
+    return Plan(watches, sum(sweeps.values()), interval, binding, list(_warnings(provider, interval, slowest, binding)))
+
+
+def sweeping(provider: Provider) -> Sequence[Lane]:
+    """One lane for each set of targets: the one that reads it with the fewest calls."""
+    best: dict[int, Lane] = {}
+    for lane in provider.lanes:
+        other = best.setdefault(id(lane.targets), lane)
+        if lane.batch > other.batch:
+            best[id(lane.targets)] = lane
+    return tuple(best.values())
+
+
+def _seconds(provider: Provider, limit: Limit, sweeps: dict[Lane, int]) -> float:
+    """How long one sweep takes under this limit alone."""
+    calls = sum(count for lane, count in sweeps.items() if limit.endpoint in (None, lane.endpoint))
+    return calls * provider.cost * limit.per / (limit.requests * provider.settings.share)
+
+
+def _warnings(provider: Provider, interval: float, slowest: float, binding: Limit) -> Iterator[str]:
+    wished = provider.settings.max_interval
+    if wished is not None and interval > wished * 1.001:
+        yield (
+            f"max_interval {seconds(wished)} cannot be met: the limits allow {seconds(interval)}; {_help(provider, binding)}"
+        )
+    if provider.cache and slowest < provider.cache and provider.min_interval < provider.cache:
+        yield (
+            f"answers are cached for {seconds(provider.cache)}: asking each watch every {seconds(interval)} tells nothing more, "
+            f"write min_interval = {provider.cache:g}"
+        )
+    if (most := provider.max_balances) < sum(len(lane.targets) for lane in sweeping(provider)):
+        yield f"max_balances {most} is below the number of watches: those beyond it stay unknown, write a larger one"
+    burst = min(provider.limits, key=lambda limit: limit.per)
+    if binding is not burst and binding.per > 3600:
+        yield (
+            f"{words(burst)} would allow {seconds(interval * _rate(binding) / _rate(burst))}, but {words(binding)} binds first"
+        )
+
+
+def _help(provider: Provider, binding: Limit) -> str:
+    hints = ["fewer watches", f"a plan with more than {words(binding)}"]
+    if provider.settings.share < 1:
+        hints.append(f"a share above {provider.settings.share:g}")
+    if provider.settings.type == "helius":
+        hints.append('method = "getMultipleAccounts" (up to 100 accounts a call)')
+    return f"what helps: {', '.join(hints[:-1])} or {hints[-1]}"
+
+
+def _rate(limit: Limit) -> float:
+    return limit.requests / limit.per
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def words(limit: Limit) -> str:
+    """`10 per 1 s`, `1,000,000 per 30 d (balances)`."""
+    where = f" ({limit.endpoint})" if limit.endpoint else ""
+    return f"{limit.requests:,} per {seconds(limit.per)}{where}"
+
+
+def seconds(value: float) -> str:
+    """A duration as people say it: `0.39 s`, `60 s`, `2.5 min`, `30 d`."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h")):
+        if value >= 2 * size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 60:.3g} min" if value >= 600 else f"{value:.3g} s"
+
+
+def same_keys(providers: Sequence[Provider]) -> Iterator[str]:
+    """A warning for each two tables of one type that watch the same thing."""
+    seen: dict[tuple[object, ...], str] = {}
+    for provider in providers:
+        for lane in sweeping(provider):
+            for target in lane.targets:
+                scope = target.scope
+                what = (provider.settings.type, provider.base_url, scope.chain, scope.account, scope.token)
+                other = seen.setdefault(what, provider.name)
+                if other != provider.name:
+                    yield f"{other} and {provider.name} both watch {target}: it is read and told twice"
+
+
+def same_credentials(keys: dict[str, tuple[str, Secret | None]]) -> Iterator[str]:
+    """A warning for each two tables that share one key; `keys`: name → (host, key)."""
+    seen: dict[tuple[str, Secret], str] = {}
+    for name, (host, key) in keys.items():
+        if key is not None:
+            other = seen.setdefault((host, key), name)
+            if other != name:
+                yield f"{other} and {name} use one key: divide its limits between them with `limits` or `share`"

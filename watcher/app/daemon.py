@@ -1,0 +1,344 @@
+"""The composition root: builds every object and holds the one task group."""
+
+import contextlib
+import secrets as tokens
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import anyio
+import msgspec
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+
+from watcher.app import exposition, settings
+from watcher.app import metrics as figures
+from watcher.app.exit_status import Exit
+from watcher.app.exposed_secrets import exposed
+from watcher.app.file_descriptors import room
+from watcher.app.provider_sources import Source, secret_of, sources
+from watcher.app.settings import Settings
+from watcher.ingest.committer import Committer
+from watcher.ingest.intake import Intake
+from watcher.journal import Journal, Reader
+from watcher.journal.kafka import KafkaJournal, KafkaSettings
+from watcher.journal.sqlite.journal import SqliteJournal, path_of
+from watcher.ledger import Ledger
+from watcher.limits.budget import Budget
+from watcher.limits.windows import BudgetError
+from watcher.logs import setup
+from watcher.logs.repeat_filter import EVERY
+from watcher.model.events import ProviderHealth
+from watcher.model.filters import Matcher
+from watcher.model.keys import Filter
+from watcher.poller import Connections, Poller, budget_of, schedules_of
+from watcher.providers.protocol import Provider, SettingsError
+from watcher.relay.http import auth
+from watcher.relay.http.listener import Port
+from watcher.relay.http.routes import Plain, named
+from watcher.relay.server import Relay
+from watcher.relay.settings import Pace, RelaySettings
+from watcher.relay.websocket import Stats
+from watcher.runtime.task_scope import Begun, Outliving, outliving
+
+HEARTBEAT = 15.0
+"""Seconds between two heartbeats of a provider."""
+GATHER = 0.01
+"""Seconds after a Kafka commit before the next one: back to back the coordinator makes it wait 20 ms."""
+
+CLOSING = 2.0
+"""Seconds that letting go of the journal may take."""
+
+Half = Literal["pollers", "relay"] | None
+
+log = structlog.get_logger()
+
+
+def wall() -> int:
+    """The wall clock, in microseconds. Everybody else is given it."""
+    return time.time_ns() // 1000
+
+
+def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
+    """The journal that the config names. Raises SettingsError or WrongJournal."""
+    kafka = settings.section(config.kafka, KafkaSettings, "kafka")
+    if config.journal.startswith("sqlite:///"):
+        return SqliteJournal(path_of(config.journal), encoding=config.encoding, retention=config.retention, clock=wall)
+    servers = [server.strip() for server in config.journal.removeprefix("kafka://").split(",")]
+    for server in servers:
+        host, colon, port = server.rpartition(":")
+        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+            raise SettingsError(f"journal = {config.journal!r}: {server!r} is no HOST:PORT")
+    return KafkaJournal(servers, kafka, environ=environment, encoding=config.encoding, retention=config.retention)
+
+
+def relay_of(config: Settings) -> RelaySettings:
+    """Raises SettingsError or RelayError."""
+    relay = settings.section(config.relay, RelaySettings, "relay")
+    relay.check()
+    return relay
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What a daemon tells once it serves."""
+
+    port: int | None
+    """Where it answers: the relay's, or `metrics_port` where there is no relay; None without either."""
+
+
+class Daemon:
+    """One instance, built from a config and not yet running. Raises SettingsError, RelayError, WrongJournal."""
+
+    def __init__(self, config: Settings, environment: Mapping[str, str], only: Half = None) -> None:
+        self.instance = f"{socket.gethostname()}-{tokens.token_hex(3)}"
+        self.config = config
+        self.environment = environment
+        self.only = only
+        self.relay_settings = relay_of(config)
+        self.tokens = auth.load(self.relay_settings, environment)
+        self.sources = [] if only == "relay" else sources(config, environment)
+        self.budgets = {source.provider.name: _budget(source.provider) for source in self.sources}
+        self.journal = journal_of(config, environment)
+        self.committers: list[Committer] = []
+        self.pollers: list[Poller] = []
+        self.relay: Relay | None = None
+        self._watched = {
+            source.provider.name: [target.scope for lane in source.provider.lanes for target in lane.targets]
+            for source in self.sources
+        }
+        self._seen: dict[tuple[Filter, str], bool] = {}
+        """By the rights of each token, of which there are as many as the config has."""
+
+    async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. Raises Exit, and what `endings` turns into one.
+
+        It ends from the source down: pollers first, then the journal commits what they brought, then the relay goes.
+        """
+        await self._look_at_the_journal()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._close)
+            reader = await self._open_reader(stack)  # before the relay's tasks, so that it is closed behind them
+            relaying = await stack.enter_async_context(outliving())
+            port = await self._open_relay(reader, relaying)
+            committing = await stack.enter_async_context(outliving())
+            # Around the pollers' tasks, since each has tasks of its own.
+            transports = [await stack.enter_async_context(Connections()) for _ in self.sources]
+            async with anyio.create_task_group() as tasks:
+                if self.only != "relay":
+                    await self._open_pollers(committing, tasks, transports)
+                log.info("started", instance=self.instance, port=port, journal=self.config.journal)
+                task_status.started(Started(port))
+                await anyio.sleep_forever()
+
+    async def _look_at_the_journal(self) -> None:
+        if self.only != "relay" and isinstance(self.journal, SqliteJournal):
+            # The embedded journal is there for who has nothing set up; Kafka's topics are `watcher init`'s.
+            log.info("journal.ready", text=await self.journal.init())
+        await self.journal.check()
+
+    async def _close(self) -> None:
+        with anyio.move_on_after(CLOSING, shield=True):
+            await self.journal.close()
+
+    async def _open_reader(self, stack: contextlib.AsyncExitStack) -> Reader | None:
+        if self.only == "pollers":
+            return None
+        reader = await self.journal.reader()
+        stack.push_async_callback(reader.close)
+        return reader
+
+    async def _open_relay(self, reader: Reader | None, relaying: Outliving) -> int | None:
+        if reader is None and self.config.metrics_port is None:
+            return None
+        begun = Begun[int]()
+        serving: Port | Relay
+        if reader is None:
+            serving = self._metrics_port()
+        else:
+            self.relay = serving = self._relay(reader)
+        relaying.start_soon(lambda: serving.run(task_status=begun))
+        return await begun.value()
+
+    def _relay(self, reader: Reader) -> Relay:
+        wished = self.relay_settings.max_connections
+        relay = Relay(
+            self.relay_settings,
+            reader,
+            tokens=self.tokens,
+            wall=wall,
+            metrics=self.metrics,
+            ready=self.readiness,
+            room=room(wished, len(self.sources)),
+            sees=self.sees,
+        )
+        if relay.port.limits.connections < wished:
+            told = relay.port.limits.connections
+            log.warning(
+                "relay.fewer_connections", wished=wished, possible=told, why="the limit of open files (ulimit -n)"
+            )
+        return relay
+
+    def _metrics_port(self) -> Port:
+        plain = Plain(None, self.metrics, self.readiness, guarded=self.tokens is not None, sees=self.sees)
+        return Port(
+            msgspec.structs.replace(self.relay_settings, port=self.config.metrics_port),
+            plain,
+            tokens=self.tokens,
+            stats=Stats(),
+            pace=Pace(),
+            room=room(0, len(self.sources)),
+            key="metrics_port",
+        )
+
+    async def _open_pollers(self, committing: Outliving, tasks: TaskGroup, transports: Sequence[Connections]) -> None:
+        gather = 0.0 if isinstance(self.journal, SqliteJournal) else GATHER
+        self.committers = [
+            Committer(self.journal.writer(partition), Ledger(), gather=gather, partition=partition)
+            for partition in range(self.journal.partitions)
+        ]
+        for committer in self.committers:
+            committing.start_soon(committer.run)
+        intake = Intake(self.committers)
+        await intake.ready()
+        for number, (source, transport) in enumerate(zip(self.sources, transports, strict=True)):
+            self.pollers.append(self._poller(number, source, intake, transport))
+        for poller in self.pollers:
+            tasks.start_soon(poller.run)
+        tasks.start_soon(self._beat)
+        tasks.start_soon(self._end_when_all_refuse)
+
+    def _poller(self, number: int, source: Source, intake: Intake, transport: Connections) -> Poller:
+        provider = source.provider
+        now = anyio.current_time()
+        poller = Poller(
+            provider,
+            transport,
+            intake,
+            credentials=source.credentials(),
+            budget=self.budgets[provider.name],
+            schedules=schedules_of(provider, seed=number, now=now),
+            wall=wall,
+            seed=number,
+        )
+        poller.restore(intake.notes, now)
+        return poller
+
+    async def _beat(self) -> None:
+        """Say of each provider how it is: soon after the start, then every HEARTBEAT seconds."""
+        with anyio.move_on_after(HEARTBEAT):
+            for poller in self.pollers:
+                await poller.answered.wait()
+        while True:
+            await self.journal.heartbeat(self.health())
+            await anyio.sleep(HEARTBEAT)
+
+    def renew(self) -> None:
+        """Read the keys anew. One that cannot be read is told, and the provider goes on with the one it has."""
+        for poller, source in zip(self.pollers, self.sources, strict=True):
+            try:
+                key = secret_of(poller.name, source.provider.settings, self.environment)
+            except SettingsError as error:
+                log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
+                continue
+            poller.renew(msgspec.structs.replace(source, secret=key).credentials())
+        log.info("keys.renewed")
+
+    def exposed(self) -> Iterator[str]:
+        """A line for each thing that others could read of keys, tokens and balances."""
+        kafka = settings.section(self.config.kafka, KafkaSettings, "kafka")
+        return exposed(self.config, self.relay_settings, kafka, self.sources)
+
+    def health(self) -> list[ProviderHealth]:
+        return [poller.health(self.instance) for poller in self.pollers]
+
+    async def _end_when_all_refuse(self) -> None:
+        """One refused credential among several is an alert; when every first answer is one, nothing can be done."""
+        for poller in self.pollers:
+            await poller.answered.wait()
+        if all(poller.stats.refused_at_first for poller in self.pollers):
+            names = ", ".join(poller.name for poller in self.pollers)
+            raise Exit(78, f"every provider refused our credentials ({names}): look at the keys they are given")
+
+    def readiness(self) -> dict[str, object]:
+        """What `/readyz` shows: ready means that changes can be committed and told."""
+        trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
+        return {
+            "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
+            "journal": trouble or "ok",
+            "providers": {poller.name: poller.stats.word or "ok" for poller in self.pollers},
+        }
+
+    def metrics(self, rights: Filter) -> bytes:
+        """The text of `/metrics`. Whoever may not see everything gets the figures of the providers that are theirs."""
+        if rights == auth.EVERYTHING:
+            return exposition.exposition(figures.of(self.pollers, self.committers, self.relay))
+        theirs = [poller for poller in self.pollers if self.sees(rights, poller.name)]
+        return exposition.exposition(figures.of_providers(theirs, self.committers))
+
+    def sees(self, rights: Filter, provider: str) -> bool:
+        """Whether a token with these rights may know how a provider is: one that reads a balance which it may see.
+
+        A half that does not poll cannot know what is read, and goes by the providers that the token names.
+        """
+        if not named(rights, provider):
+            return False
+        watched = self._watched.get(provider)
+        if watched is None or rights == auth.EVERYTHING:
+            return True
+        if (known := self._seen.get((rights, provider))) is None:
+            matcher = Matcher.of(rights)
+            known = self._seen[rights, provider] = any(matcher.touches(scope) for scope in watched)
+        return known
+
+
+def _budget(provider: Provider) -> Budget:
+    try:
+        return budget_of(provider)
+    except BudgetError as error:
+        raise SettingsError(f"[providers.{provider.name}]: {error}") from None
+
+
+async def serve(config: Settings, environment: Mapping[str, str], only: Half) -> None:
+    """`watcher run`: until a signal."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(stop_on_signal, tasks.cancel_scope)
+        log.info("starting", journal=config.journal, only=only or "all")
+        tasks.start_soon(tell_of_storms)
+        built = Daemon(config, environment, only)
+        for text in built.exposed():
+            log.warning("config.exposed", text=text)
+        await tasks.start(renew_on_hangup, built)
+        try:
+            await built.run()
+        finally:
+            asked = tasks.cancel_scope.cancel_called
+            tasks.cancel_scope.cancel()
+    if not asked:
+        # A library's stray CancelledError ends tasks without a word; a daemon that does nothing must not look alive.
+        raise RuntimeError("the daemon stopped working without being asked to")
+
+
+async def tell_of_storms() -> None:
+    while True:
+        await anyio.sleep(EVERY)
+        setup.lull(wall() / 1e6)
+
+
+async def renew_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
+    """At SIGHUP the files with the keys are read again."""
+    with anyio.open_signal_receiver(signal.SIGHUP) as received:
+        task_status.started()
+        async for _ in received:
+            built.renew()
+
+
+async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    """Cancel `scope` at SIGINT or SIGTERM."""
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+        task_status.started()
+        async for number in received:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
+            return

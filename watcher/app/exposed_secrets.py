@@ -1,0 +1,85 @@
+"""What of a config others could read: on this machine, by a file's rights, or on the way, in plain HTTP.
+
+All of it may be meant: a secret that an orchestrator mounts can be read by everyone in its container, a relay of another
+user reads the database, a test host speaks plain HTTP. So each is told, and nothing is refused or changed.
+"""
+
+import ipaddress
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from watcher.app.provider_sources import Source
+from watcher.app.settings import Settings
+from watcher.journal.kafka import KafkaSettings
+from watcher.journal.sqlite.journal import path_of
+from watcher.relay.settings import RelaySettings
+
+
+def exposed(config: Settings, relay: RelaySettings, kafka: KafkaSettings, sources: Iterable[Source]) -> Iterator[str]:
+    """A line for each thing that others could read."""
+    found = list(sources)
+    for what, file in (
+        *((f"[providers.{one.provider.name}] api_key_file", one.provider.settings.api_key_file) for one in found),
+        ("[relay] tokens_file", relay.tokens_file),
+        ("[relay] key", relay.key),
+        ("[kafka] sasl_password_file", kafka.sasl_password_file),
+        ("[kafka] ssl_keyfile", kafka.ssl_keyfile),
+    ):
+        if file is not None and (who := readers(Path(file))):
+            yield f"{what}: {file} can be read by {who}: chmod 600 {file}"
+    if config.journal.startswith("sqlite:///"):
+        path = path_of(config.journal)
+        for side in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            if who := readers(side):
+                yield f"journal: {side} can be read by {who}: chmod 600 {side}, if no relay of another user reads it"
+    for one in found:
+        url = urlsplit(one.provider.base_url)
+        if one.secret is not None and url.scheme == "http" and not here(url.hostname or ""):
+            yield (
+                f"[providers.{one.provider.name}] base_url: the key goes to {url.hostname} in plain HTTP, and whoever is "
+                "on the way can read it: write https://"
+            )
+
+
+def readers(path: Path) -> str:
+    """Who can read a file besides us and root, with its mode and owner; empty: nobody, or there is no such file."""
+    try:
+        found = path.stat()
+    except OSError:  # whoever needs it says so
+        return ""
+    others = [
+        who
+        for who, can in (
+            ("its owner", found.st_uid not in (0, os.geteuid()) and found.st_mode & stat.S_IRUSR),
+            ("its group", found.st_mode & stat.S_IRGRP),
+            ("everyone", found.st_mode & stat.S_IROTH),
+        )
+        if can
+    ]
+    return (
+        f"{' and '.join(others)} (mode {stat.S_IMODE(found.st_mode):04o}, owner {_name(found.st_uid)})"
+        if others
+        else ""
+    )
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def here(host: str) -> bool:
+    """Whether a host of a URL is this very machine: a loopback address, or a name that always is one (RFC 6761)."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        name = host.lower().rstrip(".")
+        return name == "localhost" or name.endswith(".localhost")
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

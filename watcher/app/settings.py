@@ -1,0 +1,142 @@
+"""The config file: TOML in, finished settings out, and for every mistake one line that says what to do.
+
+Each provider declares its own keys and defaults as one Struct; this file only finds the Struct by the table's `type`.
+`[relay]` and `[kafka]` belong to rooms that this one may not enter: the root hands their Structs to `section`.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from watcher.providers import registry
+from watcher.providers.protocol import ProviderSettings, SettingsError
+from watcher.redaction.redactor import HIDDEN
+from watcher.redaction.secret import without_user
+
+T = TypeVar("T")
+
+PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
+TOP = ("journal", "encoding", "retention", "metrics_port", "relay", "kafka", "providers")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole config file, checked but for `relay` and `kafka`."""
+
+    journal: str = "sqlite:///var/balances.db"
+    encoding: Literal["json", "msgpack"] = "json"
+    retention: float = 604800.0
+    """Seconds that events are kept."""
+    metrics_port: int | None = None
+    relay: dict[str, Any] = {}
+    kafka: dict[str, Any] = {}
+    providers: dict[str, ProviderSettings] = {}
+
+
+def load(path: Path) -> Settings:
+    """Read and check a config file. Raises SettingsError with one line that says what to do."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError(
+            f"no config file at {path}: name one with -c FILE, or start from the sample: `watcher sample` prints config/watcher.toml"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    try:
+        return parse(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def parse(table: Mapping[str, Any]) -> Settings:
+    """Settings from a decoded config file. Raises SettingsError."""
+    for key in table:
+        if key not in TOP:
+            raise SettingsError(f"unknown key `{key}` at the top level{_nearest(key, TOP)}")
+    if table.get("encoding", "json") not in ("json", "msgpack"):
+        raise SettingsError(f"encoding = {table['encoding']!r}: write json or msgpack")
+    tables = table.get("providers", {})
+    if not isinstance(tables, dict):
+        raise SettingsError("`providers` must hold tables: write [providers.NAME]")
+    rest = {key: value for key, value in table.items() if key != "providers"}
+    settings = section(rest, Settings, "")
+    _check_top(settings)
+    found = {name: _provider(name, provider) for name, provider in tables.items()}
+    # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
+    HIDDEN.publish([settings.journal, *found])
+    return msgspec.structs.replace(settings, providers=found)
+
+
+def section(table: Mapping[str, Any], kind: type[T], where: str) -> T:
+    """One table as its Struct. Raises SettingsError naming the key, and the nearest right one when it is unknown."""
+    _refuse_unknown(table, msgspec.inspect.type_info(kind), where)
+    try:
+        return msgspec.convert(table, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(str(error), where)) from None
+
+
+def _check_top(settings: Settings) -> None:
+    sqlite = settings.journal.startswith("sqlite:///")
+    if not sqlite and (journal := without_user(settings.journal)) != settings.journal:
+        raise SettingsError(
+            f"journal = {journal!r}: no user, password or option stands in it: write kafka://HOST:PORT, and name the "
+            "password's place in [kafka] with sasl_password_env or sasl_password_file"
+        )
+    if not (sqlite or settings.journal.startswith("kafka://")) or settings.journal in ("sqlite:///", "kafka://"):
+        raise SettingsError(
+            f"journal = {settings.journal!r}: write sqlite:///FILE (four slashes for an absolute path) or kafka://HOST:PORT"
+        )
+    if not 0 < settings.retention < float("inf"):
+        raise SettingsError("retention is a number of seconds above 0")
+    if settings.metrics_port is not None and not 0 <= settings.metrics_port <= 65535:
+        raise SettingsError(f"metrics_port = {settings.metrics_port}: a port is a number from 0 to 65535")
+
+
+def _provider(name: str, table: Any) -> ProviderSettings:
+    where = f"providers.{name}"
+    if not PROVIDER_NAME.fullmatch(name):
+        raise SettingsError(f"[{where}]: a provider's name is made of letters, digits, `-` and `_`")
+    if not isinstance(table, dict):
+        raise SettingsError(f"`{where}` must be a table: write [{where}]")
+    kind = table.get("type", name)
+    known = registry.known()
+    if not isinstance(kind, str) or kind not in known:
+        raise SettingsError(
+            f'[{where}]: no provider type {kind!r}; write type = "…" with one of {", ".join(sorted(known))}'
+            + _nearest(str(kind), tuple(known))
+        )
+    return section({"type": kind, **table}, known[kind].Settings, where)
+
+
+def _refuse_unknown(value: Any, kind: msgspec.inspect.Type, where: str) -> None:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        for part in kind.types:
+            _refuse_unknown(value, part, where)
+    elif isinstance(kind, msgspec.inspect.StructType) and isinstance(value, Mapping):
+        fields = {field.encode_name: field.type for field in kind.fields}
+        for key, part in value.items():
+            if key not in fields:
+                raise SettingsError(f"unknown key `{key}` in [{where}]{_nearest(key, tuple(fields))}")
+            _refuse_unknown(part, fields[key], f"{where}.{key}".lstrip("."))
+    elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list):
+        for part in value:
+            _refuse_unknown(part, kind.item_type, where)
+
+
+def _nearest(key: str, right: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(key, right, n=1, cutoff=0.5)
+    return f": did you mean `{close[0]}`?" if close else f": the keys are {', '.join(sorted(right))}"
+
+
+def _explain(error: str, where: str) -> str:
+    """msgspec's `Expected `str`, got `int` - at `$.api_key_env`` as `providers.x.api_key_env: expected …`."""
+    what, _, path = error.partition(" - at `$")
+    what = what.replace("`", "")
+    spot = f"{where}{path.rstrip('`')}".lstrip(".")
+    return f"{spot or 'the config'}: {what[:1].lower()}{what[1:]}"

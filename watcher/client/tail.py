@@ -1,0 +1,106 @@
+"""Changes in a terminal, one a line, in columns that stay where they are."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+import msgspec
+import structlog
+
+from watcher.client.stream import Snapshot, Stream, Update
+from watcher.logs.output import room
+from watcher.model.events import BalanceChanged
+from watcher.redaction import safe_text
+from watcher.redaction.secret import without_user
+
+log = structlog.get_logger()
+
+NAME = 40
+"""Characters of a name, at most. Amounts are shown whole."""
+DIM, GREEN, RED, PLAIN = "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
+
+
+async def tail(
+    url: str,
+    *,
+    filters: Mapping[str, Sequence[str]],
+    json: bool,
+    since: str | None,
+    token: str | None,
+    out: TextIO,
+    colour: bool,
+) -> None:
+    """Follow the relay until cancelled. With `json` a line is `{"cursor": …, "event": {…}}`.
+
+    Raises RelayRefused, ReaderGone, and OSError when no relay is there to begin with; later cuts are waited out.
+    """
+    columns = Columns(colour=colour)
+
+    def gap(snapshot: Snapshot) -> None:
+        if not json:
+            out.write(columns.gap(snapshot) + "\n")
+            out.flush()
+
+    def cut(problem: str) -> None:
+        if not stream.subscribed:
+            raise OSError(
+                f"no relay answers at {without_user(url)} ({safe_text.one_line(problem)}): start one with `watcher run`, or name another address"
+            )
+        log.warning("tail.cut", problem=safe_text.one_line(problem), text="trying again")
+
+    told = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
+    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
+    async with contextlib.aclosing(aiter(stream)) as updates:
+        async for update in updates:
+            out.write((told(as_json(update)) if json else columns.line(update.event)) + "\n")
+            out.flush()
+            # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
+            await room(out)
+
+
+def as_json(update: Update) -> str:
+    return msgspec.json.encode({"cursor": update.cursor, "event": update.event}).decode()
+
+
+class Columns:
+    """Lines whose columns are as wide as the widest cell so far, so that they jump seldom."""
+
+    def __init__(self, *, colour: bool) -> None:
+        self._colour = colour
+        self._widths: list[int] = []
+
+    def line(self, event: BalanceChanged) -> str:
+        up = not event.delta.startswith("-")
+        name = safe_text.one_line(event.symbol or short(event.token), NAME)
+        if event.kind != "total":
+            name += f" {safe_text.one_line(event.kind, NAME)}"
+        where = [
+            safe_text.one_line(text, NAME) for text in (event.observed_at[11:23], event.provider, short(event.account))
+        ]
+        cells = [*where, name]
+        amounts = [*map(safe_text.one_line, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
+        self._widen([*cells, *amounts])
+        count = len(cells)
+        padded = [safe_text.left(cell, width) for cell, width in zip(cells, self._widths[:count], strict=True)]
+        before, now, delta = (safe_text.right(a, width) for a, width in zip(amounts, self._widths[count:], strict=True))
+        arrow = "▲" if up else "▼"
+        padded[0] = self._paint(DIM, padded[0])
+        change = self._paint(GREEN if up else RED, f"{arrow} {delta}")
+        return "  ".join([*padded, self._paint(DIM, before), "→", now, change])
+
+    def gap(self, snapshot: Snapshot) -> str:
+        reason, cursor = safe_text.one_line(str(snapshot.reason)), safe_text.one_line(snapshot.cursor)
+        text = f"-- gap ({reason}): {len(snapshot.rows)} balances stand at {cursor}"
+        return self._paint(DIM, text)
+
+    def _widen(self, cells: list[str]) -> None:
+        before = self._widths or [0] * len(cells)
+        self._widths = [max(width, safe_text.width(cell)) for width, cell in zip(before, cells, strict=True)]
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"{code}{text}{PLAIN}" if self._colour else text
+
+
+def short(text: str) -> str:
+    """An address that can be told from its neighbours and fits a column."""
+    return text if len(text) <= 14 else f"{text[:6]}…{text[-6:]}"

@@ -1,0 +1,134 @@
+"""The journal: events and state, moved together or not at all.
+
+The seam is small. A `Writer` fences older writers, restores and commits one partition; a `Reader` never fences and
+gives snapshots and the log. SQLite (one partition) and Kafka (P partitions) implement both and share one conformance
+suite, `tests/journal/conformance.py`. `committer.py` stands between the pollers and a writer, whichever it is.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from watcher.model.events import BalanceState, ProviderHealth, Row
+from watcher.model.keys import Filter
+from watcher.model.log import Bounds, Commit, Cursor, JournalError, Snapshot
+
+
+class Fenced(JournalError):
+    """Another instance writes this journal now. This one must end (exit status 75)."""
+
+
+class WrongJournal(JournalError):
+    """Topics, marker or file are missing, foreign or configured otherwise (exit status 2)."""
+
+
+class Forbidden(JournalError):
+    """We have not the right to (exit status 78)."""
+
+
+class Rejected(JournalError):
+    """Nothing of the batch was committed, and with these records in it it never will be: they are not sent again.
+
+    `records`: which they are, and why: by `str(key)`, or by the name of a note. Empty: one of the batch, nobody knows
+    which; the partition must be opened again.
+    """
+
+    def __init__(self, reason: str, records: Mapping[str, str] | None = None) -> None:
+        super().__init__(reason)
+        self.records = dict(records or {})
+
+
+class Unwritable(JournalError):
+    """The database cannot be written: no such folder, no permission, disk full, corrupt (exit status 69)."""
+
+
+LARGEST = 250_000
+"""Bytes of one record, in any journal. A broker takes 1 MiB by default."""
+UNENCODABLE = (msgspec.MsgspecError, UnicodeError, OverflowError)
+"""What it raises to encode what cannot be."""
+
+
+def refuse_unfit(unfit: Mapping[str, str]) -> None:
+    """Raises Rejected for records that the journal cannot take, before anything is begun."""
+    if unfit:
+        name, reason = next(iter(unfit.items()))
+        raise Rejected(f"{len(unfit)} records cannot be committed: {name[:80]!r} is {reason}", unfit)
+
+
+def too_large(size: int) -> str:
+    return f"{size} bytes large, more than {LARGEST}"
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """What one commit moves together. A key appears at most once."""
+
+    rows: list[Row]
+    notes: dict[str, bytes] = {}
+    """Small records beside the balances (listings, limiter stamps, learned rates). Their keys never contain `/`."""
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """Everything that one partition holds committed."""
+
+    states: list[BalanceState]
+    notes: dict[str, bytes]
+    epoch: str
+    """The log's, as it stands in every cursor: what is committed from here on belongs to it."""
+
+
+class Writer(Protocol):
+    """One partition's only writer, for as long as nobody else opens it."""
+
+    async def open(self) -> Restored:
+        """Fence whoever wrote before, then give what is committed. May be called again after Unavailable."""
+
+    async def commit(self, batch: Batch) -> None:
+        """All of the batch or nothing. Raises Unavailable when in doubt, Fenced when replaced, Rejected for what is in it."""
+
+    async def close(self) -> None:
+        """Give the partition back. Never hangs."""
+
+
+class Reader(Protocol):
+    """A look at the journal that disturbs nobody."""
+
+    async def bounds(self) -> Bounds: ...
+
+    async def glance(self, wanted: Filter, most: int) -> Snapshot | None:
+        """The committed state, at once, if it has at most so many balances; else None."""
+
+    async def snapshot(self, wanted: Filter) -> Snapshot:
+        """The committed state, whatever its size. Waits while as many views stand as may; whoever asks closes it."""
+
+    async def notes(self) -> dict[str, bytes]:
+        """The small records beside the balances, as they are committed."""
+
+    def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
+        """Everything committed from `cursor` on, in order, then live, for ever. Raises Expired."""
+
+    async def close(self) -> None: ...
+
+
+class Journal(Protocol):
+    """Where the log lives: opens what the configuration names."""
+
+    partitions: int
+
+    def writer(self, partition: int) -> Writer: ...
+
+    async def reader(self) -> Reader: ...
+
+    async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error."""
+
+    async def init(self, *, new_log: bool = False) -> str:
+        """Create what is missing, safe to repeat. Returns one line that says what stands there now.
+
+        `new_log` begins a new log on what stands there: state, events and versions stay, cursors of before are over.
+        """
+
+    async def check(self) -> None:
+        """Raises WrongJournal or Unavailable when `run` must not start on it."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,128 @@
+"""What a broker's refusal means: that it passes, that some record will never be taken, or that none will.
+
+aiokafka knows two sorts, to be sent again and not; and `Broken` is all that it raises. What is not named here passes: a
+leader that moves, a coordinator that comes back, a fence, the network (which may have spoilt what was sent), a clock that
+will be put right (time stamps).
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+
+import anyio
+from aiokafka import errors
+from aiokafka.errors import (
+    BrokerResponseError,
+    ClusterAuthorizationFailedError,
+    DelegationTokenAuthorizationFailed,
+    GroupAuthorizationFailedError,
+    InvalidConfigurationError,
+    InvalidRequiredAcksError,
+    InvalidTopicError,
+    InvalidTransactionTimeout,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    SecurityDisabled,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedForMessageFormatError,
+)
+
+from watcher.journal import Forbidden, Rejected, WrongJournal
+from watcher.model.log import JournalError, Unavailable
+
+
+class InvalidRecord(BrokerResponseError):
+    """A broker of today says so of a record that it has looked into; aiokafka has no name for it."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "This record has failed the validation on broker and hence will be rejected."
+
+
+errors.kafka_errors.setdefault(InvalidRecord.errno, InvalidRecord)
+
+RECORDS = (
+    InvalidRecord,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    UnsupportedForMessageFormatError,
+)
+"""Of what was sent: sent again, it is refused again."""
+RIGHTS = (
+    ClusterAuthorizationFailedError,
+    DelegationTokenAuthorizationFailed,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
+"""Of who we are."""
+SETTINGS = (
+    InvalidConfigurationError,
+    InvalidRequiredAcksError,
+    InvalidTopicError,
+    InvalidTransactionTimeout,
+    SecurityDisabled,
+)
+"""Of how the cluster is made, or we are. What a client says of versions is not: it guesses while a broker comes up."""
+
+
+STANDS = 15.0
+"""Seconds for which a right must have been missing before we believe that it is: a broker that has just come up may have
+our rights to learn."""
+
+
+class Refused:
+    """Since when we are refused something."""
+
+    def __init__(self, apart: float) -> None:
+        """`apart`: seconds between two refusals that have nothing to do with one another, since whoever is refused asks
+        again sooner."""
+        self._apart = apart
+        self._since = self._last = -math.inf
+
+    def again(self, now: float) -> bool:
+        """Once more; whether that is to be believed."""
+        if now - self._last > self._apart:
+            self._since = now
+        self._last = now
+        return now - self._since >= STANDS
+
+    def over(self) -> None:
+        self._last = -math.inf
+
+    @contextlib.contextmanager
+    def doubted(self) -> Iterator[None]:
+        """Forbidden is Unavailable until it is to be believed."""
+        try:
+            yield
+        except Forbidden as error:
+            if self.again(anyio.current_time()):
+                raise
+            raise Unavailable(str(error)) from error
+
+
+def meaning(error: BaseException, what: str, *, sending: bool = False) -> JournalError:
+    """What it means that `error` came while doing `what`, which was to send records or not.
+
+    The client wraps some in errors that say nothing.
+    """
+    last: BaseException | None = error
+    while last is not None:
+        if isinstance(last, (*RIGHTS, *SETTINGS)) or (sending and isinstance(last, RECORDS)):
+            return _for_good(last, what)
+        last = last.__cause__
+    return Unavailable(f"Kafka failed ({what}): {error!r}")
+
+
+def _for_good(error: BaseException, what: str) -> JournalError:
+    said = f"{type(error).__name__} {error}".strip()
+    if isinstance(error, RECORDS):
+        return Rejected(f"Kafka takes no such record ({what}): {said}")
+    if isinstance(error, RIGHTS):
+        return Forbidden(f"Kafka forbids it to our user ({what}): {said}")
+    return WrongJournal(f"Kafka refuses it for good ({what}): {said}")

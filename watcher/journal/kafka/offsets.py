@@ -1,0 +1,102 @@
+# mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
+"""Reading partitions to a measured place, without a group."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import anyio
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from watcher.journal.kafka.cluster import REQUEST, Connection, stop
+from watcher.journal.kafka.deadlines import within
+from watcher.model.log import Unavailable
+
+Offsets = Mapping[TopicPartition, int]
+Found = Any
+"""An aiokafka ConsumerRecord. All of ours have a key, a value and headers, which its type does not know."""
+STALLED = 15.0
+"""Seconds without progress after which a read is given up."""
+POLL_MS = 50
+"""aiokafka wakes nobody for a fetch of control records alone; the position has moved all the same."""
+
+
+async def poll(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Sequence[Found]]:
+    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong."""
+    try:
+        with within(REQUEST, "reading"):
+            records: Mapping[TopicPartition, Sequence[Found]] = await consumer.getmany(timeout_ms=POLL_MS)
+    except Unavailable as failure:
+        if isinstance(failure.__cause__, OffsetOutOfRangeError):
+            raise failure.__cause__ from None
+        raise
+    return records
+
+
+def start_at(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+    consumer.assign(list(positions))
+    for partition, position in positions.items():
+        consumer.seek(partition, position)
+
+
+async def read_to(
+    consumer: AIOKafkaConsumer, targets: Mapping[TopicPartition, int], take: Callable[[Found], None]
+) -> None:
+    """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress."""
+    places: dict[TopicPartition, int] = {}
+    moved = anyio.current_time()
+    while True:
+        now = {partition: await consumer.position(partition) for partition in targets}
+        if all(now[partition] >= target for partition, target in targets.items()):
+            return
+        if now != places:
+            places, moved = now, anyio.current_time()
+        elif anyio.current_time() - moved > STALLED:
+            raise Unavailable(
+                f"Kafka gave nothing for {STALLED:g} s: a broker is down, or an open transaction holds the log back"
+            )
+        for records in (await poll(consumer)).values():
+            for record in records:
+                take(record)
+
+
+class Gauge:
+    """Where the log begins and ends. It never fetches: a broker answers one connection's requests in turn, and an
+    offset asked for behind a waiting fetch is told half a second late. One for the whole journal.
+    """
+
+    def __init__(self, connection: Connection, topics: Sequence[str]) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._consumers: dict[str, AIOKafkaConsumer] = {}
+        self._starting = anyio.Lock()
+
+    async def committed(self, partitions: Sequence[TopicPartition]) -> Offsets:
+        """Last stable offsets: what a `read_committed` consumer can read now ends here. Raises Unavailable."""
+        return await self._ends("read_committed", partitions)
+
+    async def written(self, partitions: Sequence[TopicPartition]) -> Offsets:
+        """High watermarks: nothing committed before this call stands behind them. Raises Unavailable."""
+        return await self._ends("read_uncommitted", partitions)
+
+    async def beginnings(self, partitions: Sequence[TopicPartition]) -> Offsets:
+        consumer = await self._consumer("read_committed")
+        with within(REQUEST, "asking where the log begins"):
+            offsets: Offsets = await consumer.beginning_offsets(partitions)
+        return offsets
+
+    async def _ends(self, isolation: str, partitions: Sequence[TopicPartition]) -> Offsets:
+        consumer = await self._consumer(isolation)
+        with within(REQUEST, "asking where the log ends"):
+            offsets: Offsets = await consumer.end_offsets(partitions)
+        return offsets
+
+    async def _consumer(self, isolation: str) -> AIOKafkaConsumer:
+        async with self._starting:
+            if isolation not in self._consumers:
+                self._consumers[isolation] = await self._connection.consumer(self._topics, isolation=isolation)
+            return self._consumers[isolation]
+
+    async def close(self) -> None:
+        for consumer in self._consumers.values():
+            await stop(consumer)

@@ -1,0 +1,173 @@
+"""What a reader holds in memory: the state as of a place, and the last slices of the log."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import anyio.lowlevel
+
+from watcher.journal.kafka.records import Notes, state_after, state_before
+from watcher.journal.views import Standing, Views
+from watcher.model.events import BalanceState, ProviderHealth
+from watcher.model.keys import Filter, Key
+from watcher.model.log import Commit, Cursor, Outlived, Published
+
+WINDOW = 20_000
+"""Events and baselines kept for followers that are a little behind."""
+SLICE = 2_000
+"""Rows filtered between two turns of the loop."""
+Places = tuple[int, ...]
+
+
+class Window:
+    """The last slices of the log, numbered. Each follower holds the number of the next one it wants. Pure."""
+
+    def __init__(self, start: Places) -> None:
+        self.first = 0
+        self.start = start
+        """Everything before this is gone from here."""
+        self._slices: deque[tuple[Places, Commit]] = deque()
+        self._weight = 0
+
+    @property
+    def end(self) -> Places:
+        return self._slices[-1][1].cursor.positions if self._slices else self.start
+
+    @property
+    def next(self) -> int:
+        return self.first + len(self._slices)
+
+    def append(self, commit: Commit) -> None:
+        self._slices.append((self.end, commit))
+        self._weight += _weight(commit)
+        while self._weight > WINDOW and len(self._slices) > 1:
+            _, gone = self._slices.popleft()
+            self._weight -= _weight(gone)
+            self.start = gone.cursor.positions
+            self.first += 1
+
+    def enter(self, places: Sequence[int]) -> int | None:
+        """The number of the first slice that somebody at `places` needs; None when it is gone already."""
+        number, before = self.next, self.end
+        for start, commit in reversed(self._slices):
+            if commit.cursor.positions != start and covers(places, commit.cursor.positions):
+                break  # known; what came at the same place behind it, without events, may not be
+            number, before = number - 1, start
+        return number if covers(places, before) else None
+
+    def get(self, number: int) -> Commit:
+        return self._slices[number - self.first][1]
+
+
+def _weight(commit: Commit) -> int:
+    return 1 + len(commit.events) + len(commit.baselines)
+
+
+def covers(places: Sequence[int], others: Sequence[int]) -> bool:
+    return all(mine >= other for mine, other in zip(places, others, strict=True))
+
+
+class View:
+    """The state of every key as of one place in the log of events. Pure."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Key, BalanceState] = {}
+        self.health: dict[str, ProviderHealth] = {}
+        self.notes = Notes()
+
+    def restore(self, state: BalanceState) -> None:
+        self.rows[state.key] = state
+
+    def baseline(self, state: BalanceState) -> bool:
+        """A baseline just committed; whether it is news. A state record of a change says what its event says."""
+        if state.version or state.key in self.rows:
+            return False
+        self.rows[state.key] = state
+        return True
+
+    def apply(self, event: Published) -> None:
+        row = self.rows.get(event.key)
+        if row is None or event.version > row.version:
+            self.rows[event.key] = state_after(event)
+
+    def take_back(self, event: Published) -> None:
+        """This event is still to come: a row that stands at it already goes back to the one before."""
+        row = self.rows.get(event.key)
+        if row is not None and row.version == event.version:
+            self.rows[event.key] = state_before(event)
+
+
+class Held:
+    """The rows as of one cursor: pointers to what does not change, shared by all who read it."""
+
+    def __init__(self, cursor: Cursor, rows: list[BalanceState], newest: Callable[[], bool]) -> None:
+        self.cursor = cursor
+        self.rows = rows
+        self.newest = newest
+
+    def end(self) -> None:
+        self.rows = []
+
+
+def matcher(wanted: Filter) -> Callable[[BalanceState], bool] | None:
+    """Whether a filter wants a row; None when it wants all. A filter may name a thousand accounts."""
+    provider, chain, account, token = (
+        None if values is None else frozenset(values)
+        for values in (wanted.provider, wanted.chain, wanted.account, wanted.token)
+    )
+    if wanted == Filter():
+        return None
+    return lambda row: (
+        (account is None or row.account in account)
+        and (token is None or row.token in token)
+        and (chain is None or row.chain in chain)
+        and (provider is None or row.provider in provider)
+    )
+
+
+class HeldSnapshot:
+    """One reader of such rows, to be closed."""
+
+    def __init__(self, views: Views[Held], standing: Standing[Held], wanted: Filter) -> None:
+        self.cursor = standing.view.cursor
+        self.rows = 0
+        self._views = views
+        self._standing = standing
+        self._matches = matcher(wanted)
+        self._next = 0
+        self._closed = False
+
+    @property
+    def over(self) -> bool:
+        return self._standing.over
+
+    async def count(self) -> None:
+        rows = self._standing.view.rows
+        if self._matches is None:
+            self.rows = len(rows)
+            return
+        for start in range(0, len(rows), SLICE):
+            self.rows += sum(map(self._matches, rows[start : start + SLICE]))
+            await anyio.lowlevel.checkpoint()
+
+    async def page(self, size: int) -> Sequence[BalanceState]:
+        if self._closed or self._standing.over:
+            raise Outlived("the snapshot was taken away: its reader was too slow, and others wait")
+        rows = self._standing.view.rows
+        if self._matches is None:
+            first, self._next = self._next, self._next + size
+            return rows[first : self._next]
+        found: list[BalanceState] = []
+        while len(found) < size and self._next < len(rows):
+            last = min(self._next + SLICE, len(rows))
+            while self._next < last and len(found) < size:
+                row = rows[self._next]
+                self._next += 1
+                if self._matches(row):
+                    found.append(row)
+            await anyio.lowlevel.checkpoint()
+        return found
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._views.give_back(self._standing)

@@ -1,0 +1,92 @@
+"""The embedded journal: one SQLite file, one writer, any number of readers in any process.
+
+WAL with `synchronous=FULL`; one transaction for each group commit. Writers are fenced by an epoch: opening raises it,
+and every commit reads it again inside its own transaction. Local disks only.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from watcher.journal.sqlite.file import (
+    Run,
+    explained,
+    open_to_read,
+    open_to_write,
+    worker,
+)
+from watcher.journal.sqlite.reader import SqliteReader, Waker
+from watcher.journal.sqlite.writer import SqliteWriter
+from watcher.model.events import Codec, Encoding, ProviderHealth
+from watcher.model.log import JournalError
+
+
+def path_of(url: str) -> Path:
+    """The file that `sqlite:///relative.db` or `sqlite:////absolute.db` names."""
+    return Path(url.removeprefix("sqlite:///"))
+
+
+class SqliteJournal:
+    """One database file. `retention` is in seconds; `clock` gives wall-clock microseconds; `runner` makes the threads."""
+
+    partitions = 1
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        encoding: Encoding,
+        retention: float,
+        clock: Callable[[], int],
+        runner: Callable[[], Run] = worker,
+    ) -> None:
+        self.path = path
+        self._codec = Codec(encoding)
+        self._retention = int(retention * 1e6)
+        self._clock = clock
+        self._runner = runner
+        self._waker = Waker()
+        self._writer = self.writer(0)
+
+    def writer(self, partition: int) -> "SqliteWriter":
+        """The one partition's writer."""
+        assert partition == 0, "SQLite has one partition"
+        self._writer = SqliteWriter(self.path, self._codec, self._kept, self._runner(), self._waker)
+        return self._writer
+
+    def _kept(self) -> tuple[int, int]:
+        now = self._clock()
+        return now - self._retention, now
+
+    async def reader(self) -> SqliteReader:
+        """Raises WrongJournal when there is no database yet."""
+        run, bulk = self._runner(), self._runner()
+        return await run(lambda: SqliteReader(self.path, run, bulk, self._waker))
+
+    async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        """Published by the writer of this process; silently not at all while it has none."""
+        with contextlib.suppress(JournalError):
+            await self._writer.heartbeat(health)
+
+    async def init(self, *, new_log: bool = False) -> str:
+        """Make the database, or bring it to the newest format. Raises Unwritable, WrongJournal, Unavailable."""
+        return await self._runner()(lambda: self._init(new_log=new_log))
+
+    def _init(self, *, new_log: bool) -> str:
+        missing = not self.path.exists()
+        with contextlib.closing(open_to_write(self.path, new_log=new_log)) as connection, explained(self.path):
+            balances, events = connection.execute(
+                "SELECT (SELECT count(*) FROM state), (SELECT count(*) FROM event)"
+            ).fetchone()
+        if missing:
+            return f"made the database {self.path}"
+        if new_log:
+            return f"began a new log in the database {self.path}: {balances} balances and {events} events stay"
+        return f"the database {self.path} is ready: {balances} balances, {events} events"
+
+    async def check(self) -> None:
+        """Raises WrongJournal when there is no database of this format, Unwritable when it is damaged."""
+        await self._runner()(lambda: open_to_read(self.path).close())
+
+    async def close(self) -> None:
+        await self._writer.close()

@@ -1,0 +1,272 @@
+"""The writer of the SQLite journal: fences by epoch, restores, commits in group transactions."""
+
+import contextlib
+import functools
+import itertools
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from watcher.journal import LARGEST, UNENCODABLE, Batch, Fenced, Restored, Unwritable, refuse_unfit, too_large
+from watcher.journal.sqlite.file import (
+    Run,
+    contents_of,
+    explained,
+    identity,
+    open_to_write,
+    transaction,
+)
+from watcher.journal.sqlite.identity import leave_mark
+from watcher.journal.sqlite.reader import Waker
+from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, ProviderHealth, Row
+from watcher.model.log import JournalError
+from watcher.model.times import wall
+
+TRIM = 1000
+"""Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
+ROWS = 50
+"""Rows that one statement takes where there are as many: SQLite then looks AUTOINCREMENT up, and Python lets the
+interpreter go, once for all of them."""
+ONE = "(?, ?, ?, ?, ?)"
+INSERT_EVENT = "INSERT INTO event (key, version, observed_at, content, data) VALUES (?, ?, ?, ?, ?)"
+PUT_STATE = (
+    "INSERT INTO state (key, account, version, content, data) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET version = excluded.version, content = excluded.content, data = excluded.data"
+)
+INSERT_EVENTS, PUT_STATES = (one.replace(ONE, ", ".join([ONE] * ROWS)) for one in (INSERT_EVENT, PUT_STATE))
+PUT_NOTE = "INSERT INTO note VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET data = excluded.data"
+PUT_HEALTH = (
+    "INSERT INTO provider (name, data, beat) VALUES (?, ?, (SELECT ifnull(max(beat), 0) + 1 FROM provider))"
+    " ON CONFLICT (name) DO UPDATE SET data = excluded.data, beat = excluded.beat"
+)
+Records = list[tuple[object, ...]]
+_micros = functools.lru_cache(maxsize=1024)(wall)  # the rows of one answer share their time
+log = structlog.get_logger()
+
+
+class SqliteWriter:
+    """Fences by epoch, restores, commits. `kept` gives two times (wall µs): events of before the first may go; now."""
+
+    def __init__(self, path: Path, codec: Codec, kept: Callable[[], tuple[int, int]], run: Run, waker: Waker) -> None:
+        self._path = path
+        self._codec = codec
+        self._kept = kept
+        self._past = 0
+        """Up to this `seq` events are past retention."""
+        self._ahead = 0
+        """Up to this `seq` all were dated ahead when they were looked at."""
+        self._run = run
+        self._waker = waker
+        self._owner = secrets.token_hex(8)
+        self._fence = 0
+        self._log = ""
+        self._head = 0
+        """Where we left the log: contents that were put back under us stand behind it."""
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    async def open(self) -> Restored:
+        """Raises Fenced when another instance opened after us, Unavailable when locked, Unwritable, WrongJournal."""
+        restored = await self._run(self._open)
+        self._waker.local = True
+        self._waker.wake()
+        return restored
+
+    async def commit(self, batch: Batch) -> None:
+        events, states = self._records(batch.rows)  # here, so that the thread holds the interpreter for SQL only
+        await self._run(lambda: self._commit(events, states, batch.notes))
+        self._waker.wake()
+
+    async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        await self._run(lambda: self._heartbeat(health))
+        self._waker.wake()
+
+    async def close(self) -> None:
+        await self._run(self._leave)
+        self._waker.local = False
+        self._waker.wake()
+
+    def _open(self) -> Restored:
+        self._close()
+        missing = not self._path.exists()
+        connection = open_to_write(self._path)
+        if missing:
+            log.info("journal.made", path=str(self._path))
+        self._connection, self._file = connection, identity(self._path)
+        try:
+            self._take_over(connection)
+            with explained(self._path):
+                return self._restore(connection)
+        except JournalError:
+            self._close()
+            raise
+
+    def _take_over(self, connection: sqlite3.Connection) -> None:
+        """Raise the epoch: whoever wrote before is fenced from here on, so what is restored next stays true."""
+        with explained(self._path), transaction(connection):
+            fence, owner = self._standing(connection)
+            # Opened again after a failure: another owner since then is a successor, and he stays.
+            if self._fence and owner != self._owner:
+                raise Fenced(f"another instance writes {self._path} now")
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'fence'", (fence + 1,))
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
+            contents = contents_of(connection)
+        self._log, self._head = contents.log, contents.head
+        self._fence = fence + 1
+
+    @staticmethod
+    def _standing(connection: sqlite3.Connection) -> tuple[int, str]:
+        fence, owner = connection.execute(
+            "SELECT (SELECT value FROM meta WHERE name = 'fence'), (SELECT value FROM meta WHERE name = 'owner')"
+        ).fetchone()
+        return fence, owner
+
+    def _restore(self, connection: sqlite3.Connection) -> Restored:
+        decode = {codec.content_type: codec.state for codec in (JSON, MSGPACK)}
+        rows = connection.execute("SELECT content, data FROM state ORDER BY id")
+        try:
+            states: list[BalanceState] = [decode[content](data) for content, data in rows]
+        except (msgspec.DecodeError, KeyError) as error:
+            raise Unwritable(f"{self._path} is damaged: a balance in it cannot be read ({error})") from error
+        return Restored(states, dict(connection.execute("SELECT key, data FROM note").fetchall()), self._log)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of the one writer. Raises Fenced when that is somebody else by now."""
+        connection = self._connection
+        if connection is None or identity(self._path) != self._file:
+            raise Unwritable(f"{self._path} was moved, removed or closed while it was written to")
+        with explained(self._path), transaction(connection):
+            (fence,) = connection.execute("SELECT value FROM meta WHERE name = 'fence'").fetchone()
+            if fence != self._fence:
+                raise Fenced(f"another instance writes {self._path} now")
+            contents = contents_of(connection)
+            if (contents.log, contents.head) != (self._log, self._head):
+                raise Unwritable(f"{self._path} was put back to what it was before while it was written to")
+            yield connection
+
+    def _commit(self, events: Records, states: Records, notes: Mapping[str, bytes]) -> None:
+        with self._transaction() as connection:
+            _put(connection, INSERT_EVENT, INSERT_EVENTS, events)
+            _put(connection, PUT_STATE, PUT_STATES, states)
+            connection.executemany(PUT_NOTE, notes.items())
+            self._trim(connection)
+            head = contents_of(connection).head
+        self._head = head
+        if events:
+            leave_mark(self._path, self._log, head)
+
+    def _records(self, rows: Sequence[Row]) -> tuple[Records, Records]:
+        """What goes into `event` and into `state`. Every commit of every change passes here: no call too many.
+
+        Raises Rejected.
+        """
+        try:
+            events, states, largest = self._encoded(rows)
+        except UNENCODABLE:
+            refuse_unfit(self._unfit(rows))
+            raise
+        if largest > LARGEST:
+            refuse_unfit(self._unfit(rows))
+        return events, states
+
+    def _unfit(self, rows: Sequence[Row]) -> dict[str, str]:
+        """Each alone: by key, what is wrong with those that cannot be committed."""
+        unfit: dict[str, str] = {}
+        for row in rows:
+            try:
+                size = max(len(self._codec.encode(record)) for record in (row.state, row.event) if record is not None)
+            except UNENCODABLE as error:
+                unfit[str(row.state.key)] = f"not to be encoded: {error}"
+            else:
+                if size > LARGEST:
+                    unfit[str(row.state.key)] = too_large(size)
+        return unfit
+
+    def _encoded(self, rows: Sequence[Row]) -> tuple[Records, Records, int]:
+        """The same, and the size of the largest record, in bytes."""
+        content, encode = self._codec.content_type, self._codec.encode_all
+        now = [row.state for row in rows]
+        keys = [f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}" for state in now]
+        told = [(key, row.event) for key, row in zip(keys, rows, strict=True) if row.event is not None]
+        here, news = encode(now), encode([event for _, event in told])
+        states: Records = [
+            (key, state.account, state.version, content, data) for key, state, data in zip(keys, now, here, strict=True)
+        ]
+        events: Records = [
+            (key, event.version, _micros(event.observed_at), content, data)
+            for (key, event), data in zip(told, news, strict=True)
+        ]
+        return events, states, max(map(len, itertools.chain(here, news)), default=0)
+
+    def _heartbeat(self, health: Sequence[ProviderHealth]) -> None:
+        with self._transaction() as connection:
+            connection.executemany(PUT_HEALTH, [(one.provider, JSON.encode(one)) for one in health])
+            self._trim(connection)
+
+    def _trim(self, connection: sqlite3.Connection) -> None:
+        """Delete the oldest events that are past retention: always a prefix of the log, at most a slice of it.
+
+        The log stands in the order of real time, whatever clocks said. An event dated ahead of now was told by a clock
+        that ran ahead, and when it really was nobody knows; but it is older than those behind it, so it goes with the
+        first of them that is past retention. One dated in the past by a clock that ran behind does not take those
+        before it along: what is dated between the horizon and now stays, and all that is behind it. So no event whose
+        date is right goes before its time, but one behind which a clock ran ahead and then behind; and none stays
+        longer than twice `retention`, since a date that is ahead by less is past retention that much later.
+        """
+        if not self._past:
+            self._look_for_past(connection)
+        if self._past:
+            connection.execute(
+                "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq <= ? ORDER BY seq LIMIT ?)",
+                (self._past, TRIM),
+            )
+            if connection.execute("SELECT 1 FROM event WHERE seq <= ? LIMIT 1", (self._past,)).fetchone() is None:
+                self._past = 0
+
+    def _look_for_past(self, connection: sqlite3.Connection) -> None:
+        """At the first slice; if all of it is dated ahead, at one further on, and at the next one next time."""
+        last = self._look_behind(connection, 0)
+        if last:
+            last = self._look_behind(connection, max(last, self._ahead))
+        self._ahead = last
+
+    def _look_behind(self, connection: sqlite3.Connection, place: int) -> int:
+        """The last `seq` of the slice if all of it is dated ahead and there may be more; else 0."""
+        horizon, now = self._kept()
+        rows = connection.execute(
+            "SELECT seq, observed_at FROM event WHERE seq > ? ORDER BY seq LIMIT ?", (place, TRIM)
+        )
+        ahead = last = 0
+        for seq, observed_at in rows:
+            if horizon <= observed_at <= now:
+                break
+            if observed_at < horizon:
+                self._past = seq
+            else:
+                ahead, last = ahead + 1, seq
+        return last if ahead == TRIM else 0
+
+    def _leave(self) -> None:
+        """The file alone is the whole log then, for whoever copies it: our readers, who close behind us, see to nothing."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._close()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def _put(connection: sqlite3.Connection, one: str, many: str, records: Records) -> None:
+    """The records in their order, ROWS to a statement; what is left over one by one."""
+    whole = len(records) - len(records) % ROWS
+    for start in range(0, whole, ROWS):
+        connection.execute(many, list(itertools.chain.from_iterable(records[start : start + ROWS])))
+    connection.executemany(one, records[whole:])

@@ -1,0 +1,131 @@
+"""A large listing against what is known, in columns: rows that repeat it pass through C and become no readings.
+
+First everything is compared and every row that says something else is checked; only then is anything judged, because
+an answer that cannot be understood, or contradicts itself, must not have said a word.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+from watcher.ledger.rules import Moment, Record
+from watcher.ledger.store import Shelf, Shelves
+from watcher.model.bulk_listing import NEWS, Column, Columns, Contradiction, look_through
+from watcher.model.keys import Key
+from watcher.model.readings import Reading
+
+
+class Page:
+    """One page of one column."""
+
+    def __init__(self, columns: Columns, column: Column, number: int, shelf: Shelf) -> None:
+        self.shelf = shelf
+        self.accounts, self._amounts = column.pages[number]
+        self._check = columns.check
+        self._column = column
+        self.ordered = False
+        """The rows are those of the shelf, in its order: no two are of one key."""
+        self.records = self._found(number)
+        self._changes = shelf.changes
+        self.others = self._odd()
+        """Numbers of the rows that do not simply repeat what is known."""
+        self.news: dict[int, Reading] = {}
+        """Those, once they are checked."""
+
+    def _found(self, number: int) -> Sequence[Record | None]:
+        accounts, pages = self.accounts, self.shelf.pages()
+        known, rows = pages[number] if number < len(pages) else ((), ())
+        self.ordered = accounts == known[: len(accounts)]
+        if self.ordered:
+            return rows[: len(accounts)]
+        found = tuple(map(self.shelf.records.get, accounts))
+        look_through()
+        return found
+
+    def checked(self) -> Generator[None, None, None]:
+        """Fill `news`. Raises what `check` raises."""
+        for number in self.others:
+            self.news[number] = self._reading(number)
+            if len(self.news) % NEWS == 0:
+                yield
+
+    def _odd(self) -> list[int]:
+        return [
+            number
+            for number, (record, amount) in enumerate(zip(self.records, self._amounts, strict=True))
+            if record is None or record.amount != amount or record.candidate is not None or record.had
+        ]
+
+    def _reading(self, number: int) -> Reading:
+        return self._check(self._column, self.accounts[number], self._amounts[number])
+
+    def again(self, told: Mapping[int, Key]) -> Iterator[tuple[Key, Reading]]:
+        """The rows that repeat what is known, of records of which another row of the listing says something."""
+        rows = list(map(id, self.records))
+        if sum(map(told.__contains__, rows)) > sum(rows[number] in told for number in self.news):
+            for number, row in enumerate(rows):
+                if row in told and number not in self.news:
+                    yield told[row], self._reading(number)
+
+    def mark(self, moment: Moment) -> int:
+        """The rows that repeat what is known are seen; how many. Since the comparison others may have been judged."""
+        if self._changes != self.shelf.changes:
+            self.others = self._odd()
+        others = set(self.others)
+        for number, record in enumerate(self.records) if others else ():
+            if record is not None and number not in others:
+                record.seen = moment
+        if not others:
+            for record in self.records:
+                record.seen = moment  # type: ignore[union-attr]  # one that is not known is odd
+        return len(self.records) - len(others)
+
+    def rest(self) -> Iterator[list[Reading]]:
+        """What `mark` left to be judged. None of it can fail here: what was no news before repeated what is known."""
+        for start in range(0, len(self.others), NEWS):
+            yield [self.news.get(number) or self._reading(number) for number in self.others[start : start + NEWS]]
+
+
+class Comparison:
+    """One listing. `compare`, then mark and judge the pages."""
+
+    def __init__(self, shelves: Shelves, columns: Columns) -> None:
+        self.pages: list[Page] = []
+        self._shelves = shelves
+        self._columns = columns
+
+    def compare(self) -> Generator[None, None, None]:
+        """Raises Contradiction, and what the columns' `check` raises."""
+        for column in self._columns.columns:
+            for number in range(len(column.pages)):
+                shelf = self._shelves.shelf(self._columns.provider, column.chain, column.token, "total")
+                page = Page(self._columns, column, number, shelf)
+                self.pages.append(page)
+                yield from page.checked()
+                yield
+        yield from self._contradictions()
+
+    def named(self) -> set[Shelf]:
+        """The shelves of which the listing names every balance, in order, so that none can be missing."""
+        rows: Counter[Shelf] = Counter()
+        for page in self.pages:
+            rows[page.shelf] += len(page.records) if page.ordered else 0
+        return {shelf for shelf, count in rows.items() if count == len(shelf.records)}
+
+    def _contradictions(self) -> Generator[None, None, None]:
+        """Two rows of one key that say the same are one. Where two differ, one of them at least is news."""
+        disordered = {page.shelf for page in self.pages if not page.ordered}
+        pages = [page for page in self.pages if page.shelf in disordered]
+        told: dict[Key, Reading] = {}
+        known: dict[int, Key] = {}
+        for page in pages:
+            for reading in page.news.values():
+                if told.setdefault(reading.key, reading) != reading:
+                    raise Contradiction(reading.key)
+                known[id(self._shelves.find(reading.key))] = reading.key
+            yield
+        known.pop(id(None), None)
+        for page in pages:
+            for key, reading in page.again(known):
+                if reading != told[key]:
+                    raise Contradiction(key)
+            yield

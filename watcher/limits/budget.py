@@ -1,0 +1,223 @@
+"""How fast a provider may be asked, so that its own counter never refuses us (docs/limits.md says why).
+
+A provider counts requests as they arrive, which is neither when they are granted nor when they are answered. So a slot
+is held from the grant until the attempt has ended, and is stamped with that time; the next grant waits until the
+window that ends now, held slots included, has room. Grants leave evenly at the pace of the limit that binds: the
+window is the guard, not the pacer, and what a pause or a stall left unused is not caught up.
+
+`Budget` is arithmetic over the windows of `windows.py` and is given the time, in monotonic seconds. `Limiter` is the thin
+part that waits.
+"""
+
+from collections.abc import Sequence
+from math import ceil, floor, inf
+
+import msgspec
+
+from watcher.limits.windows import BudgetError, Limit, Window, named, window_of
+
+LATE = 2.0
+"""Seconds for which grants may go unsaved: the second between two saves, and another for the journal to take one."""
+FORGETTABLE = 3600.0
+"""Seconds; when the clocks make no sense, windows up to this long count as full, longer ones as full as when saved."""
+SENSIBLE = 1_577_836_800_000_000
+"""Wall-clock microseconds: 2020. A clock that says less has never been set."""
+
+
+class Slot:
+    """One call's place in every window that counts it, held until it is settled."""
+
+    __slots__ = ("endpoint", "granted", "held")
+
+    def __init__(self, endpoint: str | None, granted: float) -> None:
+        self.endpoint = endpoint
+        self.granted = granted
+        self.held = True
+
+
+class _SavedWindow(msgspec.Struct, array_like=True):
+    endpoint: str | None
+    per: float
+    idle: float
+    """Seconds after the save in which no grant was possible."""
+    held: int
+    stamps: list[tuple[int, int]]
+    """(age in milliseconds, calls)"""
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    wall: int
+    cost: float
+    windows: list[_SavedWindow]
+    pauses: list[tuple[str | None, float]]
+    """(endpoint, seconds left)"""
+
+
+class Budget:
+    """All limits of one credential: what may leave, and when. A call takes a place in all windows or in none.
+
+    cost: what one call takes of each limit. share: our part of the limits, in (0, 1].
+    endpoints: those that will be asked for. Raises BudgetError when one of them could never be.
+    """
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        *,
+        cost: float = 1.0,
+        share: float = 1.0,
+        endpoints: Sequence[str | None] = (None,),
+    ) -> None:
+        self.cost = cost
+        self.endpoints = tuple(dict.fromkeys(endpoints))
+        # Narrow to broad: a fixed order, whoever asks.
+        self._windows = [window_of(limit, cost, share) for limit in sorted(limits, key=lambda limit: limit.per)]
+        self._by_endpoint = {
+            endpoint: [window for window in self._windows if window.limit.endpoint in (None, endpoint)]
+            for endpoint in self.endpoints
+        }
+        for endpoint, windows in self._by_endpoint.items():
+            if not windows:
+                raise BudgetError(f"no limit covers {named(endpoint)}: give one, for it or for all endpoints")
+        self._pauses: dict[str | None, float] = {}
+        self._remembered: dict[str | None, float] = {}
+        self._saving = False
+        self._unsaved_since = inf
+        self._being_saved_since = inf
+        self.changed = True
+        """Something happened that the last save does not know."""
+
+    def ready_at(self, now: float, endpoint: str | None = None) -> float:
+        """When the next call may leave, not before now; inf while only a held slot or a save can tell."""
+        if min(self._unsaved_since, self._being_saved_since) + LATE <= now:
+            return inf
+        return self._ready_at(now, endpoint)
+
+    def _ready_at(self, now: float, endpoint: str | None) -> float:
+        paused = max(self._pauses.get(None, now), self._pauses.get(endpoint, now))
+        windows = self._by_endpoint[endpoint]
+        return max(now, paused, *(window.due for window in windows), *(window.room_at(now) for window in windows))
+
+    def grant(self, now: float, endpoint: str | None = None) -> Slot:
+        """A place for one call that leaves now. Raises ValueError when none is ready."""
+        if self.ready_at(now, endpoint) > now:
+            raise ValueError(f"no call may leave {named(endpoint)} now")
+        for window in self._by_endpoint[endpoint]:
+            window.grant(now)
+        self.changed = True
+        if self._saving:
+            self._unsaved_since = min(self._unsaved_since, now)
+        return Slot(endpoint, now)
+
+    def settle(self, slot: Slot, when: float) -> None:
+        """The attempt has ended: at `when`, at the latest, the request arrived over there."""
+        if not slot.held:
+            raise ValueError("a slot is settled once")
+        slot.held = False
+        self.changed = True
+        for window in self._by_endpoint[slot.endpoint]:
+            window.held -= 1
+            window.stamp(when)
+
+    def pause(self, until: float, endpoint: str | None = None, *, remember: bool = True) -> None:
+        """Nothing leaves before `until`, from one endpoint or from all. `remember`: after a restart neither."""
+        self.changed = True
+        self._pauses[endpoint] = max(until, self._pauses.get(endpoint, -inf))
+        if remember:
+            self._remembered[endpoint] = max(until, self._remembered.get(endpoint, -inf))
+        for window in self._windows:
+            if endpoint in (None, window.limit.endpoint):
+                window.due = max(window.due, until)
+
+    def resume(self, now: float) -> None:
+        """Lift the pauses that are not remembered: what a restart would do, without one."""
+        self.changed = True
+        self._pauses = dict(self._remembered)
+        for window in self._windows:
+            left = max(self._pauses.get(None, now), self._pauses.get(window.limit.endpoint, now))
+            window.due = max(left, min(window.due, now + window.interval))
+
+    def paused_until(self, now: float) -> float | None:
+        """When the pause ends that lies on every endpoint; None: at least one is not paused."""
+        everywhere = self._pauses.get(None, -inf)
+        until = min(max(everywhere, self._pauses.get(endpoint, -inf)) for endpoint in self.endpoints)
+        return until if until > now else None
+
+    def pace(self, endpoint: str | None = None) -> float:
+        """Seconds between even grants: of the limit that binds on average."""
+        return self.binding(endpoint).interval
+
+    def binding(self, endpoint: str | None = None) -> Window:
+        return max(self._by_endpoint[endpoint], key=lambda window: window.interval)
+
+    def scope(self, endpoint: str | None = None) -> str | None:
+        """Whom a refusal of this endpoint concerns: itself when its own limit binds it, else everybody (None)."""
+        return self.binding(endpoint).limit.endpoint
+
+    def period(self, endpoint: str | None = None) -> float:
+        """Seconds; what to wait after a refusal that names no time: the shortest window's length."""
+        return min(window.limit.per for window in self._by_endpoint[endpoint])
+
+    def used(self, now: float) -> float:
+        """0..1 of the binding limit; of several endpoints, the fullest."""
+        windows = [self.binding(endpoint) for endpoint in self.endpoints]
+        for window in windows:
+            window.expire(now)
+        return min(1.0, max((window.held + window.stamped) / window.calls for window in windows))
+
+    def save(self, now: float, wall: int) -> bytes:
+        """What a later process must know; `wall` in microseconds. Call `saved` when it is durable.
+
+        From the first save on, no call leaves while another has been unsaved for LATE seconds.
+        """
+        self._saving = True
+        self._being_saved_since = min(self._being_saved_since, self._unsaved_since)
+        self._unsaved_since = inf
+        self.changed = False
+        pauses = [(endpoint, until - now) for endpoint, until in self._remembered.items() if until > now]
+        return msgspec.msgpack.encode(
+            _Saved(wall, self.cost, [self._saved_window(window, now) for window in self._windows], pauses)
+        )
+
+    def _saved_window(self, window: Window, now: float) -> _SavedWindow:
+        users = [endpoint for endpoint, windows in self._by_endpoint.items() if window in windows]
+        earliest = min((min(self._ready_at(now, user), now + window.span) for user in users), default=now)
+        window.expire(now)
+        stamps = [(floor(1000 * (now - last)), calls) for _, last, calls in window.slices]
+        return _SavedWindow(window.limit.endpoint, window.limit.per, earliest - now, window.held, stamps)
+
+    def saved(self) -> None:
+        """The last save is durable."""
+        self._being_saved_since = inf
+
+    def restore(self, data: bytes, now: float, wall: int) -> None:
+        """Before the first grant: take up what `save` gave.
+
+        The process that saved may have been killed: what it can have granted unsaved counts as spent just now. When
+        the clocks make no sense, no time has passed, and short windows are full. Raises ValueError for foreign bytes.
+        """
+        saved = msgspec.msgpack.decode(data, type=_Saved)
+        sensible = wall >= saved.wall >= SENSIBLE
+        elapsed = (wall - saved.wall) / 1e6 if sensible else 0.0
+        for window in self._windows:
+            source = _source(window.limit, saved.windows)
+            if source is not None:
+                alone = min(LATE, elapsed - source.idle) if sensible else LATE
+                stamps = [(now - elapsed - age / 1000, self._calls(calls * saved.cost)) for age, calls in source.stamps]
+                # What was held may have arrived at any time up to now; and what nobody saved was spent at full pace.
+                doubtful = self._calls(source.held * saved.cost) + (window.unsaved(alone) if alone > 0 else 0)
+                window.restore([*stamps, (now, doubtful)], now)
+                window.due = now + max(0.0, source.idle - elapsed)
+            if not sensible and window.limit.per <= FORGETTABLE:
+                window.stamp(now, max(1, window.calls - window.stamped))
+        for endpoint, left in saved.pauses:
+            self.pause(now + left - elapsed, endpoint)
+
+    def _calls(self, cost: float) -> int:
+        return ceil(cost / self.cost - 1e-9)
+
+
+def _source(limit: Limit, saved: Sequence[_SavedWindow]) -> _SavedWindow | None:
+    """The saved window that knows most of what this one asks: of the same endpoint, as long or a little longer."""
+    known = sorted((window for window in saved if window.endpoint == limit.endpoint), key=lambda window: window.per)
+    return next((window for window in known if window.per >= limit.per), known[-1] if known else None)

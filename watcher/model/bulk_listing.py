@@ -1,0 +1,152 @@
+"""A large listing as columns: rows that say nothing new are compared as they stand and never made into readings."""
+
+import gc
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import compress
+from typing import overload
+
+import msgspec
+
+from watcher.model.keys import Key
+from watcher.model.readings import Reading
+
+SLICE = 5_000
+"""Rows between two breaths, where hardly one says something new: a few milliseconds."""
+NEWS = 100
+"""Rows between two breaths that each become a reading, or may: a few milliseconds."""
+Page = tuple[tuple[str, ...], tuple[str, ...]]
+"""Accounts, and amounts as the provider wrote them; equally many."""
+
+
+class Contradiction(ValueError):
+    """One answer tells one key twice and differently: it proves nothing."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(f"the answer contradicts itself on {key}")
+
+
+class Unclear(ValueError):
+    """One row of a listing cannot be understood. `account`: whose it is, canonical, if it tells."""
+
+    def __init__(self, reason: object, account: str | None) -> None:
+        """`reason`: what becomes one line when it is asked for."""
+        super().__init__(reason)
+        self.account = account
+
+
+class Column(msgspec.Struct, frozen=True):
+    """The holders of one token. The accounts have the one spelling that an address can have, if they are addresses."""
+
+    chain: str
+    token: str
+    """Canonical."""
+    symbol: str | None
+    pages: list[Page]
+    """`SLICE` rows each, but for the last."""
+
+    def __len__(self) -> int:
+        return SLICE * (len(self.pages) - 1) + len(self.pages[-1][0]) if self.pages else 0
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Account and amount of each."""
+        return ((account, amount) for page in self.pages for account, amount in zip(*page, strict=True))
+
+
+class Pages:
+    """Rows as they come, cut into the pages of a column."""
+
+    def __init__(self) -> None:
+        self._pages: list[Page] = []
+        self._accounts: list[str] = []
+        self._amounts: list[str] = []
+
+    def add(self, accounts: Iterable[str], amounts: Iterable[str]) -> None:
+        self._accounts += accounts
+        self._amounts += amounts
+        while len(self._accounts) >= SLICE:
+            self._cut()
+
+    def whole(self) -> list[Page]:
+        """All of them, the last one too."""
+        if self._accounts:
+            self._cut()
+        return self._pages
+
+    def _cut(self) -> None:
+        self._pages.append((tuple(self._accounts[:SLICE]), tuple(self._amounts[:SLICE])))
+        del self._accounts[:SLICE], self._amounts[:SLICE]
+        look_through()
+
+
+class Columns(Sequence[Reading]):
+    """The readings of a listing without any order. `check` makes one of a row, or raises Unclear.
+
+    Only a row that spells what is known already may go unchecked: its account and amount were checked before.
+    """
+
+    def __init__(self, provider: str, columns: Sequence[Column], check: Callable[[Column, str, str], Reading]) -> None:
+        """`check` is given a column, and the account and the amount of one of its rows."""
+        self.provider = provider
+        self.columns = columns
+        self.check = check
+
+    def __len__(self) -> int:
+        return sum(map(len, self.columns))
+
+    def __iter__(self) -> Iterator[Reading]:
+        return (self.check(column, account, amount) for column in self.columns for account, amount in column.rows())
+
+    @overload
+    def __getitem__(self, where: int) -> Reading: ...
+    @overload
+    def __getitem__(self, where: slice) -> list[Reading]: ...
+    def __getitem__(self, where: int | slice) -> Reading | list[Reading]:
+        return list(self)[where]
+
+    def understood(self) -> Generator[None, None, tuple["Columns", str]]:
+        """The rows that can be understood, of balances of which no row is unclear; and in one line, what is wrong.
+
+        Every row is checked: it is for a listing of which one raised Unclear.
+        """
+        columns: list[Column] = []
+        first: Unclear | None = None
+        done = wrong = 0
+        for column in self.columns:
+            accounts, amounts, unclear = list[str](), list[str](), set[str | None]()
+            for row in column.rows():
+                done += 1
+                try:
+                    reading = self.check(column, *row)
+                except Unclear as error:
+                    first, wrong = first or error, wrong + 1
+                    unclear.add(error.account)
+                else:
+                    accounts.append(reading.key.account)
+                    amounts.append(str(reading.amount))
+                if done % NEWS == 0:
+                    yield
+            pages = Pages()
+            for start in range(0, len(accounts), SLICE):
+                some = slice(start, start + SLICE)
+                clear = [account not in unclear for account in accounts[some]]
+                pages.add(compress(accounts[some], clear), compress(amounts[some], clear))
+                yield
+            columns.append(msgspec.structs.replace(column, pages=pages.whole()))
+        more = f" (and {wrong - 1} more)" if wrong > 1 else ""
+        return Columns(self.provider, columns, self.check), f"not all can be understood: {first}{more}"
+
+    def clear(self) -> Generator[None, None, None]:
+        """Let go of all rows, a page at a time: to free half a million of them at once takes long."""
+        for column in self.columns:
+            while column.pages:
+                column.pages.pop()
+                yield
+
+
+def look_through() -> None:
+    """Let the collector see the long tuples that were made since it last came.
+
+    It goes through a tuple of strings once, and then never again. But it comes only after hundreds of tuples, and would
+    go through all that a large listing is made of in one go, long after that has left the cache.
+    """
+    gc.collect(0)

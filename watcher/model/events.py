@@ -1,0 +1,181 @@
+"""Changes, the state that they lead to, and their encodings."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import msgspec
+
+from watcher.model.amounts import subtract
+from watcher.model.keys import Key, Kind
+from watcher.model.readings import Unit
+
+Encoding = Literal["json", "msgpack"]
+
+
+class BalanceChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The amount behind one key differs from the last one committed. Version 1 of the schema."""
+
+    id: str
+    """Deterministic from the log's epoch, key and version."""
+    provider: str
+    chain: str
+    """CAIP-2."""
+    account: str
+    token: str
+    kind: Kind
+    symbol: str | None
+    """For display only."""
+    version: int
+    """1 for the first change after the baseline, then +1 each, without gaps."""
+    previous_amount: str
+    amount: str
+    delta: str
+    unit: Unit
+    decimals: int | None
+    """None: the provider did not say."""
+    slot: int | None
+    as_of: str | None
+    """The provider's own time for the value, RFC 3339 UTC."""
+    previous_observed_at: str
+    """The change happened after this and not later than `observed_at`."""
+    observed_at: str
+
+    @property
+    def key(self) -> Key:
+        return Key(self.provider, self.chain, self.account, self.token, self.kind)
+
+
+class Had(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An amount that a key had, and when it was replaced (wall-clock microseconds)."""
+
+    amount: str
+    replaced_at: int
+
+
+class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The last committed amount of one key and what telling its next change needs. Baselines are version 0."""
+
+    provider: str
+    chain: str
+    account: str
+    token: str
+    kind: Kind
+    symbol: str | None
+    version: int
+    amount: str
+    unit: Unit
+    decimals: int | None
+    slot: int | None
+    as_of: str | None
+    observed_at: str
+    order: int | None = None
+    """The greatest ordering field seen up to this commit."""
+    had: tuple[Had, ...] = ()
+    """Amounts replaced within the last `settle` seconds, oldest first."""
+    unslotted: bool = False
+    """This amount is an absence told without a chain position."""
+
+    @property
+    def key(self) -> Key:
+        return Key(self.provider, self.chain, self.account, self.token, self.kind)
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One change, or one baseline (`event` None), and the state it leads to."""
+
+    state: BalanceState
+    event: BalanceChanged | None = None
+
+
+class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """What lets a consumer tell "unchanged" from "dead". Telemetry: it follows no law but that `time` is never ahead."""
+
+    provider: str
+    time: str
+    instance: str
+    watches: int
+    last_success: str | None
+    stalest_seconds: float | None
+    paused_until: str | None
+    budget_used: float
+    """0..1 of the binding limit."""
+
+
+def event_id(epoch: str, key: Key, version: int) -> str:
+    """32 hex digits; the same for the same log, key and version, whoever computes it and whenever, and for no other."""
+    return hashlib.blake2b(f"{epoch}\n{key}\n{version}".encode(), digest_size=16).hexdigest()
+
+
+def changed(epoch: str, state: BalanceState, previous_amount: str, previous_observed_at: str) -> BalanceChanged:
+    """The event of the log `epoch` that leads to `state` from the amount before it."""
+    return BalanceChanged(
+        id=event_id(epoch, state.key, state.version),
+        provider=state.provider,
+        chain=state.chain,
+        account=state.account,
+        token=state.token,
+        kind=state.kind,
+        symbol=state.symbol,
+        version=state.version,
+        previous_amount=previous_amount,
+        amount=state.amount,
+        delta=subtract(state.amount, previous_amount),
+        unit=state.unit,
+        decimals=state.decimals,
+        slot=state.slot,
+        as_of=state.as_of,
+        previous_observed_at=previous_observed_at,
+        observed_at=state.observed_at,
+    )
+
+
+_LINES = msgspec.json.Encoder()
+
+
+class Codec:
+    """One wire encoding of events and state: the same structs as JSON or as MessagePack."""
+
+    def __init__(self, encoding: Encoding) -> None:
+        self.encoding = encoding
+        self.content_type = f"application/{encoding}"
+        self._encode: Callable[[object], bytes]
+        self._event: Callable[[bytes], BalanceChanged]
+        self._state: Callable[[bytes], BalanceState]
+        if encoding == "json":
+            self._encode = msgspec.json.Encoder().encode
+            self._event = msgspec.json.Decoder(BalanceChanged).decode
+            self._state = msgspec.json.Decoder(BalanceState).decode
+        else:
+            self._encode = msgspec.msgpack.Encoder().encode
+            self._event = msgspec.msgpack.Decoder(BalanceChanged).decode
+            self._state = msgspec.msgpack.Decoder(BalanceState).decode
+
+    def encode(self, record: BalanceChanged | BalanceState | ProviderHealth) -> bytes:
+        return self._encode(record)
+
+    def encode_all(self, records: Sequence[BalanceChanged] | Sequence[BalanceState]) -> list[bytes]:
+        """What `encode` makes of each; for JSON in one call, since no newline stands within a record."""
+        if self.encoding == "json":
+            return _LINES.encode_lines(records).split(b"\n")[:-1]
+        return [self._encode(record) for record in records]
+
+    def event(self, data: bytes) -> BalanceChanged:
+        """Raises msgspec.DecodeError for anything that is not a BalanceChanged."""
+        return self._event(data)
+
+    def state(self, data: bytes) -> BalanceState:
+        """Raises msgspec.DecodeError for anything that is not a BalanceState."""
+        return self._state(data)
+
+
+JSON = Codec("json")
+MSGPACK = Codec("msgpack")
+
+
+def codec_of(content_type: str) -> Codec:
+    """The codec that wrote a record, by its content type. Raises ValueError for one that is not ours."""
+    for codec in (JSON, MSGPACK):
+        if codec.content_type == content_type:
+            return codec
+    raise ValueError(f"not a content type of ours: {content_type!r}")

@@ -1,0 +1,83 @@
+"""What a balance is called: its key, the scope of a listing, a filter over keys."""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["total", "settled", "unsettled", "open_orders"]
+
+
+class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
+    """One balance. `str(key)` is the Kafka record key, the ledger key and `ce_subject`."""
+
+    provider: str
+    chain: str
+    account: str
+    token: str
+    kind: Kind = "total"
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.chain}/{self.account}/{self.token}/{self.kind}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Key":
+        """The inverse of `str`. Raises ValueError for a string that is not five parts."""
+        provider, chain, account, token, kind = text.split("/")
+        return msgspec.convert((provider, chain, account, token, kind), _KeyParts).key()
+
+    @property
+    def home(self) -> str:
+        """What decides the partition: all balances of one account stay in order for consumers."""
+        return f"{self.provider}/{self.chain}/{self.account}"
+
+
+class _KeyParts(msgspec.Struct, array_like=True):
+    provider: str
+    chain: str
+    account: str
+    token: str
+    kind: Kind
+
+    def key(self) -> Key:
+        return Key(self.provider, self.chain, self.account, self.token, self.kind)
+
+
+class Scope(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
+    """The set of keys that one complete listing speaks for. A part that is None is not narrowed."""
+
+    provider: str
+    chain: str | None = None
+    account: str | None = None
+    token: str | None = None
+
+    def covers(self, key: Key) -> bool:
+        return (
+            self.provider == key.provider
+            and (self.chain is None or self.chain == key.chain)
+            and (self.account is None or self.account == key.account)
+            and (self.token is None or self.token == key.token)
+        )
+
+    @property
+    def record(self) -> str:
+        """The key of this listing's own record in the state. Never contains `/`, so it is never a balance."""
+        parts = "\n".join(part if part is not None else "\0" for part in (self.chain, self.account, self.token))
+        return f"listing:{self.provider}:{hashlib.blake2b(parts.encode(), digest_size=12).hexdigest()}"
+
+
+class Filter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """AND over the fields, OR within one; None = any. Values are canonical."""
+
+    provider: tuple[str, ...] | None = None
+    chain: tuple[str, ...] | None = None
+    account: tuple[str, ...] | None = None
+    token: tuple[str, ...] | None = None
+
+    def matches(self, key: Key) -> bool:
+        return (
+            (self.provider is None or key.provider in self.provider)
+            and (self.chain is None or key.chain in self.chain)
+            and (self.account is None or key.account in self.account)
+            and (self.token is None or key.token in self.token)
+        )

@@ -1,0 +1,135 @@
+"""The log: cursors, slices, snapshots, and why it cannot be read."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from watcher.model.events import BalanceState, ProviderHealth
+from watcher.model.keys import Key
+
+
+class Cursor(msgspec.Struct, frozen=True, gc=False):
+    """A place in the log: for each partition the position of the first event that is still to come."""
+
+    epoch: str
+    """Names the log (lower-case hex), made once with the journal."""
+    positions: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{'-'.join(map(str, self.positions))}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor":
+        """The inverse of `str`. Raises ValueError for anything that `str` would not have made."""
+        epoch, dot, positions = text.partition(".")
+        parts = positions.split("-")
+        if not dot or not epoch or set(epoch) - set("0123456789abcdef"):
+            raise ValueError(f"not a cursor: {text[:80]!r}")
+        if not all(part.isascii() and part.isdigit() and len(part) <= 19 for part in parts):
+            raise ValueError(f"not a cursor: {text[:80]!r}")
+        return cls(epoch, tuple(map(int, parts)))
+
+    def reaches(self, other: "Cursor") -> bool:
+        """Nothing that `other` still has to come before it is missing here."""
+        return self.epoch == other.epoch and all(
+            mine >= theirs for mine, theirs in zip(self.positions, other.positions, strict=True)
+        )
+
+    def after(self, partition: int, position: int) -> "Cursor":
+        """This cursor once the event at `position` of `partition` was sent."""
+        positions = list(self.positions)
+        positions[partition] = max(positions[partition], position + 1)
+        return Cursor(self.epoch, tuple(positions))
+
+
+class JournalError(Exception):
+    """Anything the journal could not do. Its text is one line that says what to do."""
+
+
+class Unavailable(JournalError):
+    """The journal does not answer, or the outcome of a commit is unknown: open again, restore, go on."""
+
+
+class Expired(JournalError):
+    """A cursor points before the oldest event that is kept, beyond the head, or into another log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the log cannot be read from there: {reason}")
+        self.reason = reason
+        """`expired`, `ahead` or `epoch_changed`."""
+
+
+class Outlived(JournalError):
+    """A snapshot was taken away from a reader that held its view for too long. Ask again, and read faster."""
+
+
+class Published(msgspec.Struct, frozen=True, gc=False):
+    """One event as it stands in the journal."""
+
+    key: Key
+    version: int
+    data: bytes
+    """JSON, byte for byte as committed (transcoded once where the journal holds MessagePack)."""
+    partition: int
+    position: int
+    observed_at: int
+    """Wall-clock microseconds."""
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """A slice of the log, in order. `cursor` is the place behind it."""
+
+    cursor: Cursor
+    events: list[Published] = []
+    baselines: list[BalanceState] = []
+    health: list[ProviderHealth] = []
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """The oldest cursor that can still be followed, and the head."""
+
+    oldest: Cursor
+    head: Cursor
+
+
+class Snapshot(Protocol):
+    """The committed state in one consistent view, read a page at a time and never held as a whole for its reader."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where in the log it holds."""
+
+    @property
+    def rows(self) -> int:
+        """How many balances it has."""
+
+    @property
+    def over(self) -> bool:
+        """Its view was taken away."""
+
+    async def page(self, size: int) -> Sequence[BalanceState]:
+        """The next balances, at most `size`; none at the end. Raises Outlived, Unavailable."""
+
+    def close(self) -> None:
+        """Give the view back. May be called again."""
+
+
+class Whole(msgspec.Struct):
+    """A small snapshot, which is at hand and holds no view."""
+
+    cursor: Cursor
+    states: list[BalanceState]
+    over: bool = False
+    _read: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.states)
+
+    async def page(self, size: int) -> Sequence[BalanceState]:
+        first, self._read = self._read, self._read + size
+        return self.states[first : self._read]
+
+    def close(self) -> None:
+        pass

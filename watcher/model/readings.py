@@ -1,0 +1,53 @@
+"""What a provider's answer says of balances."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from watcher.model.keys import Key, Scope
+
+Unit = Literal["base", "decimal"]
+Ordering = Literal["strict", "weak", "none"]
+"""How far the provider's ordering field can be trusted: a chain position, a refresh time, or nothing at all."""
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """What one answer said of one key. `amount` None means: the provider says that there is no such balance."""
+
+    key: Key
+    amount: str | None
+    """Canonical; in `unit`."""
+    unit: Unit
+    decimals: int | None = None
+    symbol: str | None = None
+    order: int | None = None
+    """The ordering field as an integer that grows: a slot, or a refresh time in microseconds."""
+    slot: int | None = None
+    as_of: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A good answer and when it was asked and received. A failed answer never becomes one of these."""
+
+    provider: str
+    readings: Sequence[Reading]
+    ordering: Ordering
+    settle: float
+    """Seconds; see "From reading to change" in docs/semantics.md."""
+    sent: float
+    """Monotonic seconds."""
+    received: float
+    """Monotonic seconds."""
+    observed_at: int
+    """Wall-clock microseconds at `received`."""
+    listing: Scope | None = None
+    """Set when the answer is a listing: unless it is partial, what it covers and does not name, it says is absent."""
+    fingerprint: bytes = b""
+    """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
+    partial: bool = False
+    """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
+    lacking: int | None = None
+    """Of a listing's part: how many balances were known, where the whole lacks most of them, else 0. None: the whole."""
+    most: int | None = None
+    """Balances of the provider that may be known: another one is not taken in, and stays unknown. None: no bound."""

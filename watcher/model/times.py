@@ -1,0 +1,18 @@
+"""Wall-clock times: microseconds since the epoch in memory, RFC 3339 UTC on the wire."""
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def rfc3339(micros: int) -> str:
+    """Wall-clock microseconds as RFC 3339 UTC with microseconds: `2026-01-25T14:43:57.000000Z`."""
+    return (EPOCH + timedelta(microseconds=micros)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def wall(text: str) -> int:
+    """Any RFC 3339 time with an offset, as wall-clock microseconds. Raises ValueError for one without."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"a time without an offset names no instant: {text!r}")
+    return (time - EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,47 @@
+"""A large listing is taken in a slice at a time, so that whoever shares the event loop keeps his pace.
+
+First its body is compared with the one before, by its hash; most large listings repeat themselves.
+"""
+
+import hashlib
+from collections.abc import Generator
+from typing import cast
+
+import msgspec
+
+from watcher.model.bulk_listing import Columns
+from watcher.providers.failures import Malformed
+from watcher.providers.protocol import Found, Provider, Request, Response
+
+LARGE = 2**16
+"""Bytes from which on an answer is worth it."""
+HASHED = 2**20
+"""Bytes hashed between two breaths."""
+
+
+def reading(provider: Provider, request: Request, response: Response) -> Generator[None, None, Found] | None:
+    """The provider's own way to read a large listing: `slices`, which it need not have. None: `read` does."""
+    slices = getattr(provider, "slices", None)
+    listed = request.targets[0].family == "listing"
+    if slices is None or not listed or response.status != 200 or len(response.body) < LARGE:
+        return None
+    return cast("Generator[None, None, Found]", slices(request, response))
+
+
+def understood(found: Found) -> Generator[None, None, Found]:
+    """What can be understood of columns of which a row raised Unclear. Raises Malformed when nothing can."""
+    rows = cast("Columns", found.readings)
+    known, remark = yield from rows.understood()
+    yield from rows.clear()
+    if not known:
+        raise Malformed(remark)
+    return msgspec.structs.replace(found, readings=known, partial=True, remark=remark)
+
+
+def fingerprint(body: bytes) -> Generator[None, None, bytes]:
+    """Equal for equal bodies and for no others: a body that is taken for another would be a change that is lost."""
+    whole, hashed = memoryview(body), hashlib.sha256()
+    for start in range(0, len(body), HASHED):
+        hashed.update(whole[start : start + HASHED])
+        yield
+    return hashed.digest()

@@ -1,0 +1,104 @@
+"""Why there is no answer: how far the attempt came, and what ended it.
+
+httpx's messages may hold URLs, and so keys: what goes wrong is told by its kind alone.
+"""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from watcher.poller.http2 import BROKEN_OFF, REFUSED
+from watcher.providers.failures import Temporary
+from watcher.providers.protocol import Response
+
+
+class Unreachable(Temporary):
+    """No answer: the network, not the provider's word. `phase` says how far the attempt came."""
+
+    def __init__(self, phase: str, reason: str) -> None:
+        super().__init__(reason)
+        self.phase = phase
+
+
+class Progress:
+    """How far one attempt has come; to be called as httpx's `trace` extension is."""
+
+    phase = "pool"
+    heard: Response | None = None
+    """Status and headers of the answer, once they came."""
+
+    async def __call__(self, event: str, _info: dict[str, Any]) -> None:
+        self.phase = _REACHED.get(event.partition(".")[2], self.phase)
+
+
+_REACHED = {
+    "connect_tcp.started": "connect",
+    "start_tls.started": "tls",
+    "send_request_headers.started": "write",
+    "receive_response_headers.started": "read",
+    "receive_response_body.started": "body",
+}
+_OVER = {
+    "pool": "none of our connections became free in time",
+    "connect": "no connection in time",
+    "tls": "no TLS connection in time",
+    "write": "the request could not be sent in time",
+    "read": "no answer in time",
+    "body": "no whole answer in time",
+}
+_BROKEN: tuple[tuple[type[Exception], str, str], ...] = (
+    (httpx.ReadError, "read", "the connection broke before the answer was whole"),
+    (httpx.WriteError, "write", "the connection broke while the request was sent"),
+    (httpx.RemoteProtocolError, "protocol", "the server broke the protocol"),
+    (httpx.DecodingError, "decode", "the answer is not compressed as it says"),
+)
+_CLOSED = ("Server disconnected", "peer closed connection", "Connection closed")
+"""How the messages begin that are about an end and not about nonsense."""
+_OF_ONE_REQUEST = {
+    REFUSED: "the server did not take the request up",
+    BROKEN_OFF: "the server broke off the answer",
+}
+
+
+def unreachable(error: Exception, phase: str) -> Unreachable:
+    """What ended an attempt in that phase, in words without a secret."""
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return Unreachable(phase, _OVER[phase])
+    if isinstance(error, httpx.ConnectError):
+        return Unreachable(*_connecting(error))
+    if isinstance(error, httpx.RemoteProtocolError) and str(error).startswith(_CLOSED):
+        return Unreachable("read", "the connection was closed before the answer was whole")
+    if str(error) in _OF_ONE_REQUEST:
+        return Unreachable("read", _OF_ONE_REQUEST[str(error)])
+    for kind, where, reason in _BROKEN:
+        if isinstance(error, kind):
+            return Unreachable(where, reason)
+    return Unreachable("transport", type(error).__name__)
+
+
+def _connecting(error: Exception) -> tuple[str, str]:
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return "dns", "the host name cannot be resolved"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "tls", f"the certificate is refused: {cause.verify_message.rstrip('.')}"
+        if isinstance(cause, ssl.SSLError):
+            return "tls", f"no TLS is spoken there as we know it: {(cause.reason or 'no reason given').lower()}"
+        if isinstance(cause, ConnectionRefusedError):
+            return "connect", "the connection was refused"
+    return "connect", "no connection"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Everything that led to it: groups, causes and contexts."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _causes(one)
+    for cause in (error.__cause__, error.__context__):
+        if cause is not None:
+            yield from _causes(cause)
+            return

@@ -1,0 +1,161 @@
+"""A chain's half a million holders, a megabyte at a time, into columns.
+
+A JSON decoder takes an answer in one go, and for as long nothing else runs. So the body is cut between two rows; that a
+cut is right shows when the part before it is by itself a list of whole rows. An answer that has more than documented is
+left to the decoder. A row of another shape stands in its column as one that no check
+lets pass, with its account where it tells one.
+"""
+
+import re
+from collections.abc import Generator
+from typing import Generic, TypeVar
+
+import msgspec
+
+from watcher.model.bulk_listing import NEWS, Column, Pages
+from watcher.providers.answers import attempt, decode
+from watcher.providers.failures import Malformed
+from watcher.providers.json_pieces import BETWEEN_ROWS, HEAD, SPACE, Uncut, last_cut
+
+T = TypeVar("T")
+
+SIZE = 2**20
+"""Bytes decoded between two breaths: some ten milliseconds."""
+TOKENS = 10_000
+"""In one listing. Each costs a little in one go, whatever the number of its holders."""
+LEAST = len(b'{"holderAddress":{"account":""},"balance":""},')
+"""Bytes of a row beside what it tells."""
+
+_OPENING = re.compile(rb'(?:\xef\xbb\xbf)?%b\{%b"tokens"%b:%b\[%b' % (5 * (SPACE,)))
+_BEHIND = re.compile(rb"%b(?:(,)%b|\]%b\}%b)" % (4 * (SPACE,)))
+
+
+class Holder(msgspec.Struct, gc=False):
+    account: str
+
+
+class Held(msgspec.Struct, gc=False):
+    holder: Holder = msgspec.field(name="holderAddress")
+
+
+class Balance(Held, gc=False):
+    balance: str
+
+
+class Address(msgspec.Struct):
+    address: str = msgspec.field(name="tokenAddress")
+
+
+class Token(Address, Generic[T]):
+    symbol: str = msgspec.field(name="tokenSymbol")
+    balances: list[T]
+
+
+BALANCE = msgspec.json.Decoder(Balance)
+HELD = msgspec.json.Decoder(Held)
+ADDRESS = msgspec.json.Decoder(Address)
+_TOKEN = msgspec.json.Decoder(Token[Balance])
+_ROWS = msgspec.json.Decoder(list[Balance])
+_CLOSED = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _Rows:
+    """The rows of one token so far."""
+
+    def __init__(self, chain: str) -> None:
+        self.pages = Pages()
+        self._cased = chain.startswith("eip155:")
+
+    def take(self, part: bytes) -> Generator[None, None, None]:
+        """Raises Malformed."""
+        accounts: list[str] = []
+        amounts: list[str] = []
+
+        def once(rows: list[Balance]) -> bool:
+            """Whether the bytes of these rows have no room for anything else, so that nothing is told twice."""
+            accounts[:] = [row.holder.account for row in rows]
+            amounts[:] = [row.balance for row in rows]
+            return len(part) == len(rows) * LEAST - 1 + len("".join(accounts)) + len("".join(amounts))
+
+        whole = b"[%b]" % part
+        try:
+            decode(_ROWS, whole, once)
+        except Malformed:
+            accounts, amounts = yield from _one_by_one(decode(_CLOSED, whole))
+        self.pages.add(_lowered(accounts) if self._cased else accounts, amounts)
+
+
+def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str], list[str]]]:
+    accounts, amounts = [], []
+    for number, row in enumerate(rows, 1):
+        if number % NEWS == 0:
+            yield
+        told = attempt(BALANCE, row)
+        held = told or attempt(HELD, row)
+        accounts.append("" if held is None else held.holder.account)
+        amounts.append("" if told is None else told.balance)
+    return accounts, amounts
+
+
+def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, list[Column]]:
+    """The tokens of an answer, about `size` bytes at a time; nothing of a row is checked. Raises Uncut, Malformed.
+
+    A token without a symbol is one that cannot be understood.
+    """
+    found: list[Column] = []
+    opening = _OPENING.match(body)
+    place, more = (opening.end(), True) if opening else (0, False)
+    breath = place
+    while more:
+        start = body.find(b"[", place, place + HEAD) + 1
+        if not start:
+            raise Uncut
+        rows = _Rows(chain)
+        end = yield from _taken(rows, body, start, size)
+        close = body.find(b"}", end, end + HEAD) + 1
+        token, symbol = _named(body[place:start] + b"]" + body[end:close])
+        if len(found) == TOKENS:
+            raise Malformed(f"more than {TOKENS} tokens in one listing")
+        behind = _BEHIND.match(body, close)
+        if behind is None:
+            raise Uncut
+        found.append(Column(chain, token, symbol, rows.pages.whole()))
+        if end - breath > size or len(found) % NEWS == 0:
+            breath = end
+            yield
+        place, more = behind.end(), behind[1] is not None
+    if place != len(body):
+        raise Uncut
+    return found
+
+
+def _named(told: bytes) -> tuple[str, str | None]:
+    """Of a token without its rows: its address, and its symbol unless it cannot be understood. Raises Malformed."""
+    try:
+        token = decode(_TOKEN, told)
+    except Malformed:
+        return decode(ADDRESS, told).address, None
+    return token.address, token.symbol
+
+
+def _taken(rows: _Rows, body: bytes, place: int, size: int) -> Generator[None, None, int]:
+    """The rows from `place` on, one after another; returns the place behind their closing bracket."""
+    while True:
+        end = body.find(b"]", place, place + size)
+        if end >= 0:
+            yield from rows.take(body[place:end])
+            return end + 1
+        cut = last_cut(body, BETWEEN_ROWS, place, place + size)
+        yield from rows.take(body[place:cut])
+        place = cut + 1
+        yield
+
+
+def _lowered(accounts: list[str]) -> list[str]:
+    """EVM addresses in their one spelling. What is no address is left as it is, for the check to refuse."""
+    text = "\n".join(accounts)
+    lowered = text.lower()
+    if lowered == text or not text.isascii() or "0X" in text:
+        return accounts
+    split = lowered.split("\n")
+    return split if len(split) == len(accounts) else accounts

@@ -1,0 +1,173 @@
+"""The seam between the poller and a balance API: what a provider is given, what it asks, what it gives back.
+
+A provider is pure. It says which request to send and what an answer means; it never sends, waits or reads a clock.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Protocol
+
+import msgspec
+
+from watcher.model.keys import Scope
+from watcher.model.readings import Ordering, Reading
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class SettingsError(ValueError):
+    """A mistake in the config. The message is one line that names the table and says what to do."""
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """At most `requests` (weighted by the cost of a call) in any `per` seconds."""
+
+    requests: Annotated[int, msgspec.Meta(ge=1)]
+    per: Positive
+    endpoint: str | None = None
+    """None: all endpoints together."""
+
+
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[providers.NAME.watch]]`, as written."""
+
+    account: str | None = None
+    token: str | None = None
+    chain: str | None = None
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[providers.NAME]`. A provider extends it with its own keys. None: the provider's default."""
+
+    type: str
+    base_url: str = ""
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    limits: list[Limit] | None = None
+    cost: Positive | None = None
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    max_interval: Positive | None = None
+    """Seconds."""
+    min_interval: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds."""
+    timeout: Positive = 20.0
+    """Seconds, of one request."""
+    settle: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
+    """The largest answer that is read, decompressed."""
+    max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Of all watches together, with those that were and are no more."""
+    watch: list[Watch] = []
+
+
+class Target(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
+    """One thing to ask about: a balance or a listing. Watches that mean the same are the same target."""
+
+    family: str
+    """Which of the provider's endpoints can answer it."""
+    scope: Scope
+
+    def __str__(self) -> str:
+        parts = (("chain", self.scope.chain), ("account", self.scope.account), ("token", self.scope.token))
+        return ", ".join(f"{name} {part}" for name, part in parts if part is not None)
+
+
+class Lane(msgspec.Struct, frozen=True, gc=False):
+    """One endpoint and what it can be asked. Lanes with the same `targets` object share one schedule."""
+
+    endpoint: str | None
+    """The name that limits use for it; None: the provider's limits know no endpoints."""
+    targets: tuple[Target, ...]
+    batch: int = 1
+    """How many targets one request can carry."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What to send. `path` is appended to `base_url`; credentials are not in here."""
+
+    method: str
+    path: str
+    targets: tuple[Target, ...]
+    params: tuple[tuple[str, str], ...] = ()
+    body: bytes | None = None
+    """JSON, when there is one."""
+    endpoint: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    id: str | None = None
+    """What the answer must carry, where the protocol gives every request a name of its own."""
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What came back, decompressed."""
+
+    status: int
+    body: bytes
+    wall: float
+    """Unix seconds at arrival."""
+    headers: Mapping[str, str] = {}
+    """Names in lower case."""
+
+
+class Found(msgspec.Struct):
+    """What a good answer says."""
+
+    readings: Sequence[Reading]
+    listing: Scope | None = None
+    """Set when this is a listing: unless it is partial, what it covers and does not name, it says is absent."""
+    partial: bool = False
+    """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
+    missing: tuple[Target, ...] = ()
+    """Asked about, but not answered: unknown, never zero. The other targets are fine."""
+    remark: str | None = None
+    """One line on why something is missing."""
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What to put on the HTTP client. Never shown."""
+
+    headers: dict[str, str] = {}
+    params: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+    __str__ = __repr__
+
+
+class Provider(Protocol):
+    """A balance API behind one credential. Built from its name, its settings and whether a key is configured.
+
+    The constructor raises SettingsError for what the settings' types cannot refuse.
+    """
+
+    Settings: ClassVar[type[ProviderSettings]]
+    """A ProviderSettings with this provider's own keys."""
+
+    name: str
+    settings: ProviderSettings
+    ordering: Ordering
+    settle: float
+    cache: float
+    """Seconds that the provider itself keeps an answer: asking sooner proves nothing. 0: not known to."""
+    lanes: tuple[Lane, ...]
+    limits: tuple[Limit, ...]
+    """Defaults applied, `share` not."""
+    cost: float
+    min_interval: float
+    max_balances: int
+    base_url: str
+    """Without a trailing slash."""
+
+    def __init__(self, name: str, settings: Any, *, keyed: bool) -> None: ...
+
+    def credentials(self, secret: str | None) -> Credentials:
+        """Where the API wants its key; `secret` is None when there is none."""
+        ...
+
+    def ask(self, lane: Lane, targets: Sequence[Target], interval: float) -> Request:
+        """The request for up to `lane.batch` targets, each read about every `interval` seconds."""
+        ...
+
+    def read(self, request: Request, response: Response) -> Found:
+        """What the answer means. Raises Failure, and nothing else."""
+        ...

@@ -1,0 +1,101 @@
+"""What every provider of ours makes of its table in the config, with its own defaults."""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from watcher.model import addresses
+from watcher.model.addresses import AddressError
+from watcher.model.keys import Scope
+from watcher.model.readings import Ordering
+from watcher.providers.protocol import Lane, Limit, ProviderSettings, SettingsError, Target, Watch
+
+
+class Configured:
+    """Effective settings of one table. Raises SettingsError with one line that names the table."""
+
+    HOST: ClassVar[str]
+    LIMITS: ClassVar[tuple[Limit, ...]]
+    COST: ClassVar[float] = 1.0
+    SETTLE: ClassVar[float] = 30.0
+    CACHE: ClassVar[float] = 0.0
+    BALANCES: ClassVar[int] = 250_000
+    """That are known at a time, at most: far more than wallets have, and a hundred megabytes or so."""
+    ENDPOINTS: ClassVar[tuple[str, ...]] = ()
+    KEYLESS: ClassVar[bool] = False
+    """Whether the API serves those who have no key."""
+
+    settings: ProviderSettings
+    ordering: Ordering
+    lanes: tuple[Lane, ...]
+    limits: tuple[Limit, ...]
+
+    def __init__(self, name: str, settings: ProviderSettings, *, keyed: bool) -> None:
+        self.name = name
+        self.settings = settings
+        self._check(settings, keyed=keyed)
+        self.settle = self.SETTLE if settings.settle is None else settings.settle
+        self.cache = self.CACHE
+        self.cost = self.COST if settings.cost is None else settings.cost
+        self.min_interval = settings.min_interval or 0.0
+        self.max_balances = settings.max_balances or self.BALANCES
+        self.base_url = (settings.base_url or self.HOST).rstrip("/")
+        self.limits = self.LIMITS if settings.limits is None else tuple(settings.limits)
+
+    def mistake(self, text: str) -> SettingsError:
+        return SettingsError(f"[providers.{self.name}]: {text}")
+
+    def address(self, chain: str, text: str | None) -> str | None:
+        """Canonical, or None for None."""
+        try:
+            return None if text is None else addresses.canonical(chain, text)
+        except AddressError as error:
+            raise self.mistake(str(error)) from None
+
+    def account(self, chain: str, watch: Watch) -> str:
+        """The account of a watch that cannot do without one."""
+        account = self.address(chain, watch.account)
+        if account is None:
+            raise self.mistake("a watch lacks its account: write account = …")
+        return account
+
+    def only(self, watch: Watch, chain: str) -> None:
+        """Refuse a watch on a chain that this API does not serve."""
+        if watch.chain is not None and watch.chain != chain:
+            raise self.mistake(f"chain = {watch.chain!r}: this API serves {chain} alone; leave `chain` out")
+
+    def listings(self, chain: str, watches: Iterable[Watch]) -> tuple[Target, ...]:
+        """One target for each account, for APIs that tell all balances of an account at once."""
+        found: dict[Target, None] = {}
+        for watch in watches:
+            self.only(watch, chain)
+            if watch.token is not None:
+                raise self.mistake("a watch names a token, but this API lists all of an account's: leave `token` out")
+            found[Target("listing", Scope(self.name, chain, self.account(chain, watch)))] = None
+        return tuple(found)
+
+    def _check(self, settings: ProviderSettings, *, keyed: bool) -> None:
+        if settings.api_key_env is not None and settings.api_key_file is not None:
+            raise self.mistake("both api_key_env and api_key_file are given: keep one")
+        if not keyed and not self.KEYLESS:
+            raise self.mistake("this API needs a key: name where it is with api_key_env or api_key_file")
+        if settings.base_url and not settings.base_url.startswith(("http://", "https://")):
+            raise self.mistake("base_url is no address: write http:// or https:// and the host")
+        if "?" in settings.base_url or "#" in settings.base_url:
+            raise self.mistake("base_url is scheme, host and prefix: leave out what follows `?` or `#`")
+        if "@" in settings.base_url.partition("//")[2].partition("/")[0]:
+            raise self.mistake("base_url holds a user or a password: leave them out, and name where the key is")
+        if not settings.watch:
+            raise self.mistake(f"nothing to watch: add a [[providers.{self.name}.watch]]")
+        if settings.limits is not None and not settings.limits:
+            raise self.mistake("limits is empty: leave it out for the defaults, or write the limits of your plan")
+        for limit in settings.limits or ():
+            self._check_endpoint(limit)
+        low, high = settings.min_interval, settings.max_interval
+        if low is not None and high is not None and low > high:
+            raise self.mistake(f"min_interval {low:g} s is above max_interval {high:g} s")
+
+    def _check_endpoint(self, limit: Limit) -> None:
+        if limit.endpoint is None or limit.endpoint in self.ENDPOINTS:
+            return
+        choice = f"one of {', '.join(self.ENDPOINTS)}" if self.ENDPOINTS else "leave `endpoint` out"
+        raise self.mistake(f"a limit is for endpoint {limit.endpoint!r}, which this API does not have: {choice}")

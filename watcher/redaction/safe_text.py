@@ -1,0 +1,118 @@
+"""What may stand on a terminal, in a log line or in a reason: text that cannot move a cursor, hide or turn around.
+
+`one_line` is for text from outside, `fit` for a whole line of ours that may hold some. Nothing reaches a screen without one
+of them.
+"""
+
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping
+from typing import TextIO
+
+from watcher.redaction.redactor import HIDDEN, WITHHELD
+
+LINE = 4_000
+"""Characters of a line, at most."""
+AHEAD = 800
+"""Characters behind those that are shown which are searched for a secret as well: one may be cut by the end."""
+MARKS = 3
+"""Combining marks on one letter, at most: more of them grow over the lines around."""
+
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and marks by their category, with nothing to see."""
+_SELECTORS = re.compile("[\U000e0100-\U000e01ef\ufe00-\ufe0d]")
+_UNFIT_IN_JSON = re.compile(r"[^ -~]")
+
+
+def one_line(text: str, most: int = 160) -> str:
+    """Text from outside for a place in a line: one line, not long, fit for a screen, without any part of a secret.
+
+    It is bounded in time, however long the text is: only what is shown is looked at, and a part behind it.
+    """
+    head = text[: 4 * most + AHEAD]
+    if HIDDEN.betrayed(head):  # before it is cut, perhaps inside the secret
+        return WITHHELD
+    return fit(" ".join(HIDDEN.clean(head)[: 4 * most].split()), most)
+
+
+def fit(text: str, most: int = LINE) -> str:
+    """The same with an escape for every character that is not plainly seen where it stands."""
+    if len(text) <= most and text.isascii() and text.isprintable():
+        return text
+    return _cut("".join(_visible(text[: most + 1])), most)
+
+
+def told(text: str) -> str:
+    """A line that may repeat what came from outside, such as an error's: fit, and without a secret."""
+    head = text[: LINE + AHEAD]
+    return fit(str(HIDDEN.cleared(head)))
+
+
+def out(line: str, file: TextIO | None = None) -> None:
+    """Print one line to stdout, or to `file`."""
+    print(told(line), file=file or sys.stdout, flush=True)
+
+
+def coloured(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether it takes colours: a terminal does that can (`TERM`), unless its user wants none (https://no-color.org)."""
+    return stream.isatty() and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+
+
+def paragraph(text: str) -> str:
+    """Several lines of ours, such as a traceback, each fit for a screen."""
+    return "\n".join(map(fit, text.split("\n")))
+
+
+def json(text: str) -> str:
+    """A line of JSON without secrets, with JSON's own escape for every character that is not plainly seen."""
+    told = str(HIDDEN.cleared(text))
+    return _UNFIT_IN_JSON.sub(lambda found: found[0] if _is_fit(found[0]) else _json_escape(found[0]), told)
+
+
+def width(text: str) -> int:
+    """Columns that it takes on a screen."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if _is_mark(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def left(text: str, columns: int) -> str:
+    """Padded behind, as `str.ljust` does for letters that are one column wide."""
+    return text + " " * (columns - width(text))
+
+
+def right(text: str, columns: int) -> str:
+    """Padded before, as `str.rjust` does for letters that are one column wide."""
+    return " " * (columns - width(text)) + text
+
+
+def _visible(text: str) -> list[str]:
+    found: list[str] = []
+    marks = 0
+    for letter in text:
+        marks = marks + 1 if _is_mark(letter) else 0
+        lone = marks == 1 and (not found or found[-1] == " ")
+        found.append(letter if _is_fit(letter) and marks <= MARKS and not lone else _escape(letter))
+    return found
+
+
+def _is_fit(letter: str) -> bool:
+    return letter.isprintable() and letter not in _BLANK and not _SELECTORS.match(letter)
+
+
+def _is_mark(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Mn", "Me")
+
+
+def _escape(letter: str) -> str:
+    """As Python writes it: `\\x1b`, `\\u202e`."""
+    return letter.encode("unicode_escape").decode()
+
+
+def _json_escape(letter: str) -> str:
+    return "".join(f"\\u{unit:04x}" for unit in memoryview(letter.encode("utf-16-le", "surrogatepass")).cast("H"))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

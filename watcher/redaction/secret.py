@@ -1,0 +1,213 @@
+"""A secret: read in one way from wherever it stands, hidden from then on, and shown as stars by whatever prints it.
+
+It is hidden by being read, so nobody has to keep a list of what there is to hide.
+"""
+
+import contextlib
+import hmac
+import io
+import re
+import stat
+import unicodedata
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from watcher.redaction.redactor import HIDDEN, SHORTEST
+
+LONGEST = 8192
+"""Bytes: what a header can carry. What is longer is no key."""
+STARS = "***"
+
+_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
+"""A variable's name that is surely none of the keys that people write where the name belongs."""
+_PATH = re.compile(r".*[/.\\].*", re.DOTALL)
+SHORT_PATH = 32
+"""Characters of a path that may be told wherever it leads. Keys with such marks in them are longer."""
+_QUOTES = "\"'`´‘’‚‛“”„‟«»‹›"
+_ASSIGNED = re.compile(r"^(?:export\s+[A-Za-z_][A-Za-z0-9_]*|[A-Z][A-Z0-9]*_[A-Z0-9_]*)=(?!=*$)")
+"""A variable and its value. It is told, so it is nothing that may be the beginning of a key that has `=` in it."""
+_HEADED = re.compile(r"^(?:Bearer\s+|(?:Authorization|X-API-Key|API-Key):\s*)", re.IGNORECASE)
+
+log = structlog.get_logger()
+
+Judge = Callable[[str], str | None]
+"""What is wrong with a value, to be put behind `NAME …`; None: nothing is. It never tells the value."""
+
+
+class Secret:
+    """A key, a token or a password. Only `reveal` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        HIDDEN.hide([value])
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for whom it is meant."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return STARS
+
+    def __format__(self, spec: str) -> str:
+        return format(STARS, spec)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._bytes(), other._bytes())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not written down")
+
+    def _bytes(self) -> bytes:
+        return self._value.encode("utf-8", "surrogatepass")
+
+
+def of_variable(
+    what: str, name: str, environment: Mapping[str, str], wrong: type[Exception], judge: Judge | None = None
+) -> Secret:
+    """The secret in that variable. `what` names the key of the config that names it; `wrong` is what is raised."""
+    where, text = _variable(what, name, environment, wrong)
+    return _judged(where, text, wrong, judge)
+
+
+def several(
+    what: str, name: str, environment: Mapping[str, str], wrong: type[Exception], judge: Judge | None = None
+) -> list[Secret]:
+    """The secrets in that variable, separated by commas; at least one."""
+    where, text = _variable(what, name, environment, wrong)
+    parts = [part.strip() for part in text.split(",")]
+    HIDDEN.hide(map(_core, parts))  # all before one of them is complained of
+    return [_judged(where, part, wrong, judge) for part in parts if part]
+
+
+def of_file(what: str, path: str, wrong: type[Exception], judge: Judge | None = None) -> Secret:
+    """The secret that is the content of that file, but for a byte order mark and spaces or line ends around it."""
+    shown = path if _is_path(path) else "a file (its name is not told: it may be the key itself)"
+    try:
+        regular = stat.S_ISREG(Path(path).stat().st_mode)
+        with Path(path).open("rb") if regular else io.BytesIO() as file:
+            data = file.read(LONGEST + 1)
+    except OSError as error:
+        raise wrong(f"{what} cannot be read: {error.strerror or type(error).__name__}: {shown}") from None
+    except ValueError:  # a NUL in the name
+        raise wrong(f"{what} names no file") from None
+    if not regular:
+        raise wrong(f"{what} names {shown}, which is no regular file")  # a pipe could be waited at for ever
+    if len(data) > LONGEST:
+        raise wrong(f"{what} names {shown}, which holds more than {LONGEST} bytes: that is no key")
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise wrong(f"{what} names {shown}, which is not UTF-8: write the key into it as plain text") from None
+    if not text:
+        raise wrong(f"{what} names {shown}, which is empty")
+    return _judged(f"{what} names {shown}, which", text, wrong, judge)
+
+
+def _is_path(text: str) -> bool:
+    """Whether it is surely a path and no key that was written in its place: those of base64 and JWT have `/` and `.` too."""
+    if not _PATH.fullmatch(text):
+        return False
+    if len(text) <= SHORT_PATH or text.startswith(("/", "./", "../")):
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        return Path(text).parent != Path() and Path(text).parent.is_dir()
+    return False
+
+
+def _variable(what: str, name: str, environment: Mapping[str, str], wrong: type[Exception]) -> tuple[str, str]:
+    """How a complaint of its value begins, and its value."""
+    text = environment.get(name)
+    if text is None and not _NAME.fullmatch(name):
+        raise wrong(
+            f"{what} names no variable that is set (what stands there is not told: it may be the key itself): "
+            f"write the name of a variable, as in {_example(what.rsplit(maxsplit=1)[-1])}, and export MY_KEY=…"
+        )
+    if text is None or not text.strip():
+        raise wrong(f"{what} names {name}, which is {'not set' if text is None else 'empty'}: export {name}=…")
+    HIDDEN.publish([name])
+    return f"{what} names {name}, which", text.removeprefix("\ufeff").strip()
+
+
+def _example(place: str) -> str:
+    return f"{place} MY_KEY" if place.startswith("--") else f'{place} = "MY_KEY"'
+
+
+def _judged(where: str, text: str, wrong: type[Exception], judge: Judge | None) -> Secret:
+    if len(text) > LONGEST:
+        raise wrong(f"{where} holds more than {LONGEST} bytes: that is no key")
+    if complaint := unfit(text) or (judge and judge(text)):
+        HIDDEN.hide(map(_core, text.splitlines()))
+        raise wrong(f"{where} {complaint}")
+    secret = Secret(text)
+    if len(text) < SHORTEST:
+        log.warning(
+            "secret.short", text=f"{where} is so short that it cannot be blotted out of texts: take a longer one"
+        )
+    return secret
+
+
+def _core(text: str) -> str:
+    """What is secret of a text that holds more than the secret: a message may tell the rest."""
+    for around in (_ASSIGNED, _HEADED):
+        text = around.sub("", text.strip().strip(_QUOTES), count=1)
+    return text
+
+
+def unfit(text: str) -> str | None:
+    """What no key, token or password has in it."""
+    if "\n" in text or "\r" in text:
+        return "holds more than one line: leave the key alone there"
+    for letter in text:
+        if "\udc80" <= letter <= "\udcff":
+            return "is not UTF-8: write the key there as plain text"
+        if not letter.isprintable() and letter != " ":
+            return f"holds a character that cannot be seen ({_named(letter)}): copy the key anew, or type it"
+    return None
+
+
+def token(text: str) -> str | None:
+    """What is wrong with a token that goes behind `Bearer`: what a header cannot carry, or what does not belong to it."""
+    for letter in text:
+        if ord(letter) > 255:
+            return f"holds a character that no header can carry ({_named(letter)}): copy the key anew, or type it"
+    if text[0] in _QUOTES and text[-1] in _QUOTES:
+        return "has quotation marks around it that would be sent too: leave them out"
+    if headed := _HEADED.match(text):
+        return f"begins with `{headed[0].strip()}`: leave that out, the key stands there alone"
+    return None
+
+
+def key(text: str) -> str | None:
+    """What is wrong with a provider's key, which goes into a header or a URL as it is."""
+    if complaint := token(text):
+        return complaint
+    if "://" in text:
+        return "holds a whole address: leave the key alone there"
+    if assigned := _ASSIGNED.match(text):
+        return f"begins with `{assigned[0]}`: leave that out"
+    for letter in text:
+        if not " " <= letter <= "~":
+            return f"holds a character that no header can carry ({_named(letter)}): copy the key anew, or type it"
+    return None
+
+
+def _named(letter: str) -> str:
+    name = unicodedata.name(letter, "").lower()
+    return f"U+{ord(letter):04X} {name}".strip()
+
+
+def without_user(address: str) -> str:
+    """An address with stars for the user and password in it and for its query; what is secret of them is hidden."""
+    beginning, mark, query = address.replace("#", "?").partition("?")
+    scheme, slashes, rest = beginning.partition("//")
+    host, slash, path = rest.partition("/")
+    user, at, host = host.rpartition("@")
+    HIDDEN.hide([user.partition(":")[2] or user, *(pair.partition("=")[2] for pair in query.split("&"))])
+    return "".join((scheme, slashes, STARS if at else "", at, host, slash, path, mark, STARS if mark else ""))

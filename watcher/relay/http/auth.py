@@ -1,0 +1,150 @@
+"""Who may see what: bearer tokens, compared as digests in constant time, and the rights bound to them.
+
+A filter is not an authorization: what a connection sees is the intersection of what it asks for and its rights.
+"""
+
+import hashlib
+import hmac
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from watcher.model import filters
+from watcher.model.keys import Filter
+from watcher.redaction import secret
+from watcher.relay.settings import RelayError, RelaySettings, is_loopback
+
+EVERYTHING = Filter()
+PORTS = {"http": 80, "https": 443}
+GUESSED = frozenset(
+    hashlib.sha256(word + end).digest()
+    for word in (b"", b"$TOKEN", b"TOKEN", b"token", b"test")
+    for end in (b"", b"\n")
+)
+"""Digests that stand in a file by mistake: of a variable that was not set or not filled in, and of the first try."""
+
+
+class TokenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[token]]` of a tokens file. A list that is left out narrows nothing."""
+
+    sha256: str
+    provider: list[str] | None = None
+    chain: list[str] | None = None
+    account: list[str] | None = None
+    token: list[str] | None = None
+
+    def rights(self) -> Filter:
+        """Raises FilterError."""
+        given = {name: values for name in filters.FIELDS if (values := getattr(self, name)) is not None}
+        return filters.parse(given)
+
+
+class TokensFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    token: list[TokenTable]
+
+
+class Tokens:
+    """All tokens that open this relay, by their SHA-256."""
+
+    def __init__(self, known: Iterable[tuple[bytes, Filter]]) -> None:
+        self._known = list(known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def rights(self, token: bytes) -> Filter | None:
+        """What the token allows; None for a token that is not ours. Takes as long for either."""
+        digest = hashlib.sha256(token).digest()
+        found = None
+        for known, rights in self._known:
+            if hmac.compare_digest(known, digest):
+                found = rights
+        return found
+
+
+def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
+    """The tokens that the settings name; None when they name none. Raises RelayError."""
+    known: list[tuple[bytes, Filter]] = []
+    if settings.tokens_env is not None:
+        known += _from_environment(settings.tokens_env, environ)
+    if settings.tokens_file is not None:
+        known += _from_file(Path(settings.tokens_file))
+    return Tokens(known) if known else None
+
+
+def _from_environment(name: str, environ: Mapping[str, str]) -> list[tuple[bytes, Filter]]:
+    found = secret.several("[relay] tokens_env", name, environ, RelayError, secret.token)
+    if not found:
+        raise RelayError(f"[relay] tokens_env names {name}, which is empty: put the tokens there, separated by commas")
+    return [(hashlib.sha256(token.reveal().encode()).digest(), EVERYTHING) for token in found]
+
+
+def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        tokens = msgspec.convert(table, TokensFile).token
+        found = [(_digest(token.sha256), token.rights()) for token in tokens]
+    except OSError as error:
+        raise RelayError(f"[relay] tokens_file {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise RelayError(f"[relay] tokens_file {path}: {error}") from error
+    if not found:
+        raise RelayError(f"[relay] tokens_file {path} holds no [[token]]")
+    return found
+
+
+def _digest(text: str) -> bytes:
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise ValueError("sha256 is the 64 hex digits that `printf %s TOKEN | sha256sum` prints")
+    digest = bytes.fromhex(text)
+    if digest in GUESSED:
+        raise ValueError(
+            f"sha256 {text[:8]}… is that of a token that anybody would try, or of none: make a token by chance"
+        )
+    return digest
+
+
+def bearer(header: str) -> bytes | None:
+    """The token in an `Authorization` header as its bytes on the wire; None for another scheme."""
+    scheme, _, token = header.strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        return None
+    return token.strip().encode("latin-1", errors="surrogateescape")
+
+
+def names(settings: RelaySettings) -> frozenset[str]:
+    """What the relay is called besides its loopback addresses."""
+    return frozenset(
+        {"localhost", settings.host.lower(), *(urlsplit(origin).hostname or "" for origin in settings.origins)}
+    )
+
+
+def is_ours(host: str, known: frozenset[str]) -> bool:
+    """Whether a `Host` header, whatever its port, has one of these names or a loopback address.
+
+    A page whose own name was made to resolve to this machine (DNS rebinding) is of the same origin as the relay, as
+    far as its browser can tell; but it has to send that name.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname
+        return name is not None and (name in known or is_loopback(name))
+    except ValueError:
+        return False
+
+
+def same_origin(origin: str, host: str) -> bool:
+    """Whether a page from `origin` was served by whoever answers to this `Host` header.
+
+    Only host and port are compared: behind a proxy that ends TLS the schemes differ.
+    """
+    try:
+        page = urlsplit(origin)
+        port = page.port or PORTS[page.scheme]
+        here = urlsplit(f"//{host}")
+        return bool(page.hostname) and page.hostname == here.hostname and port == (here.port or PORTS[page.scheme])
+    except (KeyError, ValueError):
+        return False

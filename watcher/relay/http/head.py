@@ -1,0 +1,91 @@
+"""The head of an HTTP/1.x request: bytes in, a request or the right refusal out. Pure.
+
+websockets reads heads too, and hangs up without a word on all that cannot become a websocket: other methods with a
+body, other protocols, a line that makes no sense. Here each gets its answer. What does become one is given to
+websockets as it came, and is held to the same rules before.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+
+from watcher.relay.http.routes import Answer, error
+
+MOST = 16 * 1024
+"""Bytes of a head."""
+LINE = 8 * 1024
+"""Bytes of one line, its end included."""
+FIELDS = 128
+
+METHOD = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,32}")
+NAME = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+BODY = ("Content-Length", "Transfer-Encoding")
+
+
+def size(received: bytes | bytearray) -> int | None:
+    """How many of these bytes are the head; None while its end has not come."""
+    end = received.find(b"\r\n\r\n")
+    return None if end < 0 else end + 4
+
+
+def hopeless(received: bytes | bytearray) -> Answer | None:
+    """The refusal of a head whose end has not come, where no end can mend it."""
+    line, end, _ = received.partition(b"\n")
+    if not METHOD.fullmatch(line[:33].partition(b" ")[0]):
+        return error(400, "bad_request", "this port speaks HTTP/1.1")
+    if len(line) >= LINE:
+        return error(414, "bad_request", f"a request line has at most {LINE} bytes")
+    if end and (refused := _line(bytes(line)[:-1] if line.endswith(b"\r") else b"")):
+        return refused
+    return (
+        error(431, "bad_request", f"the head of a request has at most {MOST} bytes") if len(received) > MOST else None
+    )
+
+
+def parse(head: bytes) -> Request | Answer:
+    """A whole head. A target in absolute form becomes its path, and its authority the Host, as RFC 9112 has it."""
+    if len(head) > MOST:
+        return error(431, "bad_request", f"the head of a request has at most {MOST} bytes")
+    line, *fields = head[:-4].split(b"\r\n")
+    if len(line) + 2 > LINE:
+        return error(414, "bad_request", f"a request line has at most {LINE} bytes")
+    if refused := _line(line):
+        return refused
+    if len(fields) > FIELDS or any(len(field) + 2 > LINE for field in fields):
+        return error(431, "bad_request", f"at most {FIELDS} fields of {LINE} bytes")
+    headers = Headers()
+    for field in fields:
+        name, colon, value = field.partition(b":")
+        value = value.strip(b" \t")
+        if not (colon and NAME.fullmatch(name) and VALUE.fullmatch(value)):
+            return error(400, "bad_request", "a header field makes no sense")
+        headers[name.decode("ascii")] = value.decode("latin-1")
+    method, target, protocol = line.decode("ascii").split(" ")
+    if target.lower().startswith(("http://", "https://")):
+        try:
+            url = urlsplit(target)
+        except ValueError:
+            return error(400, "bad_request", "the target of the request makes no sense")
+        if "Host" in headers:  # any number of them: `pop` has no answer to two
+            del headers["Host"]
+        headers["Host"] = url.netloc
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+    return Request(target, headers, method, protocol)
+
+
+def _line(line: bytes) -> Answer | None:
+    parts = line.split(b" ")
+    if len(parts) != 3 or not all(parts) or not line.isascii() or not METHOD.fullmatch(parts[0]):
+        return error(400, "bad_request", "the request line makes no sense")
+    if parts[2] in (b"HTTP/1.1", b"HTTP/1.0"):
+        return None
+    if re.fullmatch(rb"HTTP/\d\.\d", parts[2]):
+        return error(505, "bad_request", "this port speaks HTTP/1.1")
+    return error(400, "bad_request", "the request line makes no sense")
+
+
+def has_body(request: Request) -> bool:
+    return any(value != "0" for name in BODY for value in request.headers.get_all(name))

@@ -1,0 +1,104 @@
+"""The sockets that the relay listens on.
+
+Three things must be set before a connection is accepted, since accepted sockets inherit them: a small send buffer (or
+the kernel hides a stalled reader for ten seconds), the protocol number (asyncio switches Nagle off only for sockets
+that were made with it), and a bound on how long unacknowledged bytes may wait.
+"""
+
+import asyncio.sslproto
+import contextlib
+import errno
+import socket
+import ssl
+
+from watcher.relay.http.admission import BACKLOG
+from watcher.relay.settings import RelayError, RelaySettings, is_loopback
+
+SEND_BUFFER = 64 * 1024
+"""Linux doubles it for its own bookkeeping."""
+UNACKNOWLEDGED = 20_000
+"""Milliseconds. Longer than our own rule for stalled readers, which tells the reason."""
+DRAWS = 20
+"""Free ports that are tried where there are several addresses: what is free at one may be taken at another."""
+
+TLS_BUFFER = 16 * 1024
+"""Bytes that asyncio keeps for each connection from its first one on; its own 256 KiB are a stranger's to fill."""
+
+Address = tuple[socket.AddressFamily, str]
+
+
+def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> list[socket.socket]:
+    """One socket for each address of the host, all on one port.
+
+    `guarded`: tokens are asked for. `key`: where the config names the port. Raises RelayError for an unguarded public address, OSError when the port is taken.
+    """
+    addresses = _addresses(settings.host)
+    if not guarded and not all(is_loopback(host) for _, host in addresses):
+        raise RelayError(
+            f"[relay] host = {settings.host!r} can be reached from other machines and no tokens are set: "
+            "name tokens_env or tokens_file, or bind 127.0.0.1"
+        )
+    for _ in range(DRAWS if settings.port == 0 and len(addresses) > 1 else 1):
+        try:
+            return _on_one_port(addresses, settings, key)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            taken = error
+    raise taken
+
+
+def _on_one_port(addresses: list[Address], settings: RelaySettings, key: str) -> list[socket.socket]:
+    with contextlib.ExitStack() as opened:
+        found: list[socket.socket] = []
+        for family, host in addresses:
+            port = found[0].getsockname()[1] if found else settings.port
+            try:
+                found.append(opened.enter_context(_socket(family, host, port, key)))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(addresses) == 1:
+                    raise  # of several addresses one may be missing, as ::1 often is
+        if not found:
+            raise OSError(errno.EADDRNOTAVAIL, f"none of the addresses of {settings.host!r} is on this machine")
+        opened.pop_all()
+        return found
+
+
+def _addresses(host: str) -> list[Address]:
+    try:
+        infos = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise RelayError(f"[relay] host = {host!r} is not an address of this machine: {error.strerror}") from error
+    return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos))
+
+
+def _socket(family: socket.AddressFamily, host: str, port: int, key: str) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        what = f"port {port} of {host} cannot be listened on ({error.strerror}): free it, or set another {key}"
+        raise OSError(error.errno, what) from error
+    return listener
+
+
+def tls(settings: RelaySettings) -> ssl.SSLContext | None:
+    """None without a certificate. Raises RelayError."""
+    if settings.certificate is None:
+        return None
+    asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.certificate, settings.key)
+    except (OSError, ssl.SSLError) as error:
+        raise RelayError(f"[relay] certificate {settings.certificate} or its key cannot be used: {error}") from error
+    return context

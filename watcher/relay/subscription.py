@@ -1,0 +1,86 @@
+"""Which subscriptions a key concerns."""
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from watcher.model.filters import FIELDS, Matcher
+from watcher.model.keys import Key
+
+REMEMBERED = 1_000_000
+"""Subscribers remembered over all keys before the index forgets which key they were for."""
+T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
+
+
+class Index(Generic[T, R]):
+    """Finds what matches a key without asking everybody: each entry stands under its most telling field.
+
+    What `resolve` makes of the entries found is remembered for the key until the next entry comes or goes.
+    """
+
+    def __init__(self, resolve: Callable[[list[T]], R]) -> None:
+        self._resolve = resolve
+        self._matchers: dict[T, Matcher] = {}
+        self._any: dict[T, None] = {}
+        self._under: dict[str, dict[str, dict[T, Matcher | None]]] = {name: {} for name in FIELDS}
+        """By field and value: those to be asked about the other fields, and None for those that name no other."""
+        self._known: dict[Key, R] = {}
+        self._weight = 0
+
+    def add(self, entry: T, matcher: Matcher) -> None:
+        self._forget()
+        self._matchers[entry] = matcher
+        name, values = _anchor(matcher)
+        if name is None:
+            self._any[entry] = None
+        rest = None if _fields_named(matcher) == 1 else matcher
+        for value in values:
+            self._under[name or ""].setdefault(value, {})[entry] = rest
+
+    def remove(self, entry: T) -> None:
+        """Nothing happens for one that is not there."""
+        matcher = self._matchers.pop(entry, None)
+        if matcher is None:
+            return
+        self._forget()
+        name, values = _anchor(matcher)
+        self._any.pop(entry, None)
+        for value in values:
+            group = self._under[name or ""][value]
+            del group[entry]
+            if not group:
+                del self._under[name or ""][value]
+
+    def find(self, key: Key) -> R:
+        known = self._known.get(key)
+        if known is None:
+            found = self._look(key)
+            self._weight += len(found) + 1
+            if self._weight > REMEMBERED:
+                self._forget()
+            known = self._known[key] = self._resolve(found)
+        return known
+
+    def _look(self, key: Key) -> list[T]:
+        found = list(self._any)
+        for name, groups in self._under.items():
+            group = groups.get(getattr(key, name))
+            if group:
+                found.extend(entry for entry, rest in group.items() if rest is None or rest.matches(key))
+        return found
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._weight = 0
+
+
+def _fields_named(matcher: Matcher) -> int:
+    return sum(getattr(matcher, name) is not None for name in FIELDS)
+
+
+def _anchor(matcher: Matcher) -> tuple[str | None, frozenset[str]]:
+    for name in ("account", "token", "chain", "provider"):
+        values = getattr(matcher, name)
+        if values is not None:
+            return name, values
+    return None, frozenset()

@@ -1,0 +1,119 @@
+"""What happens because time has passed: heartbeats, pings, and the end of those who do not authorize or do not read."""
+
+from collections.abc import Callable
+
+import anyio
+
+from watcher.model.times import rfc3339
+from watcher.relay import wire
+from watcher.relay.catch_up import Replays
+from watcher.relay.due_queue import Rota
+from watcher.relay.flusher import Delivery
+from watcher.relay.http.routes import Sees
+from watcher.relay.session import AUTH_TIMEOUT, SLOW_CONSUMER
+from watcher.relay.settings import Pace
+from watcher.relay.websocket import Peer
+
+
+class Keeper:
+    """One look at everybody at a fixed pace."""
+
+    def __init__(self, delivery: Delivery, pace: Pace, wall: Callable[[], int], sees: Sees) -> None:
+        """`wall`: microseconds. `sees`: see Plain."""
+        self._delivery = delivery
+        self._pace = pace
+        self._wall = wall
+        self._sees = sees
+        self._auths: Rota[Peer] = Rota(pace.auth)
+        self._beats: Rota[Peer] = Rota(pace.heartbeat)
+        self._pings: Rota[Peer] = Rota(pace.ping)
+
+    def enter(self, peer: Peer, now: float) -> None:
+        """A new connection."""
+        self._pings.enter(peer, now)
+        if peer.session.rights is None:
+            self._auths.enter(peer, now)
+        else:
+            self._beats.enter(peer, now)
+
+    def leave(self, peer: Peer) -> None:
+        for rota in (self._auths, self._beats, self._pings):
+            rota.leave(peer)
+
+    def authorized(self, peer: Peer) -> None:
+        self._beats.enter(peer, self._delivery.time())
+
+    async def keep(self, replays: Replays) -> None:
+        while True:
+            await anyio.sleep(self._pace.sweep)
+            now = self._delivery.time()
+            for peer in self._auths.due(now):
+                if peer.session.rights is None:
+                    self._delivery.drop(peer, AUTH_TIMEOUT, "auth_timeout")
+            for peer in self._beats.due(now):
+                self._turn(self._beats, peer, now, self.beat)
+            for peer in self._pings.due(now):
+                self._turn(self._pings, peer, now, self._ping)
+            self._end_stalled(now)
+            for peer in list(replays.readers):
+                if peer.astray(self._delivery.hub.cursor, now):
+                    self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "astray")
+                elif peer.pages is not None and peer.pages.over:
+                    self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
+            self._delivery.stats.reading = len(replays.readers)
+
+    def _turn(self, rota: Rota[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
+        if peer.open:
+            do(peer)
+            rota.enter(peer, now)
+
+    def _ping(self, peer: Peer) -> None:
+        self._delivery.put(peer, wire.KEEPALIVE)
+
+    def _end_stalled(self, now: float) -> None:
+        """Who takes nothing."""
+        stalled = 0
+        for peer, (since, size) in list(self._delivery.paused.items()):
+            left = peer.connection.transport.get_write_buffer_size()
+            if left != size:
+                self._delivery.paused[peer] = (now, left)
+            elif now - since >= self._pace.stall:
+                self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "stalled")
+            else:
+                stalled += now - since >= self._pace.sweep
+        self._delivery.stats.stalled = stalled
+
+    def beat(self, peer: Peer) -> None:
+        """Tell how far everything was sent. Between the pages of a snapshot there is nothing to tell."""
+        peer.beat_due = peer.paging
+        if peer.paging:
+            return
+        self._delivery.hub.settle()
+        rights = peer.session.rights
+        beat = wire.push(
+            "heartbeat",
+            cursor=str(peer.watermark(self._delivery.hub.cursor)),
+            sent=peer.sent + len(peer.frames) - peer.controls,
+            conflated=peer.conflated,
+            lag_ms=self._lag(peer),
+            time=rfc3339(self._wall()),
+            providers={
+                name: {
+                    "last_success": health.last_success,
+                    "paused_until": health.paused_until,
+                    "budget_used": health.budget_used,
+                }
+                for name, health in self._delivery.hub.health.items()
+                if rights is not None and self._sees(rights, name)
+            },
+        )
+        self._delivery.put(peer, beat)
+
+    def _lag(self, peer: Peer) -> int:
+        oldest = peer.oldest
+        if peer.conflater is not None and len(peer.conflater):
+            oldest = peer.conflater.oldest()
+        elif peer.live and len(peer.frames) > peer.controls:
+            found = (self._delivery.hub.told_at(frame) for frame in peer.frames)
+            oldest = next((told for told in found if told is not None), None)
+        return 0 if oldest is None else max(0, (self._wall() - oldest) // 1000)
