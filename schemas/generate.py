@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from watcher.model.amounts import subtract
-from watcher.model.events import JSON, MSGPACK, BalanceChanged, BalanceState, Had, ProviderHealth, event_id
+from watcher.model.events import JSON, MSGPACK, BalanceChanged, BalanceState, ProviderHealth, RecentAmount, event_id
 from watcher.model.keys import Key
 
 HERE = Path(__file__).parent
@@ -125,7 +125,7 @@ def golden() -> dict[str, msgspec.Struct]:
         "state": BalanceState(
             provider=helius.provider, chain=helius.chain, account=helius.account, token=helius.token, kind=helius.kind,
             symbol=None, version=1, amount="9863", unit="base", decimals=2, slot=1115, as_of=None,
-            observed_at=times[1], order=1115, had=(Had("9864", 1769352267250000),),
+            observed_at=times[1], order=1115, recent_amounts=(RecentAmount("9864", 1769352267250000),),
         ),
         "heartbeat": ProviderHealth(
             provider="helius", time=times[1], instance="0f6c", watches=1, last_success=times[1], stalest_seconds=2.5,

@@ -6,7 +6,7 @@ import pytest
 from tests.test_deployment import ROOT
 from watcher.app import settings
 from watcher.providers.protocol import SettingsError
-from watcher.redaction.redactor import HIDDEN, PUBLIC
+from watcher.redaction.redactor import PUBLIC, SECRETS
 
 HELIUS = {
     "type": "helius",
@@ -96,15 +96,15 @@ def test_a_section_of_another_room_gets_the_same_errors():
 
 def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messages(monkeypatch):
     for name, nothing in (("_secrets", []), ("_runs", frozenset()), ("_public", frozenset())):
-        monkeypatch.setattr(HIDDEN, name, nothing)
-    HIDDEN.publish(PUBLIC)
-    HIDDEN.hide(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
+        monkeypatch.setattr(SECRETS, name, nothing)
+    SECRETS.publish(PUBLIC)
+    SECRETS.hide(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
     settings.parse({"journal": "sqlite:////srv/acme-balances/b.db", "providers": {"ondo-primary": {"type": "ondo"}}})
     for line in (
         "there is no folder /srv/acme-balances: make it",
         "look at the rights of /var/lib/balance-watcher/",
         "[providers.ondo-primary]: ondo-primary did not answer",
     ):
-        assert HIDDEN.cleared(line) == line
+        assert SECRETS.cleared(line) == line
     for text in ("watcher-canary", "balances-canary", "primary-canary", "acme-balances-c"):
-        assert HIDDEN.betrayed(text)
+        assert SECRETS.betrayed(text)

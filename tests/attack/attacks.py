@@ -13,7 +13,7 @@ from tests.attack.neighbour import ACCOUNT, MINTS
 from tests.attack.stage import KEY, SECRET
 from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal, path_of
-from watcher.model.events import BalanceState, Row
+from watcher.model.events import BalanceState, CommitRow
 
 HEAD = (
     b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -469,7 +469,9 @@ class Many(ByClient):
         )  # fmt: skip
         named = {name: getattr(row, name) for name in row.__struct_fields__}
         for start in range(0, MANY, 5_000):
-            await writer.commit(Batch([Row(BalanceState(**named | {"token": token})) for token in mints(start, 5_000)]))
+            await writer.commit(
+                Batch([CommitRow(BalanceState(**named | {"token": token})) for token in mints(start, 5_000)])
+            )
         await journal.close()
 
 

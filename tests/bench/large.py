@@ -28,7 +28,7 @@ from watcher.model.readings import Answer
 from watcher.poller.bulk import fingerprint, reading
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.protocol import Response, Watch
-from watcher.runtime.slicing import in_slices
+from watcher.runtime.slicing import run_in_slices
 
 TOKENS = 40
 PARTITIONS = 8
@@ -122,12 +122,12 @@ class Watcher:
         """Whether it had to be read."""
         self.now += 100.0
         response = Response(200, data, self.now)
-        known = await in_slices(fingerprint(data))
+        known = await run_in_slices(fingerprint(data))
         if await self.intake.repeat(self.answer([], known)) is not None:
             return False
-        found = await in_slices(reading(self.provider, self.request, response))
+        found = await run_in_slices(reading(self.provider, self.request, response))
         await self.intake.accept(self.answer(found.readings, known))
-        await in_slices(found.readings.clear())
+        await run_in_slices(found.readings.clear())
         return True
 
 

@@ -19,7 +19,7 @@ from watcher.ledger import Ledger
 from watcher.model.events import JSON, BalanceState
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 
 CHAIN, TOKEN = "eip155:1", "0x" + "ab" * 20
 LISTING = Scope("ondo", CHAIN, None, TOKEN)
@@ -71,14 +71,14 @@ def compare(rows):
         decoding, decoded = timed(lambda data=data: decoder.decode(data))
         said = answer(decoded, 100.0 * (turn + 1))
         if turn < 2:
-            ledger.judge(said)
+            ledger.evaluate(said)
         elif turn < 4:
-            judging, verdict = timed(lambda said=said: ledger.judge(said))
+            judging, verdict = timed(lambda said=said: ledger.evaluate(said))
             assert len(verdict.changed) == -(-rows // 10_000), len(verdict.changed)
             ratios.append(judging / decoding)
             judged_seconds.append(judging)
         else:
-            longest = slice_times(ledger.slices(said))
+            longest = slice_times(ledger.evaluating(said))
         drain(ledger)
     size = len(bodies[0]) / 1e6
     print(
@@ -88,12 +88,12 @@ def compare(rows):
     print(f"hold: the longest slice took {longest * 1e3:.1f} ms (goal 50)")
 
 
-def slice_times(slices):
+def slice_times(evaluating):
     longest = 0.0
     while True:
-        seconds, more = timed(lambda: next(slices, slices))
+        seconds, more = timed(lambda: next(evaluating, evaluating))
         longest = max(longest, seconds)
-        if more is slices:
+        if more is evaluating:
             return longest
 
 
@@ -102,7 +102,7 @@ def states(count):
         yield BalanceState(
             provider="ondo", chain=CHAIN, account=f"0x{n * 7919:040x}", token=TOKEN, kind="total", symbol="AAPLon",
             version=n % 5, amount=f"{n % 977}.46758380011703843{n % 9 + 1}", unit="decimal", decimals=None, slot=None,
-            as_of=None, observed_at=rfc3339(1_700_000_000_000_000 + n), order=None,
+            as_of=None, observed_at=format_rfc3339(1_700_000_000_000_000 + n), order=None,
         )  # fmt: skip
 
 
@@ -132,9 +132,9 @@ def account(crowd):
 
     def cost(ledger):
         for now in (1.0, 2.0):
-            ledger.judge(small(now))
+            ledger.evaluate(small(now))
         drain(ledger)
-        return statistics.median(timed(lambda n=n: ledger.judge(small(3.0 + n)))[0] for n in range(200))
+        return statistics.median(timed(lambda n=n: ledger.evaluate(small(3.0 + n)))[0] for n in range(200))
 
     def small(now):
         readings = [Reading(Key("ondo", CHAIN, "0xme", f"t{n}"), "5", "decimal") for n in range(20)]

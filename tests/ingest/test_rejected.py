@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tests.ingest.test_committer import answer, in_virtual_time, key
 from tests.ingest.test_slow_journal import SlowJournal, committing
 from tests.journal.conformance import baseline, change
-from watcher.app.exit_status import Exit, endings
+from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.ingest.committer import GROUP, REJECTED, Committer
 from watcher.journal import LARGEST, Batch, Forbidden, Rejected, WrongJournal
 from watcher.journal.kafka.broker_errors import RECORDS, RIGHTS, SETTINGS, InvalidRecord, Refused, meaning
@@ -295,6 +295,6 @@ def test_a_right_is_missing_when_it_has_been_for_a_while_and_not_when_a_broker_c
 
 
 def test_a_right_that_is_missing_ends_with_78():
-    with pytest.raises(Exit) as ended, endings():
+    with pytest.raises(Exit) as ended, exits_for_known_errors():
         raise Forbidden("no")
     assert ended.value.status == 78

@@ -10,7 +10,7 @@ from watcher.ingest.intake import merged
 from watcher.ingest.partitions import partition_of, spread
 from watcher.ingest.splitting import Splitter
 from watcher.ledger import Ledger
-from watcher.model.bulk_listing import Column, Columns, Contradiction, Unclear
+from watcher.model.bulk_listing import BulkListing, Contradiction, TokenColumn, UnreadableRow
 
 
 def ledgers(count=3):
@@ -23,7 +23,7 @@ def ledgers(count=3):
 def parts_of(text, splitter):
     """Each partition's columns, compared; the way of the intake."""
     columns = found_in_slices(text, 400)[0].readings
-    if not isinstance(columns, Columns):
+    if not isinstance(columns, BulkListing):
         assert columns == []
         return [[] for _ in splitter._ledgers]
     parts = drained(splitter.split(columns))
@@ -50,9 +50,9 @@ def test_split_columns_leave_the_memory_and_rows_of_split_readings(bodies, turns
         now += pause
         text = body(bodies[number % len(bodies)])
         columns, readings = parts_of(text, splitter), spread(whole(text), len(slow))
-        verdicts = [ledger.judge(told(part, now)) for ledger, part in zip(fast, columns, strict=True)]
+        verdicts = [ledger.evaluate(told(part, now)) for ledger, part in zip(fast, columns, strict=True)]
         assert merged(verdicts) == merged(
-            [ledger.judge(told(readings.get(p, []), now)) for p, ledger in enumerate(slow)]
+            [ledger.evaluate(told(readings.get(p, []), now)) for p, ledger in enumerate(slow)]
         )
         assert list(map(unordered, fast)) == list(map(unordered, slow))
 
@@ -63,23 +63,24 @@ def test_a_row_goes_to_the_partition_of_its_account_however_that_is_spelled():
     check = found_in_slices(body([(AAPL, HELD)]), 400)[0].readings.check
     home = partition_of(f"p/eip155:1/{account}", len(known))
     for now, spelled in enumerate(["0x" + "aB" * 20, account, "0x" + "AB" * 20], 100):
-        columns = Columns("p", [Column("eip155:1", AAPL, "A", [((spelled,), ("5",))])], check)
+        columns = BulkListing("p", [TokenColumn("eip155:1", AAPL, "A", [((spelled,), ("5",))])], check)
         parts = drained(splitter.split(columns))
         assert [len(part) for part in parts] == [partition == home for partition in range(len(known))]
         for ledger, part in zip(known, parts, strict=True):
-            ledger.judge(told(part, float(now)))
+            ledger.evaluate(told(part, float(now)))
     assert [list(ledger.accounts("p", "eip155:1", AAPL)) for ledger in known][home] == [account]
 
 
 @pytest.mark.parametrize(
-    ("row", "error"), [((HELD[3][0], "99"), Contradiction), (("0x12", "1"), Unclear), ((HELD[3][0], "-1"), Unclear)]
+    ("row", "error"),
+    [((HELD[3][0], "99"), Contradiction), (("0x12", "1"), UnreadableRow), ((HELD[3][0], "-1"), UnreadableRow)],
 )
 def test_one_bad_row_fails_the_comparison_before_any_partition_has_heard_a_word(row, error):
     known = ledgers()
     splitter = Splitter(known)
     for now in (100.0, 200.0):
         for ledger, part in zip(known, parts_of(body([(AAPL, HELD)]), splitter), strict=True):
-            ledger.judge(told(part, now))
+            ledger.evaluate(told(part, now))
             memory(ledger)
     before = list(map(memory, known))
     with pytest.raises(error):

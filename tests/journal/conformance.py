@@ -11,10 +11,10 @@ import pytest
 
 from watcher.ingest.partitions import partition_of
 from watcher.journal import Batch, Fenced, Rejected, views
-from watcher.model.events import JSON, BalanceState, ProviderHealth, Row, changed
+from watcher.model.events import JSON, BalanceState, CommitRow, ProviderHealth, changed
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Cursor, Expired, Outlived
-from watcher.model.times import rfc3339
+from watcher.model.log import Cursor, Expired, SnapshotRevoked
+from watcher.model.times import format_rfc3339
 
 PATIENCE = 60.0
 BEGAN = 1_790_000_000_000_000
@@ -32,7 +32,7 @@ def account(number, partitions=1, partition=0):
 
 def baseline(name, amount, at=BEGAN):
     """The first amount of one balance."""
-    return Row(
+    return CommitRow(
         BalanceState(
             provider="bank",
             chain="eip155:1",
@@ -46,7 +46,7 @@ def baseline(name, amount, at=BEGAN):
             decimals=6,
             slot=None,
             as_of=None,
-            observed_at=rfc3339(at),
+            observed_at=format_rfc3339(at),
         )
     )
 
@@ -54,18 +54,18 @@ def baseline(name, amount, at=BEGAN):
 def change(row, amount, after=1_000_000):
     """The next change of that balance, `after` microseconds later."""
     before = row.state
-    observed_at = rfc3339(BEGAN + (before.version + 1) * after)
+    observed_at = format_rfc3339(BEGAN + (before.version + 1) * after)
     state = msgspec.structs.replace(before, version=before.version + 1, amount=str(amount), observed_at=observed_at)
-    return Row(state, changed("e0", state, before.amount, before.observed_at))
+    return CommitRow(state, changed("e0", state, before.amount, before.observed_at))
 
 
 def health(provider, time=BEGAN):
     return ProviderHealth(
         provider=provider,
-        time=rfc3339(time),
+        time=format_rfc3339(time),
         instance="one",
         watches=3,
-        last_success=rfc3339(time),
+        last_success=format_rfc3339(time),
         stalest_seconds=1.5,
         paused_until=None,
         budget_used=0.25,
@@ -221,7 +221,7 @@ class Conformance:
         assert [event.key for event in found] == [event.key for event in told]
         positions = [event.position for event in found]
         assert positions == sorted(set(positions))
-        assert [rfc3339(event.observed_at) for event in found] == [event.observed_at for event in told]
+        assert [format_rfc3339(event.observed_at) for event in found] == [event.observed_at for event in told]
 
     async def test_a_cursor_resumes_behind_the_last_event_sent(self, journal, twin, account):
         row = baseline(account(1), 0)
@@ -360,7 +360,7 @@ class Conformance:
                 while not held.over:
                     with anyio.move_on_after(0.05):
                         await collect(reader, (await reader.bounds()).head, bool)
-            with pytest.raises(Outlived):
+            with pytest.raises(SnapshotRevoked):
                 await held.page(2)
             held.close()
             assert len(reader._views) == 0

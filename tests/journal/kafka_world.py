@@ -11,10 +11,10 @@ from confluent_kafka.admin import AdminClient
 
 from watcher.ingest.partitions import partition_of
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.model.events import BalanceState, Row, changed
+from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.log import Unavailable
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 
 PARTITIONS = 3
 EPOCH = "e0"
@@ -87,11 +87,11 @@ class Balance:
                 decimals=9,
                 slot=100 + version,
                 as_of=None,
-                observed_at=rfc3339(START + version),
+                observed_at=format_rfc3339(START + version),
                 order=100 + version,
             ),
         )
-        return Row(self.state, changed(EPOCH, self.state, before.amount, before.observed_at) if before else None)
+        return CommitRow(self.state, changed(EPOCH, self.state, before.amount, before.observed_at) if before else None)
 
 
 def balance_in(partition, salt=""):

@@ -28,7 +28,7 @@ from tests.journal.kafka_world import (
 )
 from watcher.journal import Batch, Fenced
 from watcher.journal.kafka import cluster as connection_module
-from watcher.model.events import MSGPACK, Row, changed, event_id
+from watcher.model.events import MSGPACK, CommitRow, changed, event_id
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 
@@ -203,7 +203,9 @@ class TestWriters:
             del writer._delivered
             (state,) = (await writer.open()).states
             assert state.version == 0
-            await writer.commit(Batch([Row(balance.state, changed(EPOCH, balance.state, "1", state.observed_at))]))
+            await writer.commit(
+                Batch([CommitRow(balance.state, changed(EPOCH, balance.state, "1", state.observed_at))])
+            )
         assert versions(seen(kafka.address, f"{prefix}balances.changed.v1")) == {str(balance.key): [1]}
 
     async def test_a_lost_answer_costs_the_producer_before_the_next_transaction(self, kafka, prefix):

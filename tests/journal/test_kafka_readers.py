@@ -29,7 +29,7 @@ from watcher.journal.kafka import state_table as view_module
 from watcher.model.events import ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor, Expired, Unavailable
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
@@ -231,7 +231,7 @@ class TestReaders:
     async def test_health_reaches_followers_and_those_who_come_later(self, kafka, prefix):
         health = ProviderHealth(
             provider="jupiter",
-            time=rfc3339(START),
+            time=format_rfc3339(START),
             instance="a",
             watches=3,
             last_success=None,

@@ -15,7 +15,7 @@ from tests.journal.conformance import BEGAN, baseline, change
 from watcher.journal import Batch, Fenced, Unwritable
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.logs.setup import configure
-from watcher.model.events import Row
+from watcher.model.events import CommitRow
 from watcher.model.log import Unavailable
 
 
@@ -23,7 +23,7 @@ async def opened(writer):
     """The rows by account, as soon as nobody else holds the file: another one may stall just when it does."""
     while True:
         with contextlib.suppress(Unavailable):
-            return {state.account: Row(state) for state in (await writer.open()).states}
+            return {state.account: CommitRow(state) for state in (await writer.open()).states}
 
 
 async def write(path, seed):

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from watcher.ledger import Ledger
-from watcher.model.bulk_listing import NEWS
+from watcher.model.bulk_listing import CHANGED_ROWS
 from watcher.model.events import BalanceState, event_id
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading
@@ -40,7 +40,7 @@ class Desk:
 
     def hear(self, *readings, sent=None, after=10.0):
         """Judge one answer and commit what follows from it."""
-        verdict = self.ledger.judge(self.answer(*readings, sent=sent, after=after))
+        verdict = self.ledger.evaluate(self.answer(*readings, sent=sent, after=after))
         self.commit()
         return verdict
 
@@ -241,11 +241,11 @@ def test_a_doubt_at_an_order_that_stands_still_is_over_once_three_answers_deny_i
     desk = Desk()
     desk.hear(at(5, "5"))
     assert desk.hear(at(5, "6")).candidates == {X}
-    assert desk.ledger.doubted_since("p") == desk.now
+    assert desk.ledger.candidate_since("p") == desk.now
     assert desk.hear(at(5, "5")).candidates == {X}
     assert desk.hear(at(5, "5")).candidates == {X}
     assert desk.hear(at(5, "5")).candidates == set()
-    assert desk.ledger.doubted_since("p") is None
+    assert desk.ledger.candidate_since("p") is None
 
 
 def test_a_refresh_time_that_stands_still_is_believed_after_settle_alone():
@@ -332,7 +332,7 @@ def test_at_most_32_former_amounts_are_remembered():
     desk = Desk("none", settle=1e6)
     for number in range(40):
         desk.hear(says(str(number)))
-    assert [had.amount for had in desk.states[X].had] == [str(n) for n in range(7, 39)]
+    assert [recent_amounts.amount for recent_amounts in desk.states[X].recent_amounts] == [str(n) for n in range(7, 39)]
     assert desk.hear(says("3")).changed == {X}
 
 
@@ -340,9 +340,9 @@ def test_former_amounts_are_forgotten_after_settle():
     desk = Desk("none")
     desk.hear(says("5"))
     desk.hear(says("6"))
-    assert desk.ledger.get(X).had
+    assert desk.ledger.get(X).recent_amounts
     desk.hear(says("6"), after=31.0)
-    assert not desk.ledger.get(X).had
+    assert not desk.ledger.get(X).recent_amounts
 
 
 def test_a_weak_order_must_be_newer_to_confirm_a_return():
@@ -604,9 +604,9 @@ def test_an_order_that_everything_is_older_than_is_given_up_after_ten_answers_an
 def test_one_answer_that_is_not_older_keeps_the_order():
     desk = Desk()
     desk.hear(at(1000, "5"))
-    assert desk.ledger.behind_since("p") is None
+    assert desk.ledger.stale_since("p") is None
     for number in range(40):
-        assert (desk.ledger.behind_since("p") is None) == (number % 15 == 0)
+        assert (desk.ledger.stale_since("p") is None) == (number % 15 == 0)
         assert not desk.hear(at(1000 if number % 15 == 14 else number, "5"), after=60.0).went_back
     assert desk.events == []
 
@@ -618,7 +618,7 @@ def test_a_listing_that_goes_on_without_a_row_is_not_older_than_it():
     desk.hear(at(10, "5"), at(10, "0", Y))
     for order in range(11, 60):
         assert not desk.hear(*([at(4, "5"), at(4, "0", Y)] if order % 5 else [at(order, "5")]), after=60.0).went_back
-        assert (desk.ledger.behind_since("p") is None) == (order % 5 == 0)
+        assert (desk.ledger.stale_since("p") is None) == (order % 5 == 0)
 
 
 def test_an_order_that_went_back_is_given_up_with_the_amount_unchanged_and_after_a_restart():
@@ -664,7 +664,7 @@ def test_an_account_not_found_is_told_at_the_second_answer():
     assert desk.hear(nothing()).candidates == {X}
     assert desk.hear(nothing()).changed == {X}
     assert desk.events[0].slot is None
-    assert desk.states[X].unslotted
+    assert desk.states[X].absent_without_order
 
 
 def test_after_an_unslotted_absence_a_former_amount_needs_a_greater_slot_twice():
@@ -868,8 +868,8 @@ def test_one_listing_covers_all_kinds_of_a_token():
 def test_a_newer_change_replaces_the_pending_one():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
-    desk.ledger.judge(desk.answer(at(3, "7")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(3, "7")))
     assert desk.ledger.pending == 1
     desk.commit()
     (event,) = desk.events
@@ -880,17 +880,17 @@ def test_a_newer_change_replaces_the_pending_one():
 def test_a_return_to_the_committed_amount_takes_the_pending_change_back():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
-    desk.ledger.judge(desk.answer(at(3, "5")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(3, "5")))
     assert desk.ledger.pending == 0
 
 
 def test_what_arrives_during_a_commit_is_told_by_the_next():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
     desk.write()
-    desk.ledger.judge(desk.answer(at(3, "5")))
+    desk.ledger.evaluate(desk.answer(at(3, "5")))
     desk.ledger.committed()
     desk.commit()
     assert desk.told() == [("5", "6"), ("6", "5")]
@@ -901,7 +901,7 @@ def test_what_arrives_during_a_commit_is_told_by_the_next():
 def test_a_commit_that_failed_pends_again():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
     desk.ledger.take()
     desk.reopen()
     desk.commit()
@@ -912,7 +912,7 @@ def test_a_commit_that_failed_pends_again():
 def test_a_commit_that_was_only_thought_to_have_failed_is_not_told_twice():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
     desk.write()
     desk.reopen()
     assert desk.ledger.pending == 0
@@ -923,9 +923,9 @@ def test_a_commit_that_was_only_thought_to_have_failed_is_not_told_twice():
 def test_a_failed_commit_gives_way_to_what_is_newer():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
     desk.ledger.take()
-    desk.ledger.judge(desk.answer(at(3, "7")))
+    desk.ledger.evaluate(desk.answer(at(3, "7")))
     desk.reopen()
     desk.commit()
     assert desk.told() == [("5", "7")]
@@ -935,9 +935,9 @@ def test_a_failed_commit_gives_way_to_what_is_newer():
 def test_a_failed_commit_that_was_taken_back_meanwhile_is_forgotten():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
     desk.ledger.take()
-    desk.ledger.judge(desk.answer(at(3, "5")))
+    desk.ledger.evaluate(desk.answer(at(3, "5")))
     desk.reopen()
     assert desk.ledger.pending == 0
     desk.hear(at(4, "8"))
@@ -946,9 +946,9 @@ def test_a_failed_commit_that_was_taken_back_meanwhile_is_forgotten():
 
 def test_a_baseline_that_failed_is_still_a_baseline():
     desk = Desk()
-    desk.ledger.judge(desk.answer(at(1, "5")))
+    desk.ledger.evaluate(desk.answer(at(1, "5")))
     desk.ledger.take()
-    desk.ledger.judge(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
     desk.reopen()
     desk.commit()
     assert (desk.states[X].version, desk.states[X].amount, desk.events) == (0, "6", [])
@@ -966,7 +966,7 @@ def test_reopening_the_journal_keeps_the_greatest_order_and_confidence():
 def test_what_another_instance_committed_wins_over_what_pends():
     desk = Desk()
     desk.hear(at(1, "5"))
-    desk.ledger.judge(desk.answer(at(2, "6")))
+    desk.ledger.evaluate(desk.answer(at(2, "6")))
     foreign = BalanceState(
         **{f: getattr(desk.states[X], f) for f in BalanceState.__struct_fields__} | {"version": 3, "amount": "9"}
     )
@@ -981,7 +981,7 @@ def test_what_another_instance_committed_wins_over_what_pends():
 def test_rows_are_taken_in_order_and_not_more_than_asked():
     desk = Desk()
     keys = [Key("p", "c", "a", f"t{n}") for n in range(5)]
-    desk.ledger.judge(desk.answer(*(at(1, "5", key) for key in keys)))
+    desk.ledger.evaluate(desk.answer(*(at(1, "5", key) for key in keys)))
     taken = []
     while desk.ledger.pending:
         rows, _ = desk.ledger.take(2)
@@ -994,7 +994,7 @@ def test_rows_are_taken_in_order_and_not_more_than_asked():
 def test_a_listings_note_follows_its_baselines():
     desk = Desk(listing=ACCOUNT)
     keys = [Key("p", "c", "a", f"t{n}") for n in range(5)]
-    desk.ledger.judge(desk.answer(*(at(1, "5", key) for key in keys)))
+    desk.ledger.evaluate(desk.answer(*(at(1, "5", key) for key in keys)))
     _, notes = desk.ledger.take(4)
     assert notes == {}
     desk.ledger.committed()
@@ -1011,19 +1011,19 @@ def test_a_large_listing_is_judged_in_slices_between_which_others_may_speak():
     desk = Desk("none", listing=Scope("p", "c", None, "x"))
     keys = [Key("p", "c", f"a{n}", "x") for n in range(12_000)]
     for _ in range(2):
-        desk.ledger.judge(desk.answer(*(says("5", key) for key in keys)))
+        desk.ledger.evaluate(desk.answer(*(says("5", key) for key in keys)))
     while desk.ledger.pending:
         desk.ledger.take()
         desk.ledger.committed()
-    slices = desk.ledger.slices(desk.answer(*(says("5", key) for key in keys[:-1])))
-    next(slices)
+    evaluating = desk.ledger.evaluating(desk.answer(*(says("5", key) for key in keys[:-1])))
+    next(evaluating)
     desk.listing = None
     newcomer, first = Key("p", "c", "new", "x"), keys[0]
-    desk.ledger.judge(desk.answer(says("1", newcomer), says("6", first)))
+    desk.ledger.evaluate(desk.answer(says("1", newcomer), says("6", first)))
     rest = 0
     while True:
         try:
-            next(slices)
+            next(evaluating)
         except StopIteration as end:
             verdict = end.value
             break
@@ -1037,25 +1037,25 @@ def test_a_wallet_of_many_tokens_that_go_is_judged_in_slices_too(left):
     desk = Desk("none", listing=Scope("p", "c", "a"))
     keys = [Key("p", "c", "a", f"t{n}") for n in range(3_000)]
     for _ in range(2):
-        desk.ledger.judge(desk.answer(*(says("5", key) for key in keys)))
+        desk.ledger.evaluate(desk.answer(*(says("5", key) for key in keys)))
     while desk.ledger.pending:
         desk.ledger.take()
         desk.ledger.committed()
     doubts = desk.ledger._unsettled.doubts["p"]
-    slices = desk.ledger.slices(desk.answer(*(says("5", key) for key in keys[:left])))
-    judged = [0, *(len(doubts) for _ in slices), len(doubts)]
+    evaluating = desk.ledger.evaluating(desk.answer(*(says("5", key) for key in keys[:left])))
+    judged = [0, *(len(doubts) for _ in evaluating), len(doubts)]
     assert judged[-1] == len(keys) - left
-    assert max(after - before for before, after in pairwise(judged)) <= NEWS
-    assert len(judged) > 2 * (len(keys) - left) / NEWS, "to find them is work, too"
+    assert max(after - before for before, after in pairwise(judged)) <= CHANGED_ROWS
+    assert len(judged) > 2 * (len(keys) - left) / CHANGED_ROWS, "to find them is work, too"
 
 
 def test_reopening_the_journal_ends_a_listing_half_way_and_it_proves_nothing():
     desk = Desk("none", listing=Scope("p", "c", None, "x"))
     keys = [Key("p", "c", f"a{n}", "x") for n in range(12_000)]
-    slices = desk.ledger.slices(desk.answer(*(says("5", key) for key in keys)))
-    next(slices)
+    evaluating = desk.ledger.evaluating(desk.answer(*(says("5", key) for key in keys)))
+    next(evaluating)
     desk.reopen()
-    assert list(slices) == []
+    assert list(evaluating) == []
     assert 0 < desk.ledger.pending < len(keys)
     while not desk.ledger.idle:
         desk.commit()

@@ -8,9 +8,9 @@ from tests.ledger.test_ledger import Desk, at, says
 from tests.providers.golden import ACCOUNT
 from tests.providers.tables import built
 from watcher.ledger import Ledger
-from watcher.ledger.pending_changes import SHARED
-from watcher.ledger.store import LABELS, Shelves
-from watcher.model.bulk_listing import Column, Columns
+from watcher.ledger.pending_changes import SHARED_ROWS
+from watcher.ledger.store import MOST_DENOMINATIONS, Store
+from watcher.model.bulk_listing import BulkListing, TokenColumn
 from watcher.model.keys import Key, Scope
 from watcher.poller.poll_stats import Stats
 
@@ -22,14 +22,14 @@ def named(number):
 
 
 class Bounded(Desk):
-    """Not more than `most` balances of the provider."""
+    """Not more than `max_known` balances of the provider."""
 
-    def __init__(self, most, ordering="none", listing=ACCOUNT_SCOPE):
+    def __init__(self, max_known, ordering="none", listing=ACCOUNT_SCOPE):
         super().__init__(ordering, listing=listing)
-        self.most = most
+        self.max_known = max_known
 
     def answer(self, *readings, **times):
-        return msgspec.structs.replace(super().answer(*readings, **times), most=self.most)
+        return msgspec.structs.replace(super().answer(*readings, **times), max_known=self.max_known)
 
     def list(self, *numbers, amount="1"):
         return self.hear(*(says(amount, named(number)) for number in numbers))
@@ -63,7 +63,7 @@ def test_what_was_not_taken_in_is_a_baseline_and_no_change_once_there_is_room(re
         desk.list(0, 1)  # the listing's own baseline is complete
     for _ in range(3):
         desk.list(*range(10))
-    desk.most = 100
+    desk.max_known = 100
     if restarted:
         desk.restart()
     for _ in range(2):
@@ -77,14 +77,14 @@ def test_what_was_not_taken_in_is_a_baseline_and_no_change_once_there_is_room(re
 def test_the_journal_learns_that_a_baseline_begins_anew_whatever_is_in_flight():
     desk = Bounded(3)
     desk.list(0)
-    desk.ledger.judge(desk.answer(says("1", named(0))))  # complete now
+    desk.ledger.evaluate(desk.answer(says("1", named(0))))  # complete now
     rows_and_note = desk.ledger.take()
     assert rows_and_note[1]
-    desk.ledger.judge(desk.answer(*(says("1", named(number)) for number in range(9))))
+    desk.ledger.evaluate(desk.answer(*(says("1", named(number)) for number in range(9))))
     desk.notes |= rows_and_note[1]
     desk.ledger.committed()
     desk.commit()
-    desk.most = 100
+    desk.max_known = 100
     desk.restart()
     desk.list(*range(9))
     assert desk.events == [event for event in desk.events if event.key in (named(1), named(2))]
@@ -95,9 +95,9 @@ def test_a_journal_that_was_opened_again_does_not_bring_the_old_baseline_back():
     desk = Bounded(2)
     for _ in range(2):
         desk.list(0)
-    desk.ledger.judge(desk.answer(*(says("1", named(number)) for number in range(5))))
+    desk.ledger.evaluate(desk.answer(*(says("1", named(number)) for number in range(5))))
     desk.reopen()  # and nothing of that answer was committed
-    desk.most = 100
+    desk.max_known = 100
     desk.list(*range(5))
     assert {event.key for event in desk.events} <= {named(1)}
 
@@ -108,7 +108,7 @@ def test_part_of_a_listing_says_no_more_of_what_was_not_taken_in():
         desk.list(0)
     desk.partial = True
     desk.list(0, 1, 2)
-    desk.partial, desk.most = False, 100
+    desk.partial, desk.max_known = False, 100
     desk.list(0, 1, 2)
     assert desk.told(named(2)) == []
 
@@ -117,7 +117,7 @@ def test_a_pair_beyond_the_bound_is_unknown():
     desk = Bounded(1, ordering="strict", listing=None)
     desk.hear(at(1, "5", named(0)))
     assert desk.hear(at(1, "5", named(1))).refused == 1
-    desk.most = 2
+    desk.max_known = 2
     assert desk.hear(at(2, "6", named(1))).baselines == 1
     assert desk.events == []
 
@@ -128,7 +128,7 @@ def test_a_repeated_body_is_heard_whole_as_long_as_something_is_left_out():
     for _ in range(4):
         said = msgspec.structs.replace(desk.answer(*whole), fingerprint=b"same")
         assert desk.ledger.repeats(said) is None
-        assert desk.ledger.judge(said).refused == 2
+        assert desk.ledger.evaluate(said).refused == 2
         desk.commit()
 
 
@@ -139,27 +139,29 @@ def test_names_that_are_not_taken_in_leave_nothing_behind():
         desk.list(*range(20_000 * turn, 20_000 * (turn + 1)))
     chain = Scope("p", "c")
     for turn in range(3):
-        columns = [Column("c", f"u{turn}-{number}", None, [(("a",), ("1",))]) for number in range(500)]
-        rows = Columns("p", columns, lambda column, account, amount: says(amount, Key("p", "c", account, column.token)))
+        columns = [TokenColumn("c", f"u{turn}-{number}", None, [(("a",), ("1",))]) for number in range(500)]
+        rows = BulkListing(
+            "p", columns, lambda column, account, amount: says(amount, Key("p", "c", account, column.token))
+        )
         said = msgspec.structs.replace(desk.answer(), readings=rows, listing=chain)
-        assert desk.ledger.judge(said).refused == 500
+        assert desk.ledger.evaluate(said).refused == 500
         desk.commit()
     assert desk.ledger.known("p") == 3
-    assert len(desk.ledger._shelves.within(Scope("p"))) == 3
+    assert len(desk.ledger._store.within(Scope("p"))) == 3
 
 
 def test_labels_are_shared_and_not_kept_for_ever():
-    shelves = Shelves()
-    for number in range(3 * LABELS):
-        label = shelves.label("base", 6, str(number))
-        assert shelves.label("base", 6, str(number)) is label
-        assert len(shelves._labels) <= LABELS
+    shelves = Store()
+    for number in range(3 * MOST_DENOMINATIONS):
+        denomination = shelves.denomination("base", 6, str(number))
+        assert shelves.denomination("base", 6, str(number)) is denomination
+        assert len(shelves._labels) <= MOST_DENOMINATIONS
 
 
 def test_a_smaller_bound_than_what_is_known_keeps_what_is_known():
     desk = Bounded(10)
     desk.list(*range(5))
-    desk.most = 2
+    desk.max_known = 2
     desk.restart()
     verdict = desk.list(*range(6), amount="2")
     assert (verdict.refused, len(desk.events)) == (1, 5)
@@ -191,7 +193,7 @@ def test_that_there_is_no_room_is_told_once_and_stands_in_the_providers_trouble(
 
 def test_of_many_balances_whose_order_went_back_at_once_some_are_named():
     stats = Stats("p")
-    verdict = Ledger().judge(Desk().answer())
+    verdict = Ledger().evaluate(Desk().answer())
     verdict.went_back = {named(number) for number in range(5000)}
     with capture_logs() as logs:
         stats.answered(verdict)
@@ -201,16 +203,16 @@ def test_of_many_balances_whose_order_went_back_at_once_some_are_named():
 
 def test_rows_of_a_provider_that_tells_much_do_not_come_before_those_of_one_that_tells_little():
     desk = Desk(listing=None)
-    desk.ledger.judge(desk.answer(*(at(1, "5", named(number)) for number in range(5000))))
+    desk.ledger.evaluate(desk.answer(*(at(1, "5", named(number)) for number in range(5000))))
     other = Key("q", "c", "a", "x")
     said = msgspec.structs.replace(desk.answer(at(1, "5", other)), provider="q")
-    desk.ledger.judge(said)
+    desk.ledger.evaluate(said)
     assert (desk.ledger.waiting("p"), desk.ledger.waiting("q"), desk.ledger.pending) == (5000, 1, 5001)
     rows, _ = desk.ledger.take(1000)
-    assert len(rows) == SHARED
+    assert len(rows) == SHARED_ROWS
     assert other in {row.state.key for row in rows}
     assert [row.state.key for row in rows if row.state.provider == "p"] == [
-        named(number) for number in range(SHARED - 1)
+        named(number) for number in range(SHARED_ROWS - 1)
     ]
     desk.ledger.committed()
     assert len(desk.ledger.take(1)[0]) == 1

@@ -16,9 +16,9 @@ from watcher.model.events import (
     MSGPACK,
     BalanceChanged,
     BalanceState,
-    Had,
+    CommitRow,
     ProviderHealth,
-    Row,
+    RecentAmount,
     changed,
     codec_of,
     event_id,
@@ -26,7 +26,7 @@ from watcher.model.events import (
 from watcher.model.keys import Filter, Key, Scope
 from watcher.model.log import Cursor
 from watcher.model.readings import Reading
-from watcher.model.times import rfc3339, wall
+from watcher.model.times import format_rfc3339, wall
 
 BASE = st.integers(0, 2**256 - 1)
 DECIMALS = st.builds(lambda digits, places: Decimal(digits).scaleb(-places), st.integers(0, 10**38), st.integers(0, 18))
@@ -56,11 +56,11 @@ STATES = st.builds(
     unit=st.sampled_from(["base", "decimal"]),
     decimals=st.none() | st.integers(0, 30),
     slot=st.none() | st.integers(0, 2**63 - 1),
-    as_of=st.none() | MICROS.map(rfc3339),
-    observed_at=MICROS.map(rfc3339),
+    as_of=st.none() | MICROS.map(format_rfc3339),
+    observed_at=MICROS.map(format_rfc3339),
     order=st.none() | st.integers(0, 2**63 - 1),
-    had=st.lists(st.builds(Had, AMOUNTS, MICROS), max_size=3).map(tuple),
-    unslotted=st.booleans(),
+    recent_amounts=st.lists(st.builds(RecentAmount, AMOUNTS, MICROS), max_size=3).map(tuple),
+    absent_without_order=st.booleans(),
 )
 
 
@@ -124,12 +124,12 @@ def test_the_delta_of_the_largest_amounts_is_not_rounded():
 
 @given(MICROS)
 def test_a_time_survives_its_wire_form(micros):
-    assert wall(rfc3339(micros)) == micros
+    assert wall(format_rfc3339(micros)) == micros
 
 
 @given(st.lists(st.integers(0, 10**16), min_size=2, max_size=5))
 def test_wire_times_sort_like_times(times):
-    assert sorted(map(rfc3339, times)) == list(map(rfc3339, sorted(times)))
+    assert sorted(map(format_rfc3339, times)) == list(map(format_rfc3339, sorted(times)))
 
 
 def test_the_same_instant_is_read_from_any_offset():
@@ -186,7 +186,7 @@ def test_a_cursor_moves_forward_only():
 
 @given(STATES, AMOUNTS, MICROS)
 def test_events_and_states_survive_both_encodings(state, previous, micros):
-    event = changed("e0", state, previous, rfc3339(micros))
+    event = changed("e0", state, previous, format_rfc3339(micros))
     for codec in (JSON, MSGPACK):
         assert codec.state(codec.encode(state)) == state
         assert codec.event(codec.encode(event)) == event
@@ -198,7 +198,7 @@ def test_events_and_states_survive_both_encodings(state, previous, micros):
 
 @given(STATES, AMOUNTS, MICROS)
 def test_an_event_says_what_its_state_says(state, previous, micros):
-    event = changed("e0", state, previous, rfc3339(micros))
+    event = changed("e0", state, previous, format_rfc3339(micros))
     for field in set(BalanceChanged.__struct_fields__) & set(BalanceState.__struct_fields__):
         assert getattr(event, field) == getattr(state, field)
     assert event.key == state.key
@@ -208,8 +208,8 @@ def test_an_event_says_what_its_state_says(state, previous, micros):
 
 @given(STATES, AMOUNTS, MICROS)
 def test_what_is_held_a_million_times_is_nothing_to_the_garbage_collector(state, previous, micros):
-    event = changed("e0", state, previous, rfc3339(micros))
-    for record in (state, event, Row(state, event), JSON.state(JSON.encode(state)), state.key):
+    event = changed("e0", state, previous, format_rfc3339(micros))
+    for record in (state, event, CommitRow(state, event), JSON.state(JSON.encode(state)), state.key):
         assert not gc.is_tracked(record)
 
 
@@ -230,7 +230,7 @@ def test_a_foreign_content_type_is_refused():
 def test_health_is_written_in_the_fields_of_the_contract():
     health = ProviderHealth(
         provider="p",
-        time=rfc3339(0),
+        time=format_rfc3339(0),
         instance="i",
         watches=1,
         last_success=None,

@@ -13,12 +13,12 @@ from tests.providers.golden import AAPL, TSLA
 from tests.providers.test_large import body
 from watcher.ingest.intake import Intake
 from watcher.ingest.partitions import partition_of
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.ondo_bulk import SIZE
 from watcher.providers.protocol import Watch
-from watcher.runtime.slicing import BREATHS, REST, TURN, in_slices
+from watcher.runtime.slicing import BREATHS, REST, TURN, run_in_slices
 
 HELD = {f"0x{n * 2**140 + n:040x}": f"{n}.5" for n in range(1, 11_501)}
 ONE, OTHER, NEW = "0x" + f"{7 * 2**140 + 7:040x}", "0x" + f"{9_000 * 2**140 + 9_000:040x}", "0x" + "ab" * 20
@@ -94,7 +94,7 @@ def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_re
     assert amounts == {ONE: [("7.5", "8"), ("8", "9")], OTHER: [("9000.5", "4")], NEW: [("0", "1")]}
 
     def answered(n):
-        return rfc3339(START + round((api.times[n - 1] + 0.03) * 1e6))
+        return format_rfc3339(START + round((api.times[n - 1] + 0.03) * 1e6))
 
     spans = [(e["previous_observed_at"], e["observed_at"]) for e in events[ONE]]
     assert spans == [(answered(2), answered(3)), (answered(5), answered(6))]
@@ -115,7 +115,7 @@ def test_one_row_that_cannot_be_understood_hides_no_other_one_in_any_partition(t
         OTHER: ["4"],
     }
     seen = 4 if bad[0] == OTHER else 3
-    assert events[OTHER][0]["observed_at"] == rfc3339(START + round((api.times[seen - 1] + 0.03) * 1e6))
+    assert events[OTHER][0]["observed_at"] == format_rfc3339(START + round((api.times[seen - 1] + 0.03) * 1e6))
     assert poller.stats.failures == {}
 
 
@@ -147,7 +147,7 @@ def test_work_in_slices_rests_when_it_has_had_its_turn_and_not_at_each_breath():
 
     async def rests(breaths, seconds):
         began, worked = anyio.current_time(), breaths * seconds
-        await in_slices(work(breaths, seconds))
+        await run_in_slices(work(breaths, seconds))
         return anyio.current_time() - began - worked
 
     async def main():
@@ -174,7 +174,7 @@ def test_work_in_slices_lets_others_in_where_time_stands_still():
     async def main():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(other)
-            await in_slices(work())
+            await run_in_slices(work())
             tasks.cancel_scope.cancel()
 
     virtually(main)
@@ -189,7 +189,7 @@ def test_work_in_slices_whose_process_stood_still_for_long_goes_on_soon():
         yield
 
     async def main():
-        await in_slices(work())
+        await run_in_slices(work())
         assert anyio.current_time() < 601.0
 
     virtually(main, clock=clock)

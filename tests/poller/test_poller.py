@@ -17,7 +17,7 @@ from tests.polling import START, Api, account_of, balance, fine, helius, journal
 from watcher.app import metrics
 from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 from watcher.poller import Connections
 from watcher.poller import http_exchange as exchange_module
 from watcher.poller.connections import MOST
@@ -90,7 +90,7 @@ def test_answers_that_are_older_than_what_is_known_are_no_success(file, logs):
 
     poller, health = virtually(main)
     assert health.stalest_seconds > 50
-    assert health.last_success < rfc3339(START + 10_000_000)
+    assert health.last_success < format_rfc3339(START + 10_000_000)
     assert poller.stats.stale > 40
     (told,) = events(logs, "provider.behind")
     assert "older than what is known" in told["reason"]

@@ -11,11 +11,11 @@ from tests.providers import fuzz
 from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
 from tests.providers.tables import LATER, asked, built
 from watcher.journal import LARGEST
-from watcher.ledger.pending_changes import Draft, row_of
-from watcher.ledger.rules import Label, Record
+from watcher.ledger.pending_changes import PendingChange, commit_row
+from watcher.ledger.rules import BalanceRecord, Denomination
 from watcher.model.addresses import AddressError, evm
 from watcher.model.amounts import SYMBOL
-from watcher.model.bulk_listing import Columns
+from watcher.model.bulk_listing import BulkListing
 from watcher.model.events import JSON, MSGPACK, changed
 from watcher.model.keys import Key
 from watcher.poller.bulk import LARGE, reading
@@ -24,8 +24,8 @@ from watcher.providers.failures import Failure, Malformed
 from watcher.providers.gaps import SUMS, Sums
 from watcher.providers.ondo_bulk import TOKENS
 from watcher.providers.protocol import Response
-from watcher.redaction.redactor import HIDDEN
-from watcher.runtime.slicing import in_one_go
+from watcher.redaction.redactor import SECRETS
+from watcher.runtime.slicing import run_at_once
 
 CASES = fuzz.cases()
 DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -47,7 +47,7 @@ def mint(number):
 def heard(provider, request, response):
     """As the poller would. Raises Failure."""
     large = reading(provider, request, response)
-    return provider.read(request, response) if large is None else in_one_go(large)
+    return provider.read(request, response) if large is None else run_at_once(large)
 
 
 def readings_in(provider, request, body):
@@ -212,7 +212,7 @@ def test_more_tokens_than_there_can_be_are_refused():
     provider = built("ondo", {"chain": "ethereum-1"})
     request = asked(provider)
     response = Response(200, f'{{"tokens":[{tokens}]}}'.encode(), LATER)
-    found = in_one_go(reading(provider, request, response))
+    found = run_at_once(reading(provider, request, response))
     assert (len(found.readings), found.partial) == (0, False), "one by one, since the document is small enough"
 
 
@@ -267,9 +267,9 @@ def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
     remarks = []
 
     def work():
-        found = in_one_go(reading(provider, request, response))
-        if isinstance(found.readings, Columns):
-            remarks.append(in_one_go(found.readings.understood())[1])
+        found = run_at_once(reading(provider, request, response))
+        if isinstance(found.readings, BulkListing):
+            remarks.append(run_at_once(found.readings.understood())[1])
         else:
             remarks.append(found.remark)
 
@@ -279,7 +279,7 @@ def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
 
 
 def test_what_is_no_address_is_cut_before_it_is_searched_for_secrets():
-    HIDDEN.hide(["a-key-of-nobody-01"])
+    SECRETS.hide(["a-key-of-nobody-01"])
     with pytest.raises(AddressError) as raised:
         evm("x" * 3_000_000)
     assert called("<genexpr>", lambda: str(raised.value)) < 5000
@@ -365,9 +365,9 @@ def test_whatever_stands_in_a_row_its_records_are_small_and_every_journal_takes_
 
 def fits(one):
     """Both records of a change to it, in both encodings, under a key that is read back."""
-    label = Label(one.unit, one.decimals, one.symbol)
-    record = Record(one.amount or "0", 3, one.order, label=label)
-    row = row_of("e0", one.key, Draft(1, "9" * 78, None, 1, one.slot, one.as_of), record)
+    denomination = Denomination(one.unit, one.decimals, one.symbol)
+    record = BalanceRecord(one.amount or "0", 3, one.order, denomination=denomination)
+    row = commit_row("e0", one.key, PendingChange(1, "9" * 78, None, 1, one.slot, one.as_of), record)
     event = changed("e0", row.state, "9" * 78, row.state.observed_at)
     for codec in (JSON, MSGPACK):
         for data in (codec.encode(row.state), codec.encode(event)):

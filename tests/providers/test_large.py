@@ -10,10 +10,10 @@ from tests.providers import fuzz
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.tables import NOW, asked, built
 from watcher.ledger import Ledger
-from watcher.model.bulk_listing import Columns, Contradiction, Unclear
+from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import understood
 from watcher.providers.answers import BOM
 from watcher.providers.failures import Failure
@@ -89,7 +89,7 @@ def in_slices(text, size):
     """The same, by the way of the poller."""
     try:
         found, _ = found_in_slices(text, size)
-        if isinstance(found.readings, Columns):
+        if isinstance(found.readings, BulkListing):
             found = compared(Ledger(), found)
         return list({reading.key: reading for reading in found.readings}.values()), found.partial
     except Contradiction:
@@ -102,7 +102,7 @@ def compared(ledger, found):
     """Columns in which nothing is left that cannot be understood."""
     try:
         drained(ledger.compare(found.readings))
-    except Unclear:
+    except UnreadableRow:
         found = drained(understood(found))
         drained(ledger.compare(found.readings))
     return found
@@ -192,7 +192,7 @@ def test_a_spoilt_head_means_the_same_in_slices_and_in_one_piece(old, new):
 def test_a_documented_answer_is_cut_and_not_left_to_the_decoder(size):
     text = body([(AAPL, [(f"0x{n:040x}", "1") for n in range(50)]), (TSLA, [])])
     found, count = found_in_slices(text, size + 120)
-    assert isinstance(found.readings, Columns)
+    assert isinstance(found.readings, BulkListing)
     assert count >= len(text) // (size + 120) - 1
 
 
@@ -217,7 +217,7 @@ def memory(ledger):
     """All that the ledger knows and would commit."""
     rows, notes = ledger.take(100_000)
     known = {
-        str(shelf.key(account)): (record.amount, record.version, record.had, record.candidate, seen(record))
+        str(shelf.key(account)): (record.amount, record.version, record.recent_amounts, record.candidate, seen(record))
         for shelf, account, record in ledger._shelves
     }
     ledger.committed()
@@ -238,7 +238,7 @@ def taken(ledger, text, now, size):
     verdict = ledger.repeats(empty)
     if verdict is None:
         found, _ = found_in_slices(text, size)
-        verdict = ledger.judge(told(found.readings, now, empty.fingerprint))
+        verdict = ledger.evaluate(told(found.readings, now, empty.fingerprint))
     return verdict
 
 
@@ -257,7 +257,7 @@ def test_columns_and_repeats_leave_the_memory_and_rows_of_plain_readings(bodies,
     for number, pause in turns:
         now += pause
         text = body(bodies[number % len(bodies)])
-        assert taken(fast, text, now, size) == slow.judge(told(whole(text), now))
+        assert taken(fast, text, now, size) == slow.evaluate(told(whole(text), now))
         if often:
             assert memory(fast) == memory(slow)
     assert memory(fast) == memory(slow)
@@ -282,7 +282,7 @@ def test_an_unchanged_body_is_not_read_again_and_counts_as_seen():
     assert (verdict.accepted, verdict.changed, verdict.candidates) == (len(HELD), set(), set())
     taken(ledger, body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])]), 400.0, 200)
     ((row,), _, _) = memory(ledger)
-    assert row.event.previous_observed_at == rfc3339(300_000_000)
+    assert row.event.previous_observed_at == format_rfc3339(300_000_000)
 
 
 def test_a_repeated_body_with_an_open_candidate_is_heard_whole_and_tells_it():
@@ -323,17 +323,17 @@ def test_a_repetition_counts_whatever_another_answer_says_between_two_slices(ste
         slices = ledger.slices(told(found.readings, 300.0, b"1"))
         for _ in zip(range(step), slices, strict=False):
             pass
-        ledger.judge(answer_of(299.5, amount))
+        ledger.evaluate(answer_of(299.5, amount))
         drained(slices)
     unread, again = told([], 400.0, b"1"), told(whole(text), 400.0, b"1")
-    assert (fast.repeats(unread) or fast.judge(again)) == slow.judge(again)
+    assert (fast.repeats(unread) or fast.evaluate(again)) == slow.evaluate(again)
     assert memory(fast) == memory(slow)
 
 
 def test_a_body_is_heard_whole_once_another_answer_spoke_of_one_of_its_balances():
     text = body([(AAPL, HELD), (TSLA, HELD[:2])])
     ledger = settled(text)
-    ledger.judge(answer_of(250.0, HELD[0][1]))
+    ledger.evaluate(answer_of(250.0, HELD[0][1]))
     assert ledger.repeats(told([], 300.0, text)) is None
     taken(ledger, text, 300.0, 400)
     assert ledger.repeats(told([], 400.0, text)) is not None
@@ -345,7 +345,10 @@ def test_a_change_that_waits_for_its_commit_keeps_its_time_while_the_body_repeat
     for now in (300.0, 400.0, 500.0):
         taken(ledger, text, now, 400)
     ((row,), _, _) = memory(ledger)
-    assert (row.event.previous_observed_at, row.event.observed_at) == (rfc3339(200_000_000), rfc3339(300_000_000))
+    assert (row.event.previous_observed_at, row.event.observed_at) == (
+        format_rfc3339(200_000_000),
+        format_rfc3339(300_000_000),
+    )
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -356,7 +359,7 @@ def test_a_listing_of_several_pages_means_the_same_as_its_readings(shuffled):
         fuzz.random.Random(1).shuffle(after)
     fast, slow = settled(body([(AAPL, rows)])), settled(body([(AAPL, rows)]))
     for now in (300.0, 400.0):
-        assert taken(fast, body([(AAPL, after)]), now, 2**18) == slow.judge(told(whole(body([(AAPL, after)])), now))
+        assert taken(fast, body([(AAPL, after)]), now, 2**18) == slow.evaluate(told(whole(body([(AAPL, after)])), now))
     assert memory(fast) == memory(slow)
 
 
@@ -366,8 +369,8 @@ def test_a_listing_of_several_pages_means_the_same_as_its_readings(shuffled):
         ([*HELD, (HELD[3][0], "99")], Contradiction),
         ([(HELD[3][0], "99"), *HELD], Contradiction),
         ([("0x" + "cd" * 20, "1"), *HELD, ("0x" + "Cd" * 20, "2")], Contradiction),
-        ([*HELD, ("0x" + "cd" * 20, "-1")], Unclear),
-        ([*HELD, ("nobody", "1")], Unclear),
+        ([*HELD, ("0x" + "cd" * 20, "-1")], UnreadableRow),
+        ([*HELD, ("nobody", "1")], UnreadableRow),
     ],
 )
 def test_an_answer_that_fails_in_one_row_has_not_said_a_word(rows, error):
@@ -375,7 +378,7 @@ def test_an_answer_that_fails_in_one_row_has_not_said_a_word(rows, error):
     _, _, before = memory(ledger)
     text = (
         body([(AAPL, [(account, "1234") for account, _ in HELD[:1]] + rows[1:])])
-        if error is Unclear
+        if error is UnreadableRow
         else body([(AAPL, rows)])
     )
     with pytest.raises(error):

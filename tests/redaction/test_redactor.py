@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.ledger.store import Shelves
+from watcher.ledger.store import Store
 from watcher.model.addresses import AddressError, evm, felt, solana
 from watcher.providers.answers import glimpse
-from watcher.redaction.redactor import HIDDEN, MOST, RUN, WITHHELD, Redaction
+from watcher.redaction.redactor import MOST, RUN, SECRETS, WITHHELD, Redactor
 from watcher.redaction.safe_text import one_line
 
 SECRET = "canary-9f0c/3b+77aa=&41d2<e8>"
@@ -75,17 +75,17 @@ CODES = {
 
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
-    monkeypatch.setattr(HIDDEN, "_secrets", [])
-    monkeypatch.setattr(HIDDEN, "_runs", frozenset())
-    HIDDEN.hide([SECRET])
+    monkeypatch.setattr(SECRETS, "_secrets", [])
+    monkeypatch.setattr(SECRETS, "_runs", frozenset())
+    SECRETS.hide([SECRET])
 
 
 @pytest.mark.parametrize("encode", CODES.values(), ids=CODES)
 @pytest.mark.parametrize("before", ["", "x", "xy", "xyz "])
 def test_a_secret_in_a_code_is_withheld_wherever_it_begins(encode, before):
     data = encode(SECRET.encode()).decode()
-    assert HIDDEN.shown(f"HTTP 403: {before}{data}.") == WITHHELD
-    assert HIDDEN.shown(f"HTTP 403: {before}{data}.".replace("_", "-")) == WITHHELD
+    assert SECRETS.shown(f"HTTP 403: {before}{data}.") == WITHHELD
+    assert SECRETS.shown(f"HTTP 403: {before}{data}.".replace("_", "-")) == WITHHELD
     inside = encode(before.encode() + SECRET.encode()[3:20] + b"tail").decode()
     assert one_line(f"HTTP 403: {inside}.") == WITHHELD
 
@@ -93,18 +93,18 @@ def test_a_secret_in_a_code_is_withheld_wherever_it_begins(encode, before):
 @pytest.mark.parametrize("between", ["-", " - ", '" + "', "', '", "_", "...", "|\n|", "=\r\n", "\u2011"])
 def test_a_secret_that_was_split_is_withheld(between):
     for size in range(1, 8):
-        assert HIDDEN.shown(between.join(re.findall(f".{{1,{size}}}", SECRET))) == WITHHELD
-    assert HIDDEN.shown(between.join("0c3b77aa")) == WITHHELD
-    assert HIDDEN.shown(between.join("0c3b77a")) != WITHHELD
+        assert SECRETS.shown(between.join(re.findall(f".{{1,{size}}}", SECRET))) == WITHHELD
+    assert SECRETS.shown(between.join("0c3b77aa")) == WITHHELD
+    assert SECRETS.shown(between.join("0c3b77a")) != WITHHELD
 
 
 def test_what_is_wrapped_too_often_or_too_long_is_withheld_unread():
     text = "%63"
     for _ in range(20):
         text = quote(text, safe="").replace("%25", "\\u0025")
-    assert HIDDEN.shown(f"see what {text} is") == WITHHELD
-    assert HIDDEN.shown("x" * 60_000_000) == HIDDEN.cleared("x" * 60_000_000) == WITHHELD
-    assert HIDDEN.shown("\ufdfa" * 5_000) == WITHHELD  # each of which stands for eighteen letters
+    assert SECRETS.shown(f"see what {text} is") == WITHHELD
+    assert SECRETS.shown("x" * 60_000_000) == SECRETS.cleared("x" * 60_000_000) == WITHHELD
+    assert SECRETS.shown("\ufdfa" * 5_000) == WITHHELD  # each of which stands for eighteen letters
     assert one_line("x" * 60_000_000) == "x" * 159 + "…"
 
 
@@ -119,17 +119,17 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_what_holds_no_secret_is_shown_as_it_is(text):
-    HIDDEN.hide(["8d3f2c1a-77aa-4b0e-9c11-0123456789ab", base64.b64encode(b"account:0123456789abcdef").decode()])
-    assert HIDDEN.shown(text) == text
+    SECRETS.hide(["8d3f2c1a-77aa-4b0e-9c11-0123456789ab", base64.b64encode(b"account:0123456789abcdef").decode()])
+    assert SECRETS.shown(text) == text
 
 
 def test_a_secret_that_is_base64_is_known_by_what_stands_in_it_too():
-    HIDDEN.hide([base64.b64encode(b"account-7:canary-6f0b9d").decode()])
-    assert HIDDEN.shown("who is account-7:canary-6f0b9d?") == WITHHELD
+    SECRETS.hide([base64.b64encode(b"account-7:canary-6f0b9d").decode()])
+    assert SECRETS.shown("who is account-7:canary-6f0b9d?") == WITHHELD
 
 
 def test_a_name_that_we_tell_ourselves_is_no_part_of_a_secret_that_is_called_like_it():
-    hidden = Redaction(["acme-api-key-canary-51"])
+    hidden = Redactor(["acme-api-key-canary-51"])
     assert hidden.betrayed("set ACME_API_KEY")
     hidden.publish(["ACME_API_KEY"])
     assert not hidden.betrayed("set ACME_API_KEY, [providers.acme]: api_key_env")
@@ -137,10 +137,10 @@ def test_a_name_that_we_tell_ourselves_is_no_part_of_a_secret_that_is_called_lik
 
 
 def test_our_own_line_keeps_what_is_beside_a_whole_secret_and_a_traceback_its_other_lines():
-    assert HIDDEN.cleared(f"GET /?api-key={SECRET} failed") == "GET /?api-key=*** failed"
-    assert HIDDEN.cleared(f"one\n{quote(SECRET)}\nthree") == f"one\n{WITHHELD}\nthree"
-    assert HIDDEN.cleared("one\ncanary-\n9f0c/3b\n+77aa\nthree") == WITHHELD
-    assert HIDDEN.cleared({SECRET: [("x", {quote(SECRET)})], "n": 1.5, "none": None}) == {
+    assert SECRETS.cleared(f"GET /?api-key={SECRET} failed") == "GET /?api-key=*** failed"
+    assert SECRETS.cleared(f"one\n{quote(SECRET)}\nthree") == f"one\n{WITHHELD}\nthree"
+    assert SECRETS.cleared("one\ncanary-\n9f0c/3b\n+77aa\nthree") == WITHHELD
+    assert SECRETS.cleared({SECRET: [("x", {quote(SECRET)})], "n": 1.5, "none": None}) == {
         "***": [["x", [WITHHELD]]],
         "n": 1.5,
         "none": None,
@@ -155,22 +155,22 @@ def longest_part(text):
 
 def test_a_secret_is_blotted_out_among_others_of_any_length():
     parts = [SECRET[:length] for length in range(4, len(SECRET))]
-    HIDDEN.hide([f"{part}{part}" for part in parts])
+    SECRETS.hide([f"{part}{part}" for part in parts])
     for part in parts:
-        assert HIDDEN.clean(f"{part}{part}") == "***"
-        assert HIDDEN.clean(f"x{part}{part}y") == "x***y"
-    assert HIDDEN.clean("") == ""
+        assert SECRETS.clean(f"{part}{part}") == "***"
+        assert SECRETS.clean(f"x{part}{part}y") == "x***y"
+    assert SECRETS.clean("") == ""
 
 
 def test_a_traceback_that_is_too_long_to_be_searched_keeps_its_beginning_and_its_end():
     where = "".join(f'  File "loop.py", line {line}, in run\n' for line in range(5_000))
-    told = HIDDEN.cleared(f"Traceback:\n{where}{SECRET[2:12]}\n{where}OSError: no {SECRET} here")
+    told = SECRETS.cleared(f"Traceback:\n{where}{SECRET[2:12]}\n{where}OSError: no {SECRET} here")
     assert told.startswith('Traceback:\n  File "loop.py", line 0, in run\n')
     assert told.endswith("line 4999, in run\nOSError: no *** here")
     assert told.count("left out") == 1
     assert len(told) < MOST + 100
     assert SECRET[2:10] not in told
-    assert HIDDEN.cleared(f"{'x' * MOST}\n{SECRET}") == WITHHELD
+    assert SECRETS.cleared(f"{'x' * MOST}\n{SECRET}") == WITHHELD
 
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
@@ -184,8 +184,8 @@ def test_a_quote_is_withheld_wherever_it_would_have_been_cut(escape, before):
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
 def test_a_part_of_the_secret_is_withheld_and_less_is_not(escape):
     for start in range(len(SECRET) - RUN + 1):
-        assert HIDDEN.shown(f"see {escape(SECRET[start : start + RUN])}.") == WITHHELD
-    assert HIDDEN.shown(f"see {SECRET[:7]}.") == f"see {SECRET[:7]}."
+        assert SECRETS.shown(f"see {escape(SECRET[start : start + RUN])}.") == WITHHELD
+    assert SECRETS.shown(f"see {SECRET[:7]}.") == f"see {SECRET[:7]}."
 
 
 @given(
@@ -210,7 +210,7 @@ def test_a_key_where_an_address_should_stand_is_not_told(read):
 
 
 def test_a_key_that_came_later_is_withheld_too_and_a_short_one_is_blotted_out():
-    hidden = Redaction(["canary-one"])
+    hidden = Redactor(["canary-one"])
     hidden.hide(["canary-two", "short", ""])
     assert [hidden.shown(text) for text in ("x canary-o", "x nary-two", "a short one")] == [
         WITHHELD,
@@ -220,12 +220,12 @@ def test_a_key_that_came_later_is_withheld_too_and_a_short_one_is_blotted_out():
 
 
 def test_nothing_is_withheld_where_nothing_is_hidden():
-    assert Redaction(()).shown("HTTP 404: \\u0041%41&amp;") == "HTTP 404: \\u0041%41&amp;"
+    assert Redactor(()).shown("HTTP 404: \\u0041%41&amp;") == "HTTP 404: \\u0041%41&amp;"
 
 
 def test_a_symbol_that_repeats_a_secret_is_withheld_before_it_is_committed():
-    shelves = Shelves()
-    assert [shelves.label("base", 6, symbol).symbol for symbol in ("USDC", f"x{SECRET[:9]}", None)] == [
+    shelves = Store()
+    assert [shelves.denomination("base", 6, symbol).symbol for symbol in ("USDC", f"x{SECRET[:9]}", None)] == [
         "USDC",
         WITHHELD,
         None,

@@ -18,7 +18,7 @@ from watcher.client.tail import DIM, GREEN, PLAIN, RED, Columns, as_json
 from watcher.logs import setup
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
-from watcher.redaction.redactor import HIDDEN, WITHHELD
+from watcher.redaction.redactor import SECRETS, WITHHELD
 
 SECRET = "nobodys-4e1b77ac90"
 """No canary: pytest shows what is logged as it came, beside the way out that is judged here."""
@@ -59,8 +59,8 @@ LINES = {
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
     for name, nothing in (("_secrets", []), ("_runs", frozenset())):
-        monkeypatch.setattr(HIDDEN, name, nothing)
-    HIDDEN.hide([SECRET])
+        monkeypatch.setattr(SECRETS, name, nothing)
+    SECRETS.hide([SECRET])
 
 
 @pytest.mark.parametrize(("text", "shown"), ATTACKS.values(), ids=ATTACKS)
@@ -185,7 +185,7 @@ def test_check_and_errors_of_ours_show_nothing_that_a_screen_would_obey(text, ca
 def test_what_was_typed_comes_back_fit_for_a_screen_and_without_its_values(arguments, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(cli, "install", lambda: None)
-    HIDDEN._secrets, HIDDEN._runs = [], frozenset()
+    SECRETS._secrets, SECRETS._runs = [], frozenset()
     try:
         status = cli.main(arguments, {})
     except SystemExit as end:

@@ -11,8 +11,8 @@ from tests.relay.stage import PATIENCE, calm, nothing, wall
 from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.amounts import canonical
-from watcher.model.events import BalanceState, Row, changed
-from watcher.model.times import rfc3339
+from watcher.model.events import BalanceState, CommitRow, changed
+from watcher.model.times import format_rfc3339
 from watcher.relay.http import auth
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings
@@ -64,7 +64,7 @@ class Blotter:
         before = self._journal
         self._open("next.db")
         self.states.clear()
-        self.commit([Row(state) for state in rows])
+        self.commit([CommitRow(state) for state in rows])
         self._portal.call(self._writer.close)
         self._portal.call(self._journal.close)
         for end in ("", "-wal", "-shm"):
@@ -121,7 +121,7 @@ class Blotter:
             self.states[str(row.state.key)] = row.state
 
     def baseline(self, *rows):
-        self.commit([Row(state) for state in rows])
+        self.commit([CommitRow(state) for state in rows])
 
     def move(self, key, amount):
         """One change of one balance."""
@@ -130,9 +130,9 @@ class Blotter:
     def moved(self, key, amount):
         old = self.states[str(key)]
         parts = {name: getattr(old, name) for name in old.__struct_fields__}
-        parts |= {"amount": canonical(amount), "version": old.version + 1, "observed_at": rfc3339(self._now())}
+        parts |= {"amount": canonical(amount), "version": old.version + 1, "observed_at": format_rfc3339(self._now())}
         state = BalanceState(**parts)
-        return Row(state, changed("e0", state, old.amount, old.observed_at))
+        return CommitRow(state, changed("e0", state, old.amount, old.observed_at))
 
     def heartbeat(self, health):
         self._portal.call(self._journal.heartbeat, health)
@@ -153,6 +153,6 @@ def balance(provider, account, token, amount, **parts):
         amount=canonical(amount),
         version=0,
         as_of=None,
-        observed_at=rfc3339(wall()),
+        observed_at=format_rfc3339(wall()),
         **told,
     )

@@ -11,8 +11,8 @@ from websockets.asyncio.client import connect
 
 from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
-from watcher.model.events import BalanceState, ProviderHealth, Row, changed
-from watcher.model.times import rfc3339
+from watcher.model.events import BalanceState, CommitRow, ProviderHealth, changed
+from watcher.model.times import format_rfc3339
 from watcher.relay.http.auth import load
 from watcher.relay.server import Relay
 from watcher.relay.settings import Pace, RelaySettings
@@ -70,17 +70,17 @@ class Teller:
             decimals=None,
             slot=version,
             as_of=None,
-            observed_at=rfc3339(observed_at),
+            observed_at=format_rfc3339(observed_at),
             order=version,
         )
         if before is None:
-            return Row(state)
-        return Row(state, changed("e0", state, before.amount, before.observed_at))
+            return CommitRow(state)
+        return CommitRow(state, changed("e0", state, before.amount, before.observed_at))
 
     async def beat(self, name, **fields):
         health = {"last_success": None, "paused_until": None, "stalest_seconds": None, "budget_used": 0.25, **fields}
         await self.journal.heartbeat(
-            [ProviderHealth(provider=name, time=rfc3339(wall()), instance="test", watches=1, **health)]
+            [ProviderHealth(provider=name, time=format_rfc3339(wall()), instance="test", watches=1, **health)]
         )
 
 

@@ -12,7 +12,7 @@ from tests.relay.blotter import ETHEREUM, Blotter, balance, rfc3339, wall
 from tests.relay.stage import PATIENCE, calm
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.ledger import Ledger
-from watcher.model.events import ProviderHealth, Row
+from watcher.model.events import CommitRow, ProviderHealth
 from watcher.model.readings import Answer
 from watcher.sandbox.population import PROVIDERS, Population
 
@@ -147,7 +147,7 @@ def test_every_value_is_what_the_sandbox_says(blotter, visit):
     sandbox.world.truth.freeze(sandbox.now)
     for _ in range(40):  # an amount that returns waits for a second reading
         sandbox.round()
-    last = Row(blotter.states[next(iter(blotter.states))])
+    last = CommitRow(blotter.states[next(iter(blotter.states))])
     wait_for(page, last.state.key, in_token_units(last.state))
     page.wait_for_function(
         "wanted => document.querySelectorAll('#rows tr').length >= wanted", arg=len(blotter.states) - 12
@@ -208,7 +208,7 @@ def test_an_absence_is_told_in_the_units_that_the_balance_had(blotter, visit):
     page = visit(blotter.url)
     live(page)
     gone = blotter.moved(key, "0")
-    blotter.commit([Row(replace(gone.state, decimals=None), replace(gone.event, decimals=None))])
+    blotter.commit([CommitRow(replace(gone.state, decimals=None), replace(gone.event, decimals=None))])
     wait_for(page, key, "0")
     assert page.locator("#stream .sum").first.get_attribute("data-full") == "-1"
 

@@ -28,7 +28,7 @@ class Watcher:
             except Failure:
                 continue
             wall = int(self.here.wall(now) * 1e6)
-            self.ledger.judge(
+            self.ledger.evaluate(
                 Answer(
                     self.there.name,
                     found.readings,

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.worlds.book import EPOCH, Book
 from watcher.ledger import Ledger, evaluation
-from watcher.ledger.pending_changes import Draft, Drafts
+from watcher.ledger.pending_changes import PendingChange, PendingChanges
 from watcher.ledger.rules import Ruling, text_of
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading
@@ -49,14 +49,14 @@ class AnyHistory(RuleBasedStateMachine):
             for key, (amount, shift) in readings.items()
             if scope is None or scope.covers(key)
         ]
-        self.judge(said, scope, ago)
+        self.evaluate(said, scope, ago)
 
     def reading(self, key, amount, order):
         return Reading(key, amount, "base", order=order, slot=order)
 
-    def judge(self, said, scope=None, ago=0.5):
+    def evaluate(self, said, scope=None, ago=0.5):
         answer = Answer("p", said, self.ordering, 30.0, self.now - ago, self.now, int(self.now * 1e6), scope)
-        return self.ledger.judge(answer)
+        return self.ledger.evaluate(answer)
 
     @precondition(lambda self: self.taken is None)
     @rule(limit=st.integers(1, 5))
@@ -102,7 +102,7 @@ class AnyHistory(RuleBasedStateMachine):
             self.now += 10.0
             self.order += 10
             order = None if self.ordering == "none" else self.order
-            self.judge([self.reading(key, amount, order) for key, amount in truth.items()], Scope("p"))
+            self.evaluate([self.reading(key, amount, order) for key, amount in truth.items()], Scope("p"))
             while not self.ledger.idle:
                 self.book.write(*self.ledger.take(2))
                 self.ledger.committed()
@@ -125,9 +125,9 @@ def test_the_laws_hold_over_any_history():
     run_state_machine_as_test(AnyHistory, settings=QUIET)
 
 
-def tell_always(known, sight):
+def tell_always(known, observation):
     """No rules at all: every sight is believed, the same amount too."""
-    return Ruling.TOLD
+    return Ruling.CHANGED
 
 
 def never_settle(self, key, record, state):
@@ -140,11 +140,11 @@ def drop_in_flight(self, shelves):
     self.flight = {}
 
 
-def forget_since(self, key, record, _, moment, *reading):
+def forget_since(self, key, record, _, arrival, *reading):
     """A newer change starts from the pending one and not from the committed amount."""
     self.number += 1
     return self.pending.setdefault(
-        key, Draft(self.number, record.amount, text_of(record.seen), moment.observed_at, None, None)
+        key, PendingChange(self.number, record.amount, text_of(record.last_seen), arrival.observed_at, None, None)
     )
 
 
@@ -159,10 +159,10 @@ def keep_newer_as_it_is(self, shelves):
     ("where", "name", "bug"),
     [
         (evaluation, "rule", tell_always),
-        (Drafts, "agrees", never_settle),
-        (Drafts, "reopen", drop_in_flight),
-        (Drafts, "reopen", keep_newer_as_it_is),
-        (Drafts, "put", forget_since),
+        (PendingChanges, "agrees", never_settle),
+        (PendingChanges, "reopen", drop_in_flight),
+        (PendingChanges, "reopen", keep_newer_as_it_is),
+        (PendingChanges, "put", forget_since),
         (evaluation, "greatest", lambda _, other: other),
     ],
 )

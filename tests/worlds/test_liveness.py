@@ -75,7 +75,7 @@ class World:
         listing = ACCOUNT if self.listed else None
         times = (self.now - 0.5, self.now, int(self.now * 1e6))
         before = {key: self.book.amount(key) for key in KEYS}
-        self.ledger.judge(Answer("p", readings, ORDERINGS[self.order], SETTLE, *times, listing))
+        self.ledger.evaluate(Answer("p", readings, ORDERINGS[self.order], SETTLE, *times, listing))
         self._commit()
         for key, (_, amount) in said.items():
             self._judge(key, amount or "0", before[key], doubtful=lag > 0 or (amount is None and key not in self.gone))
@@ -153,19 +153,19 @@ def test_no_difference_is_withheld_whatever_the_traffic(order, listed, tick, ste
 PROVED = rules._proved
 
 
-def never_enough(candidate, sight, proof):
+def never_enough(candidate, observation, proof):
     """However often all differs: that is no proof."""
-    return PROVED(msgspec.structs.replace(candidate, differing=-(10**6)), sight, proof)
+    return PROVED(msgspec.structs.replace(candidate, differing=-(10**6)), observation, proof)
 
 
-def same_amount(candidate, sight, proof):
+def same_amount(candidate, observation, proof):
     """After a restart a repetition is asked for, which a busy balance never gives."""
-    return never_enough(candidate, sight, Proof.GREATER if proof is Proof.DIFFERENT else proof)
+    return never_enough(candidate, observation, Proof.GREATER if proof is Proof.DIFFERENT else proof)
 
 
-def greater_order(candidate, sight, proof):
+def greater_order(candidate, observation, proof):
     """What stands still must move before it is believed."""
-    return never_enough(candidate, sight, Proof.GREATER if proof is Proof.STANDING else proof)
+    return never_enough(candidate, observation, Proof.GREATER if proof is Proof.STANDING else proof)
 
 
 HOT = [("restart",), ("hot", KEYS[0], 80)]

@@ -121,7 +121,7 @@ class World:
         while self.flying and self.flying[0][0] <= until:
             received, _, sent, readings, good = heapq.heappop(self.flying)
             listing = ACCOUNT if self.listed else None
-            self.ledger.judge(
+            self.ledger.evaluate(
                 Answer("p", readings, self.ordering, self.settle, sent, received, int(received * 1e6), listing)
             )
             overtakes = sent <= self.arrived
@@ -232,35 +232,35 @@ LATE = {"ordering": "none", "pace": (30.0, 90.0), "stale": 0.0, "settle": 0.5}
 LOST = {"ordering": "strict", "pace": (90.0, 200.0), "stale": 0.05, "listed": False, "slotless": True}
 
 
-def no_order(known, sight):
+def no_order(known, observation):
     """Rule 1 forgotten."""
     known.order = None
-    return rules.rule(known, sight)
+    return rules.rule(known, observation)
 
 
-def no_doubt(known, sight):
+def no_doubt(known, observation):
     """Rules 2 to 4 forgotten: every difference is told."""
-    ruling = rules.rule(known, sight)
-    return Ruling.TOLD if ruling is Ruling.DOUBTED else ruling
+    ruling = rules.rule(known, observation)
+    return Ruling.CHANGED if ruling is Ruling.CANDIDATE else ruling
 
 
-def trusting_absences(known, sight):
-    return no_doubt(known, sight) if sight.absent else rules.rule(known, sight)
+def trusting_absences(known, observation):
+    return no_doubt(known, observation) if observation.absent else rules.rule(known, observation)
 
 
-def no_returns(known, sight):
-    known.had = ()
-    return rules.rule(known, sight)
+def no_returns(known, observation):
+    known.recent_amounts = ()
+    return rules.rule(known, observation)
 
 
-def no_overlap(known, sight):
+def no_overlap(known, observation):
     """Rule 5 forgotten."""
-    return rules.rule(known, msgspec.structs.replace(sight, sent=1e9))
+    return rules.rule(known, msgspec.structs.replace(observation, sent=1e9))
 
 
-def repeats_prove(known, sight):
+def repeats_prove(known, observation):
     """A cache repeats itself, and is believed."""
-    return rules.rule(known, msgspec.structs.replace(sight, settle=sight.settle, ordering="none"))
+    return rules.rule(known, msgspec.structs.replace(observation, settle=observation.settle, ordering="none"))
 
 
 @pytest.mark.parametrize(

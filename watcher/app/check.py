@@ -152,7 +152,7 @@ def _belief(schedule: Schedule[Target], now: float) -> str:
     )
 
 
-class Plan(msgspec.Struct, frozen=True):
+class SweepPlan(msgspec.Struct, frozen=True):
     """What one provider's limits allow."""
 
     watches: int
@@ -165,7 +165,7 @@ class Plan(msgspec.Struct, frozen=True):
     warnings: list[str]
 
 
-def plan(provider: Provider) -> Plan:
+def plan(provider: Provider) -> SweepPlan:
     """One sweep over all watches, under the limit that makes it slowest. Budgets that cannot be, `Daemon` refuses."""
     lanes = sweeping(provider)
     sweeps = {lane: math.ceil(len(lane.targets) / lane.batch) for lane in lanes}
@@ -173,7 +173,9 @@ def plan(provider: Provider) -> Plan:
     slowest, binding = max(times, key=lambda pair: pair[0])
     interval = max(slowest, provider.min_interval)
     watches = sum(len(lane.targets) for lane in lanes)
-    return Plan(watches, sum(sweeps.values()), interval, binding, list(_warnings(provider, interval, slowest, binding)))
+    return SweepPlan(
+        watches, sum(sweeps.values()), interval, binding, list(_warnings(provider, interval, slowest, binding))
+    )
 
 
 def sweeping(provider: Provider) -> Sequence[Lane]:

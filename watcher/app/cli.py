@@ -18,13 +18,13 @@ import anyio
 from watcher.app import check as checking
 from watcher.app import daemon, settings
 from watcher.app import demo as demonstration
-from watcher.app.exit_status import Exit, endings
+from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.client import tail as tailing
 from watcher.client.stream import RelayRefused
 from watcher.logs import output, setup
 from watcher.providers.protocol import SettingsError
 from watcher.redaction import safe_text, secret
-from watcher.redaction.redactor import HIDDEN
+from watcher.redaction.redactor import SECRETS
 from watcher.sandbox.world import SandboxSettings
 
 PARTS = ("provider", "chain", "account", "token")
@@ -108,7 +108,7 @@ def bug(_kind: type[BaseException], error: BaseException | None, _where: Traceba
     """What Python prints of an error that nobody foresaw, without secrets and fit for a screen."""
     if error is not None:
         text = "".join(traceback.format_exception(error)).rstrip()
-        print(safe_text.paragraph(HIDDEN.cleared(text)), file=sys.stderr, flush=True)
+        print(safe_text.paragraph(SECRETS.cleared(text)), file=sys.stderr, flush=True)
 
 
 def install() -> None:
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     install()
     options = parser().parse_args(arguments)
     try:
-        with endings():
+        with exits_for_known_errors():
             COMMANDS[options.command](options, environment)
     except Exit as end:
         if end.message:

@@ -41,7 +41,7 @@ from watcher.relay.http.routes import Plain, named
 from watcher.relay.server import Relay
 from watcher.relay.settings import Pace, RelaySettings
 from watcher.relay.websocket import Stats
-from watcher.runtime.task_scope import Begun, Outliving, outliving
+from watcher.runtime.task_scope import Begun, TaskScope, task_scope
 
 HEARTBEAT = 15.0
 """Seconds between two heartbeats of a provider."""
@@ -120,9 +120,9 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._close)
             reader = await self._open_reader(stack)  # before the relay's tasks, so that it is closed behind them
-            relaying = await stack.enter_async_context(outliving())
+            relaying = await stack.enter_async_context(task_scope())
             port = await self._open_relay(reader, relaying)
-            committing = await stack.enter_async_context(outliving())
+            committing = await stack.enter_async_context(task_scope())
             # Around the pollers' tasks, since each has tasks of its own.
             transports = [await stack.enter_async_context(Connections()) for _ in self.sources]
             async with anyio.create_task_group() as tasks:
@@ -149,7 +149,7 @@ class Daemon:
         stack.push_async_callback(reader.close)
         return reader
 
-    async def _open_relay(self, reader: Reader | None, relaying: Outliving) -> int | None:
+    async def _open_relay(self, reader: Reader | None, relaying: TaskScope) -> int | None:
         if reader is None and self.config.metrics_port is None:
             return None
         begun = Begun[int]()
@@ -192,7 +192,7 @@ class Daemon:
             key="metrics_port",
         )
 
-    async def _open_pollers(self, committing: Outliving, tasks: TaskGroup, transports: Sequence[Connections]) -> None:
+    async def _open_pollers(self, committing: TaskScope, tasks: TaskGroup, transports: Sequence[Connections]) -> None:
         gather = 0.0 if isinstance(self.journal, SqliteJournal) else GATHER
         self.committers = [
             Committer(self.journal.writer(partition), Ledger(), gather=gather, partition=partition)

@@ -20,7 +20,7 @@ class Exit(Exception):
 
 
 @contextlib.contextmanager
-def endings() -> Iterator[None]:
+def exits_for_known_errors() -> Iterator[None]:
     """Turns what ended the work into an Exit. What is not named here is a bug, and shows itself as one."""
     try:
         yield

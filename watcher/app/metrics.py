@@ -119,12 +119,12 @@ def _unsettled(pollers: Sequence[Poller], committers: Sequence[Committer]) -> It
     yield oldest(
         "oldest_doubt_seconds",
         "Age of the oldest difference that is not believed yet; 0: there is none.",
-        Ledger.doubted_since,
+        Ledger.candidate_since,
     )
     yield oldest(
         "longest_behind_seconds",
         "For how long all that comes for some balance is older than what is known of it; 0: for none.",
-        Ledger.behind_since,
+        Ledger.stale_since,
     )
 
 

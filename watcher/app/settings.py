@@ -15,7 +15,7 @@ import msgspec
 
 from watcher.providers import registry
 from watcher.providers.protocol import ProviderSettings, SettingsError
-from watcher.redaction.redactor import HIDDEN
+from watcher.redaction.redactor import SECRETS
 from watcher.redaction.secret import without_user
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
     _check_top(settings)
     found = {name: _provider(name, provider) for name, provider in tables.items()}
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
-    HIDDEN.publish([settings.journal, *found])
+    SECRETS.publish([settings.journal, *found])
     return msgspec.structs.replace(settings, providers=found)
 
 

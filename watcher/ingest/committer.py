@@ -23,12 +23,12 @@ from anyio.abc import TaskStatus
 
 from watcher.journal import Batch, Rejected, Writer
 from watcher.ledger import Ledger, Verdict
-from watcher.model.events import Row
+from watcher.model.events import CommitRow
 from watcher.model.keys import Key
 from watcher.model.log import JournalError, Unavailable
 from watcher.model.readings import Answer
 from watcher.redaction.safe_text import one_line
-from watcher.runtime.slicing import REST, in_slices
+from watcher.runtime.slicing import REST, run_in_slices
 
 DEADLINE = 8.0
 """Seconds that one commit may take; below Kafka's transaction time-out of 10."""
@@ -157,21 +157,21 @@ class Committer:
         while verdict is None:
             while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
                 await self._progress.wait()
-            verdict = await self._judged(self.ledger.slices(answer))
+            verdict = await self._judged(self.ledger.evaluating(answer))
         return verdict
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """What a listing means that repeats the one before. None: not known to, so `accept` it whole."""
         return self.ledger.repeats(answer) if self._open else None
 
-    async def _judged(self, slices: Generator[None, None, Verdict]) -> Verdict | None:
+    async def _judged(self, evaluating: Generator[None, None, Verdict]) -> Verdict | None:
         """A large answer in slices, so that nobody waits long behind it. None: the memory was restored meanwhile."""
         opened = self._opened_times
 
         def work() -> Generator[None, None, Verdict | None]:
             while opened == self._opened_times:
                 try:
-                    next(slices)
+                    next(evaluating)
                 except StopIteration as end:
                     verdict: Verdict = end.value
                     return verdict
@@ -180,7 +180,7 @@ class Committer:
                 yield
             return None
 
-        return await in_slices(work())
+        return await run_in_slices(work())
 
     def note(self, key: str, data: bytes) -> None:
         """A small record (no `/` in its key) for the next commit to carry. A later one of that key replaces it."""
@@ -338,7 +338,7 @@ class Committer:
         self._advance()
         return bool(rows or listings or noted)
 
-    async def _commit_group(self, rows: list[Row], listings: dict[str, bytes], noted: dict[str, _Note]) -> None:
+    async def _commit_group(self, rows: list[CommitRow], listings: dict[str, bytes], noted: dict[str, _Note]) -> None:
         self._in_flight, self._notes_in_flight = len(rows), noted
         for key in noted:
             del self._noted[key]
@@ -361,7 +361,7 @@ class Committer:
         if self.ledger.shared:
             self._rests.begin({row.state.provider for row in rows} & self.ledger.backlogs(), now, now - began)
 
-    def _reject(self, rows: list[Row], noted: dict[str, _Note], error: Rejected) -> None:
+    def _reject(self, rows: list[CommitRow], noted: dict[str, _Note], error: Rejected) -> None:
         """Leave out what the journal will not take. Raises Unavailable when it must be opened again first.
 
         Where it does not say what that is, halves are tried until one record is left.
@@ -398,7 +398,7 @@ class Committer:
             self._told.add(name)
             log.error("record.rejected", partition=self.partition, key=name[:LONGEST_NAME], reason=reason)
 
-    def _take(self) -> tuple[list[Row], dict[str, bytes]]:
+    def _take(self) -> tuple[list[CommitRow], dict[str, bytes]]:
         """Rows for the next commit, and notes of listings, without rows that the journal lately did not take even alone."""
         now, rejected = anyio.current_time(), self._rejected
         while True:

@@ -8,11 +8,11 @@ import msgspec
 from watcher.ingest.committer import Committer
 from watcher.ingest.partitions import partition_of, spread
 from watcher.ingest.splitting import Splitter
-from watcher.ledger import FEW, Verdict
-from watcher.model.bulk_listing import SLICE, Columns
+from watcher.ledger import COLLAPSE_FROM, Verdict
+from watcher.model.bulk_listing import PAGE_ROWS, BulkListing
 from watcher.model.keys import Scope
 from watcher.model.readings import Answer, Reading
-from watcher.runtime.slicing import in_slices
+from watcher.runtime.slicing import run_in_slices
 
 
 class Intake:
@@ -27,16 +27,18 @@ class Intake:
         """What the answer meant, over all partitions. Waits while one of them is down or full."""
         if len(self.committers) == 1:
             return await self.committers[0].accept(answer)
-        columns = answer.readings if isinstance(answer.readings, Columns) else None
+        columns = answer.readings if isinstance(answer.readings, BulkListing) else None
         parts = await (self._spread(answer.readings) if columns is None else self._split(columns))
         spoken_for = self._spoken_for(answer.listing)
         for partition in spoken_for:
             parts.setdefault(partition, [])
         if answer.listing is not None and len(spoken_for) > 1:
-            answer = msgspec.structs.replace(answer, lacking=await self._lacking(answer.listing, len(answer.readings)))
+            answer = msgspec.structs.replace(
+                answer, collapsed_from=await self._lacking(answer.listing, len(answer.readings))
+            )
         told = [
             await self.committers[partition].accept(
-                msgspec.structs.replace(answer, readings=readings, most=self._most(answer, partition))
+                msgspec.structs.replace(answer, readings=readings, max_known=self._most(answer, partition))
             )
             for partition, readings in sorted(parts.items())
         ]
@@ -44,9 +46,9 @@ class Intake:
 
     def _most(self, answer: Answer, partition: int) -> int | None:
         """Balances of the provider that the partition may know of, since the others know of the rest."""
-        if answer.most is None:
+        if answer.max_known is None:
             return None
-        return answer.most - sum(
+        return answer.max_known - sum(
             committer.ledger.known(answer.provider) for committer in self.committers if committer.partition != partition
         )
 
@@ -57,8 +59,8 @@ class Intake:
         ledgers = [committer.ledger for committer in self.committers]
         if 2 * rows >= sum(map(len, ledgers)):
             return 0
-        known = sum([await in_slices(ledger.standing(scope)) for ledger in ledgers])
-        return known if not rows or (known >= FEW and 2 * rows < known) else 0
+        known = sum([await run_in_slices(ledger.standing(scope)) for ledger in ledgers])
+        return known if not rows or (known >= COLLAPSE_FROM and 2 * rows < known) else 0
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """What a listing means that repeats the one before. None: not known to, so `accept` it whole."""
@@ -72,17 +74,17 @@ class Intake:
 
     async def _spread(self, readings: Sequence[Reading]) -> dict[int, Sequence[Reading]]:
         parts: dict[int, list[Reading]] = {}
-        for start in range(0, len(readings), SLICE):
-            for partition, part in spread(readings[start : start + SLICE], len(self.committers)).items():
+        for start in range(0, len(readings), PAGE_ROWS):
+            for partition, part in spread(readings[start : start + PAGE_ROWS], len(self.committers)).items():
                 parts.setdefault(partition, []).extend(part)
             await anyio.lowlevel.checkpoint()
         return {**parts}
 
-    async def _split(self, columns: Columns) -> dict[int, Sequence[Reading]]:
+    async def _split(self, columns: BulkListing) -> dict[int, Sequence[Reading]]:
         """All is compared before any partition is told of anything, for one row that is wrong spoils the answer."""
-        parts = await in_slices(self._splitter.split(columns))
+        parts = await run_in_slices(self._splitter.split(columns))
         for committer, part in zip(self.committers, parts, strict=True):
-            await in_slices(committer.ledger.compare(part))
+            await run_in_slices(committer.ledger.compare(part))
         return {partition: part for partition, part in enumerate(parts) if len(part)}
 
     def _spoken_for(self, listing: Scope | None) -> Sequence[int]:

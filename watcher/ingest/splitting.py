@@ -6,7 +6,7 @@ from itertools import compress
 
 from watcher.ingest.partitions import partition_of
 from watcher.ledger import Ledger
-from watcher.model.bulk_listing import NEWS, Column, Columns, Pages
+from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, PageBuilder, TokenColumn
 
 
 class Splitter:
@@ -19,25 +19,25 @@ class Splitter:
         """Provider, chain, token and number of a page → the hash of its accounts, and for each partition its rows as
         ones among zeros."""
 
-    def split(self, columns: Columns) -> Generator[None, None, list[Columns]]:
+    def split(self, columns: BulkListing) -> Generator[None, None, list[BulkListing]]:
         """Each partition's rows. Raises what the columns' `check` does."""
-        parts: list[list[Column]] = [[] for _ in self._ledgers]
+        parts: list[list[TokenColumn]] = [[] for _ in self._ledgers]
         for column in columns.columns:
-            rows = [Pages() for _ in parts]
+            rows = [PageBuilder() for _ in parts]
             for number in range(len(column.pages)):
                 strangers = self._strangers(columns.provider, column, number, rows)
                 for done, (account, amount) in enumerate(strangers, 1):
                     home = columns.check(column, account, amount).key.home
                     rows[partition_of(home, len(rows))].add([account], [amount])
-                    if done % NEWS == 0:
+                    if done % CHANGED_ROWS == 0:
                         yield
                 yield
             for part, pages in zip(parts, rows, strict=True):
-                part.append(Column(column.chain, column.token, column.symbol, pages.whole()))
-        return [Columns(columns.provider, part, columns.check) for part in parts]
+                part.append(TokenColumn(column.chain, column.token, column.symbol, pages.whole()))
+        return [BulkListing(columns.provider, part, columns.check) for part in parts]
 
     def _strangers(
-        self, provider: str, column: Column, number: int, rows: Sequence[Pages]
+        self, provider: str, column: TokenColumn, number: int, rows: Sequence[PageBuilder]
     ) -> Sequence[tuple[str, str]]:
         """Add each row to the partition that knows its account; the rows that none does.
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from watcher.model.events import BalanceState, ProviderHealth, Row
+from watcher.model.events import BalanceState, CommitRow, ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, JournalError, Snapshot
 
@@ -63,7 +63,7 @@ def too_large(size: int) -> str:
 class Batch(msgspec.Struct, frozen=True):
     """What one commit moves together. A key appears at most once."""
 
-    rows: list[Row]
+    rows: list[CommitRow]
     notes: dict[str, bytes] = {}
     """Small records beside the balances (listings, limiter stamps, learned rates). Their keys never contain `/`."""
 

@@ -1,4 +1,4 @@
-from watcher.ledger.evaluation import FEW, Verdict
+from watcher.ledger.evaluation import COLLAPSE_FROM, Verdict
 from watcher.ledger.ledger import Ledger
 
-__all__ = ["FEW", "Ledger", "Verdict"]
+__all__ = ["COLLAPSE_FROM", "Ledger", "Verdict"]

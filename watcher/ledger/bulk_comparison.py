@@ -7,52 +7,52 @@ an answer that cannot be understood, or contradicts itself, must not have said a
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
-from watcher.ledger.rules import Moment, Record
-from watcher.ledger.store import Shelf, Shelves
-from watcher.model.bulk_listing import NEWS, Column, Columns, Contradiction, look_through
+from watcher.ledger.rules import Arrival, BalanceRecord
+from watcher.ledger.store import Store, TokenGroup
+from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, Contradiction, TokenColumn, collect_young
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
 
 
-class Page:
+class PageComparison:
     """One page of one column."""
 
-    def __init__(self, columns: Columns, column: Column, number: int, shelf: Shelf) -> None:
-        self.shelf = shelf
+    def __init__(self, columns: BulkListing, column: TokenColumn, number: int, group: TokenGroup) -> None:
+        self.group = group
         self.accounts, self._amounts = column.pages[number]
         self._check = columns.check
         self._column = column
         self.ordered = False
         """The rows are those of the shelf, in its order: no two are of one key."""
         self.records = self._found(number)
-        self._changes = shelf.changes
+        self._changes = group.changes
         self.others = self._odd()
         """Numbers of the rows that do not simply repeat what is known."""
         self.news: dict[int, Reading] = {}
         """Those, once they are checked."""
 
-    def _found(self, number: int) -> Sequence[Record | None]:
-        accounts, pages = self.accounts, self.shelf.pages()
+    def _found(self, number: int) -> Sequence[BalanceRecord | None]:
+        accounts, pages = self.accounts, self.group.pages()
         known, rows = pages[number] if number < len(pages) else ((), ())
         self.ordered = accounts == known[: len(accounts)]
         if self.ordered:
             return rows[: len(accounts)]
-        found = tuple(map(self.shelf.records.get, accounts))
-        look_through()
+        found = tuple(map(self.group.records.get, accounts))
+        collect_young()
         return found
 
     def checked(self) -> Generator[None, None, None]:
         """Fill `news`. Raises what `check` raises."""
         for number in self.others:
             self.news[number] = self._reading(number)
-            if len(self.news) % NEWS == 0:
+            if len(self.news) % CHANGED_ROWS == 0:
                 yield
 
     def _odd(self) -> list[int]:
         return [
             number
             for number, (record, amount) in enumerate(zip(self.records, self._amounts, strict=True))
-            if record is None or record.amount != amount or record.candidate is not None or record.had
+            if record is None or record.amount != amount or record.candidate is not None or record.recent_amounts
         ]
 
     def _reading(self, number: int) -> Reading:
@@ -66,62 +66,64 @@ class Page:
                 if row in told and number not in self.news:
                     yield told[row], self._reading(number)
 
-    def mark(self, moment: Moment) -> int:
+    def mark(self, arrival: Arrival) -> int:
         """The rows that repeat what is known are seen; how many. Since the comparison others may have been judged."""
-        if self._changes != self.shelf.changes:
+        if self._changes != self.group.changes:
             self.others = self._odd()
         others = set(self.others)
         for number, record in enumerate(self.records) if others else ():
             if record is not None and number not in others:
-                record.seen = moment
+                record.last_seen = arrival
         if not others:
             for record in self.records:
-                record.seen = moment  # type: ignore[union-attr]  # one that is not known is odd
+                record.last_seen = arrival  # type: ignore[union-attr]  # one that is not known is odd
         return len(self.records) - len(others)
 
     def rest(self) -> Iterator[list[Reading]]:
         """What `mark` left to be judged. None of it can fail here: what was no news before repeated what is known."""
-        for start in range(0, len(self.others), NEWS):
-            yield [self.news.get(number) or self._reading(number) for number in self.others[start : start + NEWS]]
+        for start in range(0, len(self.others), CHANGED_ROWS):
+            yield [
+                self.news.get(number) or self._reading(number) for number in self.others[start : start + CHANGED_ROWS]
+            ]
 
 
-class Comparison:
+class BulkComparison:
     """One listing. `compare`, then mark and judge the pages."""
 
-    def __init__(self, shelves: Shelves, columns: Columns) -> None:
-        self.pages: list[Page] = []
-        self._shelves = shelves
+    def __init__(self, store: Store, columns: BulkListing) -> None:
+        self.pages: list[PageComparison] = []
+        self._store = store
         self._columns = columns
 
     def compare(self) -> Generator[None, None, None]:
         """Raises Contradiction, and what the columns' `check` raises."""
         for column in self._columns.columns:
             for number in range(len(column.pages)):
-                shelf = self._shelves.shelf(self._columns.provider, column.chain, column.token, "total")
-                page = Page(self._columns, column, number, shelf)
+                group = self._store.group(self._columns.provider, column.chain, column.token, "total")
+                page = PageComparison(self._columns, column, number, group)
                 self.pages.append(page)
                 yield from page.checked()
                 yield
         yield from self._contradictions()
 
-    def named(self) -> set[Shelf]:
+    def named(self) -> set[TokenGroup]:
         """The shelves of which the listing names every balance, in order, so that none can be missing."""
-        rows: Counter[Shelf] = Counter()
+        rows: Counter[TokenGroup] = Counter()
         for page in self.pages:
-            rows[page.shelf] += len(page.records) if page.ordered else 0
-        return {shelf for shelf, count in rows.items() if count == len(shelf.records)}
+            rows[page.group] += len(page.records) if page.ordered else 0
+        return {group for group, count in rows.items() if count == len(group.records)}
 
     def _contradictions(self) -> Generator[None, None, None]:
         """Two rows of one key that say the same are one. Where two differ, one of them at least is news."""
-        disordered = {page.shelf for page in self.pages if not page.ordered}
-        pages = [page for page in self.pages if page.shelf in disordered]
+        disordered = {page.group for page in self.pages if not page.ordered}
+        pages = [page for page in self.pages if page.group in disordered]
         told: dict[Key, Reading] = {}
         known: dict[int, Key] = {}
         for page in pages:
             for reading in page.news.values():
                 if told.setdefault(reading.key, reading) != reading:
                     raise Contradiction(reading.key)
-                known[id(self._shelves.find(reading.key))] = reading.key
+                known[id(self._store.find(reading.key))] = reading.key
             yield
         known.pop(id(None), None)
         for page in pages:

@@ -7,28 +7,28 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 
 from collections.abc import Collection, Generator, Iterable, Mapping
 
-from watcher.ledger.bulk_comparison import Comparison
-from watcher.ledger.evaluation import FEW, Hearing, Unsettled, Verdict
+from watcher.ledger.bulk_comparison import BulkComparison
+from watcher.ledger.evaluation import COLLAPSE_FROM, Evaluation, Unsettled, Verdict
 from watcher.ledger.listings import Listings
-from watcher.ledger.pending_changes import Drafts, row_of
-from watcher.ledger.rules import ABSENT, Moment, Record
-from watcher.ledger.store import Shelves
+from watcher.ledger.pending_changes import PendingChanges, commit_row
+from watcher.ledger.rules import ABSENT, Arrival, BalanceRecord
+from watcher.ledger.store import Store
 from watcher.model.amounts import symbol
-from watcher.model.bulk_listing import Columns
-from watcher.model.events import BalanceState, Row
+from watcher.model.bulk_listing import BulkListing
+from watcher.model.events import BalanceState, CommitRow
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer
 
-__all__ = ["FEW", "Ledger", "Verdict"]
+__all__ = ["COLLAPSE_FROM", "Ledger", "Verdict"]
 
 
 class Ledger:
-    """One partition. `restore`, then `judge` answers as they arrive, `take` rows and say when they are `committed`."""
+    """One partition. `restore`, then `evaluate` answers as they arrive, `take` rows and say when they are `committed`."""
 
     def __init__(self) -> None:
-        self._shelves = Shelves()
+        self._store = Store()
         self._listings = Listings()
-        self._drafts = Drafts()
+        self._pending = PendingChanges()
         self._unsettled = Unsettled()
         self._count = 0
         self._epoch = ""
@@ -41,90 +41,90 @@ class Ledger:
     @property
     def pending(self) -> int:
         """Rows that wait to be taken."""
-        return len(self._drafts.pending)
+        return len(self._pending.pending)
 
     def waiting(self, provider: str) -> int:
         """Those of one provider."""
-        return len(self._drafts.pending.of[provider])
+        return len(self._pending.pending.of[provider])
 
     def backlogs(self) -> set[str]:
         """Providers of which rows wait."""
-        return {provider for provider, queue in self._drafts.pending.of.items() if queue}
+        return {provider for provider, queue in self._pending.pending.of.items() if queue}
 
     @property
     def shared(self) -> bool:
         """Several providers have told something."""
-        return self._drafts.shared
+        return self._pending.shared
 
     @property
     def idle(self) -> bool:
         """There is nothing to take, not even a note."""
-        return not self._drafts.pending and not self._listings.unsaved
+        return not self._pending.pending and not self._listings.unsaved
 
-    def doubted_since(self, provider: str) -> float | None:
+    def candidate_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
-        doubts = self._unsettled.doubts[provider].values()
-        return min((candidate.since for candidate in doubts), default=None)
+        open_candidates = self._unsettled.open_candidates[provider].values()
+        return min((candidate.since for candidate in open_candidates), default=None)
 
-    def behind_since(self, provider: str) -> float | None:
+    def stale_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when all is older that comes for a balance of the provider; None: for none of them."""
-        lags = self._unsettled.lags[provider].values()
-        return min((lag.since for lag in lags), default=None)
+        stale_streaks = self._unsettled.stale_streaks[provider].values()
+        return min((lag.since for lag in stale_streaks), default=None)
 
-    def get(self, key: Key) -> Record | None:
+    def get(self, key: Key) -> BalanceRecord | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
-        return self._shelves.find(key)
+        return self._store.find(key)
 
     def known(self, provider: str) -> int:
         """How many balances of the provider are known of, in any way."""
-        return self._shelves.count(provider)
+        return self._store.count(provider)
 
     def standing(self, scope: Scope) -> Generator[None, None, int]:
         """How many balances in the scope are known to be above zero."""
         count = 0
-        for _, _, records in self._shelves.covered(scope):
+        for _, _, records in self._store.covered(scope):
             count += sum(record.amount not in (None, ABSENT) for record in records)
             yield
         return count
 
-    def accounts(self, provider: str, chain: str, token: str) -> Mapping[str, Record]:
+    def accounts(self, provider: str, chain: str, token: str) -> Mapping[str, BalanceRecord]:
         """What is known of one token, by account. Not to be changed."""
-        shelf = self._shelves.get(provider, chain, token, "total")
-        return {} if shelf is None else shelf.records
+        group = self._store.get(provider, chain, token, "total")
+        return {} if group is None else group.records
 
-    def compare(self, columns: Columns) -> Generator[None, None, None]:
-        """Only try whether a listing can be understood: raises what `slices` would, and no word of it was said.
+    def compare(self, columns: BulkListing) -> Generator[None, None, None]:
+        """Only try whether a listing can be understood: raises what `evaluating` would, and no word of it was said.
 
         One that was compared does not fail when it is judged, whatever becomes known in between.
         """
-        return Comparison(self._shelves, columns).compare()
+        return BulkComparison(self._store, columns).compare()
 
-    def judge(self, answer: Answer) -> Verdict:
+    def evaluate(self, answer: Answer) -> Verdict:
         """What the answer means, in one go."""
-        slices = self.slices(answer)
+        evaluating = self.evaluating(answer)
         while True:
             try:
-                next(slices)
+                next(evaluating)
             except StopIteration as end:
                 verdict: Verdict = end.value
                 return verdict
 
-    def slices(self, answer: Answer) -> Generator[None, None, Verdict]:
+    def evaluating(self, answer: Answer) -> Generator[None, None, Verdict]:
         """The same, `SLICE` readings at a time. Other answers may be judged and rows taken between two slices.
 
         A `restore` in between ends it: the rest of the answer is not heard, and so proves nothing.
         """
-        shelves = self._shelves
+        store = self._store
         listing = None if answer.listing is None else self._listings.of(answer.listing)
-        hearing = Hearing(shelves, self._drafts, self._unsettled, answer, listing)
+        hearing = Evaluation(store, self._pending, self._unsettled, answer, listing)
         for _ in hearing.whole():
             yield
-            if self._shelves is not shelves:
+            if self._store is not store:
                 return hearing.verdict
         if answer.listing is not None and hearing.verdict.refused:
             self._listings.restart(answer.listing)
         elif answer.listing is not None and not answer.partial:
-            self._listings.count(answer.listing, behind=self._drafts.number)
+            self._listings.count(answer.listing, behind=self._pending.number)
         return hearing.verdict
 
     def repeats(self, answer: Answer) -> Verdict | None:
@@ -138,29 +138,29 @@ class Ledger:
         listing = self._listings.of(answer.listing)
         if not listing.repeated_by(answer):
             return None
-        if any(shelf.heard is not listing.seen for shelf in self._shelves.within(answer.listing)):
+        if any(group.last_answer is not listing.last_seen for group in self._store.within(answer.listing)):
             return None
-        listing.again(Moment(answer.received, answer.observed_at), answer.settle)
+        listing.again(Arrival(answer.received, answer.observed_at), answer.settle)
         return Verdict(accepted=listing.rows)
 
-    def take(self, limit: int = 1000, but: Collection[str] = ()) -> tuple[list[Row], dict[str, bytes]]:
+    def take(self, limit: int = 1000, but: Collection[str] = ()) -> tuple[list[CommitRow], dict[str, bytes]]:
         """Rows to commit now, of each provider the oldest, and the notes of listings whose baselines are all in them or before.
 
         Of the providers in `but` no rows.
         """
-        drafts = self._drafts
-        assert not drafts.flight, "the rows taken before are still in flight"
-        for key, draft in drafts.take(limit, but):
-            drafts.flight[key] = (draft, row_of(self._epoch, key, draft, self._known(key)))
-        return [row for _, row in drafts.flight.values()], self._listings.take(drafts.first())
+        pending_changes = self._pending
+        assert not pending_changes.in_flight, "the rows taken before are still in flight"
+        for key, change in pending_changes.take(limit, but):
+            pending_changes.in_flight[key] = (change, commit_row(self._epoch, key, change, self._known(key)))
+        return [row for _, row in pending_changes.in_flight.values()], self._listings.take(pending_changes.first())
 
     def committed(self) -> None:
         """What was taken is in the journal."""
-        for key, (_, row) in self._drafts.flight.items():
+        for key, (_, row) in self._pending.in_flight.items():
             record = self._known(key)
             self._count += record.version < 0
             record.version = row.state.version
-        self._drafts.flight = {}
+        self._pending.in_flight = {}
         self._listings.committed()
 
     def rejected(self, keys: Collection[Key]) -> None:
@@ -168,18 +168,18 @@ class Ledger:
         The rest pends again. One that was to be a baseline is unknown again, and with it what its listings leave out.
         """
         for key in keys:
-            draft = self._drafts.flight[key][0]
-            self._drafts.forget(key)
+            change = self._pending.in_flight[key][0]
+            self._pending.forget(key)
             record = self._known(key)
-            record.candidate, record.had = None, ()
-            if draft.previous is None:
-                record.amount, record.seen, record.order, record.label = None, None, None, None
+            record.candidate, record.recent_amounts = None, ()
+            if change.previous is None:
+                record.amount, record.last_seen, record.order, record.denomination = None, None, None, None
                 self._listings.restart_covering(key)
             else:
-                record.amount, record.seen = draft.previous, draft.since
-            record.unslotted = record.unnamed = False
-            self._unsettled.doubts[key.provider].pop(key, None)
-        self._drafts.reopen(self._shelves)
+                record.amount, record.last_seen = change.previous, change.since
+            record.absent_without_order = record.absent_by_listing = False
+            self._unsettled.open_candidates[key.provider].pop(key, None)
+        self._pending.reopen(self._store)
         self._listings.returned()
 
     def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes], epoch: str) -> None:
@@ -187,40 +187,49 @@ class Ledger:
 
         What was in flight is settled if the journal has it, and pends again if not. Of orders memory knows the greatest.
         """
-        former, self._shelves, self._count = self._shelves, Shelves(), 0
+        former, self._store, self._count = self._store, Store(), 0
         self._epoch = epoch
         for state in restored_states:
-            shelf = self._shelves.shelf(state.provider, state.chain, state.token, state.kind)
+            group = self._store.group(state.provider, state.chain, state.token, state.kind)
             record = self._carried(former, state) if former else None
-            self._shelves.add(shelf, state.account, record or self._restored(state))
+            self._store.add(group, state.account, record or self._restored(state))
             self._count += 1
-        for shelf, account, record in former:
-            here = self._shelves.shelf(shelf.provider, shelf.chain, shelf.token, shelf.kind)
+        for group, account, record in former:
+            here = self._store.group(group.provider, group.chain, group.token, group.kind)
             if record.version < 0 and account not in here.records:
-                self._shelves.add(here, account, record)
-        self._drafts.reopen(self._shelves)
-        self._unsettled.keep(self._shelves)
+                self._store.add(here, account, record)
+        self._pending.reopen(self._store)
+        self._unsettled.keep(self._store)
         self._listings.restore(notes)
 
-    def _restored(self, state: BalanceState) -> Record:
-        label = self._shelves.label(state.unit, state.decimals, symbol(state.symbol))
-        unnamed = state.amount == ABSENT and not (state.slot or state.as_of) and state.order is not None
-        seen = state.observed_at
-        return Record(state.amount, state.version, state.order, seen, state.had, label, state.unslotted, unnamed)
+    def _restored(self, state: BalanceState) -> BalanceRecord:
+        denomination = self._store.denomination(state.unit, state.decimals, symbol(state.symbol))
+        absent_by_listing = state.amount == ABSENT and not (state.slot or state.as_of) and state.order is not None
+        last_seen = state.observed_at
+        return BalanceRecord(
+            state.amount,
+            state.version,
+            state.order,
+            last_seen,
+            state.recent_amounts,
+            denomination,
+            state.absent_without_order,
+            absent_by_listing,
+        )
 
-    def _carried(self, former: Shelves, state: BalanceState) -> Record | None:
+    def _carried(self, former: Store, state: BalanceState) -> BalanceRecord | None:
         """The record in memory, if the journal agrees with it; None: start from the journal's."""
         key = state.key
         record = former.find(key)
         if record is None:
             return None
-        if not self._drafts.agrees(key, record, state):
-            self._drafts.forget(key)
+        if not self._pending.agrees(key, record, state):
+            self._pending.forget(key)
             return None
         record.version = state.version
         return record
 
-    def _known(self, key: Key) -> Record:
-        record = self._shelves.find(key)
+    def _known(self, key: Key) -> BalanceRecord:
+        record = self._store.find(key)
         assert record is not None, f"a draft without a record: {key}"
         return record

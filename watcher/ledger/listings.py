@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watcher.ledger.rules import Moment, Record, remembered, text_of
+from watcher.ledger.rules import Arrival, BalanceRecord, still_recent, text_of
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer
 
@@ -27,7 +27,7 @@ class Listing(msgspec.Struct):
     complete: int = 0
     saved: int = 0
     """What the journal knows of `complete`."""
-    seen: Moment | str | None = None
+    last_seen: Arrival | str | None = None
     """The last complete answer that was not stale."""
     top: int | None = None
     """The greatest ordering field in any answer."""
@@ -37,7 +37,7 @@ class Listing(msgspec.Struct):
     """Of the answer heard last; empty: not known, or it was not believed in all it said."""
     rows: int = 0
     """How many readings that answer had."""
-    fading: list[Record] = []
+    fading: list[BalanceRecord] = []
     """Of which that answer spoke and which had other amounts not long before it."""
     restarted: bool = False
     """It was, in this process: the journal may not know yet."""
@@ -46,16 +46,16 @@ class Listing(msgspec.Struct):
         """Whether all that the answer says was said, and taken in, by the one before it."""
         return answer.fingerprint != b"" and answer.fingerprint == self.fingerprint and self.complete >= COMPLETE
 
-    def again(self, moment: Moment, settle: float) -> None:
+    def again(self, arrival: Arrival, settle: float) -> None:
         """The answer heard last arrived once more: nothing but the time is new."""
-        assert isinstance(self.seen, Moment)
-        self.seen.received, self.seen.observed_at = moment.received, moment.observed_at
+        assert isinstance(self.last_seen, Arrival)
+        self.last_seen.received, self.last_seen.observed_at = arrival.received, arrival.observed_at
         for record in self.fading:
-            record.had = remembered(record.had, moment.observed_at, settle)
-        self.fading = [record for record in self.fading if record.had]
+            record.recent_amounts = still_recent(record.recent_amounts, arrival.observed_at, settle)
+        self.fading = [record for record in self.fading if record.recent_amounts]
 
     def note(self) -> bytes:
-        return msgspec.json.encode(Note(self.complete, text_of(self.seen) or ""))
+        return msgspec.json.encode(Note(self.complete, text_of(self.last_seen) or ""))
 
 
 class Listings:
@@ -131,7 +131,7 @@ class Listings:
             note = msgspec.json.decode(self._restored[name], type=Note)
             listing.saved = note.complete
             listing.complete = listing.complete if listing.restarted else max(listing.complete, note.complete)
-            listing.seen = listing.seen or note.observed_at
+            listing.last_seen = listing.last_seen or note.observed_at
         if listing.saved != listing.complete:
             self.unsaved[name] = listing
         else:

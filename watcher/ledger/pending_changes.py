@@ -6,18 +6,18 @@ from itertools import chain, islice
 
 import msgspec
 
-from watcher.ledger.rules import Moment, Record, text_of
-from watcher.ledger.store import Shelves
-from watcher.model.events import BalanceState, Row, changed
+from watcher.ledger.rules import Arrival, BalanceRecord, text_of
+from watcher.ledger.store import Store
+from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 
-SHARED = 100
+SHARED_ROWS = 100
 """Rows of one commit where several providers tell changes: a few milliseconds."""
 
 
-class Draft(msgspec.Struct, frozen=True):
+class PendingChange(msgspec.Struct, frozen=True):
     """A change or a baseline that is not committed. Its amount is that of the record."""
 
     number: int
@@ -32,19 +32,19 @@ class Draft(msgspec.Struct, frozen=True):
     as_of: str | None
 
 
-class Queues(MutableMapping[Key, Draft]):
+class ProviderQueues(MutableMapping[Key, PendingChange]):
     """Drafts that wait, by key; in a queue for each provider, so that whoever tells little does not wait behind one that
     tells much."""
 
     def __init__(self) -> None:
-        self.of: defaultdict[str, dict[Key, Draft]] = defaultdict(dict)
+        self.of: defaultdict[str, dict[Key, PendingChange]] = defaultdict(dict)
         """By provider, the oldest first."""
 
-    def __getitem__(self, key: Key) -> Draft:
+    def __getitem__(self, key: Key) -> PendingChange:
         return self.of[key.provider][key]
 
-    def __setitem__(self, key: Key, draft: Draft) -> None:
-        self.of[key.provider][key] = draft
+    def __setitem__(self, key: Key, change: PendingChange) -> None:
+        self.of[key.provider][key] = change
 
     def __delitem__(self, key: Key) -> None:
         del self.of[key.provider][key]
@@ -56,29 +56,31 @@ class Queues(MutableMapping[Key, Draft]):
         return sum(map(len, self.of.values()))
 
 
-class Drafts:
+class PendingChanges:
     """What differs from the journal: waiting, or in flight to it."""
 
     def __init__(self) -> None:
-        self.pending = Queues()
-        self.flight: dict[Key, tuple[Draft, Row]] = {}
+        self.pending = ProviderQueues()
+        self.in_flight: dict[Key, tuple[PendingChange, CommitRow]] = {}
         self.number = 0
 
-    def put(self, key: Key, record: Record, amount: str, moment: Moment, reading: Reading | None) -> Draft | None:
+    def put(
+        self, key: Key, record: BalanceRecord, amount: str, arrival: Arrival, reading: Reading | None
+    ) -> PendingChange | None:
         """`amount` is about to replace what the record holds. None: that takes the pending change back."""
         slot, as_of = (None, None) if reading is None else (reading.slot, reading.as_of)
-        pending, now = self.pending.of[key.provider], moment.observed_at
+        pending, now = self.pending.of[key.provider], arrival.observed_at
         former = pending.get(key)
         if former is None:
             self.number += 1
-            draft = Draft(self.number, record.amount, text_of(record.seen), now, slot, as_of)
+            change = PendingChange(self.number, record.amount, text_of(record.last_seen), now, slot, as_of)
         elif former.previous == amount:
             del pending[key]
             return None
         else:
-            draft = Draft(former.number, former.previous, former.since, now, slot, as_of)
-        pending[key] = draft
-        return draft
+            change = PendingChange(former.number, former.previous, former.since, now, slot, as_of)
+        pending[key] = change
+        return change
 
     @property
     def shared(self) -> bool:
@@ -90,76 +92,76 @@ class Drafts:
         first = (next(iter(pending.values())).number for pending in self.pending.of.values() if pending)
         return min(first, default=self.number + 1)
 
-    def take(self, limit: int, but: Collection[str] = ()) -> list[tuple[Key, Draft]]:
+    def take(self, limit: int, but: Collection[str] = ()) -> list[tuple[Key, PendingChange]]:
         """So many at most, the oldest of each provider, and of each as many as of any other that has as many.
         Of the providers in `but` none.
 
         Where there are several providers each gets a part of a commit only: what the others tell next waits for its end.
         """
-        limit = min(limit, SHARED) if self.shared else limit
+        limit = min(limit, SHARED_ROWS) if self.shared else limit
         queues = sorted((queue for name, queue in self.pending.of.items() if queue and name not in but), key=len)
-        taken: list[tuple[Key, Draft]] = []
+        taken: list[tuple[Key, PendingChange]] = []
         for number, pending in enumerate(queues):
             share = -(-(limit - len(taken)) // (len(queues) - number))
             taken += [(key, pending.pop(key)) for key in list(islice(pending, share))]
         return taken
 
-    def agrees(self, key: Key, record: Record, state: BalanceState) -> bool:
+    def agrees(self, key: Key, record: BalanceRecord, state: BalanceState) -> bool:
         """Whether the journal's state is what memory takes for committed, or what was in flight; that is settled."""
-        flown, row = self.flight.get(key, (None, None))
+        committing, row = self.in_flight.get(key, (None, None))
         if row is not None and (row.state.version, row.state.amount) == (state.version, state.amount):
-            del self.flight[key]
+            del self.in_flight[key]
             return True
-        draft = flown or self.pending.get(key)
-        return (record.version, record.amount if draft is None else draft.previous) == (state.version, state.amount)
+        change = committing or self.pending.get(key)
+        return (record.version, record.amount if change is None else change.previous) == (state.version, state.amount)
 
     def forget(self, key: Key) -> None:
-        self.flight.pop(key, None)
+        self.in_flight.pop(key, None)
         self.pending.pop(key, None)
 
-    def reopen(self, shelves: Shelves) -> None:
+    def reopen(self, store: Store) -> None:
         """What is still in flight was not committed: it pends again, or what replaced it does."""
-        for key, (flown, _) in self.flight.items():
+        for key, (committing, _) in self.in_flight.items():
             pending = self.pending.of[key.provider]
             newer = pending.pop(key, None)
-            record = shelves.find(key)
+            record = store.find(key)
             if newer is None:
-                pending[key] = flown
-            elif record is not None and record.amount != flown.previous:
+                pending[key] = committing
+            elif record is not None and record.amount != committing.previous:
                 pending[key] = msgspec.structs.replace(
-                    newer, number=flown.number, previous=flown.previous, since=flown.since
+                    newer, number=committing.number, previous=committing.previous, since=committing.since
                 )
-        self.flight = {}
+        self.in_flight = {}
         for provider, pending in self.pending.of.items():
-            known = [(key, draft) for key, draft in pending.items() if shelves.find(key) is not None]
+            known = [(key, change) for key, change in pending.items() if store.find(key) is not None]
             self.pending.of[provider] = dict(sorted(known, key=lambda each: each[1].number))
 
 
-def row_of(epoch: str, key: Key, draft: Draft, record: Record) -> Row:
+def commit_row(epoch: str, key: Key, change: PendingChange, record: BalanceRecord) -> CommitRow:
     """The draft as it is committed to the log `epoch`. Nothing is in flight, so the record's version is the committed one."""
     assert record.amount is not None
-    assert record.label is not None
-    observed_at = rfc3339(draft.observed_at)
+    assert record.denomination is not None
+    observed_at = format_rfc3339(change.observed_at)
     state = BalanceState(
         provider=key.provider,
         chain=key.chain,
         account=key.account,
         token=key.token,
         kind=key.kind,
-        symbol=record.label.symbol,
-        version=0 if draft.previous is None else max(record.version, 0) + 1,
+        symbol=record.denomination.symbol,
+        version=0 if change.previous is None else max(record.version, 0) + 1,
         amount=record.amount,
-        unit=record.label.unit,
-        decimals=record.label.decimals,
-        slot=draft.slot,
-        as_of=draft.as_of,
+        unit=record.denomination.unit,
+        decimals=record.denomination.decimals,
+        slot=change.slot,
+        as_of=change.as_of,
         observed_at=observed_at,
         order=record.order,
-        had=record.had,
-        unslotted=record.unslotted,
+        recent_amounts=record.recent_amounts,
+        absent_without_order=record.absent_without_order,
     )
-    if draft.previous is None:
-        return Row(state)
+    if change.previous is None:
+        return CommitRow(state)
     # A wall clock that was set back must not make a change end before it began.
-    since = min(draft.since or observed_at, observed_at)
-    return Row(state, changed(epoch, state, draft.previous, since))
+    since = min(change.since or observed_at, observed_at)
+    return CommitRow(state, changed(epoch, state, change.previous, since))

@@ -15,7 +15,7 @@ MOST = 256
 """Kinds that are told apart. What comes in more of them is one kind."""
 
 
-class Storms(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Lets the first record of a kind through, then one each EVERY seconds, which says how many were left out.
 
     Pure but for the records' own times: the root calls `lull` now and then, so that the last of a storm are counted

@@ -14,16 +14,16 @@ import structlog
 from structlog.typing import Processor
 
 from watcher.logs.output import lines_of
-from watcher.logs.repeat_filter import Storms
+from watcher.logs.repeat_filter import RepeatFilter
 from watcher.redaction import safe_text
-from watcher.redaction.redactor import HIDDEN
+from watcher.redaction.redactor import SECRETS
 
 log = structlog.get_logger()
 
 QUIET = ("aiokafka", "hpack", "httpcore", "httpx", "websockets")
 """httpx tells whole URLs at INFO, and Helius' key stands in the URL; the others tell what we tell better."""
 
-STORMS = Storms()
+STORMS = RepeatFilter()
 
 
 def lull(now: float) -> None:
@@ -34,7 +34,7 @@ def lull(now: float) -> None:
 
 
 def fitting(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """As a processor of structlog, behind HIDDEN: every name and value fit for a screen, a traceback line by line."""
+    """As a processor of structlog, behind SECRETS: every name and value fit for a screen, a traceback line by line."""
     return {safe_text.fit(key): _fit(value, key) for key, value in event.items()}
 
 
@@ -58,7 +58,7 @@ def configure(level: str = "info") -> None:
     last: list[Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        HIDDEN,
+        SECRETS,
     ]
     if terminal:
         last += [

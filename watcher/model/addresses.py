@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from watcher.redaction.redactor import HIDDEN
+from watcher.redaction.redactor import SECRETS
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 ETHEREUM = "eip155:1"
@@ -117,5 +117,5 @@ def _is_32_bytes(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    text = HIDDEN.shown(text[:LOOKED_AT])  # an answer may hold a key where an address should stand
+    text = SECRETS.shown(text[:LOOKED_AT])  # an answer may hold a key where an address should stand
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

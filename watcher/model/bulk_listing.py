@@ -10,11 +10,11 @@ import msgspec
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
 
-SLICE = 5_000
+PAGE_ROWS = 5_000
 """Rows between two breaths, where hardly one says something new: a few milliseconds."""
-NEWS = 100
+CHANGED_ROWS = 100
 """Rows between two breaths that each become a reading, or may: a few milliseconds."""
-Page = tuple[tuple[str, ...], tuple[str, ...]]
+ColumnPage = tuple[tuple[str, ...], tuple[str, ...]]
 """Accounts, and amounts as the provider wrote them; equally many."""
 
 
@@ -25,7 +25,7 @@ class Contradiction(ValueError):
         super().__init__(f"the answer contradicts itself on {key}")
 
 
-class Unclear(ValueError):
+class UnreadableRow(ValueError):
     """One row of a listing cannot be understood. `account`: whose it is, canonical, if it tells."""
 
     def __init__(self, reason: object, account: str | None) -> None:
@@ -34,57 +34,59 @@ class Unclear(ValueError):
         self.account = account
 
 
-class Column(msgspec.Struct, frozen=True):
+class TokenColumn(msgspec.Struct, frozen=True):
     """The holders of one token. The accounts have the one spelling that an address can have, if they are addresses."""
 
     chain: str
     token: str
     """Canonical."""
     symbol: str | None
-    pages: list[Page]
-    """`SLICE` rows each, but for the last."""
+    pages: list[ColumnPage]
+    """`PAGE_ROWS` rows each, but for the last."""
 
     def __len__(self) -> int:
-        return SLICE * (len(self.pages) - 1) + len(self.pages[-1][0]) if self.pages else 0
+        return PAGE_ROWS * (len(self.pages) - 1) + len(self.pages[-1][0]) if self.pages else 0
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Account and amount of each."""
         return ((account, amount) for page in self.pages for account, amount in zip(*page, strict=True))
 
 
-class Pages:
+class PageBuilder:
     """Rows as they come, cut into the pages of a column."""
 
     def __init__(self) -> None:
-        self._pages: list[Page] = []
+        self._pages: list[ColumnPage] = []
         self._accounts: list[str] = []
         self._amounts: list[str] = []
 
     def add(self, accounts: Iterable[str], amounts: Iterable[str]) -> None:
         self._accounts += accounts
         self._amounts += amounts
-        while len(self._accounts) >= SLICE:
+        while len(self._accounts) >= PAGE_ROWS:
             self._cut()
 
-    def whole(self) -> list[Page]:
+    def whole(self) -> list[ColumnPage]:
         """All of them, the last one too."""
         if self._accounts:
             self._cut()
         return self._pages
 
     def _cut(self) -> None:
-        self._pages.append((tuple(self._accounts[:SLICE]), tuple(self._amounts[:SLICE])))
-        del self._accounts[:SLICE], self._amounts[:SLICE]
-        look_through()
+        self._pages.append((tuple(self._accounts[:PAGE_ROWS]), tuple(self._amounts[:PAGE_ROWS])))
+        del self._accounts[:PAGE_ROWS], self._amounts[:PAGE_ROWS]
+        collect_young()
 
 
-class Columns(Sequence[Reading]):
+class BulkListing(Sequence[Reading]):
     """The readings of a listing without any order. `check` makes one of a row, or raises Unclear.
 
     Only a row that spells what is known already may go unchecked: its account and amount were checked before.
     """
 
-    def __init__(self, provider: str, columns: Sequence[Column], check: Callable[[Column, str, str], Reading]) -> None:
+    def __init__(
+        self, provider: str, columns: Sequence[TokenColumn], check: Callable[[TokenColumn, str, str], Reading]
+    ) -> None:
         """`check` is given a column, and the account and the amount of one of its rows."""
         self.provider = provider
         self.columns = columns
@@ -103,13 +105,13 @@ class Columns(Sequence[Reading]):
     def __getitem__(self, where: int | slice) -> Reading | list[Reading]:
         return list(self)[where]
 
-    def understood(self) -> Generator[None, None, tuple["Columns", str]]:
+    def understood(self) -> Generator[None, None, tuple["BulkListing", str]]:
         """The rows that can be understood, of balances of which no row is unclear; and in one line, what is wrong.
 
         Every row is checked: it is for a listing of which one raised Unclear.
         """
-        columns: list[Column] = []
-        first: Unclear | None = None
+        columns: list[TokenColumn] = []
+        first: UnreadableRow | None = None
         done = wrong = 0
         for column in self.columns:
             accounts, amounts, unclear = list[str](), list[str](), set[str | None]()
@@ -117,23 +119,23 @@ class Columns(Sequence[Reading]):
                 done += 1
                 try:
                     reading = self.check(column, *row)
-                except Unclear as error:
+                except UnreadableRow as error:
                     first, wrong = first or error, wrong + 1
                     unclear.add(error.account)
                 else:
                     accounts.append(reading.key.account)
                     amounts.append(str(reading.amount))
-                if done % NEWS == 0:
+                if done % CHANGED_ROWS == 0:
                     yield
-            pages = Pages()
-            for start in range(0, len(accounts), SLICE):
-                some = slice(start, start + SLICE)
+            pages = PageBuilder()
+            for start in range(0, len(accounts), PAGE_ROWS):
+                some = slice(start, start + PAGE_ROWS)
                 clear = [account not in unclear for account in accounts[some]]
                 pages.add(compress(accounts[some], clear), compress(amounts[some], clear))
                 yield
             columns.append(msgspec.structs.replace(column, pages=pages.whole()))
         more = f" (and {wrong - 1} more)" if wrong > 1 else ""
-        return Columns(self.provider, columns, self.check), f"not all can be understood: {first}{more}"
+        return BulkListing(self.provider, columns, self.check), f"not all can be understood: {first}{more}"
 
     def clear(self) -> Generator[None, None, None]:
         """Let go of all rows, a page at a time: to free half a million of them at once takes long."""
@@ -143,7 +145,7 @@ class Columns(Sequence[Reading]):
                 yield
 
 
-def look_through() -> None:
+def collect_young() -> None:
     """Let the collector see the long tuples that were made since it last came.
 
     It goes through a tuple of strings once, and then never again. But it comes only after hundreds of tuples, and would

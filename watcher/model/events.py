@@ -46,7 +46,7 @@ class BalanceChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return Key(self.provider, self.chain, self.account, self.token, self.kind)
 
 
-class Had(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class RecentAmount(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An amount that a key had, and when it was replaced (wall-clock microseconds)."""
 
     amount: str
@@ -71,9 +71,9 @@ class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     observed_at: str
     order: int | None = None
     """The greatest ordering field seen up to this commit."""
-    had: tuple[Had, ...] = ()
+    recent_amounts: tuple[RecentAmount, ...] = ()
     """Amounts replaced within the last `settle` seconds, oldest first."""
-    unslotted: bool = False
+    absent_without_order: bool = False
     """This amount is an absence told without a chain position."""
 
     @property
@@ -81,7 +81,7 @@ class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return Key(self.provider, self.chain, self.account, self.token, self.kind)
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
+class CommitRow(msgspec.Struct, frozen=True, gc=False):
     """One change, or one baseline (`event` None), and the state it leads to."""
 
     state: BalanceState

@@ -60,7 +60,7 @@ class Expired(JournalError):
         """`expired`, `ahead` or `epoch_changed`."""
 
 
-class Outlived(JournalError):
+class SnapshotRevoked(JournalError):
     """A snapshot was taken away from a reader that held its view for too long. Ask again, and read faster."""
 
 
@@ -109,13 +109,13 @@ class Snapshot(Protocol):
         """Its view was taken away."""
 
     async def page(self, size: int) -> Sequence[BalanceState]:
-        """The next balances, at most `size`; none at the end. Raises Outlived, Unavailable."""
+        """The next balances, at most `size`; none at the end. Raises SnapshotRevoked, Unavailable."""
 
     def close(self) -> None:
         """Give the view back. May be called again."""
 
 
-class Whole(msgspec.Struct):
+class SmallSnapshot(msgspec.Struct):
     """A small snapshot, which is at hand and holds no view."""
 
     cursor: Cursor

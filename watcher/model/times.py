@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def rfc3339(micros: int) -> str:
+def format_rfc3339(micros: int) -> str:
     """Wall-clock microseconds as RFC 3339 UTC with microseconds: `2026-01-25T14:43:57.000000Z`."""
     return (EPOCH + timedelta(microseconds=micros)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import msgspec
 
-from watcher.model.bulk_listing import Columns
+from watcher.model.bulk_listing import BulkListing
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Found, Provider, Request, Response
 
@@ -30,7 +30,7 @@ def reading(provider: Provider, request: Request, response: Response) -> Generat
 
 def understood(found: Found) -> Generator[None, None, Found]:
     """What can be understood of columns of which a row raised Unclear. Raises Malformed when nothing can."""
-    rows = cast("Columns", found.readings)
+    rows = cast("BulkListing", found.readings)
     known, remark = yield from rows.understood()
     yield from rows.clear()
     if not known:

@@ -13,10 +13,10 @@ from watcher.ledger import Verdict
 from watcher.limits.budget import Budget, Slot
 from watcher.limits.limiter import Limiter
 from watcher.limits.windows import Limit
-from watcher.model.bulk_listing import Columns, Contradiction, Unclear
+from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
 from watcher.model.readings import Answer
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import fingerprint, reading, understood
 from watcher.poller.connections import MOST
 from watcher.poller.failure_policy import Pauses
@@ -26,8 +26,8 @@ from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Failure, Malformed, RefusedCredential
 from watcher.providers.protocol import Credentials, Found, Provider, Request, Response, Target
 from watcher.providers.waits import retry_after
-from watcher.redaction.redactor import HIDDEN
-from watcher.runtime.slicing import in_slices
+from watcher.redaction.redactor import SECRETS
+from watcher.runtime.slicing import run_in_slices
 from watcher.scheduling.lane_scheduler import Errand, Turns
 from watcher.scheduling.schedule import Schedule
 
@@ -116,7 +116,7 @@ class Poller:
         self._exchange = Exchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._turns = Turns(provider.lanes, schedules, budget)
-        HIDDEN.hide(_values(credentials))
+        SECRETS.hide(_values(credentials))
         longest = provider.settings.max_interval
         self._pauses = Pauses(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)
         self._wall = wall
@@ -145,7 +145,7 @@ class Poller:
         Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
         """
         self._exchange.renew(credentials)
-        HIDDEN.hide(_values(credentials))
+        SECRETS.hide(_values(credentials))
         self._pauses.renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
@@ -156,12 +156,12 @@ class Poller:
         last = self.stats.last_success
         return ProviderHealth(
             provider=self.name,
-            time=rfc3339(wall),
+            time=format_rfc3339(wall),
             instance=instance,
             watches=sum(len(schedule) for schedule in self.schedules),
-            last_success=None if last is None else rfc3339(last),
+            last_success=None if last is None else format_rfc3339(last),
             stalest_seconds=max(stalest, default=None),
-            paused_until=None if until is None else rfc3339(wall + int((until - now) * 1e6)),
+            paused_until=None if until is None else format_rfc3339(wall + int((until - now) * 1e6)),
             budget_used=self.budget.used(now),
         )
 
@@ -247,19 +247,19 @@ class Poller:
         self, request: Request, response: Response, large: Generator[None, None, Found], times: tuple[float, float, int]
     ) -> tuple[Found, Verdict]:
         """A large listing: is it the one before? Else read and compare it, all in slices."""
-        known = await in_slices(fingerprint(response.body))
+        known = await run_in_slices(fingerprint(response.body))
         unread = Found([], listing=request.targets[0].scope)
         verdict = await self._intake.repeat(self._answer(unread, *times, known))
         if verdict is not None:
             return unread, verdict
-        found = await in_slices(large)
+        found = await run_in_slices(large)
         try:
             verdict = await self._intake.accept(self._answer(found, *times, b"" if found.partial else known))
-        except Unclear:  # and so nothing of it was judged
-            found = await in_slices(understood(found))
+        except UnreadableRow:  # and so nothing of it was judged
+            found = await run_in_slices(understood(found))
             verdict = await self._intake.accept(self._answer(found, *times))
-        if isinstance(found.readings, Columns):
-            await in_slices(found.readings.clear())
+        if isinstance(found.readings, BulkListing):
+            await run_in_slices(found.readings.clear())
         return found, verdict
 
     async def _hand_over(self, found: Found, sent: float, received: float, observed_at: int) -> Verdict:
@@ -272,7 +272,7 @@ class Poller:
         ordering, settle = provider.ordering, provider.settle
         times = (sent, received, observed_at)
         listed = (found.listing, known, found.partial)
-        return Answer(provider.name, found.readings, ordering, settle, *times, *listed, most=provider.max_balances)
+        return Answer(provider.name, found.readings, ordering, settle, *times, *listed, max_known=provider.max_balances)
 
     def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
@@ -296,11 +296,11 @@ class Poller:
             self.stats.outdated(_asked(errand), now)
         self.stats.full(_asked(errand), verdict.refused, self.provider.max_balances)
         if found.remark is not None:
-            self.stats.remarked(HIDDEN.shown(found.remark), _asked(errand), now)
+            self.stats.remarked(SECRETS.shown(found.remark), _asked(errand), now)
 
     def _fail(self, errand: Errand, granted: float, failure: Failure) -> None:
         now = anyio.current_time()
-        failure.reason = HIDDEN.shown(failure.reason)  # it may quote an answer that echoes what we sent
+        failure.reason = SECRETS.shown(failure.reason)  # it may quote an answer that echoes what we sent
         if not isinstance(failure, Unreachable):
             self._answered(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _asked(errand), now)
@@ -332,7 +332,7 @@ class Poller:
             await anyio.sleep(SAVE_SCHEDULES)
             if self.stats.answers > told:
                 now, wall = anyio.current_time(), self._wall()
-                self._note_schedules(_Learned(wall, [await in_slices(each.saving(now)) for each in self.schedules]))
+                self._note_schedules(_Learned(wall, [await run_in_slices(each.saving(now)) for each in self.schedules]))
 
     def _note_schedules(self, learned: _Learned) -> None:
         self._intake.note(f"schedule:{self.name}", msgspec.msgpack.encode(learned))

@@ -36,7 +36,7 @@ from watcher.providers.json_pieces import PIECE, STEAD, Uncut, pieces, rows_of
 from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.settings import Configured
 from watcher.providers.waits import clock, refused
-from watcher.runtime.slicing import in_one_go
+from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Bloxroute(Configured):
         return Request("GET", "/api/v2/balance", (target,), params=(("ownerAddress", str(target.scope.account)),))
 
     def read(self, request: Request, response: Response) -> Found:
-        return in_one_go(self.slices(request, response))
+        return run_at_once(self.slices(request, response))
 
     def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
         """The same, `BREATH` rows at a time."""

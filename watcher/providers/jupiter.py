@@ -30,7 +30,7 @@ from watcher.providers.gaps import Gaps, shaped
 from watcher.providers.json_pieces import PIECE, STEAD, Uncut, members, pieces
 from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.settings import Configured
-from watcher.runtime.slicing import in_one_go
+from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class Jupiter(Configured):
         return Request("GET", f"/ultra/v1/{self._endpoint}/{target.scope.account}", (target,))
 
     def read(self, request: Request, response: Response) -> Found:
-        return in_one_go(self.slices(request, response))
+        return run_at_once(self.slices(request, response))
 
     def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
         """The same, `BREATH` balances at a time."""

@@ -15,7 +15,7 @@ import msgspec
 from watcher.model import addresses
 from watcher.model.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
 from watcher.model.amounts import symbol
-from watcher.model.bulk_listing import NEWS, Column, Columns, Unclear
+from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, TokenColumn, UnreadableRow
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading, Unit
 from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
@@ -36,7 +36,7 @@ from watcher.providers.protocol import (
 )
 from watcher.providers.settings import Configured
 from watcher.providers.waits import refused
-from watcher.runtime.slicing import in_one_go
+from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class Ondo(Configured):
             answer = decode(_ANSWER, body, partial(_nothing_more, body))
             return Found(_merged(_readings(target.scope, token) for token in answer.tokens), listing=target.scope)
         except Malformed:
-            return in_one_go(_one_by_one(target, decode(_CLOSED, body).tokens))
+            return run_at_once(_one_by_one(target, decode(_CLOSED, body).tokens))
 
     def slices(self, request: Request, response: Response, size: int = SIZE) -> Generator[None, None, Found]:
         """The same of a large answer with status 200, about `size` bytes at a time, as columns that check themselves."""
@@ -126,7 +126,7 @@ class Ondo(Configured):
         try:
             found = yield from columns(str(scope.chain), response.body, size)
             known = _as_asked(scope, found)
-            rows = Columns(scope.provider, known, partial(_checked, scope))
+            rows = BulkListing(scope.provider, known, partial(_checked, scope))
             lost = len(found) - len(known)
         except (Malformed, Uncut):  # one by one it shows what is wrong, if anything is
             return (yield from _one_by_one(target, decode(_CLOSED, response.body).tokens))
@@ -146,7 +146,7 @@ def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None
     readings: list[Reading] = []
     lost: set[str] = set()
     for number, told in enumerate(tokens, 1):
-        if number % NEWS == 0:
+        if number % CHANGED_ROWS == 0:
             yield
         token = attempt(_TOKEN, told)
         named = token or attempt(ADDRESS, told)
@@ -163,7 +163,7 @@ def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None
             reading = _row(scope, address, symbol(token.symbol), row, gaps)
             if reading is not None:
                 readings.append(reading)
-            if done % NEWS == 0:
+            if done % CHANGED_ROWS == 0:
                 yield
     gaps.keys.update(reading.key for reading in readings if reading.key.token in lost)
     return gaps.listing(distinct([reading for reading in readings if reading.key not in gaps.keys]), target)
@@ -214,12 +214,12 @@ def _readings(scope: Scope, token: Token[Balance]) -> Iterator[Reading]:
     return map(Reading, keys, amounts, repeat(UNIT), repeat(None), repeat(symbol(token.symbol)))
 
 
-def _as_asked(scope: Scope, found: Sequence[Column]) -> list[Column]:
+def _as_asked(scope: Scope, found: Sequence[TokenColumn]) -> list[TokenColumn]:
     """The columns that can be understood, under their tokens' one spelling.
 
     Raises Uncut for what only a look at each row can tell.
     """
-    known: dict[str, Column] = {}
+    known: dict[str, TokenColumn] = {}
     gaps, names = Gaps(), []
     for column in found:
         name = _spelled(scope, column.token, gaps)
@@ -235,14 +235,14 @@ def _as_asked(scope: Scope, found: Sequence[Column]) -> list[Column]:
     return list(known.values())
 
 
-def _checked(scope: Scope, column: Column, account: str, amount: str) -> Reading:
+def _checked(scope: Scope, column: TokenColumn, account: str, amount: str) -> Reading:
     """One row as a reading. Raises Unclear."""
     name = None
     try:
         (name,) = _canonical(column.chain, [account])
         amount = _amount(amount)
     except Malformed as failure:
-        raise Unclear(failure, name) from None
+        raise UnreadableRow(failure, name) from None
     return Reading(Key(scope.provider, column.chain, name, column.token), amount, UNIT, None, column.symbol)
 
 

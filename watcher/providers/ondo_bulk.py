@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from watcher.model.bulk_listing import NEWS, Column, Pages
+from watcher.model.bulk_listing import CHANGED_ROWS, PageBuilder, TokenColumn
 from watcher.providers.answers import attempt, decode
 from watcher.providers.failures import Malformed
 from watcher.providers.json_pieces import BETWEEN_ROWS, HEAD, SPACE, Uncut, last_cut
@@ -63,7 +63,7 @@ class _Rows:
     """The rows of one token so far."""
 
     def __init__(self, chain: str) -> None:
-        self.pages = Pages()
+        self.pages = PageBuilder()
         self._cased = chain.startswith("eip155:")
 
     def take(self, part: bytes) -> Generator[None, None, None]:
@@ -88,7 +88,7 @@ class _Rows:
 def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str], list[str]]]:
     accounts, amounts = [], []
     for number, row in enumerate(rows, 1):
-        if number % NEWS == 0:
+        if number % CHANGED_ROWS == 0:
             yield
         told = attempt(BALANCE, row)
         held = told or attempt(HELD, row)
@@ -97,12 +97,12 @@ def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str
     return accounts, amounts
 
 
-def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, list[Column]]:
+def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, list[TokenColumn]]:
     """The tokens of an answer, about `size` bytes at a time; nothing of a row is checked. Raises Uncut, Malformed.
 
     A token without a symbol is one that cannot be understood.
     """
-    found: list[Column] = []
+    found: list[TokenColumn] = []
     opening = _OPENING.match(body)
     place, more = (opening.end(), True) if opening else (0, False)
     breath = place
@@ -119,8 +119,8 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
         behind = _BEHIND.match(body, close)
         if behind is None:
             raise Uncut
-        found.append(Column(chain, token, symbol, rows.pages.whole()))
-        if end - breath > size or len(found) % NEWS == 0:
+        found.append(TokenColumn(chain, token, symbol, rows.pages.whole()))
+        if end - breath > size or len(found) % CHANGED_ROWS == 0:
             breath = end
             yield
         place, more = behind.end(), behind[1] is not None

@@ -18,7 +18,7 @@ from watcher.model.addresses import STARKNET, AddressError, felt
 from watcher.model.amounts import symbol
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading
-from watcher.model.times import rfc3339, wall
+from watcher.model.times import format_rfc3339, wall
 from watcher.providers.answers import (
     BREATH,
     Decimals,
@@ -39,7 +39,7 @@ from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.json_pieces import PIECE, STEAD, Uncut, pieces, rows_of
 from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
 from watcher.providers.settings import Configured
-from watcher.runtime.slicing import in_one_go
+from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
 
@@ -213,7 +213,7 @@ class TokenKit(Configured):
             return self._single(request, decode(_SINGLE, response.body), _latest(response))
         if request.endpoint == "balances":
             return self._batch(request, decode_either(_BATCH, _CLOSED, response.body), _latest(response))
-        return in_one_go(self.slices(request, response))
+        return run_at_once(self.slices(request, response))
 
     def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
         """The same of a listing with status 200, `BREATH` rows at a time. An empty one says that the account is not indexed
@@ -345,7 +345,7 @@ def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
     if not 0 <= order <= latest:
         when = "before 1970" if order < 0 else "in the future"
         raise Malformed(quoting(f"a refresh {when}: {{}}", row.last_updated))
-    return Reading(key, base_units(row.balance), "base", order=order, as_of=rfc3339(order))
+    return Reading(key, base_units(row.balance), "base", order=order, as_of=format_rfc3339(order))
 
 
 def _held(key: Key, row: _Held | msgspec.Raw, latest: int) -> tuple[str, Reading]:

@@ -57,7 +57,7 @@ _HEX = re.compile(r"[0-9a-f]{16,}")
 _WORDS = re.compile(rb"[ -~]{8,}")
 
 
-class Redaction:
+class Redactor:
     """Knows the secrets. As a processor of structlog it lets none through, at any depth of the event."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -213,5 +213,5 @@ def _words(data: bytes) -> Iterator[str]:
     return (word.decode("ascii") for word in _WORDS.findall(data.replace(b"\0", b"")))
 
 
-HIDDEN = Redaction()
+SECRETS = Redactor()
 """What this process hides. Keys that a reload brings are added; those of before stay hidden."""

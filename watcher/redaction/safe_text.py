@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TextIO
 
-from watcher.redaction.redactor import HIDDEN, WITHHELD
+from watcher.redaction.redactor import SECRETS, WITHHELD
 
 LINE = 4_000
 """Characters of a line, at most."""
@@ -31,9 +31,9 @@ def one_line(text: str, most: int = 160) -> str:
     It is bounded in time, however long the text is: only what is shown is looked at, and a part behind it.
     """
     head = text[: 4 * most + AHEAD]
-    if HIDDEN.betrayed(head):  # before it is cut, perhaps inside the secret
+    if SECRETS.betrayed(head):  # before it is cut, perhaps inside the secret
         return WITHHELD
-    return fit(" ".join(HIDDEN.clean(head)[: 4 * most].split()), most)
+    return fit(" ".join(SECRETS.clean(head)[: 4 * most].split()), most)
 
 
 def fit(text: str, most: int = LINE) -> str:
@@ -46,7 +46,7 @@ def fit(text: str, most: int = LINE) -> str:
 def told(text: str) -> str:
     """A line that may repeat what came from outside, such as an error's: fit, and without a secret."""
     head = text[: LINE + AHEAD]
-    return fit(str(HIDDEN.cleared(head)))
+    return fit(str(SECRETS.cleared(head)))
 
 
 def out(line: str, file: TextIO | None = None) -> None:
@@ -66,7 +66,7 @@ def paragraph(text: str) -> str:
 
 def json(text: str) -> str:
     """A line of JSON without secrets, with JSON's own escape for every character that is not plainly seen."""
-    told = str(HIDDEN.cleared(text))
+    told = str(SECRETS.cleared(text))
     return _UNFIT_IN_JSON.sub(lambda found: found[0] if _is_fit(found[0]) else _json_escape(found[0]), told)
 
 

@@ -8,7 +8,7 @@ import anyio.abc
 import anyio.lowlevel
 import structlog
 
-from watcher.model.log import Commit, Cursor, Expired, JournalError, Outlived, Published, Unavailable
+from watcher.model.log import Commit, Cursor, Expired, JournalError, Published, SnapshotRevoked, Unavailable
 from watcher.relay import wire
 from watcher.relay.conflation import Entry
 from watcher.relay.fan_out import Hub
@@ -66,7 +66,7 @@ class Replays:
                     return
         except Expired as problem:
             self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", problem.reason)
-        except Outlived:
+        except SnapshotRevoked:
             self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
         finally:
             peer.reading = False
@@ -193,7 +193,7 @@ class Replays:
                     rows = [row for row in states if subscription.matcher.matches(row.key)]
                     last = read >= pages.rows or not states
                     self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows, reason=reason))
-        except Outlived:
+        except SnapshotRevoked:
             raise
         except JournalError as problem:  # half of it is nothing
             logger.warning("relay.snapshot_failed", problem=str(problem))

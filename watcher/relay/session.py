@@ -9,7 +9,7 @@ import msgspec
 from watcher.model import filters
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 from watcher.relay import commands, wire
 from watcher.relay.commands import Params, Refused
 from watcher.relay.http.auth import EVERYTHING, Tokens
@@ -124,7 +124,7 @@ class Session:
             wire.push(
                 "welcome",
                 connection_id=connection_id,
-                server_time=rfc3339(wall),
+                server_time=format_rfc3339(wall),
                 heartbeat_ms=round(pace.heartbeat * 1000),
                 epoch=bounds.head.epoch,
                 cursor=str(bounds.head),
@@ -186,7 +186,7 @@ class Session:
             listed = [_listed(each) for each in self.subscriptions.values() if each.opened]
             return [Send(wire.answer(id_, {"subscriptions": listed}))]
         if method == "ping":
-            return [Send(wire.answer(id_, {"time": rfc3339(self._wall)}))]
+            return [Send(wire.answer(id_, {"time": format_rfc3339(self._wall)}))]
         known = "auth, subscribe, unsubscribe, list_subscriptions, ping"
         raise Refused("unknown_method", f"no method {method[:40]!r}: the methods are {known}")
 

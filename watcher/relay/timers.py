@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import anyio
 
-from watcher.model.times import rfc3339
+from watcher.model.times import format_rfc3339
 from watcher.relay import wire
 from watcher.relay.catch_up import Replays
 from watcher.relay.due_queue import Rota
@@ -96,7 +96,7 @@ class Keeper:
             sent=peer.sent + len(peer.frames) - peer.controls,
             conflated=peer.conflated,
             lag_ms=self._lag(peer),
-            time=rfc3339(self._wall()),
+            time=format_rfc3339(self._wall()),
             providers={
                 name: {
                     "last_success": health.last_success,

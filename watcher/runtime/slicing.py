@@ -16,7 +16,7 @@ LONGEST_REST = 0.5
 """Seconds: work that seems to have taken longer did not, but its process stood still."""
 
 
-def in_one_go(work: Generator[None, None, T]) -> T:
+def run_at_once(work: Generator[None, None, T]) -> T:
     """Run to the end; nobody else runs in between."""
     while True:
         try:
@@ -25,7 +25,7 @@ def in_one_go(work: Generator[None, None, T]) -> T:
             return cast("T", end.value)
 
 
-async def in_slices(work: Generator[None, None, T]) -> T:
+async def run_in_slices(work: Generator[None, None, T]) -> T:
     """Run to the end; everybody else runs in between, and has the loop for longer than this work has it."""
     while True:
         began = anyio.current_time()

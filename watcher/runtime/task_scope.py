@@ -26,7 +26,7 @@ class Begun(Generic[T]):
         return self._value
 
 
-class Outliving:
+class TaskScope:
     """Tasks that go on when the block around them is cancelled, until `end`."""
 
     def __init__(self, tasks: TaskGroup) -> None:
@@ -48,10 +48,10 @@ class Outliving:
 
 
 @contextlib.asynccontextmanager
-async def outliving() -> AsyncIterator[Outliving]:
+async def task_scope() -> AsyncIterator[TaskScope]:
     """A task group whose tasks see a cancellation only once the block has ended."""
     async with anyio.create_task_group() as tasks:
-        kept = Outliving(tasks)
+        kept = TaskScope(tasks)
         try:
             yield kept
         finally:

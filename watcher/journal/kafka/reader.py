@@ -38,7 +38,7 @@ from watcher.journal.kafka.state_table import SLICE, Held, HeldSnapshot, View, W
 from watcher.journal.views import Views, counted
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter
-from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, Snapshot, Unavailable, Whole
+from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
 
 FRESH = 1.0
 """Seconds that a look waits for what is written but not yet visible: a commit's marker, or an open transaction."""
@@ -241,7 +241,7 @@ class KafkaReader:
         await self._refresh()
         cursor, rows, matches = Cursor(self._epoch, self._window.end), self._view.rows, matcher(wanted)
         if matches is None:
-            return Whole(cursor, list(rows.values())) if len(rows) <= most else None
+            return SmallSnapshot(cursor, list(rows.values())) if len(rows) <= most else None
         found: list[BalanceState] = []
         held = list(rows.values())
         for start in range(0, len(held), SLICE):
@@ -249,7 +249,7 @@ class KafkaReader:
             if len(found) > most:
                 return None
             await anyio.lowlevel.checkpoint()
-        return Whole(cursor, found)
+        return SmallSnapshot(cursor, found)
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
         await self._refresh()  # or a view would pass for the newest that is not

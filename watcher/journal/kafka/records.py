@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from watcher.journal import LARGEST, UNENCODABLE, Batch, Restored, refuse_unfit, too_large
-from watcher.model.events import JSON, BalanceState, Codec, ProviderHealth, Row, codec_of
+from watcher.model.events import JSON, BalanceState, Codec, CommitRow, ProviderHealth, codec_of
 from watcher.model.keys import Key
 from watcher.model.log import Published
 from watcher.model.times import wall
@@ -100,7 +100,7 @@ class Encoder:
             records += noted(self._topics.state, name, note)
         return records
 
-    def _row(self, epoch: str, row: Row) -> Iterator[Record]:
+    def _row(self, epoch: str, row: CommitRow) -> Iterator[Record]:
         key = str(row.state.key).encode()
         if row.event is not None:
             headers = [

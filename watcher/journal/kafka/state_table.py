@@ -9,7 +9,7 @@ from watcher.journal.kafka.records import Notes, state_after, state_before
 from watcher.journal.views import Standing, Views
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Commit, Cursor, Outlived, Published
+from watcher.model.log import Commit, Cursor, Published, SnapshotRevoked
 
 WINDOW = 20_000
 """Events and baselines kept for followers that are a little behind."""
@@ -151,7 +151,7 @@ class HeldSnapshot:
 
     async def page(self, size: int) -> Sequence[BalanceState]:
         if self._closed or self._standing.over:
-            raise Outlived("the snapshot was taken away: its reader was too slow, and others wait")
+            raise SnapshotRevoked("the snapshot was taken away: its reader was too slow, and others wait")
         rows = self._standing.view.rows
         if self._matches is None:
             first, self._next = self._next, self._next + size

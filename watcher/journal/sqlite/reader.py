@@ -23,7 +23,17 @@ from watcher.journal.sqlite.view import STATE, SqliteSnapshot, View, few
 from watcher.journal.views import Views, counted
 from watcher.model.events import JSON, BalanceState, ProviderHealth, codec_of
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Bounds, Commit, Cursor, Expired, JournalError, Published, Snapshot, Unavailable, Whole
+from watcher.model.log import (
+    Bounds,
+    Commit,
+    Cursor,
+    Expired,
+    JournalError,
+    Published,
+    SmallSnapshot,
+    Snapshot,
+    Unavailable,
+)
 
 SLICE = 1000
 """Events, and baselines, read in one transaction at most."""
@@ -171,11 +181,11 @@ class SqliteReader:
         file = await self._standing()
         return await self._bulk(lambda: self._glance(file, wanted, most))
 
-    def _glance(self, file: _File, wanted: Filter, most: int) -> Whole | None:
+    def _glance(self, file: _File, wanted: Filter, most: int) -> SmallSnapshot | None:
         with file.reading(file.bulk) as connection:
             head = file.mark(connection)
             states = few(connection, wanted, most)
-        return None if states is None else Whole(file.cursor(head), states)
+        return None if states is None else SmallSnapshot(file.cursor(head), states)
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
         return await counted(SqliteSnapshot(self._views, await self._views.take(), self._bulk, wanted))

@@ -15,7 +15,7 @@ from watcher.journal.sqlite.file import Run, explained, open_to_read
 from watcher.journal.views import Standing, Views
 from watcher.model.events import JSON, MSGPACK, BalanceState
 from watcher.model.keys import Filter
-from watcher.model.log import Cursor, Outlived
+from watcher.model.log import Cursor, SnapshotRevoked
 
 T = TypeVar("T")
 
@@ -128,7 +128,7 @@ class SqliteSnapshot:
 
     async def _read(self, work: Callable[[], T]) -> T:
         if self._closed or self._standing.over:
-            raise Outlived("the snapshot was taken away: its reader was too slow, and others wait")
+            raise SnapshotRevoked("the snapshot was taken away: its reader was too slow, and others wait")
         self._standing.busy += 1
         try:
             return await self._run(work)

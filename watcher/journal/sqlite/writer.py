@@ -22,7 +22,7 @@ from watcher.journal.sqlite.file import (
 )
 from watcher.journal.sqlite.identity import leave_mark
 from watcher.journal.sqlite.reader import Waker
-from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, ProviderHealth, Row
+from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.log import JournalError
 from watcher.model.times import wall
 
@@ -160,7 +160,7 @@ class SqliteWriter:
         if events:
             leave_mark(self._path, self._log, head)
 
-    def _records(self, rows: Sequence[Row]) -> tuple[Records, Records]:
+    def _records(self, rows: Sequence[CommitRow]) -> tuple[Records, Records]:
         """What goes into `event` and into `state`. Every commit of every change passes here: no call too many.
 
         Raises Rejected.
@@ -174,7 +174,7 @@ class SqliteWriter:
             refuse_unfit(self._unfit(rows))
         return events, states
 
-    def _unfit(self, rows: Sequence[Row]) -> dict[str, str]:
+    def _unfit(self, rows: Sequence[CommitRow]) -> dict[str, str]:
         """Each alone: by key, what is wrong with those that cannot be committed."""
         unfit: dict[str, str] = {}
         for row in rows:
@@ -187,7 +187,7 @@ class SqliteWriter:
                     unfit[str(row.state.key)] = too_large(size)
         return unfit
 
-    def _encoded(self, rows: Sequence[Row]) -> tuple[Records, Records, int]:
+    def _encoded(self, rows: Sequence[CommitRow]) -> tuple[Records, Records, int]:
         """The same, and the size of the largest record, in bytes."""
         content, encode = self._codec.content_type, self._codec.encode_all
         now = [row.state for row in rows]
