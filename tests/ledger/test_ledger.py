@@ -1041,7 +1041,7 @@ def test_a_wallet_of_many_tokens_that_go_is_judged_in_slices_too(left):
     while desk.ledger.pending:
         desk.ledger.take()
         desk.ledger.committed()
-    doubts = desk.ledger._unsettled.doubts["p"]
+    doubts = desk.ledger._store.open_candidates["p"]
     evaluating = desk.ledger.evaluating(desk.answer(*(says("5", key) for key in keys[:left])))
     judged = [0, *(len(doubts) for _ in evaluating), len(doubts)]
     assert judged[-1] == len(keys) - left

@@ -12,7 +12,7 @@ from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
 from tests.providers.tables import LATER, asked, built
 from watcher.journal import LARGEST
 from watcher.ledger.pending_changes import PendingChange, commit_row
-from watcher.ledger.rules import BalanceRecord, Denomination
+from watcher.ledger.record import BalanceRecord, Denomination
 from watcher.model.addresses import AddressError, evm
 from watcher.model.amounts import SYMBOL
 from watcher.model.bulk_listing import BulkListing

@@ -217,15 +217,16 @@ def memory(ledger):
     """All that the ledger knows and would commit."""
     rows, notes = ledger.take(100_000)
     known = {
-        str(shelf.key(account)): (record.amount, record.version, record.recent_amounts, record.candidate, seen(record))
-        for shelf, account, record in ledger._shelves
+        str(group.key(account)): (record.amount, record.version, record.recent_amounts, record.candidate, seen(record))
+        for group, account, record in ledger._store
     }
     ledger.committed()
     return rows, notes, known
 
 
 def seen(record):
-    return record.seen if isinstance(record.seen, str | None) else (record.seen.received, record.seen.observed_at)
+    last = record.last_seen
+    return last if isinstance(last, str | None) else (last.received, last.observed_at)
 
 
 def told(readings, now, fingerprint=b""):
@@ -320,7 +321,7 @@ def test_a_repetition_counts_whatever_another_answer_says_between_two_slices(ste
     fast, slow = settled(text), settled(text)
     for ledger in (fast, slow):
         found, _ = found_in_slices(text, 400)
-        slices = ledger.slices(told(found.readings, 300.0, b"1"))
+        slices = ledger.evaluating(told(found.readings, 300.0, b"1"))
         for _ in zip(range(step), slices, strict=False):
             pass
         ledger.evaluate(answer_of(299.5, amount))

@@ -129,7 +129,7 @@ class Sandbox:
             for request in requests(there):
                 found = there.read(request, send(self.world, there, request, self.now))
                 told = (there.name, found.readings, there.ordering, there.settle, self.now, self.now, wall())
-                self.ledger.judge(Answer(*told, found.listing))
+                self.ledger.evaluate(Answer(*told, found.listing))
         rows, _ = self.ledger.take()
         self.blotter.commit(rows)
         self.ledger.committed()

@@ -145,7 +145,7 @@ WORLDS = {
 @given(steps=STEPS, **WORLDS)
 def test_no_difference_is_withheld_whatever_the_traffic(order, listed, tick, steps):
     world = lived(order, listed, tick, steps)
-    assert world.ledger.doubted_since("p") is None, "every doubt is over when nothing moves"
+    assert world.ledger.candidate_since("p") is None, "every doubt is over when nothing moves"
     for key in KEYS:
         assert world.book.amount(key) == (world.history[key][-1][1] or "0")
 

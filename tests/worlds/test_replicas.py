@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from tests.worlds.book import EPOCH, Book
-from watcher.ledger import Ledger, evaluation, rules
-from watcher.ledger.rules import Ruling
+from watcher.ledger import Ledger, rules
+from watcher.ledger.rules import Ruling, rule
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading
 
@@ -235,32 +235,32 @@ LOST = {"ordering": "strict", "pace": (90.0, 200.0), "stale": 0.05, "listed": Fa
 def no_order(known, observation):
     """Rule 1 forgotten."""
     known.order = None
-    return rules.rule(known, observation)
+    return rule(known, observation)
 
 
 def no_doubt(known, observation):
     """Rules 2 to 4 forgotten: every difference is told."""
-    ruling = rules.rule(known, observation)
+    ruling = rule(known, observation)
     return Ruling.CHANGED if ruling is Ruling.CANDIDATE else ruling
 
 
 def trusting_absences(known, observation):
-    return no_doubt(known, observation) if observation.absent else rules.rule(known, observation)
+    return no_doubt(known, observation) if observation.absent else rule(known, observation)
 
 
 def no_returns(known, observation):
     known.recent_amounts = ()
-    return rules.rule(known, observation)
+    return rule(known, observation)
 
 
 def no_overlap(known, observation):
     """Rule 5 forgotten."""
-    return rules.rule(known, msgspec.structs.replace(observation, sent=1e9))
+    return rule(known, msgspec.structs.replace(observation, sent=1e9))
 
 
 def repeats_prove(known, observation):
     """A cache repeats itself, and is believed."""
-    return rules.rule(known, msgspec.structs.replace(observation, settle=observation.settle, ordering="none"))
+    return rule(known, msgspec.structs.replace(observation, settle=observation.settle, ordering="none"))
 
 
 @pytest.mark.parametrize(
@@ -278,8 +278,7 @@ def repeats_prove(known, observation):
 )
 def test_a_forgotten_rule_is_seen(bug, world, monkeypatch):
     assert not any(violated(seed, world) for seed in range(3))
-    monkeypatch.setattr(evaluation, "rule", bug)
-
+    monkeypatch.setattr(rules, "rule", bug)
     assert any(violated(seed, world) for seed in range(25))
 
 

@@ -59,7 +59,7 @@ class Intake:
         ledgers = [committer.ledger for committer in self.committers]
         if 2 * rows >= sum(map(len, ledgers)):
             return 0
-        known = sum([await run_in_slices(ledger.standing(scope)) for ledger in ledgers])
+        known = sum([await run_in_slices(ledger.count_above_zero(scope)) for ledger in ledgers])
         return known if not rows or (known >= COLLAPSE_FROM and 2 * rows < known) else 0
 
     async def repeat(self, answer: Answer) -> Verdict | None:

@@ -7,8 +7,8 @@ an answer that cannot be understood, or contradicts itself, must not have said a
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
-from watcher.ledger.rules import Arrival, BalanceRecord
-from watcher.ledger.store import Store, TokenGroup
+from watcher.ledger.record import Arrival, BalanceRecord, TokenGroup
+from watcher.ledger.store import Store, mark_seen
 from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, Contradiction, TokenColumn, collect_young
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
@@ -26,9 +26,9 @@ class PageComparison:
         """The rows are those of the shelf, in its order: no two are of one key."""
         self.records = self._found(number)
         self._changes = group.changes
-        self.others = self._odd()
+        self.others = self._others()
         """Numbers of the rows that do not simply repeat what is known."""
-        self.news: dict[int, Reading] = {}
+        self.checked: dict[int, Reading] = {}
         """Those, once they are checked."""
 
     def _found(self, number: int) -> Sequence[BalanceRecord | None]:
@@ -41,14 +41,14 @@ class PageComparison:
         collect_young()
         return found
 
-    def checked(self) -> Generator[None, None, None]:
-        """Fill `news`. Raises what `check` raises."""
+    def check_others(self) -> Generator[None, None, None]:
+        """Fill `checked`. Raises what `check` raises."""
         for number in self.others:
-            self.news[number] = self._reading(number)
-            if len(self.news) % CHANGED_ROWS == 0:
+            self.checked[number] = self._reading(number)
+            if len(self.checked) % CHANGED_ROWS == 0:
                 yield
 
-    def _odd(self) -> list[int]:
+    def _others(self) -> list[int]:
         return [
             number
             for number, (record, amount) in enumerate(zip(self.records, self._amounts, strict=True))
@@ -58,32 +58,29 @@ class PageComparison:
     def _reading(self, number: int) -> Reading:
         return self._check(self._column, self.accounts[number], self._amounts[number])
 
-    def again(self, told: Mapping[int, Key]) -> Iterator[tuple[Key, Reading]]:
+    def repeat(self, told: Mapping[int, Key]) -> Iterator[tuple[Key, Reading]]:
         """The rows that repeat what is known, of records of which another row of the listing says something."""
         rows = list(map(id, self.records))
-        if sum(map(told.__contains__, rows)) > sum(rows[number] in told for number in self.news):
+        if sum(map(told.__contains__, rows)) > sum(rows[number] in told for number in self.checked):
             for number, row in enumerate(rows):
-                if row in told and number not in self.news:
+                if row in told and number not in self.checked:
                     yield told[row], self._reading(number)
 
     def mark(self, arrival: Arrival) -> int:
         """The rows that repeat what is known are seen; how many. Since the comparison others may have been judged."""
         if self._changes != self.group.changes:
-            self.others = self._odd()
+            self.others = self._others()
         others = set(self.others)
-        for number, record in enumerate(self.records) if others else ():
-            if record is not None and number not in others:
-                record.last_seen = arrival
-        if not others:
-            for record in self.records:
-                record.last_seen = arrival  # type: ignore[union-attr]  # one that is not known is odd
+        known = [r for n, r in enumerate(self.records) if n not in others] if others else self.records
+        mark_seen(known, arrival)  # type: ignore[arg-type]  # one that is not known is among the others
         return len(self.records) - len(others)
 
-    def rest(self) -> Iterator[list[Reading]]:
+    def to_evaluate(self) -> Iterator[list[Reading]]:
         """What `mark` left to be judged. None of it can fail here: what was no news before repeated what is known."""
         for start in range(0, len(self.others), CHANGED_ROWS):
             yield [
-                self.news.get(number) or self._reading(number) for number in self.others[start : start + CHANGED_ROWS]
+                self.checked.get(number) or self._reading(number)
+                for number in self.others[start : start + CHANGED_ROWS]
             ]
 
 
@@ -102,11 +99,11 @@ class BulkComparison:
                 group = self._store.group(self._columns.provider, column.chain, column.token, "total")
                 page = PageComparison(self._columns, column, number, group)
                 self.pages.append(page)
-                yield from page.checked()
+                yield from page.check_others()
                 yield
         yield from self._contradictions()
 
-    def named(self) -> set[TokenGroup]:
+    def complete_groups(self) -> set[TokenGroup]:
         """The shelves of which the listing names every balance, in order, so that none can be missing."""
         rows: Counter[TokenGroup] = Counter()
         for page in self.pages:
@@ -120,14 +117,14 @@ class BulkComparison:
         told: dict[Key, Reading] = {}
         known: dict[int, Key] = {}
         for page in pages:
-            for reading in page.news.values():
+            for reading in page.checked.values():
                 if told.setdefault(reading.key, reading) != reading:
                     raise Contradiction(reading.key)
                 known[id(self._store.find(reading.key))] = reading.key
             yield
         known.pop(id(None), None)
         for page in pages:
-            for key, reading in page.again(known):
+            for key, reading in page.repeat(known):
                 if reading != told[key]:
                     raise Contradiction(key)
             yield

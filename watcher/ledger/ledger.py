@@ -8,10 +8,11 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 from collections.abc import Collection, Generator, Iterable, Mapping
 
 from watcher.ledger.bulk_comparison import BulkComparison
-from watcher.ledger.evaluation import COLLAPSE_FROM, Evaluation, Unsettled, Verdict
+from watcher.ledger.evaluation import COLLAPSE_FROM, Evaluation, Verdict
 from watcher.ledger.listings import Listings
-from watcher.ledger.pending_changes import PendingChanges, commit_row
-from watcher.ledger.rules import ABSENT, Arrival, BalanceRecord
+from watcher.ledger.pending_changes import commit_row
+from watcher.ledger.record import Arrival, BalanceRecord
+from watcher.ledger.rules import ABSENT
 from watcher.ledger.store import Store
 from watcher.model.amounts import symbol
 from watcher.model.bulk_listing import BulkListing
@@ -28,8 +29,6 @@ class Ledger:
     def __init__(self) -> None:
         self._store = Store()
         self._listings = Listings()
-        self._pending = PendingChanges()
-        self._unsettled = Unsettled()
         self._count = 0
         self._epoch = ""
         """The log's; `restore` tells it."""
@@ -41,34 +40,34 @@ class Ledger:
     @property
     def pending(self) -> int:
         """Rows that wait to be taken."""
-        return len(self._pending.pending)
+        return len(self._store.pending_changes.pending)
 
     def waiting(self, provider: str) -> int:
         """Those of one provider."""
-        return len(self._pending.pending.of[provider])
+        return len(self._store.pending_changes.pending.of[provider])
 
     def backlogs(self) -> set[str]:
         """Providers of which rows wait."""
-        return {provider for provider, queue in self._pending.pending.of.items() if queue}
+        return {provider for provider, queue in self._store.pending_changes.pending.of.items() if queue}
 
     @property
     def shared(self) -> bool:
         """Several providers have told something."""
-        return self._pending.shared
+        return self._store.pending_changes.shared
 
     @property
     def idle(self) -> bool:
         """There is nothing to take, not even a note."""
-        return not self._pending.pending and not self._listings.unsaved
+        return not self._store.pending_changes.pending and not self._listings.unsaved
 
     def candidate_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
-        open_candidates = self._unsettled.open_candidates[provider].values()
+        open_candidates = self._store.open_candidates[provider].values()
         return min((candidate.since for candidate in open_candidates), default=None)
 
     def stale_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when all is older that comes for a balance of the provider; None: for none of them."""
-        stale_streaks = self._unsettled.stale_streaks[provider].values()
+        stale_streaks = self._store.stale_streaks[provider].values()
         return min((lag.since for lag in stale_streaks), default=None)
 
     def get(self, key: Key) -> BalanceRecord | None:
@@ -79,7 +78,7 @@ class Ledger:
         """How many balances of the provider are known of, in any way."""
         return self._store.count(provider)
 
-    def standing(self, scope: Scope) -> Generator[None, None, int]:
+    def count_above_zero(self, scope: Scope) -> Generator[None, None, int]:
         """How many balances in the scope are known to be above zero."""
         count = 0
         for _, _, records in self._store.covered(scope):
@@ -116,16 +115,16 @@ class Ledger:
         """
         store = self._store
         listing = None if answer.listing is None else self._listings.of(answer.listing)
-        hearing = Evaluation(store, self._pending, self._unsettled, answer, listing)
-        for _ in hearing.whole():
+        evaluation = Evaluation(store, answer, listing)
+        for _ in evaluation.run():
             yield
             if self._store is not store:
-                return hearing.verdict
-        if answer.listing is not None and hearing.verdict.refused:
+                return evaluation.verdict
+        if answer.listing is not None and evaluation.verdict.refused:
             self._listings.restart(answer.listing)
         elif answer.listing is not None and not answer.partial:
-            self._listings.count(answer.listing, behind=self._pending.number)
-        return hearing.verdict
+            self._listings.count(answer.listing, behind=self._store.pending_changes.number)
+        return evaluation.verdict
 
     def repeats(self, answer: Answer) -> Verdict | None:
         """What a listing means that repeats, by its fingerprint, the one heard last. None: it must be heard whole.
@@ -136,11 +135,11 @@ class Ledger:
         if answer.listing is None:
             return None
         listing = self._listings.of(answer.listing)
-        if not listing.repeated_by(answer):
+        if not listing.is_repeated_by(answer):
             return None
         if any(group.last_answer is not listing.last_seen for group in self._store.within(answer.listing)):
             return None
-        listing.again(Arrival(answer.received, answer.observed_at), answer.settle)
+        listing.repeat(Arrival(answer.received, answer.observed_at), answer.settle)
         return Verdict(accepted=listing.rows)
 
     def take(self, limit: int = 1000, but: Collection[str] = ()) -> tuple[list[CommitRow], dict[str, bytes]]:
@@ -148,7 +147,7 @@ class Ledger:
 
         Of the providers in `but` no rows.
         """
-        pending_changes = self._pending
+        pending_changes = self._store.pending_changes
         assert not pending_changes.in_flight, "the rows taken before are still in flight"
         for key, change in pending_changes.take(limit, but):
             pending_changes.in_flight[key] = (change, commit_row(self._epoch, key, change, self._known(key)))
@@ -156,11 +155,10 @@ class Ledger:
 
     def committed(self) -> None:
         """What was taken is in the journal."""
-        for key, (_, row) in self._pending.in_flight.items():
-            record = self._known(key)
-            self._count += record.version < 0
-            record.version = row.state.version
-        self._pending.in_flight = {}
+        pending = self._store.pending_changes
+        for key, (_, row) in pending.in_flight.items():
+            self._count += self._store.mark_committed(key, row.state.version)
+        pending.in_flight = {}
         self._listings.committed()
 
     def rejected(self, keys: Collection[Key]) -> None:
@@ -168,19 +166,10 @@ class Ledger:
         The rest pends again. One that was to be a baseline is unknown again, and with it what its listings leave out.
         """
         for key in keys:
-            change = self._pending.in_flight[key][0]
-            self._pending.forget(key)
-            record = self._known(key)
-            record.candidate, record.recent_amounts = None, ()
-            if change.previous is None:
-                record.amount, record.last_seen, record.order, record.denomination = None, None, None, None
+            if self._store.take_back(key, self._store.pending_changes.in_flight[key][0]):
                 self._listings.restart_covering(key)
-            else:
-                record.amount, record.last_seen = change.previous, change.since
-            record.absent_without_order = record.absent_by_listing = False
-            self._unsettled.open_candidates[key.provider].pop(key, None)
-        self._pending.reopen(self._store)
-        self._listings.returned()
+        self._store.pending_changes.return_in_flight(self._store.find)
+        self._listings.not_committed()
 
     def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes], epoch: str) -> None:
         """Start from what the journal, the log `epoch`, holds; or, after a commit of unknown outcome, find out what became of it.
@@ -198,8 +187,7 @@ class Ledger:
             here = self._store.group(group.provider, group.chain, group.token, group.kind)
             if record.version < 0 and account not in here.records:
                 self._store.add(here, account, record)
-        self._pending.reopen(self._store)
-        self._unsettled.keep(self._store)
+        self._store.succeed(former)
         self._listings.restore(notes)
 
     def _restored(self, state: BalanceState) -> BalanceRecord:
@@ -223,8 +211,8 @@ class Ledger:
         record = former.find(key)
         if record is None:
             return None
-        if not self._pending.agrees(key, record, state):
-            self._pending.forget(key)
+        if not former.pending_changes.agrees_with(key, record, state):
+            former.pending_changes.forget(key)
             return None
         record.version = state.version
         return record

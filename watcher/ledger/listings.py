@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watcher.ledger.rules import Arrival, BalanceRecord, still_recent, text_of
+from watcher.ledger.record import Arrival, BalanceRecord, text_of
+from watcher.ledger.store import fade
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer
 
@@ -29,7 +30,7 @@ class Listing(msgspec.Struct):
     """What the journal knows of `complete`."""
     last_seen: Arrival | str | None = None
     """The last complete answer that was not stale."""
-    top: int | None = None
+    greatest_order: int | None = None
     """The greatest ordering field in any answer."""
     behind: int = 0
     """The note follows the drafts up to this number."""
@@ -37,22 +38,20 @@ class Listing(msgspec.Struct):
     """Of the answer heard last; empty: not known, or it was not believed in all it said."""
     rows: int = 0
     """How many readings that answer had."""
-    fading: list[BalanceRecord] = []
+    with_recent_amounts: list[BalanceRecord] = []
     """Of which that answer spoke and which had other amounts not long before it."""
-    restarted: bool = False
+    was_restarted: bool = False
     """It was, in this process: the journal may not know yet."""
 
-    def repeated_by(self, answer: Answer) -> bool:
+    def is_repeated_by(self, answer: Answer) -> bool:
         """Whether all that the answer says was said, and taken in, by the one before it."""
         return answer.fingerprint != b"" and answer.fingerprint == self.fingerprint and self.complete >= COMPLETE
 
-    def again(self, arrival: Arrival, settle: float) -> None:
+    def repeat(self, arrival: Arrival, settle: float) -> None:
         """The answer heard last arrived once more: nothing but the time is new."""
         assert isinstance(self.last_seen, Arrival)
         self.last_seen.received, self.last_seen.observed_at = arrival.received, arrival.observed_at
-        for record in self.fading:
-            record.recent_amounts = still_recent(record.recent_amounts, arrival.observed_at, settle)
-        self.fading = [record for record in self.fading if record.recent_amounts]
+        self.with_recent_amounts = fade(self.with_recent_amounts, arrival, settle)
 
     def note(self) -> bytes:
         return msgspec.json.encode(Note(self.complete, text_of(self.last_seen) or ""))
@@ -72,7 +71,7 @@ class Listings:
         found = self._known.get(name)
         if found is None:
             found = self._known[name] = Listing(scope)
-            self._recall(name, found)
+            self._restore_note(name, found)
         return found
 
     def count(self, scope: Scope, behind: int) -> None:
@@ -87,8 +86,8 @@ class Listings:
         """An answer named balances that were not taken in. What they are now is their baseline once there is room, and
         no change: it begins anew."""
         listing = self.of(scope)
-        listing.complete, listing.behind, listing.restarted = 0, 0, True
-        listing.fingerprint, listing.fading = b"", []
+        listing.complete, listing.behind, listing.was_restarted = 0, 0, True
+        listing.fingerprint, listing.with_recent_amounts = b"", []
         if listing.saved or scope.record in self._flight:
             self.unsaved[scope.record] = listing
         else:
@@ -100,7 +99,7 @@ class Listings:
             if listing.scope.covers(key):
                 self.restart(listing.scope)
 
-    def returned(self) -> None:
+    def not_committed(self) -> None:
         """What was taken is not in the journal."""
         self._flight = {}
 
@@ -121,16 +120,16 @@ class Listings:
         self._restored = notes
         self._flight = {}
         for name, listing in self._known.items():
-            self._recall(name, listing)
+            self._restore_note(name, listing)
 
-    def _recall(self, name: str, listing: Listing) -> None:
+    def _restore_note(self, name: str, listing: Listing) -> None:
         """What memory knows better than the journal is saved again."""
         listing.saved = 0
-        listing.fingerprint, listing.fading = b"", []
+        listing.fingerprint, listing.with_recent_amounts = b"", []
         if name in self._restored:
             note = msgspec.json.decode(self._restored[name], type=Note)
             listing.saved = note.complete
-            listing.complete = listing.complete if listing.restarted else max(listing.complete, note.complete)
+            listing.complete = listing.complete if listing.was_restarted else max(listing.complete, note.complete)
             listing.last_seen = listing.last_seen or note.observed_at
         if listing.saved != listing.complete:
             self.unsaved[name] = listing

@@ -1,13 +1,12 @@
 """What was told and is not committed yet."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from itertools import chain, islice
 
 import msgspec
 
-from watcher.ledger.rules import Arrival, BalanceRecord, text_of
-from watcher.ledger.store import Store
+from watcher.ledger.record import Arrival, BalanceRecord, text_of
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
@@ -106,7 +105,7 @@ class PendingChanges:
             taken += [(key, pending.pop(key)) for key in list(islice(pending, share))]
         return taken
 
-    def agrees(self, key: Key, record: BalanceRecord, state: BalanceState) -> bool:
+    def agrees_with(self, key: Key, record: BalanceRecord, state: BalanceState) -> bool:
         """Whether the journal's state is what memory takes for committed, or what was in flight; that is settled."""
         committing, row = self.in_flight.get(key, (None, None))
         if row is not None and (row.state.version, row.state.amount) == (state.version, state.amount):
@@ -119,12 +118,12 @@ class PendingChanges:
         self.in_flight.pop(key, None)
         self.pending.pop(key, None)
 
-    def reopen(self, store: Store) -> None:
+    def return_in_flight(self, find: Callable[[Key], BalanceRecord | None]) -> None:
         """What is still in flight was not committed: it pends again, or what replaced it does."""
         for key, (committing, _) in self.in_flight.items():
             pending = self.pending.of[key.provider]
             newer = pending.pop(key, None)
-            record = store.find(key)
+            record = find(key)
             if newer is None:
                 pending[key] = committing
             elif record is not None and record.amount != committing.previous:
@@ -133,7 +132,7 @@ class PendingChanges:
                 )
         self.in_flight = {}
         for provider, pending in self.pending.of.items():
-            known = [(key, change) for key, change in pending.items() if store.find(key) is not None]
+            known = [(key, change) for key, change in pending.items() if find(key) is not None]
             self.pending.of[provider] = dict(sorted(known, key=lambda each: each[1].number))
 
 

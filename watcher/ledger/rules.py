@@ -6,93 +6,17 @@ docs/semantics.md says the same for users.
 """
 
 from enum import Enum, auto
+from typing import NamedTuple
 
 import msgspec
 
+from watcher.ledger.record import Arrival, BalanceRecord, Candidate
 from watcher.model.events import RecentAmount
-from watcher.model.readings import Ordering, Unit
-from watcher.model.times import format_rfc3339
+from watcher.model.readings import Ordering
 
 ABSENT = "0"
 """What a balance is that its provider does not name."""
 MOST_RECENT_AMOUNTS = 32
-ORDER_RESET_AFTER = (10, 900.0)
-"""Answers, and seconds, after which an order that everything is older than is given up: it was never right, or the
-chain began anew."""
-
-
-class Arrival(msgspec.Struct, gc=False):
-    """When an answer arrived. One object for all that the answer says, so that its repetition can move it for all."""
-
-    received: float
-    """Monotonic seconds."""
-    observed_at: int
-    """Wall-clock microseconds."""
-
-
-class Denomination(msgspec.Struct, frozen=True, gc=False):
-    """What a provider says of a balance beside its amount. Few differ, so they are shared."""
-
-    unit: Unit
-    decimals: int | None
-    symbol: str | None
-
-
-class Candidate(msgspec.Struct, frozen=True, gc=False):
-    """An amount that was seen and is not believed yet, and for how long nothing but differences has been seen."""
-
-    amount: str
-    order: int | None
-    """Of an absence: the greatest in the listing."""
-    received: float
-    """Monotonic seconds: a request sent before confirms nothing."""
-    absent: bool
-    collapsed_from: int
-    """As its first sight had it."""
-    since: float
-    """Monotonic seconds: when the first of the answers arrived that all differ from what is known."""
-    differing: int = 0
-    """Answers after the first one of those, to requests sent after it."""
-    repeated: int = 0
-    """Answers that repeated `amount`, to requests sent after it was received."""
-    denied: int = 0
-    """Answers since then that said what is known, but no newer than this."""
-
-
-class StaleStreak(msgspec.Struct, gc=False):
-    """All that came for a key since the last accepted reading was older than its greatest order."""
-
-    since: float
-    """Monotonic seconds."""
-    answers: int = 0
-
-    def over(self, now: float) -> bool:
-        """One more such answer: is the greatest order to be given up?"""
-        self.answers += 1
-        answers, seconds = ORDER_RESET_AFTER
-        return self.answers >= answers and now - self.since >= seconds
-
-
-class BalanceRecord(msgspec.Struct, gc=False):
-    """What is known of one key: the newest accepted amount, committed or not. There may be a million of these."""
-
-    amount: str | None = None
-    """None: nothing was ever accepted."""
-    version: int = -1
-    """The committed one; -1: none is."""
-    order: int | None = None
-    """The greatest ordering field that was accepted."""
-    last_seen: Arrival | str | None = None
-    """The last accepted sight of `amount`; text (RFC 3339): committed by an earlier run, not seen again since."""
-    recent_amounts: tuple[RecentAmount, ...] = ()
-    """Amounts replaced within the last `settle` seconds, oldest first."""
-    denomination: Denomination | None = None
-    absent_without_order: bool = False
-    """`amount` is an absence that was told without an ordering field."""
-    absent_by_listing: bool = False
-    """`amount` is an absence that a listing told, and `order` is that listing's: the row itself had another, which may
-    be that of its last write. A row that comes back with it is older by its order, and may be true all the same."""
-    candidate: Candidate | None = None
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +53,14 @@ class Ruling(Enum):
     """A new amount."""
 
 
+class Outcome(NamedTuple):
+    """What one observation means, and what it leaves in the record. Changes nothing by itself: see `Store.apply`."""
+
+    ruling: Ruling
+    candidate: Candidate | None
+    recent_amounts: tuple[RecentAmount, ...]
+
+
 class Proof(Enum):
     """What it takes to believe a doubted amount; the requests must have been sent after the candidate arrived.
 
@@ -152,6 +84,19 @@ class Proof(Enum):
 
 ENOUGH = 3
 """Later answers that are proof, whatever the doubt."""
+
+
+def outcome_of(known: BalanceRecord, observation: Observation) -> Outcome:
+    """What the observation means and leaves behind. Changes nothing."""
+    ruling, candidate, recent = rule(known, observation), known.candidate, known.recent_amounts
+    if ruling is Ruling.CANDIDATE:
+        return Outcome(ruling, next_candidate(candidate, observation), recent_after_candidate(known, observation))
+    if ruling is Ruling.CHANGED:
+        return Outcome(ruling, None, recent_after_change(known, observation))
+    if ruling is Ruling.UNCHANGED:
+        recent = still_recent(recent, observation.arrival.observed_at, observation.settle)
+        candidate = None if candidate is None else after_unchanged(candidate, observation)
+    return Outcome(ruling, candidate, recent)
 
 
 def rule(known: BalanceRecord, observation: Observation) -> Ruling:
@@ -317,8 +262,3 @@ def _older(observation: Observation, candidate: Candidate) -> bool:
 
 def greatest(one: int | None, other: int | None) -> int | None:
     return other if one is None or (other is not None and other > one) else one
-
-
-def text_of(last_seen: Arrival | str | None) -> str | None:
-    """RFC 3339."""
-    return format_rfc3339(last_seen.observed_at) if isinstance(last_seen, Arrival) else last_seen
