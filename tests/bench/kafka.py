@@ -20,7 +20,7 @@ from tests.kafka_broker import NoBroker, ladder
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.cluster import BATCH_BYTES
-from watcher.journal.kafka.records import Encoder, Topics
+from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.model.events import JSON
 
 GROUP = 100
@@ -55,7 +55,7 @@ async def timed(what):
 
 async def commits(made, address, prefix, rounds):
     """Seconds of each commit: ours, bare."""
-    encoder = Encoder(Topics.under(prefix), JSON)
+    encoder = Encoder(TopicNames.under(prefix), JSON)
     ready = [list(encoder.batch(batch)) for batch in batches(1, rounds)]
     writer = made.writer(0)
     await writer.open()

@@ -21,7 +21,7 @@ from tests.kafka_broker import NoBroker, ladder
 from watcher.ingest.partitions import partition_of
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.journal.kafka.records import Encoder, Topics
+from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.ledger import Ledger
 from watcher.model.events import JSON
 from watcher.model.log import Unavailable
@@ -131,7 +131,7 @@ async def memory(made, keys):
 
 async def run(address, keys):
     prefix = f"bench-{uuid4().hex[:8]}."
-    topics = Topics.under(prefix)
+    topics = TopicNames.under(prefix)
     made = KafkaJournal([address], KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS), environ={})
     await made.init()
     await anyio.to_thread.run_sync(fill, address, topics, keys)

@@ -30,7 +30,7 @@ from watcher.model.keys import Key
 from watcher.model.log import Commit, Published
 from watcher.model.times import wall
 from watcher.relay import wire
-from watcher.relay.settings import Pace
+from watcher.relay.settings import RelayTuning
 
 SOURCE = Path(__file__).with_name("floor.c")
 SIZE = 349
@@ -128,7 +128,7 @@ def variants(crowd, relay, peers):
 
 async def cost(crowd, folder, subscribers, rounds, repeats):
     """Nanoseconds a delivery, by variant."""
-    async with staged(folder, Pace(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
+    async with staged(folder, RelayTuning(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
         async with crowd.of(stage, subscribers) as peers:
             todo = variants(crowd, stage.relay, peers)
             gc.collect()
@@ -145,7 +145,7 @@ async def cost(crowd, folder, subscribers, rounds, repeats):
 
 async def idle(crowd, folder, count):
     """Bytes of resident memory that a subscribed connection costs while nothing happens."""
-    async with staged(folder, Pace(), max_connections=20_000) as stage:
+    async with staged(folder, RelayTuning(), max_connections=20_000) as stage:
         async with crowd.of(stage, 50):
             pass
         gc.collect()
@@ -164,7 +164,7 @@ TURNS = 2
 async def stalled(folder):
     """Seconds until a reader that takes nothing is seen and gone (the slowest of each), and the others' p99 in
     milliseconds without and beside it: turn and turn about, so that a busy machine is unfair to both."""
-    async with staged(folder, Pace()) as stage, contextlib.AsyncExitStack() as opened:
+    async with staged(folder, RelayTuning()) as stage, contextlib.AsyncExitStack() as opened:
         await stage.teller.tell("A")
         stats = stage.relay.stats
         delays, quiet, beside, seen, gone = [], [], [], [], []
@@ -207,7 +207,7 @@ async def stalled(folder):
 
 async def stalling(folder, count):
     """Bytes of resident memory that so many stalled readers cost at most, until the last of them is gone."""
-    async with staged(folder, Pace()) as stage, contextlib.AsyncExitStack() as opened:
+    async with staged(folder, RelayTuning()) as stage, contextlib.AsyncExitStack() as opened:
         await stage.teller.tell("A")
         for _ in range(300):  # what the journal and the recent events take is not theirs
             await stage.teller.tell("A", symbol="x" * 4000)
@@ -226,7 +226,7 @@ async def stalling(folder, count):
 
 async def held(crowd, folder, count):
     """Milliseconds of a turn of the loop, as (p99.9, most), on the clock and of processor time: idle, then delivering."""
-    async with staged(folder, Pace(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
+    async with staged(folder, RelayTuning(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
         async with crowd.of(stage, count) as peers:
             source = Source(stage.relay)
             gc.collect()

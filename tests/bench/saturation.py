@@ -36,7 +36,7 @@ from watcher.model.readings import Answer
 from watcher.poller import Poller
 from watcher.providers import known
 from watcher.providers.protocol import Provider
-from watcher.sandbox.exchange import VALID_KEY, Reply, Request
+from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.world import SandboxSettings, World, watches
@@ -75,7 +75,7 @@ class Counted(World):
         self.made_up: dict[str, int] = dict.fromkeys(PROVIDERS, 0)
         """429s without cause."""
 
-    def answer(self, request: Request, now: float) -> Reply:
+    def answer(self, request: SimulatedRequest, now: float) -> SimulatedReply:
         name = request.path.split("/")[1]
         desk = self.desks[name]
         refusals = desk.refusals

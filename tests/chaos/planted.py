@@ -12,8 +12,8 @@ import msgspec
 
 from watcher.app import cli
 from watcher.journal.kafka.offsets import start_at
-from watcher.journal.kafka.producer import Producer
-from watcher.journal.kafka.records import Encoder, History
+from watcher.journal.kafka.producer import TransactionalProducer
+from watcher.journal.kafka.records import Encoder, PartitionContents
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.sqlite.file import explained, identity, open_to_write, transaction
 from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
@@ -22,7 +22,7 @@ from watcher.ledger import rules
 
 def restore_before_fence_kafka():
     async def take_over(self, consumer):
-        history = History()
+        history = PartitionContents()
         start_at(consumer, {self._state: 0})
         await self._restore(consumer, history)
         self._meet(history)
@@ -61,7 +61,7 @@ def send_not_awaited():
 
 def no_recreate():
     """A producer goes on after a transactional request that got no answer."""
-    Producer.doubtful = property(lambda _: False, lambda _, __: None)
+    TransactionalProducer.doubtful = property(lambda _: False, lambda _, __: None)
 
 
 def version_not_persisted():

@@ -15,7 +15,7 @@ from tests.kafka_broker import free_port
 from tests.relay.stage import PATIENCE, calm, relaying, staged, until
 from tests.relay.test_log_change import Successions
 from watcher.client.stream import RelayRefused, Stream
-from watcher.client.tail import Columns, short, tail
+from watcher.client.tail import TailColumns, short, tail
 
 pytestmark = pytest.mark.anyio
 
@@ -191,7 +191,7 @@ async def test_columns_stay_and_colour_is_not_the_only_sign(tmp_path):
     async with staged(tmp_path) as stage:
         await stage.teller.tell("A")
         (event,) = await stage.teller.tell("A", amount="5")
-        plain, coloured = Columns(colour=False).line(event), Columns(colour=True).line(event)
+        plain, coloured = TailColumns(colour=False).line(event), TailColumns(colour=True).line(event)
         assert "▼ -995" in plain
         assert "\x1b[31m▼ -995\x1b[0m" in coloured
         assert short("3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa") == "3emsAV…PKFVaa"

@@ -12,9 +12,9 @@ from tests.journal.conformance import baseline, change
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.ingest.committer import GROUP, REJECTED, Committer
 from watcher.journal import LARGEST, Batch, Forbidden, Rejected, WrongJournal
-from watcher.journal.kafka.broker_errors import RECORDS, RIGHTS, SETTINGS, InvalidRecord, Refused, meaning
+from watcher.journal.kafka.broker_errors import RECORDS, RIGHTS, SETTINGS, DenialTimer, InvalidRecord, meaning
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.records import Encoder, Topics
+from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.ledger import Ledger
 from watcher.model.events import JSON, MSGPACK
 from watcher.model.keys import Scope
@@ -229,7 +229,7 @@ def unfit(name):
 @pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
 @pytest.mark.parametrize("kind", ["large", "large event", "surrogate", "number"])
 def test_the_records_of_kafka_are_measured_before_a_transaction(codec, kind):
-    encoder = Encoder(Topics.under(""), codec, "/x")
+    encoder = Encoder(TopicNames.under(""), codec, "/x")
     good, bad = change(baseline("good", 1), 2), unfit("bad")[kind]
     if (kind, codec) == ("number", JSON):
         assert encoder.batch("e0", Batch([bad])), "JSON has numbers of any size"
@@ -285,10 +285,10 @@ def test_what_a_broker_says_is_told_apart(error, kind):
 
 
 def test_a_right_is_missing_when_it_has_been_for_a_while_and_not_when_a_broker_came_up_twice():
-    refused = Refused(60.0)
+    refused = DenialTimer(60.0)
     assert [refused.again(now) for now in (0.0, 6.0, 12.0, 18.0)] == [False, False, False, True]
     assert [refused.again(now) for now in (5000.0, 9000.0)] == [False, False]
-    refused = Refused(60.0)
+    refused = DenialTimer(60.0)
     assert not refused.again(0.0)
     refused.over()
     assert not refused.again(20.0)

@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from tests.journal.kafka_world import journal, ready
-from watcher.journal.kafka.cluster import Connection, stop
+from watcher.journal.kafka.cluster import Cluster, stop
 from watcher.journal.kafka.deadlines import within
 from watcher.model.log import Unavailable
 
@@ -124,7 +124,7 @@ async def test_a_start_that_is_cancelled_while_the_broker_owes_an_answer_leaves_
     kafka, answers, connections, patient
 ):
     async with Mute(kafka.address, answers) as mute:
-        reach = Connection([mute.address], {})
+        reach = Cluster([mute.address], {})
         for start in (
             reach.consumer([]),
             reach.producer("mute"),
@@ -153,10 +153,10 @@ def no_brokers(request):
 async def test_a_cluster_that_knows_no_broker_is_not_reached(kafka, prefix):
     async with Mute(kafka.address, 1, no_brokers) as mute:
         with pytest.raises(Unavailable, match="knows a broker that is up"):
-            await entered(Connection([mute.address], {}).administering())
+            await entered(Cluster([mute.address], {}).administering())
         with pytest.raises(Unavailable, match=r"no Kafka broker reached at .* \(it has only just come up\)"):
             await journal(mute.address, prefix, reach=0.1).init()
-        await entered(Connection([mute.address, kafka.address], {}).administering())
+        await entered(Cluster([mute.address, kafka.address], {}).administering())
 
 
 async def awaited(work):

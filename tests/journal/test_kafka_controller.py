@@ -8,7 +8,7 @@ from aiokafka.errors import IllegalOperation
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import topic_admin
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.topic_specs import Plan
+from watcher.journal.kafka.topic_specs import TopicSpec
 from watcher.model.log import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +44,7 @@ class Controller:
 
 async def made(*answers):
     controller = Controller(*answers)
-    names = await topic_admin.create(controller, [Plan(name, 1, "compact", {}, {}) for name in NAMES])
+    names = await topic_admin.create(controller, [TopicSpec(name, 1, "compact", {}, {}) for name in NAMES])
     assert controller.answers == []
     return names
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka import records as wire
-from watcher.journal.kafka.fencing import Identity
-from watcher.journal.kafka.records import History, Marker, Notes, Topics, noted
+from watcher.journal.kafka.fencing import LogIdentity
+from watcher.journal.kafka.records import LogMarker, NoteAssembler, PartitionContents, TopicNames, noted
 from watcher.journal.kafka.settings import security
 from watcher.model.events import JSON, BalanceState, changed
 
@@ -30,7 +30,7 @@ STATE = BalanceState(
 
 
 def joined(records):
-    notes = Notes()
+    notes = NoteAssembler()
     for record in records:
         notes.take(record.key, record.value, record.headers)
     return notes.whole
@@ -68,7 +68,7 @@ class TestNotesInParts:
         assert joined(records) == {"n": b"old"}
 
     def test_marks_and_balances_are_no_notes(self):
-        history = History()
+        history = PartitionContents()
         history.take(b"owner", b'{"generation":1,"instance":"x"}', ())
         for record in noted("state", "limiter:x", b"1"):
             history.take(record.key, record.value, tuple(record.headers))
@@ -94,17 +94,17 @@ class TestSource:
 
 class TestIdentity:
     def test_the_log_that_was_met_first_is_the_one_that_every_partition_belongs_to(self):
-        identity = Identity(Topics.under(""))
-        assert [identity.meet(partition, Marker("ab")) for partition in (1, 0, 1)] == ["ab", "ab", "ab"]
+        identity = LogIdentity(TopicNames.under(""))
+        assert [identity.meet(partition, LogMarker("ab")) for partition in (1, 0, 1)] == ["ab", "ab", "ab"]
         with pytest.raises(WrongJournal, match=r"partition 0 of .* belongs to another log \(cd\)"):
-            identity.meet(0, Marker("cd"))
+            identity.meet(0, LogMarker("cd"))
 
     @pytest.mark.parametrize(
         ("partition", "advice"), [(0, "run `watcher init` to"), (3, "run `watcher init --new-log`")]
     )
     def test_a_partition_that_says_nothing_belongs_to_none(self, partition, advice):
         with pytest.raises(WrongJournal, match=f"has no marker.*{advice}"):
-            Identity(Topics.under("")).meet(partition, None)
+            LogIdentity(TopicNames.under("")).meet(partition, None)
 
 
 class TestEvents:

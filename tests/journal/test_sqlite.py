@@ -38,8 +38,8 @@ from watcher.journal.sqlite import file as sqlite_file
 from watcher.journal.sqlite import reader as sqlite_reader
 from watcher.journal.sqlite.file import inline, open_to_write, worker
 from watcher.journal.sqlite.journal import SqliteJournal, path_of
-from watcher.journal.sqlite.reader import SqliteReader, Waker
-from watcher.journal.sqlite.view import View, few
+from watcher.journal.sqlite.reader import CommitSignal, SqliteReader
+from watcher.journal.sqlite.view import SqliteView, few
 from watcher.journal.sqlite.writer import PUT_STATE, ROWS
 from watcher.model.events import JSON
 from watcher.model.keys import Filter
@@ -294,7 +294,7 @@ def test_sqlite_finds_what_a_filter_wants(keys, wanted, size):
             assert few(file, wanted, 12) == expected
             assert few(file, wanted, len(expected)) == expected
             assert not expected or few(file, wanted, len(expected) - 1) is None
-        view = View(path, lambda _: None, lambda: True)
+        view = SqliteView(path, lambda _: None, lambda: True)
         assert view.count(wanted) == len(expected)
         behind, found = view.page(wanted, 0, size)
         while len(found) < len(expected):
@@ -531,7 +531,7 @@ class TestTrouble:
                 path.rename(tmp_path / "aside")
                 return work()
 
-            reader = SqliteReader(path, inline, late, Waker())
+            reader = SqliteReader(path, inline, late, CommitSignal())
             try:
                 with pytest.raises(Unavailable, match="can be begun: there is no database"):
                     await reader.snapshot(Filter())

@@ -14,7 +14,7 @@ from tests.journal.conformance import BEGAN, baseline, by_key, change, opened, r
 from watcher.journal import Batch, Fenced, Unwritable
 from watcher.journal.sqlite import file as sqlite_file
 from watcher.journal.sqlite import identity
-from watcher.journal.sqlite.identity import MARK, STATX, Contents, File, leave_mark, log_of, look, mark_of
+from watcher.journal.sqlite.identity import MARK, STATX, FileIdentity, LogMetadata, leave_mark, log_of, look, mark_of
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.keys import Filter
 from watcher.model.log import Expired, Unavailable
@@ -278,7 +278,7 @@ def refuses(name):
 def test_a_machine_that_cannot_be_asked_gives_the_inode(path, monkeypatch, library):
     path.touch()
     monkeypatch.setattr(ctypes, "CDLL", library)
-    assert look(path) == File(path.stat().st_ino)
+    assert look(path) == FileIdentity(path.stat().st_ino)
 
 
 def test_a_file_that_is_not_there_is_an_error(path):
@@ -301,7 +301,7 @@ def test_a_folder_without_the_file_takes_no_mark(path):
     assert mark_of(path) == ""
 
 
-HERE, THERE, REUSED = File(7, 100), File(8, 100), File(7, 200)
+HERE, THERE, REUSED = FileIdentity(7, 100), FileIdentity(8, 100), FileIdentity(7, 200)
 
 
 @pytest.mark.parametrize(
@@ -315,17 +315,17 @@ HERE, THERE, REUSED = File(7, 100), File(8, 100), File(7, 200)
         (HERE, "cc.1", False),
         (THERE, "aa.5", False),
         (REUSED, "", False),
-        (File(7), "", True),
-        (File(8), "", False),
+        (FileIdentity(7), "", True),
+        (FileIdentity(8), "", False),
     ],
 )
 def test_each_witness_alone_can_say_no(file, mark, ours):
-    contents = Contents("aa", str(HERE), "bb", 5)
+    contents = LogMetadata("aa", str(HERE), "bb", 5)
     found = log_of(contents, file, mark)
     assert (found == "aa") == ours
     assert found == log_of(contents, file, mark)
-    assert log_of(Contents("aa", "", "", 5), file, mark) == "aa"
-    assert File.parse(str(file)) == file
+    assert log_of(LogMetadata("aa", "", "", 5), file, mark) == "aa"
+    assert FileIdentity.parse(str(file)) == file
 
 
 @pytest.mark.parametrize("restore", [restored_by_sqlite])

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from watcher.journal.views import AT_ONCE, LONGEST, LOOK, MOST, PAUSE, PRESSED, SPACE, Views
+from watcher.journal.views import AT_ONCE, LONGEST, LOOK, MOST, PAUSE, PRESSED, SPACE, ViewPool
 from watcher.model.log import Unavailable
 
 
@@ -19,7 +19,7 @@ class State:
         self.grown = False
         self.away = False
         self.begun = []
-        self.views = Views(self.begin, lambda: self.grown)
+        self.views = ViewPool(self.begin, lambda: self.grown)
 
     async def begin(self):
         version = self.version

@@ -12,7 +12,7 @@ from watcher.ledger.pending_changes import SHARED_ROWS
 from watcher.ledger.store import MOST_DENOMINATIONS, Store
 from watcher.model.bulk_listing import BulkListing, TokenColumn
 from watcher.model.keys import Key, Scope
-from watcher.poller.poll_stats import Stats
+from watcher.poller.poll_stats import PollStats
 
 ACCOUNT_SCOPE = Scope("p", "c", "a")
 
@@ -177,7 +177,7 @@ def test_the_bound_is_a_key_of_the_table_and_has_a_default():
 
 
 def test_that_there_is_no_room_is_told_once_and_stands_in_the_providers_trouble():
-    stats = Stats("p")
+    stats = PollStats("p")
     with capture_logs() as logs:
         for _ in range(50):
             stats.full("account a", 7, 100)
@@ -192,7 +192,7 @@ def test_that_there_is_no_room_is_told_once_and_stands_in_the_providers_trouble(
 
 
 def test_of_many_balances_whose_order_went_back_at_once_some_are_named():
-    stats = Stats("p")
+    stats = PollStats("p")
     verdict = Ledger().evaluate(Desk().answer())
     verdict.went_back = {named(number) for number in range(5000)}
     with capture_logs() as logs:

@@ -23,7 +23,7 @@ from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius, journal, poller_of
 from watcher.poller import Connections
 from watcher.poller.connections import ALIVE, INTERIM
-from watcher.poller.http_exchange import Exchange
+from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.protocol import Credentials, Request, Response
 
@@ -68,7 +68,7 @@ def reset(stream):
 async def exchanging(base_url, connections=None):
     provider = helius(1, base_url=base_url, timeout=PATIENCE)
     async with connections or Connections() as transport:
-        yield Exchange(provider, transport, Credentials(), lambda: 0)
+        yield HttpExchange(provider, transport, Credentials(), lambda: 0)
 
 
 async def outcome(base_url, request=REQUEST):

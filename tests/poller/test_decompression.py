@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.poller.decompression import STEP, Unpacking
+from watcher.poller.decompression import STEP, Decompressor
 from watcher.providers.failures import Malformed
 
 TEXT = b'{"SOL":{"amount":"5","slot":10}}' * 40
@@ -27,7 +27,7 @@ def members(data):
 
 
 def unpacked(encoding, pieces):
-    unpacking = Unpacking(encoding)
+    unpacking = Decompressor(encoding)
     parts = [part for piece in pieces for part in unpacking.parts(piece)]
     unpacking.end()
     return b"".join(parts)
@@ -98,7 +98,7 @@ def test_a_flipped_bit_is_seen():
 )
 def test_what_we_did_not_ask_for_is_refused_before_a_byte_is_unpacked(encoding):
     with pytest.raises(Malformed, match="did not ask"):
-        Unpacking(encoding)
+        Decompressor(encoding)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda data: gzip.compress(data) * 3])
@@ -108,7 +108,7 @@ def test_a_bomb_opens_one_step_at_a_time(pack):
     assert len(bomb) < size / 200
     tracemalloc.start()
     try:
-        parts = [len(part) for part in Unpacking("gzip").parts(bomb)]
+        parts = [len(part) for part in Decompressor("gzip").parts(bomb)]
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -18,13 +18,13 @@ from watcher.poller.failure_policy import (
     MISCONFIGURED,
     MOST_JITTER,
     REFUSED,
-    Pauses,
+    FailurePolicy,
 )
-from watcher.poller.poll_stats import Stats
+from watcher.poller.poll_stats import PollStats
 from watcher.poller.poller import budget_of, schedules_of
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.protocol import Response
-from watcher.scheduling.lane_scheduler import Turns
+from watcher.scheduling.lane_scheduler import LaneScheduler
 
 TRIP = 0.05
 """Seconds from a request to its answer."""
@@ -38,9 +38,9 @@ class House:
         provider = helius(watches, limits=((1, 1.0),), **settings)
         self.budget = budget_of(provider)
         schedules = schedules_of(provider, seed=1, now=0.0)
-        self.turns = Turns(provider.lanes, schedules, self.budget)
-        limiter, stats = Limiter(self.budget), Stats("helius")
-        self.pauses = Pauses(limiter, self.turns, stats, max_interval=provider.settings.max_interval, seed=1)
+        self.turns = LaneScheduler(provider.lanes, schedules, self.budget)
+        limiter, stats = Limiter(self.budget), PollStats("helius")
+        self.pauses = FailurePolicy(limiter, self.turns, stats, max_interval=provider.settings.max_interval, seed=1)
         self.now = 0.0
 
     def asked(self):

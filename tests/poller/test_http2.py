@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius
 from watcher.poller import Connections, http2
-from watcher.poller.http_exchange import Exchange
+from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Credentials, Request
@@ -115,7 +115,7 @@ class World:
     async def begun(self, tls):
         async with served(self._serve, tls) as port, Connections() as transport:
             provider = helius(1, base_url=f"https://127.0.0.1:{port}", timeout=PATIENCE, max_bytes=1000)
-            self.exchange = Exchange(provider, transport, Credentials(), lambda: 0)
+            self.exchange = HttpExchange(provider, transport, Credentials(), lambda: 0)
             yield self
 
     async def _serve(self, stream):

@@ -22,7 +22,7 @@ from watcher.poller import Connections
 from watcher.poller import http_exchange as exchange_module
 from watcher.poller.connections import MOST
 from watcher.poller.failure_policy import EXHAUSTED, REFUSED
-from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, Exchange
+from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Credentials, Request
@@ -606,7 +606,7 @@ REQUEST = Request("GET", "/x", ())
 def send(handler, *, times=1, **settings):
     async def main():
         provider = helius(1, base_url="http://127.0.0.1/prefix/", **settings)
-        exchange = Exchange(provider, httpx.MockTransport(handler), Credentials(), lambda: 5_000_000)
+        exchange = HttpExchange(provider, httpx.MockTransport(handler), Credentials(), lambda: 5_000_000)
         return [await exchange.send(REQUEST) for _ in range(times)][-1]
 
     return anyio.run(main)
@@ -620,7 +620,7 @@ def test_the_path_is_appended_to_the_prefix_and_the_credentials_are_added():
         transport = httpx.MockTransport(lambda request: seen.append(request) or httpx.Response(200, headers={"A": "b"}))
         credentials = Credentials({"x-api-key": "k"}, {"api-key": "s"})
         request = Request("POST", "/", (), params=(("a", "1"), ("a", "2")), body=b"{}")
-        return await Exchange(provider, transport, credentials, lambda: 5_500_000).send(request)
+        return await HttpExchange(provider, transport, credentials, lambda: 5_500_000).send(request)
 
     response = virtually(main)
     assert str(seen[0].url) == "http://127.0.0.1:1/helius/?api-key=s&a=1&a=2"
@@ -762,7 +762,7 @@ def test_others_have_their_turns_between_the_pieces_of_an_answer():
                 await anyio.lowlevel.checkpoint()
                 turns += 1
 
-        exchange = Exchange(
+        exchange = HttpExchange(
             helius(1), httpx.MockTransport(lambda _: httpx.Response(200, content=pieces())), Credentials(), lambda: 0
         )
         async with anyio.create_task_group() as tasks:
@@ -779,7 +779,7 @@ def test_all_answers_that_are_held_at_a_time_have_a_bound(monkeypatch):
 
     async def main():
         transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"0" * 1000))
-        exchange = Exchange(helius(1, max_bytes=1000), transport, Credentials(), lambda: 0)
+        exchange = HttpExchange(helius(1, max_bytes=1000), transport, Credentials(), lambda: 0)
         held = [await exchange.send(REQUEST) for _ in range(2)]
         assert not exchange.full
         held += [await exchange.send(REQUEST) for _ in range(2)]
@@ -822,7 +822,7 @@ async def really_send(base_url, times=1):
     """Over a real socket. Gives the last answer or failure."""
     provider = helius(1, base_url=base_url, timeout=60.0)
     async with Connections() as transport:
-        exchange = Exchange(provider, transport, Credentials(), lambda: 0)
+        exchange = HttpExchange(provider, transport, Credentials(), lambda: 0)
         for _ in range(times):
             try:
                 last = await exchange.send(REQUEST)

@@ -20,7 +20,7 @@ from tests.providers.tables import LATER, asked, built, carrying
 from watcher.model.amounts import canonical
 from watcher.providers.answers import BOM
 from watcher.providers.failures import Failure
-from watcher.providers.protocol import Found, Provider, Request, Response
+from watcher.providers.protocol import Provider, ReadResult, Request, Response
 
 STATUSES = (*[200] * 24, 400, 400, 401, 403, 404, 429, 500, 503, 204)
 TOKENS = (
@@ -245,10 +245,10 @@ def judge(provider: Provider, request: Request, response: Response, body: bytes)
     absent = response.status in (400, 404) and all(reading.amount is None for reading in found.readings)
     assert response.status == 200 or (absent and found.readings), "a reading from a failed answer"
     referee.judge(str(provider.settings.type), request, body, found)
-    return "Found" if not found.partial and not found.missing else "Found in part"
+    return "ReadResult" if not found.partial and not found.missing else "Found in part"
 
 
-def lawful(provider: Provider, request: Request, found: Found) -> None:
+def lawful(provider: Provider, request: Request, found: ReadResult) -> None:
     """Canonical amounts, one reading a key, and only of what was asked for."""
     keys = [reading.key for reading in found.readings]
     assert len(set(keys)) == len(keys), "a key is told twice"

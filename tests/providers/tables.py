@@ -7,7 +7,7 @@ import msgspec
 
 from watcher.model.readings import Reading
 from watcher.providers import registry
-from watcher.providers.protocol import Found, Provider, Request, Response, Target
+from watcher.providers.protocol import Provider, ReadResult, Request, Response, Target
 
 NOW = 1_760_000_007.0
 """Unix seconds; 27 s into its minute."""
@@ -38,7 +38,7 @@ def answered(
     *,
     lane: int = 0,
     wall: float = NOW,
-) -> Found:
+) -> ReadResult:
     """What the provider makes of an answer to the lane's request."""
     request = asked(provider, lane)
     return provider.read(request, Response(status, carrying(request, body), wall, headers or {}))

@@ -14,7 +14,7 @@ from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading
 from watcher.model.times import format_rfc3339
-from watcher.poller.bulk import understood
+from watcher.poller.bulk import clear_rows_only
 from watcher.providers.answers import BOM
 from watcher.providers.failures import Failure
 from watcher.providers.protocol import Response
@@ -103,7 +103,7 @@ def compared(ledger, found):
     try:
         drained(ledger.compare(found.readings))
     except UnreadableRow:
-        found = drained(understood(found))
+        found = drained(clear_rows_only(found))
         drained(ledger.compare(found.readings))
     return found
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.providers.tables import NOW
 from watcher.providers.protocol import Response
-from watcher.providers.waits import LONGEST_WAIT, clock, refused, retry_after, spent
+from watcher.providers.waits import LONGEST_WAIT, refusal_wait, retry_after, server_clock, spent
 
 AHEAD = 600
 """Seconds that the clock of the other side is ahead of ours."""
@@ -81,7 +81,7 @@ def test_retry_after_counts_where_it_makes_sense_under_any_status(headers, secon
     ],
 )
 def test_a_refusal_waits_for_the_reset_of_the_quota_where_it_makes_sense(headers, seconds):
-    assert refused(response(headers)) == seconds
+    assert refusal_wait(response(headers)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,6 @@ PARTS = st.sampled_from(
 )
 def test_no_header_asks_for_more_than_an_hour_or_breaks_anything(headers):
     one = Response(429, b"", NOW, headers)
-    for wait in (retry_after(one), spent(one), refused(one)):
+    for wait in (retry_after(one), spent(one), refusal_wait(one)):
         assert wait is None or 0 < wait <= LONGEST_WAIT
-    assert clock(one) > 1.5e9
+    assert server_clock(one) > 1.5e9

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from watcher.app import cli
 from watcher.app.check import _table
-from watcher.client.stream import Snapshot, Update
-from watcher.client.tail import DIM, GREEN, PLAIN, RED, Columns, as_json
+from watcher.client.stream import FullSnapshot, Update
+from watcher.client.tail import DIM, GREEN, PLAIN, RED, TailColumns, as_json
 from watcher.logs import setup
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
@@ -134,25 +134,25 @@ def event(**told):
 @pytest.mark.parametrize("text", [*(text for text, _ in ATTACKS.values()), *LINES.values()])
 def test_tail_shows_nothing_of_a_relay_that_a_screen_would_obey(field, text):
     told = event(**{"symbol": None, field: text})
-    line = Columns(colour=True).line(told)
+    line = TailColumns(colour=True).line(told)
     for ours in (DIM, GREEN, RED, PLAIN):
         line = line.replace(ours, "")
     assert line.isprintable()
-    assert Columns(colour=False).line(told).isprintable()
+    assert TailColumns(colour=False).line(told).isprintable()
     assert safe_text.json(
         as_json(Update(event(symbol=text.replace("\udc1b", "")), text.replace("\udc1b", "")))
     ).isprintable()
-    assert Columns(colour=False).gap(Snapshot(text, [], text)).isprintable()
+    assert TailColumns(colour=False).gap(FullSnapshot(text, [], text)).isprintable()
 
 
 def test_tail_tells_no_token_that_the_relay_repeats():
-    line = Columns(colour=False).line(event(symbol=f"x{SECRET}", previous_amount=SECRET, provider=SECRET))
+    line = TailColumns(colour=False).line(event(symbol=f"x{SECRET}", previous_amount=SECRET, provider=SECRET))
     assert "nobodys" not in line
-    assert "nobodys" not in Columns(colour=False).gap(Snapshot(SECRET, [], SECRET))
+    assert "nobodys" not in TailColumns(colour=False).gap(FullSnapshot(SECRET, [], SECRET))
 
 
 def test_a_symbol_without_end_fills_no_screen_and_columns_stay_where_they_are():
-    columns = Columns(colour=False)
+    columns = TailColumns(colour=False)
     lines = [columns.line(event(symbol=symbol)) for symbol in ("W" * 100_000, "日本円", "USDC")]
     assert len(lines[0]) < 200
     assert len({safe_text.width(line[: line.index("→")]) for line in lines}) == 1

@@ -15,7 +15,7 @@ from watcher.model.events import BalanceState, CommitRow, ProviderHealth, change
 from watcher.model.times import format_rfc3339
 from watcher.relay.http.auth import load
 from watcher.relay.server import Relay
-from watcher.relay.settings import Pace, RelaySettings
+from watcher.relay.settings import RelaySettings, RelayTuning
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 PATIENCE = 60.0
@@ -29,7 +29,7 @@ def nothing(rights):
 def calm(**shorter):
     """A pace at which nothing ends, and no heartbeat comes between, however long the machine stands still."""
     hours = dict.fromkeys(("heartbeat", "ping", "auth", "upgrade", "stall", "astray"), 3600.0)
-    return Pace(**hours | shorter)
+    return RelayTuning(**hours | shorter)
 
 
 def wall():

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from watcher.model.keys import Key
 from watcher.model.log import Cursor, Published
-from watcher.relay.conflation import Conflater, Entry
+from watcher.relay.conflation import Conflater, FramedEvent
 
 FRAME = b"f" * 100
 
@@ -13,7 +13,7 @@ FRAME = b"f" * 100
 def entry(position, account="A", partition=0):
     key = Key("p", "c", account, "t")
     places = (position + 1, 0) if partition == 0 else (0, position + 1)
-    return Entry(Published(key, position + 1, b"{}", partition, position, position), Cursor("ab", places), FRAME)
+    return FramedEvent(Published(key, position + 1, b"{}", partition, position, position), Cursor("ab", places), FRAME)
 
 
 def positions(taken):
@@ -110,7 +110,7 @@ def test_no_cursor_ever_promises_an_event_whose_key_was_not_told_since(steps):
         name = account + str(partition)
         each = entry(position, name, partition)
         reached[partition] = position + 1
-        each = Entry(each.event, Cursor("ab", tuple(reached)), FRAME)
+        each = FramedEvent(each.event, Cursor("ab", tuple(reached)), FRAME)
         latest[name] = each.event
         pending.offer(each, now, interval)
         for sent, cursor in pending.take(now) if flush else []:

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.relay.due_queue import Rota
+from watcher.relay.due_queue import DueQueue
 
 
 @given(st.lists(st.tuples(st.sampled_from(["enter", "look"]), st.floats(0, 3)), max_size=50))
 def test_everybody_is_due_once_an_interval_after_entering_and_in_that_order(steps):
-    rota, now, waiting = Rota(1.0), 0.0, []
+    rota, now, waiting = DueQueue(1.0), 0.0, []
     for number, (what, later) in enumerate(steps):
         now += later
         if what == "enter":
@@ -22,7 +22,7 @@ def test_everybody_is_due_once_an_interval_after_entering_and_in_that_order(step
 
 
 def test_who_leaves_is_not_due_and_not_kept():
-    rota = Rota(1.0)
+    rota = DueQueue(1.0)
     for who in ("A", "B", "A"):
         rota.enter(who, 0.0)
     rota.leave("B")
@@ -31,7 +31,7 @@ def test_who_leaves_is_not_due_and_not_kept():
 
 
 def test_who_enters_again_while_being_served_is_due_an_interval_later():
-    rota = Rota(1.0)
+    rota = DueQueue(1.0)
     rota.enter("A", 0.0)
     for turn in range(1, 4):
         assert rota.due(turn - 0.1) == []

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from tests.relay.stage import SOLANA
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
-from watcher.relay.fan_out import Hub
+from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
 from watcher.relay.outbox import Link
 from watcher.relay.session import Session, Subscription
-from watcher.relay.settings import Limits, Pace
+from watcher.relay.settings import RelayTuning, StreamLimits
 
 HEAD = Cursor("c0", (1,))
 KEYS = [Key("jupiter", SOLANA, account, "native") for account in "AB"]
@@ -18,10 +18,10 @@ KEYS = [Key("jupiter", SOLANA, account, "native") for account in "AB"]
 
 def link(account, limit=10**9):
     wanted = Filter() if account is None else Filter(account=(account,))
-    session = Session(None, EVERYTHING, Limits(), 0.0)
+    session = Session(None, EVERYTHING, StreamLimits(), 0.0)
     session.subscriptions["1"] = subscription = Subscription("1", wanted, 0, conflate=False, interval=0.0)
     subscription.opened = True
-    return Link(session, Pace(outbox=limit), HEAD)
+    return Link(session, RelayTuning(outbox=limit), HEAD)
 
 
 def publish(hub, key):
@@ -51,7 +51,7 @@ STEP = st.one_of(
 
 @given(st.lists(STEP, max_size=40))
 def test_everybody_gets_what_was_published_while_there_once_and_in_order(steps):
-    hub = Hub(HEAD)
+    hub = FanOut(HEAD)
     links = [link(account) for account in (None, None, "A", "A", "B", None)]
     given, expected, there = {one: [] for one in links}, {one: [] for one in links}, []
     for what, number in steps:
@@ -88,7 +88,7 @@ def flushed(hub, given):
 
 
 def test_events_for_the_same_links_wait_as_one_round():
-    hub = Hub(HEAD)
+    hub = FanOut(HEAD)
     one, two = link(None), link(None)
     hub.join(one)
     hub.join(two)
@@ -103,7 +103,7 @@ def test_events_for_the_same_links_wait_as_one_round():
 
 
 def test_a_full_outbox_is_reported_once_the_round_is_settled():
-    hub = Hub(HEAD)
+    hub = FanOut(HEAD)
     one = link(None, limit=10)
     hub.join(one)
     publish(hub, 0)

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watcher.model import filters
-from watcher.model.filters import Matcher
+from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter, Key
 from watcher.relay import subscription
-from watcher.relay.subscription import Index
+from watcher.relay.subscription import SubscriptionIndex
 
 EVM = "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2"
 FELT = "0x" + EVM[2:].rjust(64, "0")
@@ -25,14 +25,14 @@ def key(provider="p", chain="c", account="a", token="t"):
 
 
 def test_40_digits_match_the_evm_address_and_the_same_number_as_a_felt():
-    matcher = Matcher.of(filters.parse({"account": [EVM.upper().replace("0X", "0x")]}))
+    matcher = FilterMatcher.of(filters.parse({"account": [EVM.upper().replace("0X", "0x")]}))
     assert matcher.matches(key(account=EVM))
     assert matcher.matches(key(account=FELT))
     assert not matcher.matches(key(account="0x" + "1" * 40))
 
 
 def test_a_felt_of_64_digits_is_no_evm_address():
-    matcher = Matcher.of(filters.parse({"account": [FELT]}))
+    matcher = FilterMatcher.of(filters.parse({"account": [FELT]}))
     assert matcher.matches(key(account=FELT))
     assert not matcher.matches(key(account=EVM))
 
@@ -42,7 +42,7 @@ def test_providers_and_chains_are_taken_as_they_stand():
 
 
 def test_and_over_fields_or_within():
-    matcher = Matcher.of(filters.parse({"account": ["a", "b"], "token": ["t"]}))
+    matcher = FilterMatcher.of(filters.parse({"account": ["a", "b"], "token": ["t"]}))
     assert matcher.matches(key(account="b"))
     assert not matcher.matches(key(account="b", token="u"))
 
@@ -68,16 +68,16 @@ def test_rights_and_filter_intersect(asked, allowed, both):
 @given(FILTERS, FILTERS, KEYS)
 def test_an_intersection_matches_exactly_what_both_match(one, other, where):
     both = filters.intersect(one, other)
-    found = both is not None and Matcher.of(both).matches(where)
-    assert found == (Matcher.of(one).matches(where) and Matcher.of(other).matches(where))
+    found = both is not None and FilterMatcher.of(both).matches(where)
+    assert found == (FilterMatcher.of(one).matches(where) and FilterMatcher.of(other).matches(where))
 
 
 @given(st.lists(st.tuples(FILTERS, st.booleans()), max_size=12), st.lists(KEYS, min_size=1, max_size=6))
 def test_the_index_finds_what_a_scan_finds_whatever_came_and_went(steps, keys):
-    index = Index(sorted)
+    index = SubscriptionIndex(sorted)
     held = {}
     for number, (wanted, stays) in enumerate(steps):
-        matcher = held[number] = Matcher.of(wanted)
+        matcher = held[number] = FilterMatcher.of(wanted)
         index.add(number, matcher)
         for where in keys:
             assert index.find(where) == [n for n, m in held.items() if m.matches(where)]
@@ -91,8 +91,8 @@ def test_the_index_finds_what_a_scan_finds_whatever_came_and_went(steps, keys):
 
 def test_the_index_forgets_before_it_grows_without_bound(monkeypatch):
     monkeypatch.setattr(subscription, "REMEMBERED", 10)
-    index = Index(tuple)
-    index.add("x", Matcher.of(Filter()))
+    index = SubscriptionIndex(tuple)
+    index.add("x", FilterMatcher.of(Filter()))
     for n in range(100):
         assert index.find(key(account=str(n))) == ("x",)
     assert len(index._known) <= 10

@@ -11,16 +11,16 @@ from tests.relay.stage import SOLANA
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
 from watcher.relay import wire
-from watcher.relay.conflation import Entry
-from watcher.relay.fan_out import Hub
+from watcher.relay.conflation import FramedEvent
+from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
 from watcher.relay.outbox import Link, behind, greatest, interval_of, least
 from watcher.relay.session import Session, Subscription
-from watcher.relay.settings import Limits, Pace
+from watcher.relay.settings import RelayTuning, StreamLimits
 
 HEAD = Cursor("c0", (0,))
 INTERVAL = 0.5
-SMALL = Pace(outbox=500, held=1500)
+SMALL = RelayTuning(outbox=500, held=1500)
 
 
 def subscription(name, accounts, *, conflate=False, interval=0.0):
@@ -30,7 +30,7 @@ def subscription(name, accounts, *, conflate=False, interval=0.0):
 
 
 def connection(*subscriptions, pace=SMALL):
-    session = Session(None, EVERYTHING, Limits(), 0.0)
+    session = Session(None, EVERYTHING, StreamLimits(), 0.0)
     link = Link(session, pace, HEAD)
     for each in subscriptions:
         session.subscriptions[each.id] = each
@@ -54,7 +54,7 @@ class Line:
 
     def __init__(self, link):
         self.link = link
-        self.hub = Hub(HEAD)
+        self.hub = FanOut(HEAD)
         self.hub.join(link)
         self.log = []
         self.now = 0.0
@@ -95,7 +95,7 @@ class Line:
             return
         for event in self.log[self.link.position.positions[0] :][:most]:
             cursor = self.link.position.after(0, event.position)
-            self.link.deliver(Entry(event, cursor, wire.update(str(cursor), event.data)), self.now)
+            self.link.deliver(FramedEvent(event, cursor, wire.update(str(cursor), event.data)), self.now)
             if self.link.crowded:
                 return
         if self.link.position == self.hub.cursor:
@@ -108,7 +108,7 @@ class Line:
         self.hub.join(self.link)
         if self.link.lagging:
             self.link.lagging = False
-            self.link.put(wire.Joined(wire.push("live", cursor=str(self.link.watermark(self.hub.cursor)))))
+            self.link.put(wire.LiveFrame(wire.push("live", cursor=str(self.link.watermark(self.hub.cursor)))))
 
     def drain(self):
         """A reader that takes everything from now on."""
@@ -221,7 +221,7 @@ def test_what_is_held_back_survives_a_full_outbox_and_nothing_around_it_is_told_
 def test_a_subscription_that_began_further_on_is_not_given_what_lies_before():
     """Two on one connection: the second reads the log from the start, joins, and the outbox runs over at once."""
     first, second = subscription("1", "A"), subscription("2", "B")
-    line = Line(connection(first, pace=Pace(outbox=500)))
+    line = Line(connection(first, pace=RelayTuning(outbox=500)))
     for account in "AB" * 10:
         line.publish(account)
         line.flush()
@@ -286,7 +286,7 @@ def test_who_has_not_yet_read_live_is_not_told_again_that_it_lags():
 
 
 def test_who_reads_the_log_is_astray_without_progress_or_far_behind():
-    link = connection(subscription("1", "A"), pace=Pace(astray=60.0, astray_events=100))
+    link = connection(subscription("1", "A"), pace=RelayTuning(astray=60.0, astray_events=100))
     link.leave(HEAD, 0.0)
     head = Cursor("c0", (50,))
     link.measure(head, 0.0)
@@ -307,7 +307,7 @@ def test_who_reads_the_log_is_astray_without_progress_or_far_behind():
 def test_another_log_begins_for_each_subscription_at_its_own_snapshot(after):
     """Wherever its head is, and however many partitions it has."""
     first, second = subscription("1", "A"), subscription("2", "B", conflate=True, interval=INTERVAL)
-    line = Line(connection(first, second, pace=Pace()))
+    line = Line(connection(first, second, pace=RelayTuning()))
     for account in "BBA":
         line.publish(account)
         line.flush()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from watcher.relay.read_budget import AHEAD, LONG, PART, Line, Share
+from watcher.relay.read_budget import AHEAD, LONG, PART, ReadBudget, ReadQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -34,7 +34,7 @@ def clock():
 
 @pytest.fixture
 def share(clock):
-    return Share(clock, clock, clock.sleep)
+    return ReadBudget(clock, clock, clock.sleep)
 
 
 async def queued(share, asked, order):
@@ -54,15 +54,15 @@ async def queued(share, asked, order):
 async def test_the_lines_take_turns_and_in_that_of_pages_who_came_first_is_first(share):
     first, second = share.number(), share.number()
     asked = [
-        (Line.REPLAYS, None, "replay 1"),
-        (Line.REPLAYS, None, "replay 2"),
-        (Line.PAGES, second, "later"),
-        (Line.PAGES, second, "later still"),
-        (Line.PAGES, first, "earlier"),
-        (Line.LOOKS, None, "look"),
+        (ReadQueue.REPLAYS, None, "replay 1"),
+        (ReadQueue.REPLAYS, None, "replay 2"),
+        (ReadQueue.PAGES, second, "later"),
+        (ReadQueue.PAGES, second, "later still"),
+        (ReadQueue.PAGES, first, "earlier"),
+        (ReadQueue.LOOKS, None, "look"),
     ]
     order = []
-    async with share.turn(Line.LOOKS):
+    async with share.turn(ReadQueue.LOOKS):
         tasks = await queued(share, asked, order)
         assert order == []
     await asyncio.gather(*tasks)
@@ -71,40 +71,40 @@ async def test_the_lines_take_turns_and_in_that_of_pages_who_came_first_is_first
 
 async def test_whoever_gives_up_is_passed_over_even_when_its_turn_has_just_come(share):
     order = []
-    async with share.turn(Line.LOOKS):
-        tasks = await queued(share, [(Line.PAGES, None, number) for number in range(4)], order)
+    async with share.turn(ReadQueue.LOOKS):
+        tasks = await queued(share, [(ReadQueue.PAGES, None, number) for number in range(4)], order)
         tasks[0].cancel()
         await asyncio.sleep(0)
     tasks[1].cancel()  # its turn has come, and it does not know yet
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [2, 3]
-    async with share.turn(Line.LOOKS):
+    async with share.turn(ReadQueue.LOOKS):
         pass
 
 
 async def test_they_work_for_a_part_of_the_time_and_a_short_look_waits_for_nothing(share, clock):
     for _ in range(10):
-        async with share.turn(Line.LOOKS):
+        async with share.turn(ReadQueue.LOOKS):
             clock.work(AHEAD / 10)
     assert clock.now == clock.worked
     for _ in range(100):
-        async with share.turn(Line.PAGES):
+        async with share.turn(ReadQueue.PAGES):
             clock.work(0.01)
     assert clock.worked <= AHEAD + PART * clock.now + 0.01
     assert clock.now <= (clock.worked + 0.01) / PART
 
 
 async def test_a_piece_with_others_working_beside_it_is_not_repaid_for_ever(share, clock):
-    async with share.turn(Line.PAGES):
+    async with share.turn(ReadQueue.PAGES):
         clock.work(1000)
     before = clock.now
-    async with share.turn(Line.PAGES):
+    async with share.turn(ReadQueue.PAGES):
         assert clock.now - before <= LONG / PART
 
 
 async def test_who_fails_or_is_cancelled_in_its_turn_gives_it_on(share, clock):
     with pytest.raises(ZeroDivisionError):
-        async with share.turn(Line.LOOKS):
+        async with share.turn(ReadQueue.LOOKS):
             raise ZeroDivisionError
     share._allowance = -1.0
     waiting = asyncio.Event()
@@ -119,10 +119,10 @@ async def test_who_fails_or_is_cancelled_in_its_turn_gives_it_on(share, clock):
     resting.cancel()
     await asyncio.gather(resting, return_exceptions=True)
     share._sleep = clock.sleep
-    async with share.turn(Line.LOOKS):
+    async with share.turn(ReadQueue.LOOKS):
         pass
 
 
 async def queued_one(share):
-    async with share.turn(Line.LOOKS):
+    async with share.turn(ReadQueue.LOOKS):
         raise AssertionError("it was still resting")

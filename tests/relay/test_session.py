@@ -9,7 +9,7 @@ from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor
 from watcher.relay.http.auth import EVERYTHING, Tokens
 from watcher.relay.session import Authorized, Changed, Close, Send, Session, Subscribe
-from watcher.relay.settings import ROWS, ROWS_PER_SECOND, Limits, Pace
+from watcher.relay.settings import ROWS, ROWS_PER_SECOND, RelayTuning, StreamLimits
 
 EVM = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
 WALL = 1_769_351_037_000_000
@@ -31,7 +31,7 @@ class Talk:
 
     def __init__(self, known=None, rights=None, limits=None):
         self.now = 100.0
-        self.session = Session(known, rights, limits or Limits(), self.now)
+        self.session = Session(known, rights, limits or StreamLimits(), self.now)
         self.count = 0
 
     def say(self, message):
@@ -57,7 +57,7 @@ class Talk:
 
 def test_welcome_tells_the_log_the_limits_and_whether_a_token_is_needed():
     bounds = Bounds(Cursor("ab", (3, 4)), Cursor("ab", (10, 11)))
-    message = payload(Talk().session.welcome("c1", bounds, WALL, Pace()))
+    message = payload(Talk().session.welcome("c1", bounds, WALL, RelayTuning()))
     assert next(iter(message)) == "type"
     assert message == {
         "type": "welcome",

@@ -6,7 +6,7 @@ import pytest
 from watcher.providers import known
 from watcher.providers.failures import RefusedCredential, Temporary, Throttled
 from watcher.providers.protocol import Response
-from watcher.sandbox.exchange import VALID_KEY, Request
+from watcher.sandbox.exchange import VALID_KEY, SimulatedRequest
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.world import SandboxSettings, World, watches
 
@@ -29,7 +29,7 @@ def send(world, provider, request, now, secret=VALID_KEY):
     """What the poller does, without a socket."""
     credentials = provider.credentials(secret)
     answer = world.answer(
-        Request(
+        SimulatedRequest(
             request.method,
             f"/{provider.name}{request.path}",
             {**dict(request.params), **credentials.params},
@@ -205,7 +205,7 @@ KEYS = {"authorization": VALID_KEY, "x-api-key": VALID_KEY, "api-key": VALID_KEY
 @pytest.mark.parametrize("wrong", BAD)
 def test_a_request_that_is_wrong_gets_the_documented_error(wrong):
     method, path, query, body, status, part = wrong
-    answer = world().answer(Request(method, path, {**query, "api-key": VALID_KEY}, KEYS, body), START)
+    answer = world().answer(SimulatedRequest(method, path, {**query, "api-key": VALID_KEY}, KEYS, body), START)
     assert (answer.status, part in answer.body) == (status, True), answer.body
 
 
@@ -214,7 +214,9 @@ def test_accounts_that_nobody_knows_are_answered_as_the_apis_do():
     wallet = watches(1)["jupiter"][0]["account"]
 
     def ask(method, path, query=None, body=b""):
-        return here.answer(Request(method, path, {**(query or {}), "api-key": VALID_KEY}, KEYS, body), START).body
+        return here.answer(
+            SimulatedRequest(method, path, {**(query or {}), "api-key": VALID_KEY}, KEYS, body), START
+        ).body
 
     def rpc(account):
         return ask(

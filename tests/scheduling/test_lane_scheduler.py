@@ -4,13 +4,13 @@ from tests.polling import tokenkit
 from watcher.limits.budget import Budget
 from watcher.limits.windows import Limit
 from watcher.poller.poller import budget_of, schedules_of
-from watcher.scheduling.lane_scheduler import Turns
+from watcher.scheduling.lane_scheduler import LaneScheduler
 
 
 def turns_of(provider, budget=None):
     schedules = schedules_of(provider, seed=1, now=0.0)
     budget = budget or budget_of(provider)
-    return Turns(provider.lanes, schedules, budget), budget
+    return LaneScheduler(provider.lanes, schedules, budget), budget
 
 
 def run(turns, budget, seconds, *, fail=()):

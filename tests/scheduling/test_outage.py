@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from tests.polling import Api, account_of, fine, helius, poll, tokenkit
-from watcher.scheduling.outage import Outage
+from watcher.scheduling.outage import OutageDetector
 from watcher.scheduling.schedule import Schedule
 
 
@@ -14,7 +14,7 @@ class Polls:
 
     def __init__(self, watches):
         self.schedule = Schedule(range(watches), seed=1, now=0.0)
-        self.outage = Outage(self.schedule, 1)
+        self.outage = OutageDetector(self.schedule, 1)
         self.now = 0.0
         self.asked = []
         self.read = {}

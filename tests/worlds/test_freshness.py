@@ -10,7 +10,7 @@ from tests.polling import START, helius, journal, poller_of, solana, virtually
 from watcher.model.addresses import SOLANA
 from watcher.sandbox.helius import BEHIND
 from watcher.sandbox.transport import SandboxTransport
-from watcher.sandbox.truth import SLOT_SECONDS, Balance, BalanceKey, Truth
+from watcher.sandbox.truth import SLOT_SECONDS, BalanceKey, SimulatedBalance, Truth
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World
 
 pytestmark = pytest.mark.usefixtures("uncounted")
@@ -33,7 +33,9 @@ def as_the_api_shows_it(times, ids):
 
 def sandbox_of(times, ids):
     """The sandbox with balances that move exactly as the stream says."""
-    held = [Balance(BalanceKey("helius", SOLANA, solana(i), "any"), 1, 6, symbol="ANY") for i in range(TARGETS)]
+    held = [
+        SimulatedBalance(BalanceKey("helius", SOLANA, solana(i), "any"), 1, 6, symbol="ANY") for i in range(TARGETS)
+    ]
     truth = Truth(held, seed=1, rate=0.0, start=0.0, slot=FIRST_SLOT)
     for time, i in zip(times.tolist(), ids.tolist(), strict=True):
         held[i].move(time, truth.slot(time), held[i].amount + 1)

@@ -16,8 +16,8 @@ from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import connections
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
-from watcher.poller import Connections, relearn, schedules_of
-from watcher.poller.http_exchange import Exchange
+from watcher.poller import Connections, restore_rates, schedules_of
+from watcher.poller.http_exchange import HttpExchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.protocol import Lane, Limit, Provider, Response, Target
 from watcher.redaction.safe_text import left, one_line, out, right, width
@@ -91,7 +91,7 @@ async def _ask(source: Source) -> Iterator[str]:
     lane = provider.lanes[0]
     request = provider.ask(lane, lane.targets[: lane.batch], 60.0)
     async with Connections() as transport:
-        exchange = Exchange(provider, transport, source.credentials(), wall)
+        exchange = HttpExchange(provider, transport, source.credentials(), wall)
         response: Response = await exchange.send(request)
     readings = provider.read(request, response).readings
     return _table(
@@ -137,7 +137,7 @@ def _believed(provider: Provider, learned: bytes | None) -> str:
     now = anyio.current_time()
     schedules = schedules_of(provider, seed=0, now=now).values()
     try:
-        relearn(schedules, learned, now, wall())
+        restore_rates(schedules, learned, now, wall())
     except ValueError:
         return "what was learned cannot be read: the next run begins anew"
     return "; ".join(_belief(schedule, now) for schedule in schedules)

@@ -237,7 +237,7 @@ def demo(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         demonstration.demo,
         options.seconds,
         options.seed,
-        tailing.Columns(colour=safe_text.coloured(sys.stdout, environment)),
+        tailing.TailColumns(colour=safe_text.coloured(sys.stdout, environment)),
     )
 
 

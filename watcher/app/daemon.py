@@ -31,16 +31,16 @@ from watcher.limits.windows import BudgetError
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
-from watcher.model.filters import Matcher
+from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.poller import Connections, Poller, budget_of, schedules_of
 from watcher.providers.protocol import Provider, SettingsError
 from watcher.relay.http import auth
-from watcher.relay.http.listener import Port
-from watcher.relay.http.routes import Plain, named
+from watcher.relay.http.listener import Listener
+from watcher.relay.http.routes import HttpRoutes, named
 from watcher.relay.server import Relay
-from watcher.relay.settings import Pace, RelaySettings
-from watcher.relay.websocket import Stats
+from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.relay.websocket import RelayStats
 from watcher.runtime.task_scope import Begun, TaskScope, task_scope
 
 HEARTBEAT = 15.0
@@ -153,7 +153,7 @@ class Daemon:
         if reader is None and self.config.metrics_port is None:
             return None
         begun = Begun[int]()
-        serving: Port | Relay
+        serving: Listener | Relay
         if reader is None:
             serving = self._metrics_port()
         else:
@@ -180,14 +180,14 @@ class Daemon:
             )
         return relay
 
-    def _metrics_port(self) -> Port:
-        plain = Plain(None, self.metrics, self.readiness, guarded=self.tokens is not None, sees=self.sees)
-        return Port(
+    def _metrics_port(self) -> Listener:
+        plain = HttpRoutes(None, self.metrics, self.readiness, guarded=self.tokens is not None, sees=self.sees)
+        return Listener(
             msgspec.structs.replace(self.relay_settings, port=self.config.metrics_port),
             plain,
             tokens=self.tokens,
-            stats=Stats(),
-            pace=Pace(),
+            stats=RelayStats(),
+            pace=RelayTuning(),
             room=room(0, len(self.sources)),
             key="metrics_port",
         )
@@ -288,7 +288,7 @@ class Daemon:
         if watched is None or rights == auth.EVERYTHING:
             return True
         if (known := self._seen.get((rights, provider))) is None:
-            matcher = Matcher.of(rights)
+            matcher = FilterMatcher.of(rights)
             known = self._seen[rights, provider] = any(matcher.touches(scope) for scope in watched)
         return known
 

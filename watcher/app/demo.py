@@ -16,7 +16,7 @@ import anyio
 from watcher.app import settings
 from watcher.app.daemon import Daemon, Started, stop_on_signal, wall
 from watcher.client.stream import Stream
-from watcher.client.tail import Columns
+from watcher.client.tail import TailColumns
 from watcher.logs import output
 from watcher.model.events import BalanceChanged
 from watcher.model.times import wall as micros
@@ -55,7 +55,7 @@ async def _serve(world: World, port: int, *, task_status: Any) -> None:
     await serve(world, port=port, task_status=task_status)
 
 
-async def demo(seconds: float | None, seed: int, columns: Columns) -> None:
+async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
     """`watcher demo`: until a signal, or for so many seconds from when it serves."""
     world = world_of(SandboxSettings(seed=seed, rate=RATE, faults="default", limits=f"x{FASTER}"))
     events: list[BalanceChanged] = []
@@ -92,7 +92,7 @@ def config(port: int, seed: int, folder: Path) -> dict[str, Any]:
     }
 
 
-async def _follow(started: Started, events: list[BalanceChanged], columns: Columns) -> None:
+async def _follow(started: Started, events: list[BalanceChanged], columns: TailColumns) -> None:
     out(f"the page: http://127.0.0.1:{started.port}/   the stream: ws://127.0.0.1:{started.port}/v1/stream")
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
         events.append(update.event)

@@ -7,7 +7,7 @@ config asks for, and what the relay's port may have is what is left when everyth
 import resource
 
 from watcher.poller.connections import MOST
-from watcher.relay.http.admission import VISITORS, NoRoom, shares
+from watcher.relay.http.admission import VISITORS, NoDescriptors, shares
 
 OURS = 96
 """The journal, with a broker's connections, the log, the loop, the listeners, and what is just being closed."""
@@ -23,7 +23,7 @@ def connections(wished: int, providers: int) -> int:
     """How many streams there may be at a time, when so many are wished for."""
     try:
         return shares(room(wished, providers), wished)[0]
-    except NoRoom:
+    except NoDescriptors:
         return 0
 
 

@@ -46,11 +46,11 @@ class Update(msgspec.Struct, frozen=True):
     cursor: str
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class FullSnapshot(msgspec.Struct, frozen=True):
     """All balances that match, at one cursor. `reason` says why it came unasked: `expired`, `epoch_changed`, `ahead`."""
 
     cursor: str
-    rows: list[wire.Row]
+    rows: list[wire.BalanceRow]
     reason: str | None
 
 
@@ -71,7 +71,7 @@ class _Message(msgspec.Struct):
     reason: str | None = None
     page: int = 1
     event: BalanceChanged | None = None
-    data: list[wire.Row] = []
+    data: list[wire.BalanceRow] = []
     last: bool = False
     heartbeat_ms: int = 15_000
     reconnect_after_ms: int = 0
@@ -80,7 +80,7 @@ class _Message(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Message).decode
 
 
-def warn(snapshot: Snapshot) -> None:
+def warn(snapshot: FullSnapshot) -> None:
     """What happens with a snapshot that nobody asked for when nobody says otherwise."""
     logger.warning("relay.gap", reason=snapshot.reason, cursor=snapshot.cursor, balances=len(snapshot.rows))
 
@@ -102,7 +102,7 @@ class Stream:
         snapshot: bool = False,
         token: str | None = None,
         delivery: str = "all",
-        on_snapshot: Callable[[Snapshot], None] = warn,
+        on_snapshot: Callable[[FullSnapshot], None] = warn,
         on_cut: Callable[[str], None] = note,
     ) -> None:
         """`since`: a cursor to go on from; without one from now on, after a snapshot if that is wished.
@@ -124,7 +124,7 @@ class Stream:
         """Whether the relay ever accepted the subscription."""
         self._versions: dict[tuple[str, ...], int] = {}
         self._wait = 0.0
-        self._rows: list[wire.Row] = []
+        self._rows: list[wire.BalanceRow] = []
         self._reason: str | None = None
         self._paging = False
 
@@ -230,7 +230,7 @@ class Stream:
             (row.provider, row.chain, row.account, row.token, row.kind): row.version for row in self._rows
         }
         self.cursor, self._paging = message.cursor, False
-        self._on_snapshot(Snapshot(message.cursor, self._rows, self._reason))
+        self._on_snapshot(FullSnapshot(message.cursor, self._rows, self._reason))
         self._rows, self._reason = [], None
 
     def _fresh(self, event: BalanceChanged) -> bool:

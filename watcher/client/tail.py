@@ -7,7 +7,7 @@ from typing import TextIO
 import msgspec
 import structlog
 
-from watcher.client.stream import Snapshot, Stream, Update
+from watcher.client.stream import FullSnapshot, Stream, Update
 from watcher.logs.output import room
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
@@ -34,9 +34,9 @@ async def tail(
 
     Raises RelayRefused, ReaderGone, and OSError when no relay is there to begin with; later cuts are waited out.
     """
-    columns = Columns(colour=colour)
+    columns = TailColumns(colour=colour)
 
-    def gap(snapshot: Snapshot) -> None:
+    def gap(snapshot: FullSnapshot) -> None:
         if not json:
             out.write(columns.gap(snapshot) + "\n")
             out.flush()
@@ -62,7 +62,7 @@ def as_json(update: Update) -> str:
     return msgspec.json.encode({"cursor": update.cursor, "event": update.event}).decode()
 
 
-class Columns:
+class TailColumns:
     """Lines whose columns are as wide as the widest cell so far, so that they jump seldom."""
 
     def __init__(self, *, colour: bool) -> None:
@@ -88,7 +88,7 @@ class Columns:
         change = self._paint(GREEN if up else RED, f"{arrow} {delta}")
         return "  ".join([*padded, self._paint(DIM, before), "→", now, change])
 
-    def gap(self, snapshot: Snapshot) -> str:
+    def gap(self, snapshot: FullSnapshot) -> str:
         reason, cursor = safe_text.one_line(str(snapshot.reason)), safe_text.one_line(snapshot.cursor)
         text = f"-- gap ({reason}): {len(snapshot.rows)} balances stand at {cursor}"
         return self._paint(DIM, text)

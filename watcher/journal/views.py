@@ -28,7 +28,7 @@ LOOK = 0.25
 """Seconds between two looks of the one who is next."""
 
 
-class View(Protocol):
+class SharedView(Protocol):
     def newest(self) -> bool:
         """Nothing was committed since it began."""
 
@@ -43,11 +43,11 @@ class Countable(Protocol):
     def close(self) -> None: ...
 
 
-V = TypeVar("V", bound=View)
+V = TypeVar("V", bound=SharedView)
 S = TypeVar("S", bound=Countable)
 
 
-class Standing(Generic[V]):
+class ViewLease(Generic[V]):
     """One view and who reads in it."""
 
     def __init__(self, view: V, begun: float, asked: int) -> None:
@@ -62,13 +62,13 @@ class Standing(Generic[V]):
         """Taken away: no further page is read."""
 
 
-class Views(Generic[V]):
+class ViewPool(Generic[V]):
     """`begin` makes a view; `grown`: the WAL is so long that it ought to begin anew."""
 
     def __init__(self, begin: Callable[[], Awaitable[V]], grown: Callable[[], bool] = lambda: False) -> None:
         self._begin = begin
         self._grown = grown
-        self._standing: list[Standing[V]] = []
+        self._standing: list[ViewLease[V]] = []
         self._line = anyio.Lock()
         """Whoever has it is next."""
         self._changed = anyio.Event()
@@ -79,7 +79,7 @@ class Views(Generic[V]):
     def __len__(self) -> int:
         return len(self._standing)
 
-    async def take(self) -> Standing[V]:
+    async def take(self) -> ViewLease[V]:
         """A view of what is committed now, to be given back. Raises what `begin` raises."""
         self._asked += 1
         asked = self._asked
@@ -98,7 +98,7 @@ class Views(Generic[V]):
         found.readers += 1
         return found
 
-    def _shared(self, asked: int) -> Standing[V] | None:
+    def _shared(self, asked: int) -> ViewLease[V] | None:
         if not self._standing or self._standing[-1].over:
             return None
         last = self._standing[-1]
@@ -110,18 +110,18 @@ class Views(Generic[V]):
             return not self._standing and now - self._ended >= PAUSE
         return len(self._standing) < (AT_ONCE if now - self._begun < SPACE else MOST)
 
-    async def _begin_one(self) -> Standing[V]:
+    async def _begin_one(self) -> ViewLease[V]:
         asked = self._asked
-        found = Standing(await self._begin(), anyio.current_time(), asked)
+        found = ViewLease(await self._begin(), anyio.current_time(), asked)
         self._begun = found.begun
         self._standing.append(found)
         return found
 
-    def give_back(self, one: Standing[V]) -> None:
+    def give_back(self, one: ViewLease[V]) -> None:
         one.readers -= 1
         self.settle(one)
 
-    def settle(self, one: Standing[V]) -> None:
+    def settle(self, one: ViewLease[V]) -> None:
         """After a reader has gone, or has its page: end the view if nobody reads in it."""
         if one in self._standing and not one.busy and (one.over or not one.readers):
             self._standing.remove(one)

@@ -14,7 +14,7 @@ from math import ceil, floor, inf
 
 import msgspec
 
-from watcher.limits.windows import BudgetError, Limit, Window, named, window_of
+from watcher.limits.windows import BudgetError, Limit, SlidingWindow, named, window_of
 
 LATE = 2.0
 """Seconds for which grants may go unsaved: the second between two saves, and another for the journal to take one."""
@@ -147,7 +147,7 @@ class Budget:
         """Seconds between even grants: of the limit that binds on average."""
         return self.binding(endpoint).interval
 
-    def binding(self, endpoint: str | None = None) -> Window:
+    def binding(self, endpoint: str | None = None) -> SlidingWindow:
         return max(self._by_endpoint[endpoint], key=lambda window: window.interval)
 
     def scope(self, endpoint: str | None = None) -> str | None:
@@ -179,7 +179,7 @@ class Budget:
             _Saved(wall, self.cost, [self._saved_window(window, now) for window in self._windows], pauses)
         )
 
-    def _saved_window(self, window: Window, now: float) -> _SavedWindow:
+    def _saved_window(self, window: SlidingWindow, now: float) -> _SavedWindow:
         users = [endpoint for endpoint, windows in self._by_endpoint.items() if window in windows]
         earliest = min((min(self._ready_at(now, user), now + window.span) for user in users), default=now)
         window.expire(now)

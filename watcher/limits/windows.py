@@ -27,7 +27,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None: all endpoints together."""
 
 
-class Window(msgspec.Struct):
+class SlidingWindow(msgspec.Struct):
     """One limit, in calls."""
 
     limit: Limit
@@ -99,7 +99,7 @@ class Window(msgspec.Struct):
         return min(self.calls, floor(seconds / self.interval + SLIP) + 1)
 
 
-def window_of(limit: Limit, cost: float, share: float) -> Window:
+def window_of(limit: Limit, cost: float, share: float) -> SlidingWindow:
     if not (limit.requests > 0 and limit.per > 0 and isfinite(limit.requests) and isfinite(limit.per)):
         raise BudgetError(f"{limit.requests:g} requests per {limit.per:g} s is no limit: both must be above 0")
     if not (cost > 0 and isfinite(cost) and 0 < share <= 1):
@@ -115,7 +115,7 @@ def window_of(limit: Limit, cost: float, share: float) -> Window:
     width = span / (SLICES - 2)
     # A slice that gathers several calls keeps the first as long as the last, which makes the window longer.
     dense = width if width * calls > span else 0.0
-    return Window(limit, calls, span, width, (span + dense) / calls)
+    return SlidingWindow(limit, calls, span, width, (span + dense) / calls)
 
 
 def named(endpoint: str | None) -> str:

@@ -76,7 +76,7 @@ def _common(forms: tuple[str, ...], allowed: set[str]) -> Iterable[str]:
     return forms[:1] if allowed.issuperset(forms) else allowed.intersection(forms)
 
 
-class Matcher(msgspec.Struct, frozen=True):
+class FilterMatcher(msgspec.Struct, frozen=True):
     """A filter made ready for many keys."""
 
     provider: frozenset[str] | None
@@ -85,7 +85,7 @@ class Matcher(msgspec.Struct, frozen=True):
     token: frozenset[str] | None
 
     @classmethod
-    def of(cls, wanted: Filter) -> "Matcher":
+    def of(cls, wanted: Filter) -> "FilterMatcher":
         full = expand(wanted)
         return cls(*(None if (v := getattr(full, name)) is None else frozenset(v) for name in FIELDS))
 

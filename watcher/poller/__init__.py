@@ -6,7 +6,7 @@ them together. One provider's tasks, connections and budget are its own: no othe
 """
 
 from watcher.poller.connections import Connections
-from watcher.poller.poll_stats import Stats
-from watcher.poller.poller import Poller, budget_of, relearn, schedules_of
+from watcher.poller.poll_stats import PollStats
+from watcher.poller.poller import Poller, budget_of, restore_rates, schedules_of
 
-__all__ = ["Connections", "Poller", "Stats", "budget_of", "relearn", "schedules_of"]
+__all__ = ["Connections", "PollStats", "Poller", "budget_of", "restore_rates", "schedules_of"]

@@ -11,7 +11,7 @@ import msgspec
 
 from watcher.model.bulk_listing import BulkListing
 from watcher.providers.failures import Malformed
-from watcher.providers.protocol import Found, Provider, Request, Response
+from watcher.providers.protocol import Provider, ReadResult, Request, Response
 
 LARGE = 2**16
 """Bytes from which on an answer is worth it."""
@@ -19,16 +19,16 @@ HASHED = 2**20
 """Bytes hashed between two breaths."""
 
 
-def reading(provider: Provider, request: Request, response: Response) -> Generator[None, None, Found] | None:
+def reading(provider: Provider, request: Request, response: Response) -> Generator[None, None, ReadResult] | None:
     """The provider's own way to read a large listing: `slices`, which it need not have. None: `read` does."""
     slices = getattr(provider, "slices", None)
     listed = request.targets[0].family == "listing"
     if slices is None or not listed or response.status != 200 or len(response.body) < LARGE:
         return None
-    return cast("Generator[None, None, Found]", slices(request, response))
+    return cast("Generator[None, None, ReadResult]", slices(request, response))
 
 
-def understood(found: Found) -> Generator[None, None, Found]:
+def clear_rows_only(found: ReadResult) -> Generator[None, None, ReadResult]:
     """What can be understood of columns of which a row raised Unclear. Raises Malformed when nothing can."""
     rows = cast("BulkListing", found.readings)
     known, remark = yield from rows.understood()

@@ -17,7 +17,7 @@ GZIP, ZLIB, RAW = 31, 15, -15
 """What zlib calls `wbits`."""
 
 
-class Unpacking:
+class Decompressor:
     """One body. Raises httpx.DecodingError for what is not packed as it says."""
 
     def __init__(self, encoding: str) -> None:

@@ -12,11 +12,11 @@ from math import inf
 import msgspec
 
 from watcher.limits.limiter import Limiter
-from watcher.poller.poll_stats import Stats
+from watcher.poller.poll_stats import PollStats
 from watcher.providers.failures import Exhausted, Failure, Misconfigured, RefusedCredential, Throttled
 from watcher.providers.protocol import Response, Target
 from watcher.providers.waits import retry_after, spent
-from watcher.scheduling.lane_scheduler import Errand, Turns
+from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 
 DOUBT = (5.0, 15.0, 60.0)
 """Seconds after which what has worked is asked again, one after another, before a refusal of it is believed."""
@@ -50,11 +50,11 @@ class _Charge(msgspec.Struct):
     told_at: float = -inf
 
 
-class Pauses:
+class FailurePolicy:
     """Of one provider. max_interval: its setting. seed: makes them replayable."""
 
     def __init__(
-        self, limiter: Limiter, turns: Turns, stats: Stats, *, max_interval: float | None = None, seed: int
+        self, limiter: Limiter, turns: LaneScheduler, stats: PollStats, *, max_interval: float | None = None, seed: int
     ) -> None:
         self._limiter = limiter
         self._budget = limiter.budget
@@ -88,13 +88,13 @@ class Pauses:
         self._turns.recall()
         self._limiter.resume()
 
-    def heard(self, errand: Errand, response: Response, now: float) -> None:
+    def heard(self, errand: PollJob, response: Response, now: float) -> None:
         """An answer of any kind: one that says that a quota is used up keeps its scope waiting until it is not."""
         waits = [wait for wait in (spent(response), retry_after(response)) if wait is not None]
         if waits:
             self._limiter.pause(now + max(waits), self._budget.scope(errand.lane.endpoint))
 
-    def answered(self, errand: Errand, granted: float, now: float, missing: Iterable[Target] = ()) -> None:
+    def answered(self, errand: PollJob, granted: float, now: float, missing: Iterable[Target] = ()) -> None:
         """A good answer came, to a request that left at `granted`; of what is missing in it, it says nothing."""
         self._refused_in_a_row = 0
         for target in set(errand.targets).difference(missing):
@@ -113,7 +113,7 @@ class Pauses:
                 self._limiter.resume()
                 self._limiter.pause(now + self._jittered(DOUBT[0]), remember=False)
 
-    def failed(self, errand: Errand, granted: float, failure: Failure, now: float) -> None:
+    def failed(self, errand: PollJob, granted: float, failure: Failure, now: float) -> None:
         """A request that left at `granted` brought this."""
         if failure.retry_after is not None and not isinstance(failure, Throttled):
             self._pause(errand, failure.retry_after, failure.reason, now)
@@ -134,7 +134,7 @@ class Pauses:
         """Whether what came to that request says anything of this key beyond what is known."""
         return granted >= self._renewed_at and granted > self._heard_at
 
-    def _put_off(self, errand: Errand, failure: Failure, now: float) -> None:
+    def _put_off(self, errand: PollJob, failure: Failure, now: float) -> None:
         if len(errand.targets) > 1:
             self._turns.apart(errand)
             return
@@ -150,7 +150,7 @@ class Pauses:
             self._stats.alert("watch.misconfigured", seconds, failure.reason, watch=str(target))
             charge.told, charge.told_at = failure.reason, now
 
-    def _throttle(self, errand: Errand, failure: Throttled, now: float) -> None:
+    def _throttle(self, errand: PollJob, failure: Throttled, now: float) -> None:
         wait = failure.retry_after
         if wait is None:
             period = self._budget.period(errand.lane.endpoint)
@@ -160,7 +160,7 @@ class Pauses:
                 self._escalates_at = now + wait
         self._pause(errand, wait, failure.reason, now)
 
-    def _pause(self, errand: Errand, wait: float, reason: str, now: float) -> None:
+    def _pause(self, errand: PollJob, wait: float, reason: str, now: float) -> None:
         scope = self._budget.scope(errand.lane.endpoint)
         wait = self._jittered(min(max(0.0, wait), LONGEST_PAUSE))
         self._limiter.pause(now + wait, scope)
@@ -168,7 +168,7 @@ class Pauses:
             self._stats.paused(wait, scope, reason)
             self._paused[scope] = now + wait
 
-    def _doubt(self, errand: Errand, granted: float, failure: Exhausted | RefusedCredential, now: float) -> None:
+    def _doubt(self, errand: PollJob, granted: float, failure: Exhausted | RefusedCredential, now: float) -> None:
         """The provider refuses our key or plan: ask again, about another watch first where there is one, or believe it."""
         self._heard_at = now
         self._refused.update(errand.targets)

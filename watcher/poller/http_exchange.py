@@ -12,8 +12,8 @@ import anyio.lowlevel
 import httpx
 import msgspec
 
-from watcher.poller.decompression import STEP, Unpacking
-from watcher.poller.transport_errors import Progress, unreachable
+from watcher.poller.decompression import STEP, Decompressor
+from watcher.poller.transport_errors import AttemptPhase, unreachable_from
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Credentials, Provider, Request, Response
 from watcher.providers.waits import retry_after
@@ -37,7 +37,7 @@ PIECES = 32
 HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "balance-watcher"}
 
 
-class Exchange:
+class HttpExchange:
     """Sends a provider's requests. `wall` gives wall-clock microseconds.
 
     It speaks to the transport itself: a client would build each request anew, from parts that hardly ever differ, and
@@ -82,7 +82,7 @@ class Exchange:
 
     async def send(self, request: Request) -> Response:
         """The whole answer, to be let go of. Raises Unreachable, and Malformed for one that is larger than it may be."""
-        progress = Progress()
+        progress = AttemptPhase()
         try:
             with anyio.fail_after(self._timeout):
                 return await self._attempt(self._built(request, progress), progress)
@@ -90,11 +90,11 @@ class Exchange:
             heard = progress.heard
             if heard is not None and heard.status != 200:  # which says enough, whatever its body is
                 return heard
-            failure = error if isinstance(error, Malformed) else unreachable(error, progress.phase)
+            failure = error if isinstance(error, Malformed) else unreachable_from(error, progress.phase)
             failure.retry_after = None if heard is None else retry_after(heard)
             raise failure from None  # the cause may hold the URL
 
-    def _built(self, request: Request, progress: Progress) -> httpx.Request:
+    def _built(self, request: Request, progress: AttemptPhase) -> httpx.Request:
         headers = self._headers if request.body is None else self._headers_of_json
         if request.headers:
             headers = headers.copy()
@@ -117,7 +117,7 @@ class Exchange:
     def _parsed(self, path: str, params: tuple[tuple[str, str], ...]) -> httpx.URL:
         return httpx.URL(self._base_url + path, params=self._params.merge(params) or None)
 
-    async def _attempt(self, request: httpx.Request, progress: Progress) -> Response:
+    async def _attempt(self, request: httpx.Request, progress: AttemptPhase) -> Response:
         answer = await self._transport.handle_async_request(request)
         try:
             _refuse_long_head(answer.headers)
@@ -130,7 +130,7 @@ class Exchange:
     async def _body(self, answer: httpx.Response) -> bytes:
         # Written as it comes: to join fifty megabytes in the end would keep everybody waiting.
         body, pieces = BytesIO(), _Pieces()
-        unpacking = Unpacking(answer.headers.get("content-encoding", ""))
+        unpacking = Decompressor(answer.headers.get("content-encoding", ""))
         assert isinstance(answer.stream, httpx.AsyncByteStream)
         try:
             async for data in answer.stream:

@@ -20,7 +20,7 @@ BEHIND = 10
 log = structlog.get_logger()
 
 
-class Stats(msgspec.Struct):
+class PollStats(msgspec.Struct):
     """Counters since the start. Durations in seconds."""
 
     provider: str

@@ -17,18 +17,18 @@ from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
 from watcher.model.readings import Answer
 from watcher.model.times import format_rfc3339
-from watcher.poller.bulk import fingerprint, reading, understood
+from watcher.poller.bulk import clear_rows_only, fingerprint, reading
 from watcher.poller.connections import MOST
-from watcher.poller.failure_policy import Pauses
-from watcher.poller.http_exchange import Exchange
-from watcher.poller.poll_stats import Stats
+from watcher.poller.failure_policy import FailurePolicy
+from watcher.poller.http_exchange import HttpExchange
+from watcher.poller.poll_stats import PollStats
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Failure, Malformed, RefusedCredential
-from watcher.providers.protocol import Credentials, Found, Provider, Request, Response, Target
+from watcher.providers.protocol import Credentials, Provider, ReadResult, Request, Response, Target
 from watcher.providers.waits import retry_after
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_in_slices
-from watcher.scheduling.lane_scheduler import Errand, Turns
+from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 from watcher.scheduling.schedule import Schedule
 
 SAVE = 1.0
@@ -37,8 +37,8 @@ SAVE_SCHEDULES = 60.0
 """Seconds between two saves of the learned rates."""
 
 
-class Intake(Protocol):
-    """Where answers and small records go: the journal's `Intake`, which this room does not import."""
+class AnswerSink(Protocol):
+    """Where answers and small records go: the journal's `AnswerSink`, which this room does not import."""
 
     async def accept(self, answer: Answer) -> Verdict: ...
 
@@ -78,7 +78,7 @@ def schedules_of(provider: Provider, *, seed: int, now: float) -> dict[int, Sche
     }
 
 
-def relearn(schedules: Iterable[Schedule[Target]], learned: bytes, now: float, wall: int) -> None:
+def restore_rates(schedules: Iterable[Schedule[Target]], learned: bytes, now: float, wall: int) -> None:
     """Take up what the note `schedule:NAME` says, aged by the time since. Raises ValueError for foreign bytes."""
     saved = msgspec.msgpack.decode(learned, type=_Learned)
     downtime = max(0.0, (wall - saved.wall) / 1e6)
@@ -97,7 +97,7 @@ class Poller:
         self,
         provider: Provider,
         transport: httpx.AsyncBaseTransport,
-        intake: Intake,
+        intake: AnswerSink,
         *,
         credentials: Credentials,
         budget: Budget,
@@ -109,16 +109,16 @@ class Poller:
         self.name = provider.name
         self.budget = budget
         self.schedules = tuple(schedules.values())
-        self.stats = Stats(provider.name)
+        self.stats = PollStats(provider.name)
         self.answered = anyio.Event()
         """Set by the first answer of any kind; `stats.refused_at_first` says which."""
         self._intake = intake
-        self._exchange = Exchange(provider, transport, credentials, wall)
+        self._exchange = HttpExchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
-        self._turns = Turns(provider.lanes, schedules, budget)
+        self._turns = LaneScheduler(provider.lanes, schedules, budget)
         SECRETS.hide(_values(credentials))
         longest = provider.settings.max_interval
-        self._pauses = Pauses(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)
+        self._pauses = FailurePolicy(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)
         self._wall = wall
         self._taking_in = anyio.Lock()
         """One large answer at a time: together they would have the loop for themselves."""
@@ -135,7 +135,7 @@ class Poller:
             self.budget.pause(now + self.budget.period(self.budget.endpoints[0]))
         try:
             if (learned := notes.get(f"schedule:{self.name}")) is not None:
-                relearn(self.schedules, learned, now, self._wall())
+                restore_rates(self.schedules, learned, now, self._wall())
         except ValueError:
             self.stats.forgot("schedule")
 
@@ -192,7 +192,7 @@ class Poller:
                 self._limiter.wake()  # for the task that saves
                 tasks.start_soon(self._poll, errand, slot)
 
-    async def _poll(self, errand: Errand, slot: Slot) -> None:
+    async def _poll(self, errand: PollJob, slot: Slot) -> None:
         request = self.provider.ask(errand.lane, errand.targets, errand.schedule.cycle(slot.granted))
         try:
             response, sent, received = await self._send(request, slot)
@@ -225,7 +225,7 @@ class Poller:
 
     async def _heard(
         self, request: Request, response: Response, times: tuple[float, float, int]
-    ) -> tuple[Found, Verdict]:
+    ) -> tuple[ReadResult, Verdict]:
         """What the answer means, and what follows. Raises Failure, Contradiction."""
         large = reading(self.provider, request, response)
         if large is not None:
@@ -234,7 +234,7 @@ class Poller:
         found = self._read(request, response)
         return found, await self._hand_over(found, *times)
 
-    def _read(self, request: Request, response: Response) -> Found:
+    def _read(self, request: Request, response: Response) -> ReadResult:
         """What the answer means. Raises Failure; each knows how long the answer wants us to wait."""
         try:
             return self.provider.read(request, response)
@@ -244,11 +244,15 @@ class Poller:
             raise
 
     async def _take_in(
-        self, request: Request, response: Response, large: Generator[None, None, Found], times: tuple[float, float, int]
-    ) -> tuple[Found, Verdict]:
+        self,
+        request: Request,
+        response: Response,
+        large: Generator[None, None, ReadResult],
+        times: tuple[float, float, int],
+    ) -> tuple[ReadResult, Verdict]:
         """A large listing: is it the one before? Else read and compare it, all in slices."""
         known = await run_in_slices(fingerprint(response.body))
-        unread = Found([], listing=request.targets[0].scope)
+        unread = ReadResult([], listing=request.targets[0].scope)
         verdict = await self._intake.repeat(self._answer(unread, *times, known))
         if verdict is not None:
             return unread, verdict
@@ -256,25 +260,25 @@ class Poller:
         try:
             verdict = await self._intake.accept(self._answer(found, *times, b"" if found.partial else known))
         except UnreadableRow:  # and so nothing of it was judged
-            found = await run_in_slices(understood(found))
+            found = await run_in_slices(clear_rows_only(found))
             verdict = await self._intake.accept(self._answer(found, *times))
         if isinstance(found.readings, BulkListing):
             await run_in_slices(found.readings.clear())
         return found, verdict
 
-    async def _hand_over(self, found: Found, sent: float, received: float, observed_at: int) -> Verdict:
+    async def _hand_over(self, found: ReadResult, sent: float, received: float, observed_at: int) -> Verdict:
         if not found.readings and found.listing is None:
             return Verdict()
         return await self._intake.accept(self._answer(found, sent, received, observed_at))
 
-    def _answer(self, found: Found, sent: float, received: float, observed_at: int, known: bytes = b"") -> Answer:
+    def _answer(self, found: ReadResult, sent: float, received: float, observed_at: int, known: bytes = b"") -> Answer:
         provider = self.provider
         ordering, settle = provider.ordering, provider.settle
         times = (sent, received, observed_at)
         listed = (found.listing, known, found.partial)
         return Answer(provider.name, found.readings, ordering, settle, *times, *listed, max_known=provider.max_balances)
 
-    def _succeed(self, errand: Errand, found: Found, verdict: Verdict, observed_at: int) -> None:
+    def _succeed(self, errand: PollJob, found: ReadResult, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
         self._answered(refused=False)
         self.stats.answered(verdict)
@@ -298,7 +302,7 @@ class Poller:
         if found.remark is not None:
             self.stats.remarked(SECRETS.shown(found.remark), _asked(errand), now)
 
-    def _fail(self, errand: Errand, granted: float, failure: Failure) -> None:
+    def _fail(self, errand: PollJob, granted: float, failure: Failure) -> None:
         now = anyio.current_time()
         failure.reason = SECRETS.shown(failure.reason)  # it may quote an answer that echoes what we sent
         if not isinstance(failure, Unreachable):
@@ -338,7 +342,7 @@ class Poller:
         self._intake.note(f"schedule:{self.name}", msgspec.msgpack.encode(learned))
 
 
-def _outdated(target: Target, found: Found, verdict: Verdict) -> bool:
+def _outdated(target: Target, found: ReadResult, verdict: Verdict) -> bool:
     """Whether the answer has nothing of the target but what is older than what is known."""
     if found.listing is not None:
         return bool(verdict.stale) and not verdict.accepted
@@ -351,6 +355,6 @@ def _values(credentials: Credentials) -> set[str]:
     return {value for value in (*credentials.headers.values(), *credentials.params.values()) if value}
 
 
-def _asked(errand: Errand) -> str:
+def _asked(errand: PollJob) -> str:
     first, *rest = errand.targets
     return f"{first} and {len(rest)} more" if rest else str(first)

@@ -23,7 +23,7 @@ class Unreachable(Temporary):
         self.phase = phase
 
 
-class Progress:
+class AttemptPhase:
     """How far one attempt has come; to be called as httpx's `trace` extension is."""
 
     phase = "pool"
@@ -63,7 +63,7 @@ _OF_ONE_REQUEST = {
 }
 
 
-def unreachable(error: Exception, phase: str) -> Unreachable:
+def unreachable_from(error: Exception, phase: str) -> Unreachable:
     """What ended an attempt in that phase, in words without a secret."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return Unreachable(phase, _OVER[phase])

@@ -20,7 +20,7 @@ from watcher.providers.failures import (
     Throttled,
 )
 from watcher.providers.protocol import Request, Response, Target
-from watcher.providers.waits import refused
+from watcher.providers.waits import refusal_wait
 from watcher.redaction.safe_text import AHEAD
 from watcher.redaction.safe_text import one_line as one_line  # noqa: PLC0414 (the providers import it from here)
 
@@ -174,7 +174,7 @@ def refuse(request: Request, response: Response, word: str | None, *, wait: floa
     said = one_line(word) or "no reason given" if word is not None else glimpse(response.body)
     reason = f"HTTP {status}: {said}"
     if status == 429:
-        raise Throttled(reason, refused(response) or wait)
+        raise Throttled(reason, refusal_wait(response) or wait)
     if moved(response):
         raise Temporary(f"HTTP {status}: a redirect, which is never followed; if it goes on, look at base_url")
     if word is None and 400 <= status < 500:

@@ -32,10 +32,10 @@ from watcher.providers.answers import (
 )
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps, Sums, shaped
-from watcher.providers.json_pieces import PIECE, STEAD, Uncut, pieces, rows_of
-from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
-from watcher.providers.settings import Configured
-from watcher.providers.waits import clock, refused
+from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, pieces, rows_of
+from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.waits import refusal_wait, server_clock
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ _MINTED = msgspec.json.Decoder(_Minted)
 KINDS: tuple[Kind, ...] = ("settled", "unsettled", "open_orders")
 
 
-class Bloxroute(Configured):
+class Bloxroute(ConfiguredProvider):
     """`GET /api/v2/balance?ownerAddress=…`."""
 
     Settings: ClassVar[type[ProviderSettings]] = BloxrouteSettings
@@ -114,10 +114,10 @@ class Bloxroute(Configured):
         (target,) = targets
         return Request("GET", "/api/v2/balance", (target,), params=(("ownerAddress", str(target.scope.account)),))
 
-    def read(self, request: Request, response: Response) -> Found:
+    def read(self, request: Request, response: Response) -> ReadResult:
         return run_at_once(self.slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
+    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
         """The same, `BREATH` rows at a time."""
         answer = yield from _opened(response)
         rows = shaped(_rows(request, response, answer), _ROW)
@@ -166,7 +166,7 @@ def _rows(request: Request, response: Response, answer: _Answer[Any]) -> list[An
 
 def _opened(response: Response) -> Generator[None, None, _Answer[Any]]:
     if len(response.body) > PIECE and response.status == 200:
-        with contextlib.suppress(Uncut):
+        with contextlib.suppress(NotCuttable):
             around, found = yield from pieces(response.body, _TOKENS, _ROWS, _CLOSED_ROWS)
             answer = decode(_CLOSED, around)
             for name in ("tokens", "tokens_page"):
@@ -182,12 +182,12 @@ def _opened(response: Response) -> Generator[None, None, _Answer[Any]]:
 
 def _refuse(request: Request, response: Response, answer: _Answer[Any]) -> NoReturn:
     """By the gRPC code where there is one (the gateway passes it on, even with status 200), else by the status."""
-    wait = MINUTE - clock(response) % MINUTE
+    wait = MINUTE - server_clock(response) % MINUTE
     if answer.code is None or answer.message is None or answer.details is None or moved(response):
         refuse(request, response, None, wait=wait)
     reason = f"code {answer.code}: {one_line(answer.message)}"
     if answer.code == 8 or response.status == 429:
-        raise Throttled(reason, refused(response) or wait)
+        raise Throttled(reason, refusal_wait(response) or wait)
     if answer.code in (7, 16):
         raise RefusedCredential(reason)
     if response.status != 200:

@@ -14,7 +14,7 @@ from watcher.model.keys import Key
 from watcher.model.readings import Reading
 from watcher.providers.answers import attempt
 from watcher.providers.failures import Malformed
-from watcher.providers.protocol import Found, Target
+from watcher.providers.protocol import ReadResult, Target
 
 T = TypeVar("T")
 
@@ -56,16 +56,16 @@ class Gaps:
             raise Malformed(self.remark())
         return known
 
-    def listing(self, readings: Sequence[Reading], target: Target, lacks: str | None = None) -> Found:
+    def listing(self, readings: Sequence[Reading], target: Target, lacks: str | None = None) -> ReadResult:
         """A listing of these. It is partial where something is unknown, or `lacks` says what is not in it.
 
         Without its own mark of completeness and without a row it says nothing at all. Raises Malformed.
         """
         known = self.without(readings)
         if lacks is not None and not known:
-            return Found([], missing=(target,), remark=lacks)
+            return ReadResult([], missing=(target,), remark=lacks)
         remark = self.remark() if self.count else lacks
-        return Found(known, listing=target.scope, partial=remark is not None, remark=remark)
+        return ReadResult(known, listing=target.scope, partial=remark is not None, remark=remark)
 
 
 class Sums:

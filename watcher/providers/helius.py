@@ -30,9 +30,9 @@ from watcher.providers.answers import (
 )
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
-from watcher.providers.settings import Configured
-from watcher.providers.waits import refused
+from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.waits import refusal_wait
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ class _NoTokenAccount(Exception):
     """There is an account, but of another sort."""
 
 
-class Helius(Configured):
+class Helius(ConfiguredProvider):
     """`POST /` with `getTokenAccountBalance` or `getMultipleAccounts`."""
 
     Settings: ClassVar[type[ProviderSettings]] = HeliusSettings
@@ -167,7 +167,7 @@ class Helius(Configured):
         body = msgspec.json.encode({"jsonrpc": "2.0", "id": name, "method": call[0], "params": call[1]})
         return Request("POST", "/", tuple(targets), body=body, id=name)
 
-    def read(self, request: Request, response: Response) -> Found:
+    def read(self, request: Request, response: Response) -> ReadResult:
         reply = _opened(request, response)
         if reply.error is not None:
             if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or moved(response):
@@ -182,9 +182,9 @@ class Helius(Configured):
         if self._several:
             return self._accounts(request, _result(_SEVERAL, reply))
         single = _result(_SINGLE, reply)
-        return Found([self._reading(request.targets[0], single.value, single.context.slot)])
+        return ReadResult([self._reading(request.targets[0], single.value, single.context.slot)])
 
-    def _absence(self, request: Request, response: Response, reply: _Reply) -> Found:
+    def _absence(self, request: Request, response: Response, reply: _Reply) -> ReadResult:
         """The errors that say something of a balance. Raises Failure for every other."""
         if bytes(reply.result) not in (b"", b"null"):
             raise Malformed("the answer holds both a result and an error")
@@ -193,9 +193,9 @@ class Helius(Configured):
         closed = _says(reply.error, _NO_TOKEN) and target in self._held
         if not ours or not (closed or _says(reply.error, _ABSENT)):
             _refuse(request, response, reply.error)
-        return Found([self._reading(target, None, None)])
+        return ReadResult([self._reading(target, None, None)])
 
-    def _accounts(self, request: Request, several: _Result[list[msgspec.Raw]]) -> Found:
+    def _accounts(self, request: Request, several: _Result[list[msgspec.Raw]]) -> ReadResult:
         if len(several.value) != len(request.targets):
             raise Malformed(f"{len(several.value)} accounts where {len(request.targets)} were asked for")
         slot = several.context.slot
@@ -211,7 +211,7 @@ class Helius(Configured):
                 gaps.add(f"{target.scope.account}: {failure.reason}")
         if gaps.count:
             remarks.append(gaps.remark())
-        return Found(gaps.without(readings), missing=tuple(missing), remark=remarks[0] if remarks else None)
+        return ReadResult(gaps.without(readings), missing=tuple(missing), remark=remarks[0] if remarks else None)
 
     def _amount(self, target: Target, told: msgspec.Raw) -> _Amount | None:
         """What one of several accounts holds; None: it is not there, or no longer a token account.
@@ -252,7 +252,7 @@ def _refuse_others(request: Request, response: Response, unread: Malformed | Non
     if plain and _USED_UP.fullmatch(text.strip(" \r\n\t.!\"'")):
         raise Exhausted(f"the credits are used up: {one_line(text)}")
     if plain and _TOO_FAST.search(text) and response.status < 500:
-        raise Throttled(one_line(text), refused(response))
+        raise Throttled(one_line(text), refusal_wait(response))
     if unread is not None and response.status == 200:
         raise unread from None
     refuse(request, response, None)
@@ -268,14 +268,14 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
     if _USED_UP.search(message):
         raise Exhausted(f"the credits are used up ({reason})")
     if response.status == 429 or code == -32429 or _TOO_FAST.search(message):
-        raise Throttled(reason, refused(response))
+        raise Throttled(reason, refusal_wait(response))
     if response.status in (401, 403) or code == -32001:
         raise RefusedCredential(reason)
     if response.status == 402:
         raise Exhausted(reason)
     if code == -32005:
         lagging = _BEHIND.search(message) or (isinstance(data, dict) and "numSlotsBehind" in data)
-        raise Temporary(reason) if lagging else Throttled(reason, refused(response))
+        raise Temporary(reason) if lagging else Throttled(reason, refusal_wait(response))
     if response.status < 500 and code in BAD_REQUEST:
         raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
     raise Temporary(reason)

@@ -31,7 +31,7 @@ SPACE = rb"[ \t\n\r]{0,99}"
 BETWEEN_ROWS = re.compile(rb"\}%b(,)%b\{" % (SPACE, SPACE))
 
 
-class Uncut(Exception):
+class NotCuttable(Exception):
     """The body does not look as documented: it may be good all the same."""
 
 
@@ -66,7 +66,7 @@ def last_cut(body: bytes, between: re.Pattern[bytes], first: int, last: int) -> 
     """The place of the last comma between two rows there. Raises Uncut."""
     found = [cut.start(1) for cut in between.finditer(body, max(first, last - REACH), last)]
     if not found:
-        raise Uncut
+        raise NotCuttable
     return found[-1]
 
 
@@ -79,7 +79,7 @@ def pieces(
     """
     opening = layout.opening.search(body, 0, HEAD)
     if opening is None:
-        raise Uncut
+        raise NotCuttable
     found: list[T | U] = []
     rows = 0
     place, (left, right) = opening.end(), layout.brackets
@@ -89,7 +89,7 @@ def pieces(
         try:
             found.append(decode_either(strict, loose, left + body[place:end] + right))
         except Malformed:
-            raise Uncut from None
+            raise NotCuttable from None
         if (rows := rows + len(found[-1])) > ROWS:
             raise Malformed(f"more than {ROWS} rows in one answer")
         yield

@@ -27,9 +27,9 @@ from watcher.providers.answers import (
 )
 from watcher.providers.failures import Malformed
 from watcher.providers.gaps import Gaps, shaped
-from watcher.providers.json_pieces import PIECE, STEAD, Uncut, members, pieces
-from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
-from watcher.providers.settings import Configured
+from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, members, pieces
+from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.settings import ConfiguredProvider
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 
 
-class Jupiter(Configured):
+class Jupiter(ConfiguredProvider):
     """`GET /ultra/v1/balances/{account}` or `/ultra/v1/holdings/{account}`."""
 
     Settings: ClassVar[type[ProviderSettings]] = JupiterSettings
@@ -113,10 +113,10 @@ class Jupiter(Configured):
         (target,) = targets
         return Request("GET", f"/ultra/v1/{self._endpoint}/{target.scope.account}", (target,))
 
-    def read(self, request: Request, response: Response) -> Found:
+    def read(self, request: Request, response: Response) -> ReadResult:
         return run_at_once(self.slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
+    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
         """The same, `BREATH` balances at a time."""
         if response.status != 200:
             _refuse(request, response)
@@ -124,7 +124,7 @@ class Jupiter(Configured):
         tell = self._balances if self._endpoint == "balances" else self._holdings
         return tell(target, response.body)
 
-    def _balances(self, target: Target, body: bytes) -> Generator[None, None, Found]:
+    def _balances(self, target: Target, body: bytes) -> Generator[None, None, ReadResult]:
         entries = yield from _entries(body)
         if "error" in entries:
             raise Malformed(f"an error with status 200: {glimpse(body)}")
@@ -144,7 +144,7 @@ class Jupiter(Configured):
                 gaps.add(failure, key, of=name)
         return gaps.listing(readings, target, None if SOL in entries else NO_MARK)
 
-    def _holdings(self, target: Target, body: bytes) -> Generator[None, None, Found]:
+    def _holdings(self, target: Target, body: bytes) -> Generator[None, None, ReadResult]:
         holdings = yield from _held(body)
         readings, gaps, account = [], Gaps(), str(target.scope.account)
         marked = bytes(holdings.amount) != b""
@@ -183,7 +183,7 @@ class Jupiter(Configured):
 def _entries(body: bytes) -> Generator[None, None, dict[str, Any]]:
     """By mint. Raises Malformed."""
     if len(body) > PIECE:
-        with contextlib.suppress(Uncut):
+        with contextlib.suppress(NotCuttable):
             around, found = yield from pieces(body, _BY_MINT, _BALANCES, _ENTRIES)
             if around.strip(BLANK) in (b'{"":0}', BOM + b'{"":0}'):
                 return _together(found)
@@ -193,7 +193,7 @@ def _entries(body: bytes) -> Generator[None, None, dict[str, Any]]:
 def _held(body: bytes) -> Generator[None, None, _Holdings[Any]]:
     """The same. Raises Malformed."""
     if len(body) > PIECE:
-        with contextlib.suppress(Uncut):
+        with contextlib.suppress(NotCuttable):
             around, found = yield from pieces(body, _IN_TOKENS, _LISTS, _ENTRIES)
             rest = decode(_MINTS, around)
             if rest.tokens == {"": STEAD}:

@@ -21,21 +21,21 @@ from watcher.model.readings import Reading, Unit
 from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.json_pieces import Uncut
-from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Balance, Token, columns
+from watcher.providers.json_pieces import NotCuttable
+from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Token, _BalanceRow, columns
 from watcher.providers.protocol import (
     Credentials,
-    Found,
     Lane,
     Limit,
     ProviderSettings,
+    ReadResult,
     Request,
     Response,
     Target,
     Watch,
 )
-from watcher.providers.settings import Configured
-from watcher.providers.waits import refused
+from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.waits import refusal_wait
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class _Gateway(msgspec.Struct, forbid_unknown_fields=True):
     message: Literal["Forbidden"]
 
 
-_ANSWER = msgspec.json.Decoder(_Answer[Token[Balance]])
+_ANSWER = msgspec.json.Decoder(_Answer[Token[_BalanceRow]])
 _CLOSED = msgspec.json.Decoder(_Answer[msgspec.Raw])
 _TOKEN = msgspec.json.Decoder(Token[msgspec.Raw])
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
@@ -71,7 +71,7 @@ _CANONICAL_AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,59})(?:\.[0-9]{0,39}[1-9])?")
 UNIT: Unit = "decimal"
 
 
-class Ondo(Configured):
+class Ondo(ConfiguredProvider):
     """`GET /v1/chains/{chain}/balances`, with `userAddress` and `tokenAddress` as the watch has them."""
 
     Settings: ClassVar[type[ProviderSettings]] = OndoSettings
@@ -108,18 +108,18 @@ class Ondo(Configured):
         params = tuple((name, value) for name, value in narrowed if value is not None)
         return Request("GET", f"/v1/chains/{ONDO_NAMES[str(scope.chain)]}/balances", (target,), params=params)
 
-    def read(self, request: Request, response: Response) -> Found:
+    def read(self, request: Request, response: Response) -> ReadResult:
         if response.status != 200:
             _refuse(request, response)
         (target,) = request.targets
         body = response.body
         try:
             answer = decode(_ANSWER, body, partial(_nothing_more, body))
-            return Found(_merged(_readings(target.scope, token) for token in answer.tokens), listing=target.scope)
+            return ReadResult(_merged(_readings(target.scope, token) for token in answer.tokens), listing=target.scope)
         except Malformed:
             return run_at_once(_one_by_one(target, decode(_CLOSED, body).tokens))
 
-    def slices(self, request: Request, response: Response, size: int = SIZE) -> Generator[None, None, Found]:
+    def slices(self, request: Request, response: Response, size: int = SIZE) -> Generator[None, None, ReadResult]:
         """The same of a large answer with status 200, about `size` bytes at a time, as columns that check themselves."""
         (target,) = request.targets
         scope = target.scope
@@ -128,19 +128,19 @@ class Ondo(Configured):
             known = _as_asked(scope, found)
             rows = BulkListing(scope.provider, known, partial(_checked, scope))
             lost = len(found) - len(known)
-        except (Malformed, Uncut):  # one by one it shows what is wrong, if anything is
+        except (Malformed, NotCuttable):  # one by one it shows what is wrong, if anything is
             return (yield from _one_by_one(target, decode(_CLOSED, response.body).tokens))
-        return Found(
+        return ReadResult(
             rows, listing=scope, partial=lost > 0, remark=f"{lost} tokens are not as documented" if lost else None
         )
 
 
-def _nothing_more(body: bytes, answer: _Answer[Token[Balance]]) -> bool:
+def _nothing_more(body: bytes, answer: _Answer[Token[_BalanceRow]]) -> bool:
     """Whether the answer has no member but the documented ones, each of which an object must have."""
     return body.count(b":") == 1 + sum(3 + 3 * len(token.balances) for token in answer.tokens)
 
 
-def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None, None, Found]:
+def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None, None, ReadResult]:
     """What can be understood of an answer. Raises Malformed when nothing can, and for what we did not ask for."""
     scope, gaps = target.scope, Gaps()
     readings: list[Reading] = []
@@ -195,7 +195,7 @@ def _spelled(scope: Scope, text: str | None, gaps: Gaps) -> str | None:
         return None
 
 
-def _readings(scope: Scope, token: Token[Balance]) -> Iterator[Reading]:
+def _readings(scope: Scope, token: Token[_BalanceRow]) -> Iterator[Reading]:
     """The rows of one token. Raises Malformed for what we did not ask for and what is no address or amount.
 
     Whole columns pass through C, because a chain has half a million holders: a third of the time of a loop.
@@ -231,7 +231,7 @@ def _as_asked(scope: Scope, found: Sequence[TokenColumn]) -> list[TokenColumn]:
     strangers = scope.account is not None and any(set(accounts) - {scope.account} for accounts, _ in pages)
     nothing = len(known) < len(found) and not pages
     if nothing or strangers or len(set(names)) < len(names) or set(names) - {scope.token or name for name in names}:
-        raise Uncut
+        raise NotCuttable
     return list(known.values())
 
 
@@ -292,5 +292,5 @@ def _refuse(request: Request, response: Response) -> NoReturn:
     if complaint.code == "PAUSED_GM_CHAIN":
         raise Temporary(f"the chain is paused: {message}")
     if complaint.code == "RATE_LIMITED":
-        raise Throttled(message, refused(response))
+        raise Throttled(message, refusal_wait(response))
     refuse(request, response, message)

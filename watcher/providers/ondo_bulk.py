@@ -15,7 +15,7 @@ import msgspec
 from watcher.model.bulk_listing import CHANGED_ROWS, PageBuilder, TokenColumn
 from watcher.providers.answers import attempt, decode
 from watcher.providers.failures import Malformed
-from watcher.providers.json_pieces import BETWEEN_ROWS, HEAD, SPACE, Uncut, last_cut
+from watcher.providers.json_pieces import BETWEEN_ROWS, HEAD, SPACE, NotCuttable, last_cut
 
 T = TypeVar("T")
 
@@ -34,11 +34,11 @@ class Holder(msgspec.Struct, gc=False):
     account: str
 
 
-class Held(msgspec.Struct, gc=False):
+class _HolderRow(msgspec.Struct, gc=False):
     holder: Holder = msgspec.field(name="holderAddress")
 
 
-class Balance(Held, gc=False):
+class _BalanceRow(_HolderRow, gc=False):
     balance: str
 
 
@@ -51,11 +51,11 @@ class Token(Address, Generic[T]):
     balances: list[T]
 
 
-BALANCE = msgspec.json.Decoder(Balance)
-HELD = msgspec.json.Decoder(Held)
+BALANCE = msgspec.json.Decoder(_BalanceRow)
+HELD = msgspec.json.Decoder(_HolderRow)
 ADDRESS = msgspec.json.Decoder(Address)
-_TOKEN = msgspec.json.Decoder(Token[Balance])
-_ROWS = msgspec.json.Decoder(list[Balance])
+_TOKEN = msgspec.json.Decoder(Token[_BalanceRow])
+_ROWS = msgspec.json.Decoder(list[_BalanceRow])
 _CLOSED = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -71,7 +71,7 @@ class _Rows:
         accounts: list[str] = []
         amounts: list[str] = []
 
-        def once(rows: list[Balance]) -> bool:
+        def once(rows: list[_BalanceRow]) -> bool:
             """Whether the bytes of these rows have no room for anything else, so that nothing is told twice."""
             accounts[:] = [row.holder.account for row in rows]
             amounts[:] = [row.balance for row in rows]
@@ -109,7 +109,7 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     while more:
         start = body.find(b"[", place, place + HEAD) + 1
         if not start:
-            raise Uncut
+            raise NotCuttable
         rows = _Rows(chain)
         end = yield from _taken(rows, body, start, size)
         close = body.find(b"}", end, end + HEAD) + 1
@@ -118,14 +118,14 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
             raise Malformed(f"more than {TOKENS} tokens in one listing")
         behind = _BEHIND.match(body, close)
         if behind is None:
-            raise Uncut
+            raise NotCuttable
         found.append(TokenColumn(chain, token, symbol, rows.pages.whole()))
         if end - breath > size or len(found) % CHANGED_ROWS == 0:
             breath = end
             yield
         place, more = behind.end(), behind[1] is not None
     if place != len(body):
-        raise Uncut
+        raise NotCuttable
     return found
 
 

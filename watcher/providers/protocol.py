@@ -108,7 +108,7 @@ class Response(msgspec.Struct, frozen=True):
     """Names in lower case."""
 
 
-class Found(msgspec.Struct):
+class ReadResult(msgspec.Struct):
     """What a good answer says."""
 
     readings: Sequence[Reading]
@@ -168,6 +168,6 @@ class Provider(Protocol):
         """The request for up to `lane.batch` targets, each read about every `interval` seconds."""
         ...
 
-    def read(self, request: Request, response: Response) -> Found:
+    def read(self, request: Request, response: Response) -> ReadResult:
         """What the answer means. Raises Failure, and nothing else."""
         ...

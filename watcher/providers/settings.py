@@ -10,7 +10,7 @@ from watcher.model.readings import Ordering
 from watcher.providers.protocol import Lane, Limit, ProviderSettings, SettingsError, Target, Watch
 
 
-class Configured:
+class ConfiguredProvider:
     """Effective settings of one table. Raises SettingsError with one line that names the table."""
 
     HOST: ClassVar[str]

@@ -36,9 +36,9 @@ from watcher.providers.answers import (
 )
 from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.gaps import Gaps, Sums, shaped
-from watcher.providers.json_pieces import PIECE, STEAD, Uncut, pieces, rows_of
-from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request, Response, Target
-from watcher.providers.settings import Configured
+from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, pieces, rows_of
+from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.settings import ConfiguredProvider
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -136,7 +136,7 @@ _CHALLENGE = re.compile(r"(?:^|,)\s*api-key\b", re.IGNORECASE)
 """`WWW-Authenticate: api-key realm="tokenkit"`. Another scheme is another's."""
 
 
-class TokenKit(Configured):
+class TokenKit(ConfiguredProvider):
     """`GET /api/balance/`, `POST /api/balances/` and `GET /api/account-balances/`."""
 
     Settings: ClassVar[type[ProviderSettings]] = TokenKitSettings
@@ -206,7 +206,7 @@ class TokenKit(Configured):
         fresh: dict[str, int | bool] = {"max_age": math.floor(min(max(age, 0.0), 86400.0))}
         return fresh | {"force_refresh": True} if self._force_refresh else fresh
 
-    def read(self, request: Request, response: Response) -> Found:
+    def read(self, request: Request, response: Response) -> ReadResult:
         if response.status != 200:
             _refuse(request, response)
         if request.endpoint == "balance":
@@ -215,22 +215,22 @@ class TokenKit(Configured):
             return self._batch(request, decode_either(_BATCH, _CLOSED, response.body), _latest(response))
         return run_at_once(self.slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, Found]:
+    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
         """The same of a listing with status 200, `BREATH` rows at a time. An empty one says that the account is not indexed
         yet: nothing about balances."""
         answer = yield from _listed(response.body)
         if not answer.success or answer.data is None or _failed(answer.errors):
             raise Temporary(f"the account could not be read: {_shown(answer.errors)}")
         if not answer.data:
-            return Found([], missing=request.targets, remark="the account is not indexed yet")
+            return ReadResult([], missing=request.targets, remark="the account is not indexed yet")
         return (yield from self._listing(request, answer, _latest(response)))
 
-    def _single(self, request: Request, answer: _Single, latest: int) -> Found:
+    def _single(self, request: Request, answer: _Single, latest: int) -> ReadResult:
         if not answer.success or _failed(answer.errors) or answer.data is None:
             raise Temporary(f"the pair could not be read: {_shown(answer.errors)}")
         return self._pairs(request, [answer.data], latest)
 
-    def _batch(self, request: Request, answer: _Rows[Any], latest: int) -> Found:
+    def _batch(self, request: Request, answer: _Rows[Any], latest: int) -> ReadResult:
         if not answer.success or answer.data is None:
             raise Temporary(f"the batch could not be read: {_shown(answer.errors)}")
         if len(answer.data) > MOST_ROWS * len(request.targets):
@@ -243,7 +243,7 @@ class TokenKit(Configured):
             found.remark = f"{len(found.missing)} of {len(request.targets)} pairs not read: {_shown(answer.errors)}"
         return found
 
-    def _pairs(self, request: Request, rows: Iterable[_Row | msgspec.Raw], latest: int) -> Found:
+    def _pairs(self, request: Request, rows: Iterable[_Row | msgspec.Raw], latest: int) -> ReadResult:
         """The pairs that the answer tells; what it tells so that it cannot be understood is missing."""
         due = {self._key(str(target.scope.account), str(target.scope.token)): target for target in request.targets}
         readings, gaps = [], Gaps()
@@ -266,9 +266,9 @@ class TokenKit(Configured):
         known = distinct(gaps.without(readings))
         told = {reading.key for reading in known}
         missing = tuple(target for key, target in due.items() if key not in told)
-        return Found(known, missing=missing, remark=gaps.remark() if gaps.count else None)
+        return ReadResult(known, missing=missing, remark=gaps.remark() if gaps.count else None)
 
-    def _listing(self, request: Request, answer: _Rows[Any], latest: int) -> Generator[None, None, Found]:
+    def _listing(self, request: Request, answer: _Rows[Any], latest: int) -> Generator[None, None, ReadResult]:
         """Rows of an account. A listing that counts more rows than it holds, or fewer, speaks for those rows, but for no
         absent one."""
         assert answer.data is not None
@@ -314,7 +314,7 @@ class TokenKit(Configured):
 def _listed(body: bytes) -> Generator[None, None, _Rows[Any]]:
     """A listing. Raises Malformed."""
     if len(body) > PIECE:
-        with contextlib.suppress(Uncut):
+        with contextlib.suppress(NotCuttable):
             around, found = yield from pieces(body, _DATA, _HELD_ROWS, _CLOSED_ROWS)
             answer = decode(_CLOSED, around)
             if answer.data == [STEAD]:

@@ -38,7 +38,7 @@ _PARAMETER = re.compile(rf"; *({_KEY})(?:=({_BARE}))?")
 _COMMA = re.compile(r"[ \t]*,[ \t]*")
 
 
-def clock(response: Response) -> float:
+def server_clock(response: Response) -> float:
     """Unix seconds by the clock of whoever answered: its `Date`, where that makes sense, else ours at arrival."""
     dates = _dates(response.headers.get("date", ""))
     return next((date for date in dates if date >= SENSIBLE), response.wall)
@@ -49,7 +49,7 @@ def retry_after(response: Response) -> float | None:
     text = response.headers.get("retry-after", "")
     if not text:
         return None
-    now = clock(response)
+    now = server_clock(response)
     return _longest((*_numbers(text), *(date - now for date in _dates(text))))
 
 
@@ -69,7 +69,7 @@ def spent(response: Response) -> float | None:
     return _longest(wait for wait in waits if wait <= YEAR)
 
 
-def refused(response: Response) -> float | None:
+def refusal_wait(response: Response) -> float | None:
     """Seconds to wait after too many requests: by any of the above, else by `x-ratelimit-reset` (Unix seconds)."""
     told = retry_after(response)
     if told is None:
@@ -78,7 +78,7 @@ def refused(response: Response) -> float | None:
 
 
 def _reset(response: Response) -> float | None:
-    now = clock(response)
+    now = server_clock(response)
     waits = (moment - now for moment in _numbers(response.headers.get("x-ratelimit-reset", "")))
     return _longest(wait for wait in waits if wait <= FARTHEST)
 

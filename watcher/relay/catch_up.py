@@ -10,14 +10,14 @@ import structlog
 
 from watcher.model.log import Commit, Cursor, Expired, JournalError, Published, SnapshotRevoked, Unavailable
 from watcher.relay import wire
-from watcher.relay.conflation import Entry
-from watcher.relay.fan_out import Hub
+from watcher.relay.conflation import FramedEvent
+from watcher.relay.fan_out import FanOut
 from watcher.relay.flusher import Delivery
 from watcher.relay.log_follower import following, unrecoverable
 from watcher.relay.outbox import behind
-from watcher.relay.read_budget import Line, Pages, Snapshots
+from watcher.relay.read_budget import ReadQueue, SnapshotPages, SnapshotReader
 from watcher.relay.session import GOING_AWAY, SLOW_CONSUMER, Subscribe, Subscription
-from watcher.relay.settings import Pace
+from watcher.relay.settings import RelayTuning
 from watcher.relay.websocket import Peer
 
 LOOKED = 64
@@ -26,14 +26,14 @@ LOOKED = 64
 logger = structlog.get_logger()
 
 
-class Replays:
+class CatchUp:
     """The readers of the log: one task for each connection that is behind, and none for the others."""
 
     def __init__(
         self,
         delivery: Delivery,
-        snapshots: Snapshots,
-        pace: Pace,
+        snapshots: SnapshotReader,
+        pace: RelayTuning,
         tasks: anyio.abc.TaskGroup,
         beat: Callable[[Peer], None],
     ) -> None:
@@ -166,7 +166,7 @@ class Replays:
         if hub is self._delivery.hub and not any(peer.subscriptions):
             peer.position = hub.cursor
 
-    async def _is_read(self, hub: Hub[Peer], start: Cursor) -> bool:
+    async def _is_read(self, hub: FanOut[Peer], start: Cursor) -> bool:
         """Whether the hub reads the log of that cursor, and has since; when it is still to turn to it, after a wait."""
         if hub is self._delivery.hub and hub.cursor.epoch != start.epoch:
             await self._progress()
@@ -174,7 +174,7 @@ class Replays:
         return hub is self._delivery.hub
 
     async def _page(
-        self, peer: Peer, subscription: Subscription, cursor: Cursor, pages: Pages, reason: str | None = None
+        self, peer: Peer, subscription: Subscription, cursor: Cursor, pages: SnapshotPages, reason: str | None = None
     ) -> None:
         hub, number, read, last = self._delivery.hub, 0, 0, False
         peer.paging, peer.pages = True, pages
@@ -243,11 +243,11 @@ class Replays:
             far > near for near, far in zip(peer.position.positions, self._delivery.hub.cursor.positions, strict=True)
         )
 
-    async def _replay(self, peer: Peer, commit: Commit, hub: Hub[Peer]) -> bool:
+    async def _replay(self, peer: Peer, commit: Commit, hub: FanOut[Peer]) -> bool:
         """Everything of a slice that the hub has already given to the others; whether that was all of it."""
         done, events = 0, commit.events
         while done < len(events):
-            async with self._share.turn(Line.REPLAYS):
+            async with self._share.turn(ReadQueue.REPLAYS):
                 if not peer.open or self._has_turned(hub):
                     return False
                 piece = self._give(peer, events[done : done + LOOKED])
@@ -266,7 +266,7 @@ class Replays:
         await self._emptied(peer)
         return not self._has_turned(hub)
 
-    def _has_turned(self, hub: Hub[Peer]) -> bool:
+    def _has_turned(self, hub: FanOut[Peer]) -> bool:
         """To another log."""
         return hub is not self._delivery.hub
 
@@ -278,7 +278,7 @@ class Replays:
                 break
             cursor = peer.position.after(event.partition, event.position)
             peer.oldest = event.observed_at
-            peer.deliver(Entry(event, cursor, wire.update(str(cursor), event.data)), now)
+            peer.deliver(FramedEvent(event, cursor, wire.update(str(cursor), event.data)), now)
             given += 1
             if self._holds_enough(peer):
                 break
@@ -307,7 +307,7 @@ class Replays:
         self._delivery.hub.join(peer)
         if peer.lagging:
             peer.lagging = False
-            peer.put(wire.Joined(wire.push("live", cursor=str(peer.watermark(self._delivery.hub.cursor)))))
+            peer.put(wire.LiveFrame(wire.push("live", cursor=str(peer.watermark(self._delivery.hub.cursor)))))
         self._delivery.mark(peer)
         return True
 

@@ -10,7 +10,7 @@ from watcher.model.log import Cursor
 Params = Mapping[str, Any]
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """A command that cannot be done. Its code and text go to the client."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -22,7 +22,7 @@ def fields(message: str) -> dict[str, msgspec.Raw]:
     try:
         return msgspec.json.decode(message, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise Refused("bad_request", "not a JSON object with id, method and params") from None
+        raise CommandRefused("bad_request", "not a JSON object with id, method and params") from None
 
 
 def id_of(message: Mapping[str, msgspec.Raw]) -> bytes:
@@ -30,20 +30,20 @@ def id_of(message: Mapping[str, msgspec.Raw]) -> bytes:
     spelt = bytes(message.get("id", b""))
     if spelt[:1] == b'"' or spelt.lstrip(b"-").isdigit():
         return spelt
-    raise Refused("bad_request", "a command has an id, an integer or a string")
+    raise CommandRefused("bad_request", "a command has an id, an integer or a string")
 
 
 def method_of(message: Mapping[str, msgspec.Raw]) -> str:
     name = _value(message, "method", None)
     if not isinstance(name, str):
-        raise Refused("bad_request", "a command has a method, a string")
+        raise CommandRefused("bad_request", "a command has a method, a string")
     return name
 
 
 def params_of(message: Mapping[str, msgspec.Raw]) -> Params:
     params = _value(message, "params", {})
     if not isinstance(params, dict):
-        raise Refused("bad_request", "params is an object")
+        raise CommandRefused("bad_request", "params is an object")
     return params
 
 
@@ -51,13 +51,13 @@ def _value(message: Mapping[str, msgspec.Raw], name: str, absent: object) -> obj
     try:
         return msgspec.json.decode(message[name]) if name in message else absent
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise Refused("bad_request", f"{name} cannot be read") from None
+        raise CommandRefused("bad_request", f"{name} cannot be read") from None
 
 
 def choice(params: Params, name: str, allowed: tuple[str, str]) -> str:
     chosen = params.get(name, allowed[0])
     if not isinstance(chosen, str) or chosen not in allowed:
-        raise Refused("bad_request", f"{name} is {allowed[0]} or {allowed[1]}")
+        raise CommandRefused("bad_request", f"{name} is {allowed[0]} or {allowed[1]}")
     return chosen
 
 
@@ -65,7 +65,7 @@ def interval(params: Params) -> int:
     """Milliseconds."""
     told = params.get("interval_ms", 0)
     if isinstance(told, bool) or not isinstance(told, int) or not 0 <= told <= 60_000:
-        raise Refused("bad_request", "interval_ms is an integer from 0 to 60000")
+        raise CommandRefused("bad_request", "interval_ms is an integer from 0 to 60000")
     return told
 
 
@@ -76,4 +76,4 @@ def cursor(params: Params) -> Cursor | None:
     try:
         return Cursor.parse(text if isinstance(text, str) else "")
     except ValueError:
-        raise Refused("bad_cursor", "not a cursor: send back one that a push gave you, as it was") from None
+        raise CommandRefused("bad_cursor", "not a cursor: send back one that a push gave you, as it was") from None

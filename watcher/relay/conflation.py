@@ -14,7 +14,7 @@ from watcher.model.keys import Key
 from watcher.model.log import Cursor, Published
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class FramedEvent(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to the subscribers, and its frame, shared by all that need no other cursor."""
 
     event: Published
@@ -23,8 +23,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     frame: bytes
 
 
-class Waiting(msgspec.Struct, gc=False):
-    entry: Entry
+class PendingEvent(msgspec.Struct, gc=False):
+    entry: FramedEvent
     serial: int
     key: Key | None
     """None: never replaced."""
@@ -38,8 +38,8 @@ class Conflater:
         self._limit = limit
         self._most = most
         self._serial = 0
-        self._ready: dict[Hashable, Waiting] = {}
-        self._held: dict[Key, Waiting] = {}
+        self._ready: dict[Hashable, PendingEvent] = {}
+        self._held: dict[Key, PendingEvent] = {}
         self._wake: list[tuple[float, int, Key]] = []
         self._next: dict[Key, float] = {}
         self._size = 0
@@ -64,11 +64,11 @@ class Conflater:
         """Even the latest of each key is too much, or what may not be replaced is: read the log instead."""
         return self._kept > self._limit or self._size > self._most
 
-    def offer(self, entry: Entry, now: float, interval: float | None) -> None:
+    def offer(self, entry: FramedEvent, now: float, interval: float | None) -> None:
         """`interval` in seconds: 0 conflates only a slow reader, None never."""
         self._serial += 1
         key = None if interval is None else entry.event.key
-        waiting = Waiting(entry, self._serial, key, interval or 0.0)
+        waiting = PendingEvent(entry, self._serial, key, interval or 0.0)
         if interval and key is not None:
             self._pace(waiting, key, now)
         else:
@@ -85,7 +85,7 @@ class Conflater:
         elif held is not None:
             self._drop(held)
 
-    def _pace(self, waiting: Waiting, key: Key, now: float) -> None:
+    def _pace(self, waiting: PendingEvent, key: Key, now: float) -> None:
         due = self._next.get(key, 0.0)
         if key in self._ready or due <= now:
             self._release(key, wanted=False)
@@ -97,18 +97,18 @@ class Conflater:
         self._account(waiting, before)
         self._held[key] = waiting
 
-    def _put(self, slot: Hashable, waiting: Waiting) -> None:
+    def _put(self, slot: Hashable, waiting: PendingEvent) -> None:
         self._account(waiting, self._ready.pop(slot, None))
         self._ready[slot] = waiting
 
-    def _account(self, waiting: Waiting, replaced: Waiting | None) -> None:
+    def _account(self, waiting: PendingEvent, replaced: PendingEvent | None) -> None:
         self._size += len(waiting.entry.frame)
         if waiting.key is None:
             self._kept += len(waiting.entry.frame)
         if replaced is not None:
             self._drop(replaced)
 
-    def _drop(self, replaced: Waiting) -> None:
+    def _drop(self, replaced: PendingEvent) -> None:
         self._size -= len(replaced.entry.frame)
         self.conflated += 1
         self._again += replaced.serial > self._taken
@@ -122,7 +122,7 @@ class Conflater:
         for slot, waiting in before.items():
             self._put(slot if waiting.key is None else waiting.key, waiting)
 
-    def take(self, now: float) -> list[tuple[Entry, Cursor]]:
+    def take(self, now: float) -> list[tuple[FramedEvent, Cursor]]:
         """Everything that is due, in order, each with the cursor that may be told with it."""
         while self._wake and self._wake[0][0] <= now:
             _, _, key = heapq.heappop(self._wake)
@@ -178,7 +178,7 @@ class Conflater:
         self._again = 0
         self._slow = False
 
-    def _retain(self, wanted: Callable[[Waiting], bool]) -> None:
+    def _retain(self, wanted: Callable[[PendingEvent], bool]) -> None:
         self._ready = {slot: waiting for slot, waiting in self._ready.items() if wanted(waiting)}
         self._held = {key: waiting for key, waiting in self._held.items() if wanted(waiting)}
         self._wake = [each for each in self._wake if each[2] in self._held]
@@ -186,11 +186,11 @@ class Conflater:
         self._size = sum(len(waiting.entry.frame) for waiting in self._all())
         self._kept = sum(len(waiting.entry.frame) for waiting in self._all() if waiting.key is None)
 
-    def _all(self) -> Iterator[Waiting]:
+    def _all(self) -> Iterator[PendingEvent]:
         yield from self._ready.values()
         yield from self._held.values()
 
-    def _floor(self, pending: Callable[[], Iterator[Waiting]]) -> Callable[[Cursor], Cursor]:
+    def _floor(self, pending: Callable[[], Iterator[PendingEvent]]) -> Callable[[Cursor], Cursor]:
         lowest: dict[int, int] = {}
         for waiting in pending():
             event = waiting.entry.event
@@ -203,5 +203,5 @@ class Conflater:
         )
 
 
-def _serial(waiting: Waiting) -> int:
+def _serial(waiting: PendingEvent) -> int:
     return waiting.serial

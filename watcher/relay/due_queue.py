@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 
-class Rota(Generic[T]):
+class DueQueue(Generic[T]):
     """Turns at a fixed interval (seconds), for as long as somebody takes them again. Pure; time is given."""
 
     def __init__(self, interval: float) -> None:

@@ -12,20 +12,20 @@ from typing import Generic, TypeVar
 from watcher.model.events import ProviderHealth
 from watcher.model.log import Commit, Cursor, Published
 from watcher.relay import wire
-from watcher.relay.conflation import Entry
+from watcher.relay.conflation import FramedEvent
 from watcher.relay.outbox import Link, interval_of
 from watcher.relay.session import Subscription
-from watcher.relay.subscription import Index
+from watcher.relay.subscription import SubscriptionIndex
 
 KEPT = 512
 """Events kept for connections that are nearly there, so that they need not look into the journal."""
 
 L = TypeVar("L", bound=Link)
-Found = tuple[tuple[L, ...], tuple[tuple[L, float | None], ...]]
+Recipients = tuple[tuple[L, ...], tuple[tuple[L, float | None], ...]]
 """Who gets a key: those that get every event, and those with a conflater and their interval."""
 
 
-class Hub(Generic[L]):
+class FanOut(Generic[L]):
     """The head of the log as this process knows it, and who is on the live path."""
 
     def __init__(self, head: Cursor) -> None:
@@ -42,10 +42,10 @@ class Hub(Generic[L]):
         self._dealt = 0
         self._groups: dict[tuple[L, ...], tuple[L, ...]] = {}
         """One tuple for all keys that the same links get, until somebody joins or leaves."""
-        self._recent: deque[Entry] = deque()
+        self._recent: deque[FramedEvent] = deque()
         self._since = head
         """Everything from here on is among the recent events."""
-        self._index: Index[tuple[L, Subscription], Found[L]] = Index(self._found)
+        self._index: SubscriptionIndex[tuple[L, Subscription], Recipients[L]] = SubscriptionIndex(self._found)
 
     def join(self, link: L) -> None:
         self._regroup()
@@ -68,7 +68,7 @@ class Hub(Generic[L]):
     def publish(self, event: Published, now: float) -> int:
         """Give one event to all that want it; how many those were."""
         self.cursor = cursor = self.cursor.after(event.partition, event.position)
-        entry = Entry(event, cursor, wire.update(str(cursor), event.data))
+        entry = FramedEvent(event, cursor, wire.update(str(cursor), event.data))
         self._keep(entry)
         every, conflating = self._index.find(event.key)
         if every:
@@ -135,7 +135,7 @@ class Hub(Generic[L]):
         for health in commit.health:
             self.health[health.provider] = health
 
-    def recent(self, position: Cursor) -> list[Entry] | None:
+    def recent(self, position: Cursor) -> list[FramedEvent] | None:
         """Everything from `position` to the hub, if it is all still at hand."""
         if not position.reaches(self._since):
             return None
@@ -146,13 +146,13 @@ class Hub(Generic[L]):
         """When the event in that very frame was observed, wall-clock microseconds; None when it is long gone."""
         return next((entry.event.observed_at for entry in self._recent if entry.frame is frame), None)
 
-    def _keep(self, entry: Entry) -> None:
+    def _keep(self, entry: FramedEvent) -> None:
         self._recent.append(entry)
         if len(self._recent) > KEPT:
             gone = self._recent.popleft()
             self._since = self._since.after(gone.event.partition, gone.event.position)
 
-    def _found(self, held: list[tuple[L, Subscription]]) -> Found[L]:
+    def _found(self, held: list[tuple[L, Subscription]]) -> Recipients[L]:
         every: dict[L, None] = {}
         wanting: dict[L, list[Subscription]] = {}
         for link, subscription in held:

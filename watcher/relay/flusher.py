@@ -16,12 +16,12 @@ from websockets.protocol import State
 
 from watcher.model.log import Commit, Expired, Unavailable
 from watcher.relay import wire
-from watcher.relay.fan_out import Hub
+from watcher.relay.fan_out import FanOut
 from watcher.relay.log_follower import Log, following
-from watcher.relay.settings import Pace
-from watcher.relay.websocket import Connection, Hearing, Peer, Stats, wake
+from watcher.relay.settings import RelayTuning
+from watcher.relay.websocket import Connection, FrameBudget, Peer, RelayStats, wake
 
-SLICE = 0.004
+SLICE_SECONDS = 0.004
 """Seconds that the loop is held at a stretch."""
 BATCH = 32
 """Connections flushed between two looks at the clock."""
@@ -32,9 +32,9 @@ logger = structlog.get_logger()
 class Delivery:
     """Everybody who is connected, and the one follower of the log that serves those on the live path."""
 
-    def __init__(self, log: Log, pace: Pace, read_for: Callable[[Peer], None]) -> None:
+    def __init__(self, log: Log, pace: RelayTuning, read_for: Callable[[Peer], None]) -> None:
         """`read_for`: somebody is to read the log for a connection that is off the live path."""
-        self.stats = Stats()
+        self.stats = RelayStats()
         self.peers: set[Peer] = set()
         self.paused: dict[Peer, tuple[float, int]] = {}
         """Since when the kernel takes nothing of how many bytes."""
@@ -45,8 +45,8 @@ class Delivery:
         """Events, likewise."""
         self.moved: asyncio.Event | None = None
         """Set when the hub has come further, and when its follower begins or ends."""
-        self.hearing = Hearing()
-        self.hub: Hub[Peer]
+        self.hearing = FrameBudget()
+        self.hub: FanOut[Peer]
         self.time: Callable[[], float]
         self._log = log
         self._pace = pace
@@ -61,7 +61,7 @@ class Delivery:
         """Take the head of the log. Raises Unavailable."""
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
-        self.hub = Hub((await self._log.bounds()).head)
+        self.hub = FanOut((await self._log.bounds()).head)
 
     def gone(self, connection: Connection) -> None:
         """The TCP connection has ended."""
@@ -128,7 +128,7 @@ class Delivery:
 
     def _flush(self) -> None:
         """Give what is there to the kernel, for as long as the loop can be held."""
-        until = self.time() + SLICE
+        until = self.time() + SLICE_SECONDS
         while self.hub.marked or self.hub.round:
             if self.hub.round:
                 self._deal()
@@ -264,7 +264,7 @@ class Delivery:
             return
         logger.warning("relay.log_changed", reason=reason)
         self.hub.settle()
-        before, self.hub = self.hub.cursor, Hub(head)
+        before, self.hub = self.hub.cursor, FanOut(head)
         for peer in self.peers:
             ended = peer.session.end_strict(reason)
             peer.turn(before, head, reason)
@@ -288,7 +288,7 @@ class Delivery:
     async def publish(self, commit: Commit) -> None:
         hub, time = self.hub, self.time
         now = time()
-        until, size = now + SLICE, 0
+        until, size = now + SLICE_SECONDS, 0
         for event in commit.events:
             if hub.dealing:  # settling it would hold the loop, and cost more than the wait
                 await self._settled()
@@ -300,7 +300,7 @@ class Delivery:
             if now >= until or size >= self._pace.chunk:
                 await self._settled()
                 now = time()
-                until, size = now + SLICE, 0
+                until, size = now + SLICE_SECONDS, 0
         hub.advance(commit)
         if hub.marked or hub.round:
             self._schedule()

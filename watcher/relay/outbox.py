@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from watcher.model.keys import Key
 from watcher.model.log import Cursor
 from watcher.relay import wire
-from watcher.relay.conflation import Conflater, Entry
+from watcher.relay.conflation import Conflater, FramedEvent
 from watcher.relay.session import Session, Subscribe, Subscription
-from watcher.relay.settings import Pace
+from watcher.relay.settings import RelayTuning
 
 
 class Link:
@@ -45,7 +45,7 @@ class Link:
         "size",
     )  # fmt: skip
 
-    def __init__(self, session: Session, pace: Pace, head: Cursor) -> None:
+    def __init__(self, session: Session, pace: RelayTuning, head: Cursor) -> None:
         self.session = session
         self.pace = pace
         self.limit = pace.outbox
@@ -105,7 +105,7 @@ class Link:
         self.size += len(frame)
         self.controls += 1
 
-    def deliver(self, entry: Entry, now: float) -> bool:
+    def deliver(self, entry: FramedEvent, now: float) -> bool:
         """One event read from the log, if one of the subscriptions wants it from that place on."""
         event = entry.event
         wanting = [each for each in self.subscriptions if _begun(each, entry) and each.matcher.matches(event.key)]
@@ -114,7 +114,7 @@ class Link:
             self.accept(entry, now, interval_of(wanting))
         return bool(wanting)
 
-    def accept(self, entry: Entry, now: float, interval: float | None) -> None:
+    def accept(self, entry: FramedEvent, now: float, interval: float | None) -> None:
         """An event that is wanted; `interval` None when one of those that want it wants every one."""
         if self.conflater is not None:
             self.conflater.offer(entry, now, interval)
@@ -131,9 +131,9 @@ class Link:
 
         Back to what the socket has taken; answers to commands stay, since the log cannot tell them again.
         """
-        told = any(isinstance(frame, wire.Joined) for frame in self.frames)
+        told = any(isinstance(frame, wire.LiveFrame) for frame in self.frames)
         self.position = self.flushed
-        self.frames = [frame for frame in self.frames if isinstance(frame, wire.Reply)]
+        self.frames = [frame for frame in self.frames if isinstance(frame, wire.ControlFrame)]
         if self.conflater is not None:
             self.conflater.rewind()
         self.controls = len(self.frames)
@@ -242,7 +242,7 @@ def behind(position: Cursor, head: Cursor) -> int:
     return sum(max(0, far - near) for near, far in zip(position.positions, head.positions, strict=True))
 
 
-def _begun(subscription: Subscription, entry: Entry) -> bool:
+def _begun(subscription: Subscription, entry: FramedEvent) -> bool:
     start = subscription.start
     return start is None or entry.event.position >= start.positions[entry.event.partition]
 

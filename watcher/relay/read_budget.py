@@ -28,13 +28,13 @@ LONG = 0.25
 """Seconds that a piece counts for at most: what takes longer had others working beside it."""
 
 
-class Line(enum.IntEnum):
+class ReadQueue(enum.IntEnum):
     LOOKS = 0
     PAGES = 1
     REPLAYS = 2
 
 
-class Share:
+class ReadBudget:
     """Turns. `time`: monotonic seconds; `spent`: seconds of work of this process; `sleep`: waits that long.
 
     What others on the machine take is not our work: on a busy one a snapshot would rest for nothing.
@@ -50,7 +50,7 @@ class Share:
         self._spent = spent
         self._sleep = sleep
         self._numbers = itertools.count()
-        self._lines: list[list[tuple[int, int, asyncio.Future[None]]]] = [[] for _ in Line]
+        self._lines: list[list[tuple[int, int, asyncio.Future[None]]]] = [[] for _ in ReadQueue]
         self._last = 0
         self._busy = False
         self._allowance = AHEAD
@@ -61,7 +61,7 @@ class Share:
         return next(self._numbers)
 
     @asynccontextmanager
-    async def turn(self, line: Line, came: int | None = None) -> AsyncIterator[None]:
+    async def turn(self, line: ReadQueue, came: int | None = None) -> AsyncIterator[None]:
         """One piece of work, when it is its turn. In a line the lowest `came` is next; None comes last."""
         await self._enter(line, came)
         begun = self._spent()
@@ -71,7 +71,7 @@ class Share:
             self._allowance -= min(self._spent() - begun, LONG)
             self._leave()
 
-    async def _enter(self, line: Line, came: int | None) -> None:
+    async def _enter(self, line: ReadQueue, came: int | None) -> None:
         if self._busy:
             number, mine = self.number(), asyncio.get_running_loop().create_future()
             heapq.heappush(self._lines[line], (number if came is None else came, number, mine))
@@ -109,10 +109,10 @@ class Share:
                     return
 
 
-class Pages:
+class SnapshotPages:
     """One snapshot, read in turns; to be closed."""
 
-    def __init__(self, snapshot: Snapshot, share: Share, size: int, came: int) -> None:
+    def __init__(self, snapshot: Snapshot, share: ReadBudget, size: int, came: int) -> None:
         self._snapshot = snapshot
         self._share = share
         self._size = size
@@ -134,28 +134,28 @@ class Pages:
     @asynccontextmanager
     async def page(self) -> AsyncIterator[Sequence[BalanceState]]:
         """The next rows, to be made use of within the turn; none at the end. Raises Outlived, Unavailable."""
-        async with self._share.turn(Line.PAGES, self._came):
+        async with self._share.turn(ReadQueue.PAGES, self._came):
             yield await self._snapshot.page(self._size)
 
     def close(self) -> None:
         self._snapshot.close()
 
 
-class Snapshots:
+class SnapshotReader:
     """Opens them, each in its turn. `size`: rows of a page."""
 
-    def __init__(self, log: Log, share: Share, size: int) -> None:
+    def __init__(self, log: Log, share: ReadBudget, size: int) -> None:
         self.log = log
         self.share = share
         self._size = size
 
-    async def open(self, wanted: Filter) -> Pages:
+    async def open(self, wanted: Filter) -> SnapshotPages:
         """What the filter shows stands for. Raises JournalError."""
         came, full = self.share.number(), filters.expand(wanted)
-        async with self.share.turn(Line.LOOKS):
+        async with self.share.turn(ReadQueue.LOOKS):
             snapshot = await self.log.glance(full, self._size)
         if snapshot is None:
-            async with self.share.turn(Line.PAGES, came):
+            async with self.share.turn(ReadQueue.PAGES, came):
                 pass  # a view is begun only when its pages are next: it has an end
             snapshot = await self.log.snapshot(full)
-        return Pages(snapshot, self.share, self._size, came)
+        return SnapshotPages(snapshot, self.share, self._size, came)

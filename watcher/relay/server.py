@@ -13,18 +13,18 @@ from websockets.exceptions import ConnectionClosed
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.relay import wire
-from watcher.relay.catch_up import Replays
+from watcher.relay.catch_up import CatchUp
 from watcher.relay.flusher import BATCH, Delivery
 from watcher.relay.http import auth
-from watcher.relay.http.connection import Visitor
-from watcher.relay.http.listener import Port
-from watcher.relay.http.routes import Plain, Sees, named
+from watcher.relay.http.connection import HttpConnection
+from watcher.relay.http.listener import Listener
+from watcher.relay.http.routes import HttpRoutes, Sees, named
 from watcher.relay.log_follower import Log
-from watcher.relay.read_budget import Share, Snapshots
+from watcher.relay.read_budget import ReadBudget, SnapshotReader
 from watcher.relay.session import GOING_AWAY, Authorized, Changed, Close, Send, Session, Subscribe
-from watcher.relay.settings import Pace, RelaySettings
-from watcher.relay.timers import Keeper
-from watcher.relay.websocket import Connection, Peer, Stats
+from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.relay.timers import Timers
+from watcher.relay.websocket import Connection, Peer, RelayStats
 
 logger = structlog.get_logger()
 
@@ -41,14 +41,14 @@ class Relay:
         wall: Callable[[], int],
         metrics: Callable[[Filter], bytes],
         ready: Callable[[], Mapping[str, object]],
-        pace: Pace = Pace(),  # noqa: B008 - frozen
+        pace: RelayTuning = RelayTuning(),  # noqa: B008 - frozen
         room: int | None = None,
         sees: Sees = named,
     ) -> None:
         """`wall`: microseconds. `metrics`, `ready`, `sees`: see Plain. `room`: see Port."""
         self.delivery = Delivery(log, pace, self._read_for)
-        snapshots = Snapshots(log, Share(lambda: self.delivery.time()), pace.page)  # noqa: PLW0108 - it has none yet
-        plain = Plain(
+        snapshots = SnapshotReader(log, ReadBudget(lambda: self.delivery.time()), pace.page)  # noqa: PLW0108 - it has none yet
+        plain = HttpRoutes(
             snapshots,
             metrics,
             ready,
@@ -56,16 +56,16 @@ class Relay:
             following=lambda: self.delivery.following,
             sees=sees,
         )
-        self.port = Port(settings, plain, tokens=tokens, stats=self.delivery.stats, pace=pace, room=room)
+        self.port = Listener(settings, plain, tokens=tokens, stats=self.delivery.stats, pace=pace, room=room)
         self._log = log
         self._wall = wall
         self._pace = pace
         self._snapshots = snapshots
-        self._keeper = Keeper(self.delivery, pace, wall, sees)
-        self._replays: Replays
+        self._keeper = Timers(self.delivery, pace, wall, sees)
+        self._replays: CatchUp
 
     @property
-    def stats(self) -> Stats:
+    def stats(self) -> RelayStats:
         """Added up when somebody asks."""
         self.delivery.count()
         return self.delivery.stats
@@ -80,7 +80,7 @@ class Relay:
             await self.delivery.start()
             self.port.open(self._handle, functools.partial(_connection, self.delivery))
             async with anyio.create_task_group() as tasks:
-                self._replays = Replays(self.delivery, self._snapshots, self._pace, tasks, self._keeper.beat)
+                self._replays = CatchUp(self.delivery, self._snapshots, self._pace, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
                 tasks.start_soon(self._keeper.keep, self._replays)
                 task_status.started(self.port.number)
@@ -103,7 +103,7 @@ class Relay:
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _handle(self, connection: Visitor) -> None:
+    async def _handle(self, connection: HttpConnection) -> None:
         assert isinstance(connection, Connection)
         now = self.delivery.time()
         connection.forget_handshake()

@@ -11,10 +11,10 @@ from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor
 from watcher.model.times import format_rfc3339
 from watcher.relay import commands, wire
-from watcher.relay.commands import Params, Refused
+from watcher.relay.commands import CommandRefused, Params
 from watcher.relay.http.auth import EVERYTHING, Tokens
-from watcher.relay.settings import REFUSALS, ROWS, ROWS_PER_SECOND, Limits, Pace
-from watcher.relay.token_bucket import Bucket
+from watcher.relay.settings import REFUSALS, ROWS, ROWS_PER_SECOND, RelayTuning, StreamLimits
+from watcher.relay.token_bucket import TokenBucket
 
 UNAUTHORIZED = 4001
 RATE_LIMITED = 4101
@@ -35,7 +35,7 @@ class Subscription:
         self.id = id_
         self.wanted = wanted
         """What it may see of what it asked for."""
-        self.matcher = filters.Matcher.of(wanted)
+        self.matcher = filters.FilterMatcher.of(wanted)
         self.values = values
         """What it takes of the connection's filter values."""
         self.conflate = conflate
@@ -53,11 +53,11 @@ class Subscription:
 
     def narrow(self, wanted: Filter) -> None:
         self.wanted = wanted
-        self.matcher = filters.Matcher.of(wanted)
+        self.matcher = filters.FilterMatcher.of(wanted)
 
 
 class Send(msgspec.Struct, frozen=True):
-    reply: wire.Reply
+    reply: wire.ControlFrame
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ class Session:
         "subscriptions",
     )
 
-    def __init__(self, tokens: Tokens | None, rights: Filter | None, limits: Limits, now: float) -> None:
+    def __init__(self, tokens: Tokens | None, rights: Filter | None, limits: StreamLimits, now: float) -> None:
         """`rights`: those of the token in the upgrade request, if it had one. `now`: monotonic seconds."""
         self._tokens = tokens
         self._limits = limits
@@ -112,15 +112,15 @@ class Session:
         self._now = now
         self._wall = 0
         self._refusals = 0
-        self._rows = Bucket(ROWS, ROWS_PER_SECOND)
+        self._rows = TokenBucket(ROWS, ROWS_PER_SECOND)
         self._count = 0
         self.auth = "none" if tokens is None else "required" if rights is None else "ok"
         self.rights = EVERYTHING if tokens is None else rights
         """None until the connection is authorized."""
         self.subscriptions: dict[str, Subscription] = {}
 
-    def welcome(self, connection_id: str, bounds: Bounds, wall: int, pace: Pace) -> wire.Reply:
-        return wire.Reply(
+    def welcome(self, connection_id: str, bounds: Bounds, wall: int, pace: RelayTuning) -> wire.ControlFrame:
+        return wire.ControlFrame(
             wire.push(
                 "welcome",
                 connection_id=connection_id,
@@ -146,7 +146,7 @@ class Session:
             fields = commands.fields(message)
             id_ = commands.id_of(fields)
             return self._command(id_, commands.method_of(fields), commands.params_of(fields))
-        except Refused as error:
+        except CommandRefused as error:
             return [Send(wire.refusal(id_, error.code, str(error), temporary=error.code == "rate_limited"))]
 
     def charge(self, rows: int, now: float) -> None:
@@ -166,7 +166,7 @@ class Session:
         self._refusals += 1
         try:
             id_: bytes | None = commands.id_of(commands.fields(message))
-        except Refused:
+        except CommandRefused:
             id_ = None
         text = f"at most {self._limits.messages_per_second} messages a second after a burst of {self._limits.burst}"
         answer = Send(wire.refusal(id_, "rate_limited", text, temporary=True))
@@ -188,12 +188,12 @@ class Session:
         if method == "ping":
             return [Send(wire.answer(id_, {"time": format_rfc3339(self._wall)}))]
         known = "auth, subscribe, unsubscribe, list_subscriptions, ping"
-        raise Refused("unknown_method", f"no method {method[:40]!r}: the methods are {known}")
+        raise CommandRefused("unknown_method", f"no method {method[:40]!r}: the methods are {known}")
 
     def _auth(self, id_: bytes, params: Params) -> list[Action]:
         token = params.get("token")
         if not isinstance(token, str):
-            raise Refused("bad_request", "auth takes token, a string")
+            raise CommandRefused("bad_request", "auth takes token, a string")
         if self._tokens is None:
             return [Send(wire.answer(id_, {"auth": "none"}))]
         rights = self._tokens.rights(token.encode(errors="surrogatepass"))
@@ -226,22 +226,22 @@ class Session:
         try:
             asked = filters.parse(params.get("filter", {}))
         except filters.FilterError as error:
-            raise Refused("bad_request", str(error)) from None
+            raise CommandRefused("bad_request", str(error)) from None
         conflate = commands.choice(params, "delivery", ("all", "conflate")) == "conflate"
         strict = commands.choice(params, "on_gap", ("snapshot", "error")) == "error"
         snapshot = params.get("snapshot", True)
         if not isinstance(snapshot, bool):
-            raise Refused("bad_request", "snapshot is true or false")
+            raise CommandRefused("bad_request", "snapshot is true or false")
         interval = commands.interval(params)
         cursor = commands.cursor(params)
         values = filters.size(asked)
         self._check_limits(values)
         if (snapshot or cursor is not None) and self._rows.left(self._now) < 0:
             text = f"at most {ROWS_PER_SECOND} balances and events a second by snapshots and old cursors, after {ROWS} at once"
-            raise Refused("rate_limited", text)
+            raise CommandRefused("rate_limited", text)
         allowed = filters.intersect(asked, self.rights)
         if allowed is None:
-            raise Refused("forbidden", "the token allows nothing of what the filter asks for")
+            raise CommandRefused("forbidden", "the token allows nothing of what the filter asks for")
         self._count += 1
         subscription = Subscription(
             str(self._count), allowed, values, conflate=conflate, interval=interval / 1000, strict=strict
@@ -251,22 +251,26 @@ class Session:
 
     def _check_limits(self, values: int) -> None:
         if len(self.subscriptions) >= self._limits.subscriptions:
-            raise Refused("subscription_limit", f"at most {self._limits.subscriptions} subscriptions a connection")
+            raise CommandRefused(
+                "subscription_limit", f"at most {self._limits.subscriptions} subscriptions a connection"
+            )
         if sum(each.values for each in self.subscriptions.values()) + values > self._limits.filter_values:
             text = f"at most {self._limits.filter_values} filter values over all subscriptions of a connection"
-            raise Refused("filter_limit", text)
+            raise CommandRefused("filter_limit", text)
 
     def _unsubscribe(self, id_: bytes, params: Params) -> list[Action]:
         name = params.get("subscription_id")
         if not isinstance(name, str):
-            raise Refused("bad_request", "unsubscribe takes subscription_id, a string")
+            raise CommandRefused("bad_request", "unsubscribe takes subscription_id, a string")
         subscription = self.subscriptions.get(name)
         if subscription is None or not subscription.opened:
-            raise Refused("not_found", f"no subscription {name[:40]!r} on this connection")
+            raise CommandRefused("not_found", f"no subscription {name[:40]!r} on this connection")
         del self.subscriptions[name]
         return [Changed(subscription), Send(wire.answer(id_, {"subscription_id": name}))]
 
-    def opened(self, asked: Subscribe, cursor: Cursor, *, recovered: bool, rows: int, reason: str | None) -> wire.Reply:
+    def opened(
+        self, asked: Subscribe, cursor: Cursor, *, recovered: bool, rows: int, reason: str | None
+    ) -> wire.ControlFrame:
         """The subscription stands; its data begins at `cursor`."""
         subscription = asked.subscription
         subscription.opened = True
@@ -280,7 +284,7 @@ class Session:
         }
         return wire.answer(asked.id, result if reason is None else {**result, "reason": reason})
 
-    def end_strict(self, reason: str) -> list[wire.Reply]:
+    def end_strict(self, reason: str) -> list[wire.ControlFrame]:
         """The log cannot be read on: end what asked for an error then; the pushes that say so."""
         ended = [each for each in self.subscriptions.values() if each.opened and each.strict]
         for subscription in ended:
@@ -288,7 +292,7 @@ class Session:
         text = "subscription {} ended: the log cannot be read on: {}"
         return [wire.refusal(None, "unrecoverable_cursor", text.format(each.id, reason)) for each in ended]
 
-    def failed(self, asked: Subscribe, code: str, message: str) -> wire.Reply:
+    def failed(self, asked: Subscribe, code: str, message: str) -> wire.ControlFrame:
         self.subscriptions.pop(asked.subscription.id, None)
         return wire.refusal(asked.id, code, message, temporary=code == "internal")
 

@@ -46,7 +46,7 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
-class Pace(msgspec.Struct, frozen=True):
+class RelayTuning(msgspec.Struct, frozen=True):
     """The protocol's times (seconds) and sizes. Tests shorten them; the config does not."""
 
     heartbeat: float = 15.0
@@ -76,7 +76,7 @@ class Pace(msgspec.Struct, frozen=True):
     """Rows of a snapshot in one push."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class StreamLimits(msgspec.Struct, frozen=True):
     """What a client may ask for; told in `welcome`."""
 
     message_bytes: int = 64 * 1024

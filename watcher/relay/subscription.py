@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from watcher.model.filters import FIELDS, Matcher
+from watcher.model.filters import FIELDS, FilterMatcher
 from watcher.model.keys import Key
 
 REMEMBERED = 1_000_000
@@ -12,7 +12,7 @@ T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
 
 
-class Index(Generic[T, R]):
+class SubscriptionIndex(Generic[T, R]):
     """Finds what matches a key without asking everybody: each entry stands under its most telling field.
 
     What `resolve` makes of the entries found is remembered for the key until the next entry comes or goes.
@@ -20,14 +20,14 @@ class Index(Generic[T, R]):
 
     def __init__(self, resolve: Callable[[list[T]], R]) -> None:
         self._resolve = resolve
-        self._matchers: dict[T, Matcher] = {}
+        self._matchers: dict[T, FilterMatcher] = {}
         self._any: dict[T, None] = {}
-        self._under: dict[str, dict[str, dict[T, Matcher | None]]] = {name: {} for name in FIELDS}
+        self._under: dict[str, dict[str, dict[T, FilterMatcher | None]]] = {name: {} for name in FIELDS}
         """By field and value: those to be asked about the other fields, and None for those that name no other."""
         self._known: dict[Key, R] = {}
         self._weight = 0
 
-    def add(self, entry: T, matcher: Matcher) -> None:
+    def add(self, entry: T, matcher: FilterMatcher) -> None:
         self._forget()
         self._matchers[entry] = matcher
         name, values = _anchor(matcher)
@@ -74,11 +74,11 @@ class Index(Generic[T, R]):
         self._weight = 0
 
 
-def _fields_named(matcher: Matcher) -> int:
+def _fields_named(matcher: FilterMatcher) -> int:
     return sum(getattr(matcher, name) is not None for name in FIELDS)
 
 
-def _anchor(matcher: Matcher) -> tuple[str | None, frozenset[str]]:
+def _anchor(matcher: FilterMatcher) -> tuple[str | None, frozenset[str]]:
     for name in ("account", "token", "chain", "provider"):
         values = getattr(matcher, name)
         if values is not None:

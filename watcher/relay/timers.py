@@ -6,27 +6,27 @@ import anyio
 
 from watcher.model.times import format_rfc3339
 from watcher.relay import wire
-from watcher.relay.catch_up import Replays
-from watcher.relay.due_queue import Rota
+from watcher.relay.catch_up import CatchUp
+from watcher.relay.due_queue import DueQueue
 from watcher.relay.flusher import Delivery
 from watcher.relay.http.routes import Sees
 from watcher.relay.session import AUTH_TIMEOUT, SLOW_CONSUMER
-from watcher.relay.settings import Pace
+from watcher.relay.settings import RelayTuning
 from watcher.relay.websocket import Peer
 
 
-class Keeper:
+class Timers:
     """One look at everybody at a fixed pace."""
 
-    def __init__(self, delivery: Delivery, pace: Pace, wall: Callable[[], int], sees: Sees) -> None:
+    def __init__(self, delivery: Delivery, pace: RelayTuning, wall: Callable[[], int], sees: Sees) -> None:
         """`wall`: microseconds. `sees`: see Plain."""
         self._delivery = delivery
         self._pace = pace
         self._wall = wall
         self._sees = sees
-        self._auths: Rota[Peer] = Rota(pace.auth)
-        self._beats: Rota[Peer] = Rota(pace.heartbeat)
-        self._pings: Rota[Peer] = Rota(pace.ping)
+        self._auths: DueQueue[Peer] = DueQueue(pace.auth)
+        self._beats: DueQueue[Peer] = DueQueue(pace.heartbeat)
+        self._pings: DueQueue[Peer] = DueQueue(pace.ping)
 
     def enter(self, peer: Peer, now: float) -> None:
         """A new connection."""
@@ -43,7 +43,7 @@ class Keeper:
     def authorized(self, peer: Peer) -> None:
         self._beats.enter(peer, self._delivery.time())
 
-    async def keep(self, replays: Replays) -> None:
+    async def keep(self, replays: CatchUp) -> None:
         while True:
             await anyio.sleep(self._pace.sweep)
             now = self._delivery.time()
@@ -62,7 +62,7 @@ class Keeper:
                     self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
             self._delivery.stats.reading = len(replays.readers)
 
-    def _turn(self, rota: Rota[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
+    def _turn(self, rota: DueQueue[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
         if peer.open:
             do(peer)
             rota.enter(peer, now)

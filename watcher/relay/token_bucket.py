@@ -1,7 +1,7 @@
 """A budget that refills: `capacity` at once, and `rate` a second."""
 
 
-class Bucket:
+class TokenBucket:
     """What is taken beyond it is a debt, which is repaid first. Pure; time (monotonic seconds) is given."""
 
     __slots__ = ("_at", "_capacity", "_level", "_rate")

@@ -10,12 +10,12 @@ from websockets.protocol import Event, State
 
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor
-from watcher.relay.http.connection import Visitor
+from watcher.relay.http.connection import HttpConnection
 from watcher.relay.outbox import Link
-from watcher.relay.read_budget import Pages
+from watcher.relay.read_budget import SnapshotPages
 from watcher.relay.session import Session
-from watcher.relay.settings import ALL_FRAMES_PER_SECOND, FEW, FRAMES, FRAMES_PER_SECOND, Pace
-from watcher.relay.token_bucket import Bucket
+from watcher.relay.settings import ALL_FRAMES_PER_SECOND, FEW, FRAMES, FRAMES_PER_SECOND, RelayTuning
+from watcher.relay.token_bucket import TokenBucket
 
 if TYPE_CHECKING:
     from watcher.relay.flusher import Delivery
@@ -33,11 +33,11 @@ LONGEST = 10.0
 """Seconds without a look at a connection: who goes meanwhile is seen to go behind them."""
 
 
-class Hearing:
+class FrameBudget:
     """The budget of all connections for the frames that they send."""
 
     def __init__(self) -> None:
-        self._all = Bucket(ALL_AT_ONCE, ALL_FRAMES_PER_SECOND)
+        self._all = TokenBucket(ALL_AT_ONCE, ALL_FRAMES_PER_SECOND)
         self._turn = 0
 
     @property
@@ -56,7 +56,7 @@ class Hearing:
         self._turn = 0
 
 
-class Stats(msgspec.Struct):
+class RelayStats(msgspec.Struct):
     """Plain counters, read by the metrics."""
 
     connections: int = 0
@@ -85,7 +85,7 @@ class Stats(msgspec.Struct):
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
 
-class Connection(Visitor):
+class Connection(HttpConnection):
     """A connection that reads nothing from a client while that client takes nothing from us."""
 
     delivery: "Delivery"
@@ -101,7 +101,7 @@ class Connection(Visitor):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._budget = Bucket(FRAMES, FRAMES_PER_SECOND)
+        self._budget = TokenBucket(FRAMES, FRAMES_PER_SECOND)
         if hasattr(self.transport, "max_size"):  # asyncio's own, for what one read takes; TLS has none
             self.transport.max_size = PIECE
         self.recv_messages.resume = self._resume_reading
@@ -191,7 +191,7 @@ class Peer(Link):
 
     __slots__ = ("alarm", "beat_due", "connection", "direct", "id", "pages", "socket", "wake")
 
-    def __init__(self, session: Session, pace: Pace, head: Cursor, connection: Connection) -> None:
+    def __init__(self, session: Session, pace: RelayTuning, head: Cursor, connection: Connection) -> None:
         super().__init__(session, pace, head)
         self.connection = connection
         self.id = uuid.uuid4().hex[:16]
@@ -204,7 +204,7 @@ class Peer(Link):
         self.alarm: asyncio.TimerHandle | None = None
         """When the next event that is held back is due."""
         self.beat_due = False
-        self.pages: Pages | None = None
+        self.pages: SnapshotPages | None = None
         """The snapshot that it is being sent."""
 
     def shut(self) -> None:

@@ -20,19 +20,19 @@ PING = 0x89
 encode = msgspec.json.Encoder().encode
 
 
-class Reply(bytes):
+class ControlFrame(bytes):
     """A frame that holds no promise about what was sent before it: it outlives a cleared outbox."""
 
     __slots__ = ()
 
 
-class Joined(bytes):
+class LiveFrame(bytes):
     """The push `live`: while it has not left, the client still takes itself for lagging."""
 
     __slots__ = ()
 
 
-class Row(msgspec.Struct, frozen=True):
+class BalanceRow(msgspec.Struct, frozen=True):
     """One balance in a snapshot."""
 
     provider: str
@@ -63,7 +63,7 @@ def header(opcode: int, size: int) -> bytes:
     return bytes((opcode, 127)) + size.to_bytes(8)
 
 
-KEEPALIVE = Reply(header(PING, 0))
+KEEPALIVE = ControlFrame(header(PING, 0))
 """A ping without payload: the same bytes for everybody."""
 
 
@@ -76,23 +76,23 @@ def push(kind: str, **fields: object) -> bytes:
     return frame(encode({"type": kind, **fields}))
 
 
-def answer(id_: bytes, result: Mapping[str, object]) -> Reply:
+def answer(id_: bytes, result: Mapping[str, object]) -> ControlFrame:
     """`id_` is the client's own spelling of it."""
-    return Reply(frame(b'{"id":%b,"result":%b}' % (id_, encode(result))))
+    return ControlFrame(frame(b'{"id":%b,"result":%b}' % (id_, encode(result))))
 
 
-def refusal(id_: bytes | None, code: str, message: str, *, temporary: bool = False) -> Reply:
+def refusal(id_: bytes | None, code: str, message: str, *, temporary: bool = False) -> ControlFrame:
     """An error as the answer to a command, or as a push when the message had no usable id."""
     error = {"code": code, "message": message, "temporary": temporary}
     if id_ is None:
-        return Reply(push("error", **error))
-    return Reply(frame(b'{"id":%b,"error":%b}' % (id_, encode(error))))
+        return ControlFrame(push("error", **error))
+    return ControlFrame(frame(b'{"id":%b,"error":%b}' % (id_, encode(error))))
 
 
-def rows(states: Iterable[BalanceState]) -> list[Row]:
+def rows(states: Iterable[BalanceState]) -> list[BalanceRow]:
     """What a subscriber sees of the state: not what the ledger needs for itself."""
     return [
-        Row(
+        BalanceRow(
             state.provider,
             state.chain,
             state.account,

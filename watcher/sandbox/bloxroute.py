@@ -4,42 +4,42 @@ import random
 from typing import Any
 
 from watcher.model.addresses import AddressError, solana
-from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
+from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, reply
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import Ruling
+from watcher.sandbox.limits import QuotaRuling
 
 FIELDS = {"settled": "settledAmount", "unsettled": "unsettledAmount", "open_orders": "openOrdersAmount"}
 
 
-class Bloxroute:
+class SimulatedBloxroute:
     name = "bloxroute"
     cost = 5
     """Credits that one call takes."""
 
-    def admit(self, request: Request, _now: float, /) -> Reply | None:
+    def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         if request.headers.get("authorization") == VALID_KEY:
             return None
         return _error(401, 16, "unauthenticated")
 
-    def endpoint(self, _request: Request, /) -> str:
+    def endpoint(self, _request: SimulatedRequest, /) -> str:
         return "balance"
 
-    def resource(self, request: Request, /) -> str:
+    def resource(self, request: SimulatedRequest, /) -> str:
         return f"bloxroute/{request.query.get('ownerAddress')}"
 
-    def limit_headers(self, _ruling: Ruling, _wall: float, /) -> dict[str, str]:
+    def limit_headers(self, _ruling: QuotaRuling, _wall: float, /) -> dict[str, str]:
         return {}
 
-    def throttled(self, _request: Request, _ruling: Ruling, _wall: float, /) -> Reply:
+    def throttled(self, _request: SimulatedRequest, _ruling: QuotaRuling, _wall: float, /) -> SimulatedReply:
         return _error(429, 8, "rate limit exceeded")
 
-    def failed(self, status: int, _request: Request, /) -> Reply:
+    def failed(self, status: int, _request: SimulatedRequest, /) -> SimulatedReply:
         return _error(status, 13 if status == 500 else 14, "internal" if status == 500 else "unavailable")
 
-    def disguised(self, _request: Request, _dice: random.Random, /) -> Reply:
+    def disguised(self, _request: SimulatedRequest, _dice: random.Random, /) -> SimulatedReply:
         return _error(200, 14, "upstream unavailable")
 
-    def answer(self, request: Request, lens: Lens, /) -> Reply:
+    def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
         if request.path != "/api/v2/balance" or request.method != "GET":
             return _error(404, 5, "Not Found")
         try:
@@ -68,6 +68,6 @@ def _token(rows: list[Seen]) -> dict[str, Any]:
     return {"symbol": first.symbol, "tokenMint": first.key.token, **amounts}
 
 
-def _error(status: int, code: int, message: str) -> Reply:
+def _error(status: int, code: int, message: str) -> SimulatedReply:
     """The envelope of grpc-gateway, which may also come with status 200."""
     return reply(status, {"code": code, "message": message, "details": []})

@@ -9,7 +9,7 @@ VALID_KEY = "sandbox-key"
 """The one API key that every simulated provider accepts."""
 
 
-class Request(msgspec.Struct, frozen=True):
+class SimulatedRequest(msgspec.Struct, frozen=True):
     method: str
     path: str
     """Decoded, without the query: `/helius/`."""
@@ -19,7 +19,7 @@ class Request(msgspec.Struct, frozen=True):
     body: bytes = b""
 
 
-class Reply(msgspec.Struct, frozen=True):
+class SimulatedReply(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -29,13 +29,13 @@ class Reply(msgspec.Struct, frozen=True):
     """The connection breaks after so many bytes of the body; -1: before the first byte of the head."""
 
 
-def reply(status: int, data: Any, **headers: str) -> Reply:
+def reply(status: int, data: Any, **headers: str) -> SimulatedReply:
     """JSON. Header names are written with `_` for `-`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status, {"content-type": "application/json", **named}, msgspec.json.encode(data))
+    return SimulatedReply(status, {"content-type": "application/json", **named}, msgspec.json.encode(data))
 
 
-def page(status: int, text: str) -> Reply:
+def page(status: int, text: str) -> SimulatedReply:
     """What a proxy in front of an API says."""
     body = f"<!DOCTYPE html><html><head><title>{text}</title></head><body><h1>{text}</h1></body></html>"
-    return Reply(status, {"content-type": "text/html"}, body.encode())
+    return SimulatedReply(status, {"content-type": "text/html"}, body.encode())

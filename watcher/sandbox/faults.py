@@ -10,7 +10,7 @@ from collections import deque
 
 import msgspec
 
-from watcher.sandbox.truth import Balance, BalanceKey, Truth
+from watcher.sandbox.truth import BalanceKey, SimulatedBalance, Truth
 
 REPEATABLE = 20.0
 """Seconds for which an earlier answer may be given again: less than the shortest default `settle`, 30 s."""
@@ -103,7 +103,7 @@ class Memory:
 class Seen(msgspec.Struct, frozen=True):
     """One row of an answer: a balance as this answer shows it."""
 
-    balance: Balance
+    balance: SimulatedBalance
     amount: int
     slot: int
 
@@ -128,7 +128,7 @@ class Lens:
         thrown = self.dice.random()
         return thrown < float(getattr(self.faults, fault))
 
-    def slotted(self, balances: list[Balance], behind: int) -> list[Seen]:
+    def slotted(self, balances: list[SimulatedBalance], behind: int) -> list[Seen]:
         """The balances at a complete slot, `behind` the one in the making; a stale replica tells its older slot."""
         slot = self.truth.slot(self.now) - behind
         older = slot - self.dice.randint(*LAG)
@@ -137,16 +137,16 @@ class Lens:
             slot = older
         return [self._shown(balance, balance.at_slot(slot), slot) for balance in balances]
 
-    def _shown(self, balance: Balance, amount: int, slot: int) -> Seen:
+    def _shown(self, balance: SimulatedBalance, amount: int, slot: int) -> Seen:
         """An absence has no slot to tell its age by; whatever else a lagging replica says, it does."""
         (self.lies if balance.amount and not amount else self.honest).add(balance.key)
         return Seen(balance, amount, slot)
 
-    def _may_hide(self, balances: list[Balance], slot: int, older: int) -> bool:
+    def _may_hide(self, balances: list[SimulatedBalance], slot: int, older: int) -> bool:
         hidden = (balance for balance in balances if balance.at_slot(slot) and not balance.at_slot(older))
         return not any(balance.key in self._memory.lied for balance in hidden)
 
-    def unslotted(self, balances: list[Balance], resource: str) -> list[Seen]:
+    def unslotted(self, balances: list[SimulatedBalance], resource: str) -> list[Seen]:
         """The balances now; a stale replica shows them as an earlier answer did, and nothing betrays it."""
         slot = self.truth.slot(self.now)
         time = self.now
@@ -158,7 +158,7 @@ class Lens:
             self.viewed.append(resource)
         return [self.tell(balance, balance.at(time), slot) for balance in balances]
 
-    def tell(self, balance: Balance, amount: int, slot: int) -> Seen:
+    def tell(self, balance: SimulatedBalance, amount: int, slot: int) -> Seen:
         """Note whether this amount is a lie."""
         (self.honest if amount == balance.amount else self.lies).add(balance.key)
         return Seen(balance, amount, slot)
@@ -176,5 +176,5 @@ class Lens:
         self.honest.discard(lost.balance.key)
         return [row for row in rows if row is not lost]
 
-    def _may_lie(self, balances: list[Balance], time: float) -> bool:
+    def _may_lie(self, balances: list[SimulatedBalance], time: float) -> bool:
         return not any(balance.at(time) != balance.amount and balance.key in self._memory.lied for balance in balances)

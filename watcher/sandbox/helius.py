@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from watcher.model.addresses import AddressError, solana
-from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
+from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, reply
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import Ruling
+from watcher.sandbox.limits import QuotaRuling
 
 BEHIND = {"processed": 1, "confirmed": 2, "finalized": 32}
 """Slots behind the one in the making."""
@@ -31,19 +31,19 @@ class RpcError(Exception):
         self.code = code
 
 
-class Helius:
+class SimulatedHelius:
     name = "helius"
     cost = 1
 
-    def admit(self, request: Request, _now: float, /) -> Reply | None:
+    def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         if request.query.get("api-key") == VALID_KEY:
             return None
         return _error(401, request, -32001, "Unauthorized")
 
-    def endpoint(self, _request: Request, /) -> str:
+    def endpoint(self, _request: SimulatedRequest, /) -> str:
         return "rpc"
 
-    def resource(self, request: Request, /) -> str:
+    def resource(self, request: SimulatedRequest, /) -> str:
         """What is asked, whatever the id under which."""
         try:
             call = msgspec.json.decode(request.body, type=Call)
@@ -51,24 +51,24 @@ class Helius:
             return "helius/"
         return f"helius/{call.method}/{call.params}"
 
-    def limit_headers(self, _ruling: Ruling, _wall: float, /) -> dict[str, str]:
+    def limit_headers(self, _ruling: QuotaRuling, _wall: float, /) -> dict[str, str]:
         return {}
 
-    def throttled(self, request: Request, ruling: Ruling, _wall: float, /) -> Reply:
+    def throttled(self, request: SimulatedRequest, ruling: QuotaRuling, _wall: float, /) -> SimulatedReply:
         if ruling.per > MONTH:
             return _error(429, request, -32429, "max usage reached")
         return _error(429, request, -32005, "Too many requests", {"retry-after": str(int(ruling.free_in) + 1)})
 
-    def failed(self, status: int, request: Request, /) -> Reply:
+    def failed(self, status: int, request: SimulatedRequest, /) -> SimulatedReply:
         code, message = (-32603, "Internal error") if status == 500 else (-32002, "Service unavailable")
         return _error(status, request, code, message)
 
-    def disguised(self, request: Request, dice: random.Random, /) -> Reply:
+    def disguised(self, request: SimulatedRequest, dice: random.Random, /) -> SimulatedReply:
         behind = dice.randint(40, 4000)
         error = {"code": -32005, "message": f"Node is behind by {behind} slots", "data": {"numSlotsBehind": behind}}
         return reply(200, {"jsonrpc": "2.0", "error": error, "id": _id(request)})
 
-    def answer(self, request: Request, lens: Lens, /) -> Reply:
+    def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
         if request.path != "/" or request.method != "POST":
             return reply(404, {"error": "Not found"})
         try:
@@ -161,13 +161,15 @@ def _behind(call: Call) -> int:
     return BEHIND[commitment]
 
 
-def _id(request: Request) -> Any:
+def _id(request: SimulatedRequest) -> Any:
     try:
         return msgspec.json.decode(request.body, type=Call).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _error(status: int, request: Request, code: int, message: str, headers: dict[str, str] | None = None) -> Reply:
+def _error(
+    status: int, request: SimulatedRequest, code: int, message: str, headers: dict[str, str] | None = None
+) -> SimulatedReply:
     body = {"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": _id(request)}
     return reply(status, body, **(headers or {}))

@@ -6,9 +6,9 @@ import random
 from typing import Any
 
 from watcher.model.addresses import AddressError, solana
-from watcher.sandbox.exchange import VALID_KEY, Reply, Request, page, reply
+from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, page, reply
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import Ruling
+from watcher.sandbox.limits import QuotaRuling
 from watcher.sandbox.population import NATIVE, base58
 
 SPL_PROGRAM = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
@@ -17,40 +17,40 @@ BEHIND = 1
 """The newest complete slot."""
 
 
-class Jupiter:
+class SimulatedJupiter:
     name = "jupiter"
     cost = 1
 
-    def admit(self, request: Request, _now: float, /) -> Reply | None:
+    def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         """No key is fine; a wrong one is not."""
         if request.headers.get("x-api-key", VALID_KEY) == VALID_KEY:
             return None
         return reply(401, {"code": 401, "message": "Unauthorized"})
 
-    def endpoint(self, request: Request, /) -> str:
+    def endpoint(self, request: SimulatedRequest, /) -> str:
         return "keyed" if "x-api-key" in request.headers else "keyless"
 
-    def resource(self, request: Request, /) -> str:
+    def resource(self, request: SimulatedRequest, /) -> str:
         return request.path
 
-    def limit_headers(self, ruling: Ruling, wall: float, /) -> dict[str, str]:
+    def limit_headers(self, ruling: QuotaRuling, wall: float, /) -> dict[str, str]:
         return {
             "x-ratelimit-remaining": str(ruling.remaining),
             "x-ratelimit-current": str(ruling.current),
             "x-ratelimit-reset": str(math.ceil(wall + ruling.free_in)),
         }
 
-    def throttled(self, _request: Request, ruling: Ruling, wall: float, /) -> Reply:
+    def throttled(self, _request: SimulatedRequest, ruling: QuotaRuling, wall: float, /) -> SimulatedReply:
         body = {"code": 429, "message": "[API Gateway] Too many requests"}
         return reply(429, body, **self.limit_headers(ruling, wall))
 
-    def failed(self, status: int, _request: Request, /) -> Reply:
+    def failed(self, status: int, _request: SimulatedRequest, /) -> SimulatedReply:
         return reply(status, {"error": "Internal server error" if status == 500 else "Service unavailable"})
 
-    def disguised(self, _request: Request, _dice: random.Random, /) -> Reply:
+    def disguised(self, _request: SimulatedRequest, _dice: random.Random, /) -> SimulatedReply:
         return page(200, "Just a moment")
 
-    def answer(self, request: Request, lens: Lens, /) -> Reply:
+    def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
         prefix = next((path for path in PATHS if request.path.startswith(path)), None)
         if prefix is None or request.method != "GET":
             return reply(404, {"error": "Not found"})

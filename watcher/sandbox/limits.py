@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 
-class Window(msgspec.Struct, frozen=True):
+class Quota(msgspec.Struct, frozen=True):
     requests: int
     per: float
     """Seconds."""
@@ -19,12 +19,12 @@ class Window(msgspec.Struct, frozen=True):
     """None: over all endpoints."""
 
 
-DEFAULTS: Mapping[str, tuple[Window, ...]] = {
-    "jupiter": (Window(30, 60.0, "keyless"), Window(60, 60.0, "keyed")),
-    "bloxroute": (Window(60, 60.0),),
-    "helius": (Window(10, 1.0), Window(1_000_000, 2_592_000.0)),
-    "ondo": (Window(1, 1.0),),
-    "tokenkit": (Window(1, 10.0),),
+DEFAULTS: Mapping[str, tuple[Quota, ...]] = {
+    "jupiter": (Quota(30, 60.0, "keyless"), Quota(60, 60.0, "keyed")),
+    "bloxroute": (Quota(60, 60.0),),
+    "helius": (Quota(10, 1.0), Quota(1_000_000, 2_592_000.0)),
+    "ondo": (Quota(1, 1.0),),
+    "tokenkit": (Quota(1, 10.0),),
 }
 
 _ENTRY = re.compile(r"(?P<name>[a-z]+)(?:\.(?P<endpoint>[a-z-]+))?=(?P<windows>.+)")
@@ -32,7 +32,7 @@ _WINDOW = re.compile(r"(\d+)/(\d+(?:\.\d+)?)")
 _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 
 
-def parse(text: str) -> dict[str, tuple[Window, ...]]:
+def parse(text: str) -> dict[str, tuple[Quota, ...]]:
     """`--limits`, read from left to right over the defaults. Raises ValueError with one line for the user.
 
     `default` is where it begins, `none` lifts all of them, `x10` allows ten times the requests, `helius=50/1+1000000/2592000` replaces one
@@ -53,11 +53,11 @@ def parse(text: str) -> dict[str, tuple[Window, ...]]:
     return limits
 
 
-def _scaled(windows: Sequence[Window], factor: float) -> tuple[Window, ...]:
+def _scaled(windows: Sequence[Quota], factor: float) -> tuple[Quota, ...]:
     return tuple(msgspec.structs.replace(window, requests=max(1, int(window.requests * factor))) for window in windows)
 
 
-def _entry(part: str) -> tuple[str, tuple[Window, ...]]:
+def _entry(part: str) -> tuple[str, tuple[Quota, ...]]:
     entry = _ENTRY.fullmatch(part)
     if entry is None or entry["name"] not in DEFAULTS:
         raise ValueError(f"--limits: {part!r} is not `default`, `none`, `x10` or `helius=50/1`")
@@ -66,11 +66,11 @@ def _entry(part: str) -> tuple[str, tuple[Window, ...]]:
         found = _WINDOW.fullmatch(window)
         if found is None or not int(found[1]) or not float(found[2]):
             raise ValueError(f"--limits: {window!r} is not REQUESTS/SECONDS, both above 0")
-        windows.append(Window(int(found[1]), float(found[2]), entry["endpoint"]))
+        windows.append(Quota(int(found[1]), float(found[2]), entry["endpoint"]))
     return entry["name"], tuple(windows)
 
 
-class Ruling(msgspec.Struct, frozen=True):
+class QuotaRuling(msgspec.Struct, frozen=True):
     """What the gate said to one arrival."""
 
     granted: bool
@@ -85,26 +85,26 @@ class Ruling(msgspec.Struct, frozen=True):
 
 
 class _Count:
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Quota) -> None:
         self.window = window
         self.stamps: deque[float] = deque()
 
-    def rule(self, now: float, cost: int) -> Ruling:
+    def rule(self, now: float, cost: int) -> QuotaRuling:
         while self.stamps and self.stamps[0] <= now - self.window.per:
             self.stamps.popleft()
         current = len(self.stamps) + cost
         remaining = self.window.requests - current
         oldest = self.stamps[0] if self.stamps else now
-        return Ruling(remaining >= 0, current, remaining, oldest + self.window.per - now, self.window.per)
+        return QuotaRuling(remaining >= 0, current, remaining, oldest + self.window.per - now, self.window.per)
 
 
-class Gate:
+class QuotaGate:
     """All windows of one provider. A call takes a place in each that applies to it, or in none."""
 
-    def __init__(self, windows: Sequence[Window]) -> None:
+    def __init__(self, windows: Sequence[Quota]) -> None:
         self._counts = [_Count(window) for window in windows]
 
-    def arrive(self, now: float, endpoint: str, cost: int = 1) -> Ruling:
+    def arrive(self, now: float, endpoint: str, cost: int = 1) -> QuotaRuling:
         applying = [count for count in self._counts if count.window.endpoint in (None, endpoint)]
         rulings = [count.rule(now, cost) for count in applying]
         if all(ruling.granted for ruling in rulings):
@@ -113,5 +113,5 @@ class Gate:
         return min(
             rulings,
             key=lambda ruling: ruling.remaining,
-            default=Ruling(granted=True, current=0, remaining=0, free_in=0.0, per=0.0),
+            default=QuotaRuling(granted=True, current=0, remaining=0, free_in=0.0, per=0.0),
         )

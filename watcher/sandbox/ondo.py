@@ -5,54 +5,54 @@ import re
 from typing import Any
 
 from watcher.model.addresses import ONDO_CHAINS, AddressError, canonical
-from watcher.sandbox.exchange import VALID_KEY, Reply, Request, page, reply
+from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, page, reply
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import Ruling
+from watcher.sandbox.limits import QuotaRuling
 from watcher.sandbox.truth import plain
 
 _PATH = re.compile(r"/v1/chains/([^/]+)/balances")
 _FILTERS = {"userAddress": "account", "tokenAddress": "token"}
 
 
-class Ondo:
+class SimulatedOndo:
     name = "ondo"
     cost = 1
 
     def __init__(self) -> None:
-        self._cache: dict[str, tuple[float, Reply]] = {}
+        self._cache: dict[str, tuple[float, SimulatedReply]] = {}
 
-    def admit(self, request: Request, _now: float, /) -> Reply | None:
+    def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         """The gateway turns away who brings no key; only a wrong key reaches the application."""
         key = request.headers.get("x-api-key")
         if key is None:
             return reply(403, {"message": "Forbidden"}, x_amzn_errortype="ForbiddenException")
         return None if key == VALID_KEY else _error(401, "INVALID_API_KEY", "invalid API key")
 
-    def endpoint(self, _request: Request, /) -> str:
+    def endpoint(self, _request: SimulatedRequest, /) -> str:
         return "balances"
 
-    def resource(self, request: Request, /) -> str:
+    def resource(self, request: SimulatedRequest, /) -> str:
         return f"{request.path}?{sorted(request.query.items())}"
 
-    def limit_headers(self, _ruling: Ruling, _wall: float, /) -> dict[str, str]:
+    def limit_headers(self, _ruling: QuotaRuling, _wall: float, /) -> dict[str, str]:
         return {}
 
-    def throttled(self, _request: Request, _ruling: Ruling, _wall: float, /) -> Reply:
+    def throttled(self, _request: SimulatedRequest, _ruling: QuotaRuling, _wall: float, /) -> SimulatedReply:
         return reply(429, {"code": "RATE_LIMITED", "message": "rate limit exceeded"})
 
-    def failed(self, status: int, _request: Request, /) -> Reply:
+    def failed(self, status: int, _request: SimulatedRequest, /) -> SimulatedReply:
         return (
             _error(500, "INTERNAL_ERROR", "An internal server error occurred.")
             if status == 500
             else page(status, "503")
         )
 
-    def disguised(self, _request: Request, dice: random.Random, /) -> Reply:
+    def disguised(self, _request: SimulatedRequest, dice: random.Random, /) -> SimulatedReply:
         if dice.random() < 0.5:
             return page(200, "Request blocked")
         return _error(400, "PAUSED_GM_CHAIN", "The chain is paused.")
 
-    def answer(self, request: Request, lens: Lens, /) -> Reply:
+    def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
         """Raises nothing: what is wrong with a request is told with the documented codes."""
         path = _PATH.fullmatch(request.path)
         if path is None or request.method != "GET":
@@ -68,11 +68,11 @@ class Ondo:
             return _error(400, "INVALID_USER_ADDRESS", "One of the request parameters is invalid.")
         return self._cached(request, lens) or self._fresh(request, parts, lens)
 
-    def _cached(self, request: Request, lens: Lens) -> Reply | None:
+    def _cached(self, request: SimulatedRequest, lens: Lens) -> SimulatedReply | None:
         made, kept = self._cache.get(self.resource(request), (float("-inf"), None))
         return kept if lens.now - made < lens.faults.cache else None
 
-    def _fresh(self, request: Request, parts: dict[str, str], lens: Lens) -> Reply:
+    def _fresh(self, request: SimulatedRequest, parts: dict[str, str], lens: Lens) -> SimulatedReply:
         rows = lens.unslotted(lens.truth.of("ondo", **parts), self.resource(request))
         kept = lens.without_one([row for row in rows if row.amount])
         answer = reply(200, {"tokens": _tokens(kept, lens)})
@@ -100,6 +100,6 @@ def _text(row: Seen, lens: Lens) -> str:
     return f"{whole}.{fraction:0<18}"
 
 
-def _error(status: int, code: str, message: str) -> Reply:
+def _error(status: int, code: str, message: str) -> SimulatedReply:
     documentation = "https://docs.ondo.finance/api-reference/error-codes"
     return reply(status, {"message": message, "documentation": documentation, "code": code})

@@ -6,7 +6,7 @@ A few tokens bear their real mainnet addresses, so that a screen shows names tha
 import random
 
 from watcher.model.addresses import BSC, ETHEREUM, FELT_BOUND, ONDO_NAMES, SOLANA, STARKNET
-from watcher.sandbox.truth import Balance, BalanceKey, some_amount
+from watcher.sandbox.truth import BalanceKey, SimulatedBalance, some_amount
 
 PROVIDERS = ("jupiter", "bloxroute", "helius", "ondo", "tokenkit")
 
@@ -45,7 +45,7 @@ class Population:
     """Every balance of the seed. The watches cover each of them exactly once."""
 
     def __init__(self, seed: int) -> None:
-        self.balances: list[Balance] = []
+        self.balances: list[SimulatedBalance] = []
         self.watches: dict[str, list[dict[str, str]]] = {name: [] for name in PROVIDERS}
         """Entries as `[[providers.NAME.watch]]` takes them."""
         self._seed = seed
@@ -79,7 +79,7 @@ class Population:
         rank = sum(balance.key.provider == key.provider for balance in self.balances)
         weight = part / (rank + 2) ** 0.7
         self.balances.append(
-            Balance(key, amount, scale, symbol=symbol, in_units=in_units, digits=digits, weight=weight)
+            SimulatedBalance(key, amount, scale, symbol=symbol, in_units=in_units, digits=digits, weight=weight)
         )
 
     def _jupiter(self) -> None:

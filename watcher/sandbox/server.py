@@ -6,7 +6,7 @@ import anyio
 import h11
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 
-from watcher.sandbox.exchange import Reply, Request
+from watcher.sandbox.exchange import SimulatedReply, SimulatedRequest
 from watcher.sandbox.world import World
 
 MOST_BODY = 1 << 20
@@ -52,7 +52,7 @@ class _Conversation:
         await self._send(answer)
         return answer.cut is None and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
-    async def _request(self) -> Request | None:
+    async def _request(self) -> SimulatedRequest | None:
         """The next request, whole; None when the client is done."""
         head = await self._event()
         if not isinstance(head, h11.Request):
@@ -76,7 +76,7 @@ class _Conversation:
             except anyio.EndOfStream:
                 return b""
 
-    async def _send(self, answer: Reply) -> None:
+    async def _send(self, answer: SimulatedReply) -> None:
         """Head and body in one write, as much of them as the reply wants to be seen."""
         if answer.cut is not None and answer.cut < 0:
             return
@@ -91,12 +91,12 @@ class _Conversation:
     async def _complain(self) -> None:
         """Not HTTP, or too much of it."""
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            await self._send(Reply(400, {"connection": "close"}, b"bad request"))
+            await self._send(SimulatedReply(400, {"connection": "close"}, b"bad request"))
 
 
-def _request(head: h11.Request, body: bytes) -> Request:
+def _request(head: h11.Request, body: bytes) -> SimulatedRequest:
     target = urlsplit(head.target.decode("ascii", "replace"))
-    return Request(
+    return SimulatedRequest(
         method=head.method.decode("ascii"),
         path=unquote(target.path),
         query=dict(parse_qsl(target.query, keep_blank_values=True)),

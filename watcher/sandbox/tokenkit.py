@@ -7,47 +7,47 @@ from typing import Any, NamedTuple
 import msgspec
 
 from watcher.model.addresses import AddressError, felt
-from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
+from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, reply
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import Gate, Ruling, Window
-from watcher.sandbox.truth import Balance, BalanceKey
+from watcher.sandbox.limits import Quota, QuotaGate, QuotaRuling
+from watcher.sandbox.truth import BalanceKey, SimulatedBalance
 
 MOST_PAIRS = 20
 MAX_AGE = 300.0
 ENDPOINTS = {"/api/balance/": "balance", "/api/balances/": "balances", "/api/account-balances/": "account-balances"}
-BAD_KEYS = (Window(20, 300.0),)
+BAD_KEYS = (Quota(20, 300.0),)
 """Wrong keys that are let through before the address is blocked for a while."""
 
 
-class Pair(msgspec.Struct):
+class _Pair(msgspec.Struct):
     account_address: str
     token_address: str
 
 
-class Batch(msgspec.Struct):
-    balances: list[Pair]
+class _Batch(msgspec.Struct):
+    balances: list[_Pair]
     force_refresh: bool = False
     max_age: float = MAX_AGE
 
 
-class Entry(NamedTuple):
+class _CacheEntry(NamedTuple):
     """What the cache holds of one pair."""
 
     refreshed: float
     amount: int
 
 
-class Tokenkit:
+class SimulatedTokenKit:
     name = "tokenkit"
     cost = 1
 
     def __init__(self, wall_start: float) -> None:
         """`wall_start`: Unix seconds when monotonic time was 0."""
         self._wall_start = wall_start
-        self._cache: dict[BalanceKey, Entry] = {}
-        self._bad_keys = Gate(BAD_KEYS)
+        self._cache: dict[BalanceKey, _CacheEntry] = {}
+        self._bad_keys = QuotaGate(BAD_KEYS)
 
-    def admit(self, request: Request, now: float, /) -> Reply | None:
+    def admit(self, request: SimulatedRequest, now: float, /) -> SimulatedReply | None:
         """Too many wrong keys block the address; a missing key does not count."""
         if request.headers.get("api-key") == VALID_KEY:
             return None
@@ -55,28 +55,28 @@ class Tokenkit:
             return reply(429, {"detail": "Too many invalid API keys from this address."})
         return reply(401, {"detail": "Invalid or missing API key."}, www_authenticate='api-key realm="tokenkit"')
 
-    def endpoint(self, request: Request, /) -> str:
+    def endpoint(self, request: SimulatedRequest, /) -> str:
         return ENDPOINTS.get(request.path, "balance")
 
-    def resource(self, request: Request, /) -> str:
+    def resource(self, request: SimulatedRequest, /) -> str:
         return f"{request.path}{sorted(request.query.items())}{request.body.decode(errors='replace')}"
 
-    def limit_headers(self, _ruling: Ruling, _wall: float, /) -> dict[str, str]:
+    def limit_headers(self, _ruling: QuotaRuling, _wall: float, /) -> dict[str, str]:
         return {}
 
-    def throttled(self, _request: Request, _ruling: Ruling, _wall: float, /) -> Reply:
+    def throttled(self, _request: SimulatedRequest, _ruling: QuotaRuling, _wall: float, /) -> SimulatedReply:
         return reply(429, {"detail": "Rate limit exceeded for this API key."})
 
-    def failed(self, status: int, _request: Request, /) -> Reply:
+    def failed(self, status: int, _request: SimulatedRequest, /) -> SimulatedReply:
         return reply(status, {"detail": "A server error occurred." if status == 500 else "Temporarily unavailable."})
 
-    def disguised(self, _request: Request, _dice: random.Random, /) -> Reply:
+    def disguised(self, _request: SimulatedRequest, _dice: random.Random, /) -> SimulatedReply:
         return reply(200, {"success": False, "data": None, "errors": [{"error": "chain fetch failed"}]})
 
-    def answer(self, request: Request, lens: Lens, /) -> Reply:
+    def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
         try:
             if request.path == "/api/balances/" and request.method == "POST":
-                return self._batch(msgspec.json.decode(request.body, type=Batch), lens)
+                return self._batch(msgspec.json.decode(request.body, type=_Batch), lens)
             if request.path not in ENDPOINTS or request.method != "GET":
                 return reply(404, {"detail": "Not found."})
             age, force = _freshness(request)
@@ -88,7 +88,7 @@ class Tokenkit:
         except (AddressError, ValueError, RecursionError) as error:  # msgspec's and Unicode's errors are ValueErrors
             return reply(400, {"success": False, "errors": [{"error": str(error)}]})
 
-    def _batch(self, batch: Batch, lens: Lens) -> Reply:
+    def _batch(self, batch: _Batch, lens: Lens) -> SimulatedReply:
         if len(batch.balances) > MOST_PAIRS:
             raise ValueError(f"at most {MOST_PAIRS} pairs")
         data, errors = [], []
@@ -117,7 +117,7 @@ class Tokenkit:
             "last_updated": self._time(refreshed).isoformat(),
         }
 
-    def _account(self, account: str, max_age: float, lens: Lens, *, force: bool) -> Reply:
+    def _account(self, account: str, max_age: float, lens: Lens, *, force: bool) -> SimulatedReply:
         """Zero rows too; an account that nobody knows has no rows and is no error."""
         looks = [
             self._look(balance, max_age, lens, force=force) for balance in lens.truth.of("tokenkit", account=account)
@@ -146,7 +146,7 @@ class Tokenkit:
             "last_updated": self._time(refreshed).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
-    def _look(self, balance: Balance, max_age: float, lens: Lens, *, force: bool) -> tuple[Seen, float]:
+    def _look(self, balance: SimulatedBalance, max_age: float, lens: Lens, *, force: bool) -> tuple[Seen, float]:
         """The cache's row while it is young enough, else a new one from the chain, and when it was refreshed."""
         kept = self._cache.get(balance.key)
         old = kept is None or force or lens.now - kept.refreshed > max_age
@@ -156,7 +156,7 @@ class Tokenkit:
         if kept is not None and not old:
             return lens.tell(balance, kept.amount, 0), kept.refreshed
         row = lens.unslotted([balance], f"tokenkit/{balance.key.account}/{balance.key.token}")[0]
-        self._cache[balance.key] = Entry(lens.now, row.amount)
+        self._cache[balance.key] = _CacheEntry(lens.now, row.amount)
         return row, lens.now
 
     def _time(self, refreshed: float) -> datetime:
@@ -164,7 +164,7 @@ class Tokenkit:
         return datetime.fromtimestamp(0, UTC) + timedelta(seconds=int(self._wall_start + refreshed))
 
 
-def _freshness(request: Request) -> tuple[float, bool]:
+def _freshness(request: SimulatedRequest) -> tuple[float, bool]:
     """`max_age` and `force_refresh` from the query. Raises ValueError."""
     return float(request.query.get("max_age", MAX_AGE)), request.query.get("force_refresh") == "true"
 

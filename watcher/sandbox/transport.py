@@ -3,7 +3,7 @@
 import anyio
 import httpx
 
-from watcher.sandbox.exchange import Request
+from watcher.sandbox.exchange import SimulatedRequest
 from watcher.sandbox.world import World
 
 
@@ -26,8 +26,8 @@ class SandboxTransport(httpx.AsyncBaseTransport):
         return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body, request=request)
 
 
-def _plain(request: httpx.Request, body: bytes) -> Request:
-    return Request(
+def _plain(request: httpx.Request, body: bytes) -> SimulatedRequest:
+    return SimulatedRequest(
         method=request.method,
         path=request.url.path,
         query=dict(request.url.params),

@@ -32,7 +32,7 @@ class Move(NamedTuple):
     amount: int
 
 
-class Balance:
+class SimulatedBalance:
     """One balance and its whole history, the oldest move first."""
 
     def __init__(
@@ -92,7 +92,9 @@ def plain(amount: int, scale: int) -> str:
 class Truth:
     """All balances, and the clock that they move by. `start` and every `now` are seconds of one monotonic clock."""
 
-    def __init__(self, balances: Iterable[Balance], *, seed: int, rate: float, start: float, slot: int) -> None:
+    def __init__(
+        self, balances: Iterable[SimulatedBalance], *, seed: int, rate: float, start: float, slot: int
+    ) -> None:
         """`rate`: changes a second over the whole ledger, each provider's part is the same; `slot`: the first one."""
         self.balances = {balance.key: balance for balance in balances}
         self.start = start
@@ -102,8 +104,8 @@ class Truth:
         self.told = 0
         """Moves so far."""
         self._random = random.Random(f"{seed}/moves")
-        self._by_provider: dict[str, list[Balance]] = {}
-        self._by_account: dict[tuple[str, str], list[Balance]] = {}
+        self._by_provider: dict[str, list[SimulatedBalance]] = {}
+        self._by_account: dict[tuple[str, str], list[SimulatedBalance]] = {}
         for balance in self.balances.values():
             self._by_provider.setdefault(balance.key.provider, []).append(balance)
             self._by_account.setdefault((balance.key.provider, balance.key.account), []).append(balance)
@@ -117,7 +119,7 @@ class Truth:
         """The slot that is being made at `now`."""
         return self._first_slot + math.floor((now - self.start) / SLOT_SECONDS)
 
-    def of(self, provider: str, **parts: str) -> list[Balance]:
+    def of(self, provider: str, **parts: str) -> list[SimulatedBalance]:
         """The provider's balances whose key has all the given parts, in their fixed order."""
         account = parts.get("account")
         near = self._by_account.get((provider, account), ()) if account else self._by_provider.get(provider, ())
@@ -141,7 +143,7 @@ class Truth:
             self.frozen = False
             self._next = now + self._gap()
 
-    def put(self, balance: Balance, amount: int, now: float) -> None:
+    def put(self, balance: SimulatedBalance, amount: int, now: float) -> None:
         """A move on demand."""
         self.advance(now)
         if amount != balance.amount:
@@ -157,7 +159,7 @@ class Truth:
         balance.move(time, self.slot(time), self._another(balance))
         self.told += 1
 
-    def _another(self, balance: Balance) -> int:
+    def _another(self, balance: SimulatedBalance) -> int:
         """An amount that differs from the present one: mostly a payment in or out, at times all of it or one undone."""
         present = balance.amount
         dice = self._random.random()

@@ -18,16 +18,16 @@ from typing import Any, Protocol
 import msgspec
 
 from watcher.sandbox import faults, limits
-from watcher.sandbox.bloxroute import Bloxroute
-from watcher.sandbox.exchange import VALID_KEY, Reply, Request, reply
+from watcher.sandbox.bloxroute import SimulatedBloxroute
+from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, reply
 from watcher.sandbox.faults import Lens, Memory
-from watcher.sandbox.helius import Helius
-from watcher.sandbox.jupiter import Jupiter
-from watcher.sandbox.limits import Gate, Ruling
-from watcher.sandbox.ondo import Ondo
+from watcher.sandbox.helius import SimulatedHelius
+from watcher.sandbox.jupiter import SimulatedJupiter
+from watcher.sandbox.limits import QuotaGate, QuotaRuling
+from watcher.sandbox.ondo import SimulatedOndo
 from watcher.sandbox.population import Population
-from watcher.sandbox.tokenkit import Tokenkit
-from watcher.sandbox.truth import SLOT_SECONDS, Balance, BalanceKey, Truth
+from watcher.sandbox.tokenkit import SimulatedTokenKit
+from watcher.sandbox.truth import SLOT_SECONDS, BalanceKey, SimulatedBalance, Truth
 
 SLOT_EPOCH = 1.6e9
 """Unix seconds of slot 0. Slots follow the wall clock, so that they go on growing when the sandbox is started anew."""
@@ -62,20 +62,20 @@ class Api(Protocol):
     def name(self) -> str: ...
     @property
     def cost(self) -> int: ...
-    def admit(self, request: Request, now: float, /) -> Reply | None: ...
-    def endpoint(self, request: Request, /) -> str: ...
-    def resource(self, request: Request, /) -> str: ...
-    def limit_headers(self, ruling: Ruling, wall: float, /) -> dict[str, str]: ...
-    def throttled(self, request: Request, ruling: Ruling, wall: float, /) -> Reply: ...
-    def failed(self, status: int, request: Request, /) -> Reply: ...
-    def disguised(self, request: Request, dice: random.Random, /) -> Reply: ...
-    def answer(self, request: Request, lens: Lens, /) -> Reply: ...
+    def admit(self, request: SimulatedRequest, now: float, /) -> SimulatedReply | None: ...
+    def endpoint(self, request: SimulatedRequest, /) -> str: ...
+    def resource(self, request: SimulatedRequest, /) -> str: ...
+    def limit_headers(self, ruling: QuotaRuling, wall: float, /) -> dict[str, str]: ...
+    def throttled(self, request: SimulatedRequest, ruling: QuotaRuling, wall: float, /) -> SimulatedReply: ...
+    def failed(self, status: int, request: SimulatedRequest, /) -> SimulatedReply: ...
+    def disguised(self, request: SimulatedRequest, dice: random.Random, /) -> SimulatedReply: ...
+    def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply: ...
 
 
 class Desk:
     """One provider's counter: its API, its limits, and what went over it."""
 
-    def __init__(self, api: Api, gate: Gate) -> None:
+    def __init__(self, api: Api, gate: QuotaGate) -> None:
         self.api = api
         self.gate = gate
         self.requests = 0
@@ -108,8 +108,14 @@ class World:
         self._wall_start = wall - start
         self._network = random.Random(f"{settings.seed}/network")
         windows = limits.parse(settings.limits)
-        apis: list[Api] = [Jupiter(), Bloxroute(), Helius(), Ondo(), Tokenkit(self._wall_start)]
-        self.desks = {api.name: Desk(api, Gate(windows[api.name])) for api in apis}
+        apis: list[Api] = [
+            SimulatedJupiter(),
+            SimulatedBloxroute(),
+            SimulatedHelius(),
+            SimulatedOndo(),
+            SimulatedTokenKit(self._wall_start),
+        ]
+        self.desks = {api.name: Desk(api, QuotaGate(windows[api.name])) for api in apis}
 
     def wall(self, now: float) -> float:
         """Unix seconds at monotonic `now`."""
@@ -119,7 +125,7 @@ class World:
         """Seconds that the next message spends on the network."""
         return self.faults.latency * self._network.lognormvariate(0.0, 0.4) if self.faults.latency else 0.0
 
-    def answer(self, request: Request, now: float) -> Reply:
+    def answer(self, request: SimulatedRequest, now: float) -> SimulatedReply:
         """The reply to a request that arrives at `now`. Raises nothing."""
         self.truth.advance(now)
         name, _, rest = request.path.removeprefix("/").partition("/")
@@ -131,7 +137,7 @@ class World:
         desk.answers[answer.status] = desk.answers.get(answer.status, 0) + 1
         return answer
 
-    def _serve(self, desk: Desk, request: Request, now: float) -> Reply:
+    def _serve(self, desk: Desk, request: SimulatedRequest, now: float) -> SimulatedReply:
         denial = desk.api.admit(request, now)
         if denial is not None:
             desk.denied += 1
@@ -147,7 +153,7 @@ class World:
             desk.faults[fault] = desk.faults.get(fault, 0) + 1
         return answer
 
-    def _faulty(self, desk: Desk, request: Request, lens: Lens, ruling: Ruling) -> Reply:
+    def _faulty(self, desk: Desk, request: SimulatedRequest, lens: Lens, ruling: QuotaRuling) -> SimulatedReply:
         """The API's answer, unless something goes wrong before it or on its way."""
         refused, disguised, torn, late = (lens.hit(fault) for fault in ("refused", "error", "torn", "late"))
         if refused:
@@ -169,14 +175,14 @@ class World:
             return msgspec.structs.replace(answer, delay=lens.dice.uniform(0.3, 2.0))
         return answer
 
-    def _refuse(self, desk: Desk, request: Request, lens: Lens, ruling: Ruling) -> Reply:
+    def _refuse(self, desk: Desk, request: SimulatedRequest, lens: Lens, ruling: QuotaRuling) -> SimulatedReply:
         status = lens.dice.choice((500, 500, 503, 503, 429))
         if status != 429:
             return desk.api.failed(status, request)
         soon = msgspec.structs.replace(ruling, free_in=1.0, remaining=-1, per=1.0)
         return desk.api.throttled(request, soon, self.wall(lens.now))
 
-    def _control(self, name: str, request: Request, now: float) -> Reply:
+    def _control(self, name: str, request: SimulatedRequest, now: float) -> SimulatedReply:
         acts = {"_freeze": self.truth.freeze, "_thaw": self.truth.thaw}
         if name == "_truth":
             return reply(200, self.report(now, history=request.query.get("history") != "0"))
@@ -192,14 +198,14 @@ class World:
             return reply(405, {"error": "POST is needed"})
         return reply(200, {"frozen": self.truth.frozen, "now": now, "slot": self.truth.slot(now)})
 
-    def _set_faults(self, request: Request) -> Reply:
+    def _set_faults(self, request: SimulatedRequest) -> SimulatedReply:
         try:
             self.faults = faults.parse(request.body.decode())
         except ValueError as error:
             return reply(400, {"error": str(error)})
         return reply(200, self.faults)
 
-    def _set(self, request: Request, now: float) -> Reply:
+    def _set(self, request: SimulatedRequest, now: float) -> SimulatedReply:
         try:
             asked = msgspec.json.decode(request.body, type=dict[str, str])
             balance = self.truth.balances[BalanceKey(**{part: asked[part] for part in asked if part != "amount"})]
@@ -236,7 +242,7 @@ class World:
             "balances": [self._balance(balance, history=history) for balance in balances],
         }
 
-    def _balance(self, balance: Balance, *, history: bool) -> dict[str, Any]:
+    def _balance(self, balance: SimulatedBalance, *, history: bool) -> dict[str, Any]:
         told = {
             "key": "/".join(balance.key),
             **balance.key._asdict(),
@@ -254,7 +260,7 @@ class World:
         return told
 
 
-def _tear(answer: Reply, dice: random.Random) -> Reply:
+def _tear(answer: SimulatedReply, dice: random.Random) -> SimulatedReply:
     """Half a body that looks whole, a body that breaks off, or no answer at all."""
     half = len(answer.body) // 2
     way = dice.randrange(3)

@@ -19,7 +19,7 @@ FIRST_GUESS = 3600.0  # seconds between changes, before anything is known
 TINY_RATE = 1e-12  # changes per second: years of silence must not become a division by zero
 
 
-class Beliefs:
+class ChangeRates:
     """What the answers say of each target and of the population. Names of the formulas: docs/freshness.md."""
 
     def __init__(self, size: int) -> None:

@@ -14,11 +14,11 @@ import msgspec
 
 from watcher.limits.budget import Budget
 from watcher.providers.protocol import Lane, Target
-from watcher.scheduling.outage import Outage
+from watcher.scheduling.outage import OutageDetector
 from watcher.scheduling.schedule import Schedule
 
 
-class Errand(msgspec.Struct, frozen=True):
+class PollJob(msgspec.Struct, frozen=True):
     """One request to be made now."""
 
     lane: Lane
@@ -36,10 +36,10 @@ class _Group(msgspec.Struct):
     """In virtual time: the lowest is next."""
     apart: deque[Target]
     """Picked, but to be asked alone."""
-    outage: Outage
+    outage: OutageDetector
 
 
-class Turns:
+class LaneScheduler:
     """`schedules`: one for each distinct `Lane.targets`, by its id (see `schedules_of`)."""
 
     def __init__(self, lanes: Sequence[Lane], schedules: Mapping[int, Schedule[Target]], budget: Budget) -> None:
@@ -53,7 +53,7 @@ class Turns:
                 grouped.setdefault(id(lane.targets), []).append(lane)
         self._groups = [_grouped(schedules[key], members) for key, members in grouped.items()]
 
-    def next(self, now: float) -> tuple[Errand | None, float]:
+    def next(self, now: float) -> tuple[PollJob | None, float]:
         """The request that may leave now, its targets picked; or None and when to look again, if nothing changes."""
         self._take_back(now)
         when = self._aside[0][0] if self._aside else inf
@@ -61,23 +61,23 @@ class Turns:
             lane = min(group.lanes, key=lambda lane: self._budget.ready_at(now, lane.endpoint))
             ready = max(self._budget.ready_at(now, lane.endpoint), self._due(group, now))
             if ready <= now and (targets := self._pick(group, lane, now)):
-                return Errand(lane, group.schedule, targets), now
+                return PollJob(lane, group.schedule, targets), now
             when = min(when, ready if ready > now else inf)
         return None, when
 
-    def failed(self, errand: Errand, granted: float, now: float) -> None:
+    def failed(self, errand: PollJob, granted: float, now: float) -> None:
         """It left at `granted` and brought nothing, for a reason that may pass: its targets are asked again."""
         self._group(errand).outage.failed(errand.targets, granted, now)
 
-    def answered(self, errand: Errand, now: float) -> None:
+    def answered(self, errand: PollJob, now: float) -> None:
         """It brought a good answer."""
         self._group(errand).outage.answered(now)
 
-    def apart(self, errand: Errand) -> None:
+    def apart(self, errand: PollJob) -> None:
         """One target of this request spoils it: ask each alone to find out which."""
         self._group(errand).apart.extend(errand.targets)
 
-    def set_aside(self, errand: Errand, until: float) -> None:
+    def set_aside(self, errand: PollJob, until: float) -> None:
         """Asking again soon is useless: these targets stay out until then, and are asked alone when they come back."""
         group = self._group(errand)
         for target in errand.targets:
@@ -89,7 +89,7 @@ class Turns:
             group.apart.append(target)
         self._aside.clear()
 
-    def _group(self, errand: Errand) -> _Group:
+    def _group(self, errand: PollJob) -> _Group:
         return next(group for group in self._groups if group.schedule is errand.schedule)
 
     def _take_back(self, now: float) -> None:
@@ -116,4 +116,4 @@ class Turns:
 def _grouped(schedule: Schedule[Target], lanes: list[Lane]) -> _Group:
     lanes = sorted(lanes, key=lambda lane: -lane.batch)
     stride = 1 / ceil(len(lanes[0].targets) / lanes[0].batch)
-    return _Group(schedule, lanes, stride, stride / 2, deque(), Outage(schedule, lanes[0].batch))
+    return _Group(schedule, lanes, stride, stride / 2, deque(), OutageDetector(schedule, lanes[0].batch))

@@ -18,7 +18,7 @@ EVIDENCE = 3
 """Failed requests, without a good answer since the first, for watches that did not fail before."""
 
 
-class Outage:
+class OutageDetector:
     """Of the watches in one schedule. `batch`: how many one request asks for, at most."""
 
     def __init__(self, schedule: Schedule[Target], batch: int) -> None:

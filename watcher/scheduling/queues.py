@@ -10,7 +10,7 @@ T = TypeVar("T", bound=Hashable)
 FIXED_POINT = 2.0**24  # steps of the virtual time; a target of average rate strides 1
 
 
-class Index(Generic[T]):
+class TargetIndex(Generic[T]):
     """Target to number in about 10 bytes each, where a dict takes 80: open addressing over the given list."""
 
     def __init__(self, targets: list[T]) -> None:
@@ -40,7 +40,7 @@ class Index(Generic[T]):
         return slot
 
 
-class Heap:
+class VirtualTimeHeap:
     """Least key first, on heapq: an entry is one integer, the key in fixed point and the item in its low bits.
 
     What is removed leaves its entry behind, known as dead by its key: `key[i]` is negative while i is not in the heap.
@@ -83,7 +83,7 @@ class Heap:
             heapq.heapify(self._entries)
 
 
-class Ring:
+class LastReadRing:
     """The resting targets in the order in which they were last read: a linked list in two arrays."""
 
     def __init__(self, size: int) -> None:

@@ -18,8 +18,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from watcher.scheduling.change_rates import FAST, ODDS_MEMORY, SHAPES, Beliefs
-from watcher.scheduling.queues import FIXED_POINT, Heap, Index, Ring
+from watcher.scheduling.change_rates import FAST, ODDS_MEMORY, SHAPES, ChangeRates
+from watcher.scheduling.queues import FIXED_POINT, LastReadRing, TargetIndex, VirtualTimeHeap
 
 T = TypeVar("T", bound=Hashable)
 
@@ -54,9 +54,9 @@ class Schedule(Generic[T]):
         self._max_interval = max_interval
         self._min_interval = min_interval
         size = len(self._targets)
-        self._index = Index(self._targets)
+        self._index = TargetIndex(self._targets)
         self._names = array("Q", (_digest(name(target)) for target in self._targets))  # now: `save` must be quick
-        self._beliefs = Beliefs(size)
+        self._beliefs = ChangeRates(size)
         self._last = array("d", [now]) * size
         self._state, self._flags, self._tries = bytearray(size), bytearray(size), bytearray(size)
         self._waiting: list[tuple[float, int]] = []  # a heapq of (due, target): the few that retry or confirm
@@ -246,7 +246,7 @@ class Schedule(Generic[T]):
         self._line_up(order, [keys[i] for i in order], now)
 
     def _line_up(self, order: Sequence[int], keys: Sequence[float], now: float) -> None:
-        self._ring, self._heap, self._fresh = Ring(len(order)), Heap(len(order)), -1
+        self._ring, self._heap, self._fresh = LastReadRing(len(order)), VirtualTimeHeap(len(order)), -1
         for i, key in zip(order, keys, strict=True):
             self._heap.key[i] = -max(key, 1 / FIXED_POINT)
             self._rest(i)

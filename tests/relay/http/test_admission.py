@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.relay.stage import PATIENCE, calm, staged, until
 from watcher.relay.http import admission
-from watcher.relay.http.admission import ANSWERED, STARTING, TELLING, Door, NoRoom, network, shares
+from watcher.relay.http.admission import ANSWERED, STARTING, TELLING, Admission, NoDescriptors, network, shares
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ class Pair:
 
     def __init__(self, entered, address, *, stage=None):
         ours, self.theirs = socket.socketpair()
-        self.guest = admission.Guest(ours, address, entered, 0.0)
+        self.guest = admission.AcceptedSocket(ours, address, entered, 0.0)
         self.dismissed = False
         entered.enter(self.guest)
         if stage is not None:
@@ -61,7 +61,7 @@ def pairs():
 
 
 def test_the_oldest_of_the_fullest_address_goes(pairs):
-    entered = Door(8)
+    entered = Admission(8)
     honest = pairs(entered, "honest")
     crowd = [pairs(entered, "crowd") for _ in range(30)]
     newcomer = pairs(entered, "other")
@@ -74,7 +74,7 @@ def test_the_oldest_of_the_fullest_address_goes(pairs):
 
 
 def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
-    entered = Door(8)
+    entered = Admission(8)
     asked = pairs(entered, "a", stage=TELLING)
     answered = [pairs(entered, "a", stage=ANSWERED) for _ in range(3)]
     early = [pairs(entered, "a") for _ in range(3)]
@@ -83,7 +83,7 @@ def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
     crowd = [pairs(entered, "a") for _ in range(20)]
     assert not asked.gone
     assert sum(pair.gone for pair in (*answered, *early, *crowd)) == 26 - 5
-    entered = Door(4)
+    entered = Admission(4)
     waits = pairs(entered, "b", stage=STARTING)
     only = [pairs(entered, "b", stage=TELLING) for _ in range(5)]
     assert [pair.gone for pair in (waits, *only)] == [False] + [True] * 3 + [False] * 2
@@ -93,7 +93,7 @@ def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
 
 
 def test_who_has_asked_and_gets_no_word_is_known_by_its_time(pairs):
-    entered = Door(8)
+    entered = Admission(8)
     pairs(entered, "a")
     pairs(entered, "a", stage=TELLING)
     (waits,) = [pairs(entered, "b", stage=STARTING)]
@@ -103,7 +103,7 @@ def test_who_has_asked_and_gets_no_word_is_known_by_its_time(pairs):
 
 
 def test_a_stream_takes_no_place_and_is_known_until_it_is_closed(pairs):
-    entered = Door(2)
+    entered = Admission(2)
     streams = [pairs(entered, "a") for _ in range(1)]
     for _ in range(20):
         entered.stays(streams[-1].guest)
@@ -131,7 +131,7 @@ def test_streams_and_visitors_share_the_room(room, shared):
 
 
 def test_a_room_for_nobody_is_an_error():
-    with pytest.raises(NoRoom):
+    with pytest.raises(NoDescriptors):
         shares(10, 10_000)
 
 

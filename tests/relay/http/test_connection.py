@@ -14,9 +14,9 @@ from websockets.server import ServerProtocol
 from tests.relay.hostile import UPGRADE, frame
 from tests.relay.stage import PATIENCE, until
 from watcher.model.log import Unavailable
-from watcher.relay.http.admission import Door
-from watcher.relay.http.connection import THROWN, Visitor
-from watcher.relay.http.routes import Answer
+from watcher.relay.http.admission import Admission
+from watcher.relay.http.connection import THROWN, HttpConnection
+from watcher.relay.http.routes import HttpAnswer
 
 pytestmark = pytest.mark.anyio
 
@@ -51,14 +51,14 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def visited(answer, handle=None, *, stall=3600.0, kind=Visitor):
+async def visited(answer, handle=None, *, stall=3600.0, kind=HttpConnection):
     """A server of visitors that get that answer, or become streams; gives its port and those it had."""
     made = []
 
     def create():
         visitor = kind(ServerProtocol(), Serving(), ping_interval=None, close_timeout=PATIENCE, write_limit=0)
         visitor.answer, visitor.handle, visitor.stall, visitor.upgrade = answer, handle, stall, PATIENCE
-        visitor.door, visitor.tasks = Door(1), set()
+        visitor.door, visitor.tasks = Admission(1), set()
         made.append(visitor)
         return visitor
 
@@ -77,7 +77,7 @@ def telling(body, *, stall=3600.0):
     """A server that answers everything with that body."""
 
     async def answer(visitor, request):
-        return Answer(200, "text/plain", body() if isinstance(body, Pieces) else body)
+        return HttpAnswer(200, "text/plain", body() if isinstance(body, Pieces) else body)
 
     return visited(answer, stall=stall)
 
@@ -98,7 +98,7 @@ async def asking(port, request=b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", *, buffer=N
         writer.transport.abort()
 
 
-class Lost(Visitor):
+class Lost(HttpConnection):
     """Its connection ends in the turn of the loop in which it has asked, as TLS can."""
 
     def data_received(self, data):
@@ -130,7 +130,7 @@ async def test_who_resets_as_the_last_byte_is_told_has_gone_and_no_more(capsys):
     assert "relay.connection_failed" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", [Lost, Visitor])
+@pytest.mark.parametrize("kind", [Lost, HttpConnection])
 async def test_who_is_gone_before_it_is_a_stream_takes_no_place(kind, capsys):
     """Nobody would give it back: that it has gone was told already."""
     taken = []

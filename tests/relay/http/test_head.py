@@ -7,7 +7,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from watcher.relay.http import head as heads
-from watcher.relay.http.routes import Answer
+from watcher.relay.http.routes import HttpAnswer
 
 GOOD = b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nX: \t\xe9 y \r\n\r\n"
 
@@ -62,7 +62,7 @@ def test_the_absolute_form_names_the_host(target, host, path, others):
 )
 def test_each_wrong_head_has_its_status(head, status):
     found = heads.parse(head)
-    assert isinstance(found, Answer)
+    assert isinstance(found, HttpAnswer)
     assert found.status == status
 
 
@@ -93,7 +93,7 @@ def test_a_head_that_we_take_is_one_that_websockets_takes_in_the_same_words(nois
     head = GOOD[:place] + noise + GOOD[place:]
     head = head[: heads.size(head)]
     found = heads.parse(head)
-    if isinstance(found, Answer) or heads.has_body(found):
+    if isinstance(found, HttpAnswer) or heads.has_body(found):
         return
     protocol = ServerProtocol()
     protocol.receive_data(head)

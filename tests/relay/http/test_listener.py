@@ -11,10 +11,10 @@ from anyio.abc import SocketAttribute
 
 from tests.relay.stage import PATIENCE, calm, staged
 from watcher.relay.http.auth import load
-from watcher.relay.http.listener import READERS_EACH, Port
-from watcher.relay.http.routes import Plain
+from watcher.relay.http.listener import READERS_EACH, Listener
+from watcher.relay.http.routes import HttpRoutes
 from watcher.relay.settings import RelayError, RelaySettings
-from watcher.relay.websocket import Stats
+from watcher.relay.websocket import RelayStats
 
 pytestmark = pytest.mark.anyio
 
@@ -50,8 +50,8 @@ async def alone(ready=lambda: TROUBLE, **settings):
     """A port with nothing behind it, and a client of it."""
     told = RelaySettings(port=0, **settings)
     tokens = load(told, {})
-    plain = Plain(None, lambda rights: repr(rights).encode(), ready, guarded=tokens is not None)
-    port = Port(told, plain, tokens=tokens, stats=Stats(), pace=calm(), key="metrics_port")
+    plain = HttpRoutes(None, lambda rights: repr(rights).encode(), ready, guarded=tokens is not None)
+    port = Listener(told, plain, tokens=tokens, stats=RelayStats(), pace=calm(), key="metrics_port")
     async with anyio.create_task_group() as tasks:
         number = await tasks.start(lambda task_status: port.run(task_status=task_status))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{number}", timeout=PATIENCE) as http:
@@ -84,11 +84,11 @@ async def test_it_has_the_guard_of_the_relay(tokens_file):
         assert (await http.get("/metrics")).status_code == 401
         assert (await http.get("/metrics", **bearer("wrong"))).status_code == 401
         assert "jupiter" in (await http.get("/metrics", **bearer("jupiter"))).text
-    port = Port(
+    port = Listener(
         RelaySettings(host="0.0.0.0", port=0),
-        Plain(None, bytes, dict, guarded=False),
+        HttpRoutes(None, bytes, dict, guarded=False),
         tokens=None,
-        stats=Stats(),
+        stats=RelayStats(),
         pace=calm(),
     )
     with pytest.raises(RelayError, match="no tokens are set"):

@@ -76,7 +76,7 @@ STANDS = 15.0
 our rights to learn."""
 
 
-class Refused:
+class DenialTimer:
     """Since when we are refused something."""
 
     def __init__(self, apart: float) -> None:

@@ -25,7 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.deadlines import STOP, Broken, ours_only, within
-from watcher.journal.kafka.producer import Producer, hang_up
+from watcher.journal.kafka.producer import TransactionalProducer, hang_up
 
 START = 8.0
 """Seconds that a client may take to start."""
@@ -58,7 +58,7 @@ def refuse_for_good(host: str, port: int, error: BaseException) -> None:
         )
 
 
-class Connection:
+class Cluster:
     """How to reach the cluster. Holds the secrets and shows them nowhere."""
 
     def __init__(self, servers: Sequence[str], security: dict[str, Any]) -> None:
@@ -105,9 +105,9 @@ class Connection:
                 said.append("it has only just come up")
         return said[0]
 
-    async def producer(self, transactional_id: str) -> Producer:
+    async def producer(self, transactional_id: str) -> TransactionalProducer:
         """A started transactional producer: from here on every older one of this id is fenced. Raises Unavailable."""
-        producer = Producer(
+        producer = TransactionalProducer(
             transactional_id=transactional_id,
             transaction_timeout_ms=int(TRANSACTION * 1000),
             max_batch_size=BATCH_BYTES,

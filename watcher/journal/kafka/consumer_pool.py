@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Sequence
 import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from watcher.journal.kafka.cluster import Connection, stop
-from watcher.journal.kafka.offsets import Found, poll, start_at
+from watcher.journal.kafka.cluster import Cluster, stop
+from watcher.journal.kafka.offsets import ConsumedRecord, poll, start_at
 
 MOST = 4
 """Consumers."""
@@ -21,10 +21,10 @@ WAIT = 0.02
 """Seconds that a fetch at the end of the log waits, and so whoever borrows the consumer next."""
 
 
-class Replays:
+class ConsumerPool:
     """Slices of some partitions from any place."""
 
-    def __init__(self, connection: Connection, topic: str, partitions: Sequence[TopicPartition]) -> None:
+    def __init__(self, connection: Cluster, topic: str, partitions: Sequence[TopicPartition]) -> None:
         self._connection = connection
         self._topic = topic
         self._partitions = partitions
@@ -44,7 +44,7 @@ class Replays:
             while not self._readers and self._idle:
                 await stop(self._idle.pop()[1])
 
-    async def slice(self, places: Sequence[int]) -> tuple[list[Found], list[int]]:
+    async def slice(self, places: Sequence[int]) -> tuple[list[ConsumedRecord], list[int]]:
         """What comes next, in the order of each partition, and the places behind it: nothing within a moment too.
 
         Raises Unavailable, and OffsetOutOfRangeError where it is no longer kept.

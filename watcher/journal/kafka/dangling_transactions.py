@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 from aiokafka import TopicPartition
 
-from watcher.journal.kafka.cluster import Connection
-from watcher.journal.kafka.offsets import Found, Gauge, Offsets, read_to, start_at
+from watcher.journal.kafka.cluster import Cluster
+from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, Offsets, read_to, start_at
 from watcher.journal.kafka.records import published, state
 
 LAST = 4_000
@@ -23,7 +23,7 @@ LAST = 4_000
 
 
 async def was_told(
-    connection: Connection, gauge: Gauge, changed: TopicPartition, states: TopicPartition, hanging: TopicPartition
+    connection: Cluster, gauge: OffsetProbe, changed: TopicPartition, states: TopicPartition, hanging: TopicPartition
 ) -> bool:
     """Whether the transaction that hangs in one of the two partitions is committed in the other."""
     committed, written = await gauge.committed([changed, states]), await gauge.written([changed, states])
@@ -41,17 +41,17 @@ async def was_told(
 
 
 async def read(
-    connection: Connection, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
-) -> list[Found]:
+    connection: Cluster, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
+) -> list[ConsumedRecord]:
     """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
-    found: list[Found] = []
+    found: list[ConsumedRecord] = []
     async with connection.reading([partition.topic for partition in start], isolation=isolation) as consumer:
         start_at(consumer, start)
         await read_to(consumer, {partition: ends[partition] for partition in start}, found.append)
     return found
 
 
-def _versions(records: Sequence[Found], version: Callable[[Found], int]) -> dict[bytes, set[int]]:
+def _versions(records: Sequence[ConsumedRecord], version: Callable[[ConsumedRecord], int]) -> dict[bytes, set[int]]:
     """Key → the versions that the records of balances speak of."""
     found: dict[bytes, set[int]] = {}
     for one in records:
@@ -60,9 +60,9 @@ def _versions(records: Sequence[Found], version: Callable[[Found], int]) -> dict
     return found
 
 
-def _of_event(one: Found) -> int:
+def _of_event(one: ConsumedRecord) -> int:
     return published(one.partition, one.offset, one.key, one.value, one.headers).version
 
 
-def _of_state(one: Found) -> int:
+def _of_state(one: ConsumedRecord) -> int:
     return state(one.value, one.headers).version

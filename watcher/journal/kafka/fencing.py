@@ -7,17 +7,17 @@ moment, and claims never shrink, so each of the two would be greater than the ot
 """
 
 from watcher.journal import Fenced, WrongJournal
-from watcher.journal.kafka.records import Marker, Owner, Topics
+from watcher.journal.kafka.records import LogMarker, OwnerRecord, TopicNames
 
 
-class Identity:
+class LogIdentity:
     """The log that this instance works on: the one that it met first. Every partition says which one it belongs to."""
 
-    def __init__(self, topics: Topics) -> None:
+    def __init__(self, topics: TopicNames) -> None:
         self._topics = topics
         self._epoch: str | None = None
 
-    def meet(self, partition: int, marker: Marker | None) -> str:
+    def meet(self, partition: int, marker: LogMarker | None) -> str:
         """The last marker of a state partition; gives the log's epoch. Raises WrongJournal without one, and when it is
         that of another log."""
         if marker is None:
@@ -33,7 +33,7 @@ class Identity:
         return self._epoch
 
 
-def unmarked(topics: Topics, partition: int) -> WrongJournal:
+def unmarked(topics: TopicNames, partition: int) -> WrongJournal:
     if partition == 0:
         return WrongJournal(
             f"topic {topics.state} has no marker: it is new or was re-created; "
@@ -45,13 +45,13 @@ def unmarked(topics: Topics, partition: int) -> WrongJournal:
     )
 
 
-class Claim:
+class OwnerClaim:
     """What this instance writes into each partition that it opens."""
 
     def __init__(self, instance: str) -> None:
-        self.own = Owner(0, instance)
+        self.own = OwnerRecord(0, instance)
 
-    def meet(self, found: Owner | None, *, opened: bool) -> None:
+    def meet(self, found: OwnerRecord | None, *, opened: bool) -> None:
         """Another claim stands in a partition. Raises Fenced when we had `opened` it and the other is greater.
 
         A partition that we open for the first time is taken over: our claim grows beyond the one that stands there.
@@ -59,6 +59,6 @@ class Claim:
         if found is None or found.instance == self.own.instance:
             return
         if not opened:
-            self.own = Owner(max(self.own.generation, found.generation + 1), self.own.instance)
+            self.own = OwnerRecord(max(self.own.generation, found.generation + 1), self.own.instance)
         elif found > self.own:
             raise Fenced(f"another instance ({found.instance}) writes this journal now; this one ends")

@@ -12,14 +12,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import topic_admin as cluster
-from watcher.journal.kafka.cluster import Connection, stop
+from watcher.journal.kafka.cluster import Cluster, stop
 from watcher.journal.kafka.deadlines import Broken
-from watcher.journal.kafka.fencing import Claim, Identity, unmarked
-from watcher.journal.kafka.offsets import Gauge
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, unmarked
+from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.reader import KafkaReader
-from watcher.journal.kafka.records import Encoder, Topics
+from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.journal.kafka.settings import KafkaSettings, security
-from watcher.journal.kafka.topic_specs import compare, plans, refuse
+from watcher.journal.kafka.topic_specs import compare, refuse, topic_specs
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.model.events import JSON, MSGPACK, Encoding, ProviderHealth
 from watcher.model.log import JournalError, Unavailable
@@ -54,13 +54,13 @@ class KafkaJournal:
         self.partitions = settings.partitions
         self._settings = settings
         self._reach = reach
-        self._topics = Topics.under(settings.topic_prefix)
-        self._plans = plans(self._topics, settings.partitions, retention)
-        self._connection = Connection(servers, security(settings, environ))
-        self._gauge = Gauge(self._connection, self._topics)
+        self._topics = TopicNames.under(settings.topic_prefix)
+        self._plans = topic_specs(self._topics, settings.partitions, retention)
+        self._connection = Cluster(servers, security(settings, environ))
+        self._gauge = OffsetProbe(self._connection, self._topics)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
-        self._claim = Claim(secrets.token_hex(6))
-        self._identity = Identity(self._topics)
+        self._claim = OwnerClaim(secrets.token_hex(6))
+        self._identity = LogIdentity(self._topics)
         self._pulse: AIOKafkaProducer | None = None
 
     def transactional_id(self, name: int | str) -> str:

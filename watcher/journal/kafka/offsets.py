@@ -8,12 +8,12 @@ import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from watcher.journal.kafka.cluster import REQUEST, Connection, stop
+from watcher.journal.kafka.cluster import REQUEST, Cluster, stop
 from watcher.journal.kafka.deadlines import within
 from watcher.model.log import Unavailable
 
 Offsets = Mapping[TopicPartition, int]
-Found = Any
+ConsumedRecord = Any
 """An aiokafka ConsumerRecord. All of ours have a key, a value and headers, which its type does not know."""
 STALLED = 15.0
 """Seconds without progress after which a read is given up."""
@@ -21,11 +21,11 @@ POLL_MS = 50
 """aiokafka wakes nobody for a fetch of control records alone; the position has moved all the same."""
 
 
-async def poll(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Sequence[Found]]:
+async def poll(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
     """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong."""
     try:
         with within(REQUEST, "reading"):
-            records: Mapping[TopicPartition, Sequence[Found]] = await consumer.getmany(timeout_ms=POLL_MS)
+            records: Mapping[TopicPartition, Sequence[ConsumedRecord]] = await consumer.getmany(timeout_ms=POLL_MS)
     except Unavailable as failure:
         if isinstance(failure.__cause__, OffsetOutOfRangeError):
             raise failure.__cause__ from None
@@ -40,7 +40,7 @@ def start_at(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]
 
 
 async def read_to(
-    consumer: AIOKafkaConsumer, targets: Mapping[TopicPartition, int], take: Callable[[Found], None]
+    consumer: AIOKafkaConsumer, targets: Mapping[TopicPartition, int], take: Callable[[ConsumedRecord], None]
 ) -> None:
     """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress."""
     places: dict[TopicPartition, int] = {}
@@ -60,12 +60,12 @@ async def read_to(
                 take(record)
 
 
-class Gauge:
+class OffsetProbe:
     """Where the log begins and ends. It never fetches: a broker answers one connection's requests in turn, and an
     offset asked for behind a waiting fetch is told half a second late. One for the whole journal.
     """
 
-    def __init__(self, connection: Connection, topics: Sequence[str]) -> None:
+    def __init__(self, connection: Cluster, topics: Sequence[str]) -> None:
         self._connection = connection
         self._topics = topics
         self._consumers: dict[str, AIOKafkaConsumer] = {}

@@ -37,7 +37,7 @@ class _Sender(Sender):
         return task
 
 
-class Producer(AIOKafkaProducer):
+class TransactionalProducer(AIOKafkaProducer):
     """A transactional producer that remembers an unanswered request, and that can be let go of at once."""
 
     def __init__(self, **arguments: Any) -> None:

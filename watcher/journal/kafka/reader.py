@@ -26,16 +26,24 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import records as wire
-from watcher.journal.kafka.broker_errors import Refused
-from watcher.journal.kafka.cluster import Connection, stop
-from watcher.journal.kafka.consumer_pool import Replays
+from watcher.journal.kafka.broker_errors import DenialTimer
+from watcher.journal.kafka.cluster import Cluster, stop
+from watcher.journal.kafka.consumer_pool import ConsumerPool
 from watcher.journal.kafka.dangling_transactions import LAST, read
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.fencing import Identity
-from watcher.journal.kafka.offsets import Found, Gauge, Offsets, poll, read_to, start_at
-from watcher.journal.kafka.records import Marker, Topics
-from watcher.journal.kafka.state_table import SLICE, Held, HeldSnapshot, View, Window, covers, matcher
-from watcher.journal.views import Views, counted
+from watcher.journal.kafka.fencing import LogIdentity
+from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, Offsets, poll, read_to, start_at
+from watcher.journal.kafka.records import LogMarker, TopicNames
+from watcher.journal.kafka.state_table import (
+    ROWS_PER_STEP,
+    CommitWindow,
+    StateTable,
+    TableCopy,
+    TableSnapshot,
+    covers,
+    matcher,
+)
+from watcher.journal.views import ViewPool, counted
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
@@ -53,23 +61,23 @@ class KafkaReader:
     """The `Reader` on Kafka."""
 
     def __init__(
-        self, identity: Identity, topics: Topics, partitions: int, connection: Connection, gauge: Gauge
+        self, identity: LogIdentity, topics: TopicNames, partitions: int, connection: Cluster, gauge: OffsetProbe
     ) -> None:
         self._identity = identity
         self._epoch = ""
-        self._markers: dict[int, Marker] = {}
+        self._markers: dict[int, LogMarker] = {}
         """The last one of each state partition."""
         self._topics = topics
         self._changed = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
         self._state = [TopicPartition(topics.state, partition) for partition in range(partitions)]
         self._connection = connection
         self._gauge = gauge
-        self._view = View()
-        self._window = Window((0,) * partitions)
-        self._views = Views(self._held)
-        self._replays = Replays(connection, topics.changed, self._changed)
+        self._view = StateTable()
+        self._window = CommitWindow((0,) * partitions)
+        self._views = ViewPool(self._held)
+        self._replays = ConsumerPool(connection, topics.changed, self._changed)
         self._seen: dict[TopicPartition, int] = {}
-        self._forbidden = Refused(10.0)
+        self._forbidden = DenialTimer(10.0)
         self._cut = False
         """The view is being read anew."""
         self._moved = anyio.Event()
@@ -104,7 +112,7 @@ class KafkaReader:
         after = {partition: await consumer.position(partition) for partition in self._state}
         start_at(consumer, {**places, **after, **await self._gauge.beginnings([heartbeat])})
         visible, held = await self._visible(self._changed)
-        self._window = Window(tuple(places[partition] for partition in self._changed))
+        self._window = CommitWindow(tuple(places[partition] for partition in self._changed))
         self._seen = {**places, **after}
         with within(CAUGHT_UP, "reading the events"):
             while not self._sees(visible):
@@ -129,7 +137,7 @@ class KafkaReader:
         for record in await read(self._connection, start, ends, isolation="read_uncommitted"):
             self._view.take_back(_published(record))
 
-    def _restore(self, record: Found) -> None:
+    def _restore(self, record: ConsumedRecord) -> None:
         if b"/" in record.key:
             self._view.restore(wire.state(record.value, record.headers))
         elif record.key == wire.MARKER:
@@ -137,7 +145,7 @@ class KafkaReader:
         else:
             self._note(record)
 
-    def _note(self, record: Found) -> None:
+    def _note(self, record: ConsumedRecord) -> None:
         if record.key == wire.MARKER:
             self._identity.meet(record.partition, wire.marker(record.value))
         elif record.key not in wire.MARKS:
@@ -166,7 +174,7 @@ class KafkaReader:
                 first = await self._gauge.beginnings(self._changed)
                 if all(first[partition] <= places[partition] for partition in self._changed):
                     raise WrongJournal("the topics were re-created while they were read: start again")
-                self._view, self._markers = View(), {}
+                self._view, self._markers = StateTable(), {}
                 with self._forbidden.doubted():
                     await self._load(consumer)
             except (Unavailable, OffsetOutOfRangeError):
@@ -244,8 +252,8 @@ class KafkaReader:
             return SmallSnapshot(cursor, list(rows.values())) if len(rows) <= most else None
         found: list[BalanceState] = []
         held = list(rows.values())
-        for start in range(0, len(held), SLICE):
-            found += filter(matches, held[start : start + SLICE])
+        for start in range(0, len(held), ROWS_PER_STEP):
+            found += filter(matches, held[start : start + ROWS_PER_STEP])
             if len(found) > most:
                 return None
             await anyio.lowlevel.checkpoint()
@@ -253,14 +261,14 @@ class KafkaReader:
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
         await self._refresh()  # or a view would pass for the newest that is not
-        return await counted(HeldSnapshot(self._views, await self._views.take(), wanted))
+        return await counted(TableSnapshot(self._views, await self._views.take(), wanted))
 
-    async def _held(self) -> Held:
+    async def _held(self) -> TableCopy:
         await self._refresh()
         places, rows = self._window.end, self._view.rows
         count = len(rows)
         # A baseline moves no place in the events, and is one row more.
-        return Held(
+        return TableCopy(
             Cursor(self._epoch, places),
             list(rows.values()),
             lambda: (places, count) == (self._window.end, len(rows)),
@@ -328,7 +336,7 @@ class KafkaReader:
             await stop(self._consumer)
 
 
-def _published(record: Found) -> Published:
+def _published(record: ConsumedRecord) -> Published:
     return wire.published(record.partition, record.offset, record.key, record.value, record.headers)
 
 

@@ -26,7 +26,7 @@ PART_BYTES = 250_000
 """Bytes of a note in one record. A broker takes 1 MiB by default; two parts fill one of our batches."""
 
 
-class Topics(NamedTuple):
+class TopicNames(NamedTuple):
     """The names of the three topics, under the configured prefix."""
 
     changed: str
@@ -34,11 +34,11 @@ class Topics(NamedTuple):
     heartbeat: str
 
     @classmethod
-    def under(cls, prefix: str) -> "Topics":
+    def under(cls, prefix: str) -> "TopicNames":
         return cls(*(f"{prefix}balances.{name}.v1" for name in ("changed", "state", "heartbeat")))
 
 
-class Record(NamedTuple):
+class OutgoingRecord(NamedTuple):
     """One record to be sent: what a partition of ours is told."""
 
     topic: str
@@ -47,44 +47,44 @@ class Record(NamedTuple):
     headers: Headers
 
 
-class Marker(msgspec.Struct, frozen=True):
+class LogMarker(msgspec.Struct, frozen=True):
     """Key `marker` of each state partition: the identity of the log. Written by `init`, to all of them at once."""
 
     epoch: str
     """Lower-case hex: the epoch of every cursor into this log."""
 
 
-class Owner(msgspec.Struct, frozen=True, order=True):
+class OwnerRecord(msgspec.Struct, frozen=True, order=True):
     """Key `owner` of each state partition: who writes it. The greater one stays; fields in order of weight."""
 
     generation: int
     instance: str
 
 
-def marker(value: bytes) -> Marker:
-    return msgspec.json.decode(value, type=Marker)
+def marker(value: bytes) -> LogMarker:
+    return msgspec.json.decode(value, type=LogMarker)
 
 
-def encode(mark: Marker | Owner) -> bytes:
+def encode(mark: LogMarker | OwnerRecord) -> bytes:
     return msgspec.json.encode(mark)
 
 
-def mark(topic: str, key: bytes, value: Marker | Owner) -> Record:
-    return Record(topic, key, encode(value), [(CONTENT_TYPE, JSON.content_type.encode())])
+def mark(topic: str, key: bytes, value: LogMarker | OwnerRecord) -> OutgoingRecord:
+    return OutgoingRecord(topic, key, encode(value), [(CONTENT_TYPE, JSON.content_type.encode())])
 
 
 class Encoder:
     """Batches as records, in one encoding. `source` is the beginning of every event's `ce_source`."""
 
-    def __init__(self, topics: Topics, codec: Codec, source: str) -> None:
+    def __init__(self, topics: TopicNames, codec: Codec, source: str) -> None:
         self._topics = topics
         self._codec = codec
         self._source = source
         self._content_type = (CONTENT_TYPE, codec.content_type.encode())
 
-    def batch(self, epoch: str, batch: Batch) -> list[Record]:
+    def batch(self, epoch: str, batch: Batch) -> list[OutgoingRecord]:
         """Every event of the log `epoch` beside the state it leads to, then the notes. Raises Rejected."""
-        records: list[Record] = []
+        records: list[OutgoingRecord] = []
         unfit: dict[str, str] = {}
         for row in batch.rows:
             try:
@@ -100,7 +100,7 @@ class Encoder:
             records += noted(self._topics.state, name, note)
         return records
 
-    def _row(self, epoch: str, row: CommitRow) -> Iterator[Record]:
+    def _row(self, epoch: str, row: CommitRow) -> Iterator[OutgoingRecord]:
         key = str(row.state.key).encode()
         if row.event is not None:
             headers = [
@@ -113,32 +113,32 @@ class Encoder:
                 ("ce_balanceversion", b"%d" % row.event.version),
                 self._content_type,
             ]
-            yield Record(self._topics.changed, key, self._codec.encode(row.event), headers)
-        yield Record(self._topics.state, key, self._codec.encode(row.state), [self._content_type])
+            yield OutgoingRecord(self._topics.changed, key, self._codec.encode(row.event), headers)
+        yield OutgoingRecord(self._topics.state, key, self._codec.encode(row.state), [self._content_type])
 
-    def health(self, health: ProviderHealth) -> Record:
-        return Record(
+    def health(self, health: ProviderHealth) -> OutgoingRecord:
+        return OutgoingRecord(
             self._topics.heartbeat, health.provider.encode(), self._codec.encode(health), [self._content_type]
         )
 
 
-def _size(record: Record) -> int:
+def _size(record: OutgoingRecord) -> int:
     return len(record.key) + len(record.value) + sum(len(name) + len(value) for name, value in record.headers)
 
 
-def noted(topic: str, name: str, note: bytes) -> Iterator[Record]:
+def noted(topic: str, name: str, note: bytes) -> Iterator[OutgoingRecord]:
     """A note under its name; one beyond PART_BYTES in parts, keyed `name`, `name#1`, … in this order.
 
     Parts that a shorter successor leaves behind stay in the topic. Nothing joins them: see Notes.
     """
     if len(note) <= PART_BYTES:
-        yield Record(topic, name.encode(), note, [OPAQUE])
+        yield OutgoingRecord(topic, name.encode(), note, [OPAQUE])
         return
     digest = hashlib.blake2b(note, digest_size=8).hexdigest()
     parts = [note[start : start + PART_BYTES] for start in range(0, len(note), PART_BYTES)]
     for index, part in enumerate(parts):
         key = f"{name}#{index}" if index else name
-        yield Record(topic, key.encode(), part, [OPAQUE, (PART, f"{digest}.{index}.{len(parts)}".encode())])
+        yield OutgoingRecord(topic, key.encode(), part, [OPAQUE, (PART, f"{digest}.{index}.{len(parts)}".encode())])
 
 
 def published(partition: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Published:
@@ -183,7 +183,7 @@ def state_before(event: Published) -> BalanceState:
     )
 
 
-class Notes:
+class NoteAssembler:
     """The small records, joined again from their parts.
 
     The parts of one writing stand in order in one transaction, and cleaning keeps that order. So what is not the next
@@ -214,12 +214,12 @@ class Notes:
             del self._begun[name]
 
 
-class History:
+class PartitionContents:
     """What one state partition holds: of each balance and mark the last record, decoded once, at the end; the notes."""
 
     def __init__(self) -> None:
         self._last: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = {}
-        self._notes = Notes()
+        self._notes = NoteAssembler()
 
     def take(self, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
         """Keys of balances contain `/`; what else is no mark of ours is a note."""
@@ -229,12 +229,12 @@ class History:
             self._notes.take(key, value, headers)
 
     @property
-    def owner(self) -> Owner | None:
+    def owner(self) -> OwnerRecord | None:
         found = self._last.get(OWNER)
-        return msgspec.json.decode(found[0], type=Owner) if found else None
+        return msgspec.json.decode(found[0], type=OwnerRecord) if found else None
 
     @property
-    def marker(self) -> Marker | None:
+    def marker(self) -> LogMarker | None:
         found = self._last.get(MARKER)
         return marker(found[0]) if found else None
 

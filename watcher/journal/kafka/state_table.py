@@ -5,20 +5,20 @@ from collections.abc import Callable, Sequence
 
 import anyio.lowlevel
 
-from watcher.journal.kafka.records import Notes, state_after, state_before
-from watcher.journal.views import Standing, Views
+from watcher.journal.kafka.records import NoteAssembler, state_after, state_before
+from watcher.journal.views import ViewLease, ViewPool
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Commit, Cursor, Published, SnapshotRevoked
 
 WINDOW = 20_000
 """Events and baselines kept for followers that are a little behind."""
-SLICE = 2_000
+ROWS_PER_STEP = 2_000
 """Rows filtered between two turns of the loop."""
 Places = tuple[int, ...]
 
 
-class Window:
+class CommitWindow:
     """The last slices of the log, numbered. Each follower holds the number of the next one it wants. Pure."""
 
     def __init__(self, start: Places) -> None:
@@ -66,13 +66,13 @@ def covers(places: Sequence[int], others: Sequence[int]) -> bool:
     return all(mine >= other for mine, other in zip(places, others, strict=True))
 
 
-class View:
+class StateTable:
     """The state of every key as of one place in the log of events. Pure."""
 
     def __init__(self) -> None:
         self.rows: dict[Key, BalanceState] = {}
         self.health: dict[str, ProviderHealth] = {}
-        self.notes = Notes()
+        self.notes = NoteAssembler()
 
     def restore(self, state: BalanceState) -> None:
         self.rows[state.key] = state
@@ -96,7 +96,7 @@ class View:
             self.rows[event.key] = state_before(event)
 
 
-class Held:
+class TableCopy:
     """The rows as of one cursor: pointers to what does not change, shared by all who read it."""
 
     def __init__(self, cursor: Cursor, rows: list[BalanceState], newest: Callable[[], bool]) -> None:
@@ -124,10 +124,10 @@ def matcher(wanted: Filter) -> Callable[[BalanceState], bool] | None:
     )
 
 
-class HeldSnapshot:
+class TableSnapshot:
     """One reader of such rows, to be closed."""
 
-    def __init__(self, views: Views[Held], standing: Standing[Held], wanted: Filter) -> None:
+    def __init__(self, views: ViewPool[TableCopy], standing: ViewLease[TableCopy], wanted: Filter) -> None:
         self.cursor = standing.view.cursor
         self.rows = 0
         self._views = views
@@ -145,8 +145,8 @@ class HeldSnapshot:
         if self._matches is None:
             self.rows = len(rows)
             return
-        for start in range(0, len(rows), SLICE):
-            self.rows += sum(map(self._matches, rows[start : start + SLICE]))
+        for start in range(0, len(rows), ROWS_PER_STEP):
+            self.rows += sum(map(self._matches, rows[start : start + ROWS_PER_STEP]))
             await anyio.lowlevel.checkpoint()
 
     async def page(self, size: int) -> Sequence[BalanceState]:
@@ -158,7 +158,7 @@ class HeldSnapshot:
             return rows[first : self._next]
         found: list[BalanceState] = []
         while len(found) < size and self._next < len(rows):
-            last = min(self._next + SLICE, len(rows))
+            last = min(self._next + ROWS_PER_STEP, len(rows))
             while self._next < last and len(found) < size:
                 row = rows[self._next]
                 self._next += 1

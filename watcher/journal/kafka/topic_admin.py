@@ -14,12 +14,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidReplicationFactorError, NoError, TopicAlreadyExistsError, for_code
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.cluster import Connection
+from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.offsets import Gauge, poll, start_at
-from watcher.journal.kafka.producer import Producer
-from watcher.journal.kafka.records import MARKER, History, Marker, Topics, mark
-from watcher.journal.kafka.topic_specs import Found, Plan, refuse
+from watcher.journal.kafka.offsets import OffsetProbe, poll, start_at
+from watcher.journal.kafka.producer import TransactionalProducer
+from watcher.journal.kafka.records import MARKER, LogMarker, PartitionContents, TopicNames, mark
+from watcher.journal.kafka.topic_specs import TopicSpec, TopicState, refuse
 from watcher.model.log import Unavailable
 
 ADMIN = 15.0
@@ -34,7 +34,7 @@ SET_ON_TOPIC = 1
 """The source of a config that was set on the topic itself."""
 
 
-async def create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> list[str]:
+async def create(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> list[str]:
     """Make the topics that are missing; their names. Raises Unavailable or WrongJournal."""
     created: list[str] = []
     with within(ADMIN, "creating topics"):
@@ -46,7 +46,7 @@ async def create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> list[str
     raise WrongJournal(refusal)
 
 
-async def _create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan], created: list[str]) -> str | None:
+async def _create(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec], created: list[str]) -> str | None:
     """None when all stand now; what was made is added to `created`. A refusal when the controller is busy, or a broker
     was lost between the two questions: then the next try may do."""
     brokers = len((await admin.describe_cluster())["brokers"])
@@ -65,7 +65,7 @@ async def _create(admin: AIOKafkaAdminClient, wanted: Sequence[Plan], created: l
     return refusal
 
 
-async def look(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str, Found]:
+async def look(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> dict[str, TopicState]:
     """Those topics that exist, without their configs."""
     with within(ADMIN, "looking at the topics"):
         found = await admin.describe_topics()  # of all: asking for one by name may create it
@@ -73,11 +73,11 @@ async def look(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str, 
     return {topic["topic"]: _found(topic) for topic in found if topic["topic"] in names}
 
 
-def _found(topic: dict[str, Any]) -> Found:
+def _found(topic: dict[str, Any]) -> TopicState:
     partitions = topic["partitions"]
     if topic["error_code"] or not partitions or any(partition["leader"] < 0 for partition in partitions):
-        return Found(0, 0)
-    return Found(len(partitions), min(len(partition["replicas"]) for partition in partitions))
+        return TopicState(0, 0)
+    return TopicState(len(partitions), min(len(partition["replicas"]) for partition in partitions))
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: dict[str, list[str] | None]) -> dict[str, list[Any]]:
@@ -91,14 +91,14 @@ async def _configs(admin: AIOKafkaAdminClient, names: dict[str, list[str] | None
     return {topic: entries for answer in answers for _, _, _, topic, entries in answer.resources}
 
 
-async def appear(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> None:
+async def appear(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> None:
     """Until topics just created are known to the broker we ask. Raises Unavailable."""
     with within(ADMIN, "waiting for the new topics"):
         while len(await ready(admin, wanted)) < len(wanted):  # noqa: ASYNC110 (no event tells it)
             await anyio.sleep(0.05)
 
 
-async def ready(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str, Found]:
+async def ready(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> dict[str, TopicState]:
     """The topics that exist, configs included, once all of those have leaders. Raises Unavailable."""
     with anyio.move_on_after(ADMIN):
         while True:
@@ -113,7 +113,7 @@ async def ready(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> dict[str,
     raise Unavailable("a topic has partitions without a leader: is a broker down?")
 
 
-async def align(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> list[str]:
+async def align(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> list[str]:
     """Set what differs and may be set; what was, as `topic name=value`. Raises WrongJournal, Unavailable."""
     found, done = await ready(admin, wanted), []
     refuse(wanted, found)
@@ -140,7 +140,7 @@ async def _set(admin: AIOKafkaAdminClient, topic: str, corrections: Mapping[str,
             raise WrongJournal(f"topic {topic} cannot be configured: {for_code(code).__name__} {said or ''}".rstrip())
 
 
-async def _settle(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> None:
+async def _settle(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> None:
     """Until the broker we ask says what the controller was told. Raises Unavailable."""
     with within(ADMIN, "waiting for the topics' new configs"):
         while True:
@@ -150,9 +150,9 @@ async def _settle(admin: AIOKafkaAdminClient, wanted: Sequence[Plan]) -> None:
             await anyio.sleep(0.05)
 
 
-async def _marked(connection: Connection, gauge: Gauge, topics: Topics) -> bool:
+async def _marked(connection: Cluster, gauge: OffsetProbe, topics: TopicNames) -> bool:
     """Whether a marker stands there. The first one is the oldest record of its partition, so the first look finds it."""
-    history = History()
+    history = PartitionContents()
     partition = TopicPartition(topics.state, 0)
     written = await gauge.written([partition])  # a marker just committed is written but may not be visible yet
     async with connection.reading(topics) as consumer:
@@ -164,7 +164,7 @@ async def _marked(connection: Connection, gauge: Gauge, topics: Topics) -> bool:
     return history.marker is not None
 
 
-async def holds_log(connection: Connection, gauge: Gauge, topics: Topics) -> bool:
+async def holds_log(connection: Cluster, gauge: OffsetProbe, topics: TopicNames) -> bool:
     """Whether `init` has made a log here. Raises WrongJournal when the events were re-created under it.
 
     The marker's transaction has part in the events too, where it ends in a control record that no consumer sees:
@@ -180,14 +180,14 @@ async def holds_log(connection: Connection, gauge: Gauge, topics: Topics) -> boo
     raise recreated(topics)
 
 
-def recreated(topics: Topics) -> WrongJournal:
+def recreated(topics: TopicNames) -> WrongJournal:
     return WrongJournal(
         f"topic {topics.changed} is new but {topics.state} is not: it was re-created; "
         "delete both and run `watcher init`, which starts a new log"
     )
 
 
-async def refuse_events(connection: Connection, gauge: Gauge, topics: Topics, partitions: int) -> None:
+async def refuse_events(connection: Cluster, gauge: OffsetProbe, topics: TopicNames, partitions: int) -> None:
     """Raises WrongJournal when events are left of a log whose state is gone: versions would begin at 1 beside them."""
     changed = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
     begins, ends = await gauge.beginnings(changed), await gauge.written(changed)
@@ -207,7 +207,13 @@ async def refuse_events(connection: Connection, gauge: Gauge, topics: Topics, pa
 
 
 async def write_marker(
-    connection: Connection, gauge: Gauge, topics: Topics, partitions: int, transactional_id: str, *, new_log: bool
+    connection: Cluster,
+    gauge: OffsetProbe,
+    topics: TopicNames,
+    partitions: int,
+    transactional_id: str,
+    *,
+    new_log: bool,
 ) -> bool:
     """Write the marker unless it stands there, or anew for a `new_log`; whether it was written. Two at once write one,
     fenced like a writer."""
@@ -225,10 +231,10 @@ async def write_marker(
     return new_log or not held
 
 
-async def _mark(producer: Producer, topics: Topics, partitions: int) -> None:
+async def _mark(producer: TransactionalProducer, topics: TopicNames, partitions: int) -> None:
     """In every partition, so that whoever opens one finds there which log it belongs to, and one that lost its records
     is no empty one."""
-    topic, key, value, headers = mark(topics.state, MARKER, Marker(secrets.token_hex(8)))
+    topic, key, value, headers = mark(topics.state, MARKER, LogMarker(secrets.token_hex(8)))
     with within(ADMIN, "writing the marker"):
         await producer.begin_transaction()
         producer.take_part(TopicPartition(topics.changed, 0))

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.records import Topics
+from watcher.journal.kafka.records import TopicNames
 
 MESSAGE_BYTES = 1_000_000
 """What a broker must take at once: beyond our batches, and not more than any version of Kafka does by default."""
@@ -15,7 +15,7 @@ COMPACTION = {
 }
 
 
-class Found(NamedTuple):
+class TopicState(NamedTuple):
     """One topic as it is."""
 
     partitions: int
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     configs: Mapping[str, str] = {}
 
 
-class Plan(NamedTuple):
+class TopicSpec(NamedTuple):
     """One topic as it must be. Only `init` changes configs, and never the policy: what it deleted is gone."""
 
     name: str
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     def looked_at(self) -> list[str]:
         return [*self.created(1), "max.message.bytes"]
 
-    def refuse(self, found: Found | None) -> None:
+    def refuse(self, found: TopicState | None) -> None:
         """Raises WrongJournal for what `init` must not change."""
         if found is None:
             raise WrongJournal(f"topic {self.name} is missing: run `watcher init`")
@@ -63,11 +63,11 @@ class Plan(NamedTuple):
                 f"{self.policy}: set it with kafka-configs.sh"
             )
 
-    def corrections(self, found: Found) -> dict[str, str]:
+    def corrections(self, found: TopicState) -> dict[str, str]:
         """The configs that `init` sets. A stricter cleaning than planned may stand; a weaker one may not."""
         return dict(self._corrections(found))
 
-    def _corrections(self, found: Found) -> Iterator[tuple[str, str]]:
+    def _corrections(self, found: TopicState) -> Iterator[tuple[str, str]]:
         for name, value in self.exactly.items():
             if found.configs.get(name) != value:
                 yield name, value
@@ -85,23 +85,23 @@ def in_sync(replicas: int) -> int:
     return 2 if replicas >= 3 else 1
 
 
-def plans(topics: Topics, partitions: int, retention: float) -> list[Plan]:
+def topic_specs(topics: TopicNames, partitions: int, retention: float) -> list[TopicSpec]:
     """`retention` bounds the events, in seconds."""
     kept = {"retention.ms": str(int(retention * 1000))}
     return [
-        Plan(topics.changed, partitions, "delete", kept, {}),
-        Plan(topics.state, partitions, "compact", {}, COMPACTION),
-        Plan(topics.heartbeat, 1, "compact", {}, COMPACTION),
+        TopicSpec(topics.changed, partitions, "delete", kept, {}),
+        TopicSpec(topics.state, partitions, "compact", {}, COMPACTION),
+        TopicSpec(topics.heartbeat, 1, "compact", {}, COMPACTION),
     ]
 
 
-def refuse(wanted: Sequence[Plan], found: Mapping[str, Found]) -> None:
+def refuse(wanted: Sequence[TopicSpec], found: Mapping[str, TopicState]) -> None:
     """Raises WrongJournal for the first topic that is missing, or that `init` cannot put right."""
     for plan in wanted:
         plan.refuse(found.get(plan.name))
 
 
-def compare(wanted: Sequence[Plan], found: Mapping[str, Found]) -> None:
+def compare(wanted: Sequence[TopicSpec], found: Mapping[str, TopicState]) -> None:
     """Raises WrongJournal for the first topic that `init` would configure otherwise."""
     for plan in wanted:
         for name, value in plan.corrections(found[plan.name]).items():

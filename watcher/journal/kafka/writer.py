@@ -15,14 +15,14 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced
 from aiokafka.structs import RecordMetadata
 
 from watcher.journal import Batch, Rejected, Restored, WrongJournal
-from watcher.journal.kafka.broker_errors import Refused
-from watcher.journal.kafka.cluster import REQUEST, Connection
+from watcher.journal.kafka.broker_errors import DenialTimer
+from watcher.journal.kafka.cluster import REQUEST, Cluster
 from watcher.journal.kafka.dangling_transactions import was_told
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.fencing import Claim, Identity
-from watcher.journal.kafka.offsets import Gauge, read_to, start_at
-from watcher.journal.kafka.producer import Producer
-from watcher.journal.kafka.records import OWNER, Encoder, History, Record, Topics, mark
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim
+from watcher.journal.kafka.offsets import OffsetProbe, read_to, start_at
+from watcher.journal.kafka.producer import TransactionalProducer
+from watcher.journal.kafka.records import OWNER, Encoder, OutgoingRecord, PartitionContents, TopicNames, mark
 from watcher.journal.kafka.topic_admin import recreated
 from watcher.model.log import Unavailable
 
@@ -47,13 +47,13 @@ class KafkaWriter:
         self,
         partition: int,
         transactional_id: str,
-        topics: Topics,
+        topics: TopicNames,
         *,
-        connection: Connection,
-        gauge: Gauge,
+        connection: Cluster,
+        gauge: OffsetProbe,
         encoder: Encoder,
-        claim: Claim,
-        identity: Identity,
+        claim: OwnerClaim,
+        identity: LogIdentity,
     ) -> None:
         self.partition = partition
         self.transactional_id = transactional_id
@@ -68,9 +68,9 @@ class KafkaWriter:
         self._epoch = ""
         self._gone_since: float | None = None
         """Since when our topics are missing, as far as we looked."""
-        self._forbidden = Refused(60.0)
+        self._forbidden = DenialTimer(60.0)
         self._opened = False
-        self._producer: Producer | None = None
+        self._producer: TransactionalProducer | None = None
         self._end = 0
         """Where the state ended when we opened it: a successor's claim stands behind."""
         self._last: dict[TopicPartition, int] = {}
@@ -122,7 +122,7 @@ class KafkaWriter:
         What is committed before the fence is read before it, so that the fenced time does not grow with the state
         and two starting instances do not fence one another in turn for ever; what counts is read after it.
         """
-        history = History()
+        history = PartitionContents()
         start_at(consumer, {self._state: 0})
         await self._restore(consumer, history)
         if history.marker is not None:  # one that was just written need not be visible yet
@@ -135,12 +135,12 @@ class KafkaWriter:
         await self._same_log(restored)
         return restored
 
-    def _meet(self, history: History) -> None:
+    def _meet(self, history: PartitionContents) -> None:
         """Nothing is written to a log that is not ours, not even a claim."""
         self._epoch = self._identity.meet(self.partition, history.marker)
         self._claim.meet(history.owner, opened=self._opened)
 
-    async def _restore(self, consumer: AIOKafkaConsumer, history: History) -> None:
+    async def _restore(self, consumer: AIOKafkaConsumer, history: PartitionContents) -> None:
         measured = await self._gauge.committed([self._state])
         await read_to(consumer, measured, lambda record: history.take(record.key, record.value, record.headers))
         self._end = measured[self._state]
@@ -194,14 +194,14 @@ class KafkaWriter:
             await self._transact(records)
         self._forbidden.over()
 
-    def _fenced_in(self) -> Producer:
+    def _fenced_in(self) -> TransactionalProducer:
         if self._producer is None:
             raise Unavailable(f"partition {self.partition} is not open")
         if self._producer.doubtful:
             raise Unavailable(f"partition {self.partition}: a request got no answer; a new producer is needed")
         return self._producer
 
-    async def _transact(self, records: Sequence[Record]) -> None:
+    async def _transact(self, records: Sequence[OutgoingRecord]) -> None:
         """Whoever cancels us, or an outcome in doubt, costs the producer: nothing goes on behind anybody's back."""
         producer = self._fenced_in()
         try:
@@ -216,7 +216,7 @@ class KafkaWriter:
             await self._let_go()
             raise
 
-    async def _transaction(self, producer: Producer, records: Sequence[Record]) -> None:
+    async def _transaction(self, producer: TransactionalProducer, records: Sequence[OutgoingRecord]) -> None:
         await producer.begin_transaction()
         sent = [
             await producer.send(topic, value, key, partition=self.partition, headers=headers)
@@ -238,14 +238,14 @@ class KafkaWriter:
 
     async def _who_fenced(self) -> None:
         """Raises Fenced when a greater claim stands here. Reads without a producer, so that nobody is fenced."""
-        history = History()
+        history = PartitionContents()
         async with self._connection.reading(self._topics) as consumer:
             start_at(consumer, {self._state: self._end})
             for pause in (0.0, GRACE):
                 await anyio.sleep(pause)
                 await self._look(consumer, history)
 
-    async def _look(self, consumer: AIOKafkaConsumer, history: History) -> None:
+    async def _look(self, consumer: AIOKafkaConsumer, history: PartitionContents) -> None:
         end = await self._gauge.committed([self._state])
         await read_to(consumer, end, lambda record: history.take(record.key, record.value, record.headers))
         self._claim.meet(history.owner, opened=True)

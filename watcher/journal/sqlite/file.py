@@ -18,7 +18,7 @@ import anyio.to_thread
 import structlog
 
 from watcher.journal import Unwritable, WrongJournal
-from watcher.journal.sqlite.identity import Contents, File, keeps_marks, leave_mark, log_of, look, mark_of
+from watcher.journal.sqlite.identity import FileIdentity, LogMetadata, keeps_marks, leave_mark, log_of, look, mark_of
 from watcher.model.log import JournalError, Unavailable
 
 T = TypeVar("T")
@@ -181,14 +181,14 @@ def _upgrade(path: Path, connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {len(FORMATS)}")
 
 
-def contents_of(connection: sqlite3.Connection) -> Contents:
+def contents_of(connection: sqlite3.Connection) -> LogMetadata:
     """What a file of the newest format says of its log."""
     row = connection.execute(
         "SELECT (SELECT value FROM meta WHERE name = 'log'), (SELECT value FROM meta WHERE name = 'file'),"
         " (SELECT value FROM meta WHERE name = 'former'),"
         " ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0) + 1"
     ).fetchone()
-    return Contents(*row)
+    return LogMetadata(*row)
 
 
 def _own_log(path: Path, connection: sqlite3.Connection, *, new_log: bool) -> tuple[str, int]:
@@ -212,12 +212,12 @@ def _own_log(path: Path, connection: sqlite3.Connection, *, new_log: bool) -> tu
         )
     if new_log:
         connection.execute("UPDATE meta SET value = '' WHERE name = 'owner'")  # so that who opens it again ends, too
-    if not contents.file or not File.parse(contents.file).same(file):
+    if not contents.file or not FileIdentity.parse(contents.file).same(file):
         connection.execute("UPDATE meta SET value = ? WHERE name = 'file'", (str(file),))
     return epoch, contents.head
 
 
-def _file(path: Path) -> File:
+def _file(path: Path) -> FileIdentity:
     try:
         return look(path)
     except OSError as error:

@@ -28,7 +28,7 @@ STATX = {"x86_64": 332, "aarch64": 291}
 """The system call's number, for a C library that does not know it (musl before 1.2.5, glibc before 2.28)."""
 
 
-class File(NamedTuple):
+class FileIdentity(NamedTuple):
     """One file, whatever it is called and whatever stands in it."""
 
     inode: int
@@ -39,11 +39,11 @@ class File(NamedTuple):
         return str(self.inode) if self.made is None else f"{self.inode}@{self.made}"
 
     @classmethod
-    def parse(cls, text: str) -> "File":
+    def parse(cls, text: str) -> "FileIdentity":
         inode, _, made = text.partition("@")
         return cls(int(inode), int(made) if made else None)
 
-    def same(self, other: "File") -> bool:
+    def same(self, other: "FileIdentity") -> bool:
         return self.inode == other.inode and (None in (self.made, other.made) or self.made == other.made)
 
 
@@ -61,16 +61,16 @@ class _Statx(ctypes.Structure):
     )
 
 
-def look(path: Path) -> File:
+def look(path: Path) -> FileIdentity:
     """The file at that path, behind any symbolic link. Raises OSError when there is none."""
     if LINUX:
         found = _statx(path)
         if found is not None and found.mask & STATX_BTIME:
-            return File(found.inode, found.made_seconds * 1_000_000_000 + found.made_nanoseconds)
-        return File(path.stat().st_ino)
+            return FileIdentity(found.inode, found.made_seconds * 1_000_000_000 + found.made_nanoseconds)
+        return FileIdentity(path.stat().st_ino)
     found_here = path.stat()
     made: float | None = getattr(found_here, "st_birthtime", None)
-    return File(found_here.st_ino, None if made is None else int(made * 1e9))
+    return FileIdentity(found_here.st_ino, None if made is None else int(made * 1e9))
 
 
 def _statx(path: Path) -> _Statx | None:
@@ -127,7 +127,7 @@ def leave_mark(path: Path, epoch: str, head: int) -> None:
             os.setxattr(path, MARK, f"{epoch}.{head}".encode())
 
 
-class Contents(NamedTuple):
+class LogMetadata(NamedTuple):
     """What the database says of its log."""
 
     log: str
@@ -139,13 +139,13 @@ class Contents(NamedTuple):
     head: int
 
 
-def log_of(contents: Contents, file: File, mark: str) -> str:
+def log_of(contents: LogMetadata, file: FileIdentity, mark: str) -> str:
     """The epoch of the log in that file: the stored one, or, when a copy or a restore made another log of it, one that
     follows from what tells them apart, so that whoever looks first, a reader too, calls it the same."""
     if not contents.file:
         return contents.log
     epoch, _, head = mark.partition(".")
     ahead = epoch == contents.log and int(head) > contents.head
-    if File.parse(contents.file).same(file) and not ahead and epoch in ("", contents.log, contents.former):
+    if FileIdentity.parse(contents.file).same(file) and not ahead and epoch in ("", contents.log, contents.former):
         return contents.log
     return hashlib.blake2b(f"{contents.log}\n{file}\n{mark}".encode(), digest_size=8).hexdigest()

@@ -15,7 +15,7 @@ from watcher.journal.sqlite.file import (
     open_to_write,
     worker,
 )
-from watcher.journal.sqlite.reader import SqliteReader, Waker
+from watcher.journal.sqlite.reader import CommitSignal, SqliteReader
 from watcher.journal.sqlite.writer import SqliteWriter
 from watcher.model.events import Codec, Encoding, ProviderHealth
 from watcher.model.log import JournalError
@@ -45,7 +45,7 @@ class SqliteJournal:
         self._retention = int(retention * 1e6)
         self._clock = clock
         self._runner = runner
-        self._waker = Waker()
+        self._waker = CommitSignal()
         self._writer = self.writer(0)
 
     def writer(self, partition: int) -> "SqliteWriter":

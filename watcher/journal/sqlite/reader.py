@@ -19,8 +19,8 @@ import msgspec
 
 from watcher.journal import Unwritable
 from watcher.journal.sqlite.file import Run, explained, identity, log_to_read, open_to_read, transaction
-from watcher.journal.sqlite.view import STATE, SqliteSnapshot, View, few
-from watcher.journal.views import Views, counted
+from watcher.journal.sqlite.view import STATE, SqliteSnapshot, SqliteView, few
+from watcher.journal.views import ViewPool, counted
 from watcher.model.events import JSON, BalanceState, ProviderHealth, codec_of
 from watcher.model.keys import Filter, Key
 from watcher.model.log import (
@@ -35,7 +35,7 @@ from watcher.model.log import (
     Unavailable,
 )
 
-SLICE = 1000
+ROWS_PER_READ = 1000
 """Events, and baselines, read in one transaction at most."""
 POLL = 0.004
 """Seconds between two looks at a file that another process writes: one `PRAGMA data_version` each."""
@@ -47,7 +47,7 @@ GROWN = 128 * 1024 * 1024
 """Bytes of the WAL from which on every view is given up for a moment, so that it can begin anew."""
 
 
-class Waker:
+class CommitSignal:
     """Tells the followers of this process that its own writer committed."""
 
     def __init__(self) -> None:
@@ -161,7 +161,7 @@ class SqliteReader:
     and where their cursor stands in the new one they learn when they begin again.
     """
 
-    def __init__(self, path: Path, run: Run, bulk: Run, waker: Waker) -> None:
+    def __init__(self, path: Path, run: Run, bulk: Run, waker: CommitSignal) -> None:
         """To be made where statements run: it opens the file. Raises WrongJournal when there is none.
 
         `bulk`: where those run that may take long.
@@ -172,7 +172,7 @@ class SqliteReader:
         self._waker = waker
         self._file = _File(path)
         self._wal = path.with_name(f"{path.name}-wal")
-        self._views = Views(self._view, self._grown)
+        self._views = ViewPool(self._view, self._grown)
 
     async def bounds(self) -> Bounds:
         return await self._run(self._bounds)
@@ -190,7 +190,7 @@ class SqliteReader:
     async def snapshot(self, wanted: Filter) -> Snapshot:
         return await counted(SqliteSnapshot(self._views, await self._views.take(), self._bulk, wanted))
 
-    async def _view(self) -> View:
+    async def _view(self) -> SqliteView:
         file = await self._standing()
         version = _version(file)
 
@@ -201,7 +201,7 @@ class SqliteReader:
             return file is self._file and _version(file) == version >= 0
 
         try:
-            return await self._bulk(lambda: View(self._path, cursor, newest))
+            return await self._bulk(lambda: SqliteView(self._path, cursor, newest))
         except JournalError as error:  # it may have gone while this waited, and whatever it is, one reader has no view
             raise Unavailable(f"no view of {self._path} can be begun: {error}") from error
 
@@ -271,7 +271,9 @@ class SqliteReader:
             raise Expired("expired")
         if position > head:
             raise Expired("ahead")
-        return _Place(file, max(position, 1), file.baselines.get(position, baseline), more=head - position >= SLICE)
+        return _Place(
+            file, max(position, 1), file.baselines.get(position, baseline), more=head - position >= ROWS_PER_READ
+        )
 
     def _look(self, place: _Place, version: int, connection: sqlite3.Connection) -> Commit | None:
         """What is new since `place`, which moves behind it; None when nothing is."""
@@ -291,7 +293,7 @@ class SqliteReader:
         beats = connection.execute(
             "SELECT beat, data FROM provider WHERE beat > ? ORDER BY beat", (place.beat,)
         ).fetchall()
-        place.more = place.more or len(events) == SLICE
+        place.more = place.more or len(events) == ROWS_PER_READ
         if events:
             place.position = events[-1].position + 1
         if beats:
@@ -302,7 +304,7 @@ class SqliteReader:
     def _events(self, place: _Place, connection: sqlite3.Connection) -> list[Published]:
         rows = connection.execute(
             "SELECT seq, key, version, observed_at, content, data FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
-            (place.position, SLICE),
+            (place.position, ROWS_PER_READ),
         )
         return [
             Published(_key(key), version, self._json(content, data), 0, seq, observed_at)
@@ -312,9 +314,10 @@ class SqliteReader:
     def _new_baselines(self, place: _Place, connection: sqlite3.Connection) -> list[BalanceState]:
         # A balance that has changed since is left out: its first event, which is still to come, says more.
         rows = connection.execute(
-            "SELECT id, version, content, data FROM state WHERE id > ? ORDER BY id LIMIT ?", (place.baseline, SLICE)
+            "SELECT id, version, content, data FROM state WHERE id > ? ORDER BY id LIMIT ?",
+            (place.baseline, ROWS_PER_READ),
         ).fetchall()
-        place.more = place.more or len(rows) == SLICE
+        place.more = place.more or len(rows) == ROWS_PER_READ
         if rows:
             place.baseline = rows[-1][0]
         return [STATE[content](data) for _, version, content, data in rows if version == 0]

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from watcher.journal.sqlite.file import Run, explained, open_to_read
-from watcher.journal.views import Standing, Views
+from watcher.journal.views import ViewLease, ViewPool
 from watcher.model.events import JSON, MSGPACK, BalanceState
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor, SnapshotRevoked
@@ -59,7 +59,7 @@ def few(connection: sqlite3.Connection, wanted: Filter, most: int) -> list[Balan
     return [STATE[content](data) for content, data in rows]
 
 
-class View:
+class SqliteView:
     """The state as of one cursor. Made, and read, where statements run; ended anywhere."""
 
     def __init__(self, path: Path, cursor: Callable[[sqlite3.Connection], Cursor], newest: Callable[[], bool]) -> None:
@@ -100,7 +100,7 @@ class View:
 class SqliteSnapshot:
     """One reader of a view, to be closed."""
 
-    def __init__(self, views: Views[View], standing: Standing[View], run: Run, wanted: Filter) -> None:
+    def __init__(self, views: ViewPool[SqliteView], standing: ViewLease[SqliteView], run: Run, wanted: Filter) -> None:
         self.cursor = standing.view.cursor
         self.rows = 0
         self._views = views

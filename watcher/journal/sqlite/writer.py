@@ -21,7 +21,7 @@ from watcher.journal.sqlite.file import (
     transaction,
 )
 from watcher.journal.sqlite.identity import leave_mark
-from watcher.journal.sqlite.reader import Waker
+from watcher.journal.sqlite.reader import CommitSignal
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.log import JournalError
 from watcher.model.times import wall
@@ -51,7 +51,9 @@ log = structlog.get_logger()
 class SqliteWriter:
     """Fences by epoch, restores, commits. `kept` gives two times (wall µs): events of before the first may go; now."""
 
-    def __init__(self, path: Path, codec: Codec, kept: Callable[[], tuple[int, int]], run: Run, waker: Waker) -> None:
+    def __init__(
+        self, path: Path, codec: Codec, kept: Callable[[], tuple[int, int]], run: Run, waker: CommitSignal
+    ) -> None:
         self._path = path
         self._codec = codec
         self._kept = kept

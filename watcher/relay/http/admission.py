@@ -39,19 +39,19 @@ PAUSE = 0.5
 logger = structlog.get_logger()
 
 
-class NoRoom(Exception):
+class NoDescriptors(Exception):
     """Too few descriptors to serve anybody."""
 
 
 def shares(room: int | None, connections: int) -> tuple[int, int]:
     """How many streams, of so many wished for, and how many others there may be in a room of so many descriptors.
 
-    None: of any number. Raises NoRoom.
+    None: of any number. Raises NoDescriptors.
     """
     if room is None:
         return connections, VISITORS
     if room < SMALLEST:
-        raise NoRoom
+        raise NoDescriptors
     visitors = min(VISITORS, room // 4)
     return min(connections, room - visitors), visitors
 
@@ -62,12 +62,12 @@ class Visiting(Protocol):
     def dismiss(self) -> None: ...
 
 
-class Guest(socket.socket):
+class AcceptedSocket(socket.socket):
     """An accepted connection. It is known until it is closed, by whomever."""
 
     __slots__ = ("address", "door", "number", "received", "since", "stage", "visitor", "waiting")
 
-    def __init__(self, accepted: socket.socket, address: str, door: "Door", since: float) -> None:
+    def __init__(self, accepted: socket.socket, address: str, door: "Admission", since: float) -> None:
         kind = (accepted.family, accepted.type, accepted.proto)
         super().__init__(*kind, fileno=accepted.detach())
         self.address = address
@@ -99,11 +99,11 @@ class Guest(socket.socket):
                 self.shutdown(socket.SHUT_RDWR)  # TLS is on its way on top of it, sees that and closes it
 
 
-class Door:
+class Admission:
     """Everybody who is connected to one port."""
 
     def __init__(self, visitors: int) -> None:
-        self.guests: dict[int, Guest] = {}
+        self.guests: dict[int, AcceptedSocket] = {}
         """All, by descriptor."""
         self.accepted = 0
         self.crowded = 0
@@ -121,7 +121,7 @@ class Door:
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def enter(self, guest: Guest) -> None:
+    def enter(self, guest: AcceptedSocket) -> None:
         self.accepted += 1
         here = self._visitors.get(guest.address)
         if here is not None and here.count >= self._each:
@@ -135,7 +135,7 @@ class Door:
         self.guests[guest.number] = guest
         self._empty.clear()
 
-    def move(self, guest: Guest, stage: int) -> None:
+    def move(self, guest: AcceptedSocket, stage: int) -> None:
         """It has come so far."""
         here = self._visitors.get(guest.address)
         if here is not None and guest in here.stages[guest.stage]:
@@ -154,7 +154,7 @@ class Door:
         logger.warning("relay.crowded", address=oldest.address, help="connections that ask for nothing are closed")
         oldest.dismiss()
 
-    def stays(self, guest: Guest) -> None:
+    def stays(self, guest: AcceptedSocket) -> None:
         """It is a stream now, or leaves."""
         here = self._visitors.get(guest.address)
         if here is not None and guest in here.stages[guest.stage]:
@@ -165,14 +165,14 @@ class Door:
             if not here.count:
                 del self._visitors[guest.address]
 
-    def gone(self, guest: Guest) -> None:
+    def gone(self, guest: AcceptedSocket) -> None:
         self.stays(guest)
         if self.guests.get(guest.number) is guest:
             del self.guests[guest.number]
         if not self.guests:
             self._empty.set()
 
-    def late(self, before: float) -> list[Guest]:
+    def late(self, before: float) -> list[AcceptedSocket]:
         """Those that came before and have not asked."""
         found = []
         for here in self._visitors.values():
@@ -182,7 +182,7 @@ class Door:
                 found.append(guest)
         return found
 
-    def stuck(self, before: float) -> list[Guest]:
+    def stuck(self, before: float) -> list[AcceptedSocket]:
         """Those that came before, have asked and got no word: were they to stay, nobody would be accepted."""
         return [guest for here in self._visitors.values() for guest in here.stages[STARTING] if guest.since <= before]
 
@@ -197,7 +197,7 @@ class _Visitors:
 
     def __init__(self) -> None:
         self.count = 0
-        self.stages: tuple[dict[Guest, None], ...] = tuple({} for _ in STAGES)
+        self.stages: tuple[dict[AcceptedSocket, None], ...] = tuple({} for _ in STAGES)
         """In the order in which they came so far."""
 
 

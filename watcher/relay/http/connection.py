@@ -22,8 +22,8 @@ from websockets.protocol import State
 
 from watcher.model.log import JournalError
 from watcher.relay.http import head
-from watcher.relay.http.admission import ANSWERED, STARTING, TELLING, Door, Guest
-from watcher.relay.http.routes import Answer, error, unavailable
+from watcher.relay.http.admission import ANSWERED, STARTING, TELLING, AcceptedSocket, Admission
+from watcher.relay.http.routes import HttpAnswer, error, unavailable
 
 THROWN = 1024 * 1024
 """Bytes behind a head that are read and thrown away (a body, further requests): one answer is all there is."""
@@ -35,13 +35,13 @@ BUG = error(500, "internal", "this is a bug of the relay: its log says more")
 logger = structlog.get_logger()
 
 
-class Visitor(ServerConnection):
+class HttpConnection(ServerConnection):
     """Reads one request and asks `answer` for what to say: None lets it become a stream."""
 
-    answer: Callable[["Visitor", Request], Awaitable[Answer | None]]
-    handle: Callable[["Visitor"], Awaitable[None]]
+    answer: Callable[["HttpConnection", Request], Awaitable[HttpAnswer | None]]
+    handle: Callable[["HttpConnection"], Awaitable[None]]
     """Serves it once it is a stream."""
-    door: Door
+    door: Admission
     tasks: set[asyncio.Task[None]]
     """Where its own is kept until it ends."""
     upgrade: float
@@ -50,8 +50,8 @@ class Visitor(ServerConnection):
     """Seconds in which something of a plain answer must be taken."""
     streams = False
     """It is websockets' from now on."""
-    _guest: Guest | None = None
-    _among: "set[Visitor] | None" = None
+    _guest: AcceptedSocket | None = None
+    _among: "set[HttpConnection] | None" = None
     _telling: anyio.CancelScope | None = None
     """Ends the answer. A task's own cancellation would leave a thread alone with the view that it reads in."""
     _in_pieces = False
@@ -63,9 +63,9 @@ class Visitor(ServerConnection):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._received = bytearray()
-        self._asked: asyncio.Future[Request | Answer] = self.loop.create_future()
+        self._asked: asyncio.Future[Request | HttpAnswer] = self.loop.create_future()
 
-    def join(self, others: "set[Visitor]") -> None:
+    def join(self, others: "set[HttpConnection]") -> None:
         """Be among those until the answer is told."""
         self._among = others
         others.add(self)
@@ -167,10 +167,10 @@ class Visitor(ServerConnection):
         if self._guest is not None and self.protocol.state is State.OPEN:
             self.door.stays(self._guest)
 
-    async def _tell(self, asked: Request | Answer) -> bool:
+    async def _tell(self, asked: Request | HttpAnswer) -> bool:
         """Find the answer and write it; True when there is none, since it may become a stream. Ends when it goes."""
         try:
-            request, answer = (None, asked) if isinstance(asked, Answer) else (asked, await self._answer(asked))
+            request, answer = (None, asked) if isinstance(asked, HttpAnswer) else (asked, await self._answer(asked))
             if answer is None:
                 return True
             self._received.clear()
@@ -193,7 +193,7 @@ class Visitor(ServerConnection):
         await self._part()
         return False
 
-    async def _answer(self, request: Request) -> Answer | None:
+    async def _answer(self, request: Request) -> HttpAnswer | None:
         try:
             return await self.answer(self, request)
         except Exception:
@@ -211,7 +211,7 @@ class Visitor(ServerConnection):
                 self.transport.write_eof()
         await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
 
-    async def _write(self, answer: Answer, request: Request | None) -> None:
+    async def _write(self, answer: HttpAnswer, request: Request | None) -> None:
         """Raises TimeoutError when no byte is taken for too long, and what a body raises behind its first piece."""
         body = answer.body
         if isinstance(body, bytes):
@@ -226,7 +226,7 @@ class Visitor(ServerConnection):
             if close := getattr(body, "aclose", None):
                 await close()
 
-    async def _write_pieces(self, answer: Answer, body: AsyncIterator[bytes], request: Request | None) -> None:
+    async def _write_pieces(self, answer: HttpAnswer, body: AsyncIterator[bytes], request: Request | None) -> None:
         chunked = request is None or request.protocol == "HTTP/1.1"
         if request is not None and request.method == "HEAD":
             self.transport.write(_head(answer, chunked=chunked))
@@ -274,7 +274,7 @@ async def _next(body: AsyncIterator[bytes]) -> bytes:
     return b""
 
 
-def _head(answer: Answer, *, length: int | None = None, chunked: bool = False) -> bytes:
+def _head(answer: HttpAnswer, *, length: int | None = None, chunked: bool = False) -> bytes:
     headers = Headers({"Content-Type": answer.content_type})
     if length is not None:
         headers["Content-Length"] = str(length)

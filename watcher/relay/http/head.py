@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
-from watcher.relay.http.routes import Answer, error
+from watcher.relay.http.routes import HttpAnswer, error
 
 MOST = 16 * 1024
 """Bytes of a head."""
@@ -31,7 +31,7 @@ def size(received: bytes | bytearray) -> int | None:
     return None if end < 0 else end + 4
 
 
-def hopeless(received: bytes | bytearray) -> Answer | None:
+def hopeless(received: bytes | bytearray) -> HttpAnswer | None:
     """The refusal of a head whose end has not come, where no end can mend it."""
     line, end, _ = received.partition(b"\n")
     if not METHOD.fullmatch(line[:33].partition(b" ")[0]):
@@ -45,7 +45,7 @@ def hopeless(received: bytes | bytearray) -> Answer | None:
     )
 
 
-def parse(head: bytes) -> Request | Answer:
+def parse(head: bytes) -> Request | HttpAnswer:
     """A whole head. A target in absolute form becomes its path, and its authority the Host, as RFC 9112 has it."""
     if len(head) > MOST:
         return error(431, "bad_request", f"the head of a request has at most {MOST} bytes")
@@ -76,7 +76,7 @@ def parse(head: bytes) -> Request | Answer:
     return Request(target, headers, method, protocol)
 
 
-def _line(line: bytes) -> Answer | None:
+def _line(line: bytes) -> HttpAnswer | None:
     parts = line.split(b" ")
     if len(parts) != 3 or not all(parts) or not line.isascii() or not METHOD.fullmatch(parts[0]):
         return error(400, "bad_request", "the request line makes no sense")

@@ -18,10 +18,10 @@ from websockets.typing import Subprotocol
 from watcher.model.keys import Filter
 from watcher.relay import wire
 from watcher.relay.http import admission, auth, head, sockets
-from watcher.relay.http.connection import Visitor
-from watcher.relay.http.routes import BALANCES, STREAM, Answer, Plain, error
-from watcher.relay.settings import Limits, Pace, RelayError, RelaySettings
-from watcher.relay.websocket import Connection, Stats
+from watcher.relay.http.connection import HttpConnection
+from watcher.relay.http.routes import BALANCES, STREAM, HttpAnswer, HttpRoutes, error
+from watcher.relay.settings import RelayError, RelaySettings, RelayTuning, StreamLimits
+from watcher.relay.websocket import Connection, RelayStats
 
 FULL = ("Retry-After", "5")
 READERS = 32
@@ -35,20 +35,20 @@ NOT_OURS = (
 
 logger = structlog.get_logger()
 
-Handle = Callable[[Visitor], Awaitable[None]]
+Handle = Callable[[HttpConnection], Awaitable[None]]
 
 
-class Port:
+class Listener:
     """Both doors of the program are one of these: the relay's, and that of a half without a relay (`metrics_port`)."""
 
     def __init__(
         self,
         settings: RelaySettings,
-        plain: Plain,
+        plain: HttpRoutes,
         *,
         tokens: auth.Tokens | None,
-        stats: Stats,
-        pace: Pace,
+        stats: RelayStats,
+        pace: RelayTuning,
         room: int | None = None,
         key: str = "[relay] port",
     ) -> None:
@@ -56,13 +56,13 @@ class Port:
         settings.check()
         try:
             streams, visitors = admission.shares(room, settings.max_connections)
-        except admission.NoRoom:
+        except admission.NoDescriptors:
             raise RelayError(
                 f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
             ) from None
         self.tokens = tokens
-        self.limits = Limits(connections=streams)
-        self.door = admission.Door(visitors if settings.certificate is None else min(visitors, admission.WITH_TLS))
+        self.limits = StreamLimits(connections=streams)
+        self.door = admission.Admission(visitors if settings.certificate is None else min(visitors, admission.WITH_TLS))
         self.closing = False
         self.direct = False
         """What is written to a socket leaves in the order of the calls, whether through the transport or not."""
@@ -72,18 +72,18 @@ class Port:
         self._pace = pace
         self._key = key
         self._names = auth.names(settings)
-        self._readers: set[Visitor] = set()
+        self._readers: set[HttpConnection] = set()
         self._context: Any = None
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
-        self._visitor: Callable[[], Visitor]
+        self._visitor: Callable[[], HttpConnection]
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Give plain answers until cancelled; starts with the port. Raises RelayError, and OSError when it is taken."""
         try:
             self.bind()
-            self.open(_nobody, Visitor)
+            self.open(_nobody, HttpConnection)
             task_status.started(self.number)
             await anyio.sleep_forever()
         finally:
@@ -102,7 +102,7 @@ class Port:
         self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
         self._sockets = sockets.listen(self._settings, guarded=self.tokens is not None, key=self._key)
 
-    def open(self, handle: Handle, create: Callable[..., Visitor]) -> None:
+    def open(self, handle: Handle, create: Callable[..., HttpConnection]) -> None:
         """Let them in. `handle`: serves one stream. To be called in the loop that serves them."""
         self._loop = asyncio.get_running_loop()
         self._visitor = functools.partial(self._make, handle, create)
@@ -131,12 +131,12 @@ class Port:
                 self._loop.call_later(admission.PAUSE, self._listen, listener)
                 return
             accepted.setblocking(False)
-            guest = admission.Guest(accepted, admission.network(address), self.door, self._loop.time())
+            guest = admission.AcceptedSocket(accepted, admission.network(address), self.door, self._loop.time())
             guest.waiting = functools.partial(self._loop.remove_reader, guest.number)
             self.door.enter(guest)
             self._loop.add_reader(guest, self._hear, guest)
 
-    def _hear(self, guest: admission.Guest) -> None:
+    def _hear(self, guest: admission.AcceptedSocket) -> None:
         """Until it has asked, a connection is a socket and some bytes: no transport, no task, no websocket."""
         secret = self._context is not None
         try:
@@ -157,7 +157,7 @@ class Port:
         guest.waiting = None
         self._keep(self._begin(guest))
 
-    async def _begin(self, guest: admission.Guest) -> None:
+    async def _begin(self, guest: admission.AcceptedSocket) -> None:
         limits = {"ssl_handshake_timeout": self._pace.upgrade, "ssl_shutdown_timeout": self._pace.farewell}
         try:
             await self._loop.connect_accepted_socket(
@@ -169,7 +169,7 @@ class Port:
             if guest.visitor is None:  # and if there was nothing yet that could close it, its place is given back
                 self._loop.call_later(self._pace.farewell, guest.close)
 
-    def _make(self, handle: Handle, create: Callable[..., Visitor]) -> Visitor:
+    def _make(self, handle: Handle, create: Callable[..., HttpConnection]) -> HttpConnection:
         visitor = create(
             ServerProtocol(select_subprotocol=_subprotocol, max_size=self.limits.message_bytes),
             self,
@@ -224,7 +224,7 @@ class Port:
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
-    async def answer(self, visitor: Visitor, request: Request) -> Answer | None:
+    async def answer(self, visitor: HttpConnection, request: Request) -> HttpAnswer | None:
         """What a request gets; None lets it become a stream."""
         host = _header(request.headers, "Host") or ""
         if self.tokens is None and not auth.is_ours(host, self._names):
@@ -254,7 +254,7 @@ class Port:
         self._stats.connections += 1
         return None
 
-    async def _plainly(self, visitor: Visitor, request: Request, rights: Filter | None) -> Answer:
+    async def _plainly(self, visitor: HttpConnection, request: Request, rights: Filter | None) -> HttpAnswer:
         if request.path.partition("?")[0] == BALANCES:
             theirs = sum(other.address == visitor.address for other in self._readers)
             if len(self._readers) >= READERS or theirs >= READERS_EACH:
@@ -273,7 +273,7 @@ class Port:
         return origin in self._settings.origins or auth.same_origin(origin, host)
 
 
-async def _nobody(visitor: Visitor) -> None:
+async def _nobody(visitor: HttpConnection) -> None:
     raise AssertionError(f"{visitor} became a stream where there is none")
 
 

@@ -15,7 +15,7 @@ from watcher.model.keys import Filter
 from watcher.model.log import JournalError, Unavailable
 from watcher.relay import wire
 from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.read_budget import Pages, Snapshots
+from watcher.relay.read_budget import SnapshotPages, SnapshotReader
 
 STREAM = "/v1/stream"
 BALANCES = "/v1/balances"
@@ -28,7 +28,7 @@ PATIENCE = 20.0
 INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
-class Answer(msgspec.Struct, frozen=True):
+class HttpAnswer(msgspec.Struct, frozen=True):
     """A body of several pieces is asked for the next one when the last was taken, and closed when nobody wants more."""
 
     status: int
@@ -37,7 +37,7 @@ class Answer(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def page() -> Answer:
+def page() -> HttpAnswer:
     """The live page. It may run its own script, wear its own style and talk to where it came from; nothing else."""
     body = resources.files("watcher.relay").joinpath("page.html").read_bytes()
     allowed: dict[bytes, list[str]] = {b"script": [], b"style": []}
@@ -48,19 +48,19 @@ def page() -> Answer:
         "connect-src 'self'; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return Answer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", policy),))
+    return HttpAnswer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", policy),))
 
 
 def _sources(hashes: list[str]) -> str:
     return " ".join(hashes) or "'none'"
 
 
-def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Answer:
+def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> HttpAnswer:
     body = {"error": {"code": code, "message": message, "temporary": status == 503}}
-    return Answer(status, JSON, wire.encode(body), headers)
+    return HttpAnswer(status, JSON, wire.encode(body), headers)
 
 
-def unavailable(problem: JournalError) -> Answer:
+def unavailable(problem: JournalError) -> HttpAnswer:
     return error(503, "internal", f"the journal does not answer: {problem}", ("Retry-After", "5"))
 
 
@@ -77,17 +77,17 @@ def named(rights: Filter, provider: str) -> bool:
     return rights.provider is None or provider in rights.provider
 
 
-class Body:
+class BalancesBody:
     """`{"cursor", "data": [rows]}`, a page at a time; nothing is opened before somebody asks for the first."""
 
-    def __init__(self, snapshots: Snapshots, wanted: Filter) -> None:
+    def __init__(self, snapshots: SnapshotReader, wanted: Filter) -> None:
         self._snapshots = snapshots
         self._wanted = wanted
-        self._pages: Pages | None = None
+        self._pages: SnapshotPages | None = None
         self._read = 0
         self._ended = False
 
-    def __aiter__(self) -> "Body":
+    def __aiter__(self) -> "BalancesBody":
         return self
 
     async def __anext__(self) -> bytes:
@@ -104,7 +104,7 @@ class Body:
             rows = wire.encode(wire.rows(states))[1:-1]
         return before + rows + (b"]}" if self._ended else b"")
 
-    async def _open(self) -> Pages:
+    async def _open(self) -> SnapshotPages:
         with anyio.move_on_after(PATIENCE):
             return await self._snapshots.open(self._wanted)
         raise Unavailable("too many ask for balances at once")
@@ -115,12 +115,12 @@ class Body:
             self._pages.close()
 
 
-class Plain:
+class HttpRoutes:
     """Answers by path."""
 
     def __init__(
         self,
-        snapshots: Snapshots | None,
+        snapshots: SnapshotReader | None,
         metrics: Callable[[Filter], bytes],
         ready: Callable[[], Mapping[str, object]],
         *,
@@ -141,7 +141,7 @@ class Plain:
         self._sees = sees
         self._page = page()
 
-    async def answer(self, method: str, target: str, rights: Filter | None) -> Answer:
+    async def answer(self, method: str, target: str, rights: Filter | None) -> HttpAnswer:
         """`rights`: of the token that came with the request, all where none is asked for; None without a valid one."""
         if method not in ("GET", "HEAD"):
             return error(405, "bad_request", "only GET is answered here", ("Allow", "GET, HEAD"))
@@ -154,24 +154,24 @@ class Plain:
             return _balances(self._snapshots, query, rights)
         return self._look(path, rights)
 
-    def _look(self, path: str, rights: Filter | None) -> Answer:
+    def _look(self, path: str, rights: Filter | None) -> HttpAnswer:
         if path == "/":
             return self._page
         if path == "/healthz":
-            return Answer(200, JSON, b'{"status":"ok"}')
+            return HttpAnswer(200, JSON, b'{"status":"ok"}')
         if path == "/readyz":
             return self._readiness(rights if self._guarded else None)
         if path == "/metrics" and rights is not None:
-            return Answer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(rights))
+            return HttpAnswer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(rights))
         return error(404, "not_found", f"nothing here: the stream is at {STREAM}, the page at /")
 
-    def _readiness(self, rights: Filter | None) -> Answer:
+    def _readiness(self, rights: Filter | None) -> HttpAnswer:
         """Who shows no token learns which part is not ready; what is wrong with it may name accounts and hosts."""
         told = dict(self._ready())
         good = bool(told.pop("ready", True)) and self._following()
         shown = {name: self._narrowed(part, rights) for name, part in told.items()}
         shown = {"following": self._following(), **shown, "ready": good}
-        return Answer(200 if good else 503, JSON, wire.encode(shown))
+        return HttpAnswer(200 if good else 503, JSON, wire.encode(shown))
 
     def _narrowed(self, part: object, rights: Filter | None) -> object:
         if rights == EVERYTHING:
@@ -184,7 +184,7 @@ class Plain:
         return theirs if whole else {name: _in_a_word(said) for name, said in theirs.items()}
 
 
-def _balances(snapshots: Snapshots, query: str, rights: Filter) -> Answer:
+def _balances(snapshots: SnapshotReader, query: str, rights: Filter) -> HttpAnswer:
     try:
         asked = filters.parse(parse_qs(query, max_num_fields=2000))
     except ValueError as mistake:
@@ -194,4 +194,4 @@ def _balances(snapshots: Snapshots, query: str, rights: Filter) -> Answer:
     wanted = filters.intersect(asked, rights)
     if wanted is None:
         return error(403, "forbidden", "the token allows nothing of what the filter asks for")
-    return Answer(200, JSON, Body(snapshots, wanted))
+    return HttpAnswer(200, JSON, BalancesBody(snapshots, wanted))
