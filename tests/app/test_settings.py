@@ -1,12 +1,11 @@
 """The config file: the one sample loads, and every mistake is one line that says what to do."""
 
-import msgspec
 import pytest
 
 from tests.test_deployment import ROOT
 from watcher.app import settings
-from watcher.providers.protocol import SettingsError
 from watcher.redaction.redactor import PUBLIC, SECRETS
+from watcher.runtime.config_section import SettingsError
 
 HELIUS = {
     "type": "helius",
@@ -83,15 +82,6 @@ def test_a_file_that_is_not_toml_is_told_as_such(tmp_path, data, says):
 def test_a_missing_file_names_the_sample(tmp_path):
     with pytest.raises(SettingsError, match=r"config/watcher\.toml"):
         settings.load(tmp_path / "none.toml")
-
-
-def test_a_section_of_another_room_gets_the_same_errors():
-    class Part(msgspec.Struct, forbid_unknown_fields=True):
-        port: int = 1
-
-    assert settings.section({"port": 5}, Part, "relay").port == 5
-    with pytest.raises(SettingsError, match=r"unknown key `prot` in \[relay\]: did you mean `port`\?"):
-        settings.section({"prot": 5}, Part, "relay")
 
 
 def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messages(monkeypatch):

@@ -8,7 +8,8 @@ from tests.providers.tables import amounts, answered, asked, built
 from watcher.model.addresses import ETHEREUM, SOLANA
 from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit, SettingsError
+from watcher.providers.protocol import Limit
+from watcher.runtime.config_section import SettingsError
 
 CHAIN = {"chain": "ethereum-1"}
 ONE = (

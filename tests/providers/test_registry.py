@@ -8,7 +8,8 @@ import pytest
 from tests.providers.tables import NOW, answered, asked, built
 from watcher.app import settings
 from watcher.providers import registry
-from watcher.providers.protocol import ProviderSettings, Response, SettingsError
+from watcher.providers.protocol import ProviderSettings, Response
+from watcher.runtime.config_section import SettingsError
 
 PLUGIN = '''
 """A made-up API: GET /v1/wallet/<account> answers {"height": 7, "lamports": "12"}."""

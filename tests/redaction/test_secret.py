@@ -11,14 +11,14 @@ import pytest
 
 from watcher.app import settings
 from watcher.app.provider_sources import Source, sources
-from watcher.journal import WrongJournal
 from watcher.journal.kafka.settings import KafkaSettings, security
-from watcher.providers.protocol import Credentials, SettingsError
+from watcher.providers.protocol import Credentials
 from watcher.redaction import secret
 from watcher.redaction.redactor import SECRETS, WITHHELD
 from watcher.redaction.secret import LONGEST, Secret, of_file, of_variable, several, without_user
 from watcher.relay.http import auth
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelaySettings
+from watcher.runtime.config_section import SettingsError
 
 KEY = "canary-9f0c3b77aa41d2e8"
 HELIUS = {"type": "helius", "watch": [{"account": "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"}]}
@@ -166,7 +166,7 @@ def test_what_a_header_can_carry_is_a_key_and_a_token(text):
 
 @pytest.mark.parametrize("text", ["\u201ctoken-1\u201d", '"token-1"', "Bearer token-1", "tok\u200ben", "tok\nen"])
 def test_a_token_that_no_header_can_carry_is_refused(text):
-    with pytest.raises(RelayError, match=r"\[relay\] tokens_env names TOKENS, which "):
+    with pytest.raises(SettingsError, match=r"\[relay\] tokens_env names TOKENS, which "):
         auth.load(RelaySettings(tokens_env="TOKENS"), {"TOKENS": f"fine,{text}"})
     with pytest.raises(SettingsError, match="--token-env names TOKENS, which "):
         of_variable("--token-env", "TOKENS", {"TOKENS": text}, SettingsError, secret.token)
@@ -176,7 +176,7 @@ def test_a_password_may_be_written_in_any_letters():
     options = KafkaSettings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password_env="P")
     for password in ("pässwörd 5€", '"quoted"', "a=b,c"):
         assert security(options, {"P": password})["sasl_plain_password"] == password
-    with pytest.raises(WrongJournal, match="P, which holds a character that cannot be seen"):
+    with pytest.raises(SettingsError, match="P, which holds a character that cannot be seen"):
         security(options, {"P": "pass\x00word"})
 
 
@@ -234,7 +234,7 @@ def test_a_short_secret_is_blotted_out_and_a_tiny_one_is_warned_of(capsys):
 
 def test_thousands_of_tokens_are_read_in_no_time():
     tokens = [f"token-{number:05d}-{number * 7919:x}" for number in range(3000)]
-    found = several("[relay] tokens_env", "T", {"T": ",".join(tokens)}, RelayError)
+    found = several("[relay] tokens_env", "T", {"T": ",".join(tokens)}, SettingsError)
     assert [one.reveal() for one in found] == tokens
     assert SECRETS.betrayed(tokens[2999])
 
@@ -267,6 +267,6 @@ def test_no_address_of_the_config_holds_a_user_or_a_key():
             settings.parse({"journal": journal})
         assert "canary" not in str(raised.value)
         assert "sasl_password_env" in str(raised.value)
-    with pytest.raises(RelayError) as refused:
+    with pytest.raises(SettingsError) as refused:
         RelaySettings(origins=[f"https://me:{KEY}@desk.example"]).check()
     assert "canary" not in str(refused.value)

@@ -22,9 +22,9 @@ from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.client import tail as tailing
 from watcher.client.stream import RelayRefused
 from watcher.logs import output, setup
-from watcher.providers.protocol import SettingsError
 from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
+from watcher.runtime.config_section import SettingsError
 from watcher.sandbox.world import SandboxSettings
 
 PARTS = ("provider", "chain", "account", "token")

@@ -6,9 +6,10 @@ import msgspec
 
 from watcher.app.settings import Settings
 from watcher.providers import registry
-from watcher.providers.protocol import Credentials, Provider, ProviderSettings, SettingsError
+from watcher.providers.protocol import Credentials, Provider, ProviderSettings
 from watcher.redaction import secret
 from watcher.redaction.secret import Secret
+from watcher.runtime.config_section import SettingsError
 
 
 class Source(msgspec.Struct, frozen=True):

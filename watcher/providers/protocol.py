@@ -15,10 +15,6 @@ from watcher.model.targets import Lane, Target, TargetGroup
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class SettingsError(ValueError):
-    """A mistake in the config. The message is one line that names the table and says what to do."""
-
-
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At most `requests` (weighted by the cost of a call) in any `per` seconds."""
 

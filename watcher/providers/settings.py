@@ -8,7 +8,8 @@ from watcher.model.addresses import AddressError
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering
 from watcher.model.targets import LISTING, Target, TargetGroup
-from watcher.providers.protocol import Limit, ProviderSettings, SettingsError, Watch
+from watcher.providers.protocol import Limit, ProviderSettings, Watch
+from watcher.runtime.config_section import SettingsError
 
 
 class ConfiguredProvider:

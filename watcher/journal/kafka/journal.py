@@ -52,7 +52,7 @@ class KafkaJournal:
         retention: float = 604800.0,
         reach: float = REACH,
     ) -> None:
-        """`servers` as `host:port`. Raises WrongJournal for settings that cannot be."""
+        """`servers` as `host:port`. Raises SettingsError for settings that cannot be."""
         if not __debug__:
             # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
             raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
