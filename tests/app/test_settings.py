@@ -4,7 +4,7 @@ import pytest
 
 from tests.test_deployment import ROOT
 from watcher.app import settings
-from watcher.redaction.redactor import PUBLIC, SECRETS
+from watcher.redaction.redactor import ALLOWED_WORDS, SECRETS
 from watcher.runtime.config_section import SettingsError
 
 HELIUS = {
@@ -85,16 +85,16 @@ def test_a_missing_file_names_the_sample(tmp_path):
 
 
 def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messages(monkeypatch):
-    for name, nothing in (("_secrets", []), ("_runs", frozenset()), ("_public", frozenset())):
+    for name, nothing in (("_secrets", []), ("_windows", frozenset()), ("_allowed", frozenset())):
         monkeypatch.setattr(SECRETS, name, nothing)
-    SECRETS.publish(PUBLIC)
-    SECRETS.hide(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
+    SECRETS.allow(ALLOWED_WORDS)
+    SECRETS.add(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
     settings.parse({"journal": "sqlite:////srv/acme-balances/b.db", "providers": {"ondo-primary": {"type": "ondo"}}})
     for line in (
         "there is no folder /srv/acme-balances: make it",
         "look at the rights of /var/lib/balance-watcher/",
         "[providers.ondo-primary]: ondo-primary did not answer",
     ):
-        assert SECRETS.cleared(line) == line
+        assert SECRETS.scrubbed(line) == line
     for text in ("watcher-canary", "balances-canary", "primary-canary", "acme-balances-c"):
-        assert SECRETS.betrayed(text)
+        assert SECRETS.leaks(text)

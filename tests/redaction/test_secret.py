@@ -26,7 +26,7 @@ HELIUS = {"type": "helius", "watch": [{"account": "3emsAVdmGKERbHjmGfQ6oZ1e35dkf
 
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
-    for name, nothing in (("_secrets", []), ("_runs", frozenset()), ("_public", frozenset())):
+    for name, nothing in (("_secrets", []), ("_windows", frozenset()), ("_allowed", frozenset())):
         monkeypatch.setattr(SECRETS, name, nothing)
 
 
@@ -45,7 +45,7 @@ def test_only_reveal_gives_it():
     struct = Source(built({"K": KEY}, api_key_env="K").provider, one)
     for shown in (repr(one), str(one), f"{one}", f"{one:>30}", f"{one!r}", "%s" % one, repr([one]), repr(struct)):  # noqa: UP031
         assert "canary" not in shown
-        assert SECRETS.shown(shown) != WITHHELD
+        assert SECRETS.redacted(shown) != WITHHELD
     assert json.dumps({"key": one}, default=repr) == '{"key": "***"}'
     for writes in (msgspec.json.encode, pickle.dumps, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError) as raised:
@@ -96,9 +96,9 @@ def of_relay(text, tmp_path):
 def test_every_section_reads_it_alike_and_hides_it_by_that(read, text, tmp_path):
     if read is of_relay:
         text = text.lstrip("\ufeff")
-    assert not SECRETS.betrayed(KEY)
+    assert not SECRETS.leaks(KEY)
     read(text, tmp_path)
-    assert SECRETS.shown(f"x {KEY[3:11]} y") == WITHHELD
+    assert SECRETS.redacted(f"x {KEY[3:11]} y") == WITHHELD
 
 
 UNFIT = {
@@ -141,9 +141,9 @@ def test_a_key_that_cannot_be_right_is_one_line_that_names_its_place_and_not_the
         assert says in complaint
         assert "canary" not in complaint
         assert "\n" not in complaint
-        assert SECRETS.cleared(complaint) == complaint
+        assert SECRETS.scrubbed(complaint) == complaint
     if len(text) < 100:
-        assert "long" in says or SECRETS.betrayed(KEY[2:12])
+        assert "long" in says or SECRETS.leaks(KEY[2:12])
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_a_file_that_is_no_key_is_told_by_its_path(tmp_path):
 
 def test_a_short_secret_is_blotted_out_and_a_tiny_one_is_warned_of(capsys):
     assert of_variable("[x] k", "K", {"K": "four"}, Wrong).reveal() == "four"
-    assert SECRETS.shown("on all fours") == "on all ***s"
+    assert SECRETS.redacted("on all fours") == "on all ***s"
     assert of_variable("[x] k", "K", {"K": "a"}, Wrong).reveal() == "a"
-    assert SECRETS.shown("a banana") == "a banana"
+    assert SECRETS.redacted("a banana") == "a banana"
     assert "secret.short" in capsys.readouterr().out
 
 
@@ -236,7 +236,7 @@ def test_thousands_of_tokens_are_read_in_no_time():
     tokens = [f"token-{number:05d}-{number * 7919:x}" for number in range(3000)]
     found = several("[relay] tokens_env", "T", {"T": ",".join(tokens)}, SettingsError)
     assert [one.reveal() for one in found] == tokens
-    assert SECRETS.betrayed(tokens[2999])
+    assert SECRETS.leaks(tokens[2999])
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_thousands_of_tokens_are_read_in_no_time():
 )
 def test_an_address_is_told_without_its_user_and_query(address, shown):
     assert without_user(address) == shown
-    assert SECRETS.betrayed(KEY) == (KEY in address)
+    assert SECRETS.leaks(KEY) == (KEY in address)
 
 
 def test_no_address_of_the_config_holds_a_user_or_a_key():

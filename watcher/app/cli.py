@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        super().error(safe_text.told(message))
+        super().error(safe_text.safe_line(message))
 
 
 def parser() -> Parser:
@@ -108,7 +108,7 @@ def bug(_kind: type[BaseException], error: BaseException | None, _where: Traceba
     """What Python prints of an error that nobody foresaw, without secrets and fit for a screen."""
     if error is not None:
         text = "".join(traceback.format_exception(error)).rstrip()
-        print(safe_text.paragraph(SECRETS.cleared(text)), file=sys.stderr, flush=True)
+        print(safe_text.paragraph(SECRETS.scrubbed(text)), file=sys.stderr, flush=True)
 
 
 def install() -> None:
@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             COMMANDS[options.command](options, environment)
     except Exit as end:
         if end.message:
-            safe_text.out(f"watcher: {end.message}", sys.stderr)
+            safe_text.print_line(f"watcher: {end.message}", sys.stderr)
         return end.status
     except KeyboardInterrupt:
         return 0
@@ -159,7 +159,7 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         finally:
             await journal.close()
 
-    safe_text.out(anyio.run(create))
+    safe_text.print_line(anyio.run(create))
 
 
 def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:

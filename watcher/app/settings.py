@@ -71,7 +71,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
     relay.check()
     providers = _providers(table.get("providers", {}))
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
-    SECRETS.publish([top.journal, *providers])
+    SECRETS.allow([top.journal, *providers])
     return Settings(**msgspec.structs.asdict(top), journal_settings=journal_settings, relay=relay, providers=providers)
 
 

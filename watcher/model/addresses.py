@@ -117,5 +117,5 @@ def _is_32_bytes(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    text = SECRETS.shown(text[:LOOKED_AT])  # an answer may hold a key where an address should stand
+    text = SECRETS.redacted(text[:LOOKED_AT])  # an answer may hold a key where an address should stand
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

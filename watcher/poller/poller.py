@@ -117,7 +117,7 @@ class Poller:
         self._exchange = HttpExchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._turns = LaneScheduler(provider.groups, schedules, budget)
-        SECRETS.hide(_values(credentials))
+        SECRETS.add(_values(credentials))
         longest = provider.settings.max_interval
         self._pauses = FailurePolicy(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)
         self._wall = wall
@@ -146,7 +146,7 @@ class Poller:
         Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
         """
         self._exchange.renew(credentials)
-        SECRETS.hide(_values(credentials))
+        SECRETS.add(_values(credentials))
         self._pauses.renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
@@ -301,11 +301,11 @@ class Poller:
             self.stats.outdated(_asked(errand), now)
         self.stats.full(_asked(errand), verdict.refused, self.provider.max_balances)
         if found.remark is not None:
-            self.stats.remarked(SECRETS.shown(found.remark), _asked(errand), now)
+            self.stats.remarked(SECRETS.redacted(found.remark), _asked(errand), now)
 
     def _fail(self, errand: PollJob, granted: float, failure: Failure) -> None:
         now = anyio.current_time()
-        failure.reason = SECRETS.shown(failure.reason)  # it may quote an answer that echoes what we sent
+        failure.reason = SECRETS.redacted(failure.reason)  # it may quote an answer that echoes what we sent
         if not isinstance(failure, Unreachable):
             self._answered(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _asked(errand), now)

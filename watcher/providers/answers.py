@@ -22,7 +22,7 @@ from watcher.providers.failures import (
 )
 from watcher.providers.protocol import Request, Response
 from watcher.providers.waits import refusal_wait
-from watcher.redaction.safe_text import AHEAD
+from watcher.redaction.safe_text import LOOK_AHEAD
 from watcher.redaction.safe_text import one_line as one_line  # noqa: PLC0414 (the providers import it from here)
 
 T = TypeVar("T")
@@ -191,7 +191,7 @@ def refuse(request: Request, response: Response, word: str | None, *, wait: floa
 
 def glimpse(body: bytes) -> str:
     """The beginning of an answer, in one line."""
-    text = one_line(body[: 200 + AHEAD].decode("utf-8", "replace"), 60)
+    text = one_line(body[: 200 + LOOK_AHEAD].decode("utf-8", "replace"), 60)
     return f"{len(body)} bytes: {text}" if body else "empty"
 
 

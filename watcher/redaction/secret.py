@@ -42,7 +42,7 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        SECRETS.hide([value])
+        SECRETS.add([value])
         self._value = value
 
     def reveal(self) -> str:
@@ -82,7 +82,7 @@ def several(
     """The secrets in that variable, separated by commas; at least one."""
     where, text = _variable(what, name, environment, wrong)
     parts = [part.strip() for part in text.split(",")]
-    SECRETS.hide(map(_core, parts))  # all before one of them is complained of
+    SECRETS.add(map(_core, parts))  # all before one of them is complained of
     return [_judged(where, part, wrong, judge) for part in parts if part]
 
 
@@ -131,7 +131,7 @@ def _variable(what: str, name: str, environment: Mapping[str, str], wrong: type[
         )
     if text is None or not text.strip():
         raise wrong(f"{what} names {name}, which is {'not set' if text is None else 'empty'}: export {name}=…")
-    SECRETS.publish([name])
+    SECRETS.allow([name])
     return f"{what} names {name}, which", text.removeprefix("\ufeff").strip()
 
 
@@ -143,7 +143,7 @@ def _judged(where: str, text: str, wrong: type[Exception], judge: Judge | None) 
     if len(text) > LONGEST:
         raise wrong(f"{where} holds more than {LONGEST} bytes: that is no key")
     if complaint := unfit(text) or (judge and judge(text)):
-        SECRETS.hide(map(_core, text.splitlines()))
+        SECRETS.add(map(_core, text.splitlines()))
         raise wrong(f"{where} {complaint}")
     secret = Secret(text)
     if len(text) < SHORTEST:
@@ -209,5 +209,5 @@ def without_user(address: str) -> str:
     scheme, slashes, rest = beginning.partition("//")
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
-    SECRETS.hide([user.partition(":")[2] or user, *(pair.partition("=")[2] for pair in query.split("&"))])
+    SECRETS.add([user.partition(":")[2] or user, *(pair.partition("=")[2] for pair in query.split("&"))])
     return "".join((scheme, slashes, STARS if at else "", at, host, slash, path, mark, STARS if mark else ""))
