@@ -120,7 +120,6 @@ def test_a_plugin_that_cannot_be_loaded_is_named(installed, code, target):
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ({"api_key_env": "A", "api_key_file": "b"}, "keep one"),
         ({"base_url": "api.jup.ag"}, "https://"),
         ({"base_url": "https://api.jup.ag?x=1"}, "leave out"),
         ({"limits": []}, "limits is empty"),

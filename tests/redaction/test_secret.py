@@ -35,10 +35,6 @@ def built(environment=None, **table):
     return source
 
 
-class Wrong(ValueError):
-    """As SettingsError is one."""
-
-
 def test_only_reveal_gives_it():
     one = Secret(KEY)
     assert one.reveal() == KEY
@@ -169,7 +165,7 @@ def test_a_token_that_no_header_can_carry_is_refused(text):
     with pytest.raises(SettingsError, match=r"\[relay\] tokens_env names TOKENS, which "):
         auth.load(RelaySettings(tokens_env="TOKENS"), {"TOKENS": f"fine,{text}"})
     with pytest.raises(SettingsError, match="--token-env names TOKENS, which "):
-        of_variable("--token-env", "TOKENS", {"TOKENS": text}, SettingsError, secret.token)
+        of_variable("--token-env", "TOKENS", {"TOKENS": text}, secret.token)
 
 
 def test_a_password_may_be_written_in_any_letters():
@@ -180,25 +176,35 @@ def test_a_password_may_be_written_in_any_letters():
         security(options, {"P": "pass\x00word"})
 
 
+def test_a_secret_that_is_named_twice_is_refused():
+    with pytest.raises(SettingsError, match=r"\[providers.helius\]: api_key_env and api_key_file are both given: keep"):
+        built({"K": KEY}, api_key_env="K", api_key_file="k")
+    options = KafkaSettings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password_env="P")
+    with pytest.raises(
+        SettingsError, match=r"\[kafka\] sasl_password_env and sasl_password_file are both given: keep one"
+    ):
+        security(msgspec.structs.replace(options, sasl_password_file="p"), {"P": KEY})
+
+
 def test_what_stands_where_a_name_belongs_is_not_told(tmp_path):
     for name in (KEY, "8d3f2c1a77aa4b0e9c110123456789ab", "a/b", ""):
-        with pytest.raises(Wrong) as raised:
-            of_variable("[x] api_key_env", name, {}, Wrong)
+        with pytest.raises(SettingsError) as raised:
+            of_variable("[x] api_key_env", name, {})
         assert not name or name not in str(raised.value)
         assert "write the name of a variable" in str(raised.value)
     for name in (KEY, f"eyJhbGciOiJIUzI1NiJ9.{KEY}.c2ln", f"MGY5ZjhiMWUtYWFhYTow/{KEY}+YWJjZA==", f"a/{KEY * 500}"):
-        with pytest.raises(Wrong) as raised:
-            of_file("[x] api_key_file", name, Wrong)
+        with pytest.raises(SettingsError) as raised:
+            of_file("[x] api_key_file", name)
         assert "canary" not in str(raised.value)
     for name in ("helius.key", "keys/helius", f"{tmp_path}/{'k' * 40}", f"./{'k' * 40}", f"tests/{'k' * 40}"):
-        with pytest.raises(Wrong, match=re.escape(name)):
-            of_file("[x] api_key_file", name, Wrong)
-    with pytest.raises(Wrong, match="as in --token-env MY_KEY, and export"):
-        of_variable("--token-env", KEY, {}, Wrong)
-    with pytest.raises(Wrong, match="MY_KEY, which is not set: export MY_KEY="):
-        of_variable("[x] api_key_env", "MY_KEY", {}, Wrong)
-    with pytest.raises(Wrong, match="MY_KEY, which is empty"):
-        of_variable("[x] api_key_env", "MY_KEY", {"MY_KEY": " \n"}, Wrong)
+        with pytest.raises(SettingsError, match=re.escape(name)):
+            of_file("[x] api_key_file", name)
+    with pytest.raises(SettingsError, match="as in --token-env MY_KEY, and export"):
+        of_variable("--token-env", KEY, {})
+    with pytest.raises(SettingsError, match="MY_KEY, which is not set: export MY_KEY="):
+        of_variable("[x] api_key_env", "MY_KEY", {})
+    with pytest.raises(SettingsError, match="MY_KEY, which is empty"):
+        of_variable("[x] api_key_env", "MY_KEY", {"MY_KEY": " \n"})
 
 
 def test_a_file_that_is_no_key_is_told_by_its_path(tmp_path):
@@ -206,8 +212,8 @@ def test_a_file_that_is_no_key_is_told_by_its_path(tmp_path):
         path = tmp_path / "key.txt"
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(Wrong) as raised:
-            of_file("[x] api_key_file", str(path), Wrong)
+        with pytest.raises(SettingsError) as raised:
+            of_file("[x] api_key_file", str(path))
         assert str(path) in str(raised.value)
         return str(raised.value)
 
@@ -218,23 +224,23 @@ def test_a_file_that_is_no_key_is_told_by_its_path(tmp_path):
     assert f"more than {LONGEST} bytes" in complaint(b"x" * (LONGEST + 1))
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(Wrong, match="which is no regular file"):
-            of_file("[x] api_key_file", str(path), Wrong)
-    with pytest.raises(Wrong, match="no file"):
-        of_file("[x] api_key_file", "a/\0", Wrong)
+        with pytest.raises(SettingsError, match="which is no regular file"):
+            of_file("[x] api_key_file", str(path))
+    with pytest.raises(SettingsError, match="no file"):
+        of_file("[x] api_key_file", "a/\0")
 
 
 def test_a_short_secret_is_blotted_out_and_a_tiny_one_is_warned_of(capsys):
-    assert of_variable("[x] k", "K", {"K": "four"}, Wrong).reveal() == "four"
+    assert of_variable("[x] k", "K", {"K": "four"}).reveal() == "four"
     assert SECRETS.redacted("on all fours") == "on all ***s"
-    assert of_variable("[x] k", "K", {"K": "a"}, Wrong).reveal() == "a"
+    assert of_variable("[x] k", "K", {"K": "a"}).reveal() == "a"
     assert SECRETS.redacted("a banana") == "a banana"
     assert "secret.short" in capsys.readouterr().out
 
 
 def test_thousands_of_tokens_are_read_in_no_time():
     tokens = [f"token-{number:05d}-{number * 7919:x}" for number in range(3000)]
-    found = several("[relay] tokens_env", "T", {"T": ",".join(tokens)}, SettingsError)
+    found = several("[relay] tokens_env", "T", {"T": ",".join(tokens)})
     assert [one.reveal() for one in found] == tokens
     assert SECRETS.leaks(tokens[2999])
 

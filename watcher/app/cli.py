@@ -24,7 +24,6 @@ from watcher.client.stream import RelayRefused
 from watcher.logs import output, setup
 from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
-from watcher.runtime.config_section import SettingsError
 from watcher.sandbox.world import SandboxSettings
 
 PARTS = ("provider", "chain", "account", "token")
@@ -184,7 +183,7 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         raise Exit(2, f"{secret.without_user(options.url)!r} is no address of a relay: write ws://HOST:PORT/v1/stream")
     token = None
     if options.token_env is not None:
-        token = secret.of_variable("--token-env", options.token_env, environment, SettingsError, secret.token)
+        token = secret.of_variable("--token-env", options.token_env, environment, secret.token)
     filters = {part: values for part in PARTS if (values := getattr(options, part))}
     colour = safe_text.coloured(sys.stdout, environment)
     if options.json and not sys.stdout.isatty():

@@ -77,8 +77,6 @@ class ConfiguredProvider:
         return tuple(found)
 
     def _check(self, settings: ProviderSettings, *, keyed: bool) -> None:
-        if settings.api_key_env is not None and settings.api_key_file is not None:
-            raise self.mistake("both api_key_env and api_key_file are given: keep one")
         if not keyed and not self.KEYLESS:
             raise self.mistake("this API needs a key: name where it is with api_key_env or api_key_file")
         if settings.base_url and not settings.base_url.startswith(("http://", "https://")):

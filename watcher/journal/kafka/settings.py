@@ -74,22 +74,21 @@ def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, A
 
 
 def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> Secret:
-    if settings.sasl_password_env is not None:
-        return secret.of_variable("[kafka] sasl_password_env", settings.sasl_password_env, environ, SettingsError)
-    if settings.sasl_password_file is None:
+    env, file = settings.sasl_password_env, settings.sasl_password_file
+    found = secret.read("[kafka] sasl_password", environ, env=env, file=file)
+    if found is None:
         raise SettingsError("[kafka] needs sasl_password_env or sasl_password_file: where the password stands")
-    return secret.of_file("[kafka] sasl_password_file", settings.sasl_password_file, SettingsError)
+    return found
 
 
 def _context(settings: KafkaSettings, environ: Mapping[str, str]) -> ssl.SSLContext:
-    password = None
-    if settings.ssl_key_password_env is not None:
-        named = settings.ssl_key_password_env
-        password = secret.of_variable("[kafka] ssl_key_password_env", named, environ, SettingsError).reveal
+    password = secret.read("[kafka] ssl_key_password", environ, env=settings.ssl_key_password_env)
     try:
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
         if settings.ssl_certfile is not None:
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password)
+            context.load_cert_chain(
+                settings.ssl_certfile, settings.ssl_keyfile, None if password is None else password.reveal
+            )
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"[kafka] ssl_cafile, ssl_certfile or ssl_keyfile cannot be used: {error}") from None
     return context

@@ -78,7 +78,7 @@ def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
 
 
 def _from_environment(name: str, environ: Mapping[str, str]) -> list[tuple[bytes, Filter]]:
-    found = secret.several("[relay] tokens_env", name, environ, SettingsError, secret.token)
+    found = secret.several("[relay] tokens_env", name, environ, secret.token)
     if not found:
         raise SettingsError(
             f"[relay] tokens_env names {name}, which is empty: put the tokens there, separated by commas"
