@@ -19,7 +19,7 @@ import msgspec
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
 from watcher.model.targets import TargetGroup
-from watcher.providers.answers import base_units, decode, refuse, spoken
+from watcher.providers.answers import base_units, decode, refuse, documented_error
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request
 
@@ -58,7 +58,7 @@ class Acme(ConfiguredProvider):
 
     def read(self, request, response):
         if response.status != 200:
-            error = spoken(msgspec.json.Decoder(Error), response.body)
+            error = documented_error(msgspec.json.Decoder(Error), response.body)
             refuse(request, response, None if error is None else error.reason)
         wallet = decode(msgspec.json.Decoder(Wallet), response.body)
         scope = request.targets[0].scope

@@ -79,7 +79,7 @@ class Sums:
     def __init__(self) -> None:
         self._rows: dict[Key, int] = {}
 
-    def whole(self, rows: Counter[Key]) -> None:
+    def remember(self, rows: Counter[Key]) -> None:
         """Nothing is missing in an answer in which so many rows tell each balance."""
         for key, count in rows.items():
             self._rows.pop(key, None)
@@ -88,12 +88,12 @@ class Sums:
         for key in list(islice(self._rows, max(0, len(self._rows) - SUMS))):
             del self._rows[key]
 
-    def torn(self, rows: Counter[Key]) -> set[Key]:
+    def incomplete(self, rows: Counter[Key]) -> set[Key]:
         """Something is missing in such an answer: the balances that it may be a part of."""
         return {key for key, count in rows.items() if count < self._rows.get(key, 1)}
 
 
-def shaped(rows: Iterable[Any], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:
+def open_rows(rows: Iterable[Any], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:
     """Each row opened; one of another shape is left closed."""
     for row in rows:
         if isinstance(row, msgspec.Raw):

@@ -20,13 +20,12 @@ from watcher.providers.answers import (
     Code,
     Decimals,
     Order,
-    asked,
     attempt,
     base_units,
     decode,
     glimpse,
-    moved,
-    one_line,
+    is_redirect,
+    named_targets,
     refuse,
 )
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
@@ -34,6 +33,7 @@ from watcher.providers.gaps import Gaps
 from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait
+from watcher.redaction.safe_text import one_line
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ class Helius(ConfiguredProvider):
     def read(self, request: Request, response: Response) -> ReadResult:
         reply = _opened(request, response)
         if reply.error is not None:
-            if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or moved(response):
+            if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or is_redirect(response):
                 _refuse_others(request, response)
             if reply.error.code in BAD_REQUEST and reply.id not in (None, request.id):
                 raise Malformed(f"the answer to another request, {one_line(str(reply.id))!r}")
@@ -280,7 +280,7 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
         lagging = _BEHIND.search(message) or (isinstance(data, dict) and "numSlotsBehind" in data)
         raise Temporary(reason) if lagging else Throttled(reason, refusal_wait(response))
     if response.status < 500 and code in BAD_REQUEST:
-        raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
+        raise Misconfigured(f"{reason} (asked for {named_targets(request.targets)})")
     raise Temporary(reason)
 
 

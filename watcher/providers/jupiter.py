@@ -16,19 +16,19 @@ from watcher.model.readings import Reading
 from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
     BOM,
-    BREATH,
+    ROWS_PER_STEP,
     Decimals,
     Order,
     base_units,
     decode,
     decode_either,
+    documented_error,
     glimpse,
     refuse,
-    spoken,
 )
 from watcher.providers.failures import Malformed
-from watcher.providers.gaps import Gaps, shaped
-from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, members, pieces
+from watcher.providers.gaps import Gaps, open_rows
+from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, object_layout
 from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.runtime.slicing import run_at_once
@@ -84,8 +84,8 @@ _HOLDINGS = msgspec.json.Decoder(_Holdings[list[_TokenAccount]])
 _MINTS = msgspec.json.Decoder(_Holdings[msgspec.Raw])
 _TOKEN_ACCOUNTS = msgspec.json.Decoder(list[_TokenAccount])
 _LISTS = msgspec.json.Decoder(dict[str, list[_TokenAccount]])
-_BY_MINT = members(rb"\A(?:\xef\xbb\xbf)?[ \t\n\r]{0,99}\{", b"}")
-_IN_TOKENS = members(rb'"tokens"[ \t\n\r]{0,99}:[ \t\n\r]{0,99}\{', b"]")
+_BY_MINT = object_layout(rb"\A(?:\xef\xbb\xbf)?[ \t\n\r]{0,99}\{", b"}")
+_IN_TOKENS = object_layout(rb'"tokens"[ \t\n\r]{0,99}:[ \t\n\r]{0,99}\{', b"]")
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 
@@ -118,7 +118,7 @@ class Jupiter(ConfiguredProvider):
         return run_at_once(self.read_in_slices(request, response))
 
     def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
-        """The same, `BREATH` balances at a time."""
+        """The same, `ROWS_PER_STEP` balances at a time."""
         if response.status != 200:
             _refuse(request, response)
         (target,) = request.targets
@@ -130,9 +130,9 @@ class Jupiter(ConfiguredProvider):
         if "error" in entries:
             raise Malformed(f"an error with status 200: {glimpse(body)}")
         readings, gaps, account = [], Gaps(), str(target.scope.account)
-        rows: Iterable[tuple[str, Any]] = zip(entries, shaped(entries.values(), _BALANCE), strict=True)
+        rows: Iterable[tuple[str, Any]] = zip(entries, open_rows(entries.values(), _BALANCE), strict=True)
         for number, (name, entry) in enumerate(rows, 1):
-            if number % BREATH == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
             try:
                 key = self._key(account, NATIVE if name == SOL else solana(name))
@@ -155,10 +155,10 @@ class Jupiter(ConfiguredProvider):
                 readings.append(Reading(native, base_units(holdings.amount), "base", symbol=SOL))
             except Malformed as failure:
                 gaps.add(failure, native, of="the native balance")
-        lists = shaped(holdings.tokens.values(), _TOKEN_ACCOUNTS)
+        lists = open_rows(holdings.tokens.values(), _TOKEN_ACCOUNTS)
         rows: Iterable[tuple[str, Any]] = zip(holdings.tokens, lists, strict=True)
         for number, (name, parts) in enumerate(rows, 1):
-            if number % BREATH == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
             try:
                 key = self._key(account, solana(name))
@@ -185,7 +185,7 @@ def _entries(body: bytes) -> Generator[None, None, dict[str, Any]]:
     """By mint. Raises Malformed."""
     if len(body) > PIECE:
         with contextlib.suppress(NotCuttable):
-            around, found = yield from pieces(body, _BY_MINT, _BALANCES, _ENTRIES)
+            around, found = yield from decode_pieces(body, _BY_MINT, _BALANCES, _ENTRIES)
             if around.strip(BLANK) in (b'{"":0}', BOM + b'{"":0}'):
                 return _together(found)
     return decode_either(_BALANCES, _ENTRIES, body)
@@ -195,9 +195,9 @@ def _held(body: bytes) -> Generator[None, None, _Holdings[Any]]:
     """The same. Raises Malformed."""
     if len(body) > PIECE:
         with contextlib.suppress(NotCuttable):
-            around, found = yield from pieces(body, _IN_TOKENS, _LISTS, _ENTRIES)
+            around, found = yield from decode_pieces(body, _IN_TOKENS, _LISTS, _ENTRIES)
             rest = decode(_MINTS, around)
-            if rest.tokens == {"": STEAD}:
+            if rest.tokens == {"": PLACEHOLDER}:
                 return _Holdings(_together(found), rest.amount)
     return decode_either(_HOLDINGS, _MINTS, body)
 
@@ -213,9 +213,9 @@ def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    if (complaint := spoken(_COMPLAINT, response.body)) is not None:
+    if (complaint := documented_error(_COMPLAINT, response.body)) is not None:
         refuse(request, response, complaint.error)
-    gateway = spoken(_GATEWAY, response.body)
+    gateway = documented_error(_GATEWAY, response.body)
     refuse(request, response, gateway.message if gateway and gateway.code == response.status else None)
 
 

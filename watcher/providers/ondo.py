@@ -19,7 +19,7 @@ from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, TokenColumn, U
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading, Unit
 from watcher.model.targets import LISTING, Lane, Target, TargetGroup
-from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
+from watcher.providers.answers import attempt, decode, distinct, documented_error, refuse, token_units
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
 from watcher.providers.json_pieces import NotCuttable
@@ -27,6 +27,7 @@ from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Token, _Ba
 from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response, Watch
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait
+from watcher.redaction.safe_text import one_line
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -210,7 +211,7 @@ def _readings(scope: Scope, token: Token[_BalanceRow]) -> Iterator[Reading]:
 def _as_asked(scope: Scope, found: Sequence[TokenColumn]) -> list[TokenColumn]:
     """The columns that can be understood, under their tokens' one spelling.
 
-    Raises Uncut for what only a look at each row can tell.
+    Raises NotCuttable for what only a look at each row can tell.
     """
     known: dict[str, TokenColumn] = {}
     gaps, names = Gaps(), []
@@ -277,9 +278,9 @@ def _wider(scope: Scope) -> Iterator[Scope]:
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    complaint = spoken(_COMPLAINT, response.body)
+    complaint = documented_error(_COMPLAINT, response.body)
     if complaint is None:
-        gateway = spoken(_GATEWAY, response.body) if response.status == 403 else None
+        gateway = documented_error(_GATEWAY, response.body) if response.status == 403 else None
         refuse(request, response, None if gateway is None else gateway.message)
     message = one_line(f"{complaint.code} {complaint.message}")
     if complaint.code == "PAUSED_GM_CHAIN":
