@@ -94,7 +94,7 @@ _MINTED = msgspec.json.Decoder(_Minted)
 KINDS: tuple[Kind, ...] = ("settled", "unsettled", "open_orders")
 
 
-class Bloxroute(ConfiguredProvider):
+class Bloxroute(ConfiguredProvider[BloxrouteSettings]):
     """`GET /api/v2/balance?ownerAddress=…`."""
 
     Settings: ClassVar[type[ProviderSettings]] = BloxrouteSettings
@@ -104,7 +104,6 @@ class Bloxroute(ConfiguredProvider):
 
     def __init__(self, name: str, settings: BloxrouteSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "none"
         self._sums = Sums()
         self.groups = (TargetGroup(self.listings(SOLANA, settings.watch)),)
 

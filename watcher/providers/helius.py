@@ -122,16 +122,16 @@ class _NoTokenAccount(Exception):
     """There is an account, but of another sort."""
 
 
-class Helius(ConfiguredProvider):
+class Helius(ConfiguredProvider[HeliusSettings]):
     """`POST /` with `getTokenAccountBalance` or `getMultipleAccounts`."""
 
     Settings: ClassVar[type[ProviderSettings]] = HeliusSettings
     HOST = "https://mainnet.helius-rpc.com"
     LIMITS = (Limit(10, 1.0), Limit(1_000_000, MONTH))
+    ORDERING = "strict"
 
     def __init__(self, name: str, settings: HeliusSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "strict"
         self._commitment = settings.commitment
         self._numbers = itertools.count(1)
         self._names = secrets.token_hex(6)

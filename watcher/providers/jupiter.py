@@ -90,7 +90,7 @@ _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 
 
-class Jupiter(ConfiguredProvider):
+class Jupiter(ConfiguredProvider[JupiterSettings]):
     """`GET /ultra/v1/balances/{account}` or `/ultra/v1/holdings/{account}`."""
 
     Settings: ClassVar[type[ProviderSettings]] = JupiterSettings
@@ -98,13 +98,15 @@ class Jupiter(ConfiguredProvider):
     LIMITS = (Limit(60, 60.0),)
     KEYLESS_LIMITS = (Limit(30, 60.0),)
     KEYLESS = True
+    ORDERING = "strict"
 
     def __init__(self, name: str, settings: JupiterSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
         if settings.limits is None and not keyed:
             self.limits = self.KEYLESS_LIMITS
         self._endpoint = settings.endpoint
-        self.ordering = "strict" if settings.endpoint == "balances" else "none"
+        if settings.endpoint == "holdings":
+            self.ordering = "none"  # they name no slot
         self.groups = (TargetGroup(self.listings(SOLANA, settings.watch)),)
 
     def credentials(self, secret: str | None) -> Credentials:

@@ -63,7 +63,7 @@ _CANONICAL_AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,59})(?:\.[0-9]{0,39}[1-9])?")
 UNIT: Unit = "decimal"
 
 
-class Ondo(ConfiguredProvider):
+class Ondo(ConfiguredProvider[OndoSettings]):
     """`GET /v1/chains/{chain}/balances`, with `userAddress` and `tokenAddress` as the watch has them."""
 
     Settings: ClassVar[type[ProviderSettings]] = OndoSettings
@@ -75,7 +75,6 @@ class Ondo(ConfiguredProvider):
 
     def __init__(self, name: str, settings: OndoSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "none"
         self.groups = (TargetGroup(_folded(map(self._target, settings.watch))),)
 
     def _target(self, watch: Watch) -> Target:

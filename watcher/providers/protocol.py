@@ -25,7 +25,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `[[providers.NAME.watch]]`, as written."""
+    """One `[[providers.NAME.watch]]`, as written. A provider that needs more keys extends it."""
 
     account: str | None = None
     token: str | None = None
@@ -33,13 +33,16 @@ class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One `[providers.NAME]`. A provider extends it with its own keys. None: the provider's default."""
+    """One `[providers.NAME]`. None: the provider's default.
+
+    A provider extends it with keys of its own, and narrows `watch` where it extends that.
+    """
 
     type: str
     base_url: str = ""
     api_key_env: str | None = None
     api_key_file: str | None = None
-    limits: list[Limit] | None = None
+    limits: tuple[Limit, ...] | None = None
     cost: Positive | None = None
     share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     max_interval: Positive | None = None
@@ -54,7 +57,7 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """The largest answer that is read, decompressed."""
     max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Of all watches together, with those that were and are no more."""
-    watch: list[Watch] = []
+    watch: tuple[Watch, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
-"""What every provider of ours makes of its table in the config, with its own defaults."""
+"""What a provider makes of its table in the config, with defaults of its own."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from watcher.model import addresses
 from watcher.model.addresses import AddressError
@@ -11,9 +11,14 @@ from watcher.model.targets import LISTING, Target, TargetGroup
 from watcher.providers.protocol import Limit, ProviderSettings, Watch
 from watcher.runtime.config_section import SettingsError
 
+S = TypeVar("S", bound=ProviderSettings)
 
-class ConfiguredProvider:
-    """Effective settings of one table. Raises SettingsError with one line that names the table."""
+
+class ConfiguredProvider(Generic[S]):
+    """The settings of one table, with the provider's defaults for what is left out.
+
+    The constructor raises SettingsError with one line that names the table.
+    """
 
     HOST: ClassVar[str]
     LIMITS: ClassVar[tuple[Limit, ...]]
@@ -25,16 +30,16 @@ class ConfiguredProvider:
     ENDPOINTS: ClassVar[tuple[str, ...]] = ()
     KEYLESS: ClassVar[bool] = False
     """Whether the API serves those who have no key."""
+    ORDERING: ClassVar[Ordering] = "none"
 
-    settings: ProviderSettings
-    ordering: Ordering
     groups: tuple[TargetGroup, ...]
     limits: tuple[Limit, ...]
 
-    def __init__(self, name: str, settings: ProviderSettings, *, keyed: bool) -> None:
+    def __init__(self, name: str, settings: S, *, keyed: bool) -> None:
         self.name = name
         self.settings = settings
         self._check(settings, keyed=keyed)
+        self.ordering: Ordering = self.ORDERING
         self.settle = self.SETTLE if settings.settle is None else settings.settle
         self.cache = self.CACHE
         self.cost = self.COST if settings.cost is None else settings.cost
@@ -45,29 +50,30 @@ class ConfiguredProvider:
         self.advice: tuple[str, ...] = ()
 
     def mistake(self, text: str) -> SettingsError:
+        """To be raised. `text`: what is wrong, a colon, and what to do."""
         return SettingsError(f"[providers.{self.name}]: {text}")
 
     def address(self, chain: str, text: str | None) -> str | None:
-        """Canonical, or None for None."""
+        """In its one spelling; None for None. Raises SettingsError."""
         try:
             return None if text is None else addresses.canonical(chain, text)
         except AddressError as error:
             raise self.mistake(str(error)) from None
 
     def account(self, chain: str, watch: Watch) -> str:
-        """The account of a watch that cannot do without one."""
+        """The account of a watch that cannot do without one. Raises SettingsError."""
         account = self.address(chain, watch.account)
         if account is None:
             raise self.mistake("a watch lacks its account: write account = …")
         return account
 
     def only(self, watch: Watch, chain: str) -> None:
-        """Refuse a watch on a chain that this API does not serve."""
+        """Refuse a watch on another chain than this one, which the API serves alone. Raises SettingsError."""
         if watch.chain is not None and watch.chain != chain:
             raise self.mistake(f"chain = {watch.chain!r}: this API serves {chain} alone; leave `chain` out")
 
     def listings(self, chain: str, watches: Iterable[Watch]) -> tuple[Target, ...]:
-        """One target for each account, for APIs that tell all balances of an account at once."""
+        """One target for each account, for APIs that list all balances of an account. Raises SettingsError."""
         found: dict[Target, None] = {}
         for watch in watches:
             self.only(watch, chain)
@@ -76,7 +82,7 @@ class ConfiguredProvider:
             found[Target(LISTING, Scope(self.name, chain, self.account(chain, watch)))] = None
         return tuple(found)
 
-    def _check(self, settings: ProviderSettings, *, keyed: bool) -> None:
+    def _check(self, settings: S, *, keyed: bool) -> None:
         if not keyed and not self.KEYLESS:
             raise self.mistake("this API needs a key: name where it is with api_key_env or api_key_file")
         if settings.base_url and not settings.base_url.startswith(("http://", "https://")):

@@ -137,17 +137,17 @@ _CHALLENGE = re.compile(r"(?:^|,)\s*api-key\b", re.IGNORECASE)
 """`WWW-Authenticate: api-key realm="tokenkit"`. Another scheme is another's."""
 
 
-class TokenKit(ConfiguredProvider):
+class TokenKit(ConfiguredProvider[TokenKitSettings]):
     """`GET /api/balance/`, `POST /api/balances/` and `GET /api/account-balances/`."""
 
     Settings: ClassVar[type[ProviderSettings]] = TokenKitSettings
     HOST = "https://api.tokenkithq.io"
     LIMITS = (Limit(1, 10.0),)
+    ORDERING = "weak"
     ENDPOINTS = ("balance", "balances", "account-balances")
 
     def __init__(self, name: str, settings: TokenKitSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "weak"
         self._max_age = settings.max_age
         self._force_refresh = settings.force_refresh
         self._sums = Sums()
