@@ -92,7 +92,7 @@ class FailurePolicy:
         """An answer of any kind: one that says that a quota is used up keeps its scope waiting until it is not."""
         waits = [wait for wait in (spent(response), retry_after(response)) if wait is not None]
         if waits:
-            self._limiter.pause(now + max(waits), self._budget.scope(errand.lane.endpoint))
+            self._limiter.pause(now + max(waits), self._budget.refusal_scope(errand.lane.endpoint))
 
     def answered(self, errand: PollJob, granted: float, now: float, missing: Iterable[Target] = ()) -> None:
         """A good answer came, to a request that left at `granted`; of what is missing in it, it says nothing."""
@@ -153,7 +153,7 @@ class FailurePolicy:
     def _throttle(self, errand: PollJob, failure: Throttled, now: float) -> None:
         wait = failure.retry_after
         if wait is None:
-            period = self._budget.period(errand.lane.endpoint)
+            period = self._budget.shortest_window(errand.lane.endpoint)
             wait = min(period * 2**self._refused_in_a_row, max(period, DOUBLED))
             if now >= self._escalates_at:  # several in flight at once are refused for one and the same reason
                 self._refused_in_a_row = min(10, self._refused_in_a_row + 1)
@@ -161,7 +161,7 @@ class FailurePolicy:
         self._pause(errand, wait, failure.reason, now)
 
     def _pause(self, errand: PollJob, wait: float, reason: str, now: float) -> None:
-        scope = self._budget.scope(errand.lane.endpoint)
+        scope = self._budget.refusal_scope(errand.lane.endpoint)
         wait = self._jittered(min(max(0.0, wait), LONGEST_PAUSE))
         self._limiter.pause(now + wait, scope)
         if now + wait > self._paused.get(scope, -inf) + MOST_JITTER:  # several in flight at once are told the same
@@ -177,7 +177,7 @@ class FailurePolicy:
             seconds = self._jittered(DOUBT[charge.said - 1])
             self._stats.paused(seconds, None, failure.reason)
             if len(errand.targets) == 1 < len(errand.schedule):
-                self._turns.set_aside(errand, now + seconds + self._budget.pace(errand.lane.endpoint))
+                self._turns.set_aside(errand, now + seconds + self._budget.interval(errand.lane.endpoint))
             else:
                 self._turns.failed(errand, granted, now)
         else:

@@ -132,7 +132,7 @@ class Poller:
                 self.budget.restore(stamps, now, self._wall())
         except ValueError:
             self.stats.forgot("limiter")
-            self.budget.pause(now + self.budget.period(self.budget.endpoints[0]))
+            self.budget.pause(now + self.budget.shortest_window(self.budget.endpoints[0]))
         try:
             if (learned := notes.get(f"schedule:{self.name}")) is not None:
                 restore_rates(self.schedules, learned, now, self._wall())
@@ -162,7 +162,7 @@ class Poller:
             last_success=None if last is None else format_rfc3339(last),
             stalest_seconds=max(stalest, default=None),
             paused_until=None if until is None else format_rfc3339(wall + int((until - now) * 1e6)),
-            budget_used=self.budget.used(now),
+            budget_used=self.budget.utilization(now),
         )
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -188,8 +188,7 @@ class Poller:
                 await self._limiter.wait_until(when)
             else:
                 self._in_flight += 1
-                slot = self.budget.grant(now, errand.lane.endpoint)
-                self._limiter.wake()  # for the task that saves
+                slot = self._limiter.grant(now, errand.lane.endpoint)
                 tasks.start_soon(self._poll, errand, slot)
 
     async def _poll(self, errand: PollJob, slot: Slot) -> None:
@@ -318,13 +317,13 @@ class Poller:
     async def _save_for_ever(self) -> None:
         while True:
             await anyio.sleep(SAVE)
-            while not self.budget.changed:
+            while not self.budget.unsaved_changes:
                 await self._limiter.wait_until(inf)
             await self._save_stamps()
 
     async def _save_stamps(self) -> None:
         await self._intake.save(*self._stamps())
-        self.budget.saved()
+        self.budget.mark_saved()
         self._limiter.wake()
 
     def _stamps(self) -> tuple[str, bytes]:
