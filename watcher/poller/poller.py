@@ -291,7 +291,7 @@ class Poller:
                 read += 1
                 errand.schedule.report(target, now, any(target.scope.covers(key) for key in verdict.changed))
             if any(target.scope.covers(key) for key in verdict.candidates):
-                errand.schedule.candidate(target)
+                errand.schedule.confirm(target)
         self._turns.answered(errand, now)
         if read:
             self.stats.succeeded(observed_at)

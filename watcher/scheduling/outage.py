@@ -38,7 +38,7 @@ class OutageDetector:
         """A request that left at `granted` brought nothing."""
         if granted < self._over <= now:  # what hung in the outage may end long after it
             self._put_back(targets, now, blameless=True)
-            self._schedule.forgive(targets, now)
+            self._schedule.retry_now(targets, now)
             return
         self._evidence += not any(self._schedule.failing(target) for target in targets)
         self._put_back(targets, now, blameless=self.lasts)
@@ -47,7 +47,7 @@ class OutageDetector:
     def answered(self, now: float) -> None:
         """A good answer came."""
         if self.lasts:
-            self._schedule.forgive(self._failed, now)
+            self._schedule.retry_now(self._failed, now)
             self._over = now
         self._evidence = 0
         self._failed.clear()
