@@ -107,8 +107,8 @@ class Watcher:
     def __init__(self, partitions=1):
         settings = OndoSettings(type="ondo", watch=[Watch(chain="ethereum-1")])
         self.provider = Ondo("ondo", settings, keyed=True)
-        (lane,) = self.provider.lanes
-        self.request = self.provider.ask(lane, lane.targets, 60.0)
+        (group,) = self.provider.groups
+        self.request = self.provider.ask(group.lanes[0], group.targets, 60.0)
         self.scope = self.request.targets[0].scope
         self.committers = [Committer(Journal(), Ledger(), gather=0.0, bound=10**9) for _ in range(partitions)]
         self.intake = Intake(self.committers)

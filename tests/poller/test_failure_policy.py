@@ -38,7 +38,7 @@ class House:
         provider = helius(watches, limits=((1, 1.0),), **settings)
         self.budget = budget_of(provider)
         schedules = schedules_of(provider, seed=1, now=0.0)
-        self.turns = LaneScheduler(provider.lanes, schedules, self.budget)
+        self.turns = LaneScheduler(provider.groups, schedules, self.budget)
         limiter, stats = Limiter(self.budget), PollStats("helius")
         self.pauses = FailurePolicy(limiter, self.turns, stats, max_interval=provider.settings.max_interval, seed=1)
         self.now = 0.0

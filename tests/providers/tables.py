@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers import registry
-from watcher.providers.protocol import Provider, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Provider, ReadResult, Request, Response
 
 NOW = 1_760_000_007.0
 """Unix seconds; 27 s into its minute."""
@@ -26,8 +27,13 @@ def asked(
     provider: Provider, lane: int = 0, targets: Sequence[Target] | None = None, interval: float = 60.0
 ) -> Request:
     """The request that a lane makes for its first targets."""
-    one = provider.lanes[lane]
-    return provider.ask(one, one.targets[: one.batch] if targets is None else targets, interval)
+    group, one = lanes(provider)[lane]
+    return provider.ask(one, group.targets[: one.batch] if targets is None else targets, interval)
+
+
+def lanes(provider: Provider) -> list[tuple[TargetGroup, Lane]]:
+    """Of all groups, in their order."""
+    return [(group, lane) for group in provider.groups for lane in group.lanes]
 
 
 def answered(

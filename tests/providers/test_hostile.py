@@ -9,7 +9,7 @@ import pytest
 
 from tests.providers import fuzz
 from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
-from tests.providers.tables import LATER, asked, built
+from tests.providers.tables import LATER, asked, built, lanes
 from watcher.journal import LARGEST
 from watcher.ledger.pending_changes import PendingChange, commit_row
 from watcher.ledger.record import BalanceRecord, Denomination
@@ -32,7 +32,7 @@ DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def case_name(case):
-    return f"{case[0]}-{case[1].lanes[-1].endpoint}-{len(case[2].path)}"
+    return f"{case[0]}-{case[1].groups[-1].lanes[-1].endpoint}-{len(case[2].path)}"
 
 
 def mint(number):
@@ -130,7 +130,7 @@ def ondo_otherwise(count):
 @pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit, ondo_with_more])
 def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made):
     provider, body, count = made(3000)
-    request = asked(provider, len(provider.lanes) - 1)
+    request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, body.encode(), LATER)
     assert len(response.body) > LARGE
     slices, breaths = reading(provider, request, response), 0
@@ -158,7 +158,7 @@ def test_what_is_too_large_to_be_opened_in_one_go_is_opened_in_pieces_however_it
         body = json.dumps(json.loads(body), indent=indent)
     with pytest.raises(Malformed, match="in one piece"):
         decode(msgspec.json.Decoder(), body.encode())
-    found = heard(provider, asked(provider, len(provider.lanes) - 1), Response(200, body.encode(), LATER))
+    found = heard(provider, asked(provider, len(lanes(provider)) - 1), Response(200, body.encode(), LATER))
     assert (len({reading.key for reading in found.readings}), found.partial, found.remark) == (expected, False, None)
 
 
@@ -173,7 +173,7 @@ def damaged(body, cut, text):
 @pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit])
 def test_pieces_say_what_the_whole_would_whatever_is_wrong_in_one_of_them(made, cut, text, monkeypatch):
     provider, body, _ = made(300)
-    request = asked(provider, len(provider.lanes) - 1)
+    request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, damaged(body, cut, text).encode(), LATER)
 
     def told():
@@ -194,7 +194,7 @@ def test_more_rows_than_there_can_be_are_refused(made, monkeypatch):
     monkeypatch.setattr("watcher.providers.json_pieces.ROWS", 3000)
     provider, body, _ = made(5000)
     with pytest.raises(Malformed, match="more than 3000 rows"):
-        heard(provider, asked(provider, len(provider.lanes) - 1), Response(200, body.encode(), LATER))
+        heard(provider, asked(provider, len(lanes(provider)) - 1), Response(200, body.encode(), LATER))
 
 
 @pytest.mark.parametrize("made", [jupiter, holdings])
@@ -262,7 +262,7 @@ def wrong_holders():
 def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
     """It is searched for our keys, which takes longer than to find the row wrong."""
     provider, body = made()
-    request = asked(provider, len(provider.lanes) - 1)
+    request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, body.encode(), LATER)
     remarks = []
 

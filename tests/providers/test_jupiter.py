@@ -277,7 +277,7 @@ def test_only_the_endpoint_with_slots_has_an_order(balances, holdings):
 
 
 def test_two_watches_of_one_account_are_one_target():
-    assert len(built("jupiter", WATCH, {**WATCH, "chain": SOLANA}).lanes[0].targets) == 1
+    assert len(built("jupiter", WATCH, {**WATCH, "chain": SOLANA}).groups[0].targets) == 1
 
 
 @pytest.mark.parametrize(

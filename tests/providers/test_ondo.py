@@ -201,10 +201,10 @@ def test_every_known_error_has_its_meaning(status, body, failure):
 
 def test_a_watch_that_another_ones_listing_covers_costs_no_request():
     watches = [{"account": HOLDER, "token": AAPL}, {"account": HOLDER}, {"token": TSLA}]
-    scopes = [target.scope for target in built("ondo", *(CHAIN | one for one in watches)).lanes[0].targets]
+    scopes = [target.scope for target in built("ondo", *(CHAIN | one for one in watches)).groups[0].targets]
     assert scopes == [Scope("p", ETHEREUM, HOLDER), Scope("p", ETHEREUM, None, TSLA)]
     whole = built("ondo", *(CHAIN | one for one in watches), CHAIN, {"chain": ETHEREUM})
-    assert [target.scope for target in whole.lanes[0].targets] == [Scope("p", ETHEREUM)]
+    assert [target.scope for target in whole.groups[0].targets] == [Scope("p", ETHEREUM)]
 
 
 def test_defaults_know_the_cache():

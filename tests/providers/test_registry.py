@@ -17,9 +17,10 @@ import msgspec
 
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
+from watcher.model.targets import TargetGroup
 from watcher.providers.answers import base_units, decode, refuse, spoken
-from watcher.providers.settings import Configured
-from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request
+from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request
 
 CHAIN = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 
@@ -37,7 +38,7 @@ class Wallet(msgspec.Struct):
     lamports: str
 
 
-class Acme(Configured):
+class Acme(ConfiguredProvider):
     Settings = AcmeSettings
     HOST = "https://api.acme.example"
     LIMITS = (Limit(5, 1.0),)
@@ -45,7 +46,7 @@ class Acme(Configured):
     def __init__(self, name, settings, *, keyed):
         super().__init__(name, settings, keyed=keyed)
         self.ordering = "strict"
-        self.lanes = (Lane(None, self.listings(CHAIN, settings.watch)),)
+        self.groups = (TargetGroup(self.listings(CHAIN, settings.watch)),)
 
     def credentials(self, secret):
         return Credentials(headers={"x-acme": secret})
@@ -62,7 +63,7 @@ class Acme(Configured):
         scope = request.targets[0].scope
         key = Key(self.name, CHAIN, scope.account, "native")
         amount = base_units(wallet.lamports)
-        return Found([Reading(key, amount, "base", order=wallet.height, slot=wallet.height)], listing=scope)
+        return ReadResult([Reading(key, amount, "base", order=wallet.height, slot=wallet.height)], listing=scope)
 '''
 
 

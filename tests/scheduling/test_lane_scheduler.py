@@ -10,7 +10,7 @@ from watcher.scheduling.lane_scheduler import LaneScheduler
 def turns_of(provider, budget=None):
     schedules = schedules_of(provider, seed=1, now=0.0)
     budget = budget or budget_of(provider)
-    return LaneScheduler(provider.lanes, schedules, budget), budget
+    return LaneScheduler(provider.groups, schedules, budget), budget
 
 
 def run(turns, budget, seconds, *, fail=()):

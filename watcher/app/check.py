@@ -5,7 +5,6 @@ through in a second; the slowest limit decides.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import anyio
@@ -16,10 +15,11 @@ from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import connections
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
+from watcher.model.targets import Target
 from watcher.poller import Connections, restore_rates, schedules_of
 from watcher.poller.http_exchange import HttpExchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
-from watcher.providers.protocol import Lane, Limit, Provider, Response, Target
+from watcher.providers.protocol import Limit, Provider, Response
 from watcher.redaction.safe_text import left, one_line, out, right, width
 from watcher.redaction.secret import Secret
 from watcher.scheduling.schedule import Schedule
@@ -86,10 +86,11 @@ def _ending(name: str, failure: Failure) -> Exit:
 
 
 async def _ask(source: Source) -> Iterator[str]:
-    """One request on the provider's first lane, and the balances of its answer as lines of a table."""
+    """One request on the first lane of the provider's first group, and the balances of its answer as lines of a table."""
     provider = source.provider
-    lane = provider.lanes[0]
-    request = provider.ask(lane, lane.targets[: lane.batch], 60.0)
+    group = provider.groups[0]
+    lane = group.lanes[0]
+    request = provider.ask(lane, group.targets[: lane.batch], 60.0)
     async with Connections() as transport:
         exchange = HttpExchange(provider, transport, source.credentials(), wall)
         response: Response = await exchange.send(request)
@@ -135,7 +136,7 @@ def _believed(provider: Provider, learned: bytes | None) -> str:
     if learned is None:
         return "nothing learned yet"
     now = anyio.current_time()
-    schedules = schedules_of(provider, seed=0, now=now).values()
+    schedules = schedules_of(provider, seed=0, now=now)
     try:
         restore_rates(schedules, learned, now, wall())
     except ValueError:
@@ -167,30 +168,18 @@ class SweepPlan(msgspec.Struct, frozen=True):
 
 def plan(provider: Provider) -> SweepPlan:
     """One sweep over all watches, under the limit that makes it slowest. Budgets that cannot be, `Daemon` refuses."""
-    lanes = sweeping(provider)
-    sweeps = {lane: math.ceil(len(lane.targets) / lane.batch) for lane in lanes}
-    times = [(_seconds(provider, limit, sweeps), limit) for limit in provider.limits]
+    groups = provider.groups
+    times = [(_seconds(provider, limit), limit) for limit in provider.limits]
     slowest, binding = max(times, key=lambda pair: pair[0])
     interval = max(slowest, provider.min_interval)
-    watches = sum(len(lane.targets) for lane in lanes)
-    return SweepPlan(
-        watches, sum(sweeps.values()), interval, binding, list(_warnings(provider, interval, slowest, binding))
-    )
+    watches = sum(len(group.targets) for group in groups)
+    calls = sum(group.sweep for group in groups)
+    return SweepPlan(watches, calls, interval, binding, list(_warnings(provider, interval, slowest, binding)))
 
 
-def sweeping(provider: Provider) -> Sequence[Lane]:
-    """One lane for each set of targets: the one that reads it with the fewest calls."""
-    best: dict[int, Lane] = {}
-    for lane in provider.lanes:
-        other = best.setdefault(id(lane.targets), lane)
-        if lane.batch > other.batch:
-            best[id(lane.targets)] = lane
-    return tuple(best.values())
-
-
-def _seconds(provider: Provider, limit: Limit, sweeps: dict[Lane, int]) -> float:
+def _seconds(provider: Provider, limit: Limit) -> float:
     """How long one sweep takes under this limit alone."""
-    calls = sum(count for lane, count in sweeps.items() if limit.endpoint in (None, lane.endpoint))
+    calls = sum(group.sweep for group in provider.groups if limit.endpoint in (None, group.widest.endpoint))
     return calls * provider.cost * limit.per / (limit.requests * provider.settings.share)
 
 
@@ -205,7 +194,7 @@ def _warnings(provider: Provider, interval: float, slowest: float, binding: Limi
             f"answers are cached for {seconds(provider.cache)}: asking each watch every {seconds(interval)} tells nothing more, "
             f"write min_interval = {provider.cache:g}"
         )
-    if (most := provider.max_balances) < sum(len(lane.targets) for lane in sweeping(provider)):
+    if (most := provider.max_balances) < sum(len(group.targets) for group in provider.groups):
         yield f"max_balances {most} is below the number of watches: those beyond it stay unknown, write a larger one"
     burst = min(provider.limits, key=lambda limit: limit.per)
     if binding is not burst and binding.per > 3600:
@@ -249,8 +238,8 @@ def same_keys(providers: Sequence[Provider]) -> Iterator[str]:
     """A warning for each two tables of one type that watch the same thing."""
     seen: dict[tuple[object, ...], str] = {}
     for provider in providers:
-        for lane in sweeping(provider):
-            for target in lane.targets:
+        for group in provider.groups:
+            for target in group.targets:
                 scope = target.scope
                 what = (provider.settings.type, provider.base_url, scope.chain, scope.account, scope.token)
                 other = seen.setdefault(what, provider.name)

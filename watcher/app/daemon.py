@@ -105,7 +105,7 @@ class Daemon:
         self.pollers: list[Poller] = []
         self.relay: Relay | None = None
         self._watched = {
-            source.provider.name: [target.scope for lane in source.provider.lanes for target in lane.targets]
+            source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
             for source in self.sources
         }
         self._seen: dict[tuple[Filter, str], bool] = {}

@@ -12,9 +12,10 @@ from math import inf
 import msgspec
 
 from watcher.limits.limiter import Limiter
+from watcher.model.targets import Target
 from watcher.poller.poll_stats import PollStats
 from watcher.providers.failures import Exhausted, Failure, Misconfigured, RefusedCredential, Throttled
-from watcher.providers.protocol import Response, Target
+from watcher.providers.protocol import Response
 from watcher.providers.waits import retry_after, spent
 from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 

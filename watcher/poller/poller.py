@@ -1,6 +1,6 @@
 """A provider's tasks: one that grants, one for each request in flight, one that saves what a restart must know."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from math import inf
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from watcher.limits.windows import Limit
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
 from watcher.model.readings import Answer
+from watcher.model.targets import Target
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import clear_rows_only, fingerprint, reading
 from watcher.poller.connections import MOST
@@ -24,7 +25,7 @@ from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.poll_stats import PollStats
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Failure, Malformed, RefusedCredential
-from watcher.providers.protocol import Credentials, Provider, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Credentials, Provider, ReadResult, Request, Response
 from watcher.providers.waits import retry_after
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_in_slices
@@ -52,30 +53,30 @@ class AnswerSink(Protocol):
 class _Learned(msgspec.Struct, array_like=True):
     wall: int
     schedules: list[bytes]
-    """In the order of the lanes."""
+    """In the order of the groups."""
 
 
 def budget_of(provider: Provider) -> Budget:
     """The provider's limits as a budget. Raises BudgetError for limits under which no call could be made."""
     limits = [Limit(limit.requests, limit.per, limit.endpoint) for limit in provider.limits]
-    endpoints = [lane.endpoint for lane in provider.lanes] or [None]
+    endpoints = [lane.endpoint for group in provider.groups for lane in group.lanes]
     return Budget(limits, cost=provider.cost, share=provider.settings.share, endpoints=endpoints)
 
 
-def schedules_of(provider: Provider, *, seed: int, now: float) -> dict[int, Schedule[Target]]:
-    """One schedule for each distinct `Lane.targets`, by its id, in the order of the lanes."""
+def schedules_of(provider: Provider, *, seed: int, now: float) -> list[Schedule[Target]]:
+    """One schedule for each group, in their order."""
     settings = provider.settings
-    return {
-        id(lane.targets): Schedule(
-            lane.targets,
+    return [
+        Schedule(
+            group.targets,
             seed=seed,
             now=now,
             max_interval=settings.max_interval,
             min_interval=provider.min_interval,
             name=lambda target: f"{target.family}, {target}",
         )
-        for lane in provider.lanes
-    }
+        for group in provider.groups
+    ]
 
 
 def restore_rates(schedules: Iterable[Schedule[Target]], learned: bytes, now: float, wall: int) -> None:
@@ -101,21 +102,21 @@ class Poller:
         *,
         credentials: Credentials,
         budget: Budget,
-        schedules: Mapping[int, Schedule[Target]],
+        schedules: Sequence[Schedule[Target]],
         wall: Callable[[], int],
         seed: int,
     ) -> None:
         self.provider = provider
         self.name = provider.name
         self.budget = budget
-        self.schedules = tuple(schedules.values())
+        self.schedules = tuple(schedules)
         self.stats = PollStats(provider.name)
         self.answered = anyio.Event()
         """Set by the first answer of any kind; `stats.refused_at_first` says which."""
         self._intake = intake
         self._exchange = HttpExchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
-        self._turns = LaneScheduler(provider.lanes, schedules, budget)
+        self._turns = LaneScheduler(provider.groups, schedules, budget)
         SECRETS.hide(_values(credentials))
         longest = provider.settings.max_interval
         self._pauses = FailurePolicy(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)

@@ -10,6 +10,7 @@ import msgspec
 from watcher.model.amounts import AmountError, canonical
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
+from watcher.model.targets import Target
 from watcher.providers.failures import (
     Exhausted,
     Malformed,
@@ -19,7 +20,7 @@ from watcher.providers.failures import (
     Temporary,
     Throttled,
 )
-from watcher.providers.protocol import Request, Response, Target
+from watcher.providers.protocol import Request, Response
 from watcher.providers.waits import refusal_wait
 from watcher.redaction.safe_text import AHEAD
 from watcher.redaction.safe_text import one_line as one_line  # noqa: PLC0414 (the providers import it from here)

@@ -17,6 +17,7 @@ from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.model.amounts import EXACT, canonical, symbol
 from watcher.model.keys import Key, Kind
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
     BREATH,
     Code,
@@ -33,7 +34,7 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, pieces, rows_of
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait, server_clock
 from watcher.runtime.slicing import run_at_once
@@ -105,7 +106,7 @@ class Bloxroute(ConfiguredProvider):
         super().__init__(name, settings, keyed=keyed)
         self.ordering = "none"
         self._sums = Sums()
-        self.lanes = (Lane(None, self.listings(SOLANA, settings.watch)),)
+        self.groups = (TargetGroup(self.listings(SOLANA, settings.watch)),)
 
     def credentials(self, secret: str | None) -> Credentials:
         return Credentials() if secret is None else Credentials(headers={"authorization": secret})

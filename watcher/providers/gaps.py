@@ -12,9 +12,10 @@ import msgspec
 
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
+from watcher.model.targets import Target
 from watcher.providers.answers import attempt
 from watcher.providers.failures import Malformed
-from watcher.providers.protocol import ReadResult, Target
+from watcher.providers.protocol import ReadResult
 
 T = TypeVar("T")
 

@@ -15,6 +15,7 @@ import msgspec
 from watcher.model.addresses import SOLANA
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
     Code,
     Decimals,
@@ -30,7 +31,7 @@ from watcher.providers.answers import (
 )
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait
 
@@ -138,7 +139,7 @@ class Helius(ConfiguredProvider):
         self._held: set[Target] = set()
         """What was a token account in this process."""
         self._several = settings.method == "getMultipleAccounts"
-        self.lanes = (Lane(None, self._targets(settings), 100 if self._several else 1),)
+        self.groups = (TargetGroup(self._targets(settings), (Lane(batch=100 if self._several else 1),)),)
 
     def _targets(self, settings: HeliusSettings) -> tuple[Target, ...]:
         tokens: dict[str, str | None] = {}

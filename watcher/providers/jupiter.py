@@ -13,6 +13,7 @@ import msgspec
 from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
     BOM,
     BREATH,
@@ -28,7 +29,7 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Malformed
 from watcher.providers.gaps import Gaps, shaped
 from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, members, pieces
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.runtime.slicing import run_at_once
 
@@ -104,7 +105,7 @@ class Jupiter(ConfiguredProvider):
             self.limits = self.KEYLESS_LIMITS
         self._endpoint = settings.endpoint
         self.ordering = "strict" if settings.endpoint == "balances" else "none"
-        self.lanes = (Lane(None, self.listings(SOLANA, settings.watch)),)
+        self.groups = (TargetGroup(self.listings(SOLANA, settings.watch)),)
 
     def credentials(self, secret: str | None) -> Credentials:
         return Credentials() if secret is None else Credentials(headers={"x-api-key": secret})

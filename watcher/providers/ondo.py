@@ -18,22 +18,13 @@ from watcher.model.amounts import symbol
 from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, TokenColumn, UnreadableRow
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading, Unit
+from watcher.model.targets import LISTING, Lane, Target, TargetGroup
 from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
 from watcher.providers.json_pieces import NotCuttable
 from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Token, _BalanceRow, columns
-from watcher.providers.protocol import (
-    Credentials,
-    Lane,
-    Limit,
-    ProviderSettings,
-    ReadResult,
-    Request,
-    Response,
-    Target,
-    Watch,
-)
+from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response, Watch
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait
 from watcher.runtime.slicing import run_at_once
@@ -84,7 +75,7 @@ class Ondo(ConfiguredProvider):
     def __init__(self, name: str, settings: OndoSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
         self.ordering = "none"
-        self.lanes = (Lane(None, _folded(map(self._target, settings.watch))),)
+        self.groups = (TargetGroup(_folded(map(self._target, settings.watch))),)
 
     def _target(self, watch: Watch) -> Target:
         if watch.chain is None:
@@ -96,7 +87,7 @@ class Ondo(ConfiguredProvider):
         if name not in ONDO_NAMES:
             raise self.mistake(f"chain = {watch.chain!r}: Ondo has {', '.join(ONDO_NAMES.values())}")
         scope = Scope(self.name, name, self.address(name, watch.account), self.address(name, watch.token))
-        return Target("listing", scope)
+        return Target(LISTING, scope)
 
     def credentials(self, secret: str | None) -> Credentials:
         return Credentials() if secret is None else Credentials(headers={"x-api-key": secret})

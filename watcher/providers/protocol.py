@@ -10,6 +10,7 @@ import msgspec
 
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering, Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -58,28 +59,6 @@ class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Of all watches together, with those that were and are no more."""
     watch: list[Watch] = []
-
-
-class Target(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
-    """One thing to ask about: a balance or a listing. Watches that mean the same are the same target."""
-
-    family: str
-    """Which of the provider's endpoints can answer it."""
-    scope: Scope
-
-    def __str__(self) -> str:
-        parts = (("chain", self.scope.chain), ("account", self.scope.account), ("token", self.scope.token))
-        return ", ".join(f"{name} {part}" for name, part in parts if part is not None)
-
-
-class Lane(msgspec.Struct, frozen=True, gc=False):
-    """One endpoint and what it can be asked. Lanes with the same `targets` object share one schedule."""
-
-    endpoint: str | None
-    """The name that limits use for it; None: the provider's limits know no endpoints."""
-    targets: tuple[Target, ...]
-    batch: int = 1
-    """How many targets one request can carry."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -149,7 +128,8 @@ class Provider(Protocol):
     settle: float
     cache: float
     """Seconds that the provider itself keeps an answer: asking sooner proves nothing. 0: not known to."""
-    lanes: tuple[Lane, ...]
+    groups: tuple[TargetGroup, ...]
+    """What is asked about. None of them is empty."""
     limits: tuple[Limit, ...]
     """Defaults applied, `share` not."""
     cost: float

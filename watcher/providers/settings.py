@@ -7,7 +7,8 @@ from watcher.model import addresses
 from watcher.model.addresses import AddressError
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering
-from watcher.providers.protocol import Lane, Limit, ProviderSettings, SettingsError, Target, Watch
+from watcher.model.targets import LISTING, Target, TargetGroup
+from watcher.providers.protocol import Limit, ProviderSettings, SettingsError, Watch
 
 
 class ConfiguredProvider:
@@ -26,7 +27,7 @@ class ConfiguredProvider:
 
     settings: ProviderSettings
     ordering: Ordering
-    lanes: tuple[Lane, ...]
+    groups: tuple[TargetGroup, ...]
     limits: tuple[Limit, ...]
 
     def __init__(self, name: str, settings: ProviderSettings, *, keyed: bool) -> None:
@@ -70,7 +71,7 @@ class ConfiguredProvider:
             self.only(watch, chain)
             if watch.token is not None:
                 raise self.mistake("a watch names a token, but this API lists all of an account's: leave `token` out")
-            found[Target("listing", Scope(self.name, chain, self.account(chain, watch)))] = None
+            found[Target(LISTING, Scope(self.name, chain, self.account(chain, watch)))] = None
         return tuple(found)
 
     def _check(self, settings: ProviderSettings, *, keyed: bool) -> None:

@@ -18,6 +18,7 @@ from watcher.model.addresses import STARKNET, AddressError, felt
 from watcher.model.amounts import symbol
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading
+from watcher.model.targets import LISTING, Lane, Target, TargetGroup
 from watcher.model.times import format_rfc3339, wall
 from watcher.providers.answers import (
     BREATH,
@@ -37,7 +38,7 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, pieces, rows_of
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.runtime.slicing import run_at_once
 
@@ -150,26 +151,25 @@ class TokenKit(ConfiguredProvider):
         self._max_age = settings.max_age
         self._force_refresh = settings.force_refresh
         self._sums = Sums()
-        self.lanes = self._lanes(settings)
+        self.groups = self._groups(settings)
         self.limits += tuple(self._uncovered())
 
-    def _lanes(self, settings: TokenKitSettings) -> tuple[Lane, ...]:
+    def _groups(self, settings: TokenKitSettings) -> tuple[TargetGroup, ...]:
         listings = {self._scope(account, None): None for account in self._accounts(settings, listed=True)}
         pairs = {
             self._scope(self.account(STARKNET, watch), self.address(STARKNET, watch.token)): None
             for watch in settings.watch
             if watch.token is not None
         }
-        listed = tuple(Target("listing", scope) for scope in listings)
+        listed = tuple(Target(LISTING, scope) for scope in listings)
         paired = tuple(
             Target("pair", scope) for scope in pairs if self._scope(str(scope.account), None) not in listings
         )
-        lanes = [Lane("balances", paired, BATCH)] if paired else []
-        if paired and any(limit.endpoint == "balance" for limit in self.limits):
-            lanes.append(Lane("balance", paired))
-        if listed:
-            lanes.append(Lane("account-balances", listed))
-        return tuple(lanes)
+        pair_lanes = [Lane("balances", BATCH)]
+        if any(limit.endpoint == "balance" for limit in self.limits):
+            pair_lanes.append(Lane("balance"))
+        groups = (TargetGroup(paired, tuple(pair_lanes)), TargetGroup(listed, (Lane("account-balances"),)))
+        return tuple(group for group in groups if group.targets)
 
     def _accounts(self, settings: TokenKitSettings, *, listed: bool) -> Iterable[str]:
         for watch in settings.watch:
@@ -184,7 +184,7 @@ class TokenKit(ConfiguredProvider):
         """The default, for each endpoint in use that none of the limits given covers."""
         covered = {limit.endpoint for limit in self.limits}
         if None not in covered:
-            for lane in self.lanes:
+            for lane in chain.from_iterable(group.lanes for group in self.groups):
                 if lane.endpoint not in covered:
                     yield Limit(self.LIMITS[0].requests, self.LIMITS[0].per, lane.endpoint)
 

@@ -1,19 +1,19 @@
 """What a provider is asked next, when several lanes share its limits. Pure: time is given.
 
-Lanes that serve the same targets are one group. Groups take turns in proportion to the requests that one sweep of
+Groups take turns in proportion to the requests that one sweep of
 their targets needs, evenly interleaved; one that has nothing to ask, or whose endpoint has no room, is passed over.
 """
 
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
-from math import ceil, inf
+from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
 from watcher.limits.budget import Budget
-from watcher.providers.protocol import Lane, Target
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.scheduling.outage import OutageDetector
 from watcher.scheduling.schedule import Schedule
 
@@ -40,18 +40,14 @@ class _Group(msgspec.Struct):
 
 
 class LaneScheduler:
-    """`schedules`: one for each distinct `Lane.targets`, by its id (see `schedules_of`)."""
+    """`schedules`: one for each group, in their order (see `schedules_of`)."""
 
-    def __init__(self, lanes: Sequence[Lane], schedules: Mapping[int, Schedule[Target]], budget: Budget) -> None:
+    def __init__(self, groups: Sequence[TargetGroup], schedules: Sequence[Schedule[Target]], budget: Budget) -> None:
         self._budget = budget
         self._clock = 0.0
         self._aside: list[tuple[float, int, _Group, Target]] = []
         self._tick = itertools.count()
-        grouped: dict[int, list[Lane]] = {}
-        for lane in lanes:
-            if lane.targets:
-                grouped.setdefault(id(lane.targets), []).append(lane)
-        self._groups = [_grouped(schedules[key], members) for key, members in grouped.items()]
+        self._groups = [_grouped(group, schedule) for group, schedule in zip(groups, schedules, strict=True)]
 
     def next(self, now: float) -> tuple[PollJob | None, float]:
         """The request that may leave now, its targets picked; or None and when to look again, if nothing changes."""
@@ -113,7 +109,7 @@ class LaneScheduler:
         return targets
 
 
-def _grouped(schedule: Schedule[Target], lanes: list[Lane]) -> _Group:
-    lanes = sorted(lanes, key=lambda lane: -lane.batch)
-    stride = 1 / ceil(len(lanes[0].targets) / lanes[0].batch)
-    return _Group(schedule, lanes, stride, stride / 2, deque(), OutageDetector(schedule, lanes[0].batch))
+def _grouped(group: TargetGroup, schedule: Schedule[Target]) -> _Group:
+    lanes = sorted(group.lanes, key=lambda lane: -lane.batch)
+    stride = 1 / group.sweep
+    return _Group(schedule, lanes, stride, stride / 2, deque(), OutageDetector(schedule, group.widest.batch))

@@ -11,7 +11,7 @@ that there is nothing to be had.
 from collections.abc import Iterable, Sequence
 from math import ceil, inf
 
-from watcher.providers.protocol import Target
+from watcher.model.targets import Target
 from watcher.scheduling.schedule import Schedule
 
 EVIDENCE = 3
