@@ -29,9 +29,9 @@ class Counted(Ondo):
 
     reads = 0
 
-    def slices(self, request, response, size=SIZE):
+    def read_in_slices(self, request, response, size=SIZE):
         self.reads += 1
-        return (yield from super().slices(request, response, size))
+        return (yield from super().read_in_slices(request, response, size))
 
 
 def told(more=(), **changes):

@@ -18,9 +18,9 @@ LATER = 1_770_000_000.0
 
 def built(kind: str, *watch: Mapping[str, str], keyed: bool = True, **settings: Any) -> Provider:
     """The provider of a table `[providers.p]`."""
-    known = registry.known()[kind]
+    known = registry.known()
     table = {"type": kind, "watch": list(watch), **settings}
-    return known("p", msgspec.convert(table, known.Settings), keyed=keyed)
+    return registry.build("p", msgspec.convert(table, known[kind].Settings), known, keyed=keyed)
 
 
 def asked(

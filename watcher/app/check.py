@@ -207,8 +207,7 @@ def _help(provider: Provider, binding: Limit) -> str:
     hints = ["fewer watches", f"a plan with more than {words(binding)}"]
     if provider.settings.share < 1:
         hints.append(f"a share above {provider.settings.share:g}")
-    if provider.settings.type == "helius":
-        hints.append('method = "getMultipleAccounts" (up to 100 accounts a call)')
+    hints += provider.advice
     return f"what helps: {', '.join(hints[:-1])} or {hints[-1]}"
 
 

@@ -35,7 +35,7 @@ def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
     found = []
     for name, table in config.providers.items():
         key = secret_of(name, table, environment)
-        found.append(Source(known[table.type](name, table, keyed=key is not None), key))
+        found.append(Source(registry.build(name, table, known, keyed=key is not None), key))
     return found
 
 

@@ -116,9 +116,9 @@ class Bloxroute(ConfiguredProvider):
         return Request("GET", "/api/v2/balance", (target,), params=(("ownerAddress", str(target.scope.account)),))
 
     def read(self, request: Request, response: Response) -> ReadResult:
-        return run_at_once(self.slices(request, response))
+        return run_at_once(self.read_in_slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
         """The same, `BREATH` rows at a time."""
         answer = yield from _opened(response)
         rows = shaped(_rows(request, response, answer), _ROW)

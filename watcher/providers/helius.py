@@ -139,6 +139,8 @@ class Helius(ConfiguredProvider):
         self._held: set[Target] = set()
         """What was a token account in this process."""
         self._several = settings.method == "getMultipleAccounts"
+        if not self._several:
+            self.advice = ('method = "getMultipleAccounts" (up to 100 accounts a call)',)
         self.groups = (TargetGroup(self._targets(settings), (Lane(batch=100 if self._several else 1),)),)
 
     def _targets(self, settings: HeliusSettings) -> tuple[Target, ...]:

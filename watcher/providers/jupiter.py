@@ -115,9 +115,9 @@ class Jupiter(ConfiguredProvider):
         return Request("GET", f"/ultra/v1/{self._endpoint}/{target.scope.account}", (target,))
 
     def read(self, request: Request, response: Response) -> ReadResult:
-        return run_at_once(self.slices(request, response))
+        return run_at_once(self.read_in_slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
         """The same, `BREATH` balances at a time."""
         if response.status != 200:
             _refuse(request, response)

@@ -110,7 +110,9 @@ class Ondo(ConfiguredProvider):
         except Malformed:
             return run_at_once(_one_by_one(target, decode(_CLOSED, body).tokens))
 
-    def slices(self, request: Request, response: Response, size: int = SIZE) -> Generator[None, None, ReadResult]:
+    def read_in_slices(
+        self, request: Request, response: Response, size: int = SIZE
+    ) -> Generator[None, None, ReadResult]:
         """The same of a large answer with status 200, about `size` bytes at a time, as columns that check themselves."""
         (target,) = request.targets
         scope = target.scope

@@ -3,8 +3,8 @@
 A provider is pure. It says which request to send and what an answer means; it never sends, waits or reads a clock.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Protocol
+from collections.abc import Generator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -85,6 +85,8 @@ class Response(msgspec.Struct, frozen=True):
     """Unix seconds at arrival."""
     headers: Mapping[str, str] = {}
     """Names in lower case."""
+    wait: float | None = None
+    """Seconds for which its headers ask for no request; None: they do not say, or were not looked at."""
 
 
 class ReadResult(msgspec.Struct):
@@ -123,7 +125,6 @@ class Provider(Protocol):
     """A ProviderSettings with this provider's own keys."""
 
     name: str
-    settings: ProviderSettings
     ordering: Ordering
     settle: float
     cache: float
@@ -137,8 +138,13 @@ class Provider(Protocol):
     max_balances: int
     base_url: str
     """Without a trailing slash."""
+    advice: tuple[str, ...]
+    """What else helps when the limits do not suffice, as the config writes it."""
 
     def __init__(self, name: str, settings: Any, *, keyed: bool) -> None: ...
+
+    @property
+    def settings(self) -> ProviderSettings: ...
 
     def credentials(self, secret: str | None) -> Credentials:
         """Where the API wants its key; `secret` is None when there is none."""
@@ -150,4 +156,16 @@ class Provider(Protocol):
 
     def read(self, request: Request, response: Response) -> ReadResult:
         """What the answer means. Raises Failure, and nothing else."""
+        ...
+
+
+@runtime_checkable
+class BulkProvider(Provider, Protocol):
+    """A provider whose listings may grow large: it has a second way to read them, a slice at a time.
+
+    The body and the target alone decide what such an answer says: a body that equals the one before is not read again.
+    """
+
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+        """As `read`, for status 200 and a target of family LISTING. Each `yield` lets others run."""
         ...

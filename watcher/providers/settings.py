@@ -41,6 +41,7 @@ class ConfiguredProvider:
         self.max_balances = settings.max_balances or self.BALANCES
         self.base_url = (settings.base_url or self.HOST).rstrip("/")
         self.limits = self.LIMITS if settings.limits is None else tuple(settings.limits)
+        self.advice: tuple[str, ...] = ()
 
     def mistake(self, text: str) -> SettingsError:
         return SettingsError(f"[providers.{self.name}]: {text}")

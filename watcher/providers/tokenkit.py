@@ -213,9 +213,9 @@ class TokenKit(ConfiguredProvider):
             return self._single(request, decode(_SINGLE, response.body), _latest(response))
         if request.endpoint == "balances":
             return self._batch(request, decode_either(_BATCH, _CLOSED, response.body), _latest(response))
-        return run_at_once(self.slices(request, response))
+        return run_at_once(self.read_in_slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
         """The same of a listing with status 200, `BREATH` rows at a time. An empty one says that the account is not indexed
         yet: nothing about balances."""
         answer = yield from _listed(response.body)
