@@ -12,7 +12,6 @@ from anyio.abc import TaskGroup, TaskStatus
 from watcher.ledger import Verdict
 from watcher.limits.budget import Budget, Slot
 from watcher.limits.limiter import Limiter
-from watcher.limits.windows import Limit
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
 from watcher.model.readings import Answer
@@ -58,9 +57,8 @@ class _Learned(msgspec.Struct, array_like=True):
 
 def budget_of(provider: Provider) -> Budget:
     """The provider's limits as a budget. Raises BudgetError for limits under which no call could be made."""
-    limits = [Limit(limit.requests, limit.per, limit.endpoint) for limit in provider.limits]
     endpoints = [lane.endpoint for group in provider.groups for lane in group.lanes]
-    return Budget(limits, cost=provider.cost, share=provider.settings.share, endpoints=endpoints)
+    return Budget(provider.limits, cost=provider.cost, share=provider.settings.share, endpoints=endpoints)
 
 
 def schedules_of(provider: Provider, *, seed: int, now: float) -> list[Schedule[Target]]:

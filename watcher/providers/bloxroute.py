@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.model.amounts import EXACT, canonical, symbol
 from watcher.model.keys import Key, Kind
@@ -34,7 +35,7 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps, Sums, shaped
 from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, pieces, rows_of
-from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
+from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait, server_clock
 from watcher.runtime.slicing import run_at_once
