@@ -19,7 +19,7 @@ DOORS = {
     "journal": {"model"},
     "relay": {"model", "redaction", "runtime"},
     "sandbox": {"model"},
-    "scheduling": {"model", "limits"},
+    "scheduling": {"model", "limits", "runtime"},
     "journal/sqlite": {"journal", "model", "redaction", "runtime"},
     "journal/kafka": {"journal", "model", "redaction", "runtime"},
     "client": {"model", "relay", "redaction", "logs", "runtime"},

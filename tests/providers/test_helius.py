@@ -6,9 +6,10 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import ACCOUNT, TOKEN_ACCOUNT, USDC, WSOL
 from tests.providers.tables import NOW, answered, asked, built, carrying, lanes
+from watcher.limits.windows import Limit
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.helius import TOKEN_PROGRAMS
-from watcher.providers.protocol import Limit, Response
+from watcher.providers.protocol import Response
 from watcher.runtime.config_section import SettingsError
 
 WATCH = {"account": TOKEN_ACCOUNT, "token": USDC}

@@ -5,10 +5,10 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import ACCOUNT, JUPSOL, WSOL
 from tests.providers.tables import NOW, amounts, answered, asked, built
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA
 from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit
 from watcher.runtime.config_section import SettingsError
 
 WATCH = {"account": ACCOUNT}

@@ -5,10 +5,10 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import AAPL, HOLDER, OTHER_HOLDER, TSLA, WSOL
 from tests.providers.tables import amounts, answered, asked, built
+from watcher.limits.windows import Limit
 from watcher.model.addresses import ETHEREUM, SOLANA
 from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit
 from watcher.runtime.config_section import SettingsError
 
 CHAIN = {"chain": "ethereum-1"}

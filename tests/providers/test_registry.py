@@ -16,12 +16,13 @@ PLUGIN = '''
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
 from watcher.model.targets import TargetGroup
 from watcher.providers.answers import base_units, decode, refuse, documented_error
 from watcher.providers.settings import ConfiguredProvider
-from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request
+from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request
 
 CHAIN = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 

@@ -7,11 +7,11 @@ from tests.providers import golden
 from tests.providers.golden import STARK_ACCOUNT, STARK_TOKEN
 from tests.providers.tables import LATER, asked, built, lanes
 from tests.providers.tables import answered as told
+from watcher.limits.windows import Limit
 from watcher.model.addresses import STARKNET
 from watcher.model.keys import Scope
 from watcher.model.targets import Lane
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit
 from watcher.runtime.config_section import SettingsError
 
 PAIR = {"account": STARK_ACCOUNT, "token": STARK_TOKEN}

@@ -15,11 +15,12 @@ from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import connections
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
+from watcher.limits.windows import Limit
 from watcher.model.targets import Target
 from watcher.poller import Connections, restore_rates, schedules_of
 from watcher.poller.http_exchange import HttpExchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
-from watcher.providers.protocol import Limit, Provider, Response
+from watcher.providers.protocol import Provider, Response
 from watcher.redaction.safe_text import one_line, pad_left, pad_right, print_line, width
 from watcher.redaction.secret import Secret
 from watcher.scheduling.schedule import Schedule

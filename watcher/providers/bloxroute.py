@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.model.amounts import EXACT, canonical, symbol
 from watcher.model.keys import Key, Kind
@@ -33,7 +34,7 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps, Sums, open_rows
 from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, list_layout
-from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
+from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait, server_clock
 from watcher.redaction.safe_text import one_line

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading
@@ -30,7 +31,7 @@ from watcher.providers.answers import (
 )
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
+from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait
 from watcher.redaction.safe_text import one_line

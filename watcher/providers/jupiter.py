@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
@@ -29,7 +30,7 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Malformed
 from watcher.providers.gaps import Gaps, open_rows
 from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, object_layout
-from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
+from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.runtime.slicing import run_at_once
 

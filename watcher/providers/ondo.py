@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model import addresses
 from watcher.model.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
 from watcher.model.amounts import symbol
@@ -24,7 +25,7 @@ from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
 from watcher.providers.json_pieces import NotCuttable
 from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Token, _BalanceRow, columns
-from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response, Watch
+from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response, Watch
 from watcher.providers.settings import ConfiguredProvider
 from watcher.providers.waits import refusal_wait
 from watcher.redaction.safe_text import one_line

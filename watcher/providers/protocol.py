@@ -8,20 +8,12 @@ from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering, Reading
 from watcher.model.targets import Lane, Target, TargetGroup
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
-
-
-class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `requests` (weighted by the cost of a call) in any `per` seconds."""
-
-    requests: Annotated[int, msgspec.Meta(ge=1)]
-    per: Positive
-    endpoint: str | None = None
-    """None: all endpoints together."""
 
 
 class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from typing import ClassVar, Generic, TypeVar
 
+from watcher.limits.windows import Limit
 from watcher.model import addresses
 from watcher.model.addresses import AddressError
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering
 from watcher.model.targets import LISTING, Target, TargetGroup
-from watcher.providers.protocol import Limit, ProviderSettings, Watch
+from watcher.providers.protocol import ProviderSettings, Watch
 from watcher.runtime.config_section import SettingsError
 
 S = TypeVar("S", bound=ProviderSettings)

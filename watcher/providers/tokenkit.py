@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.addresses import STARKNET, AddressError, felt
 from watcher.model.amounts import symbol
 from watcher.model.keys import Key, Scope
@@ -37,7 +38,7 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.gaps import Gaps, Sums, open_rows
 from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, list_layout
-from watcher.providers.protocol import Credentials, Limit, ProviderSettings, ReadResult, Request, Response
+from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider
 from watcher.redaction.safe_text import one_line
 from watcher.runtime.slicing import run_at_once
