@@ -8,7 +8,8 @@ import pytest
 from tests.providers.tables import NOW, answered, asked, built
 from watcher.app import settings
 from watcher.providers import registry
-from watcher.providers.protocol import ProviderSettings, Response
+from watcher.providers.protocol import Response
+from watcher.providers.settings import ProviderSettings
 from watcher.runtime.config_section import SettingsError
 
 PLUGIN = '''
@@ -21,8 +22,8 @@ from watcher.model.keys import Key
 from watcher.model.readings import Reading
 from watcher.model.targets import TargetGroup
 from watcher.providers.answers import base_units, decode, refuse, documented_error
-from watcher.providers.settings import ConfiguredProvider
-from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request
+from watcher.providers.protocol import Credentials, ReadResult, Request
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 
 CHAIN = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 

@@ -6,7 +6,8 @@ import msgspec
 
 from watcher.app.settings import Settings
 from watcher.providers import registry
-from watcher.providers.protocol import Credentials, Provider, ProviderSettings
+from watcher.providers.protocol import Credentials, Provider
+from watcher.providers.settings import ProviderSettings
 from watcher.redaction import secret
 from watcher.redaction.secret import Secret
 from watcher.runtime.config_section import SettingsError

@@ -14,7 +14,7 @@ import msgspec
 
 from watcher.app import journals
 from watcher.providers import registry
-from watcher.providers.protocol import ProviderSettings
+from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
 from watcher.runtime.config_section import SettingsError, nearest, section

@@ -31,8 +31,8 @@ from watcher.providers.answers import (
 )
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 from watcher.providers.waits import refusal_wait
 from watcher.redaction.safe_text import one_line
 

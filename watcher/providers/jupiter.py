@@ -30,8 +30,8 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Malformed
 from watcher.providers.gaps import Gaps, open_rows
 from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, object_layout
-from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")

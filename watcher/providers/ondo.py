@@ -25,8 +25,8 @@ from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
 from watcher.providers.json_pieces import NotCuttable
 from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Token, _BalanceRow, columns
-from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response, Watch
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings, Watch
 from watcher.providers.waits import refusal_wait
 from watcher.redaction.safe_text import one_line
 from watcher.runtime.slicing import run_at_once

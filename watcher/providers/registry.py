@@ -12,7 +12,8 @@ from watcher.providers.bloxroute import Bloxroute
 from watcher.providers.helius import Helius
 from watcher.providers.jupiter import Jupiter
 from watcher.providers.ondo import Ondo
-from watcher.providers.protocol import Provider, ProviderSettings
+from watcher.providers.protocol import Provider
+from watcher.providers.settings import ProviderSettings
 from watcher.providers.tokenkit import TokenKit
 from watcher.redaction.safe_text import one_line
 from watcher.runtime.config_section import SettingsError

@@ -1,7 +1,9 @@
 """What a provider makes of its table in the config, with defaults of its own."""
 
 from collections.abc import Iterable
-from typing import ClassVar, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+import msgspec
 
 from watcher.limits.windows import Limit
 from watcher.model import addresses
@@ -9,8 +11,46 @@ from watcher.model.addresses import AddressError
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering
 from watcher.model.targets import LISTING, Target, TargetGroup
-from watcher.providers.protocol import ProviderSettings, Watch
 from watcher.runtime.config_section import SettingsError
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[providers.NAME.watch]]`, as written. A provider that needs more keys extends it."""
+
+    account: str | None = None
+    token: str | None = None
+    chain: str | None = None
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[providers.NAME]`. None: the provider's default.
+
+    A provider extends it with keys of its own, and narrows `watch` where it extends that.
+    """
+
+    type: str
+    base_url: str = ""
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    limits: tuple[Limit, ...] | None = None
+    cost: Positive | None = None
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    max_interval: Positive | None = None
+    """Seconds."""
+    min_interval: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds."""
+    timeout: Positive = 20.0
+    """Seconds, of one request."""
+    settle: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
+    """The largest answer that is read, decompressed."""
+    max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Of all watches together, with those that were and are no more."""
+    watch: tuple[Watch, ...] = ()
+
 
 S = TypeVar("S", bound=ProviderSettings)
 

@@ -38,8 +38,8 @@ from watcher.providers.answers import (
 from watcher.providers.failures import Malformed, Temporary
 from watcher.providers.gaps import Gaps, Sums, open_rows
 from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, list_layout
-from watcher.providers.protocol import Credentials, ProviderSettings, ReadResult, Request, Response
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 from watcher.redaction.safe_text import one_line
 from watcher.runtime.slicing import run_at_once
 
