@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from watcher.app import journals
+from watcher.model.addresses import families
 from watcher.providers import registry
 from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
@@ -59,6 +60,7 @@ def load(path: Path) -> Settings:
 
 def parse(table: Mapping[str, Any]) -> Settings:
     """Settings from a decoded config file. Raises SettingsError."""
+    families()  # a chain's plug-in that cannot be loaded is reported here, and not by whoever first needs an address
     kinds = journals.known()
     tables = {scheme: kind.Settings for scheme, kind in kinds.items() if kind.Settings is not None}
     _refuse_unknown_top(table, (*TopLevel.__struct_fields__, "relay", *tables, "providers"))

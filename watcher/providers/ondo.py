@@ -14,7 +14,7 @@ import msgspec
 
 from watcher.limits.windows import Limit
 from watcher.model import addresses
-from watcher.model.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
+from watcher.model.addresses import BSC, CANONICAL_EVM, ETHEREUM, SOLANA, AddressError
 from watcher.model.amounts import symbol
 from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, TokenColumn, UnreadableRow
 from watcher.model.keys import Key, Scope
@@ -62,6 +62,8 @@ _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 _CANONICAL_AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,59})(?:\.[0-9]{0,39}[1-9])?").fullmatch
 UNIT: Unit = "decimal"
+CHAINS = {ETHEREUM: "ethereum-1", BSC: "bsc-56", SOLANA: "solana-900"}
+"""CAIP-2 → the name in the path."""
 
 
 class Ondo(ConfiguredProvider[OndoSettings]):
@@ -80,13 +82,13 @@ class Ondo(ConfiguredProvider[OndoSettings]):
 
     def _target(self, watch: Watch) -> Target:
         if watch.chain is None:
-            raise self.mistake(f"a watch lacks its chain: write chain = … with one of {', '.join(ONDO_NAMES.values())}")
+            raise self.mistake(f"a watch lacks its chain: write chain = … with one of {', '.join(CHAINS.values())}")
         try:
             name = addresses.chain(watch.chain)
         except AddressError as error:
             raise self.mistake(str(error)) from None
-        if name not in ONDO_NAMES:
-            raise self.mistake(f"chain = {watch.chain!r}: Ondo has {', '.join(ONDO_NAMES.values())}")
+        if name not in CHAINS:
+            raise self.mistake(f"chain = {watch.chain!r}: Ondo has {', '.join(CHAINS.values())}")
         scope = Scope(self.name, name, self.address(name, watch.account), self.address(name, watch.token))
         return Target(LISTING, scope)
 
@@ -98,7 +100,7 @@ class Ondo(ConfiguredProvider[OndoSettings]):
         scope = target.scope
         narrowed = (("userAddress", scope.account), ("tokenAddress", scope.token))
         params = tuple((name, value) for name, value in narrowed if value is not None)
-        return Request("GET", f"/v1/chains/{ONDO_NAMES[str(scope.chain)]}/balances", (target,), params=params)
+        return Request("GET", f"/v1/chains/{CHAINS[str(scope.chain)]}/balances", (target,), params=params)
 
     def read(self, request: Request, response: Response) -> ReadResult:
         if response.status != 200:
