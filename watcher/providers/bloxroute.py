@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 import msgspec
 
 from watcher.limits.windows import Limit
-from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.addresses import SOLANA, solana
 from watcher.model.amounts import EXACT, canonical, symbol
 from watcher.model.keys import Key, Kind
 from watcher.model.readings import Reading
@@ -204,14 +204,10 @@ def _mint(row: _Row | msgspec.Raw, gaps: Gaps) -> str | None:
     told = {minted.mint, minted.mint_snake, minted.mint_page} - {None} if minted is not None else set()
     if len(told) > 1:
         raise Malformed("a row tells more than one tokenMint")
-    for text in told:
-        try:
-            return solana(str(text))
-        except AddressError as error:
-            gaps.add(error)
-            return None
-    gaps.add("a row tells no tokenMint")
-    return None
+    if not told:
+        gaps.add("a row tells no tokenMint")
+        return None
+    return gaps.key(solana, str(told.pop()))
 
 
 def _add(sums: dict[Key, Decimal], key: Key, name: str, spellings: Sequence[msgspec.Raw], gaps: Gaps) -> None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 import msgspec
 
 from watcher.limits.windows import Limit
-from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.addresses import SOLANA, solana
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
 from watcher.model.targets import Lane, Target, TargetGroup
@@ -137,15 +137,13 @@ class Jupiter(ConfiguredProvider[JupiterSettings]):
         for number, (name, entry) in enumerate(rows, 1):
             if number % ROWS_PER_STEP == 0:
                 yield
-            try:
-                key = self._key(account, NATIVE if name == SOL else solana(name))
-            except AddressError as error:
-                gaps.add(error)
+            token = NATIVE if name == SOL else gaps.key(solana, name)
+            if token is None:
                 continue
-            try:
-                readings.append(_balance(key, entry))
-            except Malformed as failure:
-                gaps.add(failure, key, of=name)
+            key = self._key(account, token)
+            reading = gaps.reading(key, name, _balance, key, entry)
+            if reading is not None:
+                readings.append(reading)
         return gaps.listing(readings, target, None if SOL in entries else NO_MARK)
 
     def _holdings(self, target: Target, body: bytes) -> Generator[None, None, ReadResult]:
@@ -154,30 +152,25 @@ class Jupiter(ConfiguredProvider[JupiterSettings]):
         marked = bytes(holdings.amount) != b""
         if marked:
             native = self._key(account, NATIVE)
-            try:
-                readings.append(Reading(native, base_units(holdings.amount), "base", symbol=SOL))
-            except Malformed as failure:
-                gaps.add(failure, native, of="the native balance")
+            amount = gaps.reading(native, "the native balance", base_units, holdings.amount)
+            if amount is not None:
+                readings.append(Reading(native, amount, "base", symbol=SOL))
         lists = open_rows(holdings.tokens.values(), _TOKEN_ACCOUNTS)
         rows: Iterable[tuple[str, Any]] = zip(holdings.tokens, lists, strict=True)
         for number, (name, parts) in enumerate(rows, 1):
             if number % ROWS_PER_STEP == 0:
                 yield
-            try:
-                key = self._key(account, solana(name))
-            except AddressError as error:
-                gaps.add(error)
+            mint = gaps.key(solana, name)
+            if mint is None:
                 continue
+            key = self._key(account, mint)
             if isinstance(parts, msgspec.Raw):
                 gaps.add("not a list of token accounts as documented", key, of=name)
             elif parts:
                 decimals = _agreed(name, parts)
-                try:
-                    amount = sum(int(base_units(part.amount)) for part in parts)
-                except Malformed as failure:
-                    gaps.add(failure, key, of=name)
-                else:
-                    readings.append(Reading(key, str(amount), "base", decimals=decimals))
+                amount = gaps.reading(key, name, _total, parts)
+                if amount is not None:
+                    readings.append(Reading(key, amount, "base", decimals=decimals))
         return gaps.listing(readings, target, None if marked else NO_MARK)
 
     def _key(self, account: str, token: str) -> Key:
@@ -227,6 +220,11 @@ def _balance(key: Key, entry: _Balance | msgspec.Raw) -> Reading:
         raise Malformed("not an amount with its slot")
     symbol = SOL if key.token == NATIVE else None
     return Reading(key, base_units(entry.amount), "base", symbol=symbol, order=entry.slot, slot=entry.slot)
+
+
+def _total(parts: list[_TokenAccount]) -> str:
+    """The amounts of all token accounts. Raises Malformed."""
+    return str(sum(int(base_units(part.amount)) for part in parts))
 
 
 def _agreed(mint: str, parts: list[_TokenAccount]) -> int:

@@ -146,7 +146,7 @@ def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None
             yield
         token = attempt(_TOKEN, told)
         named = token or attempt(ADDRESS, told)
-        address = _spelled(scope, named.address if named else None, gaps)
+        address = gaps.key(addresses.canonical, str(scope.chain), named.address if named else "")
         if address is None:
             continue
         if scope.token not in (None, address):
@@ -169,26 +169,14 @@ def _row(scope: Scope, token: str, name: str | None, told: msgspec.Raw, gaps: Ga
     """One row. None, and a gap, for what cannot be understood. Raises Malformed for what we did not ask for."""
     row = attempt(BALANCE, told)
     held = row or attempt(HELD, told)
-    account = _spelled(scope, held.holder.account if held else None, gaps)
+    account = gaps.key(addresses.canonical, str(scope.chain), held.holder.account if held else "")
     if account is None:
         return None
     if scope.account not in (None, account):
         raise Malformed(f"the answer tells of account {account}, which we did not ask for")
     key = Key(scope.provider, str(scope.chain), account, token)
-    try:
-        return Reading(key, _amount(row.balance if row else ""), UNIT, None, name)
-    except Malformed as failure:
-        gaps.add(failure, key, of=account)
-        return None
-
-
-def _spelled(scope: Scope, text: str | None, gaps: Gaps) -> str | None:
-    """An address in its one spelling. None, and a gap, for what is none."""
-    try:
-        return addresses.canonical(str(scope.chain), text or "")
-    except AddressError as error:
-        gaps.add(error)
-        return None
+    amount = gaps.reading(key, account, _amount, row.balance if row else "")
+    return None if amount is None else Reading(key, amount, UNIT, None, name)
 
 
 def _readings(scope: Scope, token: Token[_BalanceRow]) -> Iterator[Reading]:
@@ -218,7 +206,7 @@ def _as_asked(scope: Scope, found: Sequence[TokenColumn]) -> list[TokenColumn]:
     known: dict[str, TokenColumn] = {}
     gaps, names = Gaps(), []
     for column in found:
-        name = _spelled(scope, column.token, gaps)
+        name = gaps.key(addresses.canonical, str(scope.chain), column.token)
         if name is not None:
             names.append(name)
             if column.symbol is not None:

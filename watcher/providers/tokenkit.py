@@ -253,17 +253,14 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
             if pair is None:
                 gaps.add("a row is not as documented")
                 continue
-            try:
-                key = self._key(felt(pair.account), felt(pair.token))
-            except AddressError as error:
-                gaps.add(error)
+            key = gaps.key(self._pair_key, pair)
+            if key is None:
                 continue
             if key not in due:
                 raise Malformed(f"the answer tells of {key}, which we did not ask for")
-            try:
-                readings.append(_reading(key, row, latest))
-            except Malformed as failure:
-                gaps.add(failure, key, of=key.token)
+            reading = gaps.reading(key, key.token, _reading, key, row, latest)
+            if reading is not None:
+                readings.append(reading)
         known = distinct(gaps.without(readings))
         told = {reading.key for reading in known}
         missing = tuple(target for key, target in due.items() if key not in told)
@@ -281,20 +278,18 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
         for number, row in enumerate(_unrepeated(rows), 1):
             if number % ROWS_PER_STEP == 0:
                 yield
-            token = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
-            if token is None:
+            holding = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
+            if holding is None:
                 gaps.add("a row is not as documented")
                 continue
-            try:
-                key = self._key(str(target.scope.account), felt(token.token.address))
-            except AddressError as error:
-                gaps.add(error)
+            token = gaps.key(felt, holding.token.address)
+            if token is None:
                 continue
-            try:
-                account, reading = _held(key, row, latest)
-            except Malformed as failure:
-                gaps.add(failure, key, of=key.token)
+            key = self._key(str(target.scope.account), token)
+            held = gaps.reading(key, token, _held, key, row, latest)
+            if held is None:
                 continue
+            account, reading = held
             if account != key.account:
                 raise Malformed(f"the answer tells of account {account}, which we did not ask for")
             # Several rows of one token (ERC-1155 has one for each id) are one balance.
@@ -310,6 +305,10 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
 
     def _key(self, account: str, token: str) -> Key:
         return Key(self.name, STARKNET, account, token)
+
+    def _pair_key(self, pair: _Pair) -> Key:
+        """Raises AddressError."""
+        return self._key(felt(pair.account), felt(pair.token))
 
 
 def _listed(body: bytes) -> Generator[None, None, _Rows[Any]]:
