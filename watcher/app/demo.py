@@ -19,7 +19,7 @@ from watcher.client.stream import Stream
 from watcher.client.tail import TailColumns
 from watcher.logs import output
 from watcher.model.events import BalanceChanged
-from watcher.model.times import wall as micros
+from watcher.model.times import parse_rfc3339
 from watcher.poller import Poller
 from watcher.redaction.safe_text import print_line
 from watcher.sandbox.server import serve
@@ -127,7 +127,7 @@ def _delays(truth: Mapping[str, Any], events: list[BalanceChanged]) -> Iterator[
     }
     found: dict[str, list[float]] = defaultdict(list)
     for event in events:
-        seen = micros(event.observed_at) / 1e6
+        seen = parse_rfc3339(event.observed_at) / 1e6
         times = [time for time, amount in moves.get(str(event.key), []) if amount == event.amount and time <= seen]
         if times:
             found[event.provider].append(seen - times[-1])

@@ -20,7 +20,7 @@ from watcher.model.amounts import symbol
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading
 from watcher.model.targets import LISTING, Lane, Target, TargetGroup
-from watcher.model.times import format_rfc3339, wall
+from watcher.model.times import format_rfc3339, parse_rfc3339
 from watcher.providers.answers import (
     ROWS_PER_STEP,
     Decimals,
@@ -339,7 +339,7 @@ def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
     if isinstance(row, msgspec.Raw):
         raise Malformed("the row is not as documented")
     try:
-        order = wall(row.last_updated)
+        order = parse_rfc3339(row.last_updated)
     except (ValueError, OverflowError):
         raise Malformed(quoting("not a time: {}", row.last_updated)) from None
     if not 0 <= order <= latest:

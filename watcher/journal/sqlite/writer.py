@@ -25,7 +25,6 @@ from watcher.journal.sqlite.identity import leave_mark
 from watcher.journal.sqlite.reader import CommitSignal
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.log import JournalError
-from watcher.model.times import wall
 
 TRIM = 1000
 """Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
