@@ -651,7 +651,7 @@ def test_the_log_names_the_phase_and_tells_another_trouble_at_once(tmp_path):
 
     async def told(poller, sorts):
         with anyio.fail_after(PATIENCE):
-            while len(poller.stats.told) < sorts or poller.stats.untold < 2:  # noqa: ASYNC110 (figures, not events)
+            while len(poller.stats.last_logged) < sorts or poller.stats.unlogged < 2:  # noqa: ASYNC110 (figures, not events)
                 await anyio.sleep(0.005)
 
     async def main():

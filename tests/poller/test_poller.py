@@ -21,7 +21,7 @@ from watcher.model.times import format_rfc3339
 from watcher.poller import Connections
 from watcher.poller import http_exchange as exchange_module
 from watcher.poller.connections import MOST
-from watcher.poller.failure_policy import EXHAUSTED, REFUSED
+from watcher.poller.failure_policy import EXHAUSTED_PAUSE, REFUSED_PAUSE
 from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
@@ -94,7 +94,7 @@ def test_answers_that_are_older_than_what_is_known_are_no_success(file, logs):
     assert poller.stats.stale > 40
     (told,) = events(logs, "provider.behind")
     assert "older than what is known" in told["reason"]
-    assert poller.stats.trouble.endswith("answers in a row were older than what is known")
+    assert poller.stats.no_reading_reason.endswith("answers in a row were older than what is known")
 
 
 def test_an_order_that_went_back_is_told_and_polling_goes_on(file, logs):
@@ -104,7 +104,7 @@ def test_an_order_that_went_back_is_told_and_polling_goes_on(file, logs):
     assert told["key"].startswith("helius/")
     assert poller.stats.went_back == 1
     assert poller.stats.changes == 1
-    assert poller.stats.trouble is None
+    assert poller.stats.no_reading_reason is None
 
 
 def test_a_replica_that_lags_now_and_then_is_asked_again_and_is_no_trouble(file, logs):
@@ -112,7 +112,7 @@ def test_a_replica_that_lags_now_and_then_is_asked_again_and_is_no_trouble(file,
     (poller,) = poll(file, 60, (helius(2, limits=((1, 1.0),)), api))
     assert poller.stats.stale > 10
     assert events(logs, "provider.behind") == []
-    assert poller.stats.trouble is None
+    assert poller.stats.no_reading_reason is None
     first, *_ = (n for n, (_, request) in enumerate(api.arrivals) if n % 4 == 2)
     assert account_of(api.arrivals[first][1]) == account_of(api.arrivals[first + 1][1]), "at once"
 
@@ -338,7 +338,7 @@ def test_refusals_that_go_on_are_met_with_longer_and_longer_pauses(file):
 
 def test_a_refused_key_pauses_for_long_with_an_alert_and_says_whether_it_was_the_first_answer(file, logs):
     api = Api(lambda *_: rpc_error(-32001, "bad key", 401))
-    (poller,) = poll(file, REFUSED * 2.5, (helius(3), api))
+    (poller,) = poll(file, REFUSED_PAUSE * 2.5, (helius(3), api))
     assert len(api.arrivals) <= 6
     assert poller.answered.is_set()
     assert poller.stats.refused_at_first is True
@@ -391,7 +391,7 @@ def test_a_new_key_ends_the_pause_for_the_old_one_and_only_it_is_sent(file, logs
     assert len(after) >= 50
     assert all(keys == ["new-key"] for keys in after)
     assert poller.stats.answers >= 50
-    assert poller.stats.trouble is None
+    assert poller.stats.no_reading_reason is None
 
 
 def test_a_new_key_has_not_worked_yet_and_is_condemned_at_its_first_refusal(file, logs):
@@ -432,7 +432,7 @@ def test_neither_key_is_quoted_after_a_renewal(file, logs):
     poller = renewing(file, api, "new-key", at=70, until=140)
     assert len(events(logs, "poll.failed")) >= 2
     assert "-key" not in repr(logs)
-    assert poller.stats.trouble.endswith("***, ***, newer")
+    assert poller.stats.no_reading_reason.endswith("***, ***, newer")
 
 
 def test_a_key_refused_later_is_not_refused_at_first(file):
@@ -451,7 +451,7 @@ def test_a_provider_that_was_never_reached_has_not_refused(file):
 
 def test_used_up_credits_leave_the_provider_alone_for_hours(file, logs):
     api = Api(lambda *_: httpx.Response(200, text="max usage reached"))
-    poll(file, EXHAUSTED * 1.5, (helius(3), api))
+    poll(file, EXHAUSTED_PAUSE * 1.5, (helius(3), api))
     assert len(api.arrivals) <= 4
     assert len(events(logs, "provider.exhausted")) == 2
 

@@ -267,7 +267,7 @@ class Daemon:
         return {
             "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
             "journal": trouble or "ok",
-            "providers": {poller.name: poller.stats.word or "ok" for poller in self.pollers},
+            "providers": {poller.name: poller.stats.problem or "ok" for poller in self.pollers},
         }
 
     def metrics(self, rights: Filter) -> bytes:

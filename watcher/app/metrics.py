@@ -61,7 +61,7 @@ def _polling(pollers: Sequence[Poller]) -> Iterator[Family]:
         "watcher_refused_balances",
         "Balances in the last answers that were not taken in, since max_balances are known.",
         "gauge",
-        each(lambda p: sum(p.stats.refused.values())),
+        each(lambda p: sum(p.stats.left_out.values())),
     )
     failures: Samples = [
         ((("provider", p.name), ("kind", kind)), float(count))

@@ -117,7 +117,7 @@ class Poller:
         self._lanes = LaneScheduler(provider.groups, schedules, budget)
         SECRETS.hide(_values(credentials))
         longest = provider.settings.max_interval
-        self._pauses = FailurePolicy(self._limiter, self._lanes, self.stats, max_interval=longest, seed=seed)
+        self._policy = FailurePolicy(self._limiter, self._lanes, self.stats, max_interval=longest, seed=seed)
         self._wall = wall
         self._taking_in = anyio.Lock()
         """One large answer at a time: together they would have the loop for themselves."""
@@ -130,13 +130,13 @@ class Poller:
             if (stamps := notes.get(f"limiter:{self.name}")) is not None:
                 self.budget.restore(stamps, now, self._wall())
         except ValueError:
-            self.stats.forgot("limiter")
+            self.stats.memory_unreadable("limiter")
             self.budget.pause(now + self.budget.shortest_window(self.budget.endpoints[0]))
         try:
             if (learned := notes.get(f"schedule:{self.name}")) is not None:
                 restore_rates(self.schedules, learned, now, self._wall())
         except ValueError:
-            self.stats.forgot("schedule")
+            self.stats.memory_unreadable("schedule")
 
     def renew(self, credentials: Credentials) -> None:
         """Go on with these, at once: pauses for a refused key or used-up credits end, those after a 429 do not.
@@ -145,7 +145,7 @@ class Poller:
         """
         self._exchange.renew(credentials)
         SECRETS.hide(_values(credentials))
-        self._pauses.renewed(anyio.current_time())
+        self._policy.credentials_renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
         """What the heartbeat says of this provider now."""
@@ -196,7 +196,7 @@ class Poller:
             response, sent, received = await self._send(request, slot)
             observed_at = self._wall()
             try:
-                self._pauses.heard(job, response, received)
+                self._policy.heard(job, response.wait, received)
                 found, verdict = await self._heard(request, response, (sent, received, observed_at))
             finally:
                 self._exchange.let_go(response)
@@ -205,7 +205,7 @@ class Poller:
         except Contradiction as error:
             self._fail(job, slot.granted, Malformed(str(error)))
         else:
-            self._pauses.answered(job, slot.granted, anyio.current_time(), found.missing)
+            self._policy.answered(job, slot.granted, anyio.current_time(), found.missing)
             self._succeed(job, found, verdict, observed_at)
         self._in_flight -= 1
         self._limiter.wake()
@@ -296,7 +296,7 @@ class Poller:
             self.stats.succeeded(observed_at)
         elif verdict.stale:
             self.stats.outdated(_asked(job), now)
-        self.stats.full(_asked(job), verdict.refused, self.provider.max_balances)
+        self.stats.over_capacity(_asked(job), verdict.refused, self.provider.max_balances)
         if found.remark is not None:
             self.stats.remarked(SECRETS.shown(found.remark), _asked(job), now)
 
@@ -306,7 +306,7 @@ class Poller:
         if not isinstance(failure, Unreachable):
             self._answered(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _asked(job), now)
-        self._pauses.failed(job, granted, failure, now)
+        self._policy.failed(job, granted, failure, now)
 
     def _answered(self, *, refused: bool) -> None:
         if self.stats.refused_at_first is None:
