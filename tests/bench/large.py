@@ -24,7 +24,7 @@ from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.journal import Restored
 from watcher.ledger import Ledger
-from watcher.model.readings import Answer
+from watcher.model.readings import Answer, Times
 from watcher.poller.bulk import fingerprint, reading
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.protocol import Response, Watch
@@ -116,7 +116,7 @@ class Watcher:
 
     def answer(self, readings, known):
         now = self.now
-        return Answer("ondo", readings, "none", 60.0, now - 1, now, int(now * 1e6), self.scope, known)
+        return Answer("ondo", readings, "none", 60.0, Times(now - 1, now, int(now * 1e6)), self.scope, known)
 
     async def take(self, data):
         """Whether it had to be read."""

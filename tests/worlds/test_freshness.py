@@ -54,7 +54,7 @@ class Watched:
 
     async def accept(self, answer):
         verdict = await self._intake.accept(answer)
-        self.told += [(answer.received, key.account) for key in verdict.changed]
+        self.told += [(answer.times.received, key.account) for key in verdict.changed]
         return verdict
 
 

@@ -14,7 +14,7 @@ from tests.worlds.book import EPOCH, Book
 from watcher.ledger import Ledger, rules
 from watcher.ledger.rules import Ruling, rule
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 
 ACCOUNT = Scope("p", "c", "a")
 
@@ -121,9 +121,8 @@ class World:
         while self.flying and self.flying[0][0] <= until:
             received, _, sent, readings, good = heapq.heappop(self.flying)
             listing = ACCOUNT if self.listed else None
-            self.ledger.evaluate(
-                Answer("p", readings, self.ordering, self.settle, sent, received, int(received * 1e6), listing)
-            )
+            times = Times(sent, received, int(received * 1e6))
+            self.ledger.evaluate(Answer("p", readings, self.ordering, self.settle, times, listing))
             overtakes = sent <= self.arrived
             self.arrived = received
             if self.prompt:

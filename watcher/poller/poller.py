@@ -14,7 +14,7 @@ from watcher.limits.budget import Budget, Slot
 from watcher.limits.limiter import Limiter
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
-from watcher.model.readings import Answer
+from watcher.model.readings import Answer, Times
 from watcher.model.targets import Target
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import clear_rows_only, fingerprint, reading
@@ -272,9 +272,9 @@ class Poller:
     def _answer(self, found: ReadResult, sent: float, received: float, observed_at: int, known: bytes = b"") -> Answer:
         provider = self.provider
         ordering, settle = provider.ordering, provider.settle
-        times = (sent, received, observed_at)
+        times = Times(sent, received, observed_at)
         listed = (found.listing, known, found.partial)
-        return Answer(provider.name, found.readings, ordering, settle, *times, *listed, max_known=provider.max_balances)
+        return Answer(provider.name, found.readings, ordering, settle, times, *listed, max_known=provider.max_balances)
 
     def _succeed(self, job: PollJob, found: ReadResult, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
