@@ -25,7 +25,7 @@ from watcher.ingest.intake import Intake
 from watcher.journal import Restored
 from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Times
-from watcher.poller.bulk import fingerprint, reading
+from watcher.poller.bulk import fingerprint
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.protocol import Response, Watch
 from watcher.runtime.slicing import run_in_slices
@@ -125,7 +125,7 @@ class Watcher:
         known = await run_in_slices(fingerprint(data))
         if await self.intake.repeat(self.answer([], known)) is not None:
             return False
-        found = await run_in_slices(reading(self.provider, self.request, response))
+        found = await run_in_slices(self.provider.read_in_slices(self.request, response))
         await self.intake.accept(self.answer(found.readings, known))
         await run_in_slices(found.readings.clear())
         return True

@@ -32,7 +32,7 @@ from tests.polling import START, journal, poller_of
 from watcher.ingest.intake import Intake
 from watcher.ledger import Verdict
 from watcher.model.readings import Answer
-from watcher.poller import Poller
+from watcher.poller.poller import Poller
 from watcher.providers import known
 from watcher.providers.protocol import Provider
 from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest

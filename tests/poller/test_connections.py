@@ -21,8 +21,7 @@ from structlog.testing import capture_logs
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius, journal, poller_of
-from watcher.poller import Connections
-from watcher.poller.connections import ALIVE, INTERIM
+from watcher.poller.connections import ALIVE, INTERIM, Connections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.protocol import Credentials, Request, Response

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.polling import helius
 from watcher.limits.limiter import Limiter
+from watcher.poller.assembly import budget_of, schedules_of
 from watcher.poller.failure_policy import (
     DOUBT_STEPS,
     EXHAUSTED_PAUSE,
@@ -21,7 +22,6 @@ from watcher.poller.failure_policy import (
     FailurePolicy,
 )
 from watcher.poller.poll_stats import PollStats
-from watcher.poller.poller import budget_of, schedules_of
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.protocol import Response
 from watcher.providers.waits import requested_wait

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius
-from watcher.poller import Connections, http2
+from watcher.poller import http2
+from watcher.poller.connections import Connections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed

@@ -18,9 +18,8 @@ from watcher.app import metrics
 from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
 from watcher.model.times import format_rfc3339
-from watcher.poller import Connections
 from watcher.poller import http_exchange as exchange_module
-from watcher.poller.connections import MOST
+from watcher.poller.connections import MOST, Connections
 from watcher.poller.failure_policy import EXHAUSTED_PAUSE, REFUSED_PAUSE
 from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, HttpExchange
 from watcher.poller.transport_errors import Unreachable
@@ -775,21 +774,21 @@ def test_others_have_their_turns_between_the_pieces_of_an_answer():
 
 
 def test_all_answers_that_are_held_at_a_time_have_a_bound(monkeypatch):
-    monkeypatch.setattr(exchange_module, "HELD", 4000)
+    monkeypatch.setattr(exchange_module, "MAX_HELD", 4000)
 
     async def main():
         transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"0" * 1000))
         exchange = HttpExchange(helius(1, max_bytes=1000), transport, Credentials(), lambda: 0)
         held = [await exchange.send(REQUEST) for _ in range(2)]
-        assert not exchange.full
+        assert not exchange.is_full
         held += [await exchange.send(REQUEST) for _ in range(2)]
-        assert exchange.full
+        assert exchange.is_full
         with pytest.raises(Malformed, match="at a time"):
             await exchange.send(REQUEST)
-        assert exchange.held == 4000
+        assert exchange.bytes_held == 4000
         for response in held:
-            exchange.let_go(response)
-        assert (exchange.held, exchange.full) == (0, False)
+            exchange.release(response)
+        assert (exchange.bytes_held, exchange.is_full) == (0, False)
         await exchange.send(REQUEST)
 
     anyio.run(main)

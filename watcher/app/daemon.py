@@ -33,7 +33,9 @@ from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
-from watcher.poller import Connections, Poller, budget_of, schedules_of
+from watcher.poller.assembly import budget_of, schedules_of
+from watcher.poller.connections import Connections
+from watcher.poller.poller import Poller
 from watcher.providers.protocol import Provider, SettingsError
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener

@@ -8,7 +8,7 @@ from watcher.app.exposition import Family, Labels
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.logs import setup
-from watcher.poller import Poller
+from watcher.poller.poller import Poller
 from watcher.relay.server import Relay
 
 Samples = list[tuple[Labels, float]]
