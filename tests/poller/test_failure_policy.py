@@ -197,7 +197,7 @@ def aside(house, answer, seconds):
 
 
 @pytest.mark.parametrize(("settings", "first"), [({}, 60), ({"max_interval": 10.0}, 10), ({"max_interval": 600.0}, 60)])
-def test_a_watch_set_aside_comes_back_later_and_later_and_is_told_rarely(settings, first):
+def test_a_watch_set_aside_comes_back_later_and_later_and_is_logged_rarely(settings, first):
     with capture_logs() as logs:
         gaps = aside(House(3, **settings), lambda _: Misconfigured("HTTP 404: no"), 40_000)
     due = [min(first * 2**n, LONGEST_ASIDE) for n in range(len(gaps))]
@@ -205,7 +205,7 @@ def test_a_watch_set_aside_comes_back_later_and_later_and_is_told_rarely(setting
     assert len([record for record in logs if record["event"] == "watch.misconfigured"]) == 2
 
 
-def test_another_reason_is_told_at_once():
+def test_another_reason_is_logged_at_once():
     with capture_logs() as logs:
         aside(House(3), lambda n: Misconfigured(f"reason {n // 3}"), 1000)
     reasons = [record["reason"] for record in logs if record["event"] == "watch.misconfigured"]

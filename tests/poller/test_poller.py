@@ -91,16 +91,16 @@ def test_answers_that_are_older_than_what_is_known_are_no_success(file, logs):
     assert health.stalest_seconds > 50
     assert health.last_success < format_rfc3339(START + 10_000_000)
     assert poller.stats.stale > 40
-    (told,) = events(logs, "provider.behind")
-    assert "older than what is known" in told["reason"]
+    (record,) = events(logs, "provider.behind")
+    assert "older than what is known" in record["reason"]
     assert poller.stats.no_reading_reason.endswith("answers in a row were older than what is known")
 
 
 def test_an_order_that_went_back_is_told_and_polling_goes_on(file, logs):
     api = Api(lambda _, n: httpx.Response(200, json=balance("5" if n < 4 else "6", slot=10**9 if n <= 1 else n)))
     (poller,) = poll(file, 1000, (helius(1, limits=((1, 10.0),)), api))
-    (told,) = events(logs, "order.went_back")
-    assert told["key"].startswith("helius/")
+    (record,) = events(logs, "order.went_back")
+    assert record["key"].startswith("helius/")
     assert poller.stats.went_back == 1
     assert poller.stats.changes == 1
     assert poller.stats.no_reading_reason is None
@@ -275,10 +275,11 @@ def test_a_429_of_one_endpoint_leaves_the_others_at_full_pace(file, logs):
         assert used("/api/account-balances/", since, since + 280, 2.0) > 0.99
 
 
+@pytest.mark.parametrize("headers", [{"retry-after": "20"}, {"ratelimit": '"default";r=0;t=20'}])
 @pytest.mark.parametrize("status", [200, 202, 307, 400, 403, 404, 500, 502, 503])
-def test_any_answer_without_balances_may_ask_us_to_wait(file, logs, status):
+def test_any_answer_without_balances_may_ask_us_to_wait(file, logs, status, headers):
     def answer(request, n):
-        return httpx.Response(status, headers={"retry-after": "20"}) if n == 5 else fine(request, n)
+        return httpx.Response(status, headers=headers) if n == 5 else fine(request, n)
 
     api = Api(answer)
     (poller,) = poll(file, 60, (helius(8), api))
@@ -501,9 +502,9 @@ def test_what_cannot_be_understood_is_a_failure_and_asked_again(file):
 def test_a_failure_that_goes_on_is_told_once_a_minute(file, logs):
     (poller,) = poll(file, 130, (helius(200), Api(lambda *_: httpx.Response(503))))
     assert poller.stats.failures["temporary"] > 500
-    told = events(logs, "poll.failed")
-    assert len(told) == 3
-    assert told[1]["untold"] > 100
+    records = events(logs, "poll.failed")
+    assert len(records) == 3
+    assert records[1]["untold"] > 100
 
 
 def test_no_secret_reaches_the_log_or_an_error(file, logs):
