@@ -95,7 +95,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.start()
 
     def teardown(self):
-        """Three quiet polls, and everything that is true is told."""
+        """Three quiet polls, and everything that is true is committed."""
         if not hasattr(self, "ledger"):
             return
         if self.taken is not None:
@@ -129,7 +129,7 @@ def test_the_laws_hold_over_any_history():
 
 
 def tell_always(known, observation):
-    """No rules at all: every sight is believed, the same amount too."""
+    """No rules at all: every observation counts, the same amount too."""
     return Ruling.CHANGED
 
 

@@ -1,6 +1,6 @@
 """A truth that moves, replicas that lag, caches, lost rows, overtaking requests, doubtful commits and restarts.
 
-Seeded: the same seed is the same world. What is told must be the truth in its own order, and no change that was not.
+Seeded: the same seed is the same world. What is committed must be the truth in its own order, and no change that was not.
 """
 
 import heapq
@@ -159,14 +159,14 @@ class World:
         }
 
     def false(self):
-        """Keys that were told something that is not the truth in its own order."""
-        return [key for key in self.keys if not within(self.book.told.get(key, []), self.truth.amounts(key))]
+        """Keys of which something was committed that is not the truth in its own order."""
+        return [key for key in self.keys if not within(self.book.committed.get(key, []), self.truth.amounts(key))]
 
 
-def within(told, truth):
-    """`told` is `truth` with some left out; nothing twice, nothing backwards."""
+def within(committed, truth):
+    """`committed` is `truth` with some left out; nothing twice, nothing backwards."""
     rest = iter(["0", *truth])
-    return all(amount in rest for amount in told)
+    return all(amount in rest for amount in committed)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -238,7 +238,7 @@ def no_order(known, observation):
 
 
 def no_doubt(known, observation):
-    """Rules 2 to 4 forgotten: every difference is told."""
+    """Rules 2 to 4 forgotten: every difference is a change."""
     ruling = rule(known, observation)
     return Ruling.CHANGED if ruling is Ruling.CANDIDATE else ruling
 
@@ -282,9 +282,9 @@ def test_a_forgotten_rule_is_seen(bug, world, monkeypatch):
 
 
 def violated(seed, world):
-    told = World(seed, **world)
+    lived = World(seed, **world)
     try:
-        told.run()
+        lived.run()
     except AssertionError:
         return True
-    return bool(told.false()) or not told.converged()
+    return bool(lived.false()) or not lived.converged()
