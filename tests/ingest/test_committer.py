@@ -27,7 +27,7 @@ from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.ledger import Ledger, Verdict
 from watcher.model.keys import Key, Scope
 from watcher.model.log import Unavailable
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 
 
 def in_virtual_time(main, *arguments, seed=0, instruments=()):
@@ -58,7 +58,7 @@ def answer(amounts, order=None, listing=None):
         for number, amount in amounts.items()
     ]
     ordering = "none" if order is None else "strict"
-    return Answer("bank", readings, ordering, 0.0, now, now, BEGAN + int(now * 1e6), listing)
+    return Answer("bank", readings, ordering, 0.0, Times(now, now, BEGAN + int(now * 1e6)), listing)
 
 
 OTHER = Key("other", "eip155:1", "a1", "native")
