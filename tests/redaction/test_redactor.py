@@ -76,7 +76,7 @@ CODES = {
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
     monkeypatch.setattr(SECRETS, "_secrets", [])
-    monkeypatch.setattr(SECRETS, "_runs", frozenset())
+    monkeypatch.setattr(SECRETS, "_windows", frozenset())
     SECRETS.add([SECRET])
 
 
