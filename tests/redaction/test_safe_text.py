@@ -58,7 +58,7 @@ LINES = {
 
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
-    for name, nothing in (("_secrets", []), ("_runs", frozenset())):
+    for name, nothing in (("_secrets", []), ("_windows", frozenset())):
         monkeypatch.setattr(SECRETS, name, nothing)
     SECRETS.add([SECRET])
 
