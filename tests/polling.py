@@ -16,7 +16,7 @@ from watcher.limits.windows import Limit
 from watcher.poller.assembly import budget_of, schedules_of
 from watcher.poller.poller import Poller
 from watcher.providers.helius import Helius, HeliusSettings
-from watcher.providers.protocol import Watch
+from watcher.providers.settings import Watch
 from watcher.providers.tokenkit import TokenKit, TokenKitSettings
 
 START = 1_790_000_000_000_000

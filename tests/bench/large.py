@@ -27,7 +27,8 @@ from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Times
 from watcher.poller.bulk import fingerprint
 from watcher.providers.ondo import Ondo, OndoSettings
-from watcher.providers.protocol import Response, Watch
+from watcher.providers.protocol import Response
+from watcher.providers.settings import Watch
 from watcher.runtime.slicing import run_in_slices
 
 TOKENS = 40

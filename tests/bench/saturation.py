@@ -33,8 +33,8 @@ from watcher.ingest.intake import Intake
 from watcher.ledger import Verdict
 from watcher.model.readings import Answer
 from watcher.poller.poller import Poller
-from watcher.providers import known
 from watcher.providers.protocol import Provider
+from watcher.providers.registry import known
 from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport

@@ -9,7 +9,8 @@ from tests.providers.tables import NOW, answered, asked, built, carrying, lanes
 from watcher.limits.windows import Limit
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.helius import TOKEN_PROGRAMS
-from watcher.providers.protocol import Response, SettingsError
+from watcher.providers.protocol import Response
+from watcher.runtime.config_section import SettingsError
 
 WATCH = {"account": TOKEN_ACCOUNT, "token": USDC}
 OTHER = "BGocb4GEpbTFm8UFV2VsDSaBXHELPfAXrvd4vtt8QWrA"

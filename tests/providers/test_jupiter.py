@@ -9,7 +9,7 @@ from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA
 from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import SettingsError
+from watcher.runtime.config_section import SettingsError
 
 WATCH = {"account": ACCOUNT}
 

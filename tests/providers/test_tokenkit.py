@@ -12,7 +12,7 @@ from watcher.model.addresses import STARKNET
 from watcher.model.keys import Scope
 from watcher.model.targets import Lane
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import SettingsError
+from watcher.runtime.config_section import SettingsError
 
 PAIR = {"account": STARK_ACCOUNT, "token": STARK_TOKEN}
 ACCOUNT = {"account": STARK_ACCOUNT}

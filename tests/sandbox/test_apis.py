@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from watcher.providers import known
 from watcher.providers.failures import RefusedCredential, Temporary, Throttled
 from watcher.providers.protocol import Response
+from watcher.providers.registry import known
 from watcher.sandbox.exchange import VALID_KEY, SimulatedRequest
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.world import SandboxSettings, World, watches

@@ -23,7 +23,7 @@ from watcher.poller.connections import Connections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.protocol import Provider, Response
-from watcher.redaction.safe_text import left, one_line, out, right, width
+from watcher.redaction.safe_text import one_line, pad_left, pad_right, print_line, width
 from watcher.redaction.secret import Secret
 from watcher.scheduling.schedule import Schedule
 
@@ -36,14 +36,14 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     built = Daemon(config, environment)  # whatever `run` would refuse is refused here
     for source in built.sources:
         for line in told(source.provider):
-            out(line)
+            print_line(line)
     hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
     providers = [source.provider for source in built.sources]
     for warning in itertools.chain(same_keys(providers), same_credentials(hosts), built.exposed()):
-        out(f"warning: {warning}")
-    wished = built.relay_settings.max_connections
+        print_line(f"warning: {warning}")
+    wished = config.relay.max_connections
     if (possible := connections(wished, len(built.sources))) < wished:
-        out(
+        print_line(
             f"warning: the limit of open files allows the relay {possible:,} connections, and [relay] max_connections "
             f"asks for {wished:,}: raise it (ulimit -n)"
         )
@@ -72,9 +72,9 @@ async def _ask_all(found: Sequence[Source]) -> None:
     for source in found:
         try:
             for line in await _ask(source):
-                out(line)
+                print_line(line)
         except Failure as failure:
-            out(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
+            print_line(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
             endings.append(_ending(source.provider.name, failure))
     if endings:
         raise max(endings, key=lambda ending: ending.status)
@@ -113,7 +113,7 @@ def _table(name: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     widths = [max((width(row[i]) for row in shown), default=0) for i in range(5)]
     for account, token, kind, amount, unit in shown:
         yield (
-            f"  {left(account, widths[0])}  {left(token, widths[1])}  {kind:<{widths[2]}}  {right(amount, widths[3])}  "
+            f"  {pad_right(account, widths[0])}  {pad_right(token, widths[1])}  {kind:<{widths[2]}}  {pad_left(amount, widths[3])}  "
             f"{'base units' if unit == 'base' else 'tokens'}"
         )
     if len(rows) > SHOWN:
@@ -132,7 +132,9 @@ async def _beliefs(built: Daemon) -> None:
     finally:
         await built.journal.close()
     for source in built.sources:
-        out(f"{source.provider.name}: {_believed(source.provider, notes.get(f'schedule:{source.provider.name}'))}")
+        print_line(
+            f"{source.provider.name}: {_believed(source.provider, notes.get(f'schedule:{source.provider.name}'))}"
+        )
 
 
 def _believed(provider: Provider, learned: bytes | None) -> str:

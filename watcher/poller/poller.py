@@ -74,7 +74,7 @@ class Poller:
         self._exchange = HttpExchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._lanes = LaneScheduler(provider.groups, schedules, budget)
-        SECRETS.hide(_secret_values(credentials))
+        SECRETS.add(_secret_values(credentials))
         longest = provider.settings.max_interval
         self._policy = FailurePolicy(self._limiter, self._lanes, self.stats, max_interval=longest, seed=seed)
         self._checkpoints = Checkpoints(self.name, self._limiter, schedules, self.stats, sink=sink, wall=wall)
@@ -94,7 +94,7 @@ class Poller:
         Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
         """
         self._exchange.use_credentials(credentials)
-        SECRETS.hide(_secret_values(credentials))
+        SECRETS.add(_secret_values(credentials))
         self._policy.credentials_renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
@@ -236,11 +236,11 @@ class Poller:
             self.stats.outdated(_job_words(job), now)
         self.stats.over_capacity(_job_words(job), verdict.refused, self.provider.max_balances)
         if result.remark is not None:
-            self.stats.remarked(SECRETS.shown(result.remark), _job_words(job), now)
+            self.stats.remarked(SECRETS.redacted(result.remark), _job_words(job), now)
 
     def _fail(self, job: PollJob, granted: float, failure: Failure) -> None:
         now = anyio.current_time()
-        failure.reason = SECRETS.shown(failure.reason)  # it may quote an answer that echoes what we sent
+        failure.reason = SECRETS.redacted(failure.reason)  # it may quote an answer that echoes what we sent
         if not isinstance(failure, Unreachable):
             self._note_first_answer(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _job_words(job), now)

@@ -4,7 +4,7 @@ A provider is pure. It says which request to send and what an answer means; it n
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -12,45 +12,7 @@ from watcher.limits.windows import Limit
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering, Reading
 from watcher.model.targets import Lane, Target, TargetGroup
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-
-
-class SettingsError(ValueError):
-    """A mistake in the config. The message is one line that names the table and says what to do."""
-
-
-class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `[[providers.NAME.watch]]`, as written."""
-
-    account: str | None = None
-    token: str | None = None
-    chain: str | None = None
-
-
-class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One `[providers.NAME]`. A provider extends it with its own keys. None: the provider's default."""
-
-    type: str
-    base_url: str = ""
-    api_key_env: str | None = None
-    api_key_file: str | None = None
-    limits: list[Limit] | None = None
-    cost: Positive | None = None
-    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    max_interval: Positive | None = None
-    """Seconds."""
-    min_interval: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Seconds."""
-    timeout: Positive = 20.0
-    """Seconds, of one request."""
-    settle: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Seconds."""
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
-    """The largest answer that is read, decompressed."""
-    max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Of all watches together, with those that were and are no more."""
-    watch: list[Watch] = []
+from watcher.providers.settings import ProviderSettings
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -12,9 +12,11 @@ from watcher.providers.bloxroute import Bloxroute
 from watcher.providers.helius import Helius
 from watcher.providers.jupiter import Jupiter
 from watcher.providers.ondo import Ondo
-from watcher.providers.protocol import Provider, ProviderSettings, SettingsError
+from watcher.providers.protocol import Provider
+from watcher.providers.settings import ProviderSettings
 from watcher.providers.tokenkit import TokenKit
 from watcher.redaction.safe_text import one_line
+from watcher.runtime.config_section import SettingsError
 
 GROUP = "balance_watcher.providers"
 BUILT_IN: Mapping[str, type[Provider]] = {
