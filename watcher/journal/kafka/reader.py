@@ -39,11 +39,10 @@ from watcher.journal.kafka.state_table import (
     CommitWindow,
     StateTable,
     TableCopy,
-    TableSnapshot,
     covers,
     matcher,
 )
-from watcher.journal.views import ViewPool, counted
+from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
@@ -61,7 +60,14 @@ class KafkaReader:
     """The `Reader` on Kafka."""
 
     def __init__(
-        self, identity: LogIdentity, topics: TopicNames, partitions: int, connection: Cluster, gauge: OffsetProbe
+        self,
+        identity: LogIdentity,
+        topics: TopicNames,
+        partitions: int,
+        connection: Cluster,
+        gauge: OffsetProbe,
+        *,
+        view_limits: ViewLimits,
     ) -> None:
         self._identity = identity
         self._epoch = ""
@@ -74,7 +80,7 @@ class KafkaReader:
         self._gauge = gauge
         self._view = StateTable()
         self._window = CommitWindow((0,) * partitions)
-        self._views = ViewPool(self._held)
+        self._views = ViewPool(self._held, limits=view_limits)
         self._replays = ConsumerPool(connection, topics.changed, self._changed)
         self._seen: dict[TopicPartition, int] = {}
         self._forbidden = DenialTimer(10.0)
@@ -205,7 +211,7 @@ class KafkaReader:
         places = tuple(self._seen[partition] for partition in self._changed)
         if events or baselines or health or places != self._window.end:
             self._window.append(Commit(Cursor(self._epoch, places), events, baselines, health))
-        self._views.sweep()
+        self._views.expire()
         self._moved.set()
         self._moved = anyio.Event()
 
@@ -261,7 +267,7 @@ class KafkaReader:
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
         await self._refresh()  # or a view would pass for the newest that is not
-        return await counted(TableSnapshot(self._views, await self._views.take(), wanted))
+        return await open_snapshot(self._views, wanted)
 
     async def _held(self) -> TableCopy:
         await self._refresh()
