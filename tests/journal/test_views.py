@@ -59,7 +59,7 @@ class View:
             raise Unavailable("away")
         return 3
 
-    async def page(self, wanted, behind, size):
+    async def page(self, _wanted, behind, size):
         await anyio.sleep(1)
         assert self.ended is None
         return min(behind + size, 3), list(range(3))[behind : behind + size]
