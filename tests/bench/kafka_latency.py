@@ -85,7 +85,7 @@ class Bench:
     async def consume(self, *, task_status):
         """The floor: a consumer of the events alone that does nothing with them."""
         partitions = [TopicPartition(self.made._topics.changed, number) for number in range(PARTITIONS)]
-        async with self.made._connection.reading([self.made._topics.changed]) as consumer:
+        async with self.made._cluster.reading([self.made._topics.changed]) as consumer:
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
             for partition in partitions:

@@ -49,9 +49,9 @@ async def raw(made, topics):
     from aiokafka import TopicPartition
 
     partitions = [TopicPartition(topics.state, number) for number in range(PARTITIONS)]
-    ends = await made._gauge.committed(partitions)
+    ends = await made._offsets.last_stable(partitions)
     found = []
-    async with made._connection.reading(topics) as consumer:
+    async with made._cluster.reading(topics) as consumer:
         consumer.assign(partitions)
         for partition in partitions:
             consumer.seek(partition, 0)

@@ -203,10 +203,10 @@ class TestWriters:
                 await asyncio.gather(*sent)
                 await ended(writer)
 
-            writer._delivered = dawdle
+            writer._require_delivery = dawdle
             with pytest.raises(Unavailable):
                 await writer.commit(Batch([balance.row(2)]))
-            del writer._delivered
+            del writer._require_delivery
             (state,) = (await writer.open()).states
             assert state.version == 0
             await writer.commit(

@@ -129,7 +129,7 @@ async def test_a_start_that_is_cancelled_while_the_broker_owes_an_answer_leaves_
             reach.consumer([]),
             reach.producer("mute"),
             reach.plain_producer(),
-            entered(reach.administering()),
+            entered(reach.admin()),
         ):
             with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
@@ -153,10 +153,10 @@ def no_brokers(request):
 async def test_a_cluster_that_knows_no_broker_is_not_reached(kafka, prefix):
     async with Mute(kafka.address, 1, no_brokers) as mute:
         with pytest.raises(Unavailable, match="knows a broker that is up"):
-            await entered(Cluster([mute.address], {}).administering())
+            await entered(Cluster([mute.address], {}).admin())
         with pytest.raises(Unavailable, match=r"no Kafka broker reached at .* \(it has only just come up\)"):
             await journal(mute.address, prefix, reach=0.1).init()
-        await entered(Cluster([mute.address, kafka.address], {}).administering())
+        await entered(Cluster([mute.address, kafka.address], {}).admin())
 
 
 async def awaited(work):
@@ -171,7 +171,7 @@ async def entered(context):
 @pytest.mark.kafka
 async def test_a_consumer_whose_fetch_waits_to_be_tried_again_ends_and_cancels_nobody(kafka, prefix, patient):
     async with ready(kafka.address, prefix) as journal, anyio.create_task_group() as tasks:
-        consumer = await journal._connection.consumer(journal._topics)
+        consumer = await journal._cluster.consumer(journal._topics)
         retries = [asyncio.ensure_future(asyncio.sleep(600)) for _ in range(2)]
         consumer._fetcher._pending_tasks.update(retries)
         await anyio.wait_all_tasks_blocked()

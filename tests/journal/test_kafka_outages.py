@@ -34,7 +34,7 @@ from watcher.journal.kafka import cluster as connection_module
 from watcher.journal.kafka import offsets as log_module
 from watcher.journal.kafka import reader as reader_module
 from watcher.journal.kafka import writer as writer_module
-from watcher.journal.kafka.offsets import poll, start_at
+from watcher.journal.kafka.offsets import assign_at, poll
 from watcher.ledger import Ledger
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
@@ -98,9 +98,9 @@ class TestHurtBrokers:
             writer = await stack.enter_async_context(opened(made, 0))
             await stack.enter_async_context(opened(made, 1))
             await stack.enter_async_context(reading(made))
-            waiting = await stack.enter_async_context(made._connection.reading(made._topics))
+            waiting = await stack.enter_async_context(made._cluster.reading(made._topics))
             await writer.commit(Batch([balance.row(0)]))
-            start_at(waiting, {TopicPartition(f"{prefix}balances.changed.v1", 0): 0})
+            assign_at(waiting, {TopicPartition(f"{prefix}balances.changed.v1", 0): 0})
             await poll(waiting)  # its fetch gets no answer any more
             with monkeypatch.context() as short, frozen(own_broker):
                 short.setattr(writer_module, "COMMIT", 1.0)

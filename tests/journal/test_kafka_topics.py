@@ -230,7 +230,7 @@ class TestTopics:
             if len(tries) > 1:
                 return await write(producer, topics, partitions)
             await producer.begin_transaction()
-            producer.take_part(TopicPartition(topics.changed, 0))
+            producer.join_transaction(TopicPartition(topics.changed, 0))
             await producer.send_and_wait(topics.state, b"{}", b"marker", partition=0)
             await producer.abort_transaction()
             raise Unavailable("so it broke off")

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 import anyio
 from aiokafka.errors import IllegalOperation, KafkaConnectionError, KafkaError
 
-from watcher.journal.kafka.broker_errors import meaning
+from watcher.journal.kafka.broker_errors import journal_error
 from watcher.model.log import Unavailable
 
-SCOPE = "Cancelled via cancel scope "
+ANYIO_SCOPE_MESSAGE = "Cancelled via cancel scope "
 """How anyio's word for a cancellation of its own begins: it has no public way to ask whose one is."""
 STOP = 2.0
 """Seconds that a client may take to end in good order."""
 
-Broken = (KafkaError, IllegalOperation, AssertionError, OSError, asyncio.TimeoutError)
+CLIENT_ERRORS = (KafkaError, IllegalOperation, AssertionError, OSError, asyncio.TimeoutError)
 """What a client raises when it cannot go on: its own errors, its state machine's (a producer that is fenced between two
 steps forgets its transaction), the network's."""
 
@@ -44,7 +44,7 @@ def _asked_for(error: BaseException | None) -> bool:
     that very moment goes through it. It says so again at the next wait, so nothing is lost by turning that into an error.
     """
     while isinstance(error, asyncio.CancelledError):
-        if error.args and str(error.args[0]).startswith(SCOPE):
+        if error.args and str(error.args[0]).startswith(ANYIO_SCOPE_MESSAGE):
             return True
         error = error.__context__
     task = asyncio.current_task()
@@ -62,5 +62,5 @@ def within(seconds: float, what: str, *, sending: bool = False) -> Iterator[None
             yield
     except TimeoutError:
         raise Unavailable(f"Kafka did not answer within {seconds:g} s ({what}): is the broker up?") from None
-    except Broken as error:
-        raise meaning(error, what, sending=sending) from error
+    except CLIENT_ERRORS as error:
+        raise journal_error(error, what, sending=sending) from error

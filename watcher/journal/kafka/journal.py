@@ -12,14 +12,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import topic_admin as cluster
-from watcher.journal.kafka.cluster import Cluster, stop
-from watcher.journal.kafka.deadlines import Broken
-from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, unmarked
+from watcher.journal.kafka.cluster import Cluster, stop_client
+from watcher.journal.kafka.deadlines import CLIENT_ERRORS
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.journal.kafka.settings import KafkaSettings, security
-from watcher.journal.kafka.topic_specs import compare, refuse, topic_specs
+from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON, MSGPACK, Encoding, ProviderHealth
@@ -63,24 +63,24 @@ class KafkaJournal:
         self._reach = reach
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
-        self._plans = topic_specs(self._topics, settings.partitions, retention)
-        self._connection = Cluster(servers, security(settings, environ))
-        self._gauge = OffsetProbe(self._connection, self._topics)
+        self._specs = topic_specs(self._topics, settings.partitions, retention)
+        self._cluster = Cluster(servers, security(settings, environ))
+        self._offsets = OffsetProbe(self._cluster, self._topics)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
         self._claim = OwnerClaim(secrets.token_hex(6))
         self._identity = LogIdentity(self._topics)
-        self._pulse: AIOKafkaProducer | None = None
+        self._heartbeats: AIOKafkaProducer | None = None
 
-    def transactional_id(self, name: int | str) -> str:
+    def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
 
     def writer(self, partition: int) -> KafkaWriter:
         return KafkaWriter(
             partition,
-            self.transactional_id(partition),
+            self._transactional_id(partition),
             self._topics,
-            connection=self._connection,
-            gauge=self._gauge,
+            cluster=self._cluster,
+            offsets=self._offsets,
             encoder=self._encoder,
             claim=self._claim,
             identity=self._identity,
@@ -88,9 +88,9 @@ class KafkaJournal:
 
     async def reader(self) -> KafkaReader:
         """Raises WrongJournal without a marker, Unavailable while the log does not answer."""
-        await self._marked()
+        await self._require_log()
         reader = KafkaReader(
-            self._identity, self._topics, self.partitions, self._connection, self._gauge, view_limits=self._view_limits
+            self._identity, self._topics, self.partitions, self._cluster, self._offsets, view_limits=self._view_limits
         )
         await reader.start()
         return reader
@@ -98,19 +98,19 @@ class KafkaJournal:
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         with anyio.move_on_after(HEARTBEAT) as scope:
             try:
-                await self._beat(health)
-            except (*Broken, JournalError):
+                await self._send_heartbeats(health)
+            except (*CLIENT_ERRORS, JournalError):
                 scope.cancel()
-        if scope.cancel_called and self._pulse is not None:
-            pulse, self._pulse = self._pulse, None
-            await stop(pulse)
+        if scope.cancel_called and self._heartbeats is not None:
+            producer, self._heartbeats = self._heartbeats, None
+            await stop_client(producer)
 
-    async def _beat(self, health: Sequence[ProviderHealth]) -> None:
-        if self._pulse is None:
-            self._pulse = await self._connection.plain_producer()
+    async def _send_heartbeats(self, health: Sequence[ProviderHealth]) -> None:
+        if self._heartbeats is None:
+            self._heartbeats = await self._cluster.plain_producer()
         for one in health:
             topic, key, value, headers = self._encoder.health(one)
-            await self._pulse.send_and_wait(topic, value, key, partition=0, headers=headers)
+            await self._heartbeats.send_and_wait(topic, value, key, partition=0, headers=headers)
 
     async def prepare(self) -> None:
         """Topics are made by `init`, when somebody asks for it."""
@@ -119,9 +119,9 @@ class KafkaJournal:
         """Create topics and marker where they are missing. Raises WrongJournal or Unavailable."""
         created: list[str] = []
         aligned: list[str] = []
-        marked = await self._reached(lambda admin: self._make(admin, created, aligned, new_log=new_log))
+        marked = await self._with_broker(lambda admin: self._make(admin, created, aligned, new_log=new_log))
         if new_log:
-            await self._fence()
+            await self._fence_writers()
         said = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
         said = ["began a new log"] if new_log and not created else said
         said += [f"set {', '.join(aligned)}"] if aligned else []
@@ -130,40 +130,40 @@ class KafkaJournal:
 
     async def _make(self, admin: AIOKafkaAdminClient, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
         """May be repeated; what each try does is added to the two lists. Whether the marker was written."""
-        created += await cluster.create(admin, self._plans)
-        await cluster.appear(admin, self._plans)
-        aligned += await cluster.align(admin, self._plans)
+        created += await cluster.create(admin, self._specs)
+        await cluster.appear(admin, self._specs)
+        aligned += await cluster.align(admin, self._specs)
         return await cluster.write_marker(
-            self._connection, self._gauge, self._topics, self.partitions, self.transactional_id("init"), new_log=new_log
+            self._cluster, self._offsets, self._topics, self.partitions, self._transactional_id("init"), new_log=new_log
         )
 
-    async def _fence(self) -> None:
+    async def _fence_writers(self) -> None:
         """Whoever still writes has to open its partitions again, and finds there that the log is another one."""
         for partition in range(self.partitions):
-            await (await self._connection.producer(self.transactional_id(partition))).leave()
+            await (await self._cluster.transactional_producer(self._transactional_id(partition))).close()
 
     async def check(self) -> None:
-        await self._reached(self._compare)
+        await self._with_broker(self._require_specs)
 
-    async def _compare(self, admin: AIOKafkaAdminClient) -> None:
-        found = await cluster.ready(admin, self._plans)
-        refuse(self._plans, found)
-        await self._marked()  # a re-created topic has lost its configs too: say what matters more
-        compare(self._plans, found)
+    async def _require_specs(self, admin: AIOKafkaAdminClient) -> None:
+        found = await cluster.ready(admin, self._specs)
+        require_topics(self._specs, found)
+        await self._require_log()  # a re-created topic has lost its configs too: say what matters more
+        require_configs(self._specs, found)
 
-    async def _marked(self) -> None:
+    async def _require_log(self) -> None:
         """Raises WrongJournal when there is no log. Which one it is, whoever opens a partition sees there."""
-        if not await cluster.holds_log(self._connection, self._gauge, self._topics):
-            raise unmarked(self._topics, 0)
+        if not await cluster.holds_log(self._cluster, self._offsets, self._topics):
+            raise missing_marker(self._topics, 0)
 
-    async def _reached(self, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+    async def _with_broker(self, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
         """What `work` gives, once a broker is reached. A cluster that has just come back may go once more in the midst
         of it, so it is done anew from its beginning while there is time. Raises Unavailable `reach` seconds after the
         call, or when the `work` begun before that fails; WrongJournal when the cluster knows us not."""
         deadline = anyio.current_time() + self._reach
         while True:
             try:
-                async with self._connected(deadline) as admin:
+                async with self._admin_by(deadline) as admin:
                     return await work(admin)
             except Unavailable:
                 if anyio.current_time() + AGAIN >= deadline:
@@ -171,13 +171,13 @@ class KafkaJournal:
             await anyio.sleep(AGAIN)
 
     @contextlib.asynccontextmanager
-    async def _connected(self, deadline: float) -> AsyncIterator[AIOKafkaAdminClient]:
-        servers, reason = ", ".join(self._connection.servers), "no answer"
+    async def _admin_by(self, deadline: float) -> AsyncIterator[AIOKafkaAdminClient]:
+        servers, reason = ", ".join(self._cluster.servers), "no answer"
         async with contextlib.AsyncExitStack() as stack:
             admin = None
             with anyio.CancelScope(deadline=deadline):
-                while (admin := await self._entered(stack)) is None:
-                    reason = await self._connection.refusal()
+                while (admin := await self._try_admin(stack)) is None:
+                    reason = await self._cluster.unreachable_reason()
                     await anyio.sleep(AGAIN)
             if admin is None:
                 raise Unavailable(
@@ -186,12 +186,12 @@ class KafkaJournal:
                 )
             yield admin
 
-    async def _entered(self, stack: contextlib.AsyncExitStack) -> AIOKafkaAdminClient | None:
+    async def _try_admin(self, stack: contextlib.AsyncExitStack) -> AIOKafkaAdminClient | None:
         with contextlib.suppress(Unavailable):
-            return await stack.enter_async_context(self._connection.administering())
+            return await stack.enter_async_context(self._cluster.admin())
         return None
 
     async def close(self) -> None:
-        if self._pulse is not None:
-            await stop(self._pulse)
-        await self._gauge.close()
+        if self._heartbeats is not None:
+            await stop_client(self._heartbeats)
+        await self._offsets.close()

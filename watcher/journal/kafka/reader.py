@@ -27,12 +27,12 @@ from aiokafka.errors import OffsetOutOfRangeError
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import records as wire
 from watcher.journal.kafka.broker_errors import DenialTimer
-from watcher.journal.kafka.cluster import Cluster, stop
+from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.consumer_pool import ConsumerPool
-from watcher.journal.kafka.dangling_transactions import LAST, read
+from watcher.journal.kafka.dangling_transactions import TAIL_OFFSETS, read_range
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.fencing import LogIdentity
-from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, Offsets, poll, read_to, start_at
+from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, Offsets, assign_at, poll, read_until
 from watcher.journal.kafka.records import LogMarker, TopicNames
 from watcher.journal.kafka.state_table import (
     ROWS_PER_STEP,
@@ -63,8 +63,8 @@ class KafkaReader:
         identity: LogIdentity,
         topics: TopicNames,
         partitions: int,
-        connection: Cluster,
-        gauge: OffsetProbe,
+        cluster: Cluster,
+        offsets: OffsetProbe,
         *,
         view_limits: ViewLimits,
     ) -> None:
@@ -73,16 +73,16 @@ class KafkaReader:
         self._markers: dict[int, LogMarker] = {}
         """The last one of each state partition."""
         self._topics = topics
-        self._changed = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
-        self._state = [TopicPartition(topics.state, partition) for partition in range(partitions)]
-        self._connection = connection
-        self._gauge = gauge
+        self._event_partitions = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
+        self._state_partitions = [TopicPartition(topics.state, partition) for partition in range(partitions)]
+        self._cluster = cluster
+        self._offsets = offsets
         self._view = StateTable()
         self._window = CommitWindow((0,) * partitions)
         self._views = ViewPool(self._held, limits=view_limits)
-        self._replays = ConsumerPool(connection, topics.changed, self._changed)
+        self._consumers = ConsumerPool(cluster, topics.changed, self._event_partitions)
         self._seen: dict[TopicPartition, int] = {}
-        self._forbidden = DenialTimer(10.0)
+        self._denied = DenialTimer(10.0)
         self._cut = False
         """The view is being read anew."""
         self._moved = anyio.Event()
@@ -92,32 +92,32 @@ class KafkaReader:
 
     async def start(self) -> None:
         """Load the view. Raises Unavailable, WrongJournal."""
-        consumer = await self._connection.consumer(self._topics)
+        consumer = await self._cluster.consumer(self._topics)
         try:
             await self._load(consumer)
         except BaseException:
-            await stop(consumer)
+            await stop_client(consumer)
             raise
         self._consumer = consumer
         self._tail = asyncio.create_task(self._follow_tail(consumer))
 
     async def _load(self, consumer: AIOKafkaConsumer) -> None:
         """See the head of this file for why it goes in this order."""
-        places = dict(await self._gauge.committed(self._changed))
-        visible, held = await self._visible(self._state)
+        places = dict(await self._offsets.last_stable(self._event_partitions))
+        visible, held = await self._visible(self._state_partitions)
         if held:
-            first = await self._gauge.beginnings(self._changed)
-            for partition in (self._changed[one.partition] for one in held):
-                places[partition] = max(first[partition], places[partition] - LAST)
-        start_at(consumer, await self._gauge.beginnings(self._state))
-        await read_to(consumer, visible, self._restore)
-        for one in self._state:
-            self._epoch = self._identity.meet(one.partition, self._markers.get(one.partition))
+            first = await self._offsets.log_starts(self._event_partitions)
+            for partition in (self._event_partitions[one.partition] for one in held):
+                places[partition] = max(first[partition], places[partition] - TAIL_OFFSETS)
+        assign_at(consumer, await self._offsets.log_starts(self._state_partitions))
+        await read_until(consumer, visible, self._restore)
+        for one in self._state_partitions:
+            self._epoch = self._identity.verify(one.partition, self._markers.get(one.partition))
         heartbeat = TopicPartition(self._topics.heartbeat, 0)
-        after = {partition: await consumer.position(partition) for partition in self._state}
-        start_at(consumer, {**places, **after, **await self._gauge.beginnings([heartbeat])})
-        visible, held = await self._visible(self._changed)
-        self._window = CommitWindow(tuple(places[partition] for partition in self._changed))
+        after = {partition: await consumer.position(partition) for partition in self._state_partitions}
+        assign_at(consumer, {**places, **after, **await self._offsets.log_starts([heartbeat])})
+        visible, held = await self._visible(self._event_partitions)
+        self._window = CommitWindow(tuple(places[partition] for partition in self._event_partitions))
         self._seen = {**places, **after}
         with within(CAUGHT_UP, "reading the events"):
             while not self._sees(visible):
@@ -128,39 +128,42 @@ class KafkaReader:
     async def _visible(self, partitions: Sequence[TopicPartition]) -> tuple[Offsets, list[TopicPartition]]:
         """Where what is written now ends, as soon as it can be read; else, after LOAD seconds, what can be, and the
         partitions in which that is not all."""
-        visible, written = await self._gauge.committed(partitions), await self._gauge.written(partitions)
+        visible, written = await self._offsets.last_stable(partitions), await self._offsets.high_watermarks(partitions)
         with anyio.move_on_after(LOAD):
             while any(visible[partition] < end for partition, end in written.items()):
                 await anyio.sleep(0.02)
-                visible = await self._gauge.committed(partitions)
+                visible = await self._offsets.last_stable(partitions)
             return written, []
         return visible, [partition for partition, end in written.items() if visible[partition] < end]
 
     async def _take_back(self, held: Sequence[TopicPartition]) -> None:
         """Events that nobody may see yet, while their states are committed: the rows wait for them too."""
-        start, ends = {partition: self._seen[partition] for partition in held}, await self._gauge.written(held)
-        for record in await read(self._connection, start, ends, isolation="read_uncommitted"):
-            self._view.take_back(_published(record))
+        start, ends = (
+            {partition: self._seen[partition] for partition in held},
+            await self._offsets.high_watermarks(held),
+        )
+        for record in await read_range(self._cluster, start, ends, isolation="read_uncommitted"):
+            self._view.roll_back(_published(record))
 
     def _restore(self, record: ConsumedRecord) -> None:
         if b"/" in record.key:
-            self._view.restore(wire.state(record.value, record.headers))
+            self._view.restore(wire.decode_state(record.value, record.headers))
         elif record.key == wire.MARKER:
-            self._markers[record.partition] = wire.marker(record.value)
+            self._markers[record.partition] = wire.decode_marker(record.value)
         else:
             self._note(record)
 
     def _note(self, record: ConsumedRecord) -> None:
         if record.key == wire.MARKER:
-            self._identity.meet(record.partition, wire.marker(record.value))
-        elif record.key not in wire.MARKS:
-            self._view.notes.take(record.key, record.value, record.headers)
+            self._identity.verify(record.partition, wire.decode_marker(record.value))
+        elif record.key not in wire.CONTROL_KEYS:
+            self._view.notes.add(record.key, record.value, record.headers)
 
     async def _follow_tail(self, consumer: AIOKafkaConsumer) -> None:
         try:
             while True:
                 try:
-                    with self._forbidden.doubted():
+                    with self._denied.tolerated():
                         await self._turn(consumer)
                 except Unavailable:
                     await anyio.sleep(0.5)  # the client reconnects by itself; whoever waits has a deadline
@@ -168,7 +171,7 @@ class KafkaReader:
                     await self._begin_anew(consumer)
         finally:
             self._moved.set()
-            await stop(consumer)
+            await stop_client(consumer)
 
     async def _begin_anew(self, consumer: AIOKafkaConsumer) -> None:
         """Events that the tail had not read were deleted. The states are there; whoever followed the events and cannot
@@ -176,11 +179,11 @@ class KafkaReader:
         self._cut, places = True, self._seen
         while self._cut:
             try:
-                first = await self._gauge.beginnings(self._changed)
-                if all(first[partition] <= places[partition] for partition in self._changed):
+                first = await self._offsets.log_starts(self._event_partitions)
+                if all(first[partition] <= places[partition] for partition in self._event_partitions):
                     raise WrongJournal("the topics were re-created while they were read: start again")
                 self._view, self._markers = StateTable(), {}
-                with self._forbidden.doubted():
+                with self._denied.tolerated():
                     await self._load(consumer)
             except (Unavailable, OffsetOutOfRangeError):
                 await anyio.sleep(0.5)
@@ -196,18 +199,21 @@ class KafkaReader:
             if partition.topic == self._topics.changed:
                 events += [_published(record) for record in records]
             elif partition.topic == self._topics.state:
-                states = (wire.state(one.value, one.headers) for one in records if b"/" in one.key)
-                baselines += [state for state in states if self._view.baseline(state)]
+                states = (wire.decode_state(one.value, one.headers) for one in records if b"/" in one.key)
+                baselines += [state for state in states if self._view.add_baseline(state)]
                 for one in records:
                     if b"/" not in one.key:
                         self._note(one)
             else:
-                health += [wire.health(record.value, record.headers) for record in records]
+                health += [wire.decode_health(record.value, record.headers) for record in records]
         for event in events:
             self._view.apply(event)
         self._view.health.update((one.provider, one) for one in health)
-        self._seen = {partition: await consumer.position(partition) for partition in (*self._changed, *self._state)}
-        places = tuple(self._seen[partition] for partition in self._changed)
+        self._seen = {
+            partition: await consumer.position(partition)
+            for partition in (*self._event_partitions, *self._state_partitions)
+        }
+        places = tuple(self._seen[partition] for partition in self._event_partitions)
         if events or baselines or health or places != self._window.end:
             self._window.append(Commit(Cursor(self._epoch, places), events, baselines, health))
         self._views.expire()
@@ -232,8 +238,8 @@ class KafkaReader:
 
     async def _catch_up(self) -> None:
         await anyio.lowlevel.checkpoint()
-        with self._forbidden.doubted():
-            written = await self._gauge.written([*self._changed, *self._state])
+        with self._denied.tolerated():
+            written = await self._offsets.high_watermarks([*self._event_partitions, *self._state_partitions])
         with anyio.move_on_after(FRESH):
             while not self._sees(written):
                 await self._news()
@@ -246,9 +252,9 @@ class KafkaReader:
         return Bounds(await self._oldest(), Cursor(self._epoch, self._window.end))
 
     async def _oldest(self) -> Cursor:
-        with self._forbidden.doubted():
-            first = await self._gauge.beginnings(self._changed)
-        return Cursor(self._epoch, tuple(first[partition] for partition in self._changed))
+        with self._denied.tolerated():
+            first = await self._offsets.log_starts(self._event_partitions)
+        return Cursor(self._epoch, tuple(first[partition] for partition in self._event_partitions))
 
     async def glance(self, wanted: Filter, most: int) -> Snapshot | None:
         await self._refresh()
@@ -281,7 +287,7 @@ class KafkaReader:
 
     async def notes(self) -> dict[str, bytes]:
         await self._refresh()
-        return dict(self._view.notes.whole)
+        return dict(self._view.notes.complete)
 
     async def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
         """Commits from `cursor` on: replayed as far as needed, then live. Raises Expired, Unavailable."""
@@ -290,7 +296,7 @@ class KafkaReader:
         if self._view.health:
             yield Commit(cursor, health=list(self._view.health.values()))
         while True:
-            number = self._window.enter(places)
+            number = self._window.slice_for(places)
             if number is None:
                 async with contextlib.aclosing(self._replay(places)) as replay:
                     async for commit in replay:
@@ -308,11 +314,11 @@ class KafkaReader:
 
     async def _replay(self, places: list[int]) -> AsyncGenerator[Commit, None]:
         """Read the log until the window is reached, moving `places`."""
-        async with self._replays.reading():
-            while self._window.enter(places) is None:
+        async with self._consumers.in_use():
+            while self._window.slice_for(places) is None:
                 try:
-                    with self._forbidden.doubted():
-                        found, now = await self._replays.slice(places)
+                    with self._denied.tolerated():
+                        found, now = await self._consumers.read(places)
                 except OffsetOutOfRangeError:
                     raise Expired("expired") from None
                 if now != places:
@@ -326,8 +332,8 @@ class KafkaReader:
         reason = Bounds(oldest, head).gap(cursor)
         # The log reaches further than the window does, both ways; the broker is asked only where that matters.
         if reason == "ahead":
-            written = await self._gauge.written(self._changed)
-            head = Cursor(self._epoch, tuple(written[partition] for partition in self._changed))
+            written = await self._offsets.high_watermarks(self._event_partitions)
+            head = Cursor(self._epoch, tuple(written[partition] for partition in self._event_partitions))
             reason = Bounds(oldest, head).gap(cursor)
         if reason == "expired":
             reason = Bounds(await self._oldest(), head).gap(cursor)
@@ -342,11 +348,11 @@ class KafkaReader:
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait({task})
         if self._consumer is not None:  # a tail that had not begun has stopped nothing
-            await stop(self._consumer)
+            await stop_client(self._consumer)
 
 
 def _published(record: ConsumedRecord) -> Published:
-    return wire.published(record.partition, record.offset, record.key, record.value, record.headers)
+    return wire.decode_event(record.partition, record.offset, record.key, record.value, record.headers)
 
 
 def _rest(commit: Commit, places: Sequence[int]) -> Commit:

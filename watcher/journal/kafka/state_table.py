@@ -11,7 +11,7 @@ from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Commit, Cursor, Published
 
-WINDOW = 20_000
+WINDOW_ROWS = 20_000
 """Events and baselines kept for followers that are a little behind."""
 ROWS_PER_STEP = 2_000
 """Rows filtered between two turns of the loop."""
@@ -38,31 +38,31 @@ class CommitWindow:
 
     def append(self, commit: Commit) -> None:
         self._slices.append((self.end, commit))
-        self._weight += _weight(commit)
-        while self._weight > WINDOW and len(self._slices) > 1:
+        self._weight += _rows_in(commit)
+        while self._weight > WINDOW_ROWS and len(self._slices) > 1:
             _, gone = self._slices.popleft()
-            self._weight -= _weight(gone)
+            self._weight -= _rows_in(gone)
             self.start = gone.cursor.positions
             self.first += 1
 
-    def enter(self, places: Sequence[int]) -> int | None:
+    def slice_for(self, places: Sequence[int]) -> int | None:
         """The number of the first slice that somebody at `places` needs; None when it is gone already."""
         number, before = self.next, self.end
         for start, commit in reversed(self._slices):
-            if commit.cursor.positions != start and covers(places, commit.cursor.positions):
+            if commit.cursor.positions != start and reaches(places, commit.cursor.positions):
                 break  # known; what came at the same place behind it, without events, may not be
             number, before = number - 1, start
-        return number if covers(places, before) else None
+        return number if reaches(places, before) else None
 
     def get(self, number: int) -> Commit:
         return self._slices[number - self.first][1]
 
 
-def _weight(commit: Commit) -> int:
+def _rows_in(commit: Commit) -> int:
     return 1 + len(commit.events) + len(commit.baselines)
 
 
-def covers(places: Sequence[int], others: Sequence[int]) -> bool:
+def reaches(places: Sequence[int], others: Sequence[int]) -> bool:
     return all(mine >= other for mine, other in zip(places, others, strict=True))
 
 
@@ -77,7 +77,7 @@ class StateTable:
     def restore(self, state: BalanceState) -> None:
         self.rows[state.key] = state
 
-    def baseline(self, state: BalanceState) -> bool:
+    def add_baseline(self, state: BalanceState) -> bool:
         """A baseline just committed; whether it is news. A state record of a change says what its event says."""
         if state.version or state.key in self.rows:
             return False
@@ -89,7 +89,7 @@ class StateTable:
         if row is None or event.version > row.version:
             self.rows[event.key] = state_after(event)
 
-    def take_back(self, event: Published) -> None:
+    def roll_back(self, event: Published) -> None:
         """This event is still to come: a row that stands at it already goes back to the one before."""
         row = self.rows.get(event.key)
         if row is not None and row.version == event.version:

@@ -16,10 +16,10 @@ from aiokafka.errors import InvalidReplicationFactorError, NoError, TopicAlready
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.offsets import OffsetProbe, poll, start_at
+from watcher.journal.kafka.offsets import OffsetProbe, assign_at, poll
 from watcher.journal.kafka.producer import TransactionalProducer
-from watcher.journal.kafka.records import MARKER, LogMarker, PartitionContents, TopicNames, mark
-from watcher.journal.kafka.topic_specs import TopicSpec, TopicState, refuse
+from watcher.journal.kafka.records import MARKER, LogMarker, PartitionContents, TopicNames, control_record
+from watcher.journal.kafka.topic_specs import TopicSpec, TopicState, require_topics
 from watcher.model.log import Unavailable
 
 ADMIN = 15.0
@@ -51,7 +51,9 @@ async def _create(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec], creat
     was lost between the two questions: then the next try may do."""
     brokers = len((await admin.describe_cluster())["brokers"])
     replicas = min(3, brokers)
-    new = [NewTopic(plan.name, plan.partitions, replicas, topic_configs=plan.created(replicas)) for plan in wanted]
+    new = [
+        NewTopic(spec.name, spec.partitions, replicas, topic_configs=spec.initial_configs(replicas)) for spec in wanted
+    ]
     answer: Any = await admin.create_topics(new)
     refusal = None
     for name, code, *said in answer.topic_errors:  # create_topics does not raise
@@ -69,7 +71,7 @@ async def look(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> dict[
     """Those topics that exist, without their configs."""
     with within(ADMIN, "looking at the topics"):
         found = await admin.describe_topics()  # of all: asking for one by name may create it
-    names = {plan.name for plan in wanted}
+    names = {spec.name for spec in wanted}
     return {topic["topic"]: _found(topic) for topic in found if topic["topic"] in names}
 
 
@@ -104,7 +106,7 @@ async def ready(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> dict
         while True:
             found = await look(admin, wanted)
             if all(topic.partitions for topic in found.values()):
-                configs = await _configs(admin, {plan.name: plan.looked_at for plan in wanted if plan.name in found})
+                configs = await _configs(admin, {spec.name: spec.config_names for spec in wanted if spec.name in found})
                 return {
                     name: topic._replace(configs={name: value for name, value, *_ in configs[name]})
                     for name, topic in found.items()
@@ -116,12 +118,12 @@ async def ready(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> dict
 async def align(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> list[str]:
     """Set what differs and may be set; what was, as `topic name=value`. Raises WrongJournal, Unavailable."""
     found, done = await ready(admin, wanted), []
-    refuse(wanted, found)
-    for plan in wanted:
-        corrections = plan.corrections(found[plan.name])
+    require_topics(wanted, found)
+    for spec in wanted:
+        corrections = spec.corrections(found[spec.name])
         if corrections:
-            await _set(admin, plan.name, corrections)
-            done += [f"{plan.name} {name}={value}" for name, value in corrections.items()]
+            await _set(admin, spec.name, corrections)
+            done += [f"{spec.name} {name}={value}" for name, value in corrections.items()]
     if done:
         await _settle(admin, wanted)
     return done
@@ -145,36 +147,38 @@ async def _settle(admin: AIOKafkaAdminClient, wanted: Sequence[TopicSpec]) -> No
     with within(ADMIN, "waiting for the topics' new configs"):
         while True:
             found = await ready(admin, wanted)
-            if not any(plan.corrections(found[plan.name]) for plan in wanted):
+            if not any(spec.corrections(found[spec.name]) for spec in wanted):
                 return
             await anyio.sleep(0.05)
 
 
-async def _marked(connection: Cluster, gauge: OffsetProbe, topics: TopicNames) -> bool:
+async def _marked(cluster: Cluster, offsets: OffsetProbe, topics: TopicNames) -> bool:
     """Whether a marker stands there. The first one is the oldest record of its partition, so the first look finds it."""
-    history = PartitionContents()
+    contents = PartitionContents()
     partition = TopicPartition(topics.state, 0)
-    written = await gauge.written([partition])  # a marker just committed is written but may not be visible yet
-    async with connection.reading(topics) as consumer:
-        start_at(consumer, {partition: 0})
+    written = await offsets.high_watermarks(
+        [partition]
+    )  # a marker just committed is written but may not be visible yet
+    async with cluster.reading(topics) as consumer:
+        assign_at(consumer, {partition: 0})
         with within(MARKED, "looking for the marker"):
-            while history.marker is None and await consumer.position(partition) < written[partition]:
+            while contents.marker is None and await consumer.position(partition) < written[partition]:
                 for record in itertools.chain(*(await poll(consumer)).values()):
-                    history.take(record.key, record.value, record.headers)
-    return history.marker is not None
+                    contents.add(record.key, record.value, record.headers)
+    return contents.marker is not None
 
 
-async def holds_log(connection: Cluster, gauge: OffsetProbe, topics: TopicNames) -> bool:
+async def holds_log(cluster: Cluster, offsets: OffsetProbe, topics: TopicNames) -> bool:
     """Whether `init` has made a log here. Raises WrongJournal when the events were re-created under it.
 
     The marker's transaction has part in the events too, where it ends in a control record that no consumer sees:
     from then on their partition 0 has never been empty.
     """
-    if not await _marked(connection, gauge, topics):
+    if not await _marked(cluster, offsets, topics):
         return False
     first = TopicPartition(topics.changed, 0)
     with anyio.move_on_after(BEGUN):
-        while (await gauge.written([first]))[first] == 0:  # noqa: ASYNC110 (no event tells it)
+        while (await offsets.high_watermarks([first]))[first] == 0:  # noqa: ASYNC110 (no event tells it)
             await anyio.sleep(0.05)
         return True
     raise recreated(topics)
@@ -187,15 +191,15 @@ def recreated(topics: TopicNames) -> WrongJournal:
     )
 
 
-async def refuse_events(connection: Cluster, gauge: OffsetProbe, topics: TopicNames, partitions: int) -> None:
+async def refuse_events(cluster: Cluster, offsets: OffsetProbe, topics: TopicNames, partitions: int) -> None:
     """Raises WrongJournal when events are left of a log whose state is gone: versions would begin at 1 beside them."""
     changed = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
-    begins, ends = await gauge.beginnings(changed), await gauge.written(changed)
+    begins, ends = await offsets.log_starts(changed), await offsets.high_watermarks(changed)
     held = [partition for partition in changed if begins[partition] < ends[partition]]  # control records count too
     if not held:
         return
-    async with connection.reading(topics) as consumer:
-        start_at(consumer, {partition: begins[partition] for partition in held})
+    async with cluster.reading(topics) as consumer:
+        assign_at(consumer, {partition: begins[partition] for partition in held})
         with within(MARKED, "looking for events of an older log"):
             while [one for one in held if await consumer.position(one) < ends[one]]:
                 if await poll(consumer):
@@ -207,8 +211,8 @@ async def refuse_events(connection: Cluster, gauge: OffsetProbe, topics: TopicNa
 
 
 async def write_marker(
-    connection: Cluster,
-    gauge: OffsetProbe,
+    cluster: Cluster,
+    offsets: OffsetProbe,
     topics: TopicNames,
     partitions: int,
     transactional_id: str,
@@ -217,27 +221,27 @@ async def write_marker(
 ) -> bool:
     """Write the marker unless it stands there, or anew for a `new_log`; whether it was written. Two at once write one,
     fenced like a writer."""
-    producer = await connection.producer(transactional_id)
+    producer = await cluster.transactional_producer(transactional_id)
     try:
-        held = await holds_log(connection, gauge, topics)
+        held = await holds_log(cluster, offsets, topics)
         if not held:
-            await refuse_events(connection, gauge, topics, partitions)
+            await refuse_events(cluster, offsets, topics, partitions)
         if new_log or not held:
             await _mark(producer, topics, partitions)
     except BaseException:  # fenced by another `init`, or in doubt: what it still holds must go with it
         await producer.abandon()
         raise
-    await producer.leave()
+    await producer.close()
     return new_log or not held
 
 
 async def _mark(producer: TransactionalProducer, topics: TopicNames, partitions: int) -> None:
     """In every partition, so that whoever opens one finds there which log it belongs to, and one that lost its records
     is no empty one."""
-    topic, key, value, headers = mark(topics.state, MARKER, LogMarker(secrets.token_hex(8)))
+    topic, key, value, headers = control_record(topics.state, MARKER, LogMarker(secrets.token_hex(8)))
     with within(ADMIN, "writing the marker"):
         await producer.begin_transaction()
-        producer.take_part(TopicPartition(topics.changed, 0))
+        producer.join_transaction(TopicPartition(topics.changed, 0))
         sent = [
             await producer.send(topic, value, key, partition=partition, headers=headers)
             for partition in range(partitions)
