@@ -295,10 +295,10 @@ def test_what_a_broker_says_is_told_apart(error, kind):
 
 
 def test_a_right_is_missing_when_it_has_been_for_a_while_and_not_when_a_broker_came_up_twice():
-    refused = DenialTimer(60.0)
+    refused = DenialTimer(60.0, 15.0)
     assert [refused.persists(now) for now in (0.0, 6.0, 12.0, 18.0)] == [False, False, False, True]
     assert [refused.persists(now) for now in (5000.0, 9000.0)] == [False, False]
-    refused = DenialTimer(60.0)
+    refused = DenialTimer(60.0, 15.0)
     assert not refused.persists(0.0)
     refused.clear()
     assert not refused.persists(20.0)

@@ -6,11 +6,13 @@ import json
 from uuid import uuid4
 
 import anyio
+import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from watcher.ingest.partitions import partition_of
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
+from watcher.journal.kafka.deadlines import Deadlines
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.log import Unavailable
@@ -20,12 +22,44 @@ PARTITIONS = 3
 EPOCH = "e0"
 """Of the events that these tests make up; the log's own is none of their business."""
 START = 1_700_000_000_000_000
+PATIENT = Deadlines(
+    reach=60.0,
+    start=60.0,
+    request=30.0,
+    transaction=120.0,
+    commit=60.0,
+    forgotten=30.0,
+    quiet=60.0,
+    stalled=60.0,
+    fresh=30.0,
+    load=30.0,
+    admin=60.0,
+    begun=30.0,
+    heartbeat=60.0,
+)
+"""Deadlines that no stall of the machine outlasts. A test that is about one of them sets its own."""
+
+
+def hurried(**seconds):
+    """Patient but for those."""
+    return msgspec.structs.replace(PATIENT, **seconds)
+
+
+@contextlib.contextmanager
+def hurrying(made, **seconds):
+    """For a while the cluster of that journal may take no longer than that."""
+    before = made._cluster.deadlines
+    made._cluster.deadlines = msgspec.structs.replace(before, **seconds)
+    try:
+        yield
+    finally:
+        made._cluster.deadlines = before
 
 
 def journal(address, prefix, **arguments):
     partitions = arguments.pop("partitions", PARTITIONS)
     settings = KafkaSettings(topic_prefix=prefix, partitions=partitions)
-    return KafkaJournal([address], settings, environ={}, **{"reach": 60.0, **arguments})
+    return KafkaJournal([address], settings, environ={}, **{"deadlines": PATIENT, **arguments})
 
 
 @contextlib.asynccontextmanager

@@ -17,6 +17,7 @@ from tests.journal.kafka_world import (
     Balance,
     balance_in,
     ended,
+    hurrying,
     journal,
     opened,
     reading,
@@ -27,13 +28,12 @@ from tests.journal.kafka_world import (
     versions,
 )
 from watcher.journal import Batch, Fenced
-from watcher.journal.kafka import cluster as connection_module
 from watcher.journal.views import ViewLimits
 from watcher.model.events import MSGPACK, CommitRow, changed, event_id
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
@@ -191,12 +191,11 @@ class TestWriters:
             await journals[1].close()
         assert len(fenced) == 1
 
-    async def test_a_transaction_timed_out_by_the_coordinator_only_opens_again(self, kafka, prefix, monkeypatch):
+    async def test_a_transaction_timed_out_by_the_coordinator_only_opens_again(self, kafka, prefix):
         balance = balance_in(0)
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
             await writer.commit(Batch([balance.row(1)]))
-            with monkeypatch.context() as short:
-                short.setattr(connection_module, "TRANSACTION", 1.0)
+            with hurrying(made, transaction=1.0):
                 await restored(writer, 0)
 
             async def dawdle(sent):

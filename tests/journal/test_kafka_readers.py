@@ -16,6 +16,7 @@ from tests.journal.kafka_world import (
     administering,
     balance_in,
     done,
+    hurrying,
     opened,
     reading,
     ready,
@@ -24,14 +25,13 @@ from tests.journal.kafka_world import (
 )
 from watcher.journal import Batch
 from watcher.journal.kafka import consumer_pool
-from watcher.journal.kafka import reader as reader_module
 from watcher.journal.kafka import state_table as view_module
 from watcher.model.events import ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor, Expired, Unavailable
 from watcher.model.times import format_rfc3339
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
@@ -130,9 +130,7 @@ class TestReaders:
                 assert await until_head(reader, oldest)
             assert len(reader._consumers._idle) == 0
 
-    async def test_a_transaction_left_open_by_a_dead_writer_keeps_no_reader_from_starting(
-        self, kafka, prefix, monkeypatch
-    ):
+    async def test_a_transaction_left_open_by_a_dead_writer_keeps_no_reader_from_starting(self, kafka, prefix):
         balance = balance_in(0)
         async with contextlib.AsyncExitStack() as stack:
             made = await stack.enter_async_context(ready(kafka.address, prefix))
@@ -149,9 +147,7 @@ class TestReaders:
             with pytest.raises(Unavailable):
                 await writer.commit(Batch([balance.row(2)]))
             del writer._require_delivery
-            with monkeypatch.context() as short:
-                short.setattr(reader_module, "LOAD", 0.5)
-                short.setattr(reader_module, "FRESH", 0.5)
+            with hurrying(made, load=0.5, fresh=0.5):
                 reader = await stack.enter_async_context(reading(made))
                 assert not await writer._transactions_closed(0.1)
                 cursor, rows = await snapshot(reader, Filter())

@@ -71,18 +71,14 @@ CONFIGURATION_ERRORS = (
 """Of how the cluster is made, or we are. What a client says of versions is not: it guesses while a broker comes up."""
 
 
-STANDS = 15.0
-"""Seconds for which a right must have been missing before we believe that it is: a broker that has just come up may have
-our rights to learn."""
-
-
 class DenialTimer:
     """Since when we are refused something."""
 
-    def __init__(self, apart: float) -> None:
+    def __init__(self, apart: float, stands: float) -> None:
         """`apart`: seconds between two refusals that have nothing to do with one another, since whoever is refused asks
-        again sooner."""
+        again sooner; `stands`: seconds of refusals after which they are believed."""
         self._apart = apart
+        self._stands = stands
         self._since = self._last = -math.inf
 
     def persists(self, now: float) -> bool:
@@ -90,7 +86,7 @@ class DenialTimer:
         if now - self._last > self._apart:
             self._since = now
         self._last = now
-        return now - self._since >= STANDS
+        return now - self._since >= self._stands
 
     def clear(self) -> None:
         self._last = -math.inf

@@ -24,14 +24,9 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.deadlines import CLIENT_ERRORS, STOP, ours_only, within
+from watcher.journal.kafka.deadlines import CLIENT_ERRORS, STOP, Deadlines, ours_only, within
 from watcher.journal.kafka.producer import TransactionalProducer, close_sockets
 
-START = 8.0
-"""Seconds that a client may take to start."""
-REQUEST = 5.0
-"""Seconds after which an unanswered request is sent anew; below the deadline of a commit."""
-TRANSACTION = 10.0
 BATCH_BYTES = 512 * 1024
 """aiokafka has one batch a partition in flight: the default of 16 KiB would make a commit wait for many in turn."""
 
@@ -61,12 +56,13 @@ def raise_if_permanent(host: str, port: int, error: BaseException) -> None:
 class Cluster:
     """How to reach the cluster. Holds the secrets and shows them nowhere."""
 
-    def __init__(self, servers: Sequence[str], security: dict[str, Any]) -> None:
+    def __init__(self, servers: Sequence[str], security: dict[str, Any], deadlines: Deadlines) -> None:
         self.servers = list(servers)
+        self.deadlines = deadlines
         self._common = {
             "bootstrap_servers": self.servers,
             "client_id": "balance-watcher",
-            "request_timeout_ms": int(REQUEST * 1000),
+            "request_timeout_ms": int(deadlines.request * 1000),
             **security,
         }
 
@@ -95,7 +91,7 @@ class Cluster:
         reasons = []
         for host, port, _ in collect_hosts(self.servers, randomize=False):
             try:
-                with anyio.fail_after(REQUEST):
+                with anyio.fail_after(self.deadlines.request):
                     connection = await self._connect(host, port)
             except (*CLIENT_ERRORS, TimeoutError) as error:
                 raise_if_permanent(host, port, error)
@@ -109,13 +105,13 @@ class Cluster:
         """A started transactional producer: from here on every older one of this id is fenced. Raises Unavailable."""
         producer = TransactionalProducer(
             transactional_id=transactional_id,
-            transaction_timeout_ms=int(TRANSACTION * 1000),
+            transaction_timeout_ms=int(self.deadlines.transaction * 1000),
             max_batch_size=BATCH_BYTES,
             **self._common,
         )
         self._take_over_bootstrap(producer.client)
         try:
-            with within(START, "starting a producer"):
+            with within(self.deadlines.start, "starting a producer"):
                 await producer.start()
         except BaseException:
             await producer.abandon()
@@ -127,7 +123,7 @@ class Cluster:
         producer = AIOKafkaProducer(acks=1, **self._common)
         self._take_over_bootstrap(producer.client)
         try:
-            with within(START, "starting a producer"):
+            with within(self.deadlines.start, "starting a producer"):
                 await producer.start()
         except BaseException:
             await stop_client(producer)
@@ -152,7 +148,7 @@ class Cluster:
         )
         self._take_over_bootstrap(consumer._client)
         try:
-            with within(START, "starting a consumer"):
+            with within(self.deadlines.start, "starting a consumer"):
                 await consumer.start()
                 await consumer._client.set_topics(topics)
         except BaseException:
@@ -175,7 +171,7 @@ class Cluster:
         admin = AIOKafkaAdminClient(**self._common)
         self._take_over_bootstrap(admin._client)
         try:
-            with within(START, "connecting"):
+            with within(self.deadlines.start, "connecting"):
                 await admin.start()
             yield admin
         finally:

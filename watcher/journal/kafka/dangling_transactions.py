@@ -49,7 +49,7 @@ async def read_range(
     found: list[ConsumedRecord] = []
     async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
         assign_at(consumer, start)
-        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append)
+        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster.deadlines)
     return found
 
 

@@ -11,26 +11,23 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka import topic_admin as cluster
 from watcher.journal.kafka.cluster import Cluster, stop_client
-from watcher.journal.kafka.deadlines import CLIENT_ERRORS
+from watcher.journal.kafka.deadlines import CLIENT_ERRORS, Deadlines
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker
+from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.journal.kafka.settings import KafkaSettings, security
+from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON, MSGPACK, Encoding, ProviderHealth
 from watcher.model.log import JournalError, Unavailable
 
-REACH = 30.0
-"""Seconds in which a broker must have been reached."""
 AGAIN = 0.5
 """Seconds between two tries."""
-HEARTBEAT = 5.0
-"""Seconds after which a heartbeat that nobody takes is dropped."""
 
 GATHER = 0.01
 """Seconds after a commit before the next one: back to back the coordinator makes it wait 20 ms."""
@@ -51,7 +48,7 @@ class KafkaJournal:
         environ: Mapping[str, str],
         encoding: Encoding = "json",
         retention: float = 604800.0,
-        reach: float = REACH,
+        deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
         """`servers` as `host:port`. Raises WrongJournal for settings that cannot be."""
@@ -60,12 +57,12 @@ class KafkaJournal:
             raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
         self.partitions = settings.partitions
         self._settings = settings
-        self._reach = reach
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
         self._specs = topic_specs(self._topics, settings.partitions, retention)
-        self._cluster = Cluster(servers, security(settings, environ))
+        self._cluster = Cluster(servers, security(settings, environ), deadlines)
         self._offsets = OffsetProbe(self._cluster, self._topics)
+        self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
         self._claim = OwnerClaim(secrets.token_hex(6))
         self._identity = LogIdentity(self._topics)
@@ -96,7 +93,7 @@ class KafkaJournal:
         return reader
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
-        with anyio.move_on_after(HEARTBEAT) as scope:
+        with anyio.move_on_after(self._cluster.deadlines.heartbeat) as scope:
             try:
                 await self._send_heartbeats(health)
             except (*CLIENT_ERRORS, JournalError):
@@ -128,14 +125,12 @@ class KafkaJournal:
         names = ", ".join(self._topics)
         return f"{'; '.join(said) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
-    async def _make(self, admin: AIOKafkaAdminClient, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
+    async def _make(self, admin: TopicAdmin, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
         """May be repeated; what each try does is added to the two lists. Whether the marker was written."""
-        created += await cluster.create(admin, self._specs)
-        await cluster.appear(admin, self._specs)
-        aligned += await cluster.align(admin, self._specs)
-        return await cluster.write_marker(
-            self._cluster, self._offsets, self._topics, self.partitions, self._transactional_id("init"), new_log=new_log
-        )
+        created += await admin.create()
+        await admin.await_topics()
+        aligned += await admin.align()
+        return await self._markers.write(self._transactional_id("init"), new_log=new_log)
 
     async def _fence_writers(self) -> None:
         """Whoever still writes has to open its partitions again, and finds there that the log is another one."""
@@ -145,26 +140,26 @@ class KafkaJournal:
     async def check(self) -> None:
         await self._with_broker(self._require_specs)
 
-    async def _require_specs(self, admin: AIOKafkaAdminClient) -> None:
-        found = await cluster.ready(admin, self._specs)
+    async def _require_specs(self, admin: TopicAdmin) -> None:
+        found = await admin.ready()
         require_topics(self._specs, found)
         await self._require_log()  # a re-created topic has lost its configs too: say what matters more
         require_configs(self._specs, found)
 
     async def _require_log(self) -> None:
         """Raises WrongJournal when there is no log. Which one it is, whoever opens a partition sees there."""
-        if not await cluster.holds_log(self._cluster, self._offsets, self._topics):
+        if not await self._markers.has_log():
             raise missing_marker(self._topics, 0)
 
-    async def _with_broker(self, work: Callable[[AIOKafkaAdminClient], Awaitable[T]]) -> T:
+    async def _with_broker(self, work: Callable[[TopicAdmin], Awaitable[T]]) -> T:
         """What `work` gives, once a broker is reached. A cluster that has just come back may go once more in the midst
         of it, so it is done anew from its beginning while there is time. Raises Unavailable `reach` seconds after the
         call, or when the `work` begun before that fails; WrongJournal when the cluster knows us not."""
-        deadline = anyio.current_time() + self._reach
+        deadline = anyio.current_time() + self._cluster.deadlines.reach
         while True:
             try:
-                async with self._admin_by(deadline) as admin:
-                    return await work(admin)
+                async with self._admin_by(deadline) as client:
+                    return await work(TopicAdmin(client, self._specs, self._cluster.deadlines.admin))
             except Unavailable:
                 if anyio.current_time() + AGAIN >= deadline:
                     raise
@@ -181,7 +176,7 @@ class KafkaJournal:
                     await anyio.sleep(AGAIN)
             if admin is None:
                 raise Unavailable(
-                    f"no Kafka broker reached at {servers} within {self._reach:g} s ({reason}): "
+                    f"no Kafka broker reached at {servers} within {self._cluster.deadlines.reach:g} s ({reason}): "
                     "is it up, are address and security_protocol right?"
                 )
             yield admin

@@ -8,23 +8,24 @@ import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from watcher.journal.kafka.cluster import REQUEST, Cluster, stop_client
-from watcher.journal.kafka.deadlines import within
+from watcher.journal.kafka.cluster import Cluster, stop_client
+from watcher.journal.kafka.deadlines import Deadlines, within
 from watcher.model.log import Unavailable
 
 Offsets = Mapping[TopicPartition, int]
 ConsumedRecord = Any
 """An aiokafka ConsumerRecord. All of ours have a key, a value and headers, which its type does not know."""
-STALLED = 15.0
-"""Seconds without progress after which a read is given up."""
 POLL_MS = 50
 """aiokafka wakes nobody for a fetch of control records alone; the position has moved all the same."""
 
 
-async def poll(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
-    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong."""
+async def poll(consumer: AIOKafkaConsumer, seconds: float) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong.
+
+    `seconds`: until then the client must have answered.
+    """
     try:
-        with within(REQUEST, "reading"):
+        with within(seconds, "reading"):
             records: Mapping[TopicPartition, Sequence[ConsumedRecord]] = await consumer.getmany(timeout_ms=POLL_MS)
     except Unavailable as failure:
         if isinstance(failure.__cause__, OffsetOutOfRangeError):
@@ -40,7 +41,10 @@ def assign_at(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int
 
 
 async def read_until(
-    consumer: AIOKafkaConsumer, targets: Mapping[TopicPartition, int], take: Callable[[ConsumedRecord], None]
+    consumer: AIOKafkaConsumer,
+    targets: Mapping[TopicPartition, int],
+    take: Callable[[ConsumedRecord], None],
+    deadlines: Deadlines,
 ) -> None:
     """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress."""
     positions: dict[TopicPartition, int] = {}
@@ -51,11 +55,11 @@ async def read_until(
             return
         if now != positions:
             positions, moved_at = now, anyio.current_time()
-        elif anyio.current_time() - moved_at > STALLED:
+        elif anyio.current_time() - moved_at > deadlines.stalled:
             raise Unavailable(
-                f"Kafka gave nothing for {STALLED:g} s: a broker is down, or an open transaction holds the log back"
+                f"Kafka gave nothing for {deadlines.stalled:g} s: a broker is down, or an open transaction holds the log back"
             )
-        for records in (await poll(consumer)).values():
+        for records in (await poll(consumer, deadlines.request)).values():
             for record in records:
                 take(record)
 
@@ -81,13 +85,13 @@ class OffsetProbe:
 
     async def log_starts(self, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer("read_committed")
-        with within(REQUEST, "asking where the log begins"):
+        with within(self._cluster.deadlines.request, "asking where the log begins"):
             offsets: Offsets = await consumer.beginning_offsets(partitions)
         return offsets
 
     async def _ends(self, isolation: str, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer(isolation)
-        with within(REQUEST, "asking where the log ends"):
+        with within(self._cluster.deadlines.request, "asking where the log ends"):
             offsets: Offsets = await consumer.end_offsets(partitions)
         return offsets
 

@@ -46,14 +46,6 @@ from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
 
-FRESH = 1.0
-"""Seconds that a look waits for what is written but not yet visible: a commit's marker, or an open transaction."""
-LOAD = 3.0
-"""Seconds that the start waits, for each topic, for commits on their way. What is open longer than that was left by a
-writer that died, and only a writer ends it, perhaps one that this process has yet to open."""
-CAUGHT_UP = 30.0
-"""Seconds to read the events that came while the state was read."""
-
 
 class KafkaReader:
     """The `Reader` on Kafka."""
@@ -82,7 +74,7 @@ class KafkaReader:
         self._views = ViewPool(self._held, limits=view_limits)
         self._consumers = ConsumerPool(cluster, topics.changed, self._event_partitions)
         self._seen: dict[TopicPartition, int] = {}
-        self._denied = DenialTimer(10.0)
+        self._denied = DenialTimer(10.0, cluster.deadlines.denied)
         self._cut = False
         """The view is being read anew."""
         self._moved = anyio.Event()
@@ -110,7 +102,7 @@ class KafkaReader:
             for partition in (self._event_partitions[one.partition] for one in held):
                 places[partition] = max(first[partition], places[partition] - TAIL_OFFSETS)
         assign_at(consumer, await self._offsets.log_starts(self._state_partitions))
-        await read_until(consumer, visible, self._restore)
+        await read_until(consumer, visible, self._restore, self._cluster.deadlines)
         for one in self._state_partitions:
             self._epoch = self._identity.verify(one.partition, self._markers.get(one.partition))
         heartbeat = TopicPartition(self._topics.heartbeat, 0)
@@ -119,17 +111,17 @@ class KafkaReader:
         visible, held = await self._visible(self._event_partitions)
         self._window = CommitWindow(tuple(places[partition] for partition in self._event_partitions))
         self._seen = {**places, **after}
-        with within(CAUGHT_UP, "reading the events"):
+        with within(self._cluster.deadlines.caught_up, "reading the events"):
             while not self._sees(visible):
                 await self._turn(consumer)
         if held:
             await self._take_back(held)
 
     async def _visible(self, partitions: Sequence[TopicPartition]) -> tuple[Offsets, list[TopicPartition]]:
-        """Where what is written now ends, as soon as it can be read; else, after LOAD seconds, what can be, and the
+        """Where what is written now ends, as soon as it can be read; else, after `load` seconds, what can be, and the
         partitions in which that is not all."""
         visible, written = await self._offsets.last_stable(partitions), await self._offsets.high_watermarks(partitions)
-        with anyio.move_on_after(LOAD):
+        with anyio.move_on_after(self._cluster.deadlines.load):
             while any(visible[partition] < end for partition, end in written.items()):
                 await anyio.sleep(0.02)
                 visible = await self._offsets.last_stable(partitions)
@@ -195,7 +187,7 @@ class KafkaReader:
         events: list[Published] = []
         baselines: list[BalanceState] = []
         health: list[ProviderHealth] = []
-        for partition, records in (await poll(consumer)).items():
+        for partition, records in (await poll(consumer, self._cluster.deadlines.request)).items():
             if partition.topic == self._topics.changed:
                 events += [_published(record) for record in records]
             elif partition.topic == self._topics.state:
@@ -240,7 +232,7 @@ class KafkaReader:
         await anyio.lowlevel.checkpoint()
         with self._denied.tolerated():
             written = await self._offsets.high_watermarks([*self._event_partitions, *self._state_partitions])
-        with anyio.move_on_after(FRESH):
+        with anyio.move_on_after(self._cluster.deadlines.fresh):
             while not self._sees(written):
                 await self._news()
 

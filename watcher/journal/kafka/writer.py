@@ -16,26 +16,15 @@ from aiokafka.structs import RecordMetadata
 
 from watcher.journal import Batch, Rejected, Restored, WrongJournal
 from watcher.journal.kafka.broker_errors import DenialTimer
-from watcher.journal.kafka.cluster import REQUEST, Cluster
+from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.dangling_transactions import was_committed
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim
+from watcher.journal.kafka.log_marker import topics_recreated
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_until
 from watcher.journal.kafka.producer import TransactionalProducer
 from watcher.journal.kafka.records import OWNER, Encoder, OutgoingRecord, PartitionContents, TopicNames, control_record
-from watcher.journal.kafka.topic_admin import recreated
 from watcher.model.log import Unavailable
-
-COMMIT = 8.0
-"""Seconds for a commit, below the transaction's own time-out of 10 s."""
-FORGOTTEN = 3.0
-"""Seconds after the fence in which the ends of our transactions must show; else the cluster has forgotten one."""
-QUIET = 15.0
-"""Seconds that an open transaction of somebody else may hold us back before we say so."""
-GONE = 15.0
-"""Seconds for which topics must have been missing before we believe that they were deleted."""
-GRACE = 0.5
-"""Seconds in which a successor that has just fenced us writes its claim."""
 
 log = structlog.get_logger()
 
@@ -68,7 +57,7 @@ class KafkaWriter:
         self._epoch = ""
         self._missing_since: float | None = None
         """Since when our topics are missing, as far as we looked."""
-        self._denied = DenialTimer(60.0)
+        self._denied = DenialTimer(60.0, cluster.deadlines.denied)
         self._was_open = False
         self._producer: TransactionalProducer | None = None
         self._opened_at = 0
@@ -104,7 +93,7 @@ class KafkaWriter:
     async def _refuse_deleted_topics(self, consumer: AIOKafkaConsumer) -> None:
         """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
         up may have it to learn."""
-        with within(REQUEST, "looking for the topics"):
+        with within(self._cluster.deadlines.request, "looking for the topics"):
             known = await consumer.topics()  # of all: asking for one by name may create it
         missing = [name for name in (self._topics.state, self._topics.changed) if name not in known]
         if not missing:
@@ -112,7 +101,7 @@ class KafkaWriter:
             return
         now = anyio.current_time()
         self._missing_since = self._missing_since or now
-        if now - self._missing_since >= GONE:
+        if now - self._missing_since >= self._cluster.deadlines.gone:
             raise WrongJournal(f"topic {missing[0]} is missing: it was deleted; run `watcher init` to start a new log")
         raise Unavailable(f"topic {missing[0]} is missing")
 
@@ -142,15 +131,20 @@ class KafkaWriter:
 
     async def _read_state(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
         measured = await self._offsets.last_stable([self._state_partition])
-        await read_until(consumer, measured, lambda record: contents.add(record.key, record.value, record.headers))
+        await read_until(
+            consumer,
+            measured,
+            lambda record: contents.add(record.key, record.value, record.headers),
+            self._cluster.deadlines,
+        )
         self._opened_at = measured[self._state_partition]
         self._last_offsets = {self._state_partition: self._opened_at - 1}
 
     async def _await_no_open_transaction(self) -> None:
         """Wait until no transaction is open here: what it would still commit is not in what we restore."""
-        if not await self._transactions_closed(FORGOTTEN):
+        if not await self._transactions_closed(self._cluster.deadlines.forgotten):
             await self._end_dangling()
-            if not await self._transactions_closed(QUIET):
+            if not await self._transactions_closed(self._cluster.deadlines.quiet):
                 raise Unavailable(
                     f"partition {self.partition}: an open transaction of another producer holds the log back"
                 )
@@ -173,7 +167,7 @@ class KafkaWriter:
         )
         log.warning("journal.transaction_hangs", partition=self.partition, ended="committed" if told else "aborted")
         producer = self._live_producer()
-        with within(COMMIT, f"ending a transaction that hangs in partition {self.partition}"):
+        with within(self._cluster.deadlines.commit, f"ending a transaction that hangs in partition {self.partition}"):
             await producer.begin_transaction()
             for partition in hanging:
                 producer.join_transaction(partition)
@@ -182,7 +176,7 @@ class KafkaWriter:
     async def _require_events(self, restored: Restored) -> None:
         told = any(state.version for state in restored.states)
         if told and (await self._offsets.high_watermarks([self._event_partition]))[self._event_partition] == 0:
-            raise recreated(self._topics)
+            raise topics_recreated(self._topics)
 
     async def commit(self, batch: Batch) -> None:
         """Raises Unavailable when in doubt, Fenced when replaced, Rejected before anything is begun or with the producer
@@ -205,7 +199,7 @@ class KafkaWriter:
         """Whoever cancels us, or an outcome in doubt, costs the producer: nothing goes on behind anybody's back."""
         producer = self._live_producer()
         try:
-            with within(COMMIT, f"committing to partition {self.partition}", sending=True):
+            with within(self._cluster.deadlines.commit, f"committing to partition {self.partition}", sending=True):
                 await self._transaction(producer, records)
         except Unavailable as failure:
             await self._abandon_producer()
@@ -241,13 +235,18 @@ class KafkaWriter:
         contents = PartitionContents()
         async with self._cluster.reading(self._topics) as consumer:
             assign_at(consumer, {self._state_partition: self._opened_at})
-            for pause in (0.0, GRACE):
+            for pause in (0.0, self._cluster.deadlines.grace):
                 await anyio.sleep(pause)
                 await self._read_claims(consumer, contents)
 
     async def _read_claims(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
         end = await self._offsets.last_stable([self._state_partition])
-        await read_until(consumer, end, lambda record: contents.add(record.key, record.value, record.headers))
+        await read_until(
+            consumer,
+            end,
+            lambda record: contents.add(record.key, record.value, record.headers),
+            self._cluster.deadlines,
+        )
         self._claim.resolve(contents.owner, opened=True)
 
     async def _abandon_producer(self) -> None:
