@@ -34,11 +34,11 @@ def restore_before_fence_kafka():
 
 
 def restore_before_fence_sqlite():
-    take_over = SqliteWriter._take_over
+    raise_fence = SqliteWriter._raise_fence
 
     async def opening(self):
         restored = await self._run(lambda: restore(self))
-        await self._run(lambda: take_over(self, self._connection))
+        await self._run(lambda: raise_fence(self, self._connection))
         return restored
 
     def restore(self):

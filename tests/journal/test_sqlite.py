@@ -38,8 +38,9 @@ from watcher.journal.sqlite import file as sqlite_file
 from watcher.journal.sqlite import reader as sqlite_reader
 from watcher.journal.sqlite.file import inline, open_to_write, worker
 from watcher.journal.sqlite.journal import SqliteJournal, path_of
-from watcher.journal.sqlite.reader import CommitSignal, SqliteReader
-from watcher.journal.sqlite.view import SqliteView, few
+from watcher.journal.sqlite.reader import SqliteReader
+from watcher.journal.sqlite.reading import CommitSignal
+from watcher.journal.sqlite.view import SqliteView, small_snapshot
 from watcher.journal.sqlite.writer import PUT_STATE, ROWS
 from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON
@@ -299,9 +300,9 @@ def test_sqlite_finds_what_a_filter_wants(keys, wanted, size):
         with contextlib.closing(open_to_write(path)) as file:
             rows = [(str(state.key), state.account, 0, JSON.content_type, JSON.encode(state)) for state in states]
             file.executemany(PUT_STATE, rows)
-            assert few(file, wanted, 12) == expected
-            assert few(file, wanted, len(expected)) == expected
-            assert not expected or few(file, wanted, len(expected) - 1) is None
+            assert small_snapshot(file, wanted, 12) == expected
+            assert small_snapshot(file, wanted, len(expected)) == expected
+            assert not expected or small_snapshot(file, wanted, len(expected) - 1) is None
         assert anyio.run(in_pages, path, wanted, size) == expected
 
 
@@ -542,7 +543,7 @@ class TestTrouble:
                 path.rename(tmp_path / "aside")
                 return work()
 
-            reader = SqliteReader(path, inline, late, CommitSignal())
+            reader = SqliteReader(path, inline, late, CommitSignal(), ViewLimits())
             try:
                 with pytest.raises(Unavailable, match="can be begun: there is no database"):
                     await reader.snapshot(Filter())

@@ -31,7 +31,7 @@ PARTS = {
 }
 
 
-def condition(wanted: Filter, *, indexed: bool) -> tuple[str, tuple[str, ...]]:
+def where_clause(wanted: Filter, *, indexed: bool) -> tuple[str, tuple[str, ...]]:
     """What holds for the rows of `state` that are wanted, in SQL, and its values.
 
     `indexed`: by the index of accounts, for what is few; without it in the order of `id`, for what is read in pages.
@@ -42,9 +42,9 @@ def condition(wanted: Filter, *, indexed: bool) -> tuple[str, tuple[str, ...]]:
     return " AND ".join(terms) or "1", tuple(msgspec.json.encode(values).decode() for _, values in named)
 
 
-def few(connection: sqlite3.Connection, wanted: Filter, most: int) -> list[BalanceState] | None:
+def small_snapshot(connection: sqlite3.Connection, wanted: Filter, most: int) -> list[BalanceState] | None:
     """All that is wanted in the order of `id`; None when that is more than `most`."""
-    holds, values = condition(wanted, indexed=True)
+    holds, values = where_clause(wanted, indexed=True)
     found = connection.execute(f"SELECT id FROM state WHERE {holds} LIMIT ?", (*values, most + 1)).fetchall()  # noqa: S608
     if len(found) > most:
         return None
@@ -80,7 +80,7 @@ class SqliteView:
         return await self._run(lambda: self._count(wanted))
 
     def _count(self, wanted: Filter) -> int:
-        holds, values = condition(wanted, indexed=True)
+        holds, values = where_clause(wanted, indexed=True)
         with explained(self.path):
             (rows,) = self.connection.execute(f"SELECT count(*) FROM state WHERE {holds}", values).fetchone()  # noqa: S608
         return int(rows)
@@ -90,7 +90,7 @@ class SqliteView:
         return await self._run(lambda: self._page(wanted, behind, size))
 
     def _page(self, wanted: Filter, behind: int, size: int) -> tuple[int, list[BalanceState]]:
-        holds, values = condition(wanted, indexed=False)
+        holds, values = where_clause(wanted, indexed=False)
         with explained(self.path):
             rows = self.connection.execute(
                 f"SELECT id, content, data FROM state WHERE id > ? AND {holds} ORDER BY id LIMIT ?",  # noqa: S608
