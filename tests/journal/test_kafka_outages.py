@@ -50,7 +50,7 @@ def anyio_backend():
 class TestHurtBrokers:
     async def test_a_killed_broker_loses_nothing_and_tells_nothing_twice(self, own_broker, prefix):
         """A commit that was acknowledged an instant before may be undone: the broker was killed before it wrote the ends,
-        so that nobody has seen it, and forgot them when it came back (see hanging.py). It says so, and is told anew.
+        so that nobody has seen it, and forgot them when it came back (see dangling_transactions.py). It says so, and is told anew.
         """
         balance = balance_in(0)
         confirmed = 0

@@ -24,8 +24,7 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from watcher.journal import Batch
-from watcher.journal.kafka import consumer_pool
-from watcher.journal.kafka import state_table as view_module
+from watcher.journal.kafka import commit_window, consumer_pool
 from watcher.model.events import ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor, Expired, Unavailable
@@ -82,7 +81,7 @@ class TestReaders:
                 tasks.cancel_scope.cancel()
 
     async def test_followers_from_different_places_each_get_exactly_the_rest(self, kafka, prefix, monkeypatch):
-        monkeypatch.setattr(view_module, "WINDOW_ROWS", 10)
+        monkeypatch.setattr(commit_window, "WINDOW_ROWS", 10)
         balance = balance_in(0)
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
             await writer.commit(Batch([balance.row(0)]))
@@ -105,19 +104,19 @@ class TestReaders:
     async def test_however_many_are_behind_a_few_consumers_read_for_them_and_none_when_all_are_there(
         self, kafka, prefix, monkeypatch
     ):
-        monkeypatch.setattr(view_module, "WINDOW_ROWS", 10)
+        monkeypatch.setattr(commit_window, "WINDOW_ROWS", 10)
         balance = balance_in(0)
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
             await writer.commit(Batch([balance.row(0)]))
             for amount in range(1, 31):
                 await writer.commit(Batch([balance.row(amount)]))
-            oldest, made_for, consumer = (await reader.bounds()).oldest, [], reader._cluster.consumer
+            oldest, made_for, consumer = (await reader.bounds()).oldest, [], made._cluster.consumer
 
             async def counted(topics, **more):
                 made_for.append(topics)
                 return await consumer(topics, **more)
 
-            monkeypatch.setattr(reader._cluster, "consumer", counted)
+            monkeypatch.setattr(made._cluster, "consumer", counted)
             async with contextlib.AsyncExitStack() as opened_:
                 slow = [
                     await opened_.enter_async_context(contextlib.aclosing(reader.follow(oldest))) for _ in range(12)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from aiokafka import TopicPartition
 
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, Offsets, assign_at, read_until
+from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, read_range
 from watcher.journal.kafka.records import decode_event, decode_state
 
 TAIL_OFFSETS = 4_000
@@ -40,17 +40,6 @@ async def was_committed(
     return any(
         version in committed_versions.get(key, ()) for key, versions in pending_versions.items() for version in versions
     )
-
-
-async def read_range(
-    cluster: Cluster, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
-) -> list[ConsumedRecord]:
-    """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
-    found: list[ConsumedRecord] = []
-    async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
-        assign_at(consumer, start)
-        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster.deadlines)
-    return found
 
 
 def _versions_by_key(

@@ -64,6 +64,17 @@ async def read_until(
                 take(record)
 
 
+async def read_range(
+    cluster: Cluster, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
+) -> list[ConsumedRecord]:
+    """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
+    found: list[ConsumedRecord] = []
+    async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
+        assign_at(consumer, start)
+        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster.deadlines)
+    return found
+
+
 class OffsetProbe:
     """Where the log begins and ends. It never fetches: a broker answers one connection's requests in turn, and an
     offset asked for behind a waiting fetch is told half a second late. One for the whole journal.

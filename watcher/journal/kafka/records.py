@@ -152,7 +152,7 @@ def decode_event(
     codec = codec_of(found[CONTENT_TYPE].decode())
     return Published(
         key=Key.parse(key.decode()),
-        version=int(found.get("ce_balanceversion") or found["ce_sequence"]),  # the latter in records of before 0.2
+        version=int(found["ce_balanceversion"]),
         data=value if codec is JSON else JSON.encode(codec.event(value)),
         partition=partition,
         position=offset,

@@ -1,69 +1,17 @@
-"""What a reader holds in memory: the state as of a place, and the last slices of the log."""
+"""What a reader holds in memory: the state of every key as of one place in the log, and copies of it for snapshots."""
 
 import functools
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import anyio.lowlevel
 
 from watcher.journal.kafka.records import NoteAssembler, state_after, state_before
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Commit, Cursor, Published
+from watcher.model.log import Cursor, Published
 
-WINDOW_ROWS = 20_000
-"""Events and baselines kept for followers that are a little behind."""
 ROWS_PER_STEP = 2_000
 """Rows filtered between two turns of the loop."""
-Places = tuple[int, ...]
-
-
-class CommitWindow:
-    """The last slices of the log, numbered. Each follower holds the number of the next one it wants. Pure."""
-
-    def __init__(self, start: Places) -> None:
-        self.first = 0
-        self.start = start
-        """Everything before this is gone from here."""
-        self._slices: deque[tuple[Places, Commit]] = deque()
-        self._weight = 0
-
-    @property
-    def end(self) -> Places:
-        return self._slices[-1][1].cursor.positions if self._slices else self.start
-
-    @property
-    def next(self) -> int:
-        return self.first + len(self._slices)
-
-    def append(self, commit: Commit) -> None:
-        self._slices.append((self.end, commit))
-        self._weight += _rows_in(commit)
-        while self._weight > WINDOW_ROWS and len(self._slices) > 1:
-            _, gone = self._slices.popleft()
-            self._weight -= _rows_in(gone)
-            self.start = gone.cursor.positions
-            self.first += 1
-
-    def slice_for(self, places: Sequence[int]) -> int | None:
-        """The number of the first slice that somebody at `places` needs; None when it is gone already."""
-        number, before = self.next, self.end
-        for start, commit in reversed(self._slices):
-            if commit.cursor.positions != start and reaches(places, commit.cursor.positions):
-                break  # known; what came at the same place behind it, without events, may not be
-            number, before = number - 1, start
-        return number if reaches(places, before) else None
-
-    def get(self, number: int) -> Commit:
-        return self._slices[number - self.first][1]
-
-
-def _rows_in(commit: Commit) -> int:
-    return 1 + len(commit.events) + len(commit.baselines)
-
-
-def reaches(places: Sequence[int], others: Sequence[int]) -> bool:
-    return all(mine >= other for mine, other in zip(places, others, strict=True))
 
 
 class StateTable:
