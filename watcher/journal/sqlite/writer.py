@@ -26,7 +26,7 @@ from watcher.journal.sqlite.reading import CommitSignal
 from watcher.journal.sqlite.retention import Retention
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.log import JournalError
-from watcher.model.times import wall
+from watcher.model.times import parse_rfc3339
 
 ROWS = 50
 """Rows that one statement takes where there are as many: SQLite then looks AUTOINCREMENT up, and Python lets the
@@ -44,7 +44,7 @@ PUT_HEALTH = (
     " ON CONFLICT (name) DO UPDATE SET data = excluded.data, beat = excluded.beat"
 )
 Records = list[tuple[object, ...]]
-_micros = functools.lru_cache(maxsize=1024)(wall)  # the rows of one answer share their time
+_micros = functools.lru_cache(maxsize=1024)(parse_rfc3339)  # the rows of one answer share their time
 log = structlog.get_logger()
 
 
