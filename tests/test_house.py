@@ -28,13 +28,14 @@ DOORS = {
 }
 """Room → rooms that it may import, lowest first: each imports only rooms that stand above it here. `app` imports all."""
 
-FACES = {"__init__", "__main__", "provider"}
+FACES = {"__init__", "__main__", "provider", "testing"}
 """Beside the rooms: imported by nothing of ours."""
 
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka/",
     "websockets": ("watcher/relay/", "watcher/client/"),
     "sqlite3": "watcher/journal/sqlite/",
+    "pytest": "watcher/testing/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
     "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),

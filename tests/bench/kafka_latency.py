@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 from aiokafka import TopicPartition
 
-from tests.journal.conformance import account, baseline
+from tests.journal.kafka_world import account
 from tests.kafka_broker import NoBroker, ladder
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
@@ -26,6 +26,7 @@ from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Reading
 from watcher.model.times import parse_rfc3339
+from watcher.testing.journal_samples import baseline
 
 PARTITIONS = 8
 GATHER = 0.010

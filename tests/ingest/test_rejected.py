@@ -8,7 +8,6 @@ from structlog.testing import capture_logs
 
 from tests.ingest.test_committer import answer, in_virtual_time, key
 from tests.ingest.test_slow_journal import SlowJournal, committing
-from tests.journal.conformance import baseline, change
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.ingest.committer import GROUP, REJECTED, Committer
 from watcher.journal import Batch, Forbidden, Rejected, WrongJournal
@@ -27,6 +26,7 @@ from watcher.ledger import Ledger
 from watcher.model.events import JSON, MSGPACK
 from watcher.model.keys import Scope
 from watcher.model.log import Unavailable
+from watcher.testing.journal_samples import baseline, change
 
 CHAIN = Scope("bank", "eip155:1")
 

@@ -128,6 +128,12 @@ class Balance:
         return CommitRow(self.state, changed(EPOCH, self.state, before.amount, before.observed_at) if before else None)
 
 
+def account(number, partitions, partition=0):
+    """The `number`-th account of a series of the bank that lives in that partition."""
+    names = (f"account{number}x{salt}" for salt in itertools.count())
+    return next(name for name in names if partition_of(f"bank/eip155:1/{name}", partitions) == partition)
+
+
 def balance_in(partition, salt=""):
     """A balance that lives in this partition."""
     return next(b for n in itertools.count() if (b := Balance(f"account{salt}{n}")).partition == partition)

@@ -11,7 +11,6 @@ from collections import Counter
 import anyio
 import pytest
 
-from tests.journal.conformance import Conformance, snapshot
 from tests.journal.kafka_world import (
     EPOCH,
     Balance,
@@ -32,6 +31,8 @@ from watcher.journal.views import ViewLimits
 from watcher.model.events import MSGPACK, CommitRow, changed, event_id
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
+from watcher.testing.journal_conformance import JournalConformance
+from watcher.testing.journal_samples import snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -41,7 +42,7 @@ def anyio_backend():
     return "asyncio"
 
 
-class TestConformance(Conformance):
+class TestConformance(JournalConformance):
     @pytest.fixture
     async def journal(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:
@@ -160,7 +161,7 @@ class TestWriters:
                     frozen.set()
                     await thawed.wait()
 
-                old._delivered = freeze_before_the_commit
+                old._require_delivery = freeze_before_the_commit
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(expect_fenced, old, Batch([balance.row(2)]))
                     await frozen.wait()
@@ -318,7 +319,7 @@ def lose_one_answer(producer, request_name):
     """The request arrives and is carried out; its answer never comes back, and the client sends it again."""
     from aiokafka.errors import RequestTimedOutError
 
-    ask, lost = producer._ask, []
+    ask, lost = producer._send_unobserved, []
 
     async def ask_and_lose(node, request, **where):
         answer = await ask(node, request, **where)
@@ -327,4 +328,4 @@ def lose_one_answer(producer, request_name):
             raise RequestTimedOutError
         return answer
 
-    producer._ask = ask_and_lose
+    producer._send_unobserved = ask_and_lose

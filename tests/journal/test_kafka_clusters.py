@@ -7,7 +7,6 @@ import pytest
 from confluent_kafka.admin import ConfigResource
 
 from tests import kafka_broker
-from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     PATIENT,
@@ -28,6 +27,7 @@ from watcher.journal.kafka.settings import security
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.runtime.config_section import SettingsError
+from watcher.testing.journal_samples import snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 

@@ -10,7 +10,6 @@ import pytest
 from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
-from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     PATIENT,
@@ -38,6 +37,7 @@ from watcher.ledger import Ledger
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.model.readings import Answer, Reading
+from watcher.testing.journal_samples import snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 

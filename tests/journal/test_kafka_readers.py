@@ -9,7 +9,6 @@ import anyio
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     START,
@@ -29,6 +28,7 @@ from watcher.model.events import ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor, Expired, Unavailable
 from watcher.model.times import format_rfc3339
+from watcher.testing.journal_samples import snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 

@@ -17,21 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.journal.conformance import (
-    BEGAN,
-    Conformance,
-    baseline,
-    baselines,
-    by_key,
-    change,
-    collect,
-    events,
-    health,
-    opened,
-    read,
-    reading,
-    snapshot,
-)
 from tests.journal.laws import records, violations
 from watcher.journal import Batch, Fenced, Unwritable, WrongJournal
 from watcher.journal.sqlite import file as sqlite_file
@@ -46,6 +31,21 @@ from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON
 from watcher.model.keys import Filter
 from watcher.model.log import Expired, Unavailable
+from watcher.testing.journal_conformance import JournalConformance
+from watcher.testing.journal_samples import (
+    BEGAN,
+    baseline,
+    baselines,
+    by_key,
+    change,
+    collect,
+    events,
+    health,
+    opened,
+    read,
+    reading,
+    snapshot,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +91,7 @@ async def twin(at, journal):
 
 
 @pytest.mark.anyio
-class TestConformance(Conformance):
+class TestConformance(JournalConformance):
     """Each test twice: with JSON and with MessagePack in the file."""
 
 

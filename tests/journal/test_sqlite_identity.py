@@ -10,7 +10,6 @@ import sqlite3
 import anyio
 import pytest
 
-from tests.journal.conformance import BEGAN, baseline, by_key, change, opened, read, reading, snapshot
 from watcher.journal import Batch, Fenced, Unwritable
 from watcher.journal.sqlite import file as sqlite_file
 from watcher.journal.sqlite import identity
@@ -27,6 +26,7 @@ from watcher.journal.sqlite.identity import (
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.keys import Filter
 from watcher.model.log import Expired, Unavailable
+from watcher.testing.journal_samples import BEGAN, baseline, by_key, change, opened, read, reading, snapshot
 
 pytestmark = pytest.mark.anyio
 
