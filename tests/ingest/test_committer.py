@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.journal.conformance import BEGAN
 from tests.journal.laws import records, violations
 from watcher.ingest.committer import CLOSING, DEADLINE, STOPPING, Committer
 from watcher.ingest.intake import Intake, merged
@@ -28,6 +27,7 @@ from watcher.ledger import Ledger, Verdict
 from watcher.model.keys import Key, Scope
 from watcher.model.log import Unavailable
 from watcher.model.readings import Answer, Reading, Times
+from watcher.testing.journal_samples import BEGAN
 
 
 def in_virtual_time(main, *arguments, seed=0, instruments=()):
