@@ -14,9 +14,10 @@ from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.outbox import Link, interval_of
-from watcher.relay.session import Session, Subscription
+from watcher.relay.outbox import Link
+from watcher.relay.session import Session
 from watcher.relay.settings import RelayTuning, StreamLimits
+from watcher.relay.subscription import Subscription, interval_of
 
 HEAD = Cursor("c0", (0,))
 INTERVAL = 0.5
@@ -24,8 +25,8 @@ SMALL = RelayTuning(outbox=500, held=1500)
 
 
 def subscription(name, accounts, *, conflate=False, interval=0.0):
-    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval=interval)
-    found.opened = True
+    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval_seconds=interval)
+    found.open()
     return found
 
 

@@ -160,7 +160,7 @@ def test_a_wrong_subscription_is_refused_by_name(params, code):
 
 def test_a_subscription_has_defaults():
     (asked,) = Talk().ask("subscribe")
-    assert (asked.cursor, asked.snapshot, asked.subscription.strict, asked.subscription.delivery) == (
+    assert (asked.cursor, asked.snapshot, asked.subscription.without_gaps, asked.subscription.delivery) == (
         None,
         True,
         False,
@@ -171,7 +171,11 @@ def test_a_subscription_has_defaults():
 
 def test_interval_bounds_and_cursors_are_accepted_as_written():
     (asked,) = Talk().ask("subscribe", delivery="conflate", interval_ms=60000, cursor="ab.1-2", on_gap="error")
-    assert (asked.subscription.interval, asked.cursor, asked.subscription.strict) == (60.0, Cursor("ab", (1, 2)), True)
+    assert (asked.subscription.interval_seconds, asked.cursor, asked.subscription.without_gaps) == (
+        60.0,
+        Cursor("ab", (1, 2)),
+        True,
+    )
 
 
 def test_filter_values_are_canonical_sorted_and_unique():

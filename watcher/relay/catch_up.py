@@ -15,8 +15,9 @@ from watcher.relay.fan_out import FanOut
 from watcher.relay.flusher import Delivery
 from watcher.relay.log_follower import following
 from watcher.relay.read_budget import ReadQueue, SnapshotPages, SnapshotReader
-from watcher.relay.session import GOING_AWAY, SLOW_CONSUMER, Subscribe, Subscription
+from watcher.relay.session import GOING_AWAY, SLOW_CONSUMER, Subscribe
 from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription
 from watcher.relay.websocket import Peer
 
 LOOKED = 64
@@ -97,7 +98,7 @@ class CatchUp:
                 self._delivery.put(peer, session.failed(asked, "bad_cursor", text))
                 return
             reason = bounds.gap(asked.cursor)
-            if reason is not None and subscription.strict:
+            if reason is not None and subscription.without_gaps:
                 text = f"the log cannot be read from there: {reason}"
                 self._delivery.put(peer, session.failed(asked, "unrecoverable_cursor", text))
                 return

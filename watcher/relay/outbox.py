@@ -7,12 +7,12 @@ and joins again in the loop turn in which it has reached the hub.
 
 from collections.abc import Iterable
 
-from watcher.model.keys import Key
 from watcher.model.log import Cursor
 from watcher.relay import wire
 from watcher.relay.conflation import Conflater, FramedEvent
-from watcher.relay.session import Session, Subscribe, Subscription
+from watcher.relay.session import Session, Subscribe
 from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription, interval_of, wanted_by_any
 
 
 class Link:
@@ -108,7 +108,7 @@ class Link:
     def deliver(self, entry: FramedEvent, now: float) -> bool:
         """One event read from the log, if one of the subscriptions wants it from that place on."""
         event = entry.event
-        wanting = [each for each in self.subscriptions if _begun(each, entry) and each.matcher.matches(event.key)]
+        wanting = [each for each in self.subscriptions if each.wants(event)]
         self.position = entry.cursor
         if wanting:
             self.accept(entry, now, interval_of(wanting))
@@ -139,7 +139,7 @@ class Link:
         self.controls = len(self.frames)
         self.size = sum(map(len, self.frames))
         for subscription in self.subscriptions:  # one that began further on does so again
-            subscription.start = self.flushed.greatest(subscription.start or self.flushed)
+            subscription.begin(self.flushed.greatest(subscription.start or self.flushed))
         self.live = False
         self.lagging = True
         return not told
@@ -167,11 +167,11 @@ class Link:
         if self.conflater is None and any(each.conflate for each in subscriptions):
             self.conflater = Conflater(self.pace.outbox, self.pace.held)
         if self.conflater is not None:
-            self.conflater.keep(lambda key: _wanted(subscriptions, key))
+            self.conflater.keep(lambda key: wanted_by_any(subscriptions, key))
 
     def begin(self, subscription: Subscription, start: Cursor) -> Cursor:
         """Its data begins at `start`; where the connection has to go on from."""
-        subscription.start = start
+        subscription.begin(start)
         alone = all(each is subscription or each in self.renewals for each in self.subscriptions)
         self.position = start if alone else self.position.least(start)
         return self.position if self.conflater is None else self.conflater.watermark(self.position)
@@ -186,7 +186,7 @@ class Link:
         self.live = False
         self.position = head
         for subscription in self.subscriptions:
-            subscription.start = head
+            subscription.begin(head)
         self.measure(head, now)
 
     def turn(self, before: Cursor, head: Cursor, reason: str) -> None:
@@ -218,19 +218,3 @@ class Link:
         if distance < self.nearest:
             self.nearest, self.nearest_at = distance, now
         return now - self.nearest_at >= self.pace.astray or distance - self.distance > self.pace.astray_events
-
-
-def interval_of(wanting: Iterable[Subscription]) -> float | None:
-    """Of several that want one event the most demanding decides: every one, else the shortest interval."""
-    intervals = [each.interval if each.conflate else None for each in wanting]
-    found = [interval for interval in intervals if interval is not None]
-    return min(found) if len(found) == len(intervals) else None
-
-
-def _begun(subscription: Subscription, entry: FramedEvent) -> bool:
-    start = subscription.start
-    return start is None or entry.event.position >= start.positions[entry.event.partition]
-
-
-def _wanted(subscriptions: Iterable[Subscription], key: Key) -> bool:
-    return any(each.matcher.matches(key) for each in subscriptions)

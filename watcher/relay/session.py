@@ -14,6 +14,7 @@ from watcher.relay import commands, wire
 from watcher.relay.commands import CommandRefused, Params
 from watcher.relay.http.auth import EVERYTHING, Tokens
 from watcher.relay.settings import REFUSALS, ROWS, ROWS_PER_SECOND, RelayTuning, StreamLimits
+from watcher.relay.subscription import Subscription
 from watcher.relay.token_bucket import TokenBucket
 
 UNAUTHORIZED = 4001
@@ -22,38 +23,6 @@ AUTH_TIMEOUT = 4102
 SLOW_CONSUMER = 4200
 GOING_AWAY = 1012
 BINARY = 1003
-
-
-class Subscription:
-    """One of a connection's subscriptions."""
-
-    __slots__ = ("conflate", "id", "interval", "matcher", "opened", "start", "strict", "values", "wanted")
-
-    def __init__(
-        self, id_: str, wanted: Filter, values: int, *, conflate: bool, interval: float, strict: bool = False
-    ) -> None:
-        self.id = id_
-        self.wanted = wanted
-        """What it may see of what it asked for."""
-        self.matcher = filters.FilterMatcher.of(wanted)
-        self.values = values
-        """What it takes of the connection's filter values."""
-        self.conflate = conflate
-        self.interval = interval
-        """Seconds; 0 conflates only when the reader is slow."""
-        self.strict = strict
-        """A log that cannot be read on is an error and not a snapshot."""
-        self.opened = False
-        self.start: Cursor | None = None
-        """Off the live path: nothing before is owed to it, since it began here or was given all that came before."""
-
-    @property
-    def delivery(self) -> str:
-        return "conflate" if self.conflate else "all"
-
-    def narrow(self, wanted: Filter) -> None:
-        self.wanted = wanted
-        self.matcher = filters.FilterMatcher.of(wanted)
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -244,7 +213,7 @@ class Session:
             raise CommandRefused("forbidden", "the token allows nothing of what the filter asks for")
         self._count += 1
         subscription = Subscription(
-            str(self._count), allowed, values, conflate=conflate, interval=interval / 1000, strict=strict
+            str(self._count), allowed, values, conflate=conflate, interval_seconds=interval / 1000, without_gaps=strict
         )
         self.subscriptions[subscription.id] = subscription
         return Subscribe(id_, subscription, cursor, snapshot)
@@ -254,7 +223,7 @@ class Session:
             raise CommandRefused(
                 "subscription_limit", f"at most {self._limits.subscriptions} subscriptions a connection"
             )
-        if sum(each.values for each in self.subscriptions.values()) + values > self._limits.filter_values:
+        if sum(each.filter_values for each in self.subscriptions.values()) + values > self._limits.filter_values:
             text = f"at most {self._limits.filter_values} filter values over all subscriptions of a connection"
             raise CommandRefused("filter_limit", text)
 
@@ -273,7 +242,7 @@ class Session:
     ) -> wire.ControlFrame:
         """The subscription stands; its data begins at `cursor`."""
         subscription = asked.subscription
-        subscription.opened = True
+        subscription.open()
         result = {
             "subscription_id": subscription.id,
             "filter": wire.shown(subscription.wanted),
@@ -286,7 +255,7 @@ class Session:
 
     def end_strict(self, reason: str) -> list[wire.ControlFrame]:
         """The log cannot be read on: end what asked for an error then; the pushes that say so."""
-        ended = [each for each in self.subscriptions.values() if each.opened and each.strict]
+        ended = [each for each in self.subscriptions.values() if each.opened and each.without_gaps]
         for subscription in ended:
             del self.subscriptions[subscription.id]
         text = "subscription {} ended: the log cannot be read on: {}"
