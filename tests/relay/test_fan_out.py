@@ -8,9 +8,10 @@ from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
 from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
+from watcher.relay.messages import StreamLimits
 from watcher.relay.outbox import Link
 from watcher.relay.session import Session
-from watcher.relay.settings import RelayTuning, StreamLimits
+from watcher.relay.settings import RelayTuning
 from watcher.relay.subscription import Subscription
 
 HEAD = Cursor("c0", (1,))

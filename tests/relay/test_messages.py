@@ -1,13 +1,33 @@
 """The bytes on the wire, to the letter: what a client of any age has learnt to read."""
 
+import msgspec
 import pytest
+from msgspec import UNSET
 
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor
-from watcher.relay import wire
+from watcher.relay import messages, wire
+from watcher.relay.messages import (
+    METHODS,
+    AuthResult,
+    Command,
+    Heartbeat,
+    Lagging,
+    ListResult,
+    Live,
+    PingResult,
+    ProviderStatus,
+    Shutdown,
+    SnapshotPage,
+    StreamLimits,
+    SubscribeParams,
+    SubscribeResult,
+    SubscriptionInfo,
+    UnsubscribeResult,
+    retry_after,
+)
 from watcher.relay.session import Session
-from watcher.relay.settings import RelayTuning, StreamLimits
 
 WALL = 1_769_351_037_000_000
 STATE = BalanceState(
@@ -78,51 +98,62 @@ ERROR = '{"code":"rate_limited","message":"later","temporary":true}'
 IDS = ["7", "-1", '"a"', '"\\u00e9"', "123456789012345678901234567890", '""']
 
 
-def page(number, last, states, reason=None):
-    return wire.page("1", Cursor("ab", (7,)), number, last, states, reason=reason)
+def page(number, last, states, reason=UNSET):
+    return wire.push(
+        SnapshotPage(subscription_id="1", cursor="ab.7", page=number, last=last, reason=reason, data=wire.rows(states))
+    )
 
 
 def pushes():
     """Every push, as the relay makes it."""
     session = Session(None, None, StreamLimits(), 0.0)
+    bounds = Bounds(Cursor("ab", (3, 4)), Cursor("ab", (10, 11)))
     return {
-        "welcome": session.welcome(
-            "0123456789abcdef", Bounds(Cursor("ab", (3, 4)), Cursor("ab", (10, 11))), WALL, RelayTuning()
-        ),
+        "welcome": session.welcome("0123456789abcdef", bounds, WALL, 15.0),
         "snapshot": page(1, False, [STATE, STATE]),
         "snapshot unasked": page(1, False, [STATE], "epoch_changed"),
-        "snapshot unasked, page 2": page(2, True, [], "epoch_changed"),
+        "snapshot unasked, page 2": page(2, True, []),
         "update": wire.update("ab.8", EVENT.encode()),
         "heartbeat": wire.push(
-            "heartbeat",
-            cursor="ab.8",
-            sent=0,
-            conflated=0,
-            lag_ms=0,
-            time="2026-01-25T14:23:57.000000Z",
-            providers={"helius": {"last_success": None, "paused_until": None, "budget_used": 0.25}},
+            Heartbeat(
+                cursor="ab.8",
+                sent=0,
+                conflated=0,
+                lag_ms=0,
+                time="2026-01-25T14:23:57.000000Z",
+                providers={"helius": ProviderStatus(None, None, 0.25)},
+            )
         ),
-        "lagging": wire.push("lagging", cursor="ab.8"),
-        "live": wire.push("live", cursor="ab.9"),
-        "shutdown": wire.push("shutdown", reconnect_after_ms=1000),
-        "error": wire.refusal(None, "bad_request", "not a JSON object with id, method and params"),
+        "lagging": wire.push(Lagging(cursor="ab.8")),
+        "live": wire.push(Live(cursor="ab.9")),
+        "shutdown": wire.push(Shutdown(reconnect_after_ms=1000)),
+        "error": wire.error_reply(None, "bad_request", "not a JSON object with id, method and params"),
     }
 
 
-def replies():
-    """The result of every command, as the relay makes it."""
-    helius = wire.shown(Filter(provider=("helius",)))
-    stands = {"recovered": False, "cursor": "ab.7", "snapshot_rows": 3}
+def subscribed(wanted, delivery, reason=UNSET):
+    return SubscribeResult(
+        subscription_id="1",
+        filter=wanted,
+        recovered=False,
+        cursor="ab.7",
+        snapshot_rows=3,
+        delivery=delivery,
+        reason=reason,
+    )
+
+
+def results():
+    """What every command gives."""
+    helius = Filter(provider=("helius",))
     return {
-        "auth": {"auth": "ok"},
-        "subscribe": {"subscription_id": "1", "filter": helius, **stands, "delivery": "all"},
-        "subscribe with a gap": {
-            "subscription_id": "1", "filter": wire.shown(Filter()), **stands, "delivery": "conflate", "reason": "expired",
-        },
-        "unsubscribe": {"subscription_id": "1"},
-        "list_subscriptions": {"subscriptions": [{"subscription_id": "1", "filter": helius, "delivery": "all"}]},
-        "ping": {"time": "2026-01-25T14:23:57.000000Z"},
-    }  # fmt: skip
+        "auth": AuthResult("ok"),
+        "subscribe": subscribed(helius, "all"),
+        "subscribe with a gap": subscribed(Filter(), "conflate", "expired"),
+        "unsubscribe": UnsubscribeResult("1"),
+        "list_subscriptions": ListResult([SubscriptionInfo("1", helius, "all")]),
+        "ping": PingResult("2026-01-25T14:23:57.000000Z"),
+    }
 
 
 def framed(text):
@@ -140,10 +171,82 @@ def test_a_push_is_these_bytes(name):
 @pytest.mark.parametrize("id_", IDS)
 @pytest.mark.parametrize("name", REPLIES)
 def test_a_reply_is_these_bytes_behind_the_id_as_the_client_spelt_it(name, id_):
-    assert wire.answer(id_.encode(), replies()[name]) == framed(f'{{"id":{id_},"result":{REPLIES[name]}}}')
+    assert wire.reply(id_.encode(), results()[name]) == framed(f'{{"id":{id_},"result":{REPLIES[name]}}}')
 
 
 @pytest.mark.parametrize("id_", IDS)
 def test_an_error_is_these_bytes_behind_the_id_as_the_client_spelt_it(id_):
-    frame = wire.refusal(id_.encode(), "rate_limited", "later", temporary=True)
+    frame = wire.error_reply(id_.encode(), "rate_limited", "later", temporary=True)
     assert frame == framed(f'{{"id":{id_},"error":{ERROR}}}')
+
+
+@pytest.mark.parametrize("name", PUSHES)
+def test_a_push_is_read_as_what_it_was_and_nothing_of_it_is_lost(name):
+    assert wire.encode(wire.read(PUSHES[name], "subscribe")).decode() == PUSHES[name]
+
+
+@pytest.mark.parametrize("id_", IDS)
+@pytest.mark.parametrize("name", REPLIES)
+def test_a_reply_is_read_as_what_it_was_and_nothing_of_it_is_lost(name, id_):
+    text = f'{{"id":{id_},"result":{REPLIES[name]}}}'
+    assert wire.encode(wire.read(text, name.split()[0])).decode() == text
+    text = f'{{"id":{id_},"error":{ERROR}}}'
+    assert wire.encode(wire.read(text, name.split()[0])).decode() == text
+
+
+def test_a_push_of_an_unknown_type_is_its_cursor_and_one_of_a_known_type_is_whole_or_an_error():
+    assert wire.read('{"type":"new","id":1,"cursor":"ab.7"}', "ping") == wire.Unknown("ab.7")
+    assert wire.read('{"type":"new"}', "ping") == wire.Unknown(UNSET)
+    with pytest.raises(msgspec.DecodeError):
+        wire.read('{"type":"welcome","cursor":"ab.7"}', "ping")
+
+
+def test_a_field_that_is_new_is_passed_over():
+    assert wire.read('{"type":"live","cursor":"ab.9","since":5}', "ping") == wire.read(PUSHES["live"], "ping")
+
+
+def test_the_clients_command_is_these_bytes():
+    params = SubscribeParams(filter=Filter(provider=("helius",)), snapshot=False, cursor="ab.1")
+    text = f'{{"id":1,"method":"subscribe","params":{{"filter":{FILTER},"delivery":"all","snapshot":false,"cursor":"ab.1"}}}}'
+    assert wire.encode(Command(1, "subscribe", params)).decode() == text
+    assert msgspec.json.decode(text, type=METHODS["subscribe"].command) == Command(1, "subscribe", params)
+
+
+@pytest.mark.parametrize(
+    ("code", "rule"),
+    [
+        (1000, "backing_off"),
+        (1003, "backing_off"),
+        (1006, "backing_off"),
+        (1012, "backing_off"),
+        (3999, "backing_off"),
+        (4000, "never"),
+        (4001, "never"),
+        (4099, "never"),
+        (4100, "backing_off"),
+        (4101, "backing_off"),
+        (4102, "backing_off"),
+        (4199, "backing_off"),
+        (4200, "at_once"),
+        (4299, "at_once"),
+        (4300, "backing_off"),
+    ],
+)
+def test_the_code_of_a_close_frame_carries_the_rule_for_coming_again(code, rule):
+    assert retry_after(code) == rule
+
+
+@pytest.mark.parametrize(
+    ("why", "code", "reason"),
+    [
+        (messages.BINARY, 1003, "bad_request"),
+        (messages.SHUTDOWN, 1012, "shutdown"),
+        (messages.JOURNAL_AWAY, 1012, "internal"),
+        (messages.UNAUTHORIZED, 4001, "unauthorized"),
+        (messages.RATE_LIMITED, 4101, "rate_limited"),
+        (messages.AUTH_TIMEOUT, 4102, "auth_timeout"),
+        (messages.SLOW_CONSUMER, 4200, "slow_consumer"),
+    ],
+)
+def test_a_close_frame_has_its_code_and_a_word(why, code, reason):
+    assert (why.code, why.reason) == (code, reason)

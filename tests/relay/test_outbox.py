@@ -14,9 +14,10 @@ from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
+from watcher.relay.messages import Lagging, Live, StreamLimits
 from watcher.relay.outbox import Link
 from watcher.relay.session import Session
-from watcher.relay.settings import RelayTuning, StreamLimits
+from watcher.relay.settings import RelayTuning
 from watcher.relay.subscription import Subscription, interval_of
 
 HEAD = Cursor("c0", (0,))
@@ -77,7 +78,7 @@ class Line:
         if overflowed and self.link.live:
             self.hub.leave(self.link)
             if self.link.overflow():
-                self.link.put(wire.push("lagging", cursor=str(self.link.watermark(self.hub.cursor))))
+                self.link.put(wire.push(Lagging(cursor=str(self.link.watermark(self.hub.cursor)))))
 
     def flush(self):
         self.hub.settle()
@@ -109,7 +110,7 @@ class Line:
         self.hub.join(self.link)
         if self.link.lagging:
             self.link.lagging = False
-            self.link.put(wire.LiveFrame(wire.push("live", cursor=str(self.link.watermark(self.hub.cursor)))))
+            self.link.put(wire.LiveFrame(wire.push(Live(cursor=str(self.link.watermark(self.hub.cursor))))))
 
     def drain(self):
         """A reader that takes everything from now on."""
@@ -231,7 +232,7 @@ def test_a_subscription_that_began_further_on_is_not_given_what_lies_before():
     line.link.session.subscriptions["2"] = second
     assert line.link.begin(second, HEAD) == HEAD
     line.link.rearrange()
-    line.link.put(wire.push("live", cursor=str(HEAD)))
+    line.link.put(wire.push(Live(cursor=str(HEAD))))
     line.flush()
     line.join()
     line.publish("A")

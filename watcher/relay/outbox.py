@@ -7,10 +7,10 @@ and joins again in the loop turn in which it has reached the hub.
 
 from collections.abc import Iterable
 
-from watcher.model.log import Cursor
+from watcher.model.log import Cursor, GapReason
 from watcher.relay import wire
 from watcher.relay.conflation import Conflater, FramedEvent
-from watcher.relay.session import Session, Subscribe
+from watcher.relay.session import OpenSubscription, Session
 from watcher.relay.settings import RelayTuning
 from watcher.relay.subscription import Subscription, interval_of, wanted_by_any
 
@@ -64,11 +64,11 @@ class Link:
         """Off the live path: everything before was put into the outbox."""
         self.flushed = head
         """Everything before was given to the socket."""
-        self.asked: list[Subscribe] = []
+        self.asked: list[OpenSubscription] = []
         """Subscriptions still to be opened, in order."""
         self.renewals: list[Subscription] = []
         """Subscriptions of another log, still to be served anew from this one, in order."""
-        self.reason = ""
+        self.reason: GapReason | None = None
         """Why that is."""
         self.reading = False
         """Somebody is reading the log for it."""
@@ -189,7 +189,7 @@ class Link:
             subscription.begin(head)
         self.measure(head, now)
 
-    def turn(self, before: Cursor, head: Cursor, reason: str) -> None:
+    def turn(self, before: Cursor, head: Cursor, reason: GapReason) -> None:
         """The log that was read up to `before` cannot be read on, and what stands there now has its head at `head`.
 
         What waits in the outbox is true and may go. Until the first subscription is served anew the connection stays

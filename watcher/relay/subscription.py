@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 from watcher.model.filters import FIELDS, FilterMatcher
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
+from watcher.relay.messages import Delivery
 
 REMEMBERED = 1_000_000
 """Subscribers remembered over all keys before the index forgets which key they were for."""
@@ -54,7 +55,7 @@ class Subscription:
         """Off the live path: nothing before is owed to it, since it began here or was given all that came before."""
 
     @property
-    def delivery(self) -> str:
+    def delivery(self) -> Delivery:
         return "conflate" if self.conflate else "all"
 
     def open(self) -> None:

@@ -16,11 +16,11 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from watcher.model.keys import Filter
-from watcher.relay import wire
 from watcher.relay.http import admission, auth, head, sockets
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.routes import BALANCES, STREAM, HttpAnswer, HttpRoutes, error
-from watcher.relay.settings import RelayError, RelaySettings, RelayTuning, StreamLimits
+from watcher.relay.messages import SUBPROTOCOL, StreamLimits
+from watcher.relay.settings import RelayError, RelaySettings, RelayTuning
 from watcher.relay.websocket import Connection, RelayStats
 
 FULL = ("Retry-After", "5")
@@ -279,7 +279,7 @@ async def _nobody(visitor: HttpConnection) -> None:
 
 def _subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours if it is offered; a client that offers none is as welcome."""
-    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
 
 
 def _header(headers: Headers, name: str) -> str | None:
