@@ -8,9 +8,11 @@ from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
 from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
+from watcher.relay.messages import StreamLimits
 from watcher.relay.outbox import Link
-from watcher.relay.session import Session, Subscription
-from watcher.relay.settings import RelayTuning, StreamLimits
+from watcher.relay.session import Session
+from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription
 
 HEAD = Cursor("c0", (1,))
 KEYS = [Key("jupiter", SOLANA, account, "native") for account in "AB"]
@@ -19,8 +21,8 @@ KEYS = [Key("jupiter", SOLANA, account, "native") for account in "AB"]
 def link(account, limit=10**9):
     wanted = Filter() if account is None else Filter(account=(account,))
     session = Session(None, EVERYTHING, StreamLimits(), 0.0)
-    session.subscriptions["1"] = subscription = Subscription("1", wanted, 0, conflate=False, interval=0.0)
-    subscription.opened = True
+    session.subscriptions["1"] = subscription = Subscription("1", wanted, 0, conflate=False, interval_seconds=0.0)
+    subscription.open()
     return Link(session, RelayTuning(outbox=limit), HEAD)
 
 

@@ -14,9 +14,11 @@ from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.outbox import Link, behind, greatest, interval_of, least
-from watcher.relay.session import Session, Subscription
-from watcher.relay.settings import RelayTuning, StreamLimits
+from watcher.relay.messages import Lagging, Live, StreamLimits
+from watcher.relay.outbox import Link
+from watcher.relay.session import Session
+from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription, interval_of
 
 HEAD = Cursor("c0", (0,))
 INTERVAL = 0.5
@@ -24,8 +26,8 @@ SMALL = RelayTuning(outbox=500, held=1500)
 
 
 def subscription(name, accounts, *, conflate=False, interval=0.0):
-    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval=interval)
-    found.opened = True
+    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval_seconds=interval)
+    found.open()
     return found
 
 
@@ -76,7 +78,7 @@ class Line:
         if overflowed and self.link.live:
             self.hub.leave(self.link)
             if self.link.overflow():
-                self.link.put(wire.push("lagging", cursor=str(self.link.watermark(self.hub.cursor))))
+                self.link.put(wire.push(Lagging(cursor=str(self.link.watermark(self.hub.cursor)))))
 
     def flush(self):
         self.hub.settle()
@@ -108,7 +110,7 @@ class Line:
         self.hub.join(self.link)
         if self.link.lagging:
             self.link.lagging = False
-            self.link.put(wire.LiveFrame(wire.push("live", cursor=str(self.link.watermark(self.hub.cursor)))))
+            self.link.put(wire.LiveFrame(wire.push(Live(cursor=str(self.link.watermark(self.hub.cursor))))))
 
     def drain(self):
         """A reader that takes everything from now on."""
@@ -230,7 +232,7 @@ def test_a_subscription_that_began_further_on_is_not_given_what_lies_before():
     line.link.session.subscriptions["2"] = second
     assert line.link.begin(second, HEAD) == HEAD
     line.link.rearrange()
-    line.link.put(wire.push("live", cursor=str(HEAD)))
+    line.link.put(wire.push(Live(cursor=str(HEAD))))
     line.flush()
     line.join()
     line.publish("A")
@@ -348,7 +350,7 @@ def test_the_most_demanding_subscription_decides():
 @pytest.mark.parametrize("places", [((3, 7), (5, 2)), ((0, 0), (9, 9))])
 def test_places_in_a_log_of_two_partitions(places):
     one, other = (Cursor("c0", each) for each in places)
-    assert one.reaches(least(one, other))
-    assert greatest(one, other).reaches(one)
-    assert greatest(one, other).reaches(other)
-    assert behind(least(one, other), greatest(one, other)) == sum(abs(a - b) for a, b in zip(*places, strict=True))
+    assert one.reaches(one.least(other))
+    assert one.greatest(other).reaches(one)
+    assert one.greatest(other).reaches(other)
+    assert one.least(other).behind(one.greatest(other)) == sum(abs(a - b) for a, b in zip(*places, strict=True))

@@ -190,7 +190,7 @@ async def test_who_waits_too_long_in_line_for_balances_is_told_to_come_back(stag
 
 
 async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(stage, monkeypatch):
-    monkeypatch.setattr(session, "ROWS", 2000)
+    monkeypatch.setattr(session, "ROW_BURST", 2000)
     monkeypatch.setattr(session, "ROWS_PER_SECOND", 1e-6)
     async with stage.subscriber() as one:
         for _ in range(2):
@@ -203,7 +203,7 @@ async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(
 
 
 async def test_who_comes_back_with_all_its_subscriptions_pays_once_for_the_log_that_is_read_once(stage, monkeypatch):
-    monkeypatch.setattr(session, "ROWS", 40)
+    monkeypatch.setattr(session, "ROW_BURST", 40)
     monkeypatch.setattr(session, "ROWS_PER_SECOND", 1e-6)
     bounds, may = stage.log.bounds, anyio.Event()
     old = (await bounds()).head

@@ -7,17 +7,19 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import structlog
+from msgspec import UNSET
 
-from watcher.model.log import Commit, Cursor, Expired, JournalError, Published, SnapshotRevoked, Unavailable
+from watcher.model.log import Commit, Cursor, Expired, GapReason, JournalError, Published, SnapshotRevoked, Unavailable
 from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.fan_out import FanOut
 from watcher.relay.flusher import Delivery
-from watcher.relay.log_follower import following, unrecoverable
-from watcher.relay.outbox import behind
+from watcher.relay.log_follower import following
+from watcher.relay.messages import JOURNAL_AWAY, SLOW_CONSUMER, Live, SnapshotPage
 from watcher.relay.read_budget import ReadQueue, SnapshotPages, SnapshotReader
-from watcher.relay.session import GOING_AWAY, SLOW_CONSUMER, Subscribe, Subscription
+from watcher.relay.session import OpenSubscription
 from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription
 from watcher.relay.websocket import Peer
 
 LOOKED = 64
@@ -65,9 +67,9 @@ class CatchUp:
                 elif peer.live or await self._catch_up(peer):
                     return
         except Expired as problem:
-            self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", problem.reason)
+            self._delivery.drop(peer, SLOW_CONSUMER, problem.reason)
         except SnapshotRevoked:
-            self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
+            self._delivery.drop(peer, SLOW_CONSUMER, "outlived")
         finally:
             peer.reading = False
             self.readers.discard(peer)
@@ -78,30 +80,29 @@ class CatchUp:
             peer.wake = asyncio.Event()
             await peer.wake.wait()
 
-    async def _open(self, peer: Peer, asked: Subscribe) -> None:
+    async def _open(self, peer: Peer, asked: OpenSubscription) -> None:
         try:
             await self._begin(peer, asked)
         except Unavailable as problem:
             self._refuse(peer, asked, problem)
 
-    def _refuse(self, peer: Peer, asked: Subscribe, problem: Unavailable) -> None:
+    def _refuse(self, peer: Peer, asked: OpenSubscription, problem: Unavailable) -> None:
         text = f"the journal does not answer: {problem}"
-        self._delivery.put(peer, peer.session.failed(asked, "internal", text))
+        self._delivery.put(peer, peer.session.not_subscribed(asked, "internal", text))
 
-    async def _begin(self, peer: Peer, asked: Subscribe) -> None:
+    async def _begin(self, peer: Peer, asked: OpenSubscription) -> None:
         session, subscription, hub = peer.session, asked.subscription, self._delivery.hub
         bounds = await self._log.bounds()
         reason = None
         if asked.cursor is not None:
-            same = asked.cursor.epoch == bounds.head.epoch
-            if same and len(asked.cursor.positions) != len(bounds.head.positions):
+            if asked.cursor.epoch == bounds.head.epoch and len(asked.cursor.positions) != len(bounds.head.positions):
                 text = "not a cursor of this log: it has another number of positions"
-                self._delivery.put(peer, session.failed(asked, "bad_cursor", text))
+                self._delivery.put(peer, session.not_subscribed(asked, "bad_cursor", text))
                 return
-            reason = unrecoverable(asked.cursor, bounds) if same else "epoch_changed"
-            if reason is not None and subscription.strict:
+            reason = bounds.gap(asked.cursor)
+            if reason is not None and subscription.without_gaps:
                 text = f"the log cannot be read from there: {reason}"
-                self._delivery.put(peer, session.failed(asked, "unrecoverable_cursor", text))
+                self._delivery.put(peer, session.not_subscribed(asked, "unrecoverable_cursor", text))
                 return
         recovered = asked.cursor is not None and reason is None
         pages = None
@@ -115,18 +116,18 @@ class CatchUp:
                 return
             if subscription.id not in session.subscriptions:
                 text = "the token was replaced by one that allows nothing of it"
-                self._delivery.put(peer, session.failed(asked, "forbidden", text))
+                self._delivery.put(peer, session.not_subscribed(asked, "forbidden", text))
                 return
             self._leave(peer)
             before = peer.position
             cursor = peer.begin(subscription, start)
             peer.measure(hub.cursor, self._delivery.time())
             rows = 0 if pages is None else pages.rows
-            self._delivery.put(peer, session.opened(asked, cursor, recovered=recovered, rows=rows, reason=reason))
+            self._delivery.put(peer, session.subscribed(asked, cursor, recovered=recovered, rows=rows, reason=reason))
             peer.rearrange()
             self._delivery.stats.replays += recovered
             # One reading of the log serves all subscriptions of a connection: only what lies before it is read for this.
-            session.charge(rows if pages is not None else behind(start, before), self._delivery.time())
+            session.charge(rows if pages is not None else start.behind(before), self._delivery.time())
             if pages is not None:
                 self._delivery.stats.snapshots += 1
                 await self._page(peer, subscription, cursor, pages)
@@ -174,7 +175,12 @@ class CatchUp:
         return hub is self._delivery.hub
 
     async def _page(
-        self, peer: Peer, subscription: Subscription, cursor: Cursor, pages: SnapshotPages, reason: str | None = None
+        self,
+        peer: Peer,
+        subscription: Subscription,
+        cursor: Cursor,
+        pages: SnapshotPages,
+        reason: GapReason | None = None,
     ) -> None:
         hub, number, read, last = self._delivery.hub, 0, 0, False
         peer.paging, peer.pages = True, pages
@@ -192,12 +198,20 @@ class CatchUp:
                     number, read = number + 1, read + len(states)
                     rows = [row for row in states if subscription.matcher.matches(row.key)]
                     last = read >= pages.rows or not states
-                    self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows, reason=reason))
+                    page = SnapshotPage(
+                        subscription_id=subscription.id,
+                        cursor=str(cursor),
+                        page=number,
+                        last=last,
+                        reason=reason if number == 1 and reason is not None else UNSET,
+                        data=wire.rows(rows),
+                    )
+                    self._delivery.put(peer, wire.push(page))
         except SnapshotRevoked:
             raise
         except JournalError as problem:  # half of it is nothing
             logger.warning("relay.snapshot_failed", problem=str(problem))
-            self._delivery.drop(peer, GOING_AWAY, "internal")
+            self._delivery.drop(peer, JOURNAL_AWAY)
         finally:
             peer.pages = None
         if hub is self._delivery.hub:
@@ -307,7 +321,7 @@ class CatchUp:
         self._delivery.hub.join(peer)
         if peer.lagging:
             peer.lagging = False
-            peer.put(wire.LiveFrame(wire.push("live", cursor=str(peer.watermark(self._delivery.hub.cursor)))))
+            peer.put(wire.LiveFrame(wire.push(Live(cursor=str(peer.watermark(self._delivery.hub.cursor))))))
         self._delivery.mark(peer)
         return True
 

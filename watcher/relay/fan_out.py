@@ -13,9 +13,8 @@ from watcher.model.events import ProviderHealth
 from watcher.model.log import Commit, Cursor, Published
 from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
-from watcher.relay.outbox import Link, interval_of
-from watcher.relay.session import Subscription
-from watcher.relay.subscription import SubscriptionIndex
+from watcher.relay.outbox import Link
+from watcher.relay.subscription import Subscription, SubscriptionIndex, interval_of
 
 KEPT = 512
 """Events kept for connections that are nearly there, so that they need not look into the journal."""

@@ -14,10 +14,11 @@ import anyio.lowlevel
 import structlog
 from websockets.protocol import State
 
-from watcher.model.log import Commit, Expired, Unavailable
+from watcher.model.log import Commit, Expired, GapReason, Unavailable
 from watcher.relay import wire
 from watcher.relay.fan_out import FanOut
 from watcher.relay.log_follower import Log, following
+from watcher.relay.messages import CloseReason, Lagging
 from watcher.relay.settings import RelayTuning
 from watcher.relay.websocket import Connection, FrameBudget, Peer, RelayStats, wake
 
@@ -96,21 +97,22 @@ class Delivery:
         self.stats.sent = self.sent + sum(peer.sent for peer in self.peers)
         self.stats.conflated = self.conflated + sum(peer.conflated for peer in self.peers)
 
-    def drop(self, peer: Peer, code: int, reason: str, why: str = "") -> None:
+    def drop(self, peer: Peer, why: CloseReason, cause: str | None = None) -> None:
         """End a connection and say why, in the log and the metrics too: who stalls will hardly read a close frame."""
         if peer.open:
-            self.stats.drop(why or reason)
-            logger.info("relay.dropped", connection=peer.id, code=code, reason=reason, why=why or reason)
-            self.close(peer, code, reason)
+            cause = cause or why.reason
+            self.stats.drop(cause)
+            logger.info("relay.dropped", connection=peer.id, code=why.code, reason=why.reason, why=cause)
+            self.close(peer, why)
 
-    def close(self, peer: Peer, code: int, reason: str) -> None:
+    def close(self, peer: Peer, why: CloseReason) -> None:
         connection = peer.connection
         self.hub.settle()
         if peer.open and not connection.paused:
             self._flush_one(peer, self.time())
         self.forget(peer)
         if connection.protocol.state is State.OPEN:
-            connection.protocol.send_close(code, reason)
+            connection.protocol.send_close(why.code, why.reason)
             with contextlib.suppress(RuntimeError):  # the transport is closing already
                 connection.send_data()
             # Early by one sweep, since that late may a stalled one have been found.
@@ -252,7 +254,7 @@ class Delivery:
         self._away = False
         self.following = True
 
-    async def turn(self, reason: str) -> None:
+    async def turn(self, reason: GapReason) -> None:
         """The log cannot be read on: begin at the head of what stands there now, and serve everybody anew from it.
 
         Who finds another hub than before holds something of the former log, and throws it away.
@@ -266,7 +268,7 @@ class Delivery:
         self.hub.settle()
         before, self.hub = self.hub.cursor, FanOut(head)
         for peer in self.peers:
-            ended = peer.session.end_strict(reason)
+            ended = peer.session.end_without_gaps(reason)
             peer.turn(before, head, reason)
             if ended:
                 peer.rearrange()
@@ -323,5 +325,5 @@ class Delivery:
             peer.measure(self.hub.cursor, self.time())
             self.stats.lagging += 1
             if tell:
-                self.put(peer, wire.push("lagging", cursor=str(peer.watermark(self.hub.cursor))))
+                self.put(peer, wire.push(Lagging(cursor=str(peer.watermark(self.hub.cursor)))))
             self._read_for(peer)

@@ -7,12 +7,12 @@ and joins again in the loop turn in which it has reached the hub.
 
 from collections.abc import Iterable
 
-from watcher.model.keys import Key
-from watcher.model.log import Cursor
+from watcher.model.log import Cursor, GapReason
 from watcher.relay import wire
 from watcher.relay.conflation import Conflater, FramedEvent
-from watcher.relay.session import Session, Subscribe, Subscription
+from watcher.relay.session import OpenSubscription, Session
 from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription, interval_of, wanted_by_any
 
 
 class Link:
@@ -64,11 +64,11 @@ class Link:
         """Off the live path: everything before was put into the outbox."""
         self.flushed = head
         """Everything before was given to the socket."""
-        self.asked: list[Subscribe] = []
+        self.asked: list[OpenSubscription] = []
         """Subscriptions still to be opened, in order."""
         self.renewals: list[Subscription] = []
         """Subscriptions of another log, still to be served anew from this one, in order."""
-        self.reason = ""
+        self.reason: GapReason | None = None
         """Why that is."""
         self.reading = False
         """Somebody is reading the log for it."""
@@ -108,7 +108,7 @@ class Link:
     def deliver(self, entry: FramedEvent, now: float) -> bool:
         """One event read from the log, if one of the subscriptions wants it from that place on."""
         event = entry.event
-        wanting = [each for each in self.subscriptions if _begun(each, entry) and each.matcher.matches(event.key)]
+        wanting = [each for each in self.subscriptions if each.wants(event)]
         self.position = entry.cursor
         if wanting:
             self.accept(entry, now, interval_of(wanting))
@@ -139,7 +139,7 @@ class Link:
         self.controls = len(self.frames)
         self.size = sum(map(len, self.frames))
         for subscription in self.subscriptions:  # one that began further on does so again
-            subscription.start = greatest(self.flushed, subscription.start or self.flushed)
+            subscription.begin(self.flushed.greatest(subscription.start or self.flushed))
         self.live = False
         self.lagging = True
         return not told
@@ -167,13 +167,13 @@ class Link:
         if self.conflater is None and any(each.conflate for each in subscriptions):
             self.conflater = Conflater(self.pace.outbox, self.pace.held)
         if self.conflater is not None:
-            self.conflater.keep(lambda key: _wanted(subscriptions, key))
+            self.conflater.keep(lambda key: wanted_by_any(subscriptions, key))
 
     def begin(self, subscription: Subscription, start: Cursor) -> Cursor:
         """Its data begins at `start`; where the connection has to go on from."""
-        subscription.start = start
+        subscription.begin(start)
         alone = all(each is subscription or each in self.renewals for each in self.subscriptions)
-        self.position = start if alone else least(self.position, start)
+        self.position = start if alone else self.position.least(start)
         return self.position if self.conflater is None else self.conflater.watermark(self.position)
 
     def join(self) -> None:
@@ -186,10 +186,10 @@ class Link:
         self.live = False
         self.position = head
         for subscription in self.subscriptions:
-            subscription.start = head
+            subscription.begin(head)
         self.measure(head, now)
 
-    def turn(self, before: Cursor, head: Cursor, reason: str) -> None:
+    def turn(self, before: Cursor, head: Cursor, reason: GapReason) -> None:
         """The log that was read up to `before` cannot be read on, and what stands there now has its head at `head`.
 
         What waits in the outbox is true and may go. Until the first subscription is served anew the connection stays
@@ -207,45 +207,14 @@ class Link:
 
     def measure(self, head: Cursor, now: float) -> None:
         """From here on it has to come nearer."""
-        self.distance = self.nearest = behind(self.position, head)
+        self.distance = self.nearest = self.position.behind(head)
         self.nearest_at = now
 
     def astray(self, head: Cursor, now: float) -> bool:
         """It reads the log and does not get anywhere."""
         if self.live or self.paging or self.renewals:
             return False
-        distance = behind(self.position, head)
+        distance = self.position.behind(head)
         if distance < self.nearest:
             self.nearest, self.nearest_at = distance, now
         return now - self.nearest_at >= self.pace.astray or distance - self.distance > self.pace.astray_events
-
-
-def interval_of(wanting: Iterable[Subscription]) -> float | None:
-    """Of several that want one event the most demanding decides: every one, else the shortest interval."""
-    intervals = [each.interval if each.conflate else None for each in wanting]
-    found = [interval for interval in intervals if interval is not None]
-    return min(found) if len(found) == len(intervals) else None
-
-
-def least(one: Cursor, other: Cursor) -> Cursor:
-    """Nothing that either still has to come lies before it."""
-    return Cursor(one.epoch, tuple(map(min, one.positions, other.positions)))
-
-
-def greatest(one: Cursor, other: Cursor) -> Cursor:
-    """Everything that lies before either lies before it."""
-    return Cursor(one.epoch, tuple(map(max, one.positions, other.positions)))
-
-
-def behind(position: Cursor, head: Cursor) -> int:
-    """Events between the two, about."""
-    return sum(max(0, far - near) for near, far in zip(position.positions, head.positions, strict=True))
-
-
-def _begun(subscription: Subscription, entry: FramedEvent) -> bool:
-    start = subscription.start
-    return start is None or entry.event.position >= start.positions[entry.event.partition]
-
-
-def _wanted(subscriptions: Iterable[Subscription], key: Key) -> bool:
-    return any(each.matcher.matches(key) for each in subscriptions)

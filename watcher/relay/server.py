@@ -26,8 +26,9 @@ from watcher.relay.http.head import HttpAnswer, error
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
 from watcher.relay.log_follower import Log
+from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
 from watcher.relay.read_budget import ReadBudget, SnapshotReader
-from watcher.relay.session import GOING_AWAY, Authorized, Changed, Close, Send, Session, Subscribe
+from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
 from watcher.relay.snapshots import Balances
 from watcher.relay.timers import Timers
@@ -131,10 +132,10 @@ class Relay:
 
     async def _say_farewell(self) -> None:
         self.listener.close()
-        farewell = wire.push("shutdown", reconnect_after_ms=round(self._tuning.reconnect * 1000))
+        farewell = wire.push(Shutdown(reconnect_after_ms=round(self._tuning.reconnect * 1000)))
         for number, peer in enumerate(list(self.delivery.peers)):
             self.delivery.put(peer, farewell)
-            self.delivery.close(peer, GOING_AWAY, "shutdown")
+            self.delivery.close(peer, SHUTDOWN)
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
 
@@ -154,10 +155,10 @@ class Relay:
             bounds = await self._log.bounds()
         except Unavailable as problem:
             self.delivery.log_is_away(problem)
-            self.delivery.drop(peer, GOING_AWAY, "internal")
+            self.delivery.drop(peer, JOURNAL_AWAY)
             return
         self._keeper.enter(peer, now)
-        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._tuning))
+        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._tuning.heartbeat))
         try:
             async for message in connection:
                 self._obey(peer, message)
@@ -170,14 +171,14 @@ class Relay:
     def _obey(self, peer: Peer, message: str | bytes) -> None:
         for action in peer.session.receive(message, self.delivery.time(), self._wall()):
             match action:
-                case Send(reply):
-                    self.delivery.put(peer, reply)
-                case Close(code, reason):
-                    self.delivery.drop(peer, code, reason)
-                case Subscribe():
+                case SendFrame(frame):
+                    self.delivery.put(peer, frame)
+                case CloseReason():
+                    self.delivery.drop(peer, action)
+                case OpenSubscription():
                     peer.asked.append(action)
                     self._replays.read_for(peer)
-                case Changed(subscription):
+                case SubscriptionChanged(subscription):
                     self.delivery.hub.drop(peer, subscription)
                     if peer.live and subscription.id in peer.session.subscriptions:
                         self.delivery.hub.add(peer, subscription)

@@ -76,23 +76,6 @@ class RelayTuning(msgspec.Struct, frozen=True):
     """Rows of a snapshot in one push."""
 
 
-class StreamLimits(msgspec.Struct, frozen=True):
-    """What a client may ask for; told in `welcome`."""
-
-    message_bytes: int = 64 * 1024
-    messages_per_second: int = 5
-    burst: int = 20
-    filter_values: int = 1024
-    subscriptions: int = 32
-    connections: int = 10_000
-
-
-REFUSALS = 100
-"""Messages refused for their rate before the connection is closed."""
-ROWS = 1_000_000
-"""Balances of snapshots and events of old cursors that a connection may ask for at once."""
-ROWS_PER_SECOND = 20_000
-"""The same for as long as it goes on."""
 FRAMES = 4000
 """Frames of a connection that are read at once: control frames and fragments are no messages, and cost as much."""
 FRAMES_PER_SECOND = 200

@@ -12,8 +12,8 @@ from watcher.relay import wire
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import JSON, HttpAnswer, error
 from watcher.relay.http.routes import RoutedRequest
+from watcher.relay.messages import StreamLimits
 from watcher.relay.read_budget import SnapshotPages, SnapshotReader
-from watcher.relay.settings import StreamLimits
 
 PATIENCE = 20.0
 """Seconds that whoever asks for balances waits in line."""

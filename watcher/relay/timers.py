@@ -10,7 +10,7 @@ from watcher.relay.catch_up import CatchUp
 from watcher.relay.due_queue import DueQueue
 from watcher.relay.flusher import Delivery
 from watcher.relay.http.routes import Sees
-from watcher.relay.session import AUTH_TIMEOUT, SLOW_CONSUMER
+from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat, ProviderStatus
 from watcher.relay.settings import RelayTuning
 from watcher.relay.websocket import Peer
 
@@ -49,7 +49,7 @@ class Timers:
             now = self._delivery.time()
             for peer in self._auths.due(now):
                 if peer.session.rights is None:
-                    self._delivery.drop(peer, AUTH_TIMEOUT, "auth_timeout")
+                    self._delivery.drop(peer, AUTH_TIMEOUT)
             for peer in self._beats.due(now):
                 self._turn(self._beats, peer, now, self.beat)
             for peer in self._pings.due(now):
@@ -57,9 +57,9 @@ class Timers:
             self._end_stalled(now)
             for peer in list(replays.readers):
                 if peer.astray(self._delivery.hub.cursor, now):
-                    self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "astray")
+                    self._delivery.drop(peer, SLOW_CONSUMER, "astray")
                 elif peer.pages is not None and peer.pages.over:
-                    self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
+                    self._delivery.drop(peer, SLOW_CONSUMER, "outlived")
             self._delivery.stats.reading = len(replays.readers)
 
     def _turn(self, rota: DueQueue[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
@@ -78,7 +78,7 @@ class Timers:
             if left != size:
                 self._delivery.paused[peer] = (now, left)
             elif now - since >= self._pace.stall:
-                self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "stalled")
+                self._delivery.drop(peer, SLOW_CONSUMER, "stalled")
             else:
                 stalled += now - since >= self._pace.sweep
         self._delivery.stats.stalled = stalled
@@ -90,24 +90,19 @@ class Timers:
             return
         self._delivery.hub.settle()
         rights = peer.session.rights
-        beat = wire.push(
-            "heartbeat",
+        heartbeat = Heartbeat(
             cursor=str(peer.watermark(self._delivery.hub.cursor)),
             sent=peer.sent + len(peer.frames) - peer.controls,
             conflated=peer.conflated,
             lag_ms=self._lag(peer),
             time=format_rfc3339(self._wall()),
             providers={
-                name: {
-                    "last_success": health.last_success,
-                    "paused_until": health.paused_until,
-                    "budget_used": health.budget_used,
-                }
+                name: ProviderStatus(health.last_success, health.paused_until, health.budget_used)
                 for name, health in self._delivery.hub.health.items()
                 if rights is not None and self._sees(rights, name)
             },
         )
-        self._delivery.put(peer, beat)
+        self._delivery.put(peer, wire.push(heartbeat))
 
     def _lag(self, peer: Peer) -> int:
         oldest = peer.oldest

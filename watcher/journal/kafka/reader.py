@@ -40,7 +40,6 @@ from watcher.journal.kafka.state_table import (
     StateTable,
     TableCopy,
     TableSnapshot,
-    covers,
     matcher,
 )
 from watcher.journal.views import ViewPool, counted
@@ -316,14 +315,18 @@ class KafkaReader:
 
     async def _resumable(self, cursor: Cursor) -> None:
         """Raises Expired for a cursor that nothing can be followed from without a gap."""
-        if cursor.epoch != self._epoch or len(cursor.positions) != len(self._changed):
-            raise Expired("epoch_changed")
-        if not covers(self._window.end, cursor.positions):
+        head = Cursor(self._epoch, self._window.end)
+        oldest = Cursor(self._epoch, self._window.start)
+        reason = Bounds(oldest, head).gap(cursor)
+        # The log reaches further than the window does, both ways; the broker is asked only where that matters.
+        if reason == "ahead":
             written = await self._gauge.written(self._changed)
-            if not covers([written[partition] for partition in self._changed], cursor.positions):
-                raise Expired("ahead")
-        if not covers(cursor.positions, self._window.start) and not cursor.reaches(await self._oldest()):
-            raise Expired("expired")
+            head = Cursor(self._epoch, tuple(written[partition] for partition in self._changed))
+            reason = Bounds(oldest, head).gap(cursor)
+        if reason == "expired":
+            reason = Bounds(await self._oldest(), head).gap(cursor)
+        if reason is not None:
+            raise Expired(reason)
 
     async def close(self) -> None:
         self._views.close()

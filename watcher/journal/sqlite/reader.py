@@ -261,16 +261,15 @@ class SqliteReader:
 
     def _start(self, cursor: Cursor) -> _Place:
         file = self._open()
-        if cursor.epoch != file.log or len(cursor.positions) != 1:
-            raise Expired("epoch_changed")
-        (position,) = cursor.positions
         with file.reading(file.connection):
             oldest, head = file.edges(file.connection)
             (baseline,) = file.connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
-        if max(position, 1) < oldest:  # positions begin at 1, and nothing is missed before it
-            raise Expired("expired")
-        if position > head:
-            raise Expired("ahead")
+        first = Cursor(cursor.epoch, (1,))
+        # Positions begin at 1, and nothing is missed before it.
+        reason = Bounds(file.cursor(oldest), file.cursor(head)).gap(first if cursor.positions == (0,) else cursor)
+        if reason is not None:
+            raise Expired(reason)
+        (position,) = cursor.positions
         return _Place(
             file, max(position, 1), file.baselines.get(position, baseline), more=head - position >= ROWS_PER_READ
         )

@@ -15,6 +15,7 @@ from websockets.datastructures import Headers, MultipleValuesError
 from websockets.http11 import Request, Response
 
 from watcher.model.log import JournalError
+from watcher.relay.messages import Code, Error
 
 MOST = 16 * 1024
 """Bytes of a head."""
@@ -42,10 +43,14 @@ def json_answer(status: int, body: object, *headers: tuple[str, str]) -> HttpAns
     return HttpAnswer(status, JSON, msgspec.json.encode(body), headers)
 
 
-def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> HttpAnswer:
-    """`code`: the same words as in the stream's errors."""
-    body = {"error": {"code": code, "message": message, "temporary": status == 503}}
-    return json_answer(status, body, *headers)
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The JSON of every answer that is an error."""
+
+    error: Error
+
+
+def error(status: int, code: Code, message: str, *headers: tuple[str, str]) -> HttpAnswer:
+    return json_answer(status, ErrorBody(Error(code, message, temporary=status == 503)), *headers)
 
 
 def unavailable(problem: JournalError) -> HttpAnswer:

@@ -13,7 +13,6 @@ import structlog
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from watcher.relay import wire
 from watcher.relay.http import head, sockets
 from watcher.relay.http.admission import (
     ACCEPT_PAUSE,
@@ -30,7 +29,8 @@ from watcher.relay.http.admission import (
 )
 from watcher.relay.http.connection import HttpConnection, HttpService
 from watcher.relay.http.routes import HttpRoutes
-from watcher.relay.settings import RelayError, RelaySettings, RelayTuning, StreamLimits
+from watcher.relay.messages import SUBPROTOCOL, StreamLimits
+from watcher.relay.settings import RelayError, RelaySettings, RelayTuning
 
 logger = structlog.get_logger()
 
@@ -227,4 +227,4 @@ async def _no_stream(connection: HttpConnection) -> None:
 
 def _subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours if it is offered; a client that offers none is as welcome."""
-    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None
