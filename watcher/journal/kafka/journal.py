@@ -31,11 +31,16 @@ AGAIN = 0.5
 HEARTBEAT = 5.0
 """Seconds after which a heartbeat that nobody takes is dropped."""
 
+GATHER = 0.01
+"""Seconds after a commit before the next one: back to back the coordinator makes it wait 20 ms."""
+
 T = TypeVar("T")
 
 
 class KafkaJournal:
     """The `Journal` on Kafka."""
+
+    gather = GATHER
 
     def __init__(
         self,
@@ -47,7 +52,7 @@ class KafkaJournal:
         retention: float = 604800.0,
         reach: float = REACH,
     ) -> None:
-        """`servers` as `host:port`. Raises WrongJournal for settings that cannot be."""
+        """`servers` as `host:port`. Raises SettingsError for settings that cannot be."""
         if not __debug__:
             # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
             raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
@@ -101,6 +106,9 @@ class KafkaJournal:
         for one in health:
             topic, key, value, headers = self._encoder.health(one)
             await self._pulse.send_and_wait(topic, value, key, partition=0, headers=headers)
+
+    async def prepare(self) -> None:
+        """Topics are made by `init`, when somebody asks for it."""
 
     async def init(self, *, new_log: bool = False) -> str:
         """Create topics and marker where they are missing. Raises WrongJournal or Unavailable."""

@@ -8,13 +8,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from watcher.journal.sqlite.file import (
-    Run,
-    explained,
-    open_to_read,
-    open_to_write,
-    worker,
-)
+from watcher.journal.sqlite.file import Run, explained, open_to_read, open_to_write, worker
 from watcher.journal.sqlite.reader import CommitSignal, SqliteReader
 from watcher.journal.sqlite.writer import SqliteWriter
 from watcher.model.events import Codec, Encoding, ProviderHealth
@@ -30,6 +24,7 @@ class SqliteJournal:
     """One database file. `retention` is in seconds; `clock` gives wall-clock microseconds; `runner` makes the threads."""
 
     partitions = 1
+    gather = 0.0
 
     def __init__(
         self,
@@ -67,6 +62,10 @@ class SqliteJournal:
         """Published by the writer of this process; silently not at all while it has none."""
         with contextlib.suppress(JournalError):
             await self._writer.heartbeat(health)
+
+    async def prepare(self) -> str:
+        """The embedded journal is there for whoever has nothing set up."""
+        return await self.init()
 
     async def init(self, *, new_log: bool = False) -> str:
         """Make the database, or bring it to the newest format. Raises Unwritable, WrongJournal, Unavailable."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from watcher.journal import LARGEST, UNENCODABLE, Batch, Fenced, Restored, Unwritable, refuse_unfit, too_large
+from watcher.journal import Batch, Fenced, Restored, Unwritable
+from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, refuse_unfit, too_large
 from watcher.journal.sqlite.file import (
     Run,
     contents_of,
@@ -24,7 +25,7 @@ from watcher.journal.sqlite.identity import leave_mark
 from watcher.journal.sqlite.reader import CommitSignal
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.log import JournalError
-from watcher.model.times import wall
+from watcher.model.times import parse_rfc3339
 
 TRIM = 1000
 """Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
@@ -44,7 +45,7 @@ PUT_HEALTH = (
     " ON CONFLICT (name) DO UPDATE SET data = excluded.data, beat = excluded.beat"
 )
 Records = list[tuple[object, ...]]
-_micros = functools.lru_cache(maxsize=1024)(wall)  # the rows of one answer share their time
+_micros = functools.lru_cache(maxsize=1024)(parse_rfc3339)  # the rows of one answer share their time
 log = structlog.get_logger()
 
 
@@ -172,7 +173,7 @@ class SqliteWriter:
         except UNENCODABLE:
             refuse_unfit(self._unfit(rows))
             raise
-        if largest > LARGEST:
+        if largest > MAX_RECORD_BYTES:
             refuse_unfit(self._unfit(rows))
         return events, states
 
@@ -185,7 +186,7 @@ class SqliteWriter:
             except UNENCODABLE as error:
                 unfit[str(row.state.key)] = f"not to be encoded: {error}"
             else:
-                if size > LARGEST:
+                if size > MAX_RECORD_BYTES:
                     unfit[str(row.state.key)] = too_large(size)
         return unfit
 
