@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from watcher.model.events import BalanceChanged
-from watcher.relay import wire
+from watcher.relay.messages import BalanceRow
 
 FIRST, LONGEST = 0.25, 30.0
 """Seconds between two tries."""
@@ -50,7 +50,7 @@ class FullSnapshot(msgspec.Struct, frozen=True):
     """All balances that match, at one cursor. `reason` says why it came unasked: `expired`, `epoch_changed`, `ahead`."""
 
     cursor: str
-    rows: list[wire.BalanceRow]
+    rows: list[BalanceRow]
     reason: str | None
 
 
@@ -71,7 +71,7 @@ class _Message(msgspec.Struct):
     reason: str | None = None
     page: int = 1
     event: BalanceChanged | None = None
-    data: list[wire.BalanceRow] = []
+    data: list[BalanceRow] = []
     last: bool = False
     heartbeat_ms: int = 15_000
     reconnect_after_ms: int = 0
@@ -124,7 +124,7 @@ class Stream:
         """Whether the relay ever accepted the subscription."""
         self._versions: dict[tuple[str, ...], int] = {}
         self._wait = 0.0
-        self._rows: list[wire.BalanceRow] = []
+        self._rows: list[BalanceRow] = []
         self._reason: str | None = None
         self._paging = False
 

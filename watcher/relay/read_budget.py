@@ -18,7 +18,7 @@ from watcher.model import filters
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor, Snapshot
-from watcher.relay.log_follower import Log
+from watcher.relay.log import Log
 
 PART = 0.25
 """Of one core."""
