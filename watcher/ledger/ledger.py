@@ -183,7 +183,7 @@ class Ledger:
         self._epoch = epoch
         for state in restored_states:
             group = self._store.group(state.provider, state.chain, state.token, state.kind)
-            record = self._carried(former, state) if former else None
+            record = former.carried(state) if former else None
             self._store.add(group, state.account, record or self._restored(state))
             self._count += 1
         for group, account, record in former:
@@ -207,18 +207,6 @@ class Ledger:
             state.absent_without_order,
             absent_by_listing,
         )
-
-    def _carried(self, former: Store, state: BalanceState) -> BalanceRecord | None:
-        """The record in memory, if the journal agrees with it; None: start from the journal's."""
-        key = state.key
-        record = former.find(key)
-        if record is None:
-            return None
-        if not former.pending_changes.agrees_with(key, record, state):
-            former.pending_changes.forget(key)
-            return None
-        record.version = state.version
-        return record
 
     def _known(self, key: Key) -> BalanceRecord:
         record = self._store.find(key)

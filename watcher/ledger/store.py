@@ -9,6 +9,7 @@ import msgspec
 from watcher.ledger.pending_changes import PendingChange, PendingChanges
 from watcher.ledger.record import Arrival, BalanceRecord, Candidate, Denomination, StaleStreak, TokenGroup
 from watcher.ledger.rules import Observation, Outcome, Ruling, still_recent
+from watcher.model.events import BalanceState
 from watcher.model.keys import Key, Kind, Scope
 from watcher.model.readings import Reading, Unit
 from watcher.redaction.redactor import SECRETS
@@ -199,6 +200,18 @@ class Store:
         assert record is not None, f"a change without a record: {key}"
         first, record.version = record.version < 0, version
         return first
+
+    def carried(self, state: BalanceState) -> BalanceRecord | None:
+        """The record of this key, if the journal's state agrees with it; None: start from the journal's."""
+        key = state.key
+        record = self.find(key)
+        if record is None:
+            return None
+        if not self.pending_changes.agrees_with(key, record, state):
+            self.pending_changes.forget(key)
+            return None
+        record.version = state.version
+        return record
 
     def succeed(self, former: "Store") -> None:
         """The journal was read anew: what is not decided goes on where the records still say it."""
