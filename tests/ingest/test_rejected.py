@@ -13,10 +13,11 @@ from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.ingest.committer import Committer
 from watcher.ingest.group_size import GROUP_ROWS
 from watcher.ingest.rejections import RETRY
-from watcher.journal import LARGEST, Batch, Forbidden, Rejected, WrongJournal
+from watcher.journal import Batch, Forbidden, Rejected, WrongJournal
 from watcher.journal.kafka.broker_errors import RECORDS, RIGHTS, SETTINGS, DenialTimer, InvalidRecord, meaning
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.records import Encoder, TopicNames
+from watcher.journal.record_limits import MAX_RECORD_BYTES
 from watcher.ledger import Ledger
 from watcher.model.events import JSON, MSGPACK
 from watcher.model.keys import Scope
@@ -222,7 +223,9 @@ def unfit(name):
     row = change(baseline(name, 1), 2)
     return {
         "large": msgspec.structs.replace(row, state=msgspec.structs.replace(row.state, symbol="s" * 3_000_000)),
-        "large event": msgspec.structs.replace(row, event=msgspec.structs.replace(row.event, symbol="s" * LARGEST)),
+        "large event": msgspec.structs.replace(
+            row, event=msgspec.structs.replace(row.event, symbol="s" * MAX_RECORD_BYTES)
+        ),
         "surrogate": msgspec.structs.replace(row, state=msgspec.structs.replace(row.state, symbol="\ud800")),
         "number": msgspec.structs.replace(row, state=msgspec.structs.replace(row.state, slot=2**70)),
     }

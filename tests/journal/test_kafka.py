@@ -28,6 +28,7 @@ from tests.journal.kafka_world import (
 )
 from watcher.journal import Batch, Fenced
 from watcher.journal.kafka import cluster as connection_module
+from watcher.journal.views import ViewLimits
 from watcher.model.events import MSGPACK, CommitRow, changed, event_id
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
@@ -49,6 +50,11 @@ class TestConformance(Conformance):
     @pytest.fixture
     async def twin(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:
+            yield made
+
+    @pytest.fixture
+    async def hasty(self, kafka, prefix):
+        async with ready(kafka.address, prefix, view_limits=ViewLimits(longest=0.0)) as made:
             yield made
 
 

@@ -33,7 +33,7 @@ from tests.journal.conformance import (
     snapshot,
 )
 from tests.journal.laws import records, violations
-from watcher.journal import Batch, Fenced, Unwritable, WrongJournal, views
+from watcher.journal import Batch, Fenced, Unwritable, WrongJournal
 from watcher.journal.sqlite import file as sqlite_file
 from watcher.journal.sqlite import reader as sqlite_reader
 from watcher.journal.sqlite.file import inline, open_to_write, worker
@@ -41,6 +41,7 @@ from watcher.journal.sqlite.journal import SqliteJournal, path_of
 from watcher.journal.sqlite.reader import CommitSignal, SqliteReader
 from watcher.journal.sqlite.view import SqliteView, few
 from watcher.journal.sqlite.writer import PUT_STATE, ROWS
+from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON
 from watcher.model.keys import Filter
 from watcher.model.log import Expired, Unavailable
@@ -72,6 +73,13 @@ async def journal(request, at):
     await journal.init()
     yield journal
     await journal.close()
+
+
+@pytest.fixture
+async def hasty(at, journal):
+    hasty = at(view_limits=ViewLimits(longest=0.0))
+    yield hasty
+    await hasty.close()
 
 
 @pytest.fixture
@@ -294,16 +302,20 @@ def test_sqlite_finds_what_a_filter_wants(keys, wanted, size):
             assert few(file, wanted, 12) == expected
             assert few(file, wanted, len(expected)) == expected
             assert not expected or few(file, wanted, len(expected) - 1) is None
-        view = SqliteView(path, lambda _: None, lambda: True)
-        assert view.count(wanted) == len(expected)
-        behind, found = view.page(wanted, 0, size)
-        while len(found) < len(expected):
-            behind, page = view.page(wanted, behind, size)
-            assert page
-            found += page
-        assert view.page(wanted, behind, size) == (behind, [])
-        view.end()
-    assert found == expected
+        assert anyio.run(in_pages, path, wanted, size) == expected
+
+
+async def in_pages(path, wanted, size):
+    view = SqliteView(path, inline, lambda _: None, lambda: True)
+    count = await view.count(wanted)
+    behind, found = await view.page(wanted, 0, size)
+    while len(found) < count:
+        behind, page = await view.page(wanted, behind, size)
+        assert page
+        found += page
+    assert await view.page(wanted, behind, size) == (behind, [])
+    view.end()
+    return found
 
 
 HOLDS = """
@@ -345,9 +357,8 @@ class TestTheWal:
         self, at, tmp_path, monkeypatch
     ):
         monkeypatch.setattr(sqlite_reader, "GROWN", 1 << 20)
-        monkeypatch.setattr(views, "PAUSE", 3600.0)
         wal = tmp_path / "balances.db-wal"
-        journal = at()
+        journal = at(view_limits=ViewLimits(pause=3600.0))
         async with opened(journal) as (writer, _), reading(journal) as reader:
             await writer.commit(Batch([baseline("a", 0)]))
             held, again = await reader.snapshot(Filter()), []
@@ -538,13 +549,10 @@ class TestTrouble:
             finally:
                 await reader.close()
 
-    async def test_a_view_that_stood_too_long_goes_though_commits_follow_one_another_without_a_rest(
-        self, at, monkeypatch
-    ):
-        async with opened(at()) as (writer, _), reading(at()) as reader:
+    async def test_a_view_that_stood_too_long_goes_though_commits_follow_one_another_without_a_rest(self, at):
+        async with opened(at()) as (writer, _), reading(at(view_limits=ViewLimits(longest=0.0))) as reader:
             await writer.commit(Batch([one := baseline("a", 0)]))
             held = await reader.snapshot(Filter())
-            monkeypatch.setattr(views, "LONGEST", 0.0)
             await writer.commit(Batch([change(one, 1)]))
             async with contextlib.aclosing(reader.follow((await reader.bounds()).oldest)) as commits:
                 assert (await anext(commits)).events

@@ -10,7 +10,7 @@ import pytest
 from tests.providers import fuzz
 from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
 from tests.providers.tables import LATER, asked, built
-from watcher.journal import LARGEST
+from watcher.journal.record_limits import MAX_RECORD_BYTES
 from watcher.ledger.pending_changes import PendingChange, commit_row
 from watcher.ledger.record import BalanceRecord, Denomination
 from watcher.model.addresses import AddressError, evm
@@ -371,7 +371,7 @@ def fits(one):
     event = changed("e0", row.state, "9" * 78, row.state.observed_at)
     for codec in (JSON, MSGPACK):
         for data in (codec.encode(row.state), codec.encode(event)):
-            assert len(data) < 3000 < LARGEST
+            assert len(data) < 3000 < MAX_RECORD_BYTES
     text = str(one.key)
     assert Key.parse(text.encode().decode()) == one.key
     assert "\0" not in text

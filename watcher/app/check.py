@@ -38,7 +38,7 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     providers = [source.provider for source in built.sources]
     for warning in itertools.chain(same_keys(providers), same_credentials(hosts), built.exposed()):
         out(f"warning: {warning}")
-    wished = built.relay_settings.max_connections
+    wished = config.relay.max_connections
     if (possible := connections(wished, len(built.sources))) < wished:
         out(
             f"warning: the limit of open files allows the relay {possible:,} connections, and [relay] max_connections "

@@ -21,6 +21,7 @@ from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.journal.kafka.settings import KafkaSettings, security
 from watcher.journal.kafka.topic_specs import compare, refuse, topic_specs
 from watcher.journal.kafka.writer import KafkaWriter
+from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON, MSGPACK, Encoding, ProviderHealth
 from watcher.model.log import JournalError, Unavailable
 
@@ -31,11 +32,16 @@ AGAIN = 0.5
 HEARTBEAT = 5.0
 """Seconds after which a heartbeat that nobody takes is dropped."""
 
+GATHER = 0.01
+"""Seconds after a commit before the next one: back to back the coordinator makes it wait 20 ms."""
+
 T = TypeVar("T")
 
 
 class KafkaJournal:
     """The `Journal` on Kafka."""
+
+    gather = GATHER
 
     def __init__(
         self,
@@ -46,6 +52,7 @@ class KafkaJournal:
         encoding: Encoding = "json",
         retention: float = 604800.0,
         reach: float = REACH,
+        view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
         """`servers` as `host:port`. Raises WrongJournal for settings that cannot be."""
         if not __debug__:
@@ -54,6 +61,7 @@ class KafkaJournal:
         self.partitions = settings.partitions
         self._settings = settings
         self._reach = reach
+        self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
         self._plans = topic_specs(self._topics, settings.partitions, retention)
         self._connection = Cluster(servers, security(settings, environ))
@@ -81,7 +89,9 @@ class KafkaJournal:
     async def reader(self) -> KafkaReader:
         """Raises WrongJournal without a marker, Unavailable while the log does not answer."""
         await self._marked()
-        reader = KafkaReader(self._identity, self._topics, self.partitions, self._connection, self._gauge)
+        reader = KafkaReader(
+            self._identity, self._topics, self.partitions, self._connection, self._gauge, view_limits=self._view_limits
+        )
         await reader.start()
         return reader
 
@@ -101,6 +111,9 @@ class KafkaJournal:
         for one in health:
             topic, key, value, headers = self._encoder.health(one)
             await self._pulse.send_and_wait(topic, value, key, partition=0, headers=headers)
+
+    async def prepare(self) -> None:
+        """Topics are made by `init`, when somebody asks for it."""
 
     async def init(self, *, new_log: bool = False) -> str:
         """Create topics and marker where they are missing. Raises WrongJournal or Unavailable."""

@@ -39,11 +39,9 @@ from watcher.journal.kafka.state_table import (
     CommitWindow,
     StateTable,
     TableCopy,
-    TableSnapshot,
-    covers,
     matcher,
 )
-from watcher.journal.views import ViewPool, counted
+from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
@@ -61,7 +59,14 @@ class KafkaReader:
     """The `Reader` on Kafka."""
 
     def __init__(
-        self, identity: LogIdentity, topics: TopicNames, partitions: int, connection: Cluster, gauge: OffsetProbe
+        self,
+        identity: LogIdentity,
+        topics: TopicNames,
+        partitions: int,
+        connection: Cluster,
+        gauge: OffsetProbe,
+        *,
+        view_limits: ViewLimits,
     ) -> None:
         self._identity = identity
         self._epoch = ""
@@ -74,7 +79,7 @@ class KafkaReader:
         self._gauge = gauge
         self._view = StateTable()
         self._window = CommitWindow((0,) * partitions)
-        self._views = ViewPool(self._held)
+        self._views = ViewPool(self._held, limits=view_limits)
         self._replays = ConsumerPool(connection, topics.changed, self._changed)
         self._seen: dict[TopicPartition, int] = {}
         self._forbidden = DenialTimer(10.0)
@@ -205,7 +210,7 @@ class KafkaReader:
         places = tuple(self._seen[partition] for partition in self._changed)
         if events or baselines or health or places != self._window.end:
             self._window.append(Commit(Cursor(self._epoch, places), events, baselines, health))
-        self._views.sweep()
+        self._views.expire()
         self._moved.set()
         self._moved = anyio.Event()
 
@@ -261,7 +266,7 @@ class KafkaReader:
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
         await self._refresh()  # or a view would pass for the newest that is not
-        return await counted(TableSnapshot(self._views, await self._views.take(), wanted))
+        return await open_snapshot(self._views, wanted)
 
     async def _held(self) -> TableCopy:
         await self._refresh()
@@ -316,14 +321,18 @@ class KafkaReader:
 
     async def _resumable(self, cursor: Cursor) -> None:
         """Raises Expired for a cursor that nothing can be followed from without a gap."""
-        if cursor.epoch != self._epoch or len(cursor.positions) != len(self._changed):
-            raise Expired("epoch_changed")
-        if not covers(self._window.end, cursor.positions):
+        head = Cursor(self._epoch, self._window.end)
+        oldest = Cursor(self._epoch, self._window.start)
+        reason = Bounds(oldest, head).gap(cursor)
+        # The log reaches further than the window does, both ways; the broker is asked only where that matters.
+        if reason == "ahead":
             written = await self._gauge.written(self._changed)
-            if not covers([written[partition] for partition in self._changed], cursor.positions):
-                raise Expired("ahead")
-        if not covers(cursor.positions, self._window.start) and not cursor.reaches(await self._oldest()):
-            raise Expired("expired")
+            head = Cursor(self._epoch, tuple(written[partition] for partition in self._changed))
+            reason = Bounds(oldest, head).gap(cursor)
+        if reason == "expired":
+            reason = Bounds(await self._oldest(), head).gap(cursor)
+        if reason is not None:
+            raise Expired(reason)
 
     async def close(self) -> None:
         self._views.close()

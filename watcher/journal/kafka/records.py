@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from watcher.journal import LARGEST, UNENCODABLE, Batch, Restored, refuse_unfit, too_large
+from watcher.journal import Batch, Restored
+from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, refuse_unfit, too_large
 from watcher.model.events import JSON, BalanceState, Codec, CommitRow, ProviderHealth, codec_of
 from watcher.model.keys import Key
 from watcher.model.log import Published
@@ -92,7 +93,7 @@ class Encoder:
             except UNENCODABLE as error:
                 unfit[str(row.state.key)] = f"not to be encoded: {error}"
                 continue
-            if (size := max(map(_size, told))) > LARGEST:
+            if (size := max(map(_size, told))) > MAX_RECORD_BYTES:
                 unfit[str(row.state.key)] = too_large(size)
             records += told
         refuse_unfit(unfit)

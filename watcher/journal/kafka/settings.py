@@ -47,8 +47,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ssl_key_password_env: str | None = None
 
 
-def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The keyword arguments that every client of the cluster is given. Raises WrongJournal for what cannot be."""
+def require_valid(settings: KafkaSettings) -> None:
+    """Raises WrongJournal for what the types cannot refuse."""
     if not SOURCE.fullmatch(settings.source):
         raise WrongJournal(
             f"[kafka] source = {settings.source!r}: write a URI reference without a slash at its end, "
@@ -56,12 +56,17 @@ def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, A
         )
     if not 1 <= settings.partitions <= 10_000:
         raise WrongJournal(f"[kafka] partitions = {settings.partitions}: write a number from 1 to 10000")
+    if settings.security_protocol.startswith("SASL") and settings.sasl_username is None:
+        raise WrongJournal(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
+
+
+def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The keyword arguments that every client of the cluster is given. Reads the secrets. Raises WrongJournal."""
+    require_valid(settings)
     arguments: dict[str, Any] = {"security_protocol": settings.security_protocol}
     if settings.security_protocol.endswith("SSL"):
         arguments["ssl_context"] = _context(settings, environ)
     if settings.security_protocol.startswith("SASL"):
-        if settings.sasl_username is None:
-            raise WrongJournal(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
         arguments["sasl_mechanism"] = settings.sasl_mechanism
         arguments["sasl_plain_username"] = settings.sasl_username
         arguments["sasl_plain_password"] = _password(settings, environ).reveal()

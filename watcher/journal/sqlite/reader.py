@@ -19,8 +19,8 @@ import msgspec
 
 from watcher.journal import Unwritable
 from watcher.journal.sqlite.file import Run, explained, identity, log_to_read, open_to_read, transaction
-from watcher.journal.sqlite.view import STATE, SqliteSnapshot, SqliteView, few
-from watcher.journal.views import ViewPool, counted
+from watcher.journal.sqlite.view import STATE, SqliteView, few
+from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import JSON, BalanceState, ProviderHealth, codec_of
 from watcher.model.keys import Filter, Key
 from watcher.model.log import (
@@ -161,7 +161,7 @@ class SqliteReader:
     and where their cursor stands in the new one they learn when they begin again.
     """
 
-    def __init__(self, path: Path, run: Run, bulk: Run, waker: CommitSignal) -> None:
+    def __init__(self, path: Path, run: Run, bulk: Run, waker: CommitSignal, view_limits: ViewLimits) -> None:
         """To be made where statements run: it opens the file. Raises WrongJournal when there is none.
 
         `bulk`: where those run that may take long.
@@ -172,7 +172,7 @@ class SqliteReader:
         self._waker = waker
         self._file = _File(path)
         self._wal = path.with_name(f"{path.name}-wal")
-        self._views = ViewPool(self._view, self._grown)
+        self._views = ViewPool(self._view, self._grown, view_limits)
 
     async def bounds(self) -> Bounds:
         return await self._run(self._bounds)
@@ -188,7 +188,7 @@ class SqliteReader:
         return None if states is None else SmallSnapshot(file.cursor(head), states)
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
-        return await counted(SqliteSnapshot(self._views, await self._views.take(), self._bulk, wanted))
+        return await open_snapshot(self._views, wanted)
 
     async def _view(self) -> SqliteView:
         file = await self._standing()
@@ -201,7 +201,7 @@ class SqliteReader:
             return file is self._file and _version(file) == version >= 0
 
         try:
-            return await self._bulk(lambda: SqliteView(self._path, cursor, newest))
+            return await self._bulk(lambda: SqliteView(self._path, self._bulk, cursor, newest))
         except JournalError as error:  # it may have gone while this waited, and whatever it is, one reader has no view
             raise Unavailable(f"no view of {self._path} can be begun: {error}") from error
 
@@ -217,7 +217,7 @@ class SqliteReader:
     async def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
         place = await self._run(lambda: self._start(cursor))
         while True:
-            self._views.sweep()  # where commits follow one another without a rest, too: it is then that the WAL grows
+            self._views.expire()  # where commits follow one another without a rest, too: it is then that the WAL grows
             changed = self._waker.changed()
             # Asked before reading: a commit that slips in between is seen now, and at worst looked for once more.
             version = _version(place.file)
@@ -261,16 +261,15 @@ class SqliteReader:
 
     def _start(self, cursor: Cursor) -> _Place:
         file = self._open()
-        if cursor.epoch != file.log or len(cursor.positions) != 1:
-            raise Expired("epoch_changed")
-        (position,) = cursor.positions
         with file.reading(file.connection):
             oldest, head = file.edges(file.connection)
             (baseline,) = file.connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
-        if max(position, 1) < oldest:  # positions begin at 1, and nothing is missed before it
-            raise Expired("expired")
-        if position > head:
-            raise Expired("ahead")
+        first = Cursor(cursor.epoch, (1,))
+        # Positions begin at 1, and nothing is missed before it.
+        reason = Bounds(file.cursor(oldest), file.cursor(head)).gap(first if cursor.positions == (0,) else cursor)
+        if reason is not None:
+            raise Expired(reason)
+        (position,) = cursor.positions
         return _Place(
             file, max(position, 1), file.baselines.get(position, baseline), more=head - position >= ROWS_PER_READ
         )

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from watcher.journal import LARGEST, UNENCODABLE, Batch, Fenced, Restored, Unwritable, refuse_unfit, too_large
+from watcher.journal import Batch, Fenced, Restored, Unwritable
+from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, refuse_unfit, too_large
 from watcher.journal.sqlite.file import (
     Run,
     contents_of,
@@ -172,7 +173,7 @@ class SqliteWriter:
         except UNENCODABLE:
             refuse_unfit(self._unfit(rows))
             raise
-        if largest > LARGEST:
+        if largest > MAX_RECORD_BYTES:
             refuse_unfit(self._unfit(rows))
         return events, states
 
@@ -185,7 +186,7 @@ class SqliteWriter:
             except UNENCODABLE as error:
                 unfit[str(row.state.key)] = f"not to be encoded: {error}"
             else:
-                if size > LARGEST:
+                if size > MAX_RECORD_BYTES:
                     unfit[str(row.state.key)] = too_large(size)
         return unfit
 
