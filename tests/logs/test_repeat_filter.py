@@ -44,27 +44,27 @@ def test_the_last_of_a_storm_are_counted_when_it_is_over():
     storms = RepeatFilter()
     for n in range(5):
         storms.filter(record(why="stalled", connection=n, at=1.0))
-    assert storms.lull(5.0) == []
-    (told,) = storms.lull(1.0 + EVERY)
+    assert storms.report_left_out(5.0) == []
+    (told,) = storms.report_left_out(1.0 + EVERY)
     assert (told.msg["connection"], told.msg["left_out"]) == (4, 3)
     assert not storms.filter(record(why="stalled", at=2.0 + EVERY))
-    (told,) = storms.lull(3.0 + 2 * EVERY)
+    (told,) = storms.report_left_out(3.0 + 2 * EVERY)
     assert "left_out" not in told.msg
-    assert storms.lull(100.0) == []
+    assert storms.report_left_out(100.0) == []
 
 
 def test_a_clock_that_was_set_back_silences_nothing():
     storms = RepeatFilter()
     assert storms.filter(record(at=1e6))
     assert storms.filter(record(at=10.0))
-    assert storms.lull(-1e6) == []
+    assert storms.report_left_out(-1e6) == []
 
 
 def test_words_without_end_are_one_kind():
     storms = RepeatFilter()
     told = [storms.filter(record(why=f"reason {n}")) for n in range(MOST + 100)]
     assert told == [True] * (MOST + 1) + [False] * 99
-    assert len(storms.lull(EVERY)) == 1
+    assert len(storms.report_left_out(EVERY)) == 1
 
 
 @pytest.mark.parametrize("args", [(), ("x",)])
