@@ -1,6 +1,6 @@
 """One partition's memory of balances: answers in, rows to commit out.
 
-Each reading is judged on arrival, in order, against the newest accepted amount of its key, committed or not, by the
+Each reading is evaluated on arrival, in order, against the newest accepted amount of its key, committed or not, by the
 rules in `rules.py`. What differs from the committed amount pends until it is taken; what is taken is in flight until
 `committed`, or until `restore` says what became of it. Nothing here waits or reads a clock.
 """
@@ -52,7 +52,7 @@ class Ledger:
 
     @property
     def shared(self) -> bool:
-        """Several providers have told something."""
+        """Changes of several providers have come here."""
         return self._store.pending_changes.shared
 
     @property
@@ -61,7 +61,7 @@ class Ledger:
         return not self._store.pending_changes.pending and not self._listings.unsaved
 
     def candidate_since(self, provider: str) -> float | None:
-        """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
+        """Monotonic seconds: since when the oldest open candidate of a balance of the provider waits; None: there is none."""
         open_candidates = self._store.open_candidates[provider].values()
         return min((candidate.since for candidate in open_candidates), default=None)
 
@@ -97,7 +97,7 @@ class Ledger:
     def compare(self, columns: BulkListing) -> Generator[None, None, None]:
         """Only try whether a listing can be understood: raises what `evaluating` would, and no word of it was said.
 
-        One that was compared does not fail when it is judged, whatever becomes known in between.
+        One that was compared does not fail when it is evaluated, whatever becomes known in between.
         """
         return BulkComparison(self._store, columns).compare()
 
@@ -112,9 +112,9 @@ class Ledger:
                 return verdict
 
     def evaluating(self, answer: Answer) -> Generator[None, None, Verdict]:
-        """The same, `SLICE` readings at a time. Other answers may be judged and rows taken between two slices.
+        """The same, `CHANGED_ROWS` readings at a time. Other answers may be evaluated and rows taken between two slices.
 
-        A `restore` in between ends it: the rest of the answer is not heard, and so proves nothing.
+        A `restore` in between ends it: the rest of the answer is not evaluated, and so proves nothing.
         """
         store = self._store
         listing = None if answer.listing is None else self._listings.of(answer.listing)
@@ -130,10 +130,10 @@ class Ledger:
         return evaluation.verdict
 
     def repeats(self, answer: Answer) -> Verdict | None:
-        """What a listing means that repeats, by its fingerprint, the one heard last. None: it must be heard whole.
+        """The verdict on a listing that repeats the last one, by its fingerprint. None: it must be evaluated as a whole.
 
-        That is so whenever anything in its scope is doubted, or was spoken of by another answer meanwhile. Costs
-        nothing for each balance: what one answer saw shares one moment.
+        That is so whenever its scope has an open candidate, or another answer named one of its balances meanwhile. It costs
+        nothing for each balance: all that one answer saw shares one arrival.
         """
         if answer.listing is None:
             return None
@@ -210,5 +210,5 @@ class Ledger:
 
     def _known(self, key: Key) -> BalanceRecord:
         record = self._store.find(key)
-        assert record is not None, f"a draft without a record: {key}"
+        assert record is not None, f"a change without a record: {key}"
         return record

@@ -91,7 +91,7 @@ class Store:
         assert account not in group.records, f"met before: {group.key(account)}"
         if not group.records:
             place = (group.provider, group.chain, group.token, group.kind)
-            assert self._groups.setdefault(place, group) is group, f"two shelves of one token: {place}"
+            assert self._groups.setdefault(place, group) is group, f"two groups of one token: {place}"
         group.records[account] = record
         self._counts[group.provider] += 1
         accounts = self._accounts.get(group.provider)
@@ -253,9 +253,9 @@ class Store:
     def covered(
         self, scope: Scope, but: Collection[TokenGroup] = ()
     ) -> Iterator[tuple[TokenGroup, Sequence[str], Sequence[BalanceRecord]]]:
-        """What a complete listing of the scope speaks for: accounts of one shelf and their records, `PAGE_ROWS` at a time.
+        """What a complete listing of the scope covers: accounts of one group and their records, `PAGE_ROWS` at a time.
 
-        Shelves in `but` are left out; what comes to a shelf meanwhile may be.
+        Groups in `but` are left out; what comes to a group meanwhile may be.
         """
         if scope.account is not None:
             for group in self.within(scope):
