@@ -734,7 +734,7 @@ class TestIntake:
                 scope = Scope("bank", "eip155:1")
                 for order in range(1, 4):
                     said = answer(dict.fromkeys(range(100), order), order=order, listing=scope)
-                    told = await intake.accept(msgspec.structs.replace(said, most=40))
+                    told = await intake.accept(msgspec.structs.replace(said, max_known=40))
                 assert (told.refused, len(told.changed)) == (60, 40)
                 await intake.flush()
                 assert sum(len(world.amounts()) for world in worlds) == 40
