@@ -24,6 +24,7 @@ import dis
 import functools
 import importlib
 import json
+import logging
 import statistics
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import anyio
 import msgspec
+import structlog
 import websockets
 
 FIRST = 2
@@ -290,6 +292,7 @@ def report(options, walks):
 def main():
     options = arguments()
     sys.path.insert(0, str(options.repo))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     profiler = Profiler((options.repo / "watcher").resolve(), options.ledger)
     with tempfile.TemporaryDirectory(prefix="walk-") as folder:
         sys.setprofile(profiler)

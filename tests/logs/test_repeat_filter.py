@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from watcher.logs.repeat_filter import EVERY, MOST, RepeatFilter
+from watcher.logs.repeat_filter import EVERY, MOST_KINDS, RepeatFilter
 
 
 def record(name="watcher.relay.flusher", message=None, at=0.0, **fields):
@@ -62,8 +62,8 @@ def test_a_clock_that_was_set_back_silences_nothing():
 
 def test_words_without_end_are_one_kind():
     storms = RepeatFilter()
-    told = [storms.filter(record(why=f"reason {n}")) for n in range(MOST + 100)]
-    assert told == [True] * (MOST + 1) + [False] * 99
+    told = [storms.filter(record(why=f"reason {n}")) for n in range(MOST_KINDS + 100)]
+    assert told == [True] * (MOST_KINDS + 1) + [False] * 99
     assert len(storms.report_left_out(EVERY)) == 1
 
 
