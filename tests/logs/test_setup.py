@@ -101,7 +101,7 @@ def test_a_storm_of_strangers_is_a_line_and_its_count(lines):
 def test_lines_that_nobody_took_are_counted_and_told_once_it_flows_again(configured, monkeypatch):
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    stream = LineWriter(OutputThread(writing, lossy=True, held=8192))
+    stream = LineWriter(OutputThread(writing, lossy=True, max_buffered=8192))
     monkeypatch.setattr(sys, "stderr", stream)
     configured()
     assert setup.dropped() == 0
