@@ -122,6 +122,6 @@ def test_lines_that_nobody_took_are_counted_and_told_once_it_flows_again(configu
                 number += 1
     assert number == 200
     assert setup.dropped() == dropped
-    assert stream.outlet.written(60.0)
+    assert stream.output.written(60.0)
     os.close(reading)
     os.close(writing)
