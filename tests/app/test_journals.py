@@ -7,14 +7,15 @@ import pytest
 
 from watcher.app import daemon, journals, settings
 from watcher.app.exposed_secrets import exposed
-from watcher.providers.protocol import SettingsError
+from watcher.runtime.config_section import SettingsError
 
 PLUGIN = """
 from pathlib import Path
 
 import msgspec
 
-from watcher.journal import PrivateFile, WrongJournal
+from watcher.journal import PrivateFile
+from watcher.runtime.config_section import SettingsError
 
 
 class AcmeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,7 +29,7 @@ class AcmePlugin:
 
     def check(self, url, settings):
         if settings.shelf > 9:
-            raise WrongJournal(f"[acme] shelf = {settings.shelf}: write a number up to 9")
+            raise SettingsError(f"[acme] shelf = {settings.shelf}: write a number up to 9")
 
     def open(self, options, settings):
         return options, settings

@@ -29,7 +29,7 @@ from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_STATE
 from watcher.ledger import Ledger
 from watcher.model.events import JSON
 from watcher.model.readings import Answer, Reading
-from watcher.model.times import wall
+from watcher.model.times import parse_rfc3339
 
 GROUP = 100
 ROUNDS = 10
@@ -64,7 +64,7 @@ def ready(rows):
     kind = JSON.content_type
     return (
         [
-            (str(row.state.key), row.state.version, wall(row.event.observed_at), kind, JSON.encode(row.event))
+            (str(row.state.key), row.state.version, parse_rfc3339(row.event.observed_at), kind, JSON.encode(row.event))
             for row in rows
             if row.event
         ],

@@ -25,7 +25,7 @@ from watcher.ingest.intake import Intake
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Reading
-from watcher.model.times import wall
+from watcher.model.times import parse_rfc3339
 
 PARTITIONS = 8
 GATHER = 0.010
@@ -94,7 +94,9 @@ class Bench:
             while True:
                 found = await consumer.getmany(timeout_ms=1000)
                 now = time.time_ns() // 1000
-                times = (wall(dict(one.headers)["ce_time"].decode()) for each in found.values() for one in each)
+                times = (
+                    parse_rfc3339(dict(one.headers)["ce_time"].decode()) for each in found.values() for one in each
+                )
                 self.floor += [(now - time) / 1000 for time in times]
 
     async def measured(self, feed):

@@ -27,7 +27,8 @@ from watcher.ledger import Ledger
 from watcher.model.readings import Answer
 from watcher.poller.bulk import fingerprint, reading
 from watcher.providers.ondo import Ondo, OndoSettings
-from watcher.providers.protocol import Response, Watch
+from watcher.providers.protocol import Response
+from watcher.providers.settings import Watch
 from watcher.runtime.slicing import run_in_slices
 
 TOKENS = 40
@@ -107,8 +108,8 @@ class Watcher:
     def __init__(self, partitions=1):
         settings = OndoSettings(type="ondo", watch=[Watch(chain="ethereum-1")])
         self.provider = Ondo("ondo", settings, keyed=True)
-        (lane,) = self.provider.lanes
-        self.request = self.provider.ask(lane, lane.targets, 60.0)
+        (group,) = self.provider.groups
+        self.request = self.provider.ask(group.lanes[0], group.targets, 60.0)
         self.scope = self.request.targets[0].scope
         self.committers = [Committer(Journal(), Ledger(), gather=0.0, bound=10**9) for _ in range(partitions)]
         self.intake = Intake(self.committers)

@@ -18,7 +18,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +33,8 @@ from watcher.ingest.intake import Intake
 from watcher.ledger import Verdict
 from watcher.model.readings import Answer
 from watcher.poller import Poller
-from watcher.providers import known
 from watcher.providers.protocol import Provider
+from watcher.providers.registry import known
 from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport
@@ -187,7 +186,7 @@ def used(outcome: Outcome, name: str) -> Use:
     pace = limit.per * each.cost / limit.requests
     first = [time for time in arrivals if time <= outcome.killed]
     second = [time for time in arrivals if time > outcome.killed + DOWN]
-    sweep = pace * sum(ceil(len(lane.targets) / lane.batch) for lane in each.lanes)
+    sweep = pace * sum(group.sweep for group in each.groups)
     goal = GOALS.get(limit.per, 0.99)
     most = limit.per / (limit.per + outcome.held[name])
     return Use(share(first, pace), share(second, pace), most, goal, second[0] - outcome.killed, sweep)

@@ -28,6 +28,7 @@ from watcher.journal.kafka.settings import security
 from watcher.journal.kafka.writer import COMMIT
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
+from watcher.runtime.config_section import SettingsError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
 
@@ -94,7 +95,7 @@ class TestSecurity:
         ],
     )
     def test_settings_that_cannot_be_say_what_to_do(self, given, said):
-        with pytest.raises(WrongJournal, match=said):
+        with pytest.raises(SettingsError, match=said):
             KafkaJournal(["127.0.0.1:9"], KafkaSettings(**given), environ={})
 
     def test_a_password_may_stand_in_a_file(self, tmp_path):

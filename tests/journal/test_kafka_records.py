@@ -11,6 +11,7 @@ from watcher.journal.kafka.fencing import LogIdentity
 from watcher.journal.kafka.records import LogMarker, NoteAssembler, PartitionContents, TopicNames, noted
 from watcher.journal.kafka.settings import security
 from watcher.model.events import JSON, BalanceState, changed
+from watcher.runtime.config_section import SettingsError
 
 STATE = BalanceState(
     provider="bank",
@@ -88,7 +89,7 @@ class TestSource:
         "source", ["/", "https://", "https://example.com/", "a b", "1:2", "/ä", "/%4", "/a\n", "/a#b#c", "/<a>"]
     )
     def test_what_is_none_or_ends_with_a_slash_is_refused(self, source):
-        with pytest.raises(WrongJournal, match=r"\[kafka\] source = .*: write a URI reference"):
+        with pytest.raises(SettingsError, match=r"\[kafka\] source = .*: write a URI reference"):
             security(KafkaSettings(source=source), {})
 
 

@@ -17,7 +17,7 @@ from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.ondo_bulk import SIZE
-from watcher.providers.protocol import Watch
+from watcher.providers.settings import Watch
 from watcher.runtime.slicing import REST, STEPS, TURN, run_in_slices
 
 HELD = {f"0x{n * 2**140 + n:040x}": f"{n}.5" for n in range(1, 11_501)}
@@ -29,9 +29,9 @@ class Counted(Ondo):
 
     reads = 0
 
-    def slices(self, request, response, size=SIZE):
+    def read_in_slices(self, request, response, size=SIZE):
         self.reads += 1
-        return (yield from super().slices(request, response, size))
+        return (yield from super().read_in_slices(request, response, size))
 
 
 def told(more=(), **changes):

@@ -152,7 +152,7 @@ def test_no_request_leaves_without_a_slot(file):
     (poller,) = poll(file, 20, (helius(50, limits=((10, 1.0), (60, 60.0))), api))
     assert len(api.arrivals) <= 60
     assert all(later - earlier > 1.0 for earlier, later in zip(api.times, api.times[10:], strict=False))
-    assert poller.budget.used(20.0) == pytest.approx(len(api.arrivals) / 60, abs=0.05)
+    assert poller.budget.utilization(20.0) == pytest.approx(len(api.arrivals) / 60, abs=0.05)
 
 
 def test_no_more_requests_are_in_flight_than_connections_are_kept(file):
@@ -594,7 +594,7 @@ def test_while_nothing_can_be_saved_nothing_leaves(file):
 @pytest.mark.parametrize("moment", [0.0, 0.01, 0.03, 0.045, 0.06, 0.1, 1.05])
 def test_cancelled_at_any_point_every_slot_is_settled(file, moment):
     (poller,) = poll(file, moment, (helius(20), Api(fine)))
-    assert all(window.held == 0 for window in poller.budget._windows)
+    assert all(window.in_flight == 0 for window in poller.budget._windows)
 
 
 # --- HTTP

@@ -39,7 +39,9 @@ def replaced(value, path, new):
     return copy
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1].lanes[-1].endpoint}-{len(case[2].path)}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case[0]}-{case[1].groups[-1].lanes[-1].endpoint}-{len(case[2].path)}"
+)
 @FIXED
 @given(path=st.lists(st.integers(0, 12), max_size=6), new=values, status=st.sampled_from(fuzz.STATUSES))
 def test_any_value_in_any_place_of_a_good_answer_gives_found_or_failure(case, path, new, status):
@@ -48,7 +50,9 @@ def test_any_value_in_any_place_of_a_good_answer_gives_found_or_failure(case, pa
     fuzz.judge(provider, request, Response(status, body, LATER), body)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1].lanes[-1].endpoint}-{len(case[2].path)}")
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case[0]}-{case[1].groups[-1].lanes[-1].endpoint}-{len(case[2].path)}"
+)
 @FIXED
 @given(seed=st.integers(0, 2**32), more=st.binary(max_size=40))
 def test_any_bytes_in_an_answer_give_found_or_failure(case, seed, more):

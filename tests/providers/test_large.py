@@ -75,7 +75,7 @@ def said(text):
 
 
 def found_in_slices(text, size):
-    slices = ONDO.slices(REQUEST, Response(200, text, NOW), size)
+    slices = ONDO.read_in_slices(REQUEST, Response(200, text, NOW), size)
     count = 0
     while True:
         try:

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from tests.journal.laws import name, records, violations
 from tests.polling import START, journal, poller_of
-from watcher.providers import known
+from watcher.providers.registry import known
 from watcher.sandbox.exchange import VALID_KEY
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport

@@ -32,13 +32,14 @@ from watcher.model.events import ProviderHealth
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.poller import Connections, Poller, budget_of, schedules_of
-from watcher.providers.protocol import Provider, SettingsError
+from watcher.providers.protocol import Provider
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import HttpRoutes, named
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelayTuning
 from watcher.relay.websocket import RelayStats
+from watcher.runtime.config_section import SettingsError
 from watcher.runtime.task_scope import StartSignal, TaskScope, task_scope
 
 HEARTBEAT = 15.0
@@ -71,7 +72,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Daemon:
-    """One instance, built from a config and not yet running. Raises SettingsError, RelayError, WrongJournal."""
+    """One instance, built from a config and not yet running. Raises SettingsError, WrongJournal."""
 
     def __init__(self, config: Settings, environment: Mapping[str, str], only: RunPart = None) -> None:
         self.instance = f"{socket.gethostname()}-{tokens.token_hex(3)}"
@@ -86,7 +87,7 @@ class Daemon:
         self.pollers: list[Poller] = []
         self.relay: Relay | None = None
         self._watched = {
-            source.provider.name: [target.scope for lane in source.provider.lanes for target in lane.targets]
+            source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
             for source in self.sources
         }
         self._seen: dict[tuple[Filter, str], bool] = {}

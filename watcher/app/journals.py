@@ -11,8 +11,8 @@ from importlib.metadata import entry_points
 from watcher.journal import JournalPlugin
 from watcher.journal.kafka import plugin as kafka
 from watcher.journal.sqlite import plugin as sqlite
-from watcher.providers.protocol import SettingsError
 from watcher.redaction.secret import without_user
+from watcher.runtime.config_section import SettingsError
 
 GROUP = "balance_watcher.journals"
 BUILT_IN: Mapping[str, JournalPlugin] = {"sqlite": sqlite.PLUGIN, "kafka": kafka.PLUGIN}

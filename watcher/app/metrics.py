@@ -89,7 +89,7 @@ def _schedules(pollers: Sequence[Poller]) -> Iterator[Family]:
     yield gauge("watches", "Balances and listings that are read.", lambda p: sum(map(len, p.schedules)))
     yield gauge("stalest_seconds", "Age of the reading of the watch that waits the longest.", stalest)
     yield gauge("paused_seconds", "How long the provider is still left alone.", lambda p: _left(p, now))
-    yield gauge("budget_used_ratio", "Share of the binding limit in use.", lambda p: p.budget.used(now))
+    yield gauge("budget_used_ratio", "Share of the binding limit in use.", lambda p: p.budget.utilization(now))
     yield gauge(
         "schedule_cycle_seconds",
         "Average time between two readings of one watch.",

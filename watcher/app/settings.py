@@ -4,23 +4,21 @@ Each provider declares its own keys and defaults as one Struct, found by the tab
 its table, found by the scheme of its URLs.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
 from watcher.app import journals
-from watcher.journal import WrongJournal
+from watcher.model.addresses import families
 from watcher.providers import registry
-from watcher.providers.protocol import ProviderSettings, SettingsError
+from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
-
-T = TypeVar("T")
+from watcher.runtime.config_section import SettingsError, nearest, section
 
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -61,7 +59,8 @@ def load(path: Path) -> Settings:
 
 
 def parse(table: Mapping[str, Any]) -> Settings:
-    """Settings from a decoded config file. Raises SettingsError, RelayError."""
+    """Settings from a decoded config file. Raises SettingsError."""
+    families()  # a chain's plug-in that cannot be loaded is reported here, and not by whoever first needs an address
     kinds = journals.known()
     tables = {scheme: kind.Settings for scheme, kind in kinds.items() if kind.Settings is not None}
     _refuse_unknown_top(table, (*TopLevel.__struct_fields__, "relay", *tables, "providers"))
@@ -69,31 +68,19 @@ def parse(table: Mapping[str, Any]) -> Settings:
     plugin = journals.plugin_of(top.journal, kinds)
     own = {scheme: section(table.get(scheme, {}), kind, scheme) for scheme, kind in tables.items()}
     journal_settings = own.get(top.journal.partition("://")[0])
-    try:
-        plugin.check(top.journal, journal_settings)
-    except WrongJournal as error:
-        raise SettingsError(str(error)) from None
+    plugin.check(top.journal, journal_settings)
     relay = section(table.get("relay", {}), RelaySettings, "relay")
     relay.check()
     providers = _providers(table.get("providers", {}))
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
-    SECRETS.publish([top.journal, *providers])
+    SECRETS.allow([top.journal, *providers])
     return Settings(**msgspec.structs.asdict(top), journal_settings=journal_settings, relay=relay, providers=providers)
-
-
-def section(table: Mapping[str, Any], kind: type[T], where: str) -> T:
-    """One table as its Struct. Raises SettingsError naming the key, and the nearest right one when it is unknown."""
-    _refuse_unknown(table, msgspec.inspect.type_info(kind), where)
-    try:
-        return msgspec.convert(table, kind, strict=True)
-    except msgspec.ValidationError as error:
-        raise SettingsError(_explain(str(error), where)) from None
 
 
 def _refuse_unknown_top(table: Mapping[str, Any], right: tuple[str, ...]) -> None:
     for key in table:
         if key not in right:
-            raise SettingsError(f"unknown key `{key}` at the top level{_nearest(key, right)}")
+            raise SettingsError(f"unknown key `{key}` at the top level{nearest(key, right)}")
 
 
 def _top_level(table: Mapping[str, Any]) -> TopLevel:
@@ -124,34 +111,6 @@ def _provider(name: str, table: Any) -> ProviderSettings:
     if not isinstance(kind, str) or kind not in known:
         raise SettingsError(
             f'[{where}]: no provider type {kind!r}; write type = "…" with one of {", ".join(sorted(known))}'
-            + _nearest(str(kind), tuple(known))
+            + nearest(str(kind), known)
         )
     return section({"type": kind, **table}, known[kind].Settings, where)
-
-
-def _refuse_unknown(value: Any, kind: msgspec.inspect.Type, where: str) -> None:
-    if isinstance(kind, msgspec.inspect.UnionType):
-        for part in kind.types:
-            _refuse_unknown(value, part, where)
-    elif isinstance(kind, msgspec.inspect.StructType) and isinstance(value, Mapping):
-        fields = {field.encode_name: field.type for field in kind.fields}
-        for key, part in value.items():
-            if key not in fields:
-                raise SettingsError(f"unknown key `{key}` in [{where}]{_nearest(key, tuple(fields))}")
-            _refuse_unknown(part, fields[key], f"{where}.{key}".lstrip("."))
-    elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list):
-        for part in value:
-            _refuse_unknown(part, kind.item_type, where)
-
-
-def _nearest(key: str, right: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(key, right, n=1, cutoff=0.5)
-    return f": did you mean `{close[0]}`?" if close else f": the keys are {', '.join(sorted(right))}"
-
-
-def _explain(error: str, where: str) -> str:
-    """msgspec's `Expected `str`, got `int` - at `$.api_key_env`` as `providers.x.api_key_env: expected …`."""
-    what, _, path = error.partition(" - at `$")
-    what = what.replace("`", "")
-    spot = f"{where}{path.rstrip('`')}".lstrip(".")
-    return f"{spot or 'the config'}: {what[:1].lower()}{what[1:]}"

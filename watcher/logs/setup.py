@@ -35,14 +35,14 @@ def report_repeats(now: float) -> None:
 
 def safe_for_terminal(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A processor of structlog, behind SECRETS: makes every name and value safe text, and a traceback line by line."""
-    return {safe_text.fit(key): _safe(value, key) for key, value in event.items()}
+    return {safe_text.safe(key): _safe(value, key) for key, value in event.items()}
 
 
 def _safe(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
-        return safe_text.paragraph(value) if key in ("exception", "stack") else safe_text.fit(value)
+        return safe_text.paragraph(value) if key in ("exception", "stack") else safe_text.safe(value)
     if isinstance(value, dict):
-        return {safe_text.fit(str(name)): _safe(part) for name, part in value.items()}
+        return {safe_text.safe(str(name)): _safe(part) for name, part in value.items()}
     return [_safe(part) for part in value] if isinstance(value, list) else value
 
 

@@ -10,8 +10,9 @@ from typing import cast
 import msgspec
 
 from watcher.model.bulk_listing import BulkListing
+from watcher.model.targets import LISTING
 from watcher.providers.failures import Malformed
-from watcher.providers.protocol import Provider, ReadResult, Request, Response
+from watcher.providers.protocol import BulkProvider, Provider, ReadResult, Request, Response
 
 LARGE = 2**16
 """Bytes from which on an answer is worth it."""
@@ -20,12 +21,9 @@ HASHED = 2**20
 
 
 def reading(provider: Provider, request: Request, response: Response) -> Generator[None, None, ReadResult] | None:
-    """The provider's own way to read a large listing: `slices`, which it need not have. None: `read` does."""
-    slices = getattr(provider, "slices", None)
-    listed = request.targets[0].family == "listing"
-    if slices is None or not listed or response.status != 200 or len(response.body) < LARGE:
-        return None
-    return cast("Generator[None, None, ReadResult]", slices(request, response))
+    """The provider's own way to read a large listing, which it need not have. None: `read` does."""
+    large = response.status == 200 and len(response.body) >= LARGE and request.targets[0].family == LISTING
+    return provider.read_in_slices(request, response) if large and isinstance(provider, BulkProvider) else None
 
 
 def clear_rows_only(found: ReadResult) -> Generator[None, None, ReadResult]:

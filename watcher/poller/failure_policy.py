@@ -12,9 +12,10 @@ from math import inf
 import msgspec
 
 from watcher.limits.limiter import Limiter
+from watcher.model.targets import Target
 from watcher.poller.poll_stats import PollStats
 from watcher.providers.failures import Exhausted, Failure, Misconfigured, RefusedCredential, Throttled
-from watcher.providers.protocol import Response, Target
+from watcher.providers.protocol import Response
 from watcher.providers.waits import retry_after, spent
 from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 
@@ -54,11 +55,11 @@ class FailurePolicy:
     """Of one provider. max_interval: its setting. seed: makes them replayable."""
 
     def __init__(
-        self, limiter: Limiter, turns: LaneScheduler, stats: PollStats, *, max_interval: float | None = None, seed: int
+        self, limiter: Limiter, lanes: LaneScheduler, stats: PollStats, *, max_interval: float | None = None, seed: int
     ) -> None:
         self._limiter = limiter
         self._budget = limiter.budget
-        self._turns = turns
+        self._lanes = lanes
         self._stats = stats
         self._random = random.Random(seed)  # noqa: S311 (spreads retries, hides nothing)
         self._aside = min(max_interval or ASIDE, ASIDE)
@@ -85,19 +86,19 @@ class FailurePolicy:
         self._refused.clear()
         self._theirs.clear()
         self._charges.clear()
-        self._turns.recall()
+        self._lanes.recall_all()
         self._limiter.resume()
 
-    def heard(self, errand: PollJob, response: Response, now: float) -> None:
+    def heard(self, job: PollJob, response: Response, now: float) -> None:
         """An answer of any kind: one that says that a quota is used up keeps its scope waiting until it is not."""
         waits = [wait for wait in (spent(response), retry_after(response)) if wait is not None]
         if waits:
-            self._limiter.pause(now + max(waits), self._budget.scope(errand.lane.endpoint))
+            self._limiter.pause(now + max(waits), self._budget.refusal_scope(job.lane.endpoint))
 
-    def answered(self, errand: PollJob, granted: float, now: float, missing: Iterable[Target] = ()) -> None:
+    def answered(self, job: PollJob, granted: float, now: float, missing: Iterable[Target] = ()) -> None:
         """A good answer came, to a request that left at `granted`; of what is missing in it, it says nothing."""
         self._refused_in_a_row = 0
-        for target in set(errand.targets).difference(missing):
+        for target in set(job.targets).difference(missing):
             self._worked.add(target)
             self._theirs.discard(target)
             charge = self._charges.pop(target, None)
@@ -105,7 +106,7 @@ class FailurePolicy:
                 self._stats.cleared(str(target), charge.told)
         if self._is_news(granted):
             self._key_worked, self._key = True, None
-            self._theirs |= self._refused.difference(errand.targets)
+            self._theirs |= self._refused.difference(job.targets)
             self._refused.clear()
         elif granted >= self._renewed_at and not self._key_worked:  # it worked, while it was refused beside that
             self._key_worked = True
@@ -113,79 +114,79 @@ class FailurePolicy:
                 self._limiter.resume()
                 self._limiter.pause(now + self._jittered(DOUBT[0]), remember=False)
 
-    def failed(self, errand: PollJob, granted: float, failure: Failure, now: float) -> None:
+    def failed(self, job: PollJob, granted: float, failure: Failure, now: float) -> None:
         """A request that left at `granted` brought this."""
         if failure.retry_after is not None and not isinstance(failure, Throttled):
-            self._pause(errand, failure.retry_after, failure.reason, now)
+            self._pause(job, failure.retry_after, failure.reason, now)
         if granted < self._renewed_at and not isinstance(failure, Throttled):
-            self._turns.failed(errand, granted, now)  # it was said to another key
+            self._lanes.failed(job, granted, now)  # it was said to another key
         elif isinstance(failure, Misconfigured) or (
-            isinstance(failure, RefusedCredential) and self._theirs.issuperset(errand.targets)
+            isinstance(failure, RefusedCredential) and self._theirs.issuperset(job.targets)
         ):
-            self._put_off(errand, failure, now)
+            self._put_off(job, failure, now)
         elif isinstance(failure, Exhausted | RefusedCredential) and self._is_news(granted):
-            self._doubt(errand, granted, failure, now)
+            self._doubt(job, granted, failure, now)
         else:
-            self._turns.failed(errand, granted, now)
+            self._lanes.failed(job, granted, now)
             if isinstance(failure, Throttled):
-                self._throttle(errand, failure, now)
+                self._throttle(job, failure, now)
 
     def _is_news(self, granted: float) -> bool:
         """Whether what came to that request says anything of this key beyond what is known."""
         return granted >= self._renewed_at and granted > self._heard_at
 
-    def _put_off(self, errand: PollJob, failure: Failure, now: float) -> None:
-        if len(errand.targets) > 1:
-            self._turns.apart(errand)
+    def _put_off(self, job: PollJob, failure: Failure, now: float) -> None:
+        if len(job.targets) > 1:
+            self._lanes.split(job)
             return
-        (target,) = errand.targets
+        (target,) = job.targets
         charge = self._charges[target] = _said_again(self._charges.get(target), failure)
         doubts = DOUBT if target in self._worked else ()
         if charge.said <= len(doubts):
-            self._turns.set_aside(errand, now + self._jittered(doubts[charge.said - 1]))
+            self._lanes.set_aside(job, now + self._jittered(doubts[charge.said - 1]))
             return
         seconds = min(self._aside * 2.0 ** min(20, charge.said - len(doubts) - 1), MISCONFIGURED)
-        self._turns.set_aside(errand, now + self._jittered(seconds))
+        self._lanes.set_aside(job, now + self._jittered(seconds))
         if charge.told != failure.reason or now - charge.told_at >= REMIND:
             self._stats.alert("watch.misconfigured", seconds, failure.reason, watch=str(target))
             charge.told, charge.told_at = failure.reason, now
 
-    def _throttle(self, errand: PollJob, failure: Throttled, now: float) -> None:
+    def _throttle(self, job: PollJob, failure: Throttled, now: float) -> None:
         wait = failure.retry_after
         if wait is None:
-            period = self._budget.period(errand.lane.endpoint)
+            period = self._budget.shortest_window(job.lane.endpoint)
             wait = min(period * 2**self._refused_in_a_row, max(period, DOUBLED))
             if now >= self._escalates_at:  # several in flight at once are refused for one and the same reason
                 self._refused_in_a_row = min(10, self._refused_in_a_row + 1)
                 self._escalates_at = now + wait
-        self._pause(errand, wait, failure.reason, now)
+        self._pause(job, wait, failure.reason, now)
 
-    def _pause(self, errand: PollJob, wait: float, reason: str, now: float) -> None:
-        scope = self._budget.scope(errand.lane.endpoint)
+    def _pause(self, job: PollJob, wait: float, reason: str, now: float) -> None:
+        scope = self._budget.refusal_scope(job.lane.endpoint)
         wait = self._jittered(min(max(0.0, wait), LONGEST_PAUSE))
         self._limiter.pause(now + wait, scope)
         if now + wait > self._paused.get(scope, -inf) + MOST_JITTER:  # several in flight at once are told the same
             self._stats.paused(wait, scope, reason)
             self._paused[scope] = now + wait
 
-    def _doubt(self, errand: PollJob, granted: float, failure: Exhausted | RefusedCredential, now: float) -> None:
+    def _doubt(self, job: PollJob, granted: float, failure: Exhausted | RefusedCredential, now: float) -> None:
         """The provider refuses our key or plan: ask again, about another watch first where there is one, or believe it."""
         self._heard_at = now
-        self._refused.update(errand.targets)
+        self._refused.update(job.targets)
         charge = self._key = _said_again(self._key, failure)
         if self._key_worked and charge.said <= len(DOUBT):
             seconds = self._jittered(DOUBT[charge.said - 1])
             self._stats.paused(seconds, None, failure.reason)
-            if len(errand.targets) == 1 < len(errand.schedule):
-                self._turns.set_aside(errand, now + seconds + self._budget.pace(errand.lane.endpoint))
+            if len(job.targets) == 1 < len(job.schedule):
+                self._lanes.set_aside(job, now + seconds + self._budget.interval(job.lane.endpoint))
             else:
-                self._turns.failed(errand, granted, now)
+                self._lanes.failed(job, granted, now)
         else:
             used_up = isinstance(failure, Exhausted)
             event, seconds = ("provider.exhausted", EXHAUSTED) if used_up else ("provider.refused", REFUSED)
             self._stats.alert(event, seconds, failure.reason)
             seconds = self._jittered(seconds)
-            self._turns.failed(errand, granted, now)
+            self._lanes.failed(job, granted, now)
         # Not remembered: a restart is what the operator does once the cause is gone.
         self._limiter.pause(now + seconds, remember=False)
 

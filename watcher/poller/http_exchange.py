@@ -16,7 +16,7 @@ from watcher.poller.decompression import STEP, Decompressor
 from watcher.poller.transport_errors import AttemptPhase, unreachable_from
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Credentials, Provider, Request, Response
-from watcher.providers.waits import retry_after
+from watcher.providers.waits import requested_wait
 
 CONNECT = 10.0
 """Seconds, at most, of the time-out that go into making a connection."""
@@ -91,7 +91,7 @@ class HttpExchange:
             if heard is not None and heard.status != 200:  # which says enough, whatever its body is
                 return heard
             failure = error if isinstance(error, Malformed) else unreachable_from(error, progress.phase)
-            failure.retry_after = None if heard is None else retry_after(heard)
+            failure.retry_after = None if heard is None else heard.wait
             raise failure from None  # the cause may hold the URL
 
     def _built(self, request: Request, progress: AttemptPhase) -> httpx.Request:
@@ -121,7 +121,8 @@ class HttpExchange:
         answer = await self._transport.handle_async_request(request)
         try:
             _refuse_long_head(answer.headers)
-            progress.heard = heard = Response(answer.status_code, b"", self._wall() / 1e6, dict(answer.headers.items()))
+            heard = Response(answer.status_code, b"", self._wall() / 1e6, dict(answer.headers.items()))
+            progress.heard = heard = msgspec.structs.replace(heard, wait=requested_wait(heard))
             self._remember(answer, request)
             return msgspec.structs.replace(heard, body=await self._body(answer))
         finally:

@@ -1,6 +1,6 @@
 """A provider's tasks: one that grants, one for each request in flight, one that saves what a restart must know."""
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from math import inf
 from typing import Protocol
 
@@ -12,10 +12,10 @@ from anyio.abc import TaskGroup, TaskStatus
 from watcher.ledger import Verdict
 from watcher.limits.budget import Budget, Slot
 from watcher.limits.limiter import Limiter
-from watcher.limits.windows import Limit
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
 from watcher.model.readings import Answer
+from watcher.model.targets import Target
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import clear_rows_only, fingerprint, reading
 from watcher.poller.connections import MOST
@@ -24,7 +24,7 @@ from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.poll_stats import PollStats
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Failure, Malformed, RefusedCredential
-from watcher.providers.protocol import Credentials, Provider, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Credentials, Provider, ReadResult, Request, Response
 from watcher.providers.waits import retry_after
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_in_slices
@@ -52,30 +52,29 @@ class AnswerSink(Protocol):
 class _Learned(msgspec.Struct, array_like=True):
     wall: int
     schedules: list[bytes]
-    """In the order of the lanes."""
+    """In the order of the groups."""
 
 
 def budget_of(provider: Provider) -> Budget:
     """The provider's limits as a budget. Raises BudgetError for limits under which no call could be made."""
-    limits = [Limit(limit.requests, limit.per, limit.endpoint) for limit in provider.limits]
-    endpoints = [lane.endpoint for lane in provider.lanes] or [None]
-    return Budget(limits, cost=provider.cost, share=provider.settings.share, endpoints=endpoints)
+    endpoints = [lane.endpoint for group in provider.groups for lane in group.lanes]
+    return Budget(provider.limits, cost=provider.cost, share=provider.settings.share, endpoints=endpoints)
 
 
-def schedules_of(provider: Provider, *, seed: int, now: float) -> dict[int, Schedule[Target]]:
-    """One schedule for each distinct `Lane.targets`, by its id, in the order of the lanes."""
+def schedules_of(provider: Provider, *, seed: int, now: float) -> list[Schedule[Target]]:
+    """One schedule for each group, in their order."""
     settings = provider.settings
-    return {
-        id(lane.targets): Schedule(
-            lane.targets,
+    return [
+        Schedule(
+            group.targets,
             seed=seed,
             now=now,
             max_interval=settings.max_interval,
             min_interval=provider.min_interval,
             name=lambda target: f"{target.family}, {target}",
         )
-        for lane in provider.lanes
-    }
+        for group in provider.groups
+    ]
 
 
 def restore_rates(schedules: Iterable[Schedule[Target]], learned: bytes, now: float, wall: int) -> None:
@@ -101,24 +100,24 @@ class Poller:
         *,
         credentials: Credentials,
         budget: Budget,
-        schedules: Mapping[int, Schedule[Target]],
+        schedules: Sequence[Schedule[Target]],
         wall: Callable[[], int],
         seed: int,
     ) -> None:
         self.provider = provider
         self.name = provider.name
         self.budget = budget
-        self.schedules = tuple(schedules.values())
+        self.schedules = tuple(schedules)
         self.stats = PollStats(provider.name)
         self.answered = anyio.Event()
         """Set by the first answer of any kind; `stats.refused_at_first` says which."""
         self._intake = intake
         self._exchange = HttpExchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
-        self._turns = LaneScheduler(provider.lanes, schedules, budget)
-        SECRETS.hide(_values(credentials))
+        self._lanes = LaneScheduler(provider.groups, schedules, budget)
+        SECRETS.add(_values(credentials))
         longest = provider.settings.max_interval
-        self._pauses = FailurePolicy(self._limiter, self._turns, self.stats, max_interval=longest, seed=seed)
+        self._pauses = FailurePolicy(self._limiter, self._lanes, self.stats, max_interval=longest, seed=seed)
         self._wall = wall
         self._taking_in = anyio.Lock()
         """One large answer at a time: together they would have the loop for themselves."""
@@ -132,7 +131,7 @@ class Poller:
                 self.budget.restore(stamps, now, self._wall())
         except ValueError:
             self.stats.forgot("limiter")
-            self.budget.pause(now + self.budget.period(self.budget.endpoints[0]))
+            self.budget.pause(now + self.budget.shortest_window(self.budget.endpoints[0]))
         try:
             if (learned := notes.get(f"schedule:{self.name}")) is not None:
                 restore_rates(self.schedules, learned, now, self._wall())
@@ -145,7 +144,7 @@ class Poller:
         Call it on the event loop. What left before is answered to the old ones, and pauses nothing.
         """
         self._exchange.renew(credentials)
-        SECRETS.hide(_values(credentials))
+        SECRETS.add(_values(credentials))
         self._pauses.renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
@@ -162,7 +161,7 @@ class Poller:
             last_success=None if last is None else format_rfc3339(last),
             stalest_seconds=max(stalest, default=None),
             paused_until=None if until is None else format_rfc3339(wall + int((until - now) * 1e6)),
-            budget_used=self.budget.used(now),
+            budget_used=self.budget.utilization(now),
         )
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -183,32 +182,31 @@ class Poller:
         while True:
             now = anyio.current_time()
             room = self._in_flight < MOST and not self._exchange.full
-            errand, when = self._turns.next(now) if room else (None, inf)
-            if errand is None:
+            job, when = self._lanes.next_job(now) if room else (None, inf)
+            if job is None:
                 await self._limiter.wait_until(when)
             else:
                 self._in_flight += 1
-                slot = self.budget.grant(now, errand.lane.endpoint)
-                self._limiter.wake()  # for the task that saves
-                tasks.start_soon(self._poll, errand, slot)
+                slot = self._limiter.grant(now, job.lane.endpoint)
+                tasks.start_soon(self._poll, job, slot)
 
-    async def _poll(self, errand: PollJob, slot: Slot) -> None:
-        request = self.provider.ask(errand.lane, errand.targets, errand.schedule.cycle(slot.granted))
+    async def _poll(self, job: PollJob, slot: Slot) -> None:
+        request = self.provider.ask(job.lane, job.targets, job.schedule.cycle(slot.granted))
         try:
             response, sent, received = await self._send(request, slot)
             observed_at = self._wall()
             try:
-                self._pauses.heard(errand, response, received)
+                self._pauses.heard(job, response, received)
                 found, verdict = await self._heard(request, response, (sent, received, observed_at))
             finally:
                 self._exchange.let_go(response)
         except Failure as failure:
-            self._fail(errand, slot.granted, failure)
+            self._fail(job, slot.granted, failure)
         except Contradiction as error:
-            self._fail(errand, slot.granted, Malformed(str(error)))
+            self._fail(job, slot.granted, Malformed(str(error)))
         else:
-            self._pauses.answered(errand, slot.granted, anyio.current_time(), found.missing)
-            self._succeed(errand, found, verdict, observed_at)
+            self._pauses.answered(job, slot.granted, anyio.current_time(), found.missing)
+            self._succeed(job, found, verdict, observed_at)
         self._in_flight -= 1
         self._limiter.wake()
 
@@ -278,37 +276,37 @@ class Poller:
         listed = (found.listing, known, found.partial)
         return Answer(provider.name, found.readings, ordering, settle, *times, *listed, max_known=provider.max_balances)
 
-    def _succeed(self, errand: PollJob, found: ReadResult, verdict: Verdict, observed_at: int) -> None:
+    def _succeed(self, job: PollJob, found: ReadResult, verdict: Verdict, observed_at: int) -> None:
         now = anyio.current_time()
         self._answered(refused=False)
         self.stats.answered(verdict)
         missing, read = set(found.missing), 0
-        for target in errand.targets:
+        for target in job.targets:
             if target in missing:
-                errand.schedule.failed(target, now)
+                job.schedule.failed(target, now)
             elif _outdated(target, found, verdict):
-                errand.schedule.outdated(target, now)
+                job.schedule.outdated(target, now)
             else:
                 read += 1
-                errand.schedule.report(target, now, any(target.scope.covers(key) for key in verdict.changed))
+                job.schedule.report(target, now, any(target.scope.covers(key) for key in verdict.changed))
             if any(target.scope.covers(key) for key in verdict.candidates):
-                errand.schedule.candidate(target)
-        self._turns.answered(errand, now)
+                job.schedule.confirm(target)
+        self._lanes.answered(job, now)
         if read:
             self.stats.succeeded(observed_at)
         elif verdict.stale:
-            self.stats.outdated(_asked(errand), now)
-        self.stats.full(_asked(errand), verdict.refused, self.provider.max_balances)
+            self.stats.outdated(_asked(job), now)
+        self.stats.full(_asked(job), verdict.refused, self.provider.max_balances)
         if found.remark is not None:
-            self.stats.remarked(SECRETS.shown(found.remark), _asked(errand), now)
+            self.stats.remarked(SECRETS.redacted(found.remark), _asked(job), now)
 
-    def _fail(self, errand: PollJob, granted: float, failure: Failure) -> None:
+    def _fail(self, job: PollJob, granted: float, failure: Failure) -> None:
         now = anyio.current_time()
-        failure.reason = SECRETS.shown(failure.reason)  # it may quote an answer that echoes what we sent
+        failure.reason = SECRETS.redacted(failure.reason)  # it may quote an answer that echoes what we sent
         if not isinstance(failure, Unreachable):
             self._answered(refused=isinstance(failure, RefusedCredential))
-        self.stats.failed(failure, _asked(errand), now)
-        self._pauses.failed(errand, granted, failure, now)
+        self.stats.failed(failure, _asked(job), now)
+        self._pauses.failed(job, granted, failure, now)
 
     def _answered(self, *, refused: bool) -> None:
         if self.stats.refused_at_first is None:
@@ -318,13 +316,13 @@ class Poller:
     async def _save_for_ever(self) -> None:
         while True:
             await anyio.sleep(SAVE)
-            while not self.budget.changed:
+            while not self.budget.unsaved_changes:
                 await self._limiter.wait_until(inf)
             await self._save_stamps()
 
     async def _save_stamps(self) -> None:
         await self._intake.save(*self._stamps())
-        self.budget.saved()
+        self.budget.mark_saved()
         self._limiter.wake()
 
     def _stamps(self) -> tuple[str, bytes]:
@@ -355,6 +353,6 @@ def _values(credentials: Credentials) -> set[str]:
     return {value for value in (*credentials.headers.values(), *credentials.params.values()) if value}
 
 
-def _asked(errand: PollJob) -> str:
-    first, *rest = errand.targets
+def _asked(job: PollJob) -> str:
+    first, *rest = job.targets
     return f"{first} and {len(rest)} more" if rest else str(first)

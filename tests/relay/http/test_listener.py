@@ -13,8 +13,9 @@ from tests.relay.stage import PATIENCE, calm, staged
 from watcher.relay.http.auth import load
 from watcher.relay.http.listener import READERS_EACH, Listener
 from watcher.relay.http.routes import HttpRoutes
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelaySettings
 from watcher.relay.websocket import RelayStats
+from watcher.runtime.config_section import SettingsError
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +92,7 @@ async def test_it_has_the_guard_of_the_relay(tokens_file):
         stats=RelayStats(),
         pace=calm(),
     )
-    with pytest.raises(RelayError, match="no tokens are set"):
+    with pytest.raises(SettingsError, match="no tokens are set"):
         await port.run()
 
 

@@ -54,7 +54,7 @@ class KafkaJournal:
         reach: float = REACH,
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
-        """`servers` as `host:port`. Raises WrongJournal for settings that cannot be."""
+        """`servers` as `host:port`. Raises SettingsError for settings that cannot be."""
         if not __debug__:
             # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
             raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")

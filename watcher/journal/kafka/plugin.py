@@ -5,10 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from watcher.journal import JournalOptions, PrivateFile, WrongJournal
+from watcher.journal import JournalOptions, PrivateFile
 from watcher.journal.kafka.journal import KafkaJournal
 from watcher.journal.kafka.settings import KafkaSettings, require_valid
 from watcher.redaction.secret import without_user
+from watcher.runtime.config_section import SettingsError
 
 
 class KafkaPlugin:
@@ -19,14 +20,14 @@ class KafkaPlugin:
 
     def check(self, url: str, settings: KafkaSettings) -> None:
         if (shown := without_user(url)) != url:
-            raise WrongJournal(
+            raise SettingsError(
                 f"journal = {shown!r}: no user, password or option stands in it: write {self.example}, and name the "
                 "password's place in [kafka] with sasl_password_env or sasl_password_file"
             )
         for server in servers_of(url):
             host, colon, port = server.rpartition(":")
             if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-                raise WrongJournal(f"journal = {url!r}: {server!r} is no HOST:PORT")
+                raise SettingsError(f"journal = {url!r}: {server!r} is no HOST:PORT")
         require_valid(settings)
 
     def open(self, options: JournalOptions, settings: KafkaSettings) -> KafkaJournal:

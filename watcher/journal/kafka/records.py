@@ -11,7 +11,7 @@ from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, refuse_
 from watcher.model.events import JSON, BalanceState, Codec, CommitRow, ProviderHealth, codec_of
 from watcher.model.keys import Key
 from watcher.model.log import Published
-from watcher.model.times import wall
+from watcher.model.times import parse_rfc3339
 
 Headers = list[tuple[str, bytes]]
 
@@ -152,7 +152,7 @@ def published(partition: int, offset: int, key: bytes, value: bytes, headers: It
         data=value if codec is JSON else JSON.encode(codec.event(value)),
         partition=partition,
         position=offset,
-        observed_at=wall(found["ce_time"].decode()),
+        observed_at=parse_rfc3339(found["ce_time"].decode()),
     )
 
 

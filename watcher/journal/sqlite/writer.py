@@ -25,7 +25,7 @@ from watcher.journal.sqlite.identity import leave_mark
 from watcher.journal.sqlite.reader import CommitSignal
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.log import JournalError
-from watcher.model.times import wall
+from watcher.model.times import parse_rfc3339
 
 TRIM = 1000
 """Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
@@ -45,7 +45,7 @@ PUT_HEALTH = (
     " ON CONFLICT (name) DO UPDATE SET data = excluded.data, beat = excluded.beat"
 )
 Records = list[tuple[object, ...]]
-_micros = functools.lru_cache(maxsize=1024)(wall)  # the rows of one answer share their time
+_micros = functools.lru_cache(maxsize=1024)(parse_rfc3339)  # the rows of one answer share their time
 log = structlog.get_logger()
 
 

@@ -20,8 +20,9 @@ from watcher.relay import wire
 from watcher.relay.http import admission, auth, head, sockets
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.routes import BALANCES, STREAM, HttpAnswer, HttpRoutes, error
-from watcher.relay.settings import RelayError, RelaySettings, RelayTuning, StreamLimits
+from watcher.relay.settings import RelaySettings, RelayTuning, StreamLimits
 from watcher.relay.websocket import Connection, RelayStats
+from watcher.runtime.config_section import SettingsError
 
 FULL = ("Retry-After", "5")
 READERS = 32
@@ -57,7 +58,7 @@ class Listener:
         try:
             streams, visitors = admission.shares(room, settings.max_connections)
         except admission.NoDescriptors:
-            raise RelayError(
+            raise SettingsError(
                 f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
             ) from None
         self.tokens = tokens
@@ -80,7 +81,7 @@ class Listener:
         self._visitor: Callable[[], HttpConnection]
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Give plain answers until cancelled; starts with the port. Raises RelayError, and OSError when it is taken."""
+        """Give plain answers until cancelled; starts with the port. Raises SettingsError, and OSError when it is taken."""
         try:
             self.bind()
             self.open(_nobody, HttpConnection)
@@ -97,7 +98,7 @@ class Listener:
         return int(self._sockets[0].getsockname()[1])
 
     def bind(self) -> None:
-        """Raises RelayError, and OSError when the port is taken."""
+        """Raises SettingsError, and OSError when the port is taken."""
         self._context = sockets.tls(self._settings)
         self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
         self._sockets = sockets.listen(self._settings, guarded=self.tokens is not None, key=self._key)
