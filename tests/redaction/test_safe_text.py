@@ -295,7 +295,7 @@ def test_a_line_of_json_is_ascii(capsys, monkeypatch):
 def test_an_error_that_nobody_foresaw_is_told_without_secrets_and_fit_for_a_screen(capsys):
     error = RuntimeError(f"GET https://h/?api-key={SECRET}\x1b[2J")
     error.__cause__ = ValueError("\u202e")
-    cli.bug(RuntimeError, error, None)
+    cli.print_bug(RuntimeError, error, None)
     told = capsys.readouterr().err
     assert "RuntimeError: GET https://h/?api-key=***" in told
     assert all(line.isprintable() for line in told.split("\n"))
