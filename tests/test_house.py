@@ -35,6 +35,7 @@ ONLY_IN = {
     "aiokafka": "watcher/journal/kafka/",
     "websockets": ("watcher/relay/", "watcher/client/"),
     "sqlite3": "watcher/journal/sqlite/",
+    "pytest": "watcher/testing/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
     "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),

@@ -18,12 +18,13 @@ from watcher.model.amounts import SYMBOL
 from watcher.model.bulk_listing import BulkListing
 from watcher.model.events import JSON, MSGPACK, changed
 from watcher.model.keys import Key
-from watcher.poller.bulk import LARGE, reading
+from watcher.model.targets import LISTING
+from watcher.poller.bulk import LARGE
 from watcher.providers.answers import MAX_DOCUMENT_BYTES, MAX_VALUES, ROWS_PER_STEP, decode
 from watcher.providers.failures import Failure, Malformed
 from watcher.providers.gaps import SUMS, Sums
 from watcher.providers.ondo_bulk import TOKENS
-from watcher.providers.protocol import Response
+from watcher.providers.protocol import BulkProvider, Response
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_at_once
 
@@ -46,8 +47,10 @@ def mint(number):
 
 def heard(provider, request, response):
     """As the poller would. Raises Failure."""
-    large = reading(provider, request, response)
-    return provider.read(request, response) if large is None else run_at_once(large)
+    large = isinstance(provider, BulkProvider) and response.status == 200 and len(response.body) >= LARGE
+    if large and request.targets[0].family == LISTING:
+        return run_at_once(provider.read_in_slices(request, response))
+    return provider.read(request, response)
 
 
 def readings_in(provider, request, body):
@@ -132,7 +135,7 @@ def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made)
     request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, body.encode(), LATER)
     assert len(response.body) > LARGE
-    slices, breaths = reading(provider, request, response), 0
+    slices, breaths = provider.read_in_slices(request, response), 0
     while True:
         try:
             next(slices)
@@ -211,7 +214,7 @@ def test_more_tokens_than_there_can_be_are_refused():
     provider = built("ondo", {"chain": "ethereum-1"})
     request = asked(provider)
     response = Response(200, f'{{"tokens":[{tokens}]}}'.encode(), LATER)
-    found = run_at_once(reading(provider, request, response))
+    found = run_at_once(provider.read_in_slices(request, response))
     assert (len(found.readings), found.partial) == (0, False), "one by one, since the document is small enough"
 
 
@@ -266,7 +269,7 @@ def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
     remarks = []
 
     def work():
-        found = run_at_once(reading(provider, request, response))
+        found = run_at_once(provider.read_in_slices(request, response))
         if isinstance(found.readings, BulkListing):
             remarks.append(run_at_once(found.readings.understood())[1])
         else:

@@ -12,7 +12,7 @@ from tests.providers.tables import NOW, asked, built
 from watcher.ledger import Ledger
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import clear_rows_only
 from watcher.providers.answers import BOM
@@ -231,7 +231,7 @@ def seen(record):
 
 
 def told(readings, now, fingerprint=b""):
-    return Answer("p", readings, "none", 60.0, now - 1, now, int(now * 1e6), SCOPE, fingerprint)
+    return Answer("p", readings, "none", 60.0, Times(now - 1, now, int(now * 1e6)), SCOPE, fingerprint)
 
 
 def taken(ledger, text, now, size):
@@ -312,7 +312,7 @@ def test_the_body_before_the_last_is_no_repetition():
 def answer_of(now, amount):
     """Another answer, of the first of HELD alone."""
     reading = Reading(Key("p", "eip155:1", HELD[0][0], AAPL), amount, "decimal")
-    return Answer("p", [reading], "none", 60.0, now - 1, now, int(now * 1e6))
+    return Answer("p", [reading], "none", 60.0, Times(now - 1, now, int(now * 1e6)))
 
 
 @pytest.mark.parametrize("amount", [HELD[0][1], "7"])

@@ -14,7 +14,7 @@ from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.fan_out import FanOut
 from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.outbox import Link, behind, greatest, interval_of, least
+from watcher.relay.outbox import Link, interval_of
 from watcher.relay.session import Session, Subscription
 from watcher.relay.settings import RelayTuning, StreamLimits
 
@@ -348,7 +348,7 @@ def test_the_most_demanding_subscription_decides():
 @pytest.mark.parametrize("places", [((3, 7), (5, 2)), ((0, 0), (9, 9))])
 def test_places_in_a_log_of_two_partitions(places):
     one, other = (Cursor("c0", each) for each in places)
-    assert one.reaches(least(one, other))
-    assert greatest(one, other).reaches(one)
-    assert greatest(one, other).reaches(other)
-    assert behind(least(one, other), greatest(one, other)) == sum(abs(a - b) for a, b in zip(*places, strict=True))
+    assert one.reaches(one.least(other))
+    assert one.greatest(other).reaches(one)
+    assert one.greatest(other).reaches(other)
+    assert one.least(other).behind(one.greatest(other)) == sum(abs(a - b) for a, b in zip(*places, strict=True))

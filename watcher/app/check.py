@@ -17,7 +17,9 @@ from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
 from watcher.limits.windows import Limit
 from watcher.model.targets import Target
-from watcher.poller import Connections, restore_rates, schedules_of
+from watcher.poller.assembly import schedules_of
+from watcher.poller.checkpoints import restore_rates
+from watcher.poller.connections import Connections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.protocol import Provider, Response

@@ -31,7 +31,9 @@ from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
-from watcher.poller import Connections, Poller, budget_of, schedules_of
+from watcher.poller.assembly import budget_of, schedules_of
+from watcher.poller.connections import Connections
+from watcher.poller.poller import Poller
 from watcher.providers.protocol import Provider
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener
@@ -246,7 +248,7 @@ class Daemon:
         return {
             "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
             "journal": trouble or "ok",
-            "providers": {poller.name: poller.stats.word or "ok" for poller in self.pollers},
+            "providers": {poller.name: poller.stats.problem or "ok" for poller in self.pollers},
         }
 
     def metrics(self, rights: Filter) -> bytes:

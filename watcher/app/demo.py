@@ -20,7 +20,7 @@ from watcher.client.tail import TailColumns
 from watcher.logs import output
 from watcher.model.events import BalanceChanged
 from watcher.model.times import parse_rfc3339
-from watcher.poller import Poller
+from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import print_line
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables

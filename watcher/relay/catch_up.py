@@ -13,8 +13,7 @@ from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.fan_out import FanOut
 from watcher.relay.flusher import Delivery
-from watcher.relay.log_follower import following, unrecoverable
-from watcher.relay.outbox import behind
+from watcher.relay.log_follower import following
 from watcher.relay.read_budget import ReadQueue, SnapshotPages, SnapshotReader
 from watcher.relay.session import GOING_AWAY, SLOW_CONSUMER, Subscribe, Subscription
 from watcher.relay.settings import RelayTuning
@@ -93,12 +92,11 @@ class CatchUp:
         bounds = await self._log.bounds()
         reason = None
         if asked.cursor is not None:
-            same = asked.cursor.epoch == bounds.head.epoch
-            if same and len(asked.cursor.positions) != len(bounds.head.positions):
+            if asked.cursor.epoch == bounds.head.epoch and len(asked.cursor.positions) != len(bounds.head.positions):
                 text = "not a cursor of this log: it has another number of positions"
                 self._delivery.put(peer, session.failed(asked, "bad_cursor", text))
                 return
-            reason = unrecoverable(asked.cursor, bounds) if same else "epoch_changed"
+            reason = bounds.gap(asked.cursor)
             if reason is not None and subscription.strict:
                 text = f"the log cannot be read from there: {reason}"
                 self._delivery.put(peer, session.failed(asked, "unrecoverable_cursor", text))
@@ -126,7 +124,7 @@ class CatchUp:
             peer.rearrange()
             self._delivery.stats.replays += recovered
             # One reading of the log serves all subscriptions of a connection: only what lies before it is read for this.
-            session.charge(rows if pages is not None else behind(start, before), self._delivery.time())
+            session.charge(rows if pages is not None else start.behind(before), self._delivery.time())
             if pages is not None:
                 self._delivery.stats.snapshots += 1
                 await self._page(peer, subscription, cursor, pages)

@@ -30,14 +30,3 @@ async def following(log: Log, cursor: Cursor) -> AsyncIterator[AsyncIterator[Com
     finally:
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
-
-
-def unrecoverable(cursor: Cursor, bounds: Bounds) -> str | None:
-    """Why the log cannot be read from there; None when it can."""
-    if cursor.epoch != bounds.head.epoch:
-        return "epoch_changed"
-    if any(here > head for here, head in zip(cursor.positions, bounds.head.positions, strict=True)):
-        return "ahead"
-    if any(here < oldest for here, oldest in zip(cursor.positions, bounds.oldest.positions, strict=True)):
-        return "expired"
-    return None

@@ -139,7 +139,7 @@ class Link:
         self.controls = len(self.frames)
         self.size = sum(map(len, self.frames))
         for subscription in self.subscriptions:  # one that began further on does so again
-            subscription.start = greatest(self.flushed, subscription.start or self.flushed)
+            subscription.start = self.flushed.greatest(subscription.start or self.flushed)
         self.live = False
         self.lagging = True
         return not told
@@ -173,7 +173,7 @@ class Link:
         """Its data begins at `start`; where the connection has to go on from."""
         subscription.start = start
         alone = all(each is subscription or each in self.renewals for each in self.subscriptions)
-        self.position = start if alone else least(self.position, start)
+        self.position = start if alone else self.position.least(start)
         return self.position if self.conflater is None else self.conflater.watermark(self.position)
 
     def join(self) -> None:
@@ -207,14 +207,14 @@ class Link:
 
     def measure(self, head: Cursor, now: float) -> None:
         """From here on it has to come nearer."""
-        self.distance = self.nearest = behind(self.position, head)
+        self.distance = self.nearest = self.position.behind(head)
         self.nearest_at = now
 
     def astray(self, head: Cursor, now: float) -> bool:
         """It reads the log and does not get anywhere."""
         if self.live or self.paging or self.renewals:
             return False
-        distance = behind(self.position, head)
+        distance = self.position.behind(head)
         if distance < self.nearest:
             self.nearest, self.nearest_at = distance, now
         return now - self.nearest_at >= self.pace.astray or distance - self.distance > self.pace.astray_events
@@ -225,21 +225,6 @@ def interval_of(wanting: Iterable[Subscription]) -> float | None:
     intervals = [each.interval if each.conflate else None for each in wanting]
     found = [interval for interval in intervals if interval is not None]
     return min(found) if len(found) == len(intervals) else None
-
-
-def least(one: Cursor, other: Cursor) -> Cursor:
-    """Nothing that either still has to come lies before it."""
-    return Cursor(one.epoch, tuple(map(min, one.positions, other.positions)))
-
-
-def greatest(one: Cursor, other: Cursor) -> Cursor:
-    """Everything that lies before either lies before it."""
-    return Cursor(one.epoch, tuple(map(max, one.positions, other.positions)))
-
-
-def behind(position: Cursor, head: Cursor) -> int:
-    """Events between the two, about."""
-    return sum(max(0, far - near) for near, far in zip(position.positions, head.positions, strict=True))
 
 
 def _begun(subscription: Subscription, entry: FramedEvent) -> bool:
