@@ -305,4 +305,4 @@ def test_every_category_is_either_seen_or_escaped():
     for number in range(sys.maxunicode + 1):
         letter = chr(number)
         if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-            assert not safe_text._is_fit(letter)
+            assert not safe_text._is_safe(letter)
