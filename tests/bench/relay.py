@@ -198,7 +198,7 @@ async def stalled(folder):
                     begun = time.monotonic()
                     await tell(lambda: stats.stalled)
                     seen.append(time.monotonic() - begun)
-                    await tell(lambda: len(stage.relay.port.door.guests) == OTHERS)
+                    await tell(lambda: len(stage.relay.listener.admission.sockets) == OTHERS)
                     gone.append(time.monotonic() - begun)
                     gather(beside)
             tasks.cancel_scope.cancel()
@@ -216,7 +216,7 @@ async def stalling(folder, count):
         for _ in range(count):
             one = await opened.enter_async_context(slow(stage))
             await one.subscribe(snapshot=False)
-        while stage.relay.port.door.guests:
+        while stage.relay.listener.admission.sockets:
             await stage.teller.tell("A", symbol="x" * 4000)
             most = max(most, resident())
             await anyio.sleep(0.005)

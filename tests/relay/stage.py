@@ -15,6 +15,7 @@ from watcher.model.events import BalanceState, CommitRow, ProviderHealth, change
 from watcher.model.times import format_rfc3339
 from watcher.relay import wire
 from watcher.relay.http.auth import load
+from watcher.relay.http.routes import Readiness, Status
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings, RelayTuning
 
@@ -177,27 +178,27 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=nothing, *, ahead=(), **settings):
+async def staged(folder: Path, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, ahead=(), **settings):
     """A relay that serves a new journal in that folder, on a free port; `calm()` unless told. `ahead`: microseconds to add to its clock."""
     path = folder / "balances.db"
     journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=lambda: wall() + sum(ahead))
     teller = Teller(journal)
     await teller.writer.open()
     try:
-        async with relaying(journal, pace, environ, ready=ready, metrics=metrics, **settings) as (relay, port):
+        async with relaying(journal, pace, environ, readiness=readiness, metrics=metrics, **settings) as (relay, port):
             yield Stage(relay, port, teller, path)
     finally:
         await journal.close()
 
 
 @contextlib.asynccontextmanager
-async def relaying(journal, pace=None, environ=None, ready=dict, metrics=nothing, *, room=None, **settings):
+async def relaying(journal, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, room=None, **settings):
     """A relay of its own on somebody's journal."""
     reader = await journal.reader()
     told = RelaySettings(**{"port": 0, **settings})
     tokens = load(told, environ or {})
-    given = {"metrics": metrics, "ready": ready, "pace": pace or calm(), "room": room}
-    relay = Relay(told, reader, tokens=tokens, wall=wall, **given)
+    status = Status(metrics=metrics, readiness=readiness)
+    relay = Relay(told, reader, tokens=tokens, wall=wall, status=status, tuning=pace or calm(), room=room)
     try:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(relay_run, relay)

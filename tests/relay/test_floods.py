@@ -65,8 +65,8 @@ def scarce(monkeypatch):
 
 
 def resting(stage):
-    visitors = [guest.visitor for guest in stage.relay.port.door.guests.values()]
-    return sum(visitor is not None and visitor._resting is not None for visitor in visitors)
+    connections = [each._connection for each in stage.relay.listener.admission.sockets.values()]
+    return sum(each is not None and each._resting is not None for each in connections)
 
 
 @pytest.mark.parametrize(
@@ -134,5 +134,5 @@ async def test_who_goes_while_it_is_held_back_leaves_nothing_behind(stage, monke
     async with raw(stage) as flooder:
         flooder.send(PING * 5000)
         await until(lambda: resting(stage))
-    await until(lambda: not stage.relay.port.door.guests)
+    await until(lambda: not stage.relay.listener.admission.sockets)
     assert not stage.relay.delivery.peers

@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.relay.stage import PATIENCE, Subscriber, Teller, calm, relaying, staged, until, wall
 from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.relay.http.routes import Readiness
 from watcher.relay.settings import RelayError, RelaySettings
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def stage(tmp_path):
-    async with staged(tmp_path, ready=lambda: {"journal": "ok"}) as stage:
+    async with staged(tmp_path, readiness=lambda: Readiness(journal="ok")) as stage:
         yield stage
 
 
@@ -295,7 +296,7 @@ async def test_the_same_port_answers_plain_http(stage):
 
 async def test_readiness_says_no(tmp_path):
     async with (
-        staged(tmp_path, ready=lambda: {"ready": False, "journal": "starting"}) as stage,
+        staged(tmp_path, readiness=lambda: Readiness(ready=False, journal="starting")) as stage,
         stage.http() as http,
     ):
         answer = await http.get("/readyz")

@@ -115,7 +115,7 @@ async def test_a_reader_that_takes_nothing_is_seen_and_ended(tmp_path):
                     stage.later(1800.0)
                     await anyio.sleep(0.1)
             assert stage.relay.stats.dropped == {"stalled": 1}
-            await until(lambda: len(stage.relay.port.door.guests) == 1)
+            await until(lambda: len(stage.relay.listener.admission.sockets) == 1)
             await stage.teller.tell("A")
             assert (await other.push("update"))["event"]["version"] == 201
             assert stage.relay.stats.stalled == 0
@@ -171,8 +171,8 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
                         full = full + 1 if stage.relay.delivery.paused else 0
                     assert sent < 26_000_000, "26 MB of pings were read from a client that reads nothing"
                     await anyio.sleep(0.01 if full else 0)
-            (guest,) = stage.relay.port.door.guests.values()
-            transport = guest.visitor.transport
+            (accepted,) = stage.relay.listener.admission.sockets.values()
+            transport = accepted._connection.transport
             assert transport.get_write_buffer_size() < 1_000_000
 
 

@@ -14,8 +14,7 @@ from tests.relay.stage import PATIENCE, calm, relaying, staged, until
 from tests.relay.test_slow import BIG, slow
 from watcher.journal import views
 from watcher.model.log import Unavailable
-from watcher.relay import session
-from watcher.relay.http import routes
+from watcher.relay import session, snapshots
 
 pytestmark = pytest.mark.anyio
 
@@ -179,7 +178,7 @@ async def test_a_snapshot_that_fails_in_its_midst_ends_the_connection_and_not_th
 
 
 async def test_who_waits_too_long_in_line_for_balances_is_told_to_come_back(stage, monkeypatch):
-    monkeypatch.setattr(routes, "PATIENCE", 0.01)
+    monkeypatch.setattr(snapshots, "PATIENCE", 0.01)
     stage.log.may = anyio.Event()
     async with stage.http() as http:
         answer = await http.get("/v1/balances")

@@ -37,10 +37,9 @@ from watcher.poller import Connections, Poller, budget_of, schedules_of
 from watcher.providers.protocol import Provider, SettingsError
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener
-from watcher.relay.http.routes import HttpRoutes, named
+from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status, named
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings, RelayTuning
-from watcher.relay.websocket import RelayStats
 from watcher.runtime.task_scope import Begun, TaskScope, task_scope
 
 HEARTBEAT = 15.0
@@ -104,6 +103,7 @@ class Daemon:
         self.committers: list[Committer] = []
         self.pollers: list[Poller] = []
         self.relay: Relay | None = None
+        self.status = Status(metrics=self.metrics, readiness=self.readiness, sees=self.sees)
         self._watched = {
             source.provider.name: [target.scope for lane in source.provider.lanes for target in lane.targets]
             for source in self.sources
@@ -168,26 +168,22 @@ class Daemon:
             reader,
             tokens=self.tokens,
             wall=wall,
-            metrics=self.metrics,
-            ready=self.readiness,
+            status=self.status,
             room=room(wished, len(self.sources)),
-            sees=self.sees,
         )
-        if relay.port.limits.connections < wished:
-            told = relay.port.limits.connections
+        possible = relay.listener.limits.connections
+        if possible < wished:
             log.warning(
-                "relay.fewer_connections", wished=wished, possible=told, why="the limit of open files (ulimit -n)"
+                "relay.fewer_connections", wished=wished, possible=possible, why="the limit of open files (ulimit -n)"
             )
         return relay
 
     def _metrics_port(self) -> Listener:
-        plain = HttpRoutes(None, self.metrics, self.readiness, guarded=self.tokens is not None, sees=self.sees)
+        listening = msgspec.structs.replace(self.relay_settings, port=self.config.metrics_port)
         return Listener(
-            msgspec.structs.replace(self.relay_settings, port=self.config.metrics_port),
-            plain,
-            tokens=self.tokens,
-            stats=RelayStats(),
-            pace=RelayTuning(),
+            listening,
+            HttpRoutes(WITHOUT_RELAY, auth.Guard(listening, self.tokens), self.status),
+            tuning=RelayTuning(),
             room=room(0, len(self.sources)),
             key="metrics_port",
         )
@@ -261,14 +257,14 @@ class Daemon:
             names = ", ".join(poller.name for poller in self.pollers)
             raise Exit(78, f"every provider refused our credentials ({names}): look at the keys they are given")
 
-    def readiness(self) -> dict[str, object]:
+    def readiness(self) -> Readiness:
         """What `/readyz` shows: ready means that changes can be committed and told."""
         trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
-        return {
-            "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
-            "journal": trouble or "ok",
-            "providers": {poller.name: poller.stats.word or "ok" for poller in self.pollers},
-        }
+        return Readiness(
+            ready=trouble is None and all(committer.ready.is_set() for committer in self.committers),
+            journal=trouble or "ok",
+            providers={poller.name: poller.stats.word or "ok" for poller in self.pollers},
+        )
 
     def metrics(self, rights: Filter) -> bytes:
         """The text of `/metrics`. Whoever may not see everything gets the figures of the providers that are theirs."""

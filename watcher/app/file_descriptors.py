@@ -7,7 +7,7 @@ config asks for, and what the relay's port may have is what is left when everyth
 import resource
 
 from watcher.poller.connections import MOST
-from watcher.relay.http.admission import VISITORS, NoDescriptors, shares
+from watcher.relay.http.admission import PENDING_SOCKETS, NoDescriptors, divide_descriptors
 
 OURS = 96
 """The journal, with a broker's connections, the log, the loop, the listeners, and what is just being closed."""
@@ -16,13 +16,13 @@ OURS = 96
 def room(streams: int, providers: int) -> int:
     """Raise the soft limit as far as it goes and is needed; how many descriptors are left for so many streams' port."""
     kept = OURS + MOST * providers
-    return raised(kept + VISITORS + streams) - kept
+    return raised(kept + PENDING_SOCKETS + streams) - kept
 
 
 def connections(wished: int, providers: int) -> int:
     """How many streams there may be at a time, when so many are wished for."""
     try:
-        return shares(room(wished, providers), wished)[0]
+        return divide_descriptors(room(wished, providers), wished)[0]
     except NoDescriptors:
         return 0
 

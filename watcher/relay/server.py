@@ -1,33 +1,43 @@
 """The relay on the network: listens, answers plain HTTP, and lets connections in."""
 
+import base64
 import functools
-from collections.abc import Callable, Mapping
+import hashlib
+import re
+from collections.abc import Callable
+from importlib import resources
 from typing import Any
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import msgspec
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.relay import wire
 from watcher.relay.catch_up import CatchUp
 from watcher.relay.flusher import BATCH, Delivery
-from watcher.relay.http import auth
+from watcher.relay.http import head
+from watcher.relay.http.auth import Guard, Tokens
 from watcher.relay.http.connection import HttpConnection
+from watcher.relay.http.head import HttpAnswer, error
 from watcher.relay.http.listener import Listener
-from watcher.relay.http.routes import HttpRoutes, Sees, named
+from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
 from watcher.relay.log_follower import Log
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
 from watcher.relay.read_budget import ReadBudget, SnapshotReader
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.relay.snapshots import Balances
 from watcher.relay.timers import Timers
 from watcher.relay.websocket import Connection, Peer, RelayStats
 
 logger = structlog.get_logger()
+
+
+INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
 class Relay:
@@ -38,32 +48,34 @@ class Relay:
         settings: RelaySettings,
         log: Log,
         *,
-        tokens: auth.Tokens | None,
+        tokens: Tokens | None,
         wall: Callable[[], int],
-        metrics: Callable[[Filter], bytes],
-        ready: Callable[[], Mapping[str, object]],
-        pace: RelayTuning = RelayTuning(),  # noqa: B008 - frozen
+        status: Status,
+        tuning: RelayTuning = RelayTuning(),  # noqa: B008 - frozen
         room: int | None = None,
-        sees: Sees = named,
     ) -> None:
-        """`wall`: microseconds. `metrics`, `ready`, `sees`: see Plain. `room`: see Port."""
-        self.delivery = Delivery(log, pace, self._read_for)
-        snapshots = SnapshotReader(log, ReadBudget(lambda: self.delivery.time()), pace.page)  # noqa: PLW0108 - it has none yet
-        plain = HttpRoutes(
-            snapshots,
-            metrics,
-            ready,
-            guarded=tokens is not None,
-            following=lambda: self.delivery.following,
-            sees=sees,
-        )
-        self.port = Listener(settings, plain, tokens=tokens, stats=self.delivery.stats, pace=pace, room=room)
+        """`wall`: microseconds. `room`: see Listener."""
+        self.delivery = Delivery(log, tuning, self._read_for)
         self._log = log
         self._wall = wall
-        self._pace = pace
-        self._snapshots = snapshots
-        self._keeper = Timers(self.delivery, pace, wall, sees)
+        self._tuning = tuning
+        self._guard = Guard(settings, tokens)
+        self._snapshots = SnapshotReader(log, ReadBudget(lambda: self.delivery.time()), tuning.page)  # noqa: PLW0108 - it has none yet
+        self._page = live_page()
+        status = msgspec.structs.replace(status, following=lambda: self.delivery.following)
+        self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room)
+        self._keeper = Timers(self.delivery, tuning, wall, status.sees)
         self._replays: CatchUp
+
+    def _routes(self, status: Status) -> HttpRoutes:
+        refused = self.delivery.stats.refuse
+        balances = Balances(self._snapshots, refused)
+        routes = {
+            "/": Route(self._show_page),
+            BALANCES: Route(balances.answer, guarded=True),
+            STREAM: Route(self._upgrade, methods=("GET",), wrong_method="a stream is asked for with GET"),
+        }
+        return HttpRoutes(routes, self._guard, status, refused)
 
     @property
     def stats(self) -> RelayStats:
@@ -77,14 +89,14 @@ class Relay:
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; starts with the port. Raises RelayError, and OSError when the port is taken."""
         try:
-            self.port.bind()
+            self.listener.bind()
             await self.delivery.start()
-            self.port.open(self._handle, functools.partial(_connection, self.delivery))
+            self.listener.open(self._serve, functools.partial(_connection, self.delivery))
             async with anyio.create_task_group() as tasks:
-                self._replays = CatchUp(self.delivery, self._snapshots, self._pace, tasks, self._keeper.beat)
+                self._replays = CatchUp(self.delivery, self._snapshots, self._tuning, tasks, self._keeper.beat)
                 tasks.start_soon(self.delivery.follow)
                 tasks.start_soon(self._keeper.keep, self._replays)
-                task_status.started(self.port.number)
+                task_status.started(self.listener.number)
                 try:
                     await anyio.sleep_forever()
                 finally:
@@ -92,27 +104,50 @@ class Relay:
                         await self._say_farewell()
         finally:
             with anyio.CancelScope(shield=True):
-                self.port.close()
-                await self.port.end()
+                self.listener.close()
+                await self.listener.end()
+
+    async def _show_page(self, _: RoutedRequest) -> HttpAnswer:
+        return self._page
+
+    async def _upgrade(self, asked: RoutedRequest) -> HttpAnswer | None:
+        """None lets it become a stream, whose place is taken from now on."""
+        if head.has_body(asked.request):
+            return error(400, "bad_request", "an upgrade has no body")
+        origin = head.field(asked.request.headers, "Origin")
+        stats = self.delivery.stats
+        if origin is not None and not self._guard.allows_origin(origin, asked.host):
+            stats.refuse("origin")
+            return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
+        if asked.rights is None and asked.presented:
+            stats.refuse("unauthorized")
+            return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
+        if stats.connections >= self.listener.limits.connections or self.listener.closing:
+            stats.refuse("full")
+            logger.warning("relay.full", connections=stats.connections)
+            return error(503, "rate_limited", "too many connections: come back later", ("Retry-After", "5"))
+        assert isinstance(asked.connection, Connection)
+        asked.connection.admit(asked.rights if asked.presented else None)
+        return None
 
     async def _say_farewell(self) -> None:
-        self.port.close()
-        farewell = wire.push(Shutdown(reconnect_after_ms=round(self._pace.reconnect * 1000)))
+        self.listener.close()
+        farewell = wire.push(Shutdown(reconnect_after_ms=round(self._tuning.reconnect * 1000)))
         for number, peer in enumerate(list(self.delivery.peers)):
             self.delivery.put(peer, farewell)
             self.delivery.close(peer, SHUTDOWN)
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _handle(self, connection: HttpConnection) -> None:
+    async def _serve(self, connection: HttpConnection) -> None:
         assert isinstance(connection, Connection)
         now = self.delivery.time()
         connection.forget_handshake()
-        session = Session(self.port.tokens, connection.rights, self.port.limits, now)
-        peer = connection.peer = Peer(session, self._pace, self.delivery.hub.cursor, connection)
+        session = Session(self._guard.tokens, connection.rights, self.listener.limits, now)
+        peer = connection.peer = Peer(session, self._tuning, self.delivery.hub.cursor, connection)
         self.delivery.peers.add(peer)
         self.delivery.stats.accepted += 1
-        if self.port.direct:
+        if self.listener.direct:
             peer.direct = peer.socket = connection.transport.get_extra_info("socket").fileno()
         if connection.paused:
             self.delivery.blocked(peer)
@@ -123,7 +158,7 @@ class Relay:
             self.delivery.drop(peer, JOURNAL_AWAY)
             return
         self._keeper.enter(peer, now)
-        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._pace.heartbeat))
+        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._tuning.heartbeat))
         try:
             async for message in connection:
                 self._obey(peer, message)
@@ -156,3 +191,21 @@ def _connection(delivery: Delivery, *args: Any, **kwargs: Any) -> Connection:
     connection = Connection(*args, **kwargs)
     connection.delivery = delivery
     return connection
+
+
+def live_page() -> HttpAnswer:
+    """The live page. It may run its own script, wear its own style and talk to where it came from; nothing else."""
+    body = resources.files("watcher.relay").joinpath("page.html").read_bytes()
+    allowed: dict[bytes, list[str]] = {b"script": [], b"style": []}
+    for kind, text in INLINE.findall(body):
+        allowed[kind].append(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'")
+    policy = (
+        f"default-src 'none'; script-src {_sources(allowed[b'script'])}; style-src {_sources(allowed[b'style'])}; "
+        "connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return HttpAnswer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", policy),))
+
+
+def _sources(hashes: list[str]) -> str:
+    return " ".join(hashes) or "'none'"

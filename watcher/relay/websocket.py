@@ -106,6 +106,12 @@ class Connection(HttpConnection):
             self.transport.max_size = PIECE
         self.recv_messages.resume = self._resume_reading
 
+    def admit(self, rights: Filter | None) -> None:
+        """It is to become a stream. `rights`: of the token in its request, if it had one."""
+        self.rights = rights
+        self.reserved = True
+        self.delivery.stats.connections += 1
+
     def forget_handshake(self) -> None:
         """Its headers are a tenth of what an idle connection costs, and nobody asks for them again."""
         for said in (self.request, self.response):
