@@ -11,14 +11,15 @@ from msgspec import UNSET
 
 from watcher.model.log import Commit, Cursor, Expired, GapReason, JournalError, Published, SnapshotRevoked, Unavailable
 from watcher.relay import wire
+from watcher.relay.budgets import ReadQueue
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.fan_out import FanOut
 from watcher.relay.flusher import Delivery
 from watcher.relay.log_follower import following
 from watcher.relay.messages import JOURNAL_AWAY, SLOW_CONSUMER, Live, SnapshotPage
-from watcher.relay.read_budget import ReadQueue, SnapshotPages, SnapshotReader
 from watcher.relay.session import OpenSubscription
 from watcher.relay.settings import RelayTuning
+from watcher.relay.snapshots import SnapshotPages, SnapshotReader
 from watcher.relay.subscription import Subscription
 from watcher.relay.websocket import Peer
 
@@ -44,7 +45,7 @@ class CatchUp:
         self._delivery = delivery
         self._snapshots = snapshots
         self._log = snapshots.log
-        self._share = snapshots.share
+        self._budget = snapshots.budget
         self._pace = pace
         self._tasks = tasks
         self._beat = beat
@@ -261,7 +262,7 @@ class CatchUp:
         """Everything of a slice that the hub has already given to the others; whether that was all of it."""
         done, events = 0, commit.events
         while done < len(events):
-            async with self._share.turn(ReadQueue.REPLAYS):
+            async with self._budget.turn(ReadQueue.REPLAYS):
                 if not peer.open or self._has_turned(hub):
                     return False
                 piece = self._give(peer, events[done : done + LOOKED])

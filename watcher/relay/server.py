@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from watcher.model.log import Unavailable
 from watcher.relay import wire
+from watcher.relay.budgets import ReadBudget
 from watcher.relay.catch_up import CatchUp
 from watcher.relay.flusher import BATCH, Delivery
 from watcher.relay.http import head
@@ -27,10 +28,9 @@ from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
 from watcher.relay.log_follower import Log
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
-from watcher.relay.read_budget import ReadBudget, SnapshotReader
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
-from watcher.relay.snapshots import Balances
+from watcher.relay.snapshots import Balances, SnapshotReader
 from watcher.relay.timers import Timers
 from watcher.relay.websocket import Connection, Peer, RelayStats
 

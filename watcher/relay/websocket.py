@@ -10,12 +10,12 @@ from websockets.protocol import Event, State
 
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor
+from watcher.relay.budgets import TokenBucket
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.outbox import Link
-from watcher.relay.read_budget import SnapshotPages
 from watcher.relay.session import Session
 from watcher.relay.settings import ALL_FRAMES_PER_SECOND, FEW, FRAMES, FRAMES_PER_SECOND, RelayTuning
-from watcher.relay.token_bucket import TokenBucket
+from watcher.relay.snapshots import SnapshotPages
 
 if TYPE_CHECKING:
     from watcher.relay.flusher import Delivery
