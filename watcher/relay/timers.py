@@ -1,18 +1,51 @@
 """What happens because time has passed: heartbeats, pings, and the end of those who do not authorize or do not read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import anyio
 
 from watcher.model.times import format_rfc3339
 from watcher.relay import wire
 from watcher.relay.catch_up import CatchUp
-from watcher.relay.due_queue import DueQueue
 from watcher.relay.flusher import Delivery
 from watcher.relay.http.routes import Sees
 from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat, ProviderStatus
 from watcher.relay.settings import RelayTuning
 from watcher.relay.websocket import Peer
+
+T = TypeVar("T", bound=Hashable)
+
+
+class DueQueue(Generic[T]):
+    """Who is due: everybody at the same interval (seconds), so that a look costs only those whose time has come.
+
+    Who was due enters again, or is not due any more. Pure; `now` is monotonic seconds.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._due: dict[T, float] = {}
+
+    def enter(self, who: T, now: float) -> None:
+        """Due one interval from now."""
+        self._due.pop(who, None)  # what is set anew would keep its place
+        self._due[who] = now + self._interval
+
+    def leave(self, who: T) -> None:
+        """Never due again. Whoever stayed until then would be kept in memory."""
+        self._due.pop(who, None)
+
+    def due(self, now: float) -> list[T]:
+        """Everybody whose time has come, once each."""
+        found = []
+        for who, when in self._due.items():
+            if when > now:
+                break
+            found.append(who)
+        for who in found:
+            del self._due[who]
+        return found
 
 
 class Timers:
@@ -25,7 +58,7 @@ class Timers:
         self._wall = wall
         self._sees = sees
         self._auths: DueQueue[Peer] = DueQueue(pace.auth)
-        self._beats: DueQueue[Peer] = DueQueue(pace.heartbeat)
+        self._heartbeats: DueQueue[Peer] = DueQueue(pace.heartbeat)
         self._pings: DueQueue[Peer] = DueQueue(pace.ping)
 
     def enter(self, peer: Peer, now: float) -> None:
@@ -34,14 +67,14 @@ class Timers:
         if peer.session.rights is None:
             self._auths.enter(peer, now)
         else:
-            self._beats.enter(peer, now)
+            self._heartbeats.enter(peer, now)
 
     def leave(self, peer: Peer) -> None:
-        for rota in (self._auths, self._beats, self._pings):
-            rota.leave(peer)
+        for queue in (self._auths, self._heartbeats, self._pings):
+            queue.leave(peer)
 
     def authorized(self, peer: Peer) -> None:
-        self._beats.enter(peer, self._delivery.time())
+        self._heartbeats.enter(peer, self._delivery.time())
 
     async def keep(self, replays: CatchUp) -> None:
         while True:
@@ -50,8 +83,8 @@ class Timers:
             for peer in self._auths.due(now):
                 if peer.session.rights is None:
                     self._delivery.drop(peer, AUTH_TIMEOUT)
-            for peer in self._beats.due(now):
-                self._turn(self._beats, peer, now, self.beat)
+            for peer in self._heartbeats.due(now):
+                self._turn(self._heartbeats, peer, now, self.beat)
             for peer in self._pings.due(now):
                 self._turn(self._pings, peer, now, self._ping)
             self._end_stalled(now)
@@ -62,10 +95,10 @@ class Timers:
                     self._delivery.drop(peer, SLOW_CONSUMER, "outlived")
             self._delivery.stats.reading = len(replays.readers)
 
-    def _turn(self, rota: DueQueue[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
+    def _turn(self, queue: DueQueue[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
         if peer.open:
             do(peer)
-            rota.enter(peer, now)
+            queue.enter(peer, now)
 
     def _ping(self, peer: Peer) -> None:
         self._delivery.put(peer, wire.KEEPALIVE)
