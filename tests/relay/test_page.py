@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tests.relay.blotter import ETHEREUM, Blotter, balance, rfc3339, wall
+from tests.relay.blotter import ETHEREUM, Blotter, balance, format_rfc3339, wall
 from tests.relay.stage import PATIENCE, calm
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.ledger import Ledger
@@ -607,12 +607,12 @@ def test_each_providers_health_is_told(tmp_path, visit):
 def _health(blotter, visit):
     some(blotter)
     now = wall()
-    told = {"time": rfc3339(now), "instance": "test", "watches": 8, "stalest_seconds": 1.0}
+    told = {"time": format_rfc3339(now), "instance": "test", "watches": 8, "stalest_seconds": 1.0}
     blotter.heartbeat(
         [
-            ProviderHealth(provider="helius", last_success=rfc3339(now), paused_until=None, budget_used=0.4, **told),
+            ProviderHealth(provider="helius", last_success=format_rfc3339(now), paused_until=None, budget_used=0.4, **told),
             ProviderHealth(
-                provider="ondo", last_success=None, paused_until=rfc3339(now + 90_000_000), budget_used=1.0, **told
+                provider="ondo", last_success=None, paused_until=format_rfc3339(now + 90_000_000), budget_used=1.0, **told
             ),
         ]
     )
