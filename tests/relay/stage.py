@@ -13,6 +13,7 @@ from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.events import BalanceState, CommitRow, ProviderHealth, changed
 from watcher.model.times import format_rfc3339
+from watcher.relay import wire
 from watcher.relay.http.auth import load
 from watcher.relay.http.routes import Readiness, Status
 from watcher.relay.server import Relay
@@ -120,6 +121,8 @@ class Subscriber:
         self.socket = socket
         self.count = 0
         self.pushes = []
+        self.methods = {}
+        """By the id of the command."""
 
     async def next(self, within=PATIENCE):
         """The next message, whatever it is."""
@@ -129,7 +132,14 @@ class Subscriber:
 
     async def _receive(self, within):
         with anyio.fail_after(within):
-            return json.loads(await self.socket.recv())
+            text = await self.socket.recv()
+        message = json.loads(text)
+        method = self.methods.get(message.get("id"))
+        if method is not None or "result" not in message:  # some tests send what is no command of ours
+            assert wire.encode(wire.read(text, method)).decode() == text, (
+                "not a message as the protocol's types have it"
+            )
+        return message
 
     async def push(self, kind, within=PATIENCE):
         """The next push of that kind; others are passed over."""
@@ -144,6 +154,7 @@ class Subscriber:
     async def ask(self, method, **params):
         """The whole answer to one command."""
         self.count += 1
+        self.methods[self.count] = method
         await self.socket.send(json.dumps({"id": self.count, "method": method, "params": params}))
         return await self.answer(self.count)
 

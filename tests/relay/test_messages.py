@@ -1,5 +1,8 @@
 """The bytes on the wire, to the letter: what a client of any age has learnt to read."""
 
+import re
+from importlib import resources
+
 import msgspec
 import pytest
 from msgspec import UNSET
@@ -250,3 +253,19 @@ def test_the_code_of_a_close_frame_carries_the_rule_for_coming_again(code, rule)
 )
 def test_a_close_frame_has_its_code_and_a_word(why, code, reason):
     assert (why.code, why.reason) == (code, reason)
+
+
+PAGE = resources.files("watcher.relay").joinpath("page.html").read_text()
+
+
+def test_the_page_handles_pushes_and_sends_commands_that_are_in_the_protocol():
+    assert set(re.findall(r"^  on_(\w+)\(", PAGE, re.MULTILINE)) <= set(messages.PUSHES)
+    assert set(re.findall(r'this\.send\("(\w+)"', PAGE)) <= set(METHODS)
+
+
+def test_the_page_comes_again_by_the_same_rule():
+    never, at_once = (
+        range(int(low), int(high)) for low, high in re.findall(r"code >= (\d+) && event.code < (\d+)", PAGE)
+    )
+    for code in range(1000, 5000):
+        assert (code in never, code in at_once) == (retry_after(code) == "never", retry_after(code) == "at_once")

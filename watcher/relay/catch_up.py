@@ -20,6 +20,7 @@ from watcher.model.log import (
     Unavailable,
 )
 from watcher.relay import wire
+from watcher.relay.budgets import ReadQueue
 from watcher.relay.commands import CommandRefused
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.connection import Connection
@@ -28,8 +29,8 @@ from watcher.relay.live_path import FanOut, Flusher
 from watcher.relay.log import following
 from watcher.relay.log_follower import LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SLOW_CONSUMER, Live, SnapshotPage
-from watcher.relay.read_budget import ReadQueue, SnapshotPages, SnapshotReader
 from watcher.relay.session import OpenSubscription
+from watcher.relay.snapshots import SnapshotPages, SnapshotReader
 from watcher.relay.subscription import Subscription
 
 LOOKED = 64
@@ -59,7 +60,7 @@ class CatchUp:
         self._follower = follower
         self._snapshots = snapshots
         self._log = snapshots.log
-        self._share = snapshots.share
+        self._budget = snapshots.budget
         self._tasks = tasks
         self._heartbeat = heartbeat
 
@@ -259,7 +260,7 @@ class CatchUp:
         """Everything of a slice that the fan-out has already given to the others; whether that was all of it."""
         outbox, events, done = connection.outbox, commit.events, 0
         while done < len(events):
-            async with self._share.turn(ReadQueue.REPLAYS):
+            async with self._budget.turn(ReadQueue.REPLAYS):
                 if not outbox.open or self._log_changed(fan_out):
                     return False
                 piece = self._give(connection, events[done : done + LOOKED])

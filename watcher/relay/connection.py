@@ -6,9 +6,9 @@ from collections.abc import Callable
 from watcher.model.log import Cursor, GapReason
 from watcher.relay.messages import CloseReason
 from watcher.relay.outbox import Outbox
-from watcher.relay.read_budget import SnapshotPages
 from watcher.relay.session import OpenSubscription, Session
 from watcher.relay.settings import RelayTuning
+from watcher.relay.snapshots import SnapshotPages
 from watcher.relay.subscription import Subscription
 
 

@@ -150,7 +150,9 @@ class SnapshotPage(Push, frozen=True, kw_only=True, tag="snapshot"):
 
 
 class Update(Push, frozen=True, kw_only=True, tag="update"):
-    """One change. The server never builds it: the event's bytes go out unopened (`wire.update`)."""
+    """One change, and the cursor that resumes behind it."""
+
+    # The server never builds one: the event's bytes go out unopened (`wire.update`).
 
     cursor: str
     event: BalanceChanged
@@ -250,7 +252,9 @@ Result = TypeVar("Result", bound=Struct)
 
 
 class Command(Struct, Generic[Params], frozen=True):
-    """As a client sends it. The server takes it apart piece by piece (`session.py`), so that each mistake gets its words."""
+    """What a client asks for; the reply repeats its id."""
+
+    # The server takes a command apart piece by piece (`commands.py`), so that each mistake gets its words.
 
     id: int | str
     method: str

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from watcher.model.log import Unavailable
 from watcher.relay import wire
+from watcher.relay.budgets import ReadBudget
 from watcher.relay.catch_up import CatchUp
 from watcher.relay.connection import Connection
 from watcher.relay.connections import Connections, RelayStats
@@ -30,10 +31,9 @@ from watcher.relay.log import Log
 from watcher.relay.log_follower import LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
 from watcher.relay.outbox import Outbox
-from watcher.relay.read_budget import ReadBudget, SnapshotReader
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
-from watcher.relay.snapshots import Balances
+from watcher.relay.snapshots import Balances, SnapshotReader
 from watcher.relay.subscription import Subscription
 from watcher.relay.timers import Timers
 from watcher.relay.websocket import FrameBudget, WebSocket

@@ -16,6 +16,7 @@ from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor, GapReason
 from watcher.model.times import format_rfc3339
 from watcher.relay import commands, wire
+from watcher.relay.budgets import TokenBucket
 from watcher.relay.commands import CommandRefused, Params
 from watcher.relay.http.auth import EVERYTHING, Tokens
 from watcher.relay.messages import (
@@ -36,7 +37,6 @@ from watcher.relay.messages import (
     Welcome,
 )
 from watcher.relay.subscription import Subscription
-from watcher.relay.token_bucket import TokenBucket
 
 MAX_REFUSALS = 100
 """Messages refused for their rate before the connection is closed."""

@@ -1,19 +1,22 @@
-"""`/v1/balances`: the state as one JSON answer, a page at a time."""
+"""Snapshots, read a page at a time when it is their turn; and `/v1/balances`, one of them as one JSON answer."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import parse_qs
 
 import anyio
 
 from watcher.model import filters
+from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
-from watcher.model.log import Unavailable
+from watcher.model.log import Cursor, Snapshot, Unavailable
 from watcher.relay import wire
+from watcher.relay.budgets import ReadBudget, ReadQueue
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import JSON, HttpAnswer, error
 from watcher.relay.http.routes import RoutedRequest
+from watcher.relay.log import Log
 from watcher.relay.messages import StreamLimits
-from watcher.relay.read_budget import SnapshotPages, SnapshotReader
 
 PATIENCE = 20.0
 """Seconds that whoever asks for balances waits in line."""
@@ -23,6 +26,58 @@ READERS_EACH = 24
 """Of one address."""
 QUERY_FIELDS = 2000
 """Names in a query beyond which it is not read."""
+
+
+class SnapshotPages:
+    """One snapshot, read in turns; to be closed."""
+
+    def __init__(self, snapshot: Snapshot, budget: ReadBudget, size: int, came: int) -> None:
+        self._snapshot = snapshot
+        self._budget = budget
+        self._size = size
+        self._came = came
+
+    @property
+    def cursor(self) -> Cursor:
+        return self._snapshot.cursor
+
+    @property
+    def rows(self) -> int:
+        return self._snapshot.rows
+
+    @property
+    def over(self) -> bool:
+        """It was taken away."""
+        return self._snapshot.over
+
+    @asynccontextmanager
+    async def page(self) -> AsyncIterator[Sequence[BalanceState]]:
+        """The next rows, to be made use of within the turn; none at the end. Raises SnapshotRevoked, Unavailable."""
+        async with self._budget.turn(ReadQueue.PAGES, self._came):
+            yield await self._snapshot.page(self._size)
+
+    def close(self) -> None:
+        self._snapshot.close()
+
+
+class SnapshotReader:
+    """Opens them, each in its turn. `size`: rows of a page."""
+
+    def __init__(self, log: Log, budget: ReadBudget, size: int) -> None:
+        self.log = log
+        self.budget = budget
+        self._size = size
+
+    async def open(self, wanted: Filter) -> SnapshotPages:
+        """What the filter shows stands for. Raises JournalError."""
+        came, full = self.budget.number(), filters.expand(wanted)
+        async with self.budget.turn(ReadQueue.FIRST_LOOKS):
+            snapshot = await self.log.glance(full, self._size)
+        if snapshot is None:
+            async with self.budget.turn(ReadQueue.PAGES, came):
+                pass  # a view is begun only when its pages are next: it has an end
+            snapshot = await self.log.snapshot(full)
+        return SnapshotPages(snapshot, self.budget, self._size, came)
 
 
 class BalancesBody:

@@ -1,6 +1,7 @@
 """What happens because time has passed: heartbeats, pings, and the end of those who do not authorize or do not read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import anyio
 
@@ -8,11 +9,43 @@ from watcher.model.times import format_rfc3339
 from watcher.relay import wire
 from watcher.relay.connection import Connection
 from watcher.relay.connections import Connections
-from watcher.relay.due_queue import DueQueue
 from watcher.relay.http.routes import Sees
 from watcher.relay.live_path import Flusher
 from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat, ProviderStatus
 from watcher.relay.settings import RelayTuning
+
+T = TypeVar("T", bound=Hashable)
+
+
+class DueQueue(Generic[T]):
+    """Who is due: everybody at the same interval (seconds), so that a look costs only those whose time has come.
+
+    Who was due enters again, or is not due any more. Pure; `now` is monotonic seconds.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._due: dict[T, float] = {}
+
+    def enter(self, who: T, now: float) -> None:
+        """Due one interval from now."""
+        self._due.pop(who, None)  # what is set anew would keep its place
+        self._due[who] = now + self._interval
+
+    def leave(self, who: T) -> None:
+        """Never due again. Whoever stayed until then would be kept in memory."""
+        self._due.pop(who, None)
+
+    def due(self, now: float) -> list[T]:
+        """Everybody whose time has come, once each."""
+        found = []
+        for who, when in self._due.items():
+            if when > now:
+                break
+            found.append(who)
+        for who in found:
+            del self._due[who]
+        return found
 
 
 class Timers:

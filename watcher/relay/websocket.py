@@ -8,11 +8,11 @@ from websockets.datastructures import Headers
 from websockets.protocol import Event, State
 
 from watcher.model.keys import Filter
+from watcher.relay.budgets import TokenBucket
 from watcher.relay.connection import Connection
 from watcher.relay.connections import Connections
 from watcher.relay.http.connection import HttpConnection, HttpService
 from watcher.relay.messages import CloseReason
-from watcher.relay.token_bucket import TokenBucket
 
 FRAMES = 4000
 """Frames of a connection that are read at once: control frames and fragments are no messages, and cost as much."""

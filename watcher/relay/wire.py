@@ -95,23 +95,24 @@ class Unknown(Struct, frozen=True):
     cursor: str | UnsetType
 
 
+FromRelay = Push | Reply[Any] | ErrorReply | Unknown
+
 _decode_push: Callable[[str | bytes], Push] = msgspec.json.Decoder(AnyPush).decode
 _decode_outline = msgspec.json.Decoder(_Outline).decode
 _decode_error = msgspec.json.Decoder(ErrorReply).decode
-_decode_reply = {name: msgspec.json.Decoder(method.reply).decode for name, method in METHODS.items()}
+_decode_reply: dict[str, Callable[[str | bytes], Reply[Any]]] = {
+    name: msgspec.json.Decoder(method.reply).decode for name, method in METHODS.items()
+}
 
 
-def read(text: str | bytes, method: str) -> "Push | Reply[Any] | ErrorReply | Unknown":
-    """A message of the relay; `method`: of the command whose reply is awaited. Raises msgspec.DecodeError."""
+def read(text: str | bytes, method: str) -> FromRelay:
+    """A message of the relay. `method`: of the command whose reply is awaited. Raises msgspec.DecodeError."""
     try:
         return _decode_push(text)
     except msgspec.ValidationError:
         outline = _decode_outline(text)
-        if outline.type is UNSET:
-            reply: Reply[Any] | ErrorReply = (_decode_error if outline.error is not UNSET else _decode_reply[method])(
-                text
-            )
-            return reply
         if outline.type in PUSHES:
             raise
+    if outline.type is not UNSET:
         return Unknown(outline.cursor)
+    return _decode_reply[method](text) if outline.error is UNSET else _decode_error(text)
