@@ -7,7 +7,7 @@ from typing import TextIO
 import msgspec
 import structlog
 
-from watcher.client.stream import FullSnapshot, Stream, Update
+from watcher.client.stream import FullSnapshot, Stream
 from watcher.logs.output import free_space
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
