@@ -110,8 +110,8 @@ class Stage:
 
     def later(self, seconds):
         """So much later for the relay, so that a time runs out once everything that comes before has happened."""
-        now = self.relay.delivery.time
-        self.relay.delivery.time = lambda: now() + seconds
+        now = self.relay.flusher.time
+        self.relay.flusher.time = lambda: now() + seconds
 
 
 class Subscriber:

@@ -610,9 +610,15 @@ def _health(blotter, visit):
     told = {"time": format_rfc3339(now), "instance": "test", "watches": 8, "stalest_seconds": 1.0}
     blotter.heartbeat(
         [
-            ProviderHealth(provider="helius", last_success=format_rfc3339(now), paused_until=None, budget_used=0.4, **told),
             ProviderHealth(
-                provider="ondo", last_success=None, paused_until=format_rfc3339(now + 90_000_000), budget_used=1.0, **told
+                provider="helius", last_success=format_rfc3339(now), paused_until=None, budget_used=0.4, **told
+            ),
+            ProviderHealth(
+                provider="ondo",
+                last_success=None,
+                paused_until=format_rfc3339(now + 90_000_000),
+                budget_used=1.0,
+                **told,
             ),
         ]
     )

@@ -514,7 +514,7 @@ async def test_a_log_that_was_replaced_is_opened_anew_and_who_stays_or_comes_aga
             await successor.writer.open()
             await successor.tell("B")
             assert (await one.push("snapshot"))["reason"] == "epoch_changed"
-            await until(lambda: stage.relay.delivery.following)
+            await until(lambda: stage.relay.follower.following)
         said = [record["event"] for record in logs if record["event"] not in ("relay.dropped", "journal.made")]
         assert said == ["relay.journal_unavailable", "relay.journal_back", "relay.log_changed"]
         async with stage.subscriber() as two:

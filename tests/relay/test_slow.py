@@ -158,7 +158,7 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
                 b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
-            await until(lambda: stage.relay.delivery.peers)
+            await until(lambda: len(stage.relay.connections))
             raw.setblocking(False)
             ping = (b"\x89\xfd\0\0\0\0" + b"p" * 125) * 500
             sent = full = 0
@@ -168,7 +168,7 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
                         sent += raw.send(ping[sent % len(ping) :])
                         full = 0
                     except BlockingIOError:
-                        full = full + 1 if stage.relay.delivery.paused else 0
+                        full = full + 1 if stage.relay.connections.blocked else 0
                     assert sent < 26_000_000, "26 MB of pings were read from a client that reads nothing"
                     await anyio.sleep(0.01 if full else 0)
             (accepted,) = stage.relay.listener.admission.sockets.values()

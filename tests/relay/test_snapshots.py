@@ -220,8 +220,8 @@ async def test_who_comes_back_with_all_its_subscriptions_pays_once_for_the_log_t
         for number in range(100, 110):
             command = {"id": number, "method": "subscribe", "params": {"cursor": str(old)}}
             await one.socket.send(json.dumps(command))
-        (peer,) = stage.relay.delivery.peers
-        await until(lambda: len(peer.asked) == 9)
+        (connection,) = stage.relay.connections
+        await until(lambda: len(connection.pending) == 9)
         may.set()
         assert all(["result" in await one.answer(number) for number in range(100, 110)])
         assert "result" in await one.ask("subscribe", cursor=str((await bounds()).head))

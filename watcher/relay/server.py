@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Callable
 from importlib import resources
-from typing import Any
 
 import anyio
 import anyio.abc
@@ -19,23 +18,27 @@ from watcher.model.log import Unavailable
 from watcher.relay import wire
 from watcher.relay.budgets import ReadBudget
 from watcher.relay.catch_up import CatchUp
-from watcher.relay.flusher import BATCH, Delivery
+from watcher.relay.connection import Connection
+from watcher.relay.connections import Connections, RelayStats
 from watcher.relay.http import head
 from watcher.relay.http.auth import Guard, Tokens
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import HttpAnswer, error
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
-from watcher.relay.log_follower import Log
+from watcher.relay.live_path import BATCH, Flusher
+from watcher.relay.log import Log
+from watcher.relay.log_follower import LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
+from watcher.relay.outbox import Outbox
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
 from watcher.relay.snapshots import Balances, SnapshotReader
+from watcher.relay.subscription import Subscription
 from watcher.relay.timers import Timers
-from watcher.relay.websocket import Connection, Peer, RelayStats
+from watcher.relay.websocket import FrameBudget, WebSocket
 
 logger = structlog.get_logger()
-
 
 INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
@@ -55,20 +58,22 @@ class Relay:
         room: int | None = None,
     ) -> None:
         """`wall`: microseconds. `room`: see Listener."""
-        self.delivery = Delivery(log, tuning, self._read_for)
+        self.flusher = Flusher(self._overflow)
+        self.connections = Connections(self.flusher, tuning, self._read_for)
+        self.follower = LogFollower(log, self.flusher, self.connections, tuning)
         self._log = log
         self._wall = wall
         self._tuning = tuning
         self._guard = Guard(settings, tokens)
-        self._snapshots = SnapshotReader(log, ReadBudget(lambda: self.delivery.time()), tuning.page)  # noqa: PLW0108 - it has none yet
+        self._snapshots = SnapshotReader(log, ReadBudget(lambda: self.flusher.time()), tuning.page)  # noqa: PLW0108 - it has none yet
         self._page = live_page()
-        status = msgspec.structs.replace(status, following=lambda: self.delivery.following)
+        status = msgspec.structs.replace(status, following=lambda: self.follower.following)
         self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room)
-        self._keeper = Timers(self.delivery, tuning, wall, status.sees)
-        self._replays: CatchUp
+        self._timers = Timers(self.connections, self.flusher, tuning, wall, status.sees)
+        self._catch_up: CatchUp
 
     def _routes(self, status: Status) -> HttpRoutes:
-        refused = self.delivery.stats.refuse
+        refused = self.connections.count_refusal
         balances = Balances(self._snapshots, refused)
         routes = {
             "/": Route(self._show_page),
@@ -80,22 +85,31 @@ class Relay:
     @property
     def stats(self) -> RelayStats:
         """Added up when somebody asks."""
-        self.delivery.count()
-        return self.delivery.stats
+        return self.connections.stats()
 
-    def _read_for(self, peer: Peer) -> None:
-        self._replays.read_for(peer)
+    def _read_for(self, connection: Connection) -> None:
+        self._catch_up.read_for(connection)
+
+    def _overflow(self, outboxes: list[Outbox]) -> None:
+        self.connections.overflow(outboxes)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; starts with the port. Raises RelayError, and OSError when the port is taken."""
         try:
             self.listener.bind()
-            await self.delivery.start()
-            self.listener.open(self._serve, functools.partial(_connection, self.delivery))
+            await self.follower.start()
+            self.listener.open(self._serve, functools.partial(WebSocket, self.connections, FrameBudget()))
             async with anyio.create_task_group() as tasks:
-                self._replays = CatchUp(self.delivery, self._snapshots, self._tuning, tasks, self._keeper.beat)
-                tasks.start_soon(self.delivery.follow)
-                tasks.start_soon(self._keeper.keep, self._replays)
+                self._catch_up = CatchUp(
+                    self.connections,
+                    self.flusher,
+                    self.follower,
+                    self._snapshots,
+                    tasks=tasks,
+                    heartbeat=self._timers.heartbeat,
+                )
+                tasks.start_soon(self.follower.follow)
+                tasks.start_soon(self._timers.run)
                 task_status.started(self.listener.number)
                 try:
                     await anyio.sleep_forever()
@@ -115,82 +129,85 @@ class Relay:
         if head.has_body(asked.request):
             return error(400, "bad_request", "an upgrade has no body")
         origin = head.field(asked.request.headers, "Origin")
-        stats = self.delivery.stats
+        connections = self.connections
         if origin is not None and not self._guard.allows_origin(origin, asked.host):
-            stats.refuse("origin")
+            connections.count_refusal("origin")
             return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
         if asked.rights is None and asked.presented:
-            stats.refuse("unauthorized")
+            connections.count_refusal("unauthorized")
             return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
-        if stats.connections >= self.listener.limits.connections or self.listener.closing:
-            stats.refuse("full")
-            logger.warning("relay.full", connections=stats.connections)
+        if connections.reserved >= self.listener.limits.connections or self.listener.closing:
+            connections.count_refusal("full")
+            logger.warning("relay.full", connections=connections.reserved)
             return error(503, "rate_limited", "too many connections: come back later", ("Retry-After", "5"))
-        assert isinstance(asked.connection, Connection)
+        assert isinstance(asked.connection, WebSocket)
         asked.connection.admit(asked.rights if asked.presented else None)
         return None
 
     async def _say_farewell(self) -> None:
         self.listener.close()
         farewell = wire.push(Shutdown(reconnect_after_ms=round(self._tuning.reconnect * 1000)))
-        for number, peer in enumerate(list(self.delivery.peers)):
-            self.delivery.put(peer, farewell)
-            self.delivery.close(peer, SHUTDOWN)
+        for number, connection in enumerate(list(self.connections)):
+            self.connections.put(connection, farewell)
+            self.connections.close(connection, SHUTDOWN)
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _serve(self, connection: HttpConnection) -> None:
-        assert isinstance(connection, Connection)
-        now = self.delivery.time()
-        connection.forget_handshake()
-        session = Session(self._guard.tokens, connection.rights, self.listener.limits, now)
-        peer = connection.peer = Peer(session, self._tuning, self.delivery.hub.cursor, connection)
-        self.delivery.peers.add(peer)
-        self.delivery.stats.accepted += 1
-        if self.listener.direct:
-            peer.direct = peer.socket = connection.transport.get_extra_info("socket").fileno()
-        if connection.paused:
-            self.delivery.blocked(peer)
+    async def _serve(self, websocket: HttpConnection) -> None:
+        """One stream, until it ends."""
+        assert isinstance(websocket, WebSocket)
+        now = self.flusher.time()
+        connection = self._connect(websocket, now)
         try:
             bounds = await self._log.bounds()
         except Unavailable as problem:
-            self.delivery.log_is_away(problem)
-            self.delivery.drop(peer, JOURNAL_AWAY)
+            self.follower.is_away(problem)
+            self.connections.drop(connection, JOURNAL_AWAY)
             return
-        self._keeper.enter(peer, now)
-        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._tuning.heartbeat))
+        self._timers.enter(connection, now)
+        welcome = connection.session.welcome(connection.id, bounds, self._wall(), self._tuning.heartbeat)
+        self.connections.put(connection, welcome)
         try:
-            async for message in connection:
-                self._obey(peer, message)
+            async for message in websocket:
+                self._obey(connection, message)
         except ConnectionClosed:
             pass  # however it ended, there is nobody left to tell
         finally:
-            self.delivery.forget(peer)
-            self._keeper.leave(peer)
+            self.connections.remove(connection)
+            self._timers.leave(connection)
 
-    def _obey(self, peer: Peer, message: str | bytes) -> None:
-        for action in peer.session.receive(message, self.delivery.time(), self._wall()):
+    def _connect(self, websocket: WebSocket, now: float) -> Connection:
+        websocket.forget_handshake()
+        session = Session(self._guard.tokens, websocket.rights, self.listener.limits, now)
+        transport = websocket.transport
+        descriptor = transport.get_extra_info("socket").fileno() if self.listener.direct else None
+        outbox = Outbox(self._tuning, self.flusher.fan_out.cursor, transport, descriptor)
+        connection = Connection(session, outbox, self._tuning, websocket.hang_up)
+        websocket.serve(connection)
+        return connection
+
+    def _obey(self, connection: Connection, message: str | bytes) -> None:
+        for action in connection.session.receive(message, self.flusher.time(), self._wall()):
             match action:
                 case SendFrame(frame):
-                    self.delivery.put(peer, frame)
+                    self.connections.put(connection, frame)
                 case CloseReason():
-                    self.delivery.drop(peer, action)
+                    self.connections.drop(connection, action)
                 case OpenSubscription():
-                    peer.asked.append(action)
-                    self._replays.read_for(peer)
+                    connection.ask(action)
+                    self.connections.read_for(connection)
                 case SubscriptionChanged(subscription):
-                    self.delivery.hub.drop(peer, subscription)
-                    if peer.live and subscription.id in peer.session.subscriptions:
-                        self.delivery.hub.add(peer, subscription)
-                    peer.rearrange()
+                    self._change(connection, subscription)
                 case Authorized():
-                    self._keeper.authorized(peer)
+                    self._timers.authorized(connection)
 
-
-def _connection(delivery: Delivery, *args: Any, **kwargs: Any) -> Connection:
-    connection = Connection(*args, **kwargs)
-    connection.delivery = delivery
-    return connection
+    def _change(self, connection: Connection, subscription: Subscription) -> None:
+        """It matches less than before, or has ended."""
+        fan_out, outbox = self.flusher.fan_out, connection.outbox
+        fan_out.drop(outbox, subscription)
+        if outbox.live and subscription.id in connection.session.subscriptions:
+            fan_out.add(outbox, subscription)
+        connection.rearrange()
 
 
 def live_page() -> HttpAnswer:

@@ -74,12 +74,3 @@ class RelayTuning(msgspec.Struct, frozen=True):
     """Bytes that a replay puts into an outbox before it waits until that is empty."""
     page: int = 500
     """Rows of a snapshot in one push."""
-
-
-FRAMES = 4000
-"""Frames of a connection that are read at once: control frames and fragments are no messages, and cost as much."""
-FRAMES_PER_SECOND = 200
-"""The same for as long as it goes on; what comes beyond is read later."""
-ALL_FRAMES_PER_SECOND = 4000
-"""Of all connections together that have just sent more than a few."""
-FEW = 32

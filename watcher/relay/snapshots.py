@@ -15,7 +15,7 @@ from watcher.relay.budgets import ReadBudget, ReadQueue
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import JSON, HttpAnswer, error
 from watcher.relay.http.routes import RoutedRequest
-from watcher.relay.log_follower import Log
+from watcher.relay.log import Log
 from watcher.relay.messages import StreamLimits
 
 PATIENCE = 20.0

@@ -187,9 +187,9 @@ async def test_nothing_of_a_connection_that_is_gone_is_kept(tmp_path):
     async with staged(tmp_path) as stage:
         async with stage.subscriber() as one:
             await one.next()
-            (peer,) = stage.relay.delivery.peers
-            kept = weakref.ref(peer.connection)
-            del peer
+            (accepted,) = stage.relay.listener.admission.sockets.values()
+            kept = weakref.ref(accepted._connection)
+            del accepted
             await one.socket.send(b"binary")
             await one.closed()
 
