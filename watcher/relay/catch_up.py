@@ -24,7 +24,7 @@ from watcher.relay.budgets import ReadQueue
 from watcher.relay.commands import CommandRefused
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.connection import Connection
-from watcher.relay.connections import Connections
+from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.live_path import FanOut, Flusher
 from watcher.relay.log import following
 from watcher.relay.log_follower import LogFollower
@@ -46,7 +46,7 @@ class CatchUp:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionRegistry,
         flusher: Flusher,
         follower: LogFollower,
         snapshots: SnapshotReader,
