@@ -35,13 +35,23 @@ DOORS = {
 FACES = {"__init__", "__main__", "provider", "testing"}
 """Beside the rooms: imported by nothing of ours."""
 
+NARROW = {
+    ("client", "relay"): {"messages", "wire"},
+    ("poller", "ledger"): {"Verdict"},
+    ("sandbox", "model"): {"addresses"},
+}
+"""Doors through which these alone may be taken."""
+HTTP = {"http", "messages", "settings"}
+"""What `relay/http/` may take from the rest of the relay."""
+
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka/",
-    "websockets": ("watcher/relay/", "watcher/client/"),
+    "websockets": ("watcher/relay/websocket", "watcher/relay/http/", "watcher/relay/server", "watcher/client/stream"),
     "sqlite3": "watcher/journal/sqlite/",
     "pytest": "watcher/testing/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
+    "prometheus_client": "watcher/app/",
     "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),
 }
 
@@ -96,6 +106,25 @@ def test_a_room_imports_only_through_its_doors(path):
         return
     rooms = {room(name.split(".")[1:]) for name in imported(path) if name.startswith("watcher.")}
     assert rooms <= DOORS[here] | {here}, f"{path} goes through a wall"
+
+
+@pytest.mark.parametrize("way", NARROW, ids=" to ".join)
+def test_some_doors_are_narrow(way):
+    here, there = way
+    taken = {
+        name.split(".")[2]
+        for path in modules()
+        if home(path) == here
+        for name in imported(path)
+        if name.startswith(f"watcher.{there}.")
+    }
+    assert taken <= NARROW[way]
+
+
+def test_the_relays_http_stands_below_the_rest_of_it():
+    paths = (WATCHER / "relay" / "http").glob("*.py")
+    taken = {name.split(".")[2] for path in paths for name in imported(path) if name.startswith("watcher.relay.")}
+    assert taken <= HTTP
 
 
 def test_every_door_leads_down():
@@ -201,6 +230,24 @@ def test_only_the_store_changes_a_record():
         if field in fields and target != "self" and not (target == "listing" and field in Listing.__struct_fields__)
     }
     assert not found
+
+
+def test_in_the_relay_objects_change_themselves():
+    found = {
+        f"{place(path)}: {target}.{field}"
+        for path in (WATCHER / "relay").rglob("*.py")
+        for target, field in assigned(path)
+        if target != "self"
+    }
+    # `Outbox.write_all` writes to many of its own class at once; the others belong to libraries.
+    assert found == {
+        "watcher/relay/http/sockets.py: asyncio.sslproto.SSLProtocol.max_size",
+        "watcher/relay/outbox.py: outbox.flushed",
+        "watcher/relay/outbox.py: outbox.sent",
+        "watcher/relay/websocket.py: head.headers",
+        "watcher/relay/websocket.py: self.recv_messages.resume",
+        "watcher/relay/websocket.py: self.transport.max_size",
+    }
 
 
 def identifiers(path):
