@@ -12,9 +12,11 @@ from watcher.ingest.intake import Intake
 from watcher.journal.sqlite.file import inline
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.ledger import Ledger
-from watcher.poller import Poller, budget_of, schedules_of
+from watcher.limits.windows import Limit
+from watcher.poller.assembly import budget_of, schedules_of
+from watcher.poller.poller import Poller
 from watcher.providers.helius import Helius, HeliusSettings
-from watcher.providers.protocol import Limit, Watch
+from watcher.providers.settings import Watch
 from watcher.providers.tokenkit import TokenKit, TokenKitSettings
 
 START = 1_790_000_000_000_000

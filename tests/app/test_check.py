@@ -9,7 +9,7 @@ from tests.app.test_settings import HELIUS
 from watcher.app import settings
 from watcher.app.check import check, plan, same_credentials, same_keys, seconds, told, words
 from watcher.app.provider_sources import sources
-from watcher.providers.protocol import Limit
+from watcher.limits.windows import Limit
 from watcher.redaction.secret import Secret
 
 ACCOUNT = "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"

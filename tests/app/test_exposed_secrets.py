@@ -9,8 +9,6 @@ from tests.app.test_settings import HELIUS
 from watcher.app import settings
 from watcher.app.exposed_secrets import exposed, here, readers
 from watcher.app.provider_sources import sources
-from watcher.journal.kafka import KafkaSettings
-from watcher.relay.settings import RelaySettings
 
 
 @pytest.fixture
@@ -27,10 +25,9 @@ def file(tmp_path):
 
 
 def told(config, relay=None, kafka=None, **environment):
-    config = settings.parse(config)
-    return list(
-        exposed(config, RelaySettings(**relay or {}), KafkaSettings(**kafka or {}), sources(config, environment))
-    )
+    tables = {"relay": relay or {}} | ({} if kafka is None else {"journal": "kafka://localhost:9092", "kafka": kafka})
+    config = settings.parse({**config, **tables})
+    return list(exposed(config, sources(config, environment)))
 
 
 def keyed(**more):

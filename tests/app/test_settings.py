@@ -1,12 +1,11 @@
 """The config file: the one sample loads, and every mistake is one line that says what to do."""
 
-import msgspec
 import pytest
 
 from tests.test_deployment import ROOT
 from watcher.app import settings
-from watcher.providers.protocol import SettingsError
-from watcher.redaction.redactor import PUBLIC, SECRETS
+from watcher.redaction.redactor import ALLOWED_WORDS, SECRETS
+from watcher.runtime.config_section import SettingsError
 
 HELIUS = {
     "type": "helius",
@@ -85,26 +84,17 @@ def test_a_missing_file_names_the_sample(tmp_path):
         settings.load(tmp_path / "none.toml")
 
 
-def test_a_section_of_another_room_gets_the_same_errors():
-    class Part(msgspec.Struct, forbid_unknown_fields=True):
-        port: int = 1
-
-    assert settings.section({"port": 5}, Part, "relay").port == 5
-    with pytest.raises(SettingsError, match=r"unknown key `prot` in \[relay\]: did you mean `port`\?"):
-        settings.section({"prot": 5}, Part, "relay")
-
-
 def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messages(monkeypatch):
-    for name, nothing in (("_secrets", []), ("_runs", frozenset()), ("_public", frozenset())):
+    for name, nothing in (("_secrets", []), ("_windows", frozenset()), ("_allowed", frozenset())):
         monkeypatch.setattr(SECRETS, name, nothing)
-    SECRETS.publish(PUBLIC)
-    SECRETS.hide(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
+    SECRETS.allow(ALLOWED_WORDS)
+    SECRETS.add(["balance-watcher-canary", "acme-balances-canary", "ondo-primary-canary"])
     settings.parse({"journal": "sqlite:////srv/acme-balances/b.db", "providers": {"ondo-primary": {"type": "ondo"}}})
     for line in (
         "there is no folder /srv/acme-balances: make it",
         "look at the rights of /var/lib/balance-watcher/",
         "[providers.ondo-primary]: ondo-primary did not answer",
     ):
-        assert SECRETS.cleared(line) == line
+        assert SECRETS.scrubbed(line) == line
     for text in ("watcher-canary", "balances-canary", "primary-canary", "acme-balances-c"):
-        assert SECRETS.betrayed(text)
+        assert SECRETS.leaks(text)

@@ -20,8 +20,7 @@ from tests.polling import helius, poller_of
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.ledger import Ledger
-from watcher.poller import Connections
-from watcher.poller.connections import KEEP, MOST
+from watcher.poller.connections import KEEP, MOST, Connections
 from watcher.poller.http_exchange import HEADERS
 
 BODY = (
@@ -77,8 +76,8 @@ async def polled(base_url, polls, watches):
 async def bare(base_url, polls, watches):
     """CPU seconds of a request and its answer."""
     provider = helius(1, base_url=base_url)
-    (lane,) = provider.lanes
-    request = provider.ask(lane, lane.targets, 1.0)
+    (group,) = provider.groups
+    request = provider.ask(group.lanes[0], group.targets, 1.0)
     params, headers = provider.credentials("key").params, {"content-type": "application/json"}
 
     async def post(times):

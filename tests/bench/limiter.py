@@ -92,7 +92,7 @@ class World:
         while now < end:
             if now >= save_at:
                 note, save_at = budget.save(now, WALL + int(now * 1e6)), now + 1.0
-                budget.saved()
+                budget.mark_saved()
             while ends and ends[0][0] <= now:
                 _, _, target, slot = heapq.heappop(ends)
                 budget.settle(slot, now)

@@ -28,7 +28,7 @@ from tests.relay.stage import SOLANA, staged
 from tests.relay.test_slow import slow
 from watcher.model.keys import Key
 from watcher.model.log import Commit, Published
-from watcher.model.times import wall
+from watcher.model.times import parse_rfc3339
 from watcher.relay import wire
 from watcher.relay.settings import RelayTuning
 
@@ -171,7 +171,7 @@ async def stalled(folder):
         async def listen(other):
             while True:
                 told = (await other.push("update", within=60))["event"]["observed_at"]
-                delays.append((time.time_ns() // 1000 - wall(told)) / 1000)
+                delays.append((time.time_ns() // 1000 - parse_rfc3339(told)) / 1000)
 
         async def tell(until):
             while not until():

@@ -9,7 +9,8 @@ import time
 
 import anyio
 
-from watcher.model.addresses import ONDO_NAMES, SOLANA
+from watcher.model.addresses import SOLANA
+from watcher.providers.ondo import CHAINS
 from watcher.sandbox.exchange import reply
 from watcher.sandbox.population import Population
 from watcher.sandbox.server import serve
@@ -70,14 +71,14 @@ class Lively(World):
         """An amount that it never had, whenever it is asked for."""
         balance = self.hot[name]
         asked = f"{request.path} {request.query} {request.body.decode()}"
-        if balance.key.account in asked or (name == "ondo" and ONDO_NAMES[balance.key.chain] in asked):
+        if balance.key.account in asked or (name == "ondo" and CHAINS[balance.key.chain] in asked):
             self.truth.put(balance, balance.amount + 1, now)
             self.looks[name] += 1
 
     def _serve(self, desk, request, now):
         if not self.truth.frozen:
             self._heat(desk.api.name, request, now)
-        if desk.api.name == "ondo" and not self.truth.frozen and ONDO_NAMES[SOLANA] in request.path:
+        if desk.api.name == "ondo" and not self.truth.frozen and CHAINS[SOLANA] in request.path:
             chain = [balance for balance in self.truth.of("ondo", chain=SOLANA) if balance is not self.hot["ondo"]]
             for balance in self._network.sample(chain, min(LIVELY, len(chain))):
                 self.truth.put(balance, self.truth._another(balance), now)

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.journal.conformance import BEGAN
 from tests.journal.laws import records, violations
 from watcher.ingest.committer import CLOSING, DEADLINE, STOPPING, Committer
 from watcher.ingest.intake import Intake, merged
@@ -27,7 +26,8 @@ from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.ledger import Ledger, Verdict
 from watcher.model.keys import Key, Scope
 from watcher.model.log import Unavailable
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
+from watcher.testing.journal_samples import BEGAN
 
 
 def in_virtual_time(main, *arguments, seed=0, instruments=()):
@@ -58,7 +58,7 @@ def answer(amounts, order=None, listing=None):
         for number, amount in amounts.items()
     ]
     ordering = "none" if order is None else "strict"
-    return Answer("bank", readings, ordering, 0.0, now, now, BEGAN + int(now * 1e6), listing)
+    return Answer("bank", readings, ordering, 0.0, Times(now, now, BEGAN + int(now * 1e6)), listing)
 
 
 OTHER = Key("other", "eip155:1", "a1", "native")

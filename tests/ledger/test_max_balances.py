@@ -180,14 +180,14 @@ def test_that_there_is_no_room_is_told_once_and_stands_in_the_providers_trouble(
     stats = PollStats("p")
     with capture_logs() as logs:
         for _ in range(50):
-            stats.full("account a", 7, 100)
-            stats.full("account b", 0, 100)
-            stats.full("account c", 3, 100)
-        assert stats.word == "10 balances are not taken in: 100 may be known (max_balances)"
-        stats.full("account a", 0, 100)
-        assert stats.word is not None
-        stats.full("account c", 0, 100)
-    assert stats.word is None
+            stats.over_capacity("account a", 7, 100)
+            stats.over_capacity("account b", 0, 100)
+            stats.over_capacity("account c", 3, 100)
+        assert stats.problem == "10 balances are not taken in: 100 may be known (max_balances)"
+        stats.over_capacity("account a", 0, 100)
+        assert stats.problem is not None
+        stats.over_capacity("account c", 0, 100)
+    assert stats.problem is None
     assert [line["event"] for line in logs] == ["provider.full", "provider.has_room"]
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from watcher.limits.budget import LATE, Budget
-from watcher.limits.limiter import LINGER, Limiter
-from watcher.limits.windows import SLICES, BudgetError, Limit
+from watcher.limits.limiter import ARRIVAL_GRACE, Limiter
+from watcher.limits.windows import SEGMENTS, BudgetError, Limit
 
 WALL = 1_790_000_000_000_000
 """Wall-clock microseconds at monotonic 0."""
@@ -68,6 +68,15 @@ def drive(budget, counter, delay, until, *, start=0.0, ends=None):
         counter.arrive(arrived)
 
 
+@contextlib.asynccontextmanager
+async def calling(limiter, endpoint=None):
+    """A call, in the steps of the poller: wait until one may leave, have it granted, hold its slot to the end."""
+    while (ready := limiter.budget.ready_at(anyio.current_time(), endpoint)) > anyio.current_time():
+        await limiter.wait_until(ready)
+    with limiter.held(limiter.grant(anyio.current_time(), endpoint)):
+        yield
+
+
 def jittered(seed, median=0.03):
     draw = random.Random(seed)
     return lambda: median * draw.lognormvariate(0, 0.4)
@@ -102,15 +111,15 @@ def test_a_budget_under_which_no_call_could_be_made_is_refused_in_one_line(limit
 
 def test_grants_leave_evenly_at_the_pace_of_the_limit_that_binds():
     budget = Budget([Limit(10, 1.0), Limit(1_000_000, 2_592_000.0)])
-    assert budget.pace() == pytest.approx(2.592, rel=0.003)
+    assert budget.interval() == pytest.approx(2.592, rel=0.003)
     counter = Counter([Limit(10, 1.0)])
     drive(budget, counter, lambda: 0.0, 100.0)
     assert {round(after - before, 2) for before, after in itertools.pairwise(counter.arrivals)} == {2.6}
 
 
 def test_a_weighted_call_takes_its_cost_of_the_limit():
-    assert Budget([Limit(60, 60.0)], cost=5).pace() == pytest.approx(5.0, rel=0.001)
-    assert Budget([Limit(60, 60.0)], share=0.5).pace() == pytest.approx(2.0, rel=0.001)
+    assert Budget([Limit(60, 60.0)], cost=5).interval() == pytest.approx(5.0, rel=0.001)
+    assert Budget([Limit(60, 60.0)], share=0.5).interval() == pytest.approx(2.0, rel=0.001)
 
 
 def test_nothing_is_caught_up_after_a_pause():
@@ -137,7 +146,7 @@ def test_only_a_full_window_lets_a_grant_make_up_for_part_of_its_delay():
     budget, counter = Budget([Limit(10, 1.0)]), Counter([Limit(10, 1.0)])
     drive(budget, counter, jittered(1), 60.0)
     assert counter.refused == 0
-    assert budget.pace() == pytest.approx(0.1, rel=0.001)
+    assert budget.interval() == pytest.approx(0.1, rel=0.001)
     gaps = [b - a for a, b in itertools.pairwise(counter.arrivals)]
     assert sum(gap < 0.02 for gap in gaps) < len(gaps) / 10  # jitter of the way, no bursts
 
@@ -218,15 +227,15 @@ def test_while_only_a_held_slot_blocks_nobody_can_say_when():
     budget = Budget([Limit(1, 1.0)])
     slot = budget.grant(0.0)
     assert budget.ready_at(100.0) == float("inf")
-    assert budget.used(100.0) == 1.0
+    assert budget.utilization(100.0) == 1.0
     budget.settle(slot, 100.0)
     assert budget.ready_at(100.0) == pytest.approx(101.0, abs=0.001)
 
 
-def test_what_is_used_is_told_of_the_binding_limit():
+def test_utilization_is_that_of_the_binding_limit():
     budget = Budget([Limit(10, 1.0), Limit(100, 3600.0)])
     budget.settle(budget.grant(0.0), 0.0)
-    assert budget.used(0.0) == pytest.approx(0.01)
+    assert budget.utilization(0.0) == pytest.approx(0.01)
 
 
 # --- saturation, and what the provider counts
@@ -250,27 +259,27 @@ def test_at_saturation_the_limit_is_used_and_nothing_refused(limit, cost, least)
     assert counter.used(limit, cost, after=limit.per) >= least
 
 
-def test_a_month_is_used_evenly_and_remembered_in_few_slices():
+def test_a_month_is_used_evenly_and_remembered_in_few_segments():
     limit = Limit(10_000, 2_592_000.0)
     budget, counter = Budget([limit]), Counter([limit])
     drive(budget, counter, lambda: 0.2, 3 * limit.per)
     assert counter.refused == 0
     assert counter.used(limit) >= 0.99
-    assert max(b - a for a, b in itertools.pairwise(counter.arrivals)) < 10 * budget.pace()
-    assert len(budget._windows[0].slices) <= SLICES
+    assert max(b - a for a, b in itertools.pairwise(counter.arrivals)) < 10 * budget.interval()
+    assert len(budget._windows[0].segments) <= SEGMENTS
 
 
-class StampedAtGrant(Budget):
+class CountedAtGrant(Budget):
     """The bug that client-side limiters have: exact when it grants, not when the request arrives."""
 
     def settle(self, slot, when):  # noqa: ARG002 (that is the bug)
         super().settle(slot, slot.granted)
 
 
-def test_the_counter_catches_a_limiter_that_stamps_at_the_grant():
+def test_the_counter_catches_a_limiter_that_counts_at_the_grant():
     limit = Limit(10, 1.0)
     counter = Counter([limit])
-    drive(StampedAtGrant([limit]), counter, jittered(7), 60.0)
+    drive(CountedAtGrant([limit]), counter, jittered(7), 60.0)
     assert counter.refused > len(counter.arrivals) / 20
 
 
@@ -292,7 +301,7 @@ class Call:
         self.arrivals, self.there, self.back, self.patience = arrivals, there, back, patience
 
     async def make(self, endpoint):
-        if self.there <= self.patience + LINGER:
+        if self.there <= self.patience + ARRIVAL_GRACE:
             self.arrivals.append((anyio.current_time() + self.there, endpoint))
         with anyio.fail_after(self.patience):
             await anyio.sleep(self.there + self.back)
@@ -307,7 +316,7 @@ async def world(budget, counter, plan, clock):
             there, back = draw.choice(plan["delays"]), draw.choice(plan["delays"])
             patience = 0.3 if draw.random() < plan["cancelled"] else 5.0
             with contextlib.suppress(TimeoutError):
-                async with limiter.slot(endpoint):
+                async with calling(limiter, endpoint):
                     await Call(arrivals, there, back, patience).make(endpoint)
 
     async def disturb():
@@ -321,7 +330,7 @@ async def world(budget, counter, plan, clock):
             tasks.start_soon(disturb)
             for endpoint in budget.endpoints * 4:
                 tasks.start_soon(work, endpoint)
-    assert all(window.held == 0 for window in budget._windows)
+    assert all(window.in_flight == 0 for window in budget._windows)
     for when, endpoint in sorted(arrivals, key=lambda arrival: arrival[0]):
         counter.arrive(when, endpoint)
 
@@ -367,14 +376,14 @@ def lives(limits, counter, deaths, *, delay, gap):
         if note is not None:
             budget = restored(limits, note, now)
         note = budget.save(now, WALL + int(now * 1e6))
-        budget.saved()
+        budget.mark_saved()
         ends = []
         while now < death:
             drive(budget, counter, delay, min(now + 1, death), start=now, ends=ends)
             now = min(now + 1, death)
             if now < death:
                 note = budget.save(now, WALL + int(now * 1e6))
-                budget.saved()
+                budget.mark_saved()
         now += gap
 
 
@@ -425,8 +434,8 @@ def test_a_saved_window_ages_while_nobody_runs():
     budget = Budget([limit])
     drive(budget, Counter([limit]), lambda: 0.01, 55.0)
     note = budget.save(55.0, WALL + 55_000_000)
-    assert restored([limit], note, 55.1).used(55.1) >= 0.9
-    assert restored([limit], note, 200.0).used(200.0) <= 0.1
+    assert restored([limit], note, 55.1).utilization(55.1) >= 0.9
+    assert restored([limit], note, 200.0).utilization(200.0) <= 0.1
     assert restored([limit], note, 200.0).ready_at(200.0) == 200.0
 
 
@@ -434,7 +443,7 @@ def test_what_can_have_been_granted_after_the_last_save_counts_as_spent():
     limit = Limit(60, 60.0)
     budget = Budget([limit])
     note = budget.save(0.0, WALL)
-    assert 2 <= restored([limit], note, 30.0)._windows[0].stamped <= 3
+    assert 2 <= restored([limit], note, 30.0)._windows[0].counted <= 3
 
 
 def test_where_nothing_can_have_left_since_the_last_save_nothing_is_assumed():
@@ -456,13 +465,13 @@ def test_a_slot_held_at_the_last_save_counts_as_of_the_restart():
 @pytest.mark.parametrize("wall", [WALL - 1, WALL - 10**12, 0])
 def test_a_clock_that_went_backwards_means_full(wall):
     budget = restored([Limit(60, 60.0)], Budget([Limit(60, 60.0)]).save(0.0, WALL), 5.0, wall)
-    assert budget.used(5.0) == 1.0
+    assert budget.utilization(5.0) == 1.0
     assert budget.ready_at(5.0) == pytest.approx(65.0, abs=0.05)
 
 
 def test_a_clock_that_was_never_set_means_full():
     note = Budget([Limit(60, 60.0)]).save(0.0, 12_000_000)
-    assert restored([Limit(60, 60.0)], note, 5.0).used(5.0) == 1.0
+    assert restored([Limit(60, 60.0)], note, 5.0).utilization(5.0) == 1.0
 
 
 def test_a_clock_that_makes_no_sense_does_not_cost_a_month():
@@ -470,22 +479,22 @@ def test_a_clock_that_makes_no_sense_does_not_cost_a_month():
     budget = Budget([limit])
     drive(budget, Counter([limit]), lambda: 0.01, 2600.0)
     after = restored([limit], budget.save(2600.0, WALL), 0.0, WALL - 1)
-    assert 100 <= after._windows[0].stamped <= 105
+    assert 100 <= after._windows[0].counted <= 105
 
 
 def test_a_month_is_remembered_across_restarts_in_a_few_kilobytes():
     limit = Limit(10_000, 2_592_000.0)
     budget = Budget([limit])
     drive(budget, Counter([limit]), lambda: 0.2, 0.9 * limit.per)
-    before = budget.used(0.9 * limit.per)
+    before = budget.utilization(0.9 * limit.per)
     note = budget.save(0.9 * limit.per, WALL)
     assert len(note) < 8000
     for _ in range(20):
         budget = Budget([limit])
         budget.restore(note, 0.0, WALL + 1_000_000)
         note = budget.save(0.0, WALL + 1_000_000)
-    assert budget.used(0.0) == pytest.approx(before, abs=0.01)
-    assert len(budget._windows[0].slices) <= SLICES
+    assert budget.utilization(0.0) == pytest.approx(before, abs=0.01)
+    assert len(budget._windows[0].segments) <= SEGMENTS
 
 
 def test_a_changed_plan_takes_up_what_the_old_one_knew():
@@ -493,10 +502,10 @@ def test_a_changed_plan_takes_up_what_the_old_one_knew():
     drive(budget, Counter([]), lambda: 0.0, 30.0)
     dearer = Budget([Limit(300, 60.0)], cost=5)
     dearer.restore(budget.save(30.0, WALL), 0.0, WALL)
-    assert dearer._windows[0].stamped == 30  # each stamp is a call of its own, rounded up
+    assert dearer._windows[0].counted == 30  # each is a call of its own, rounded up
     longer = Budget([Limit(1000, 3600.0)])
     longer.restore(budget.save(30.0, WALL), 0.0, WALL)
-    assert longer._windows[0].stamped == 30
+    assert longer._windows[0].counted == 30
 
 
 def test_pauses_survive_a_restart_unless_a_restart_is_the_cure():
@@ -515,15 +524,15 @@ def test_bytes_that_are_no_save_are_refused():
 def test_no_call_leaves_while_another_has_been_unsaved_for_too_long():
     budget = Budget([Limit(10, 1.0)])
     budget.save(0.0, WALL)
-    budget.saved()
+    budget.mark_saved()
     budget.settle(budget.grant(0.0), 0.0)
     assert budget.ready_at(LATE - 0.01) < LATE
     assert budget.ready_at(LATE) == float("inf")
     budget.save(LATE, WALL)
     assert budget.ready_at(LATE) == float("inf")  # asked for, but not durable
-    budget.saved()
+    budget.mark_saved()
     assert budget.ready_at(LATE) == LATE
-    assert not budget.changed
+    assert not budget.unsaved_changes
 
 
 # --- the part that waits
@@ -535,7 +544,7 @@ def test_who_waits_is_woken_when_a_held_slot_settles():
         left = []
 
         async def call(seconds):
-            async with limiter.slot():
+            async with calling(limiter):
                 left.append(anyio.current_time())
                 await anyio.sleep(seconds)
 
@@ -554,7 +563,7 @@ def test_a_pause_during_a_wait_is_kept():
     async def main():
         limiter = Limiter(Budget([Limit(1, 1.0)]))
         start = anyio.current_time()
-        async with limiter.slot():
+        async with calling(limiter):
             pass
         async with anyio.create_task_group() as tasks:
 
@@ -563,26 +572,26 @@ def test_a_pause_during_a_wait_is_kept():
                 limiter.pause(start + 30)
 
             tasks.start_soon(pause)
-            async with limiter.slot():
+            async with calling(limiter):
                 return anyio.current_time() - start
 
     assert virtually(main) == 30
 
 
-def test_a_cancelled_waiter_leaves_no_trace_and_a_cancelled_call_its_stamp():
+def test_a_cancelled_waiter_leaves_no_trace_and_a_cancelled_call_is_counted():
     async def main():
         budget = Budget([Limit(2, 10.0)])
         limiter = Limiter(budget)
         with anyio.move_on_after(1):
-            async with limiter.slot():
+            async with calling(limiter):
                 await anyio.sleep_forever()
-        assert budget._windows[0].held == 0
-        assert budget._windows[0].stamped == 1
+        assert budget._windows[0].in_flight == 0
+        assert budget._windows[0].counted == 1
         with anyio.move_on_after(1):
-            async with limiter.slot():
+            async with calling(limiter):
                 raise AssertionError("the pace is 5 s")
-        assert budget._windows[0].stamped == 1
-        async with limiter.slot():
+        assert budget._windows[0].counted == 1
+        async with calling(limiter):
             pass
 
     virtually(main)

@@ -22,14 +22,14 @@ def configured(monkeypatch):
 
     One in which every canary is blotted out could not see it shown.
     """
-    monkeypatch.setattr(setup.HIDDEN, "_secrets", [])
-    monkeypatch.setattr(setup.HIDDEN, "_runs", frozenset())
+    monkeypatch.setattr(setup.SECRETS, "_secrets", [])
+    monkeypatch.setattr(setup.SECRETS, "_windows", frozenset())
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     levels = {logger: logger.level for logger in (root, *map(logging.getLogger, setup.QUIET))}
 
     def configure():
-        setup.HIDDEN.hide([SECRET, "", "canary"])
+        setup.SECRETS.add([SECRET, "", "canary"])
         setup.configure()
 
     yield configure

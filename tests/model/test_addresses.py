@@ -1,11 +1,18 @@
 """Canonical addresses: one thing, one spelling."""
 
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from watcher.app import settings
 from watcher.model import addresses
 from watcher.model.addresses import AddressError, canonical, chain, evm, felt, filter_forms, solana
+from watcher.providers.ondo import CHAINS
+from watcher.runtime.config_section import SettingsError
 
 WSOL = "So11111111111111111111111111111111111111112"
 HOLDER = "0x13116E8b4ffC8125B859EC60917FBA540E59e55e"
@@ -58,14 +65,13 @@ def test_an_address_of_another_chains_family_is_refused_by_the_chains_name(name:
 
 
 def test_an_address_on_a_chain_of_no_known_family_is_refused() -> None:
-    with pytest.raises(AddressError, match="cosmos"):
+    with pytest.raises(AddressError, match=r"^'cosmos:hub' is no chain .*: they are eip155, solana, starknet"):
         canonical("cosmos:hub", WSOL)
 
 
-def test_ondos_chain_names_and_caip2_ids_mean_the_same_chain() -> None:
-    for name, caip2 in addresses.ONDO_CHAINS.items():
+def test_an_alias_and_the_caip2_id_mean_the_same_chain() -> None:
+    for caip2, name in CHAINS.items():
         assert chain(name) == chain(caip2) == caip2
-        assert addresses.ONDO_NAMES[caip2] == name
 
 
 def test_what_is_no_chain_is_refused_with_the_choices() -> None:
@@ -86,7 +92,7 @@ def test_other_hex_in_a_filter_is_a_felt_and_the_rest_stands_as_it_is() -> None:
 
 @given(
     st.text(max_size=70) | st.from_regex(r"0x[0-9a-fA-F]{1,64}", fullmatch=True),
-    st.sampled_from([*addresses.ONDO_NAMES, "starknet:SN_MAIN"]),
+    st.sampled_from([*CHAINS, "starknet:SN_MAIN"]),
 )
 def test_a_canonical_form_is_its_own_canonical_form(text: str, name: str) -> None:
     try:
@@ -104,3 +110,57 @@ def test_any_32_bytes_have_a_base58_spelling_that_is_accepted(key: bytes) -> Non
         text = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"[digit] + text
     text = "1" * (32 - len(key.lstrip(b"\0"))) + text
     assert solana(text) == text
+
+
+ACME = """
+from watcher.model.addresses import AddressError, AddressFamily
+
+def address(text):
+    if not text.lower().startswith("acme1"):
+        raise AddressError(text, "is no Acme address: write acme1…")
+    return text.lower()
+
+FAMILY = AddressFamily("acme", address, lambda text: text.lower() if text.lower().startswith("acme1") else None,
+    {"acme-one": "acme:main"})
+STOLEN = AddressFamily("solana", address)
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Puts a distribution with an entry point of ours on the path: `installed(name, value)`."""
+
+    def install(name: str, value: str) -> None:
+        (tmp_path / "acme_chain.py").write_text(ACME)
+        info = tmp_path / "acme_chain-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_chain\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[balance_watcher.chains]\n{name} = {value}\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        addresses.families.cache_clear()
+
+    yield install
+    sys.modules.pop("acme_chain", None)
+    addresses.families.cache_clear()
+
+
+def test_a_chain_of_others_brings_its_own_spelling(installed: Callable[[str, str], None]) -> None:
+    installed("acme", "acme_chain:FAMILY")
+    assert canonical("acme:main", "ACME1xy") == "acme1xy"
+    assert chain("acme-one") == "acme:main"
+    assert filter_forms("Acme1XY") == ("acme1xy",)
+    assert filter_forms(WSOL) == (WSOL,)
+    with pytest.raises(AddressError, match=r"write acme1… \(the chain is acme:main\)"):
+        canonical("acme:main", "x")
+
+
+def test_our_own_families_cannot_be_replaced(installed: Callable[[str, str], None]) -> None:
+    installed("solana", "acme_chain:STOLEN")
+    assert canonical(addresses.SOLANA, WSOL) == WSOL
+
+
+@pytest.mark.parametrize("value", ["acme_chain:MISSING", "no_such_module:X", "acme_chain:address", "acme_chain:STOLEN"])
+def test_a_chain_that_cannot_be_loaded_is_named(installed: Callable[[str, str], None], value: str) -> None:
+    installed("acme", value)
+    with pytest.raises(SettingsError, match=rf"the chain plugin acme = {value} "):
+        settings.parse({})

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers import registry
-from watcher.providers.protocol import Provider, ReadResult, Request, Response, Target
+from watcher.providers.protocol import Provider, ReadResult, Request, Response
 
 NOW = 1_760_000_007.0
 """Unix seconds; 27 s into its minute."""
@@ -17,17 +18,22 @@ LATER = 1_770_000_000.0
 
 def built(kind: str, *watch: Mapping[str, str], keyed: bool = True, **settings: Any) -> Provider:
     """The provider of a table `[providers.p]`."""
-    known = registry.known()[kind]
+    known = registry.known()
     table = {"type": kind, "watch": list(watch), **settings}
-    return known("p", msgspec.convert(table, known.Settings), keyed=keyed)
+    return registry.build("p", msgspec.convert(table, known[kind].Settings), known, keyed=keyed)
 
 
 def asked(
     provider: Provider, lane: int = 0, targets: Sequence[Target] | None = None, interval: float = 60.0
 ) -> Request:
     """The request that a lane makes for its first targets."""
-    one = provider.lanes[lane]
-    return provider.ask(one, one.targets[: one.batch] if targets is None else targets, interval)
+    group, one = lanes(provider)[lane]
+    return provider.ask(one, group.targets[: one.batch] if targets is None else targets, interval)
+
+
+def lanes(provider: Provider) -> list[tuple[TargetGroup, Lane]]:
+    """Of all groups, in their order."""
+    return [(group, lane) for group in provider.groups for lane in group.lanes]
 
 
 def answered(

@@ -5,8 +5,9 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import ACCOUNT, WSOL
 from tests.providers.tables import amounts, answered, asked, built
+from watcher.limits.windows import Limit
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit, SettingsError
+from watcher.runtime.config_section import SettingsError
 
 SRM = "SRMuApVNdxXokk5GT7XD5cUUgXMBCoAz2LHeuAoKWRt"
 

@@ -5,10 +5,12 @@ import pytest
 
 from tests.providers import golden
 from tests.providers.golden import ACCOUNT, TOKEN_ACCOUNT, USDC, WSOL
-from tests.providers.tables import NOW, answered, asked, built, carrying
+from tests.providers.tables import NOW, answered, asked, built, carrying, lanes
+from watcher.limits.windows import Limit
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.helius import TOKEN_PROGRAMS
-from watcher.providers.protocol import Limit, Response, SettingsError
+from watcher.providers.protocol import Response
+from watcher.runtime.config_section import SettingsError
 
 WATCH = {"account": TOKEN_ACCOUNT, "token": USDC}
 OTHER = "BGocb4GEpbTFm8UFV2VsDSaBXHELPfAXrvd4vtt8QWrA"
@@ -191,8 +193,7 @@ def test_a_good_body_with_a_bad_status_gives_no_reading(provider):
 
 
 def test_up_to_a_hundred_accounts_go_into_one_call_when_asked_to(several):
-    (lane,) = several.lanes
-    assert lane.batch == 100
+    assert [lane.batch for _, lane in lanes(several)] == [100]
     assert msgspec.json.decode(asked(several).body)["params"] == [
         [TOKEN_ACCOUNT, OTHER],
         {"commitment": "confirmed", "encoding": "jsonParsed"},
@@ -310,12 +311,12 @@ def test_not_found_for_several_accounts_at_once_is_no_absence(several):
 
 def test_defaults_are_the_free_plans_and_the_key_is_a_parameter(provider):
     assert provider.limits == (Limit(10, 1.0), Limit(1_000_000, 2_592_000.0))
-    assert (provider.lanes[0].batch, provider.ordering, provider.settle) == (1, "strict", 30.0)
+    assert (provider.groups[0].widest.batch, provider.ordering, provider.settle) == (1, "strict", 30.0)
     assert provider.credentials("k").params == {"api-key": "k"}
 
 
 def test_watches_of_one_account_are_one_target_and_the_named_mint_wins():
-    (target,) = built("helius", {"account": TOKEN_ACCOUNT}, WATCH, {"account": TOKEN_ACCOUNT}).lanes[0].targets
+    (target,) = built("helius", {"account": TOKEN_ACCOUNT}, WATCH, {"account": TOKEN_ACCOUNT}).groups[0].targets
     assert target.scope.token == USDC
 
 

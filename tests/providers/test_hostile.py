@@ -7,10 +7,10 @@ import sys
 import msgspec
 import pytest
 
-from tests.providers import fuzz
+from tests.providers.cases import cases
 from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
-from tests.providers.tables import LATER, asked, built
-from watcher.journal import LARGEST
+from tests.providers.tables import LATER, asked, built, lanes
+from watcher.journal.record_limits import MAX_RECORD_BYTES
 from watcher.ledger.pending_changes import PendingChange, commit_row
 from watcher.ledger.record import BalanceRecord, Denomination
 from watcher.model.addresses import AddressError, evm
@@ -18,21 +18,22 @@ from watcher.model.amounts import SYMBOL
 from watcher.model.bulk_listing import BulkListing
 from watcher.model.events import JSON, MSGPACK, changed
 from watcher.model.keys import Key
-from watcher.poller.bulk import LARGE, reading
-from watcher.providers.answers import BREATH, DOCUMENT, PARTS, decode
+from watcher.model.targets import LISTING
+from watcher.poller.bulk import LARGE
+from watcher.providers.answers import MAX_DOCUMENT_BYTES, MAX_VALUES, ROWS_PER_STEP, decode
 from watcher.providers.failures import Failure, Malformed
 from watcher.providers.gaps import SUMS, Sums
 from watcher.providers.ondo_bulk import TOKENS
-from watcher.providers.protocol import Response
+from watcher.providers.protocol import BulkProvider, Response
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_at_once
 
-CASES = fuzz.cases()
+CASES = cases()
 DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def case_name(case):
-    return f"{case[0]}-{case[1].lanes[-1].endpoint}-{len(case[2].path)}"
+    return f"{case.name}-{case.provider.groups[-1].lanes[-1].endpoint}-{len(case.request.path)}"
 
 
 def mint(number):
@@ -46,8 +47,10 @@ def mint(number):
 
 def heard(provider, request, response):
     """As the poller would. Raises Failure."""
-    large = reading(provider, request, response)
-    return provider.read(request, response) if large is None else run_at_once(large)
+    large = isinstance(provider, BulkProvider) and response.status == 200 and len(response.body) >= LARGE
+    if large and request.targets[0].family == LISTING:
+        return run_at_once(provider.read_in_slices(request, response))
+    return provider.read(request, response)
 
 
 def readings_in(provider, request, body):
@@ -57,7 +60,7 @@ def readings_in(provider, request, body):
         return []
 
 
-UNDERSTOOD = [case for case in CASES if any(readings_in(*case[1:3], seed) for seed in case[3])]
+UNDERSTOOD = [case for case in CASES if any(readings_in(case.provider, case.request, body) for body in case.answers)]
 
 
 # --- what is opened in one go
@@ -66,22 +69,21 @@ UNDERSTOOD = [case for case in CASES if any(readings_in(*case[1:3], seed) for se
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"SOL":' + b"9" * DOCUMENT + b"}",
-        b'{"error":"' + b"a" * DOCUMENT + b'"}',
-        b'{"tokens":[' + b"{}," * (PARTS // 2) + b"{}]}",
-        b"{" + b",".join(b'"k%d":1' % number for number in range(PARTS + 1)) + b"}",
-        b"[" * (PARTS + 1),
-        b" " * (DOCUMENT + 1),
+        b'{"SOL":' + b"9" * MAX_DOCUMENT_BYTES + b"}",
+        b'{"error":"' + b"a" * MAX_DOCUMENT_BYTES + b'"}',
+        b'{"tokens":[' + b"{}," * (MAX_VALUES // 2) + b"{}]}",
+        b"{" + b",".join(b'"k%d":1' % number for number in range(MAX_VALUES + 1)) + b"}",
+        b"[" * (MAX_VALUES + 1),
+        b" " * (MAX_DOCUMENT_BYTES + 1),
     ],
     ids=["number", "text", "rows", "members", "depth", "blank"],
 )
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_what_would_take_long_to_open_is_not_opened(case, body):
-    _, provider, request, _ = case
     for status in (200, 500):
         response = Response(status, body, LATER)
         with pytest.raises(Failure):
-            heard(provider, request, response)
+            heard(case.provider, case.request, response)
     with pytest.raises(Malformed, match="in one piece"):
         decode(msgspec.json.Decoder(), body)
 
@@ -130,10 +132,10 @@ def ondo_otherwise(count):
 @pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit, ondo_with_more])
 def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made):
     provider, body, count = made(3000)
-    request = asked(provider, len(provider.lanes) - 1)
+    request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, body.encode(), LATER)
     assert len(response.body) > LARGE
-    slices, breaths = reading(provider, request, response), 0
+    slices, breaths = provider.read_in_slices(request, response), 0
     while True:
         try:
             next(slices)
@@ -147,7 +149,7 @@ def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made)
 
 
 LARGER_THAN_IS_OPENED_AT_ONCE = [(jupiter, 35_000), (holdings, 26_000), (bloxroute, 21_000), (tokenkit, 18_000)]
-"""Each of a few megabytes, and more than PARTS values."""
+"""Each of a few megabytes, and more than MAX_VALUES values."""
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -158,7 +160,7 @@ def test_what_is_too_large_to_be_opened_in_one_go_is_opened_in_pieces_however_it
         body = json.dumps(json.loads(body), indent=indent)
     with pytest.raises(Malformed, match="in one piece"):
         decode(msgspec.json.Decoder(), body.encode())
-    found = heard(provider, asked(provider, len(provider.lanes) - 1), Response(200, body.encode(), LATER))
+    found = heard(provider, asked(provider, len(lanes(provider)) - 1), Response(200, body.encode(), LATER))
     assert (len({reading.key for reading in found.readings}), found.partial, found.remark) == (expected, False, None)
 
 
@@ -173,7 +175,7 @@ def damaged(body, cut, text):
 @pytest.mark.parametrize("made", [jupiter, holdings, bloxroute, tokenkit])
 def test_pieces_say_what_the_whole_would_whatever_is_wrong_in_one_of_them(made, cut, text, monkeypatch):
     provider, body, _ = made(300)
-    request = asked(provider, len(provider.lanes) - 1)
+    request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, damaged(body, cut, text).encode(), LATER)
 
     def told():
@@ -185,7 +187,7 @@ def test_pieces_say_what_the_whole_would_whatever_is_wrong_in_one_of_them(made, 
     whole = told()
     for module in ("jupiter", "bloxroute", "tokenkit"):
         monkeypatch.setattr(f"watcher.providers.{module}.PIECE", 0)
-    monkeypatch.setattr("watcher.providers.json_pieces.pieces.__defaults__", (2**12,))
+    monkeypatch.setattr("watcher.providers.json_pieces.decode_pieces.__defaults__", (2**12,))
     assert told() == whole
 
 
@@ -194,7 +196,7 @@ def test_more_rows_than_there_can_be_are_refused(made, monkeypatch):
     monkeypatch.setattr("watcher.providers.json_pieces.ROWS", 3000)
     provider, body, _ = made(5000)
     with pytest.raises(Malformed, match="more than 3000 rows"):
-        heard(provider, asked(provider, len(provider.lanes) - 1), Response(200, body.encode(), LATER))
+        heard(provider, asked(provider, len(lanes(provider)) - 1), Response(200, body.encode(), LATER))
 
 
 @pytest.mark.parametrize("made", [jupiter, holdings])
@@ -212,7 +214,7 @@ def test_more_tokens_than_there_can_be_are_refused():
     provider = built("ondo", {"chain": "ethereum-1"})
     request = asked(provider)
     response = Response(200, f'{{"tokens":[{tokens}]}}'.encode(), LATER)
-    found = run_at_once(reading(provider, request, response))
+    found = run_at_once(provider.read_in_slices(request, response))
     assert (len(found.readings), found.partial) == (0, False), "one by one, since the document is small enough"
 
 
@@ -262,12 +264,12 @@ def wrong_holders():
 def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
     """It is searched for our keys, which takes longer than to find the row wrong."""
     provider, body = made()
-    request = asked(provider, len(provider.lanes) - 1)
+    request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, body.encode(), LATER)
     remarks = []
 
     def work():
-        found = run_at_once(reading(provider, request, response))
+        found = run_at_once(provider.read_in_slices(request, response))
         if isinstance(found.readings, BulkListing):
             remarks.append(run_at_once(found.readings.understood())[1])
         else:
@@ -279,7 +281,7 @@ def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
 
 
 def test_what_is_no_address_is_cut_before_it_is_searched_for_secrets():
-    SECRETS.hide(["a-key-of-nobody-01"])
+    SECRETS.add(["a-key-of-nobody-01"])
     with pytest.raises(AddressError) as raised:
         evm("x" * 3_000_000)
     assert called("<genexpr>", lambda: str(raised.value)) < 5000
@@ -353,8 +355,8 @@ def extremes(seed):
 
 @pytest.mark.parametrize("case", UNDERSTOOD, ids=case_name)
 def test_whatever_stands_in_a_row_its_records_are_small_and_every_journal_takes_them(case):
-    _, provider, request, seeds = case
-    seed = next(seed for seed in seeds if readings_in(provider, request, seed))
+    provider, request = case.provider, case.request
+    seed = next(body for body in case.answers if readings_in(provider, request, body))
     taken = 0
     for body in extremes(seed):
         for one in readings_in(provider, request, body.encode()):
@@ -371,7 +373,7 @@ def fits(one):
     event = changed("e0", row.state, "9" * 78, row.state.observed_at)
     for codec in (JSON, MSGPACK):
         for data in (codec.encode(row.state), codec.encode(event)):
-            assert len(data) < 3000 < LARGEST
+            assert len(data) < 3000 < MAX_RECORD_BYTES
     text = str(one.key)
     assert Key.parse(text.encode().decode()) == one.key
     assert "\0" not in text
@@ -385,7 +387,7 @@ def fits(one):
 def test_how_many_rows_a_balance_had_is_not_remembered_of_all_that_were_ever_named():
     sums = Sums()
     for number in range(0, SUMS + 5000, 1000):
-        sums.whole(dict.fromkeys((Key("p", "c", "a", f"t{number + more}") for more in range(1000)), 2))
+        sums.remember(dict.fromkeys((Key("p", "c", "a", f"t{number + more}") for more in range(1000)), 2))
     one = {Key("p", "c", "a", f"t{number}"): 1 for number in (0, SUMS)}
-    assert sums.torn(one) == {Key("p", "c", "a", f"t{SUMS}")}, "those named last are"
-    assert BREATH < 1000
+    assert sums.incomplete(one) == {Key("p", "c", "a", f"t{SUMS}")}, "those named last are"
+    assert ROWS_PER_STEP < 1000

@@ -5,10 +5,11 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import ACCOUNT, JUPSOL, WSOL
 from tests.providers.tables import NOW, amounts, answered, asked, built
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA
 from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit, SettingsError
+from watcher.runtime.config_section import SettingsError
 
 WATCH = {"account": ACCOUNT}
 
@@ -277,7 +278,7 @@ def test_only_the_endpoint_with_slots_has_an_order(balances, holdings):
 
 
 def test_two_watches_of_one_account_are_one_target():
-    assert len(built("jupiter", WATCH, {**WATCH, "chain": SOLANA}).lanes[0].targets) == 1
+    assert len(built("jupiter", WATCH, {**WATCH, "chain": SOLANA}).groups[0].targets) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ import pytest
 from tests.providers import golden
 from tests.providers.golden import AAPL, HOLDER, OTHER_HOLDER, TSLA, WSOL
 from tests.providers.tables import amounts, answered, asked, built
+from watcher.limits.windows import Limit
 from watcher.model.addresses import ETHEREUM, SOLANA
 from watcher.model.keys import Scope
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit, SettingsError
+from watcher.runtime.config_section import SettingsError
 
 CHAIN = {"chain": "ethereum-1"}
 ONE = (
@@ -201,10 +202,10 @@ def test_every_known_error_has_its_meaning(status, body, failure):
 
 def test_a_watch_that_another_ones_listing_covers_costs_no_request():
     watches = [{"account": HOLDER, "token": AAPL}, {"account": HOLDER}, {"token": TSLA}]
-    scopes = [target.scope for target in built("ondo", *(CHAIN | one for one in watches)).lanes[0].targets]
+    scopes = [target.scope for target in built("ondo", *(CHAIN | one for one in watches)).groups[0].targets]
     assert scopes == [Scope("p", ETHEREUM, HOLDER), Scope("p", ETHEREUM, None, TSLA)]
     whole = built("ondo", *(CHAIN | one for one in watches), CHAIN, {"chain": ETHEREUM})
-    assert [target.scope for target in whole.lanes[0].targets] == [Scope("p", ETHEREUM)]
+    assert [target.scope for target in whole.groups[0].targets] == [Scope("p", ETHEREUM)]
 
 
 def test_defaults_know_the_cache():

@@ -8,18 +8,22 @@ import pytest
 from tests.providers.tables import NOW, answered, asked, built
 from watcher.app import settings
 from watcher.providers import registry
-from watcher.providers.protocol import ProviderSettings, Response, SettingsError
+from watcher.providers.protocol import Response
+from watcher.providers.settings import ProviderSettings
+from watcher.runtime.config_section import SettingsError
 
 PLUGIN = '''
 """A made-up API: GET /v1/wallet/<account> answers {"height": 7, "lamports": "12"}."""
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
-from watcher.providers.answers import base_units, decode, refuse, spoken
-from watcher.providers.settings import Configured
-from watcher.providers.protocol import Credentials, Found, Lane, Limit, ProviderSettings, Request
+from watcher.model.targets import TargetGroup
+from watcher.providers.answers import base_units, decode, refuse, documented_error
+from watcher.providers.protocol import Credentials, ReadResult, Request
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 
 CHAIN = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 
@@ -37,7 +41,7 @@ class Wallet(msgspec.Struct):
     lamports: str
 
 
-class Acme(Configured):
+class Acme(ConfiguredProvider):
     Settings = AcmeSettings
     HOST = "https://api.acme.example"
     LIMITS = (Limit(5, 1.0),)
@@ -45,7 +49,7 @@ class Acme(Configured):
     def __init__(self, name, settings, *, keyed):
         super().__init__(name, settings, keyed=keyed)
         self.ordering = "strict"
-        self.lanes = (Lane(None, self.listings(CHAIN, settings.watch)),)
+        self.groups = (TargetGroup(self.listings(CHAIN, settings.watch)),)
 
     def credentials(self, secret):
         return Credentials(headers={"x-acme": secret})
@@ -56,13 +60,13 @@ class Acme(Configured):
 
     def read(self, request, response):
         if response.status != 200:
-            error = spoken(msgspec.json.Decoder(Error), response.body)
+            error = documented_error(msgspec.json.Decoder(Error), response.body)
             refuse(request, response, None if error is None else error.reason)
         wallet = decode(msgspec.json.Decoder(Wallet), response.body)
         scope = request.targets[0].scope
         key = Key(self.name, CHAIN, scope.account, "native")
         amount = base_units(wallet.lamports)
-        return Found([Reading(key, amount, "base", order=wallet.height, slot=wallet.height)], listing=scope)
+        return ReadResult([Reading(key, amount, "base", order=wallet.height, slot=wallet.height)], listing=scope)
 '''
 
 
@@ -118,7 +122,6 @@ def test_a_plugin_that_cannot_be_loaded_is_named(installed, code, target):
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ({"api_key_env": "A", "api_key_file": "b"}, "keep one"),
         ({"base_url": "api.jup.ag"}, "https://"),
         ({"base_url": "https://api.jup.ag?x=1"}, "leave out"),
         ({"limits": []}, "limits is empty"),

@@ -5,12 +5,14 @@ import pytest
 
 from tests.providers import golden
 from tests.providers.golden import STARK_ACCOUNT, STARK_TOKEN
-from tests.providers.tables import LATER, asked, built
+from tests.providers.tables import LATER, asked, built, lanes
 from tests.providers.tables import answered as told
+from watcher.limits.windows import Limit
 from watcher.model.addresses import STARKNET
 from watcher.model.keys import Scope
+from watcher.model.targets import Lane
 from watcher.providers.failures import Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.protocol import Limit, SettingsError
+from watcher.runtime.config_section import SettingsError
 
 PAIR = {"account": STARK_ACCOUNT, "token": STARK_TOKEN}
 ACCOUNT = {"account": STARK_ACCOUNT}
@@ -41,8 +43,8 @@ def listing():
 
 def test_twenty_pairs_go_into_one_request():
     provider = built("tokenkit", *pairs(45))
-    (lane,) = provider.lanes
-    assert (lane.endpoint, lane.batch, len(lane.targets)) == ("balances", 20, 45)
+    ((group, lane),) = lanes(provider)
+    assert (lane.endpoint, lane.batch, len(group.targets)) == ("balances", 20, 45)
     request = asked(provider, interval=90.7)
     assert (request.method, request.path, request.endpoint) == ("POST", "/api/balances/", "balances")
     body = msgspec.json.decode(request.body)
@@ -54,10 +56,8 @@ def test_twenty_pairs_go_into_one_request():
 
 def test_single_pairs_have_a_lane_only_with_a_budget_of_their_own():
     provider = built("tokenkit", PAIR, limits=OWN_BUDGETS)
-    batches, singles = provider.lanes
-    assert singles.endpoint == "balance"
-    assert singles.batch == 1
-    assert singles.targets is batches.targets
+    (group,) = provider.groups
+    assert group.lanes == (Lane("balances", 20), Lane("balance", 1))
     request = asked(provider, lane=1, interval=20)
     assert (request.method, request.path) == ("GET", "/api/balance/")
     assert dict(request.params) == {"account_address": STARK_ACCOUNT, "token_address": STARK_TOKEN, "max_age": "20"}
@@ -76,13 +76,13 @@ def test_what_the_settings_say_of_freshness_is_passed_on():
 
 
 def test_a_pair_whose_account_is_listed_anyway_costs_no_request():
-    (lane,) = built("tokenkit", PAIR, ACCOUNT, {"account": "0x" + STARK_ACCOUNT[2:].lstrip("0")}).lanes
-    assert [target.scope for target in lane.targets] == [Scope("p", STARKNET, STARK_ACCOUNT)]
+    (group,) = built("tokenkit", PAIR, ACCOUNT, {"account": "0x" + STARK_ACCOUNT[2:].lstrip("0")}).groups
+    assert [target.scope for target in group.targets] == [Scope("p", STARKNET, STARK_ACCOUNT)]
 
 
 def test_padded_and_unpadded_spellings_of_a_pair_are_one_target():
     spelt = {"account": "0x" + STARK_ACCOUNT[2:].lstrip("0"), "token": STARK_TOKEN.upper().replace("X", "x")}
-    assert len(built("tokenkit", PAIR, spelt).lanes[0].targets) == 1
+    assert len(built("tokenkit", PAIR, spelt).groups[0].targets) == 1
 
 
 def test_the_documented_batch_is_read(batch):

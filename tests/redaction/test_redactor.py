@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from watcher.ledger.store import Store
 from watcher.model.addresses import AddressError, evm, felt, solana
 from watcher.providers.answers import glimpse
-from watcher.redaction.redactor import MOST, RUN, SECRETS, WITHHELD, Redactor
+from watcher.redaction.redactor import MAX_LENGTH, SECRETS, WINDOW_LENGTH, WITHHELD, Redactor
 from watcher.redaction.safe_text import one_line
 
 SECRET = "canary-9f0c/3b+77aa=&41d2<e8>"
@@ -76,16 +76,16 @@ CODES = {
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
     monkeypatch.setattr(SECRETS, "_secrets", [])
-    monkeypatch.setattr(SECRETS, "_runs", frozenset())
-    SECRETS.hide([SECRET])
+    monkeypatch.setattr(SECRETS, "_windows", frozenset())
+    SECRETS.add([SECRET])
 
 
 @pytest.mark.parametrize("encode", CODES.values(), ids=CODES)
 @pytest.mark.parametrize("before", ["", "x", "xy", "xyz "])
 def test_a_secret_in_a_code_is_withheld_wherever_it_begins(encode, before):
     data = encode(SECRET.encode()).decode()
-    assert SECRETS.shown(f"HTTP 403: {before}{data}.") == WITHHELD
-    assert SECRETS.shown(f"HTTP 403: {before}{data}.".replace("_", "-")) == WITHHELD
+    assert SECRETS.redacted(f"HTTP 403: {before}{data}.") == WITHHELD
+    assert SECRETS.redacted(f"HTTP 403: {before}{data}.".replace("_", "-")) == WITHHELD
     inside = encode(before.encode() + SECRET.encode()[3:20] + b"tail").decode()
     assert one_line(f"HTTP 403: {inside}.") == WITHHELD
 
@@ -93,18 +93,18 @@ def test_a_secret_in_a_code_is_withheld_wherever_it_begins(encode, before):
 @pytest.mark.parametrize("between", ["-", " - ", '" + "', "', '", "_", "...", "|\n|", "=\r\n", "\u2011"])
 def test_a_secret_that_was_split_is_withheld(between):
     for size in range(1, 8):
-        assert SECRETS.shown(between.join(re.findall(f".{{1,{size}}}", SECRET))) == WITHHELD
-    assert SECRETS.shown(between.join("0c3b77aa")) == WITHHELD
-    assert SECRETS.shown(between.join("0c3b77a")) != WITHHELD
+        assert SECRETS.redacted(between.join(re.findall(f".{{1,{size}}}", SECRET))) == WITHHELD
+    assert SECRETS.redacted(between.join("0c3b77aa")) == WITHHELD
+    assert SECRETS.redacted(between.join("0c3b77a")) != WITHHELD
 
 
 def test_what_is_wrapped_too_often_or_too_long_is_withheld_unread():
     text = "%63"
     for _ in range(20):
         text = quote(text, safe="").replace("%25", "\\u0025")
-    assert SECRETS.shown(f"see what {text} is") == WITHHELD
-    assert SECRETS.shown("x" * 60_000_000) == SECRETS.cleared("x" * 60_000_000) == WITHHELD
-    assert SECRETS.shown("\ufdfa" * 5_000) == WITHHELD  # each of which stands for eighteen letters
+    assert SECRETS.redacted(f"see what {text} is") == WITHHELD
+    assert SECRETS.redacted("x" * 60_000_000) == SECRETS.scrubbed("x" * 60_000_000) == WITHHELD
+    assert SECRETS.redacted("\ufdfa" * 5_000) == WITHHELD  # each of which stands for eighteen letters
     assert one_line("x" * 60_000_000) == "x" * 159 + "…"
 
 
@@ -119,28 +119,28 @@ TEXTS = [
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_what_holds_no_secret_is_shown_as_it_is(text):
-    SECRETS.hide(["8d3f2c1a-77aa-4b0e-9c11-0123456789ab", base64.b64encode(b"account:0123456789abcdef").decode()])
-    assert SECRETS.shown(text) == text
+    SECRETS.add(["8d3f2c1a-77aa-4b0e-9c11-0123456789ab", base64.b64encode(b"account:0123456789abcdef").decode()])
+    assert SECRETS.redacted(text) == text
 
 
 def test_a_secret_that_is_base64_is_known_by_what_stands_in_it_too():
-    SECRETS.hide([base64.b64encode(b"account-7:canary-6f0b9d").decode()])
-    assert SECRETS.shown("who is account-7:canary-6f0b9d?") == WITHHELD
+    SECRETS.add([base64.b64encode(b"account-7:canary-6f0b9d").decode()])
+    assert SECRETS.redacted("who is account-7:canary-6f0b9d?") == WITHHELD
 
 
 def test_a_name_that_we_tell_ourselves_is_no_part_of_a_secret_that_is_called_like_it():
     hidden = Redactor(["acme-api-key-canary-51"])
-    assert hidden.betrayed("set ACME_API_KEY")
-    hidden.publish(["ACME_API_KEY"])
-    assert not hidden.betrayed("set ACME_API_KEY, [providers.acme]: api_key_env")
-    assert hidden.betrayed("key-canary")
+    assert hidden.leaks("set ACME_API_KEY")
+    hidden.allow(["ACME_API_KEY"])
+    assert not hidden.leaks("set ACME_API_KEY, [providers.acme]: api_key_env")
+    assert hidden.leaks("key-canary")
 
 
 def test_our_own_line_keeps_what_is_beside_a_whole_secret_and_a_traceback_its_other_lines():
-    assert SECRETS.cleared(f"GET /?api-key={SECRET} failed") == "GET /?api-key=*** failed"
-    assert SECRETS.cleared(f"one\n{quote(SECRET)}\nthree") == f"one\n{WITHHELD}\nthree"
-    assert SECRETS.cleared("one\ncanary-\n9f0c/3b\n+77aa\nthree") == WITHHELD
-    assert SECRETS.cleared({SECRET: [("x", {quote(SECRET)})], "n": 1.5, "none": None}) == {
+    assert SECRETS.scrubbed(f"GET /?api-key={SECRET} failed") == "GET /?api-key=*** failed"
+    assert SECRETS.scrubbed(f"one\n{quote(SECRET)}\nthree") == f"one\n{WITHHELD}\nthree"
+    assert SECRETS.scrubbed("one\ncanary-\n9f0c/3b\n+77aa\nthree") == WITHHELD
+    assert SECRETS.scrubbed({SECRET: [("x", {quote(SECRET)})], "n": 1.5, "none": None}) == {
         "***": [["x", [WITHHELD]]],
         "n": 1.5,
         "none": None,
@@ -155,22 +155,22 @@ def longest_part(text):
 
 def test_a_secret_is_blotted_out_among_others_of_any_length():
     parts = [SECRET[:length] for length in range(4, len(SECRET))]
-    SECRETS.hide([f"{part}{part}" for part in parts])
+    SECRETS.add([f"{part}{part}" for part in parts])
     for part in parts:
-        assert SECRETS.clean(f"{part}{part}") == "***"
-        assert SECRETS.clean(f"x{part}{part}y") == "x***y"
-    assert SECRETS.clean("") == ""
+        assert SECRETS.masked(f"{part}{part}") == "***"
+        assert SECRETS.masked(f"x{part}{part}y") == "x***y"
+    assert SECRETS.masked("") == ""
 
 
 def test_a_traceback_that_is_too_long_to_be_searched_keeps_its_beginning_and_its_end():
     where = "".join(f'  File "loop.py", line {line}, in run\n' for line in range(5_000))
-    told = SECRETS.cleared(f"Traceback:\n{where}{SECRET[2:12]}\n{where}OSError: no {SECRET} here")
+    told = SECRETS.scrubbed(f"Traceback:\n{where}{SECRET[2:12]}\n{where}OSError: no {SECRET} here")
     assert told.startswith('Traceback:\n  File "loop.py", line 0, in run\n')
     assert told.endswith("line 4999, in run\nOSError: no *** here")
     assert told.count("left out") == 1
-    assert len(told) < MOST + 100
+    assert len(told) < MAX_LENGTH + 100
     assert SECRET[2:10] not in told
-    assert SECRETS.cleared(f"{'x' * MOST}\n{SECRET}") == WITHHELD
+    assert SECRETS.scrubbed(f"{'x' * MAX_LENGTH}\n{SECRET}") == WITHHELD
 
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
@@ -183,9 +183,9 @@ def test_a_quote_is_withheld_wherever_it_would_have_been_cut(escape, before):
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
 def test_a_part_of_the_secret_is_withheld_and_less_is_not(escape):
-    for start in range(len(SECRET) - RUN + 1):
-        assert SECRETS.shown(f"see {escape(SECRET[start : start + RUN])}.") == WITHHELD
-    assert SECRETS.shown(f"see {SECRET[:7]}.") == f"see {SECRET[:7]}."
+    for start in range(len(SECRET) - WINDOW_LENGTH + 1):
+        assert SECRETS.redacted(f"see {escape(SECRET[start : start + WINDOW_LENGTH])}.") == WITHHELD
+    assert SECRETS.redacted(f"see {SECRET[:7]}.") == f"see {SECRET[:7]}."
 
 
 @given(
@@ -198,7 +198,7 @@ def test_a_part_of_the_secret_is_withheld_and_less_is_not(escape):
 def test_no_eight_characters_of_a_secret_are_ever_shown(start, length, escape, before, after):
     text = before + escape(SECRET[start : start + length]) + after
     for shown in (one_line(text), one_line(text, 20), glimpse(text.encode("utf-8", "replace"))):
-        assert len(longest_part(shown)) < RUN
+        assert len(longest_part(shown)) < WINDOW_LENGTH
 
 
 @pytest.mark.parametrize("read", [evm, solana, felt])
@@ -211,8 +211,8 @@ def test_a_key_where_an_address_should_stand_is_not_told(read):
 
 def test_a_key_that_came_later_is_withheld_too_and_a_short_one_is_blotted_out():
     hidden = Redactor(["canary-one"])
-    hidden.hide(["canary-two", "short", ""])
-    assert [hidden.shown(text) for text in ("x canary-o", "x nary-two", "a short one")] == [
+    hidden.add(["canary-two", "short", ""])
+    assert [hidden.redacted(text) for text in ("x canary-o", "x nary-two", "a short one")] == [
         WITHHELD,
         WITHHELD,
         "a *** one",

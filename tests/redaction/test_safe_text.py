@@ -59,37 +59,37 @@ LINES = {
 
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
-    for name, nothing in (("_secrets", []), ("_runs", frozenset())):
+    for name, nothing in (("_secrets", []), ("_windows", frozenset())):
         monkeypatch.setattr(SECRETS, name, nothing)
-    SECRETS.hide([SECRET])
+    SECRETS.add([SECRET])
 
 
 @pytest.mark.parametrize(("text", "shown"), ATTACKS.values(), ids=ATTACKS)
 def test_what_is_not_plainly_seen_is_shown_as_an_escape(text, shown):
     assert safe_text.one_line(text) == shown
-    assert safe_text.fit(text) == shown
+    assert safe_text.safe(text) == shown
 
 
 @pytest.mark.parametrize("text", LINES.values(), ids=LINES)
 def test_a_text_stays_on_its_line(text):
     assert len(safe_text.one_line(text).splitlines()) == 1
     assert safe_text.one_line(text) == " ".join(text.split())
-    assert len(safe_text.fit(text).splitlines()) == 1
+    assert len(safe_text.safe(text).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     "text", ["USDC", "Tether USD₮", "日本円", "שלום", "café", "cafe\u0301", "🐕", "❤\ufe0f", "नमस्ते", "a  b"]
 )
 def test_what_is_plainly_seen_stays_as_it_is(text):
-    assert safe_text.fit(text) == text
+    assert safe_text.safe(text) == text
 
 
 @given(st.text(max_size=300), st.integers(1, 60))
 def test_whatever_it_is_it_is_printable_and_no_longer_than_asked(text, most):
-    for shown in (safe_text.one_line(text, most), safe_text.fit(text, most)):
+    for shown in (safe_text.one_line(text, most), safe_text.safe(text, most)):
         assert len(shown) <= max(most, len(WITHHELD))
         assert all(letter.isprintable() for letter in shown)
-        assert safe_text.fit(shown, 1000) == shown
+        assert safe_text.safe(shown, 1000) == shown
         shown.encode()
 
 
@@ -102,8 +102,8 @@ def test_json_says_the_same_with_escapes(text):
 
 def test_a_column_is_as_wide_as_what_is_seen():
     assert [safe_text.width(text) for text in ("abc", "日本", "cafe\u0301", "🐕")] == [3, 4, 4, 2]
-    assert safe_text.left("日本", 6) == "日本  "
-    assert safe_text.right("cafe\u0301", 6) == "  cafe\u0301"
+    assert safe_text.pad_right("日本", 6) == "日本  "
+    assert safe_text.pad_left("cafe\u0301", 6) == "  cafe\u0301"
 
 
 def event(**told):
@@ -162,8 +162,8 @@ def test_a_symbol_without_end_fills_no_screen_and_columns_stay_where_they_are():
 @pytest.mark.parametrize("text", [*(text for text, _ in ATTACKS.values()), *LINES.values()])
 def test_check_and_errors_of_ours_show_nothing_that_a_screen_would_obey(text, capsys):
     for line in _table("ondo", [(text, text, "total", "1", "base")]):
-        safe_text.out(line)
-    safe_text.out(f"watcher: {text}", sys.stderr)
+        safe_text.print_line(line)
+    safe_text.print_line(f"watcher: {text}", sys.stderr)
     told = capsys.readouterr()
     assert all(line.isprintable() for line in (told.out + told.err).split("\n"))
     assert (told.out.count("\n"), told.err.count("\n")) == (2, 1)
@@ -186,7 +186,7 @@ def test_check_and_errors_of_ours_show_nothing_that_a_screen_would_obey(text, ca
 def test_what_was_typed_comes_back_fit_for_a_screen_and_without_its_values(arguments, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr(cli, "install", lambda: None)
-    SECRETS._secrets, SECRETS._runs = [], frozenset()
+    SECRETS._secrets, SECRETS._windows = [], frozenset()
     try:
         status = cli.main(arguments, {})
     except SystemExit as end:

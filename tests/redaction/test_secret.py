@@ -11,14 +11,14 @@ import pytest
 
 from watcher.app import settings
 from watcher.app.provider_sources import Source, sources
-from watcher.journal import WrongJournal
 from watcher.journal.kafka.settings import KafkaSettings, security
-from watcher.providers.protocol import Credentials, SettingsError
+from watcher.providers.protocol import Credentials
 from watcher.redaction import secret
 from watcher.redaction.redactor import SECRETS, WITHHELD
 from watcher.redaction.secret import LONGEST, Secret, of_file, of_variable, several, without_user
 from watcher.relay.http import auth
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelaySettings
+from watcher.runtime.config_section import SettingsError
 
 KEY = "canary-9f0c3b77aa41d2e8"
 HELIUS = {"type": "helius", "watch": [{"account": "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"}]}
@@ -26,7 +26,7 @@ HELIUS = {"type": "helius", "watch": [{"account": "3emsAVdmGKERbHjmGfQ6oZ1e35dkf
 
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
-    for name, nothing in (("_secrets", []), ("_runs", frozenset()), ("_public", frozenset())):
+    for name, nothing in (("_secrets", []), ("_windows", frozenset()), ("_allowed", frozenset())):
         monkeypatch.setattr(SECRETS, name, nothing)
 
 
@@ -35,17 +35,13 @@ def built(environment=None, **table):
     return source
 
 
-class Wrong(ValueError):
-    """As SettingsError is one."""
-
-
 def test_only_reveal_gives_it():
     one = Secret(KEY)
     assert one.reveal() == KEY
     struct = Source(built({"K": KEY}, api_key_env="K").provider, one)
     for shown in (repr(one), str(one), f"{one}", f"{one:>30}", f"{one!r}", "%s" % one, repr([one]), repr(struct)):  # noqa: UP031
         assert "canary" not in shown
-        assert SECRETS.shown(shown) != WITHHELD
+        assert SECRETS.redacted(shown) != WITHHELD
     assert json.dumps({"key": one}, default=repr) == '{"key": "***"}'
     for writes in (msgspec.json.encode, pickle.dumps, copy.deepcopy, json.dumps):
         with pytest.raises(TypeError) as raised:
@@ -96,9 +92,9 @@ def of_relay(text, tmp_path):
 def test_every_section_reads_it_alike_and_hides_it_by_that(read, text, tmp_path):
     if read is of_relay:
         text = text.lstrip("\ufeff")
-    assert not SECRETS.betrayed(KEY)
+    assert not SECRETS.leaks(KEY)
     read(text, tmp_path)
-    assert SECRETS.shown(f"x {KEY[3:11]} y") == WITHHELD
+    assert SECRETS.redacted(f"x {KEY[3:11]} y") == WITHHELD
 
 
 UNFIT = {
@@ -141,9 +137,9 @@ def test_a_key_that_cannot_be_right_is_one_line_that_names_its_place_and_not_the
         assert says in complaint
         assert "canary" not in complaint
         assert "\n" not in complaint
-        assert SECRETS.cleared(complaint) == complaint
+        assert SECRETS.scrubbed(complaint) == complaint
     if len(text) < 100:
-        assert "long" in says or SECRETS.betrayed(KEY[2:12])
+        assert "long" in says or SECRETS.leaks(KEY[2:12])
 
 
 @pytest.mark.parametrize(
@@ -166,39 +162,49 @@ def test_what_a_header_can_carry_is_a_key_and_a_token(text):
 
 @pytest.mark.parametrize("text", ["\u201ctoken-1\u201d", '"token-1"', "Bearer token-1", "tok\u200ben", "tok\nen"])
 def test_a_token_that_no_header_can_carry_is_refused(text):
-    with pytest.raises(RelayError, match=r"\[relay\] tokens_env names TOKENS, which "):
+    with pytest.raises(SettingsError, match=r"\[relay\] tokens_env names TOKENS, which "):
         auth.load(RelaySettings(tokens_env="TOKENS"), {"TOKENS": f"fine,{text}"})
     with pytest.raises(SettingsError, match="--token-env names TOKENS, which "):
-        of_variable("--token-env", "TOKENS", {"TOKENS": text}, SettingsError, secret.token)
+        of_variable("--token-env", "TOKENS", {"TOKENS": text}, secret.token)
 
 
 def test_a_password_may_be_written_in_any_letters():
     options = KafkaSettings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password_env="P")
     for password in ("pässwörd 5€", '"quoted"', "a=b,c"):
         assert security(options, {"P": password})["sasl_plain_password"] == password
-    with pytest.raises(WrongJournal, match="P, which holds a character that cannot be seen"):
+    with pytest.raises(SettingsError, match="P, which holds a character that cannot be seen"):
         security(options, {"P": "pass\x00word"})
+
+
+def test_a_secret_that_is_named_twice_is_refused():
+    with pytest.raises(SettingsError, match=r"\[providers.helius\]: api_key_env and api_key_file are both given: keep"):
+        built({"K": KEY}, api_key_env="K", api_key_file="k")
+    options = KafkaSettings(security_protocol="SASL_PLAINTEXT", sasl_username="u", sasl_password_env="P")
+    with pytest.raises(
+        SettingsError, match=r"\[kafka\] sasl_password_env and sasl_password_file are both given: keep one"
+    ):
+        security(msgspec.structs.replace(options, sasl_password_file="p"), {"P": KEY})
 
 
 def test_what_stands_where_a_name_belongs_is_not_told(tmp_path):
     for name in (KEY, "8d3f2c1a77aa4b0e9c110123456789ab", "a/b", ""):
-        with pytest.raises(Wrong) as raised:
-            of_variable("[x] api_key_env", name, {}, Wrong)
+        with pytest.raises(SettingsError) as raised:
+            of_variable("[x] api_key_env", name, {})
         assert not name or name not in str(raised.value)
         assert "write the name of a variable" in str(raised.value)
     for name in (KEY, f"eyJhbGciOiJIUzI1NiJ9.{KEY}.c2ln", f"MGY5ZjhiMWUtYWFhYTow/{KEY}+YWJjZA==", f"a/{KEY * 500}"):
-        with pytest.raises(Wrong) as raised:
-            of_file("[x] api_key_file", name, Wrong)
+        with pytest.raises(SettingsError) as raised:
+            of_file("[x] api_key_file", name)
         assert "canary" not in str(raised.value)
     for name in ("helius.key", "keys/helius", f"{tmp_path}/{'k' * 40}", f"./{'k' * 40}", f"tests/{'k' * 40}"):
-        with pytest.raises(Wrong, match=re.escape(name)):
-            of_file("[x] api_key_file", name, Wrong)
-    with pytest.raises(Wrong, match="as in --token-env MY_KEY, and export"):
-        of_variable("--token-env", KEY, {}, Wrong)
-    with pytest.raises(Wrong, match="MY_KEY, which is not set: export MY_KEY="):
-        of_variable("[x] api_key_env", "MY_KEY", {}, Wrong)
-    with pytest.raises(Wrong, match="MY_KEY, which is empty"):
-        of_variable("[x] api_key_env", "MY_KEY", {"MY_KEY": " \n"}, Wrong)
+        with pytest.raises(SettingsError, match=re.escape(name)):
+            of_file("[x] api_key_file", name)
+    with pytest.raises(SettingsError, match="as in --token-env MY_KEY, and export"):
+        of_variable("--token-env", KEY, {})
+    with pytest.raises(SettingsError, match="MY_KEY, which is not set: export MY_KEY="):
+        of_variable("[x] api_key_env", "MY_KEY", {})
+    with pytest.raises(SettingsError, match="MY_KEY, which is empty"):
+        of_variable("[x] api_key_env", "MY_KEY", {"MY_KEY": " \n"})
 
 
 def test_a_file_that_is_no_key_is_told_by_its_path(tmp_path):
@@ -206,8 +212,8 @@ def test_a_file_that_is_no_key_is_told_by_its_path(tmp_path):
         path = tmp_path / "key.txt"
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(Wrong) as raised:
-            of_file("[x] api_key_file", str(path), Wrong)
+        with pytest.raises(SettingsError) as raised:
+            of_file("[x] api_key_file", str(path))
         assert str(path) in str(raised.value)
         return str(raised.value)
 
@@ -218,25 +224,25 @@ def test_a_file_that_is_no_key_is_told_by_its_path(tmp_path):
     assert f"more than {LONGEST} bytes" in complaint(b"x" * (LONGEST + 1))
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", "/dev/zero"):
-        with pytest.raises(Wrong, match="which is no regular file"):
-            of_file("[x] api_key_file", str(path), Wrong)
-    with pytest.raises(Wrong, match="no file"):
-        of_file("[x] api_key_file", "a/\0", Wrong)
+        with pytest.raises(SettingsError, match="which is no regular file"):
+            of_file("[x] api_key_file", str(path))
+    with pytest.raises(SettingsError, match="no file"):
+        of_file("[x] api_key_file", "a/\0")
 
 
 def test_a_short_secret_is_blotted_out_and_a_tiny_one_is_warned_of(capsys):
-    assert of_variable("[x] k", "K", {"K": "four"}, Wrong).reveal() == "four"
-    assert SECRETS.shown("on all fours") == "on all ***s"
-    assert of_variable("[x] k", "K", {"K": "a"}, Wrong).reveal() == "a"
-    assert SECRETS.shown("a banana") == "a banana"
+    assert of_variable("[x] k", "K", {"K": "four"}).reveal() == "four"
+    assert SECRETS.redacted("on all fours") == "on all ***s"
+    assert of_variable("[x] k", "K", {"K": "a"}).reveal() == "a"
+    assert SECRETS.redacted("a banana") == "a banana"
     assert "secret.short" in capsys.readouterr().out
 
 
 def test_thousands_of_tokens_are_read_in_no_time():
     tokens = [f"token-{number:05d}-{number * 7919:x}" for number in range(3000)]
-    found = several("[relay] tokens_env", "T", {"T": ",".join(tokens)}, RelayError)
+    found = several("[relay] tokens_env", "T", {"T": ",".join(tokens)})
     assert [one.reveal() for one in found] == tokens
-    assert SECRETS.betrayed(tokens[2999])
+    assert SECRETS.leaks(tokens[2999])
 
 
 @pytest.mark.parametrize(
@@ -253,7 +259,7 @@ def test_thousands_of_tokens_are_read_in_no_time():
 )
 def test_an_address_is_told_without_its_user_and_query(address, shown):
     assert without_user(address) == shown
-    assert SECRETS.betrayed(KEY) == (KEY in address)
+    assert SECRETS.leaks(KEY) == (KEY in address)
 
 
 def test_no_address_of_the_config_holds_a_user_or_a_key():
@@ -267,6 +273,6 @@ def test_no_address_of_the_config_holds_a_user_or_a_key():
             settings.parse({"journal": journal})
         assert "canary" not in str(raised.value)
         assert "sasl_password_env" in str(raised.value)
-    with pytest.raises(RelayError) as refused:
+    with pytest.raises(SettingsError) as refused:
         RelaySettings(origins=[f"https://me:{KEY}@desk.example"]).check()
     assert "canary" not in str(refused.value)

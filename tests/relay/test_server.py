@@ -14,7 +14,8 @@ from websockets.exceptions import InvalidStatus
 from tests.relay.stage import PATIENCE, Subscriber, Teller, calm, relaying, staged, until, wall
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.relay.http.routes import Readiness
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelaySettings
+from watcher.runtime.config_section import SettingsError
 
 pytestmark = pytest.mark.anyio
 
@@ -468,7 +469,7 @@ def test_a_public_address_needs_tokens():
     from watcher.relay.http import sockets
 
     for host in ("0.0.0.0", "::", ""):
-        with pytest.raises(RelayError, match="no tokens are set"):
+        with pytest.raises(SettingsError, match="no tokens are set"):
             sockets.listen(RelaySettings(host=host, port=0), guarded=False)
     for host, guarded in (("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True)):
         for listener in sockets.listen(RelaySettings(host=host, port=0), guarded=guarded):
@@ -550,7 +551,7 @@ def test_a_wrong_certificate_is_one_clear_line(tmp_path):
     from watcher.relay.http import sockets
 
     (tmp_path / "cert.pem").write_text("nonsense")
-    with pytest.raises(RelayError, match="cannot be used"):
+    with pytest.raises(SettingsError, match="cannot be used"):
         sockets.tls(RelaySettings(certificate=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem")))
-    with pytest.raises(RelayError, match="belong together"):
+    with pytest.raises(SettingsError, match="belong together"):
         RelaySettings(certificate="x").check()

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from watcher.providers import known
 from watcher.providers.failures import RefusedCredential, Temporary, Throttled
 from watcher.providers.protocol import Response
+from watcher.providers.registry import known
 from watcher.sandbox.exchange import VALID_KEY, SimulatedRequest
 from watcher.sandbox.population import PROVIDERS
 from watcher.sandbox.world import SandboxSettings, World, watches
@@ -43,9 +43,10 @@ def send(world, provider, request, now, secret=VALID_KEY):
 
 
 def requests(provider, interval=5.0):
-    for lane in provider.lanes:
-        for first in range(0, len(lane.targets), lane.batch):
-            yield provider.ask(lane, lane.targets[first : first + lane.batch], interval)
+    for group in provider.groups:
+        for lane in group.lanes:
+            for first in range(0, len(group.targets), lane.batch):
+                yield provider.ask(lane, group.targets[first : first + lane.batch], interval)
 
 
 def read_all(world, provider, now):

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from watcher.model.addresses import BSC, ETHEREUM, ONDO_CHAINS, canonical
+from watcher.model.addresses import BSC, ETHEREUM, canonical
+from watcher.sandbox.ondo import CHAINS
 from watcher.sandbox.population import MINTS, PROVIDERS, Population
 from watcher.sandbox.truth import SLOT_SECONDS, Truth, plain
 
@@ -99,7 +100,7 @@ def test_the_watches_see_every_balance_exactly_once(seed):
         for watch in population.watches[key.provider]:
             chain = watch.get("chain")
             parts = {"account": key.account, "token": key.token}
-            on_chain = chain is None or ONDO_CHAINS[chain] == key.chain
+            on_chain = chain is None or CHAINS[chain] == key.chain
             seen += on_chain and all(watch.get(part, value) == value for part, value in parts.items())
         assert seen == 1, key
 

@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from tests.polling import Api, account_of, fine, helius, poll, tokenkit
-from watcher.scheduling.outage import OutageDetector
+from watcher.scheduling.lane_scheduler import OutageDetector
 from watcher.scheduling.schedule import Schedule
 
 

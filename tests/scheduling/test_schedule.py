@@ -43,16 +43,16 @@ def ask_among(schedule, now, changes):
 def test_no_target_waits_longer_than_its_share_of_the_picks_whatever_the_answers_say(size, share, data):
     schedule = Schedule(range(size), seed=data.draw(st.integers(0, 9)), now=0.0)
     schedule._share = share
-    answers = data.draw(st.lists(st.sampled_from(["same", "changed", "doubt"]), min_size=1, max_size=30))
+    answers = data.draw(st.lists(st.sampled_from(["same", "changed", "candidate"]), min_size=1, max_size=30))
     if share > 0.5:  # there every poll is a guarantee poll, and a confirmation must come out of somebody's
-        answers = [answer for answer in answers if answer != "doubt"] or ["changed"]
+        answers = [answer for answer in answers if answer != "candidate"] or ["changed"]
     seen = dict.fromkeys(range(size), 0)
     for count in range(1, int(3 * size / share) + 20):
         (target,) = schedule.pick(float(count))
         answer = answers[hash((target, count // 7)) % len(answers)]
         schedule.report(target, float(count), answer == "changed")
-        if answer == "doubt":
-            schedule.candidate(target)
+        if answer == "candidate":
+            schedule.confirm(target)
         seen[target] = count
         assert count - min(seen.values()) <= size / share + 1
 
@@ -106,16 +106,16 @@ def test_a_single_target_is_asked_every_time():
 
 
 def test_the_first_answer_is_a_baseline_and_teaches_nothing():
-    told, untold = (Schedule(range(3), seed=1, now=0.0) for _ in range(2))
-    for schedule, changed in ((told, True), (untold, False)):
+    first_changed, first_same = (Schedule(range(3), seed=1, now=0.0) for _ in range(2))
+    for schedule, changed in ((first_changed, True), (first_same, False)):
         for t in (1.0, 2.0, 3.0):
             ask(schedule, t, changed)
-    assert told.save(4.0) == untold.save(4.0)
+    assert first_changed.save(4.0) == first_same.save(4.0)
 
 
 def test_years_of_silence_do_not_wear_the_arithmetic_out():
     schedule = Schedule(["only"], seed=1, now=0.0)
-    schedule._beliefs.changes = 0.0
+    schedule._rates.changes = 0.0
     for day in range(400):
         ask(schedule, day * 86400.0)
     ask(schedule, 400 * 86400.0, changed=True)
@@ -196,14 +196,14 @@ def test_a_candidate_is_the_next_poll():
     for t in range(200, 260):
         target = ask(schedule, float(t))
         if t % 3 == 0:
-            schedule.candidate(target)
+            schedule.confirm(target)
             assert ask(schedule, t + 0.5) == target
 
 
 def test_a_candidate_named_while_in_flight_is_the_next_poll_after_its_answer():
     schedule = Schedule(range(10), seed=1, now=0.0)
     (target,) = schedule.pick(1.0)
-    schedule.candidate(target)
+    schedule.confirm(target)
     schedule.report(target, 2.0, changed=False)
     assert ask(schedule, 2.0) == target
     assert ask(schedule, 3.0) != target  # one confirmation, not one for ever
@@ -212,7 +212,7 @@ def test_a_candidate_named_while_in_flight_is_the_next_poll_after_its_answer():
 def test_a_candidate_waits_for_min_interval():
     schedule = Schedule(range(10), seed=1, now=0.0, min_interval=30.0)
     target = ask(schedule, 0.0)
-    schedule.candidate(target)
+    schedule.confirm(target)
     others = run(schedule, 1.0, 10.0, 1.0)
     assert target not in others
     assert schedule.pick(29.0) == []
@@ -223,7 +223,7 @@ def test_a_candidate_waits_for_min_interval():
 def test_a_candidate_that_is_too_fresh_for_the_heap_leaves_the_others_their_order():
     schedule = Schedule(range(3), seed=1, now=0.0, min_interval=10.0)
     first, second, third = run(schedule, 0.0, 3.0, 1.0)
-    schedule.candidate(first)  # the boundary between ripe and fresh stands on it
+    schedule.confirm(first)  # the boundary between ripe and fresh stands on it
     assert schedule.pick(10.0) == [first]
     assert schedule.pick(11.0) == [second]
     assert schedule.pick(12.0) == [third]
@@ -236,7 +236,7 @@ def test_endless_doubt_about_one_target_takes_no_more_than_its_turn_from_the_oth
         target = ask(schedule, float(t))
         polls[target] += 1
         if target in {0, 1}:
-            schedule.candidate(target)
+            schedule.confirm(target)
     assert min(polls.values()) >= 4
 
 
@@ -291,7 +291,7 @@ def test_a_target_that_answers_again_is_forgiven_and_unread_time_counts_as_one_g
         schedule.failed("only", t)
     assert schedule.pick(31.0) == []
     assert ask(schedule, 40.0) == "only"
-    assert schedule._beliefs.b[0] == pytest.approx(40.0, rel=0.01)
+    assert schedule._rates.b[0] == pytest.approx(40.0, rel=0.01)
     assert schedule.pick(41.0) == ["only"]
     schedule.failed("only", 41.0)
     assert schedule.pick(41.0) == ["only"]
@@ -341,7 +341,7 @@ def test_downtime_fades_the_bursts_before_the_habits():
     run(schedule, 0.0, 600.0, 1.0, {"only"})
     again = Schedule(["only"], seed=1, now=0.0)
     again.restore(schedule.save(600.0), 600.0, 0.0)
-    kept, belief = schedule._beliefs, again._beliefs
+    kept, belief = schedule._rates, again._rates
     assert belief.a[0] == pytest.approx(kept.a[0], rel=0.03)
     assert belief.af[0] < kept.af[0] / 1000
 

@@ -5,7 +5,6 @@ through in a second; the slowest limit decides.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import anyio
@@ -16,11 +15,15 @@ from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import connections
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
-from watcher.poller import Connections, restore_rates, schedules_of
+from watcher.limits.windows import Limit
+from watcher.model.targets import Target
+from watcher.poller.assembly import schedules_of
+from watcher.poller.checkpoints import restore_rates
+from watcher.poller.connections import Connections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
-from watcher.providers.protocol import Lane, Limit, Provider, Response, Target
-from watcher.redaction.safe_text import left, one_line, out, right, width
+from watcher.providers.protocol import Provider, Response
+from watcher.redaction.safe_text import one_line, pad_left, pad_right, print_line, width
 from watcher.redaction.secret import Secret
 from watcher.scheduling.schedule import Schedule
 
@@ -33,14 +36,14 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     built = Daemon(config, environment)  # whatever `run` would refuse is refused here
     for source in built.sources:
         for line in told(source.provider):
-            out(line)
+            print_line(line)
     hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
     providers = [source.provider for source in built.sources]
     for warning in itertools.chain(same_keys(providers), same_credentials(hosts), built.exposed()):
-        out(f"warning: {warning}")
-    wished = built.relay_settings.max_connections
+        print_line(f"warning: {warning}")
+    wished = config.relay.max_connections
     if (possible := connections(wished, len(built.sources))) < wished:
-        out(
+        print_line(
             f"warning: the limit of open files allows the relay {possible:,} connections, and [relay] max_connections "
             f"asks for {wished:,}: raise it (ulimit -n)"
         )
@@ -69,9 +72,9 @@ async def _ask_all(found: Sequence[Source]) -> None:
     for source in found:
         try:
             for line in await _ask(source):
-                out(line)
+                print_line(line)
         except Failure as failure:
-            out(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
+            print_line(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
             endings.append(_ending(source.provider.name, failure))
     if endings:
         raise max(endings, key=lambda ending: ending.status)
@@ -86,10 +89,11 @@ def _ending(name: str, failure: Failure) -> Exit:
 
 
 async def _ask(source: Source) -> Iterator[str]:
-    """One request on the provider's first lane, and the balances of its answer as lines of a table."""
+    """One request on the first lane of the provider's first group, and the balances of its answer as lines of a table."""
     provider = source.provider
-    lane = provider.lanes[0]
-    request = provider.ask(lane, lane.targets[: lane.batch], 60.0)
+    group = provider.groups[0]
+    lane = group.lanes[0]
+    request = provider.ask(lane, group.targets[: lane.batch], 60.0)
     async with Connections() as transport:
         exchange = HttpExchange(provider, transport, source.credentials(), wall)
         response: Response = await exchange.send(request)
@@ -109,7 +113,7 @@ def _table(name: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     widths = [max((width(row[i]) for row in shown), default=0) for i in range(5)]
     for account, token, kind, amount, unit in shown:
         yield (
-            f"  {left(account, widths[0])}  {left(token, widths[1])}  {kind:<{widths[2]}}  {right(amount, widths[3])}  "
+            f"  {pad_right(account, widths[0])}  {pad_right(token, widths[1])}  {kind:<{widths[2]}}  {pad_left(amount, widths[3])}  "
             f"{'base units' if unit == 'base' else 'tokens'}"
         )
     if len(rows) > SHOWN:
@@ -128,14 +132,16 @@ async def _beliefs(built: Daemon) -> None:
     finally:
         await built.journal.close()
     for source in built.sources:
-        out(f"{source.provider.name}: {_believed(source.provider, notes.get(f'schedule:{source.provider.name}'))}")
+        print_line(
+            f"{source.provider.name}: {_believed(source.provider, notes.get(f'schedule:{source.provider.name}'))}"
+        )
 
 
 def _believed(provider: Provider, learned: bytes | None) -> str:
     if learned is None:
         return "nothing learned yet"
     now = anyio.current_time()
-    schedules = schedules_of(provider, seed=0, now=now).values()
+    schedules = schedules_of(provider, seed=0, now=now)
     try:
         restore_rates(schedules, learned, now, wall())
     except ValueError:
@@ -167,30 +173,18 @@ class SweepPlan(msgspec.Struct, frozen=True):
 
 def plan(provider: Provider) -> SweepPlan:
     """One sweep over all watches, under the limit that makes it slowest. Budgets that cannot be, `Daemon` refuses."""
-    lanes = sweeping(provider)
-    sweeps = {lane: math.ceil(len(lane.targets) / lane.batch) for lane in lanes}
-    times = [(_seconds(provider, limit, sweeps), limit) for limit in provider.limits]
+    groups = provider.groups
+    times = [(_seconds(provider, limit), limit) for limit in provider.limits]
     slowest, binding = max(times, key=lambda pair: pair[0])
     interval = max(slowest, provider.min_interval)
-    watches = sum(len(lane.targets) for lane in lanes)
-    return SweepPlan(
-        watches, sum(sweeps.values()), interval, binding, list(_warnings(provider, interval, slowest, binding))
-    )
+    watches = sum(len(group.targets) for group in groups)
+    calls = sum(group.sweep for group in groups)
+    return SweepPlan(watches, calls, interval, binding, list(_warnings(provider, interval, slowest, binding)))
 
 
-def sweeping(provider: Provider) -> Sequence[Lane]:
-    """One lane for each set of targets: the one that reads it with the fewest calls."""
-    best: dict[int, Lane] = {}
-    for lane in provider.lanes:
-        other = best.setdefault(id(lane.targets), lane)
-        if lane.batch > other.batch:
-            best[id(lane.targets)] = lane
-    return tuple(best.values())
-
-
-def _seconds(provider: Provider, limit: Limit, sweeps: dict[Lane, int]) -> float:
+def _seconds(provider: Provider, limit: Limit) -> float:
     """How long one sweep takes under this limit alone."""
-    calls = sum(count for lane, count in sweeps.items() if limit.endpoint in (None, lane.endpoint))
+    calls = sum(group.sweep for group in provider.groups if limit.endpoint in (None, group.widest.endpoint))
     return calls * provider.cost * limit.per / (limit.requests * provider.settings.share)
 
 
@@ -205,7 +199,7 @@ def _warnings(provider: Provider, interval: float, slowest: float, binding: Limi
             f"answers are cached for {seconds(provider.cache)}: asking each watch every {seconds(interval)} tells nothing more, "
             f"write min_interval = {provider.cache:g}"
         )
-    if (most := provider.max_balances) < sum(len(lane.targets) for lane in sweeping(provider)):
+    if (most := provider.max_balances) < sum(len(group.targets) for group in provider.groups):
         yield f"max_balances {most} is below the number of watches: those beyond it stay unknown, write a larger one"
     burst = min(provider.limits, key=lambda limit: limit.per)
     if binding is not burst and binding.per > 3600:
@@ -218,8 +212,7 @@ def _help(provider: Provider, binding: Limit) -> str:
     hints = ["fewer watches", f"a plan with more than {words(binding)}"]
     if provider.settings.share < 1:
         hints.append(f"a share above {provider.settings.share:g}")
-    if provider.settings.type == "helius":
-        hints.append('method = "getMultipleAccounts" (up to 100 accounts a call)')
+    hints += provider.advice
     return f"what helps: {', '.join(hints[:-1])} or {hints[-1]}"
 
 
@@ -249,8 +242,8 @@ def same_keys(providers: Sequence[Provider]) -> Iterator[str]:
     """A warning for each two tables of one type that watch the same thing."""
     seen: dict[tuple[object, ...], str] = {}
     for provider in providers:
-        for lane in sweeping(provider):
-            for target in lane.targets:
+        for group in provider.groups:
+            for target in group.targets:
                 scope = target.scope
                 what = (provider.settings.type, provider.base_url, scope.chain, scope.account, scope.token)
                 other = seen.setdefault(what, provider.name)

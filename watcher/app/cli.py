@@ -22,7 +22,6 @@ from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.client import tail as tailing
 from watcher.client.stream import RelayRefused
 from watcher.logs import output, setup
-from watcher.providers.protocol import SettingsError
 from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
 from watcher.sandbox.world import SandboxSettings
@@ -46,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def error(self, message: str) -> NoReturn:
-        super().error(safe_text.told(message))
+        super().error(safe_text.safe_line(message))
 
 
 def parser() -> Parser:
@@ -108,7 +107,7 @@ def bug(_kind: type[BaseException], error: BaseException | None, _where: Traceba
     """What Python prints of an error that nobody foresaw, without secrets and fit for a screen."""
     if error is not None:
         text = "".join(traceback.format_exception(error)).rstrip()
-        print(safe_text.paragraph(SECRETS.cleared(text)), file=sys.stderr, flush=True)
+        print(safe_text.paragraph(SECRETS.scrubbed(text)), file=sys.stderr, flush=True)
 
 
 def install() -> None:
@@ -129,7 +128,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
             COMMANDS[options.command](options, environment)
     except Exit as end:
         if end.message:
-            safe_text.out(f"watcher: {end.message}", sys.stderr)
+            safe_text.print_line(f"watcher: {end.message}", sys.stderr)
         return end.status
     except KeyboardInterrupt:
         return 0
@@ -159,7 +158,7 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         finally:
             await journal.close()
 
-    safe_text.out(anyio.run(create))
+    safe_text.print_line(anyio.run(create))
 
 
 def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
@@ -184,7 +183,7 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         raise Exit(2, f"{secret.without_user(options.url)!r} is no address of a relay: write ws://HOST:PORT/v1/stream")
     token = None
     if options.token_env is not None:
-        token = secret.of_variable("--token-env", options.token_env, environment, SettingsError, secret.token)
+        token = secret.of_variable("--token-env", options.token_env, environment, secret.token)
     filters = {part: values for part in PARTS if (values := getattr(options, part))}
     colour = safe_text.coloured(sys.stdout, environment)
     if options.json and not sys.stdout.isatty():

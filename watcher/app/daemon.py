@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher.app import exposition, settings
+from watcher.app import exposition, journals
 from watcher.app import metrics as figures
 from watcher.app.exit_status import Exit
 from watcher.app.exposed_secrets import exposed
@@ -22,9 +22,7 @@ from watcher.app.provider_sources import Source, secret_of, sources
 from watcher.app.settings import Settings
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
-from watcher.journal import Journal, Reader
-from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.journal.sqlite.journal import SqliteJournal, path_of
+from watcher.journal import Journal, JournalOptions, Reader
 from watcher.ledger import Ledger
 from watcher.limits.budget import Budget
 from watcher.limits.windows import BudgetError
@@ -33,20 +31,20 @@ from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
-from watcher.poller import Connections, Poller, budget_of, schedules_of
-from watcher.providers.protocol import Provider, SettingsError
+from watcher.poller.assembly import budget_of, schedules_of
+from watcher.poller.connections import Connections
+from watcher.poller.poller import Poller
+from watcher.providers.protocol import Provider
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status, named
 from watcher.relay.server import Relay
-from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.relay.settings import RelayTuning
+from watcher.runtime.config_section import SettingsError
 from watcher.runtime.task_scope import Begun, TaskScope, task_scope
 
 HEARTBEAT = 15.0
 """Seconds between two heartbeats of a provider."""
-GATHER = 0.01
-"""Seconds after a Kafka commit before the next one: back to back the coordinator makes it wait 20 ms."""
-
 CLOSING = 2.0
 """Seconds that letting go of the journal may take."""
 
@@ -61,23 +59,10 @@ def wall() -> int:
 
 
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
-    """The journal that the config names. Raises SettingsError or WrongJournal."""
-    kafka = settings.section(config.kafka, KafkaSettings, "kafka")
-    if config.journal.startswith("sqlite:///"):
-        return SqliteJournal(path_of(config.journal), encoding=config.encoding, retention=config.retention, clock=wall)
-    servers = [server.strip() for server in config.journal.removeprefix("kafka://").split(",")]
-    for server in servers:
-        host, colon, port = server.rpartition(":")
-        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-            raise SettingsError(f"journal = {config.journal!r}: {server!r} is no HOST:PORT")
-    return KafkaJournal(servers, kafka, environ=environment, encoding=config.encoding, retention=config.retention)
-
-
-def relay_of(config: Settings) -> RelaySettings:
-    """Raises SettingsError or RelayError."""
-    relay = settings.section(config.relay, RelaySettings, "relay")
-    relay.check()
-    return relay
+    """The journal that the config names. Raises WrongJournal."""
+    plugin = journals.plugin_of(config.journal, journals.known())
+    options = JournalOptions(config.journal, config.encoding, config.retention, wall, environment)
+    return plugin.open(options, config.journal_settings)
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -88,15 +73,14 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Daemon:
-    """One instance, built from a config and not yet running. Raises SettingsError, RelayError, WrongJournal."""
+    """One instance, built from a config and not yet running. Raises SettingsError, WrongJournal."""
 
     def __init__(self, config: Settings, environment: Mapping[str, str], only: Half = None) -> None:
         self.instance = f"{socket.gethostname()}-{tokens.token_hex(3)}"
         self.config = config
         self.environment = environment
         self.only = only
-        self.relay_settings = relay_of(config)
-        self.tokens = auth.load(self.relay_settings, environment)
+        self.tokens = auth.load(config.relay, environment)
         self.sources = [] if only == "relay" else sources(config, environment)
         self.budgets = {source.provider.name: _budget(source.provider) for source in self.sources}
         self.journal = journal_of(config, environment)
@@ -105,7 +89,7 @@ class Daemon:
         self.relay: Relay | None = None
         self.status = Status(metrics=self.metrics, readiness=self.readiness, sees=self.sees)
         self._watched = {
-            source.provider.name: [target.scope for lane in source.provider.lanes for target in lane.targets]
+            source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
             for source in self.sources
         }
         self._seen: dict[tuple[Filter, str], bool] = {}
@@ -133,9 +117,8 @@ class Daemon:
                 await anyio.sleep_forever()
 
     async def _look_at_the_journal(self) -> None:
-        if self.only != "relay" and isinstance(self.journal, SqliteJournal):
-            # The embedded journal is there for who has nothing set up; Kafka's topics are `watcher init`'s.
-            log.info("journal.ready", text=await self.journal.init())
+        if self.only != "relay" and (text := await self.journal.prepare()) is not None:
+            log.info("journal.ready", text=text)
         await self.journal.check()
 
     async def _close(self) -> None:
@@ -162,9 +145,9 @@ class Daemon:
         return await begun.value()
 
     def _relay(self, reader: Reader) -> Relay:
-        wished = self.relay_settings.max_connections
+        wished = self.config.relay.max_connections
         relay = Relay(
-            self.relay_settings,
+            self.config.relay,
             reader,
             tokens=self.tokens,
             wall=wall,
@@ -179,7 +162,7 @@ class Daemon:
         return relay
 
     def _metrics_port(self) -> Listener:
-        listening = msgspec.structs.replace(self.relay_settings, port=self.config.metrics_port)
+        listening = msgspec.structs.replace(self.config.relay, port=self.config.metrics_port)
         return Listener(
             listening,
             HttpRoutes(WITHOUT_RELAY, auth.Guard(listening, self.tokens), self.status),
@@ -189,9 +172,8 @@ class Daemon:
         )
 
     async def _open_pollers(self, committing: TaskScope, tasks: TaskGroup, transports: Sequence[Connections]) -> None:
-        gather = 0.0 if isinstance(self.journal, SqliteJournal) else GATHER
         self.committers = [
-            Committer(self.journal.writer(partition), Ledger(), gather=gather, partition=partition)
+            Committer(self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition)
             for partition in range(self.journal.partitions)
         ]
         for committer in self.committers:
@@ -243,8 +225,7 @@ class Daemon:
 
     def exposed(self) -> Iterator[str]:
         """A line for each thing that others could read of keys, tokens and balances."""
-        kafka = settings.section(self.config.kafka, KafkaSettings, "kafka")
-        return exposed(self.config, self.relay_settings, kafka, self.sources)
+        return exposed(self.config, self.sources)
 
     def health(self) -> list[ProviderHealth]:
         return [poller.health(self.instance) for poller in self.pollers]
@@ -263,7 +244,7 @@ class Daemon:
         return Readiness(
             ready=trouble is None and all(committer.ready.is_set() for committer in self.committers),
             journal=trouble or "ok",
-            providers={poller.name: poller.stats.word or "ok" for poller in self.pollers},
+            providers={poller.name: poller.stats.problem or "ok" for poller in self.pollers},
         )
 
     def metrics(self, rights: Filter) -> bytes:

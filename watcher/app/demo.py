@@ -19,9 +19,9 @@ from watcher.client.stream import Stream
 from watcher.client.tail import TailColumns
 from watcher.logs import output
 from watcher.model.events import BalanceChanged
-from watcher.model.times import wall as micros
-from watcher.poller import Poller
-from watcher.redaction.safe_text import out
+from watcher.model.times import parse_rfc3339
+from watcher.poller.poller import Poller
+from watcher.redaction.safe_text import print_line
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables
 
@@ -47,7 +47,7 @@ async def sandbox(simulated: SandboxSettings) -> None:
                 f"port {simulated.port} cannot be listened on ({error.strerror}): free it, or name another with --port"
             )
             raise OSError(error.errno, what) from error
-        out(f"http://127.0.0.1:{port}  the key is {VALID_KEY!r}; the truth is at /_truth")
+        print_line(f"http://127.0.0.1:{port}  the key is {VALID_KEY!r}; the truth is at /_truth")
         await anyio.sleep_forever()
 
 
@@ -72,7 +72,7 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
                 tasks.cancel_scope.deadline = anyio.current_time() + seconds
             await _follow(started, events, columns)
         for line in summary(pollers, world, events):
-            out(line)
+            print_line(line)
 
 
 def config(port: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def config(port: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 async def _follow(started: Started, events: list[BalanceChanged], columns: TailColumns) -> None:
-    out(f"the page: http://127.0.0.1:{started.port}/   the stream: ws://127.0.0.1:{started.port}/v1/stream")
+    print_line(f"the page: http://127.0.0.1:{started.port}/   the stream: ws://127.0.0.1:{started.port}/v1/stream")
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
         events.append(update.event)
         print(columns.line(update.event), flush=True)  # noqa: T201 (its cells are fit, and it has colours)
@@ -127,7 +127,7 @@ def _delays(truth: Mapping[str, Any], events: list[BalanceChanged]) -> Iterator[
     }
     found: dict[str, list[float]] = defaultdict(list)
     for event in events:
-        seen = micros(event.observed_at) / 1e6
+        seen = parse_rfc3339(event.observed_at) / 1e6
         times = [time for time, amount in moves.get(str(event.key), []) if amount == event.amount and time <= seen]
         if times:
             found[event.provider].append(seen - times[-1])

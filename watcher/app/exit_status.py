@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from watcher.journal import Fenced, Forbidden, Unwritable, WrongJournal
 from watcher.logs.output import ReaderGone
 from watcher.model.log import JournalError, Unavailable
-from watcher.providers.protocol import SettingsError
-from watcher.relay.settings import RelayError
+from watcher.runtime.config_section import SettingsError
 
 
 class Exit(Exception):
@@ -26,7 +25,7 @@ def exits_for_known_errors() -> Iterator[None]:
         yield
     except BaseExceptionGroup as group:
         raise ending(group) from group
-    except (JournalError, SettingsError, RelayError, ReaderGone, OSError) as error:
+    except (JournalError, SettingsError, ReaderGone, OSError) as error:
         raise ending(error) from error
 
 
@@ -35,7 +34,6 @@ ENDINGS: tuple[tuple[type[BaseException], int], ...] = (
     (Forbidden, 78),
     (WrongJournal, 2),
     (SettingsError, 2),
-    (RelayError, 2),
     (Unavailable, 69),
     (Unwritable, 69),
     (OSError, 69),

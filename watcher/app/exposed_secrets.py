@@ -12,30 +12,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from watcher.app import journals
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
-from watcher.journal.kafka import KafkaSettings
-from watcher.journal.sqlite.journal import path_of
-from watcher.relay.settings import RelaySettings
+from watcher.journal import PrivateFile
 
 
-def exposed(config: Settings, relay: RelaySettings, kafka: KafkaSettings, sources: Iterable[Source]) -> Iterator[str]:
+def exposed(config: Settings, sources: Iterable[Source]) -> Iterator[str]:
     """A line for each thing that others could read."""
     found = list(sources)
-    for what, file in (
-        *((f"[providers.{one.provider.name}] api_key_file", one.provider.settings.api_key_file) for one in found),
-        ("[relay] tokens_file", relay.tokens_file),
-        ("[relay] key", relay.key),
-        ("[kafka] sasl_password_file", kafka.sasl_password_file),
-        ("[kafka] ssl_keyfile", kafka.ssl_keyfile),
-    ):
-        if file is not None and (who := readers(Path(file))):
-            yield f"{what}: {file} can be read by {who}: chmod 600 {file}"
-    if config.journal.startswith("sqlite:///"):
-        path = path_of(config.journal)
-        for side in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-            if who := readers(side):
-                yield f"journal: {side} can be read by {who}: chmod 600 {side}, if no relay of another user reads it"
+    for file in _private_files(config, found):
+        if who := readers(file.path):
+            unless = file.unless and f", {file.unless}"
+            yield f"{file.what}: {file.path} can be read by {who}: chmod 600 {file.path}{unless}"
     for one in found:
         url = urlsplit(one.provider.base_url)
         if one.secret is not None and url.scheme == "http" and not here(url.hostname or ""):
@@ -43,6 +32,18 @@ def exposed(config: Settings, relay: RelaySettings, kafka: KafkaSettings, source
                 f"[providers.{one.provider.name}] base_url: the key goes to {url.hostname} in plain HTTP, and whoever is "
                 "on the way can read it: write https://"
             )
+
+
+def _private_files(config: Settings, sources: Iterable[Source]) -> Iterator[PrivateFile]:
+    for what, file in (
+        *((f"[providers.{one.provider.name}] api_key_file", one.provider.settings.api_key_file) for one in sources),
+        ("[relay] tokens_file", config.relay.tokens_file),
+        ("[relay] key", config.relay.key),
+    ):
+        if file is not None:
+            yield PrivateFile(what, Path(file))
+    plugin = journals.plugin_of(config.journal, journals.known())
+    yield from plugin.private_files(config.journal, config.journal_settings)
 
 
 def readers(path: Path) -> str:

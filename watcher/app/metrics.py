@@ -8,7 +8,7 @@ from watcher.app.exposition import Family, Labels
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.logs import setup
-from watcher.poller import Poller
+from watcher.poller.poller import Poller
 from watcher.relay.server import Relay
 
 Samples = list[tuple[Labels, float]]
@@ -61,7 +61,7 @@ def _polling(pollers: Sequence[Poller]) -> Iterator[Family]:
         "watcher_refused_balances",
         "Balances in the last answers that were not taken in, since max_balances are known.",
         "gauge",
-        each(lambda p: sum(p.stats.refused.values())),
+        each(lambda p: sum(p.stats.left_out.values())),
     )
     failures: Samples = [
         ((("provider", p.name), ("kind", kind)), float(count))
@@ -89,7 +89,7 @@ def _schedules(pollers: Sequence[Poller]) -> Iterator[Family]:
     yield gauge("watches", "Balances and listings that are read.", lambda p: sum(map(len, p.schedules)))
     yield gauge("stalest_seconds", "Age of the reading of the watch that waits the longest.", stalest)
     yield gauge("paused_seconds", "How long the provider is still left alone.", lambda p: _left(p, now))
-    yield gauge("budget_used_ratio", "Share of the binding limit in use.", lambda p: p.budget.used(now))
+    yield gauge("budget_used_ratio", "Share of the binding limit in use.", lambda p: p.budget.utilization(now))
     yield gauge(
         "schedule_cycle_seconds",
         "Average time between two readings of one watch.",

@@ -6,9 +6,11 @@ import msgspec
 
 from watcher.app.settings import Settings
 from watcher.providers import registry
-from watcher.providers.protocol import Credentials, Provider, ProviderSettings, SettingsError
+from watcher.providers.protocol import Credentials, Provider
+from watcher.providers.settings import ProviderSettings
 from watcher.redaction import secret
 from watcher.redaction.secret import Secret
+from watcher.runtime.config_section import SettingsError
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -35,15 +37,11 @@ def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
     found = []
     for name, table in config.providers.items():
         key = secret_of(name, table, environment)
-        found.append(Source(known[table.type](name, table, keyed=key is not None), key))
+        found.append(Source(registry.build(name, table, known, keyed=key is not None), key))
     return found
 
 
 def secret_of(name: str, table: ProviderSettings, environment: Mapping[str, str]) -> Secret | None:
     """The key of one provider; None when none is configured. Raises SettingsError for one that cannot be used."""
-    what = f"[providers.{name}]:"
-    if table.api_key_env is not None:
-        return secret.of_variable(f"{what} api_key_env", table.api_key_env, environment, SettingsError, secret.key)
-    if table.api_key_file is not None:
-        return secret.of_file(f"{what} api_key_file", table.api_key_file, SettingsError, secret.key)
-    return None
+    what, env, file = f"[providers.{name}]: api_key", table.api_key_env, table.api_key_file
+    return secret.read(what, environment, env=env, file=file, judge=secret.key)

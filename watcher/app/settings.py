@@ -1,39 +1,44 @@
 """The config file: TOML in, finished settings out, and for every mistake one line that says what to do.
 
-Each provider declares its own keys and defaults as one Struct; this file only finds the Struct by the table's `type`.
-`[relay]` and `[kafka]` belong to rooms that this one may not enter: the root hands their Structs to `section`.
+Each provider declares its own keys and defaults as one Struct, found by the table's `type`; each kind of journal declares
+its table, found by the scheme of its URLs.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
+from watcher.app import journals
+from watcher.model.addresses import families
 from watcher.providers import registry
-from watcher.providers.protocol import ProviderSettings, SettingsError
+from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
-from watcher.redaction.secret import without_user
-
-T = TypeVar("T")
+from watcher.relay.settings import RelaySettings
+from watcher.runtime.config_section import SettingsError, nearest, section
 
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
-TOP = ("journal", "encoding", "retention", "metrics_port", "relay", "kafka", "providers")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole config file, checked but for `relay` and `kafka`."""
+class TopLevel(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys that stand in no table."""
 
     journal: str = "sqlite:///var/balances.db"
     encoding: Literal["json", "msgpack"] = "json"
     retention: float = 604800.0
     """Seconds that events are kept."""
     metrics_port: int | None = None
-    relay: dict[str, Any] = {}
-    kafka: dict[str, Any] = {}
+
+
+class Settings(TopLevel, frozen=True, kw_only=True):
+    """A whole config file, checked."""
+
+    journal_settings: msgspec.Struct | None = None
+    """The table of the journal that `journal` names; None: it has none."""
+    relay: RelaySettings = RelaySettings()
     providers: dict[str, ProviderSettings] = {}
 
 
@@ -55,47 +60,44 @@ def load(path: Path) -> Settings:
 
 def parse(table: Mapping[str, Any]) -> Settings:
     """Settings from a decoded config file. Raises SettingsError."""
+    families()  # a chain's plug-in that cannot be loaded is reported here, and not by whoever first needs an address
+    kinds = journals.known()
+    tables = {scheme: kind.Settings for scheme, kind in kinds.items() if kind.Settings is not None}
+    _refuse_unknown_top(table, (*TopLevel.__struct_fields__, "relay", *tables, "providers"))
+    top = _top_level(table)
+    plugin = journals.plugin_of(top.journal, kinds)
+    own = {scheme: section(table.get(scheme, {}), kind, scheme) for scheme, kind in tables.items()}
+    journal_settings = own.get(top.journal.partition("://")[0])
+    plugin.check(top.journal, journal_settings)
+    relay = section(table.get("relay", {}), RelaySettings, "relay")
+    relay.check()
+    providers = _providers(table.get("providers", {}))
+    # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
+    SECRETS.allow([top.journal, *providers])
+    return Settings(**msgspec.structs.asdict(top), journal_settings=journal_settings, relay=relay, providers=providers)
+
+
+def _refuse_unknown_top(table: Mapping[str, Any], right: tuple[str, ...]) -> None:
     for key in table:
-        if key not in TOP:
-            raise SettingsError(f"unknown key `{key}` at the top level{_nearest(key, TOP)}")
+        if key not in right:
+            raise SettingsError(f"unknown key `{key}` at the top level{nearest(key, right)}")
+
+
+def _top_level(table: Mapping[str, Any]) -> TopLevel:
     if table.get("encoding", "json") not in ("json", "msgpack"):
         raise SettingsError(f"encoding = {table['encoding']!r}: write json or msgpack")
-    tables = table.get("providers", {})
+    top = section({key: table[key] for key in TopLevel.__struct_fields__ if key in table}, TopLevel, "")
+    if not 0 < top.retention < float("inf"):
+        raise SettingsError("retention is a number of seconds above 0")
+    if top.metrics_port is not None and not 0 <= top.metrics_port <= 65535:
+        raise SettingsError(f"metrics_port = {top.metrics_port}: a port is a number from 0 to 65535")
+    return top
+
+
+def _providers(tables: Any) -> dict[str, ProviderSettings]:
     if not isinstance(tables, dict):
         raise SettingsError("`providers` must hold tables: write [providers.NAME]")
-    rest = {key: value for key, value in table.items() if key != "providers"}
-    settings = section(rest, Settings, "")
-    _check_top(settings)
-    found = {name: _provider(name, provider) for name, provider in tables.items()}
-    # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
-    SECRETS.publish([settings.journal, *found])
-    return msgspec.structs.replace(settings, providers=found)
-
-
-def section(table: Mapping[str, Any], kind: type[T], where: str) -> T:
-    """One table as its Struct. Raises SettingsError naming the key, and the nearest right one when it is unknown."""
-    _refuse_unknown(table, msgspec.inspect.type_info(kind), where)
-    try:
-        return msgspec.convert(table, kind, strict=True)
-    except msgspec.ValidationError as error:
-        raise SettingsError(_explain(str(error), where)) from None
-
-
-def _check_top(settings: Settings) -> None:
-    sqlite = settings.journal.startswith("sqlite:///")
-    if not sqlite and (journal := without_user(settings.journal)) != settings.journal:
-        raise SettingsError(
-            f"journal = {journal!r}: no user, password or option stands in it: write kafka://HOST:PORT, and name the "
-            "password's place in [kafka] with sasl_password_env or sasl_password_file"
-        )
-    if not (sqlite or settings.journal.startswith("kafka://")) or settings.journal in ("sqlite:///", "kafka://"):
-        raise SettingsError(
-            f"journal = {settings.journal!r}: write sqlite:///FILE (four slashes for an absolute path) or kafka://HOST:PORT"
-        )
-    if not 0 < settings.retention < float("inf"):
-        raise SettingsError("retention is a number of seconds above 0")
-    if settings.metrics_port is not None and not 0 <= settings.metrics_port <= 65535:
-        raise SettingsError(f"metrics_port = {settings.metrics_port}: a port is a number from 0 to 65535")
+    return {name: _provider(name, table) for name, table in tables.items()}
 
 
 def _provider(name: str, table: Any) -> ProviderSettings:
@@ -109,34 +111,6 @@ def _provider(name: str, table: Any) -> ProviderSettings:
     if not isinstance(kind, str) or kind not in known:
         raise SettingsError(
             f'[{where}]: no provider type {kind!r}; write type = "…" with one of {", ".join(sorted(known))}'
-            + _nearest(str(kind), tuple(known))
+            + nearest(str(kind), known)
         )
     return section({"type": kind, **table}, known[kind].Settings, where)
-
-
-def _refuse_unknown(value: Any, kind: msgspec.inspect.Type, where: str) -> None:
-    if isinstance(kind, msgspec.inspect.UnionType):
-        for part in kind.types:
-            _refuse_unknown(value, part, where)
-    elif isinstance(kind, msgspec.inspect.StructType) and isinstance(value, Mapping):
-        fields = {field.encode_name: field.type for field in kind.fields}
-        for key, part in value.items():
-            if key not in fields:
-                raise SettingsError(f"unknown key `{key}` in [{where}]{_nearest(key, tuple(fields))}")
-            _refuse_unknown(part, fields[key], f"{where}.{key}".lstrip("."))
-    elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list):
-        for part in value:
-            _refuse_unknown(part, kind.item_type, where)
-
-
-def _nearest(key: str, right: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(key, right, n=1, cutoff=0.5)
-    return f": did you mean `{close[0]}`?" if close else f": the keys are {', '.join(sorted(right))}"
-
-
-def _explain(error: str, where: str) -> str:
-    """msgspec's `Expected `str`, got `int` - at `$.api_key_env`` as `providers.x.api_key_env: expected …`."""
-    what, _, path = error.partition(" - at `$")
-    what = what.replace("`", "")
-    spot = f"{where}{path.rstrip('`')}".lstrip(".")
-    return f"{spot or 'the config'}: {what[:1].lower()}{what[1:]}"

@@ -82,8 +82,10 @@ class TailColumns:
         amounts = [*map(safe_text.one_line, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
         self._widen([*cells, *amounts])
         count = len(cells)
-        padded = [safe_text.left(cell, width) for cell, width in zip(cells, self._widths[:count], strict=True)]
-        before, now, delta = (safe_text.right(a, width) for a, width in zip(amounts, self._widths[count:], strict=True))
+        padded = [safe_text.pad_right(cell, width) for cell, width in zip(cells, self._widths[:count], strict=True)]
+        before, now, delta = (
+            safe_text.pad_left(a, width) for a, width in zip(amounts, self._widths[count:], strict=True)
+        )
         arrow = "▲" if up else "▼"
         padded[0] = self._paint(DIM, padded[0])
         change = self._paint(GREEN if up else RED, f"{arrow} {delta}")

@@ -2,15 +2,17 @@
 
 The seam is small. A `Writer` fences older writers, restores and commits one partition; a `Reader` never fences and
 gives snapshots and the log. SQLite (one partition) and Kafka (P partitions) implement both and share one conformance
-suite, `tests/journal/conformance.py`. `committer.py` stands between the pollers and a writer, whichever it is.
+suite. A `JournalPlugin` makes a journal from its URL and its table of the config. `ingest/committer.py` stands between
+the pollers and a writer, whichever it is.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 
-from watcher.model.events import BalanceState, CommitRow, ProviderHealth
+from watcher.model.events import BalanceState, CommitRow, Encoding, ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, JournalError, Snapshot
 
@@ -41,23 +43,6 @@ class Rejected(JournalError):
 
 class Unwritable(JournalError):
     """The database cannot be written: no such folder, no permission, disk full, corrupt (exit status 69)."""
-
-
-LARGEST = 250_000
-"""Bytes of one record, in any journal. A broker takes 1 MiB by default."""
-UNENCODABLE = (msgspec.MsgspecError, UnicodeError, OverflowError)
-"""What it raises to encode what cannot be."""
-
-
-def refuse_unfit(unfit: Mapping[str, str]) -> None:
-    """Raises Rejected for records that the journal cannot take, before anything is begun."""
-    if unfit:
-        name, reason = next(iter(unfit.items()))
-        raise Rejected(f"{len(unfit)} records cannot be committed: {name[:80]!r} is {reason}", unfit)
-
-
-def too_large(size: int) -> str:
-    return f"{size} bytes large, more than {LARGEST}"
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -114,6 +99,8 @@ class Journal(Protocol):
     """Where the log lives: opens what the configuration names."""
 
     partitions: int
+    gather: float
+    """Seconds between a commit and the next one: what lets a busy journal take more at a time. 0: none."""
 
     def writer(self, partition: int) -> Writer: ...
 
@@ -121,6 +108,9 @@ class Journal(Protocol):
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error."""
+
+    async def prepare(self) -> str | None:
+        """Before `run` polls: make what may be made without being asked. One line on what stands there; None: it makes nothing."""
 
     async def init(self, *, new_log: bool = False) -> str:
         """Create what is missing, safe to repeat. Returns one line that says what stands there now.
@@ -132,3 +122,45 @@ class Journal(Protocol):
         """Raises WrongJournal or Unavailable when `run` must not start on it."""
 
     async def close(self) -> None: ...
+
+
+class JournalOptions(msgspec.Struct, frozen=True):
+    """What every journal is given, beside its own table."""
+
+    url: str
+    encoding: Encoding
+    retention: float
+    """Seconds that events are kept."""
+    clock: Callable[[], int]
+    """Gives wall-clock microseconds."""
+    environment: Mapping[str, str]
+    """Where the secrets are that its table names."""
+
+
+class PrivateFile(msgspec.Struct, frozen=True):
+    """A file that nobody else should read."""
+
+    what: str
+    """How a warning begins: "[kafka] sasl_password_file", "journal"."""
+    path: Path
+    unless: str = ""
+    """When others may read it: "if no relay of another user reads it"."""
+
+
+class JournalPlugin(Protocol):
+    """A kind of journal. Its name in the entry point group `balance_watcher.journals` is the scheme of its URLs, and
+    the table `[SCHEME]` of the config is its own."""
+
+    Settings: type[msgspec.Struct] | None
+    """Its table: frozen, kw_only, forbid_unknown_fields, a default for each key. None: it has none."""
+    example: str
+    """What a user may write as `journal`: "kafka://HOST:PORT"."""
+
+    def check(self, url: str, settings: Any) -> None:
+        """Raises SettingsError for a URL or a table that its types cannot refuse. Opens and reads nothing."""
+
+    def open(self, options: JournalOptions, settings: Any) -> Journal:
+        """The journal. Reads the secrets; reaches nothing yet. Raises SettingsError, WrongJournal."""
+
+    def private_files(self, url: str, settings: Any) -> Iterable[PrivateFile]:
+        """Files that hold secrets or balances."""

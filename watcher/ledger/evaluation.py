@@ -43,7 +43,7 @@ class Evaluation:
         self._store = store
         self._answer = answer
         self._listing = listing
-        self._arrival = Arrival(answer.received, answer.observed_at)
+        self._arrival = Arrival(answer.times.received, answer.times.observed_at)
         self._visit = Visit(self._arrival)
         self._has_baseline = listing is not None and listing.complete >= COMPLETE
         self._named: set[int] = set()
@@ -211,7 +211,14 @@ class Evaluation:
     def _observation(self, amount: str, order: int | None, *, absent: bool, behind: bool = False) -> Observation:
         answer = self._answer
         return Observation(
-            amount, order, answer.ordering, answer.settle, answer.sent, self._arrival, absent=absent, behind=behind
+            amount,
+            order,
+            answer.ordering,
+            answer.settle,
+            answer.times.sent,
+            self._arrival,
+            absent=absent,
+            behind=behind,
         )
 
     def _settle(

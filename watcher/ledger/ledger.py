@@ -139,7 +139,7 @@ class Ledger:
             return None
         if any(group.last_answer is not listing.last_seen for group in self._store.within(answer.listing)):
             return None
-        listing.repeat(Arrival(answer.received, answer.observed_at), answer.settle)
+        listing.repeat(Arrival(answer.times.received, answer.times.observed_at), answer.settle)
         return Verdict(accepted=listing.rows)
 
     def take(self, limit: int = 1000, but: Collection[str] = ()) -> tuple[list[CommitRow], dict[str, bytes]]:

@@ -103,7 +103,7 @@ class Store:
         if found is None:
             if len(self._denominations) >= MOST_DENOMINATIONS:  # somebody calls a balance something else each time
                 self._denominations.clear()
-            shown = None if symbol is None else SECRETS.shown(symbol)
+            shown = None if symbol is None else SECRETS.redacted(symbol)
             found = self._denominations[unit, decimals, symbol] = Denomination(unit, decimals, shown)
         return found
 

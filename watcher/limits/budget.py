@@ -1,12 +1,12 @@
 """How fast a provider may be asked, so that its own counter never refuses us (docs/limits.md says why).
 
-A provider counts requests as they arrive, which is neither when they are granted nor when they are answered. So a slot
-is held from the grant until the attempt has ended, and is stamped with that time; the next grant waits until the
-window that ends now, held slots included, has room. Grants leave evenly at the pace of the limit that binds: the
-window is the guard, not the pacer, and what a pause or a stall left unused is not caught up.
+A provider counts requests as they arrive, which is neither when they are granted nor when they are answered. So a call
+is in flight from its grant until the attempt has ended, and counts from that time on. The next grant waits until the
+window that ends now, calls in flight included, has room. Grants leave evenly, at the interval of the limit that binds:
+the window is the guard, not the pacer, and what a pause or a stall left unused is not caught up.
 
-`Budget` is arithmetic over the windows of `windows.py` and is given the time, in monotonic seconds. `Limiter` is the thin
-part that waits.
+`Budget` is arithmetic over the windows of `windows.py` and is given the time, in monotonic seconds. `Limiter` is the
+thin part that waits.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from math import ceil, floor, inf
 
 import msgspec
 
-from watcher.limits.windows import BudgetError, Limit, SlidingWindow, named, window_of
+from watcher.limits.windows import BudgetError, Limit, SlidingWindow, endpoint_words, window_of
 
 LATE = 2.0
 """Seconds for which grants may go unsaved: the second between two saves, and another for the journal to take one."""
 FORGETTABLE = 3600.0
 """Seconds; when the clocks make no sense, windows up to this long count as full, longer ones as full as when saved."""
-SENSIBLE = 1_577_836_800_000_000
+SENSIBLE_WALL = 1_577_836_800_000_000
 """Wall-clock microseconds: 2020. A clock that says less has never been set."""
 
 
@@ -40,12 +40,12 @@ class _SavedWindow(msgspec.Struct, array_like=True):
     per: float
     idle: float
     """Seconds after the save in which no grant was possible."""
-    held: int
-    stamps: list[tuple[int, int]]
+    in_flight: int
+    counts: list[tuple[int, int]]
     """(age in milliseconds, calls)"""
 
 
-class _Saved(msgspec.Struct, array_like=True):
+class _SavedBudget(msgspec.Struct, array_like=True):
     wall: int
     cost: float
     windows: list[_SavedWindow]
@@ -78,14 +78,14 @@ class Budget:
         }
         for endpoint, windows in self._by_endpoint.items():
             if not windows:
-                raise BudgetError(f"no limit covers {named(endpoint)}: give one, for it or for all endpoints")
+                raise BudgetError(f"no limit covers {endpoint_words(endpoint)}: give one, for it or for all endpoints")
         self._pauses: dict[str | None, float] = {}
         self._remembered: dict[str | None, float] = {}
         self._saving = False
         self._unsaved_since = inf
         self._being_saved_since = inf
-        self.changed = True
-        """Something happened that the last save does not know."""
+        self.unsaved_changes = True
+        """Something happened since the last save."""
 
     def ready_at(self, now: float, endpoint: str | None = None) -> float:
         """When the next call may leave, not before now; inf while only a held slot or a save can tell."""
@@ -96,15 +96,15 @@ class Budget:
     def _ready_at(self, now: float, endpoint: str | None) -> float:
         paused = max(self._pauses.get(None, now), self._pauses.get(endpoint, now))
         windows = self._by_endpoint[endpoint]
-        return max(now, paused, *(window.due for window in windows), *(window.room_at(now) for window in windows))
+        return max(now, paused, *(window.next_even for window in windows), *(window.room_at(now) for window in windows))
 
     def grant(self, now: float, endpoint: str | None = None) -> Slot:
         """A place for one call that leaves now. Raises ValueError when none is ready."""
         if self.ready_at(now, endpoint) > now:
-            raise ValueError(f"no call may leave {named(endpoint)} now")
+            raise ValueError(f"no call may leave {endpoint_words(endpoint)} now")
         for window in self._by_endpoint[endpoint]:
             window.grant(now)
-        self.changed = True
+        self.unsaved_changes = True
         if self._saving:
             self._unsaved_since = min(self._unsaved_since, now)
         return Slot(endpoint, now)
@@ -114,28 +114,28 @@ class Budget:
         if not slot.held:
             raise ValueError("a slot is settled once")
         slot.held = False
-        self.changed = True
+        self.unsaved_changes = True
         for window in self._by_endpoint[slot.endpoint]:
-            window.held -= 1
-            window.stamp(when)
+            window.in_flight -= 1
+            window.count(when)
 
     def pause(self, until: float, endpoint: str | None = None, *, remember: bool = True) -> None:
         """Nothing leaves before `until`, from one endpoint or from all. `remember`: after a restart neither."""
-        self.changed = True
+        self.unsaved_changes = True
         self._pauses[endpoint] = max(until, self._pauses.get(endpoint, -inf))
         if remember:
             self._remembered[endpoint] = max(until, self._remembered.get(endpoint, -inf))
         for window in self._windows:
             if endpoint in (None, window.limit.endpoint):
-                window.due = max(window.due, until)
+                window.next_even = max(window.next_even, until)
 
     def resume(self, now: float) -> None:
         """Lift the pauses that are not remembered: what a restart would do, without one."""
-        self.changed = True
+        self.unsaved_changes = True
         self._pauses = dict(self._remembered)
         for window in self._windows:
             left = max(self._pauses.get(None, now), self._pauses.get(window.limit.endpoint, now))
-            window.due = max(left, min(window.due, now + window.interval))
+            window.next_even = max(left, min(window.next_even, now + window.interval))
 
     def paused_until(self, now: float) -> float | None:
         """When the pause ends that lies on every endpoint; None: at least one is not paused."""
@@ -143,73 +143,73 @@ class Budget:
         until = min(max(everywhere, self._pauses.get(endpoint, -inf)) for endpoint in self.endpoints)
         return until if until > now else None
 
-    def pace(self, endpoint: str | None = None) -> float:
+    def interval(self, endpoint: str | None = None) -> float:
         """Seconds between even grants: of the limit that binds on average."""
         return self.binding(endpoint).interval
 
     def binding(self, endpoint: str | None = None) -> SlidingWindow:
         return max(self._by_endpoint[endpoint], key=lambda window: window.interval)
 
-    def scope(self, endpoint: str | None = None) -> str | None:
-        """Whom a refusal of this endpoint concerns: itself when its own limit binds it, else everybody (None)."""
+    def refusal_scope(self, endpoint: str | None = None) -> str | None:
+        """The endpoint that a refusal of this one concerns: itself when its own limit binds it; None: all of them."""
         return self.binding(endpoint).limit.endpoint
 
-    def period(self, endpoint: str | None = None) -> float:
-        """Seconds; what to wait after a refusal that names no time: the shortest window's length."""
+    def shortest_window(self, endpoint: str | None = None) -> float:
+        """Its length in seconds, which is how long to wait after a refusal that names no time."""
         return min(window.limit.per for window in self._by_endpoint[endpoint])
 
-    def used(self, now: float) -> float:
+    def utilization(self, now: float) -> float:
         """0..1 of the binding limit; of several endpoints, the fullest."""
         windows = [self.binding(endpoint) for endpoint in self.endpoints]
         for window in windows:
             window.expire(now)
-        return min(1.0, max((window.held + window.stamped) / window.calls for window in windows))
+        return min(1.0, max((window.in_flight + window.counted) / window.capacity for window in windows))
 
     def save(self, now: float, wall: int) -> bytes:
-        """What a later process must know; `wall` in microseconds. Call `saved` when it is durable.
+        """What a later process must know; `wall` in microseconds. Call `mark_saved` when it is durable.
 
         From the first save on, no call leaves while another has been unsaved for LATE seconds.
         """
         self._saving = True
         self._being_saved_since = min(self._being_saved_since, self._unsaved_since)
         self._unsaved_since = inf
-        self.changed = False
+        self.unsaved_changes = False
         pauses = [(endpoint, until - now) for endpoint, until in self._remembered.items() if until > now]
         return msgspec.msgpack.encode(
-            _Saved(wall, self.cost, [self._saved_window(window, now) for window in self._windows], pauses)
+            _SavedBudget(wall, self.cost, [self._saved_window(window, now) for window in self._windows], pauses)
         )
 
     def _saved_window(self, window: SlidingWindow, now: float) -> _SavedWindow:
         users = [endpoint for endpoint, windows in self._by_endpoint.items() if window in windows]
         earliest = min((min(self._ready_at(now, user), now + window.span) for user in users), default=now)
         window.expire(now)
-        stamps = [(floor(1000 * (now - last)), calls) for _, last, calls in window.slices]
-        return _SavedWindow(window.limit.endpoint, window.limit.per, earliest - now, window.held, stamps)
+        counts = [(floor(1000 * (now - last)), calls) for _, last, calls in window.segments]
+        return _SavedWindow(window.limit.endpoint, window.limit.per, earliest - now, window.in_flight, counts)
 
-    def saved(self) -> None:
+    def mark_saved(self) -> None:
         """The last save is durable."""
         self._being_saved_since = inf
 
     def restore(self, data: bytes, now: float, wall: int) -> None:
-        """Before the first grant: take up what `save` gave.
+        """Before the first grant: continue from what `save` gave.
 
         The process that saved may have been killed: what it can have granted unsaved counts as spent just now. When
         the clocks make no sense, no time has passed, and short windows are full. Raises ValueError for foreign bytes.
         """
-        saved = msgspec.msgpack.decode(data, type=_Saved)
-        sensible = wall >= saved.wall >= SENSIBLE
+        saved = msgspec.msgpack.decode(data, type=_SavedBudget)
+        sensible = wall >= saved.wall >= SENSIBLE_WALL
         elapsed = (wall - saved.wall) / 1e6 if sensible else 0.0
         for window in self._windows:
             source = _source(window.limit, saved.windows)
             if source is not None:
                 alone = min(LATE, elapsed - source.idle) if sensible else LATE
-                stamps = [(now - elapsed - age / 1000, self._calls(calls * saved.cost)) for age, calls in source.stamps]
-                # What was held may have arrived at any time up to now; and what nobody saved was spent at full pace.
-                doubtful = self._calls(source.held * saved.cost) + (window.unsaved(alone) if alone > 0 else 0)
-                window.restore([*stamps, (now, doubtful)], now)
-                window.due = now + max(0.0, source.idle - elapsed)
+                counts = [(now - elapsed - age / 1000, self._calls(calls * saved.cost)) for age, calls in source.counts]
+                # What was in flight may have arrived at any time up to now; what nobody saved was spent at full pace.
+                doubtful = self._calls(source.in_flight * saved.cost) + (window.most_unsaved(alone) if alone > 0 else 0)
+                window.restore([*counts, (now, doubtful)], now)
+                window.next_even = now + max(0.0, source.idle - elapsed)
             if not sensible and window.limit.per <= FORGETTABLE:
-                window.stamp(now, max(1, window.calls - window.stamped))
+                window.count(now, max(1, window.capacity - window.counted))
         for endpoint, left in saved.pauses:
             self.pause(now + left - elapsed, endpoint)
 

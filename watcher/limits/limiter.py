@@ -1,18 +1,18 @@
-"""A budget that one can wait for."""
+"""A budget that tasks can wait for."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import anyio
 
 from watcher.limits.budget import Budget, Slot
 
-LINGER = 0.25
+ARRIVAL_GRACE = 0.25
 """Seconds in which a request may still arrive after we gave it up without an answer."""
 
 
 class Limiter:
-    """A budget that one can wait for."""
+    """A budget that tasks can wait for: whatever may let a call leave earlier or later wakes them."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -32,25 +32,22 @@ class Limiter:
         with anyio.CancelScope(deadline=when):
             await self._changed.wait()
 
+    def grant(self, now: float, endpoint: str | None = None) -> Slot:
+        """A place for one call that leaves now. Raises ValueError when none is ready."""
+        slot = self.budget.grant(now, endpoint)
+        self.wake()  # for the task that saves
+        return slot
+
     @contextlib.contextmanager
     def held(self, slot: Slot) -> Iterator[None]:
         """One attempt. It settles the slot however it ends; one without an answer may still be under way."""
-        linger = LINGER
+        grace = ARRIVAL_GRACE
         try:
             yield
-            linger = 0.0
+            grace = 0.0
         finally:
-            self.budget.settle(slot, anyio.current_time() + linger)
+            self.budget.settle(slot, anyio.current_time() + grace)
             self.wake()
-
-    @contextlib.asynccontextmanager
-    async def slot(self, endpoint: str | None = None) -> AsyncIterator[Slot]:
-        """Wait for one, and hold it for the attempt inside."""
-        while (ready := self.budget.ready_at(anyio.current_time(), endpoint)) > anyio.current_time():
-            await self.wait_until(ready)
-        slot = self.budget.grant(anyio.current_time(), endpoint)
-        with self.held(slot):
-            yield slot
 
     def pause(self, until: float, endpoint: str | None = None, *, remember: bool = True) -> None:
         self.budget.pause(until, endpoint, remember=remember)

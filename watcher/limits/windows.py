@@ -1,17 +1,18 @@
-"""One limit as a window that slides over what was granted. Pure: time is given, in monotonic seconds."""
+"""One limit as a window that slides over the calls that were made. Pure: time is given, in monotonic seconds."""
 
 from collections import deque
 from collections.abc import Sequence
 from math import floor, inf, isfinite
+from typing import Annotated
 
 import msgspec
 
-SLICES = 600
+SEGMENTS = 600
 """A window remembers at most so many points in time: a month costs no more than a minute."""
-SLACK = 1e-4
-"""Relative; two quartz clocks disagree by up to that, and a window that ends on the dot is not ours to argue about."""
-SLIP = 0.5
-"""How much of one interval may be made up for when it was the full window, and nothing else, that delayed a grant."""
+CLOCK_TOLERANCE = 1e-4
+"""Relative; two quartz clocks differ by up to that, so a window is taken to be that much longer."""
+CATCH_UP = 0.5
+"""How much of one interval may be made up for when the full window, and nothing else, delayed a grant."""
 
 
 class BudgetError(ValueError):
@@ -21,102 +22,105 @@ class BudgetError(ValueError):
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At most `requests`, weighted by the cost of a call, in any `per` seconds."""
 
-    requests: float
-    per: float
+    requests: Annotated[int, msgspec.Meta(ge=1)]
+    per: Annotated[float, msgspec.Meta(gt=0)]
+    """Seconds."""
     endpoint: str | None = None
     """None: all endpoints together."""
 
 
 class SlidingWindow(msgspec.Struct):
-    """One limit, in calls."""
+    """One limit, in calls. A call is in flight from its grant to its end, and counted from then on."""
 
     limit: Limit
-    calls: int
-    """How many fit."""
+    capacity: int
+    """How many calls fit."""
     span: float
     """Seconds."""
     width: float
-    """Seconds that one slice gathers."""
+    """Seconds that one segment gathers."""
     interval: float
     """Seconds between even grants."""
-    due: float = -inf
-    """When the pace allows the next one."""
-    held: int = 0
-    stamped: int = 0
-    slices: deque[tuple[float, float, int]] = msgspec.field(default_factory=deque)
-    """(first stamp, last stamp, calls): each counts as of its last stamp."""
+    next_even: float = -inf
+    """When an even pace allows the next grant."""
+    in_flight: int = 0
+    counted: int = 0
+    """Calls in all segments."""
+    segments: deque[tuple[float, float, int]] = msgspec.field(default_factory=deque)
+    """(first end, last end, calls): all of a segment's calls leave the window with its last one."""
 
     def expire(self, now: float) -> None:
-        while self.slices and self.slices[0][1] + self.span <= now:
-            self.stamped -= self.slices.popleft()[2]
+        while self.segments and self.segments[0][1] + self.span <= now:
+            self.counted -= self.segments.popleft()[2]
 
     def room_at(self, now: float) -> float:
-        """When one more call fits; inf while only held slots could make room."""
+        """When one more call fits; inf while only calls in flight could make room."""
         self.expire(now)
-        excess = self.held + self.stamped - self.calls
+        excess = self.in_flight + self.counted - self.capacity
         if excess < 0:
             return now
-        for _, last, calls in self.slices:
+        for _, last, calls in self.segments:
             excess -= calls
             if excess < 0:
                 return last + self.span
         return inf
 
     def grant(self, now: float) -> None:
-        self.held += 1
-        full = self.held + self.stamped >= self.calls
-        late = min(max(0.0, now - self.due), SLIP * self.interval) if full else 0.0
-        self.due = now + self.interval - late
+        self.in_flight += 1
+        full = self.in_flight + self.counted >= self.capacity
+        late = min(max(0.0, now - self.next_even), CATCH_UP * self.interval) if full else 0.0
+        self.next_even = now + self.interval - late
 
-    def stamp(self, when: float, calls: int = 1) -> None:
-        self.stamped += calls
-        first, last, gathered = self.slices[-1] if self.slices else (-inf, -inf, 0)
+    def count(self, when: float, calls: int = 1) -> None:
+        self.counted += calls
+        first, last, gathered = self.segments[-1] if self.segments else (-inf, -inf, 0)
         when = max(when, last)
         if when - first < self.width:
-            self.slices[-1] = (first, when, gathered + calls)
+            self.segments[-1] = (first, when, gathered + calls)
         else:
-            self.slices.append((when, when, calls))
-        if len(self.slices) > SLICES:
+            self.segments.append((when, when, calls))
+        if len(self.segments) > SEGMENTS:
             self._merge()
 
     def _merge(self) -> None:
-        """Make one of the two neighbours that lie closest together, as of the later one."""
-        ends = [last for _, last, _ in self.slices]
+        """Merge the two neighbours that lie closest together, as of the later one."""
+        ends = [last for _, last, _ in self.segments]
         i = min(range(len(ends) - 1), key=lambda i: ends[i + 1] - ends[i])
-        first, _, calls = self.slices[i]
-        _, last, more = self.slices[i + 1]
-        self.slices[i + 1] = (first, last, calls + more)
-        del self.slices[i]
+        first, _, calls = self.segments[i]
+        _, last, more = self.segments[i + 1]
+        self.segments[i + 1] = (first, last, calls + more)
+        del self.segments[i]
 
-    def restore(self, stamps: Sequence[tuple[float, int]], now: float) -> None:
-        """(when, calls), oldest first."""
-        for when, calls in stamps:
+    def restore(self, counts: Sequence[tuple[float, int]], now: float) -> None:
+        """`counts`: (when, calls), oldest first."""
+        for when, calls in counts:
             if calls > 0 and when + self.span > now:
-                self.stamp(when, calls)
+                self.count(when, calls)
 
-    def unsaved(self, seconds: float) -> int:
-        """The most that can have been granted in so many seconds."""
-        return min(self.calls, floor(seconds / self.interval + SLIP) + 1)
+    def most_unsaved(self, seconds: float) -> int:
+        """The most calls that can have been granted in so many seconds."""
+        return min(self.capacity, floor(seconds / self.interval + CATCH_UP) + 1)
 
 
 def window_of(limit: Limit, cost: float, share: float) -> SlidingWindow:
+    """`cost`: what one call takes of the limit. `share`: our part of it. Raises BudgetError."""
     if not (limit.requests > 0 and limit.per > 0 and isfinite(limit.requests) and isfinite(limit.per)):
         raise BudgetError(f"{limit.requests:g} requests per {limit.per:g} s is no limit: both must be above 0")
     if not (cost > 0 and isfinite(cost) and 0 < share <= 1):
         raise BudgetError(f"cost {cost:g} must be above 0, and share {share:g} above 0 and at most 1")
-    capacity = limit.requests * share
-    calls = floor(capacity / cost + 1e-9)
-    if calls < 1:
+    ours = limit.requests * share
+    capacity = floor(ours / cost + 1e-9)
+    if capacity < 1:
         raise BudgetError(
-            f"one call costs {cost:g}, but the limit leaves {capacity:g} per {limit.per:g} s "
-            f"{named(limit.endpoint)}: no call could ever be made"
+            f"one call costs {cost:g}, but the limit leaves {ours:g} per {limit.per:g} s "
+            f"{endpoint_words(limit.endpoint)}: no call could ever be made"
         )
-    span = limit.per * (1 + SLACK)
-    width = span / (SLICES - 2)
-    # A slice that gathers several calls keeps the first as long as the last, which makes the window longer.
-    dense = width if width * calls > span else 0.0
-    return SlidingWindow(limit, calls, span, width, (span + dense) / calls)
+    span = limit.per * (1 + CLOCK_TOLERANCE)
+    width = span / (SEGMENTS - 2)
+    # A segment that gathers several calls keeps the first as long as the last, which makes the window longer.
+    dense = width if width * capacity > span else 0.0
+    return SlidingWindow(limit, capacity, span, width, (span + dense) / capacity)
 
 
-def named(endpoint: str | None) -> str:
+def endpoint_words(endpoint: str | None) -> str:
     return "over all endpoints" if endpoint is None else f"to endpoint {endpoint}"

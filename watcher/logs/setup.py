@@ -35,14 +35,14 @@ def lull(now: float) -> None:
 
 def fitting(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """As a processor of structlog, behind SECRETS: every name and value fit for a screen, a traceback line by line."""
-    return {safe_text.fit(key): _fit(value, key) for key, value in event.items()}
+    return {safe_text.safe(key): _fit(value, key) for key, value in event.items()}
 
 
 def _fit(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
-        return safe_text.paragraph(value) if key in ("exception", "stack") else safe_text.fit(value)
+        return safe_text.paragraph(value) if key in ("exception", "stack") else safe_text.safe(value)
     if isinstance(value, dict):
-        return {safe_text.fit(str(name)): _fit(part) for name, part in value.items()}
+        return {safe_text.safe(str(name)): _fit(part) for name, part in value.items()}
     return [_fit(part) for part in value] if isinstance(value, list) else value
 
 

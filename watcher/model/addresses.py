@@ -5,27 +5,32 @@
 | EVM (`eip155:…`) | `0x` and 40 lower-case hex digits: case carries only a checksum |
 | Solana (`solana:…`) | the base58 string itself: case matters, and 32 bytes have exactly one spelling |
 | Starknet (`starknet:…`) | the felt as `0x` and 64 lower-case hex digits: the API pads, other tools do not |
+
+A package of others may add a family by an entry point of the group `balance_watcher.chains`.
 """
 
 import re
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import cache, lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+import msgspec
 
 from watcher.redaction.redactor import SECRETS
+from watcher.runtime.config_section import SettingsError
+
+GROUP = "balance_watcher.chains"
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 ETHEREUM = "eip155:1"
 BSC = "eip155:56"
 STARKNET = "starknet:SN_MAIN"
 
-ONDO_CHAINS = {"ethereum-1": ETHEREUM, "bsc-56": BSC, "solana-900": SOLANA}
-"""Ondo's own names of its chains → CAIP-2."""
-ONDO_NAMES = {chain: name for name, chain in ONDO_CHAINS.items()}
-
 CANONICAL_EVM = re.compile(r"0x[0-9a-f]{40}")
 _EVM = re.compile(r"0x[0-9a-fA-F]{40}")
 _FELT = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _BASE58 = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
+_NAMESPACE = re.compile(r"[-a-z0-9]{3,8}")
 _CAIP2 = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
 _DIGITS = {letter: value for value, letter in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
 LOOKED_AT = 1000
@@ -68,40 +73,87 @@ def felt(text: str) -> str:
     return _padded(text)
 
 
-_FAMILIES: dict[str, Callable[[str], str]] = {"eip155": evm, "solana": solana, "starknet": felt}
+def _one_spelling_only(_text: str) -> None:
+    return None
+
+
+def _respelled_evm(text: str) -> str | None:
+    return text.lower() if _EVM.fullmatch(text) else None
+
+
+def _respelled_felt(text: str) -> str | None:
+    return _padded(text) if _FELT.fullmatch(text) else None
+
+
+class AddressFamily(msgspec.Struct, frozen=True):
+    """How accounts and tokens of one CAIP-2 namespace are written.
+
+    An entry point of the group `balance_watcher.chains` adds one; its name is the namespace. Ours cannot be replaced.
+    """
+
+    namespace: str
+    canonical: Callable[[str], str]
+    """An address in its one spelling. Raises AddressError."""
+    respelled: Callable[[str], str | None] = _one_spelling_only
+    """The one spelling of a text that has the shape of such an address; None: it has another shape, or there is one
+    spelling only. Filters name no chain, so each value of a filter is given to every family: it must be cheap."""
+    aliases: Mapping[str, str] = {}
+    """Names that people write for a chain → its CAIP-2 id."""
+
+
+BUILT_IN = (
+    AddressFamily("eip155", evm, _respelled_evm, {"ethereum-1": ETHEREUM, "bsc-56": BSC}),
+    AddressFamily("solana", solana, aliases={"solana-900": SOLANA}),
+    AddressFamily("starknet", felt, _respelled_felt),
+)
+
+
+@cache
+def families() -> Mapping[str, AddressFamily]:
+    """Every family by its namespace. Raises SettingsError for a plug-in that cannot be loaded, or is none."""
+    ours = {family.namespace: family for family in BUILT_IN}
+    return {**ours, **{point.name: _loaded(point) for point in entry_points(group=GROUP)}, **ours}
+
+
+def _loaded(point: EntryPoint) -> AddressFamily:
+    where = f"the chain plugin {point.name} = {point.value}"
+    try:
+        family = point.load()
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"{where} cannot be loaded ({error}): repair or uninstall it") from error
+    if not isinstance(family, AddressFamily) or family.namespace != point.name or not _NAMESPACE.fullmatch(point.name):
+        raise SettingsError(f"{where} is no AddressFamily of the CAIP-2 namespace {point.name}: repair or uninstall it")
+    return family
 
 
 def canonical(chain: str, text: str) -> str:
     """The canonical form of an account or token on a CAIP-2 chain. Raises AddressError."""
-    family = _FAMILIES.get(chain.partition(":")[0])
+    family = families().get(chain.partition(":")[0])
     if family is None:
-        raise AddressError(chain, "is no chain of which addresses are known")
+        raise AddressError(chain, f"is no chain of which addresses are known: they are {', '.join(families())}")
     try:
-        return family(text)
+        return family.canonical(text)
     except AddressError as error:
         raise AddressError(error.text, f"{error.reason} (the chain is {chain})") from None
 
 
 def chain(text: str) -> str:
-    """The CAIP-2 id of a chain, from that id or from Ondo's name for it. Raises AddressError."""
-    if text in ONDO_CHAINS:
-        return ONDO_CHAINS[text]
-    if not _CAIP2.fullmatch(text):
-        raise AddressError(
-            text, f"is not a chain: write a CAIP-2 id such as {ETHEREUM}, or one of {', '.join(ONDO_CHAINS)}"
-        )
-    return text
+    """The CAIP-2 id of a chain, from that id or from an alias. Raises AddressError."""
+    aliases = {alias: chain for family in families().values() for alias, chain in family.aliases.items()}
+    if text not in aliases and not _CAIP2.fullmatch(text):
+        choice = f"write a CAIP-2 id such as {ETHEREUM}, or one of {', '.join(aliases)}"
+        raise AddressError(text, f"is not a chain: {choice}")
+    return aliases.get(text, text)
 
 
 def filter_forms(text: str) -> tuple[str, ...]:
     """The canonical spellings that a value in a subscriber's filter stands for.
 
     A filter names no chain: `0x` and 40 digits may be an EVM address or a short felt, so it stands for both; any
-    other hex number is a felt; anything else is taken as it stands.
+    other hex number is a felt. What no family respells is taken as it stands.
     """
-    if _EVM.fullmatch(text):
-        return text.lower(), _padded(text)
-    return (_padded(text),) if _FELT.fullmatch(text) else (text,)
+    forms = (family.respelled(text) for family in families().values())
+    return tuple(dict.fromkeys(form for form in forms if form is not None)) or (text,)
 
 
 def _padded(text: str) -> str:
@@ -117,5 +169,5 @@ def _is_32_bytes(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    text = SECRETS.shown(text[:LOOKED_AT])  # an answer may hold a key where an address should stand
+    text = SECRETS.redacted(text[:LOOKED_AT])  # an answer may hold a key where an address should stand
     return repr(text if len(text) <= 80 else f"{text[:77]}...")

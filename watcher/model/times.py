@@ -10,7 +10,7 @@ def format_rfc3339(micros: int) -> str:
     return (EPOCH + timedelta(microseconds=micros)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def wall(text: str) -> int:
+def parse_rfc3339(text: str) -> int:
     """Any RFC 3339 time with an offset, as wall-clock microseconds. Raises ValueError for one without."""
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:

@@ -1,3 +1,0 @@
-from watcher.providers.registry import BUILT_IN, GROUP, known
-
-__all__ = ["BUILT_IN", "GROUP", "known"]

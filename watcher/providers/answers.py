@@ -10,6 +10,7 @@ import msgspec
 from watcher.model.amounts import AmountError, canonical
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
+from watcher.model.targets import Target
 from watcher.providers.failures import (
     Exhausted,
     Malformed,
@@ -19,22 +20,21 @@ from watcher.providers.failures import (
     Temporary,
     Throttled,
 )
-from watcher.providers.protocol import Request, Response, Target
+from watcher.providers.protocol import Request, Response
 from watcher.providers.waits import refusal_wait
-from watcher.redaction.safe_text import AHEAD
-from watcher.redaction.safe_text import one_line as one_line  # noqa: PLC0414 (the providers import it from here)
+from watcher.redaction.safe_text import LOOK_AHEAD, one_line
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-DOCUMENT = 4 * 2**20
+MAX_DOCUMENT_BYTES = 4 * 2**20
 """Bytes of JSON that are opened in one go, and for as long nothing else runs: a larger answer is read in slices, or not
 at all."""
-PARTS = 100_000
+MAX_VALUES = 100_000
 """Commas and brackets in it, which stand for as many values: some thirty thousand balances."""
-BREATH = 300
+ROWS_PER_STEP = 300
 """Rows that are read between two breaths: some milliseconds."""
-WORD = 2**16
+MAX_ERROR_BYTES = 2**16
 """Bytes of an error: what is longer is a page, and nobody's word."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 """A slot, or a time in microseconds: what every journal can keep."""
@@ -140,15 +140,15 @@ def distinct(readings: Sequence[Reading]) -> list[Reading]:
     return list(found.values())
 
 
-def asked(targets: Sequence[Target]) -> str:
+def named_targets(targets: Sequence[Target]) -> str:
     """The targets of a request in one line, for a reason."""
     rest = f" and {len(targets) - 3} more" if len(targets) > 3 else ""
     return "; ".join(str(target) for target in targets[:3]) + rest
 
 
-def spoken(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
+def documented_error(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
     """The body as an error of the shape that the provider documents; None: it has another, and is not its word."""
-    if len(body) > WORD:
+    if len(body) > MAX_ERROR_BYTES:
         return None
     try:
         return decode(decoder, body)
@@ -156,7 +156,7 @@ def spoken(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
         return None
 
 
-def moved(response: Response) -> bool:
+def is_redirect(response: Response) -> bool:
     """A redirect: whatever stands in it, we were not heard."""
     return 300 <= response.status < 400
 
@@ -175,7 +175,7 @@ def refuse(request: Request, response: Response, word: str | None, *, wait: floa
     reason = f"HTTP {status}: {said}"
     if status == 429:
         raise Throttled(reason, refusal_wait(response) or wait)
-    if moved(response):
+    if is_redirect(response):
         raise Temporary(f"HTTP {status}: a redirect, which is never followed; if it goes on, look at base_url")
     if word is None and 400 <= status < 500:
         raise Temporary(f"{reason}; not in the provider's own words: if it goes on, look at base_url")
@@ -185,21 +185,23 @@ def refuse(request: Request, response: Response, word: str | None, *, wait: floa
         raise RefusedCredential(reason)
     if status == 402:
         raise Exhausted(reason)
-    raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
+    raise Misconfigured(f"{reason} (asked for {named_targets(request.targets)})")
 
 
 def glimpse(body: bytes) -> str:
     """The beginning of an answer, in one line."""
-    text = one_line(body[: 200 + AHEAD].decode("utf-8", "replace"), 60)
+    text = one_line(body[: 200 + LOOK_AHEAD].decode("utf-8", "replace"), 60)
     return f"{len(body)} bytes: {text}" if body else "empty"
 
 
 def _refuse_endless(body: bytes) -> None:
     """Refuse what would take long to open, whatever is in it. Raises Malformed."""
-    if len(body) > DOCUMENT:
-        raise Malformed(f"{len(body)} bytes in one piece: more than {DOCUMENT} are not opened ({glimpse(body)})")
-    if len(body) > PARTS and len(body.translate(None, _BUT_STRUCTURE)) > PARTS:
-        raise Malformed(f"more than {PARTS} values in one piece ({glimpse(body)})")
+    if len(body) > MAX_DOCUMENT_BYTES:
+        raise Malformed(
+            f"{len(body)} bytes in one piece: more than {MAX_DOCUMENT_BYTES} are not opened ({glimpse(body)})"
+        )
+    if len(body) > MAX_VALUES and len(body.translate(None, _BUT_STRUCTURE)) > MAX_VALUES:
+        raise Malformed(f"more than {MAX_VALUES} values in one piece ({glimpse(body)})")
 
 
 def _refuse_repeated_members(body: bytes) -> None:

@@ -13,29 +13,31 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
-from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.limits.windows import Limit
+from watcher.model.addresses import SOLANA, solana
 from watcher.model.amounts import EXACT, canonical, symbol
 from watcher.model.keys import Key, Kind
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
-    BREATH,
+    ROWS_PER_STEP,
     Code,
-    asked,
     attempt,
     decode,
     decode_either,
+    is_redirect,
     literal,
-    moved,
-    one_line,
+    named_targets,
     refuse,
     token_units,
 )
 from watcher.providers.failures import Failure, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.gaps import Gaps, Sums, shaped
-from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, pieces, rows_of
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.gaps import Gaps, Sums, open_rows
+from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, list_layout
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 from watcher.providers.waits import refusal_wait, server_clock
+from watcher.redaction.safe_text import one_line
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -87,13 +89,13 @@ _ANSWER = msgspec.json.Decoder(_Answer[_Row])
 _CLOSED = msgspec.json.Decoder(_Answer[msgspec.Raw])
 _ROWS = msgspec.json.Decoder(list[_Row])
 _CLOSED_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
-_TOKENS = rows_of(b"tokens", b".tokens")
+_TOKENS = list_layout(b"tokens", b".tokens")
 _ROW = msgspec.json.Decoder(_Row)
 _MINTED = msgspec.json.Decoder(_Minted)
 KINDS: tuple[Kind, ...] = ("settled", "unsettled", "open_orders")
 
 
-class Bloxroute(ConfiguredProvider):
+class Bloxroute(ConfiguredProvider[BloxrouteSettings]):
     """`GET /api/v2/balance?ownerAddress=…`."""
 
     Settings: ClassVar[type[ProviderSettings]] = BloxrouteSettings
@@ -103,9 +105,8 @@ class Bloxroute(ConfiguredProvider):
 
     def __init__(self, name: str, settings: BloxrouteSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "none"
         self._sums = Sums()
-        self.lanes = (Lane(None, self.listings(SOLANA, settings.watch)),)
+        self.groups = (TargetGroup(self.listings(SOLANA, settings.watch)),)
 
     def credentials(self, secret: str | None) -> Credentials:
         return Credentials() if secret is None else Credentials(headers={"authorization": secret})
@@ -115,19 +116,19 @@ class Bloxroute(ConfiguredProvider):
         return Request("GET", "/api/v2/balance", (target,), params=(("ownerAddress", str(target.scope.account)),))
 
     def read(self, request: Request, response: Response) -> ReadResult:
-        return run_at_once(self.slices(request, response))
+        return run_at_once(self.read_in_slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
-        """The same, `BREATH` rows at a time."""
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+        """The same, `ROWS_PER_STEP` rows at a time."""
         answer = yield from _opened(response)
-        rows = shaped(_rows(request, response, answer), _ROW)
+        rows = open_rows(_rows(request, response, answer), _ROW)
         (target,) = request.targets
         account, gaps = str(target.scope.account), Gaps()
         sums: dict[Key, Decimal] = {}
         symbols: dict[str, str | None] = {}
         counts: Counter[Key] = Counter()
         for number, row in enumerate(rows, 1):
-            if number % BREATH == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
             mint = _mint(row, gaps)
             if mint is None:
@@ -141,12 +142,12 @@ class Bloxroute(ConfiguredProvider):
             for key, (name, spellings) in zip(keys, row.told().items(), strict=True):
                 _add(sums, key, name, spellings, gaps)
         if gaps.nameless:
-            gaps.keys |= self._sums.torn(counts)
+            gaps.keys |= self._sums.incomplete(counts)
         elif not gaps.count:
-            self._sums.whole(counts)
+            self._sums.remember(counts)
         readings = []
         for number, (key, amount) in enumerate(sums.items(), 1):
-            if number % BREATH == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
             readings.append(Reading(key, canonical(amount), "decimal", symbol=symbols[key.token]))
         return gaps.listing(readings, target)
@@ -167,10 +168,10 @@ def _rows(request: Request, response: Response, answer: _Answer[Any]) -> list[An
 def _opened(response: Response) -> Generator[None, None, _Answer[Any]]:
     if len(response.body) > PIECE and response.status == 200:
         with contextlib.suppress(NotCuttable):
-            around, found = yield from pieces(response.body, _TOKENS, _ROWS, _CLOSED_ROWS)
+            around, found = yield from decode_pieces(response.body, _TOKENS, _ROWS, _CLOSED_ROWS)
             answer = decode(_CLOSED, around)
             for name in ("tokens", "tokens_page"):
-                if getattr(answer, name) == [STEAD]:
+                if getattr(answer, name) == [PLACEHOLDER]:
                     return msgspec.structs.replace(answer, **{name: list(chain.from_iterable(found))})
     try:
         return decode_either(_ANSWER, _CLOSED, response.body)
@@ -183,7 +184,7 @@ def _opened(response: Response) -> Generator[None, None, _Answer[Any]]:
 def _refuse(request: Request, response: Response, answer: _Answer[Any]) -> NoReturn:
     """By the gRPC code where there is one (the gateway passes it on, even with status 200), else by the status."""
     wait = MINUTE - server_clock(response) % MINUTE
-    if answer.code is None or answer.message is None or answer.details is None or moved(response):
+    if answer.code is None or answer.message is None or answer.details is None or is_redirect(response):
         refuse(request, response, None, wait=wait)
     reason = f"code {answer.code}: {one_line(answer.message)}"
     if answer.code == 8 or response.status == 429:
@@ -193,7 +194,7 @@ def _refuse(request: Request, response: Response, answer: _Answer[Any]) -> NoRet
     if response.status != 200:
         refuse(request, response, answer.message)
     if answer.code in (3, 5, 9, 11, 12):
-        raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
+        raise Misconfigured(f"{reason} (asked for {named_targets(request.targets)})")
     raise Temporary(reason)
 
 
@@ -203,14 +204,10 @@ def _mint(row: _Row | msgspec.Raw, gaps: Gaps) -> str | None:
     told = {minted.mint, minted.mint_snake, minted.mint_page} - {None} if minted is not None else set()
     if len(told) > 1:
         raise Malformed("a row tells more than one tokenMint")
-    for text in told:
-        try:
-            return solana(str(text))
-        except AddressError as error:
-            gaps.add(error)
-            return None
-    gaps.add("a row tells no tokenMint")
-    return None
+    if not told:
+        gaps.add("a row tells no tokenMint")
+        return None
+    return gaps.key(solana, str(told.pop()))
 
 
 def _add(sums: dict[Key, Decimal], key: Key, name: str, spellings: Sequence[msgspec.Raw], gaps: Gaps) -> None:

@@ -4,18 +4,21 @@ A row that cannot be read makes its balance unknown even where another row tells
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 
+from watcher.model.addresses import AddressError
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
+from watcher.model.targets import Target
 from watcher.providers.answers import attempt
 from watcher.providers.failures import Malformed
-from watcher.providers.protocol import ReadResult, Target
+from watcher.providers.protocol import ReadResult
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 SUMS = 100_000
@@ -43,6 +46,22 @@ class Gaps:
         self.count += 1
         self.keys.update(keys)
         self.nameless = self.nameless or not keys
+
+    def key(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """The key, or the address, that a row is about; None, and a gap, when it names none (AddressError)."""
+        try:
+            return make(*args, **kwargs)
+        except AddressError as error:
+            self.add(error)
+            return None
+
+    def reading(self, key: Key, of: str, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What a row says of that key; None, and a gap, when it cannot be understood (Malformed). `of`: as `add` has it."""
+        try:
+            return make(*args, **kwargs)
+        except Malformed as failure:
+            self.add(failure, key, of=of)
+            return None
 
     def remark(self) -> str:
         """In one line."""
@@ -78,7 +97,7 @@ class Sums:
     def __init__(self) -> None:
         self._rows: dict[Key, int] = {}
 
-    def whole(self, rows: Counter[Key]) -> None:
+    def remember(self, rows: Counter[Key]) -> None:
         """Nothing is missing in an answer in which so many rows tell each balance."""
         for key, count in rows.items():
             self._rows.pop(key, None)
@@ -87,12 +106,12 @@ class Sums:
         for key in list(islice(self._rows, max(0, len(self._rows) - SUMS))):
             del self._rows[key]
 
-    def torn(self, rows: Counter[Key]) -> set[Key]:
+    def incomplete(self, rows: Counter[Key]) -> set[Key]:
         """Something is missing in such an answer: the balances that it may be a part of."""
         return {key for key, count in rows.items() if count < self._rows.get(key, 1)}
 
 
-def shaped(rows: Iterable[Any], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:
+def open_rows(rows: Iterable[Any], decoder: msgspec.json.Decoder[T]) -> Iterator[T | msgspec.Raw]:
     """Each row opened; one of another shape is left closed."""
     for row in rows:
         if isinstance(row, msgspec.Raw):

@@ -12,27 +12,29 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
     Code,
     Decimals,
     Order,
-    asked,
     attempt,
     base_units,
     decode,
     glimpse,
-    moved,
-    one_line,
+    is_redirect,
+    named_targets,
     refuse,
 )
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.gaps import Gaps
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 from watcher.providers.waits import refusal_wait
+from watcher.redaction.safe_text import one_line
 
 T = TypeVar("T")
 
@@ -121,16 +123,16 @@ class _NoTokenAccount(Exception):
     """There is an account, but of another sort."""
 
 
-class Helius(ConfiguredProvider):
+class Helius(ConfiguredProvider[HeliusSettings]):
     """`POST /` with `getTokenAccountBalance` or `getMultipleAccounts`."""
 
     Settings: ClassVar[type[ProviderSettings]] = HeliusSettings
     HOST = "https://mainnet.helius-rpc.com"
     LIMITS = (Limit(10, 1.0), Limit(1_000_000, MONTH))
+    ORDERING = "strict"
 
     def __init__(self, name: str, settings: HeliusSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "strict"
         self._commitment = settings.commitment
         self._numbers = itertools.count(1)
         self._names = secrets.token_hex(6)
@@ -138,7 +140,9 @@ class Helius(ConfiguredProvider):
         self._held: set[Target] = set()
         """What was a token account in this process."""
         self._several = settings.method == "getMultipleAccounts"
-        self.lanes = (Lane(None, self._targets(settings), 100 if self._several else 1),)
+        if not self._several:
+            self.advice = ('method = "getMultipleAccounts" (up to 100 accounts a call)',)
+        self.groups = (TargetGroup(self._targets(settings), (Lane(batch=100 if self._several else 1),)),)
 
     def _targets(self, settings: HeliusSettings) -> tuple[Target, ...]:
         tokens: dict[str, str | None] = {}
@@ -170,7 +174,7 @@ class Helius(ConfiguredProvider):
     def read(self, request: Request, response: Response) -> ReadResult:
         reply = _opened(request, response)
         if reply.error is not None:
-            if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or moved(response):
+            if reply.jsonrpc != "2.0" or not isinstance(reply.error, _Error) or is_redirect(response):
                 _refuse_others(request, response)
             if reply.error.code in BAD_REQUEST and reply.id not in (None, request.id):
                 raise Malformed(f"the answer to another request, {one_line(str(reply.id))!r}")
@@ -277,7 +281,7 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
         lagging = _BEHIND.search(message) or (isinstance(data, dict) and "numSlotsBehind" in data)
         raise Temporary(reason) if lagging else Throttled(reason, refusal_wait(response))
     if response.status < 500 and code in BAD_REQUEST:
-        raise Misconfigured(f"{reason} (asked for {asked(request.targets)})")
+        raise Misconfigured(f"{reason} (asked for {named_targets(request.targets)})")
     raise Temporary(reason)
 
 

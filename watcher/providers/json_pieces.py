@@ -25,7 +25,7 @@ ROWS = 100_000
 """In one answer; each costs half a kilobyte while it is read."""
 HEAD = 4096
 """Bytes that may stand before the rows."""
-STEAD = msgspec.Raw(b"0")
+PLACEHOLDER = msgspec.Raw(b"0")
 """Stands for all rows; no answer has such a row."""
 SPACE = rb"[ \t\n\r]{0,99}"
 BETWEEN_ROWS = re.compile(rb"\}%b(,)%b\{" % (SPACE, SPACE))
@@ -45,17 +45,17 @@ class Layout(NamedTuple):
     ending: re.Pattern[bytes]
     """The end of the last row, and a bracket."""
     brackets: tuple[bytes, bytes]
-    stead: bytes
-    """`STEAD`, to see whether the rest of the answer has its rows where they are due; a member of an object has no name."""
+    placeholder: bytes
+    """`PLACEHOLDER`, to see whether the rest of the answer has its rows where they are due; a member of an object has no name."""
 
 
-def rows_of(*names: bytes) -> Layout:
+def list_layout(*names: bytes) -> Layout:
     """A list of objects under one of these names."""
     opening = rb'"(?:%b)"%b:%b\[' % (b"|".join(map(re.escape, names)), SPACE, SPACE)
     return Layout(re.compile(opening), BETWEEN_ROWS, re.compile(rb"\}%b\]" % SPACE), (b"[", b"]"), b"0")
 
 
-def members(opening: bytes, end: bytes) -> Layout:
+def object_layout(opening: bytes, end: bytes) -> Layout:
     """An object whose members all end with that bracket."""
     parts = (re.escape(end), SPACE, SPACE)
     between, ending = re.compile(rb'%b%b(,)%b"' % parts), re.compile(rb"%b%b\}" % parts[:2])
@@ -63,19 +63,19 @@ def members(opening: bytes, end: bytes) -> Layout:
 
 
 def last_cut(body: bytes, between: re.Pattern[bytes], first: int, last: int) -> int:
-    """The place of the last comma between two rows there. Raises Uncut."""
+    """The place of the last comma between two rows there. Raises NotCuttable."""
     found = [cut.start(1) for cut in between.finditer(body, max(first, last - REACH), last)]
     if not found:
         raise NotCuttable
     return found[-1]
 
 
-def pieces(
+def decode_pieces(
     body: bytes, layout: Layout, strict: msgspec.json.Decoder[T], loose: msgspec.json.Decoder[U], size: int = PIECE
 ) -> Generator[None, None, tuple[bytes, list[T | U]]]:
-    """The answer with `layout.stead` instead of its rows, and the rows, opened piece by piece.
+    """The answer with `layout.placeholder` instead of its rows, and the rows, opened piece by piece.
 
-    Raises Uncut, and Malformed for more rows than there may be.
+    Raises NotCuttable, and Malformed for more rows than there may be.
     """
     opening = layout.opening.search(body, 0, HEAD)
     if opening is None:
@@ -94,5 +94,5 @@ def pieces(
             raise Malformed(f"more than {ROWS} rows in one answer")
         yield
         if ending:
-            return body[: opening.end()] + layout.stead + body[end:], found
+            return body[: opening.end()] + layout.placeholder + body[end:], found
         place = end + 1

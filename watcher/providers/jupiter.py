@@ -10,26 +10,28 @@ from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.limits.windows import Limit
+from watcher.model.addresses import SOLANA, solana
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
     BOM,
-    BREATH,
+    ROWS_PER_STEP,
     Decimals,
     Order,
     base_units,
     decode,
     decode_either,
+    documented_error,
     glimpse,
     refuse,
-    spoken,
 )
 from watcher.providers.failures import Malformed
-from watcher.providers.gaps import Gaps, shaped
-from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, members, pieces
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.gaps import Gaps, open_rows
+from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, object_layout
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -83,13 +85,13 @@ _HOLDINGS = msgspec.json.Decoder(_Holdings[list[_TokenAccount]])
 _MINTS = msgspec.json.Decoder(_Holdings[msgspec.Raw])
 _TOKEN_ACCOUNTS = msgspec.json.Decoder(list[_TokenAccount])
 _LISTS = msgspec.json.Decoder(dict[str, list[_TokenAccount]])
-_BY_MINT = members(rb"\A(?:\xef\xbb\xbf)?[ \t\n\r]{0,99}\{", b"}")
-_IN_TOKENS = members(rb'"tokens"[ \t\n\r]{0,99}:[ \t\n\r]{0,99}\{', b"]")
+_BY_MINT = object_layout(rb"\A(?:\xef\xbb\xbf)?[ \t\n\r]{0,99}\{", b"}")
+_IN_TOKENS = object_layout(rb'"tokens"[ \t\n\r]{0,99}:[ \t\n\r]{0,99}\{', b"]")
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 
 
-class Jupiter(ConfiguredProvider):
+class Jupiter(ConfiguredProvider[JupiterSettings]):
     """`GET /ultra/v1/balances/{account}` or `/ultra/v1/holdings/{account}`."""
 
     Settings: ClassVar[type[ProviderSettings]] = JupiterSettings
@@ -97,14 +99,16 @@ class Jupiter(ConfiguredProvider):
     LIMITS = (Limit(60, 60.0),)
     KEYLESS_LIMITS = (Limit(30, 60.0),)
     KEYLESS = True
+    ORDERING = "strict"
 
     def __init__(self, name: str, settings: JupiterSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
         if settings.limits is None and not keyed:
             self.limits = self.KEYLESS_LIMITS
         self._endpoint = settings.endpoint
-        self.ordering = "strict" if settings.endpoint == "balances" else "none"
-        self.lanes = (Lane(None, self.listings(SOLANA, settings.watch)),)
+        if settings.endpoint == "holdings":
+            self.ordering = "none"  # they name no slot
+        self.groups = (TargetGroup(self.listings(SOLANA, settings.watch)),)
 
     def credentials(self, secret: str | None) -> Credentials:
         return Credentials() if secret is None else Credentials(headers={"x-api-key": secret})
@@ -114,10 +118,10 @@ class Jupiter(ConfiguredProvider):
         return Request("GET", f"/ultra/v1/{self._endpoint}/{target.scope.account}", (target,))
 
     def read(self, request: Request, response: Response) -> ReadResult:
-        return run_at_once(self.slices(request, response))
+        return run_at_once(self.read_in_slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
-        """The same, `BREATH` balances at a time."""
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+        """The same, `ROWS_PER_STEP` balances at a time."""
         if response.status != 200:
             _refuse(request, response)
         (target,) = request.targets
@@ -129,19 +133,17 @@ class Jupiter(ConfiguredProvider):
         if "error" in entries:
             raise Malformed(f"an error with status 200: {glimpse(body)}")
         readings, gaps, account = [], Gaps(), str(target.scope.account)
-        rows: Iterable[tuple[str, Any]] = zip(entries, shaped(entries.values(), _BALANCE), strict=True)
+        rows: Iterable[tuple[str, Any]] = zip(entries, open_rows(entries.values(), _BALANCE), strict=True)
         for number, (name, entry) in enumerate(rows, 1):
-            if number % BREATH == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
-            try:
-                key = self._key(account, NATIVE if name == SOL else solana(name))
-            except AddressError as error:
-                gaps.add(error)
+            token = NATIVE if name == SOL else gaps.key(solana, name)
+            if token is None:
                 continue
-            try:
-                readings.append(_balance(key, entry))
-            except Malformed as failure:
-                gaps.add(failure, key, of=name)
+            key = self._key(account, token)
+            reading = gaps.reading(key, name, _balance, key, entry)
+            if reading is not None:
+                readings.append(reading)
         return gaps.listing(readings, target, None if SOL in entries else NO_MARK)
 
     def _holdings(self, target: Target, body: bytes) -> Generator[None, None, ReadResult]:
@@ -150,30 +152,25 @@ class Jupiter(ConfiguredProvider):
         marked = bytes(holdings.amount) != b""
         if marked:
             native = self._key(account, NATIVE)
-            try:
-                readings.append(Reading(native, base_units(holdings.amount), "base", symbol=SOL))
-            except Malformed as failure:
-                gaps.add(failure, native, of="the native balance")
-        lists = shaped(holdings.tokens.values(), _TOKEN_ACCOUNTS)
+            amount = gaps.reading(native, "the native balance", base_units, holdings.amount)
+            if amount is not None:
+                readings.append(Reading(native, amount, "base", symbol=SOL))
+        lists = open_rows(holdings.tokens.values(), _TOKEN_ACCOUNTS)
         rows: Iterable[tuple[str, Any]] = zip(holdings.tokens, lists, strict=True)
         for number, (name, parts) in enumerate(rows, 1):
-            if number % BREATH == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
-            try:
-                key = self._key(account, solana(name))
-            except AddressError as error:
-                gaps.add(error)
+            mint = gaps.key(solana, name)
+            if mint is None:
                 continue
+            key = self._key(account, mint)
             if isinstance(parts, msgspec.Raw):
                 gaps.add("not a list of token accounts as documented", key, of=name)
             elif parts:
                 decimals = _agreed(name, parts)
-                try:
-                    amount = sum(int(base_units(part.amount)) for part in parts)
-                except Malformed as failure:
-                    gaps.add(failure, key, of=name)
-                else:
-                    readings.append(Reading(key, str(amount), "base", decimals=decimals))
+                amount = gaps.reading(key, name, _total, parts)
+                if amount is not None:
+                    readings.append(Reading(key, amount, "base", decimals=decimals))
         return gaps.listing(readings, target, None if marked else NO_MARK)
 
     def _key(self, account: str, token: str) -> Key:
@@ -184,7 +181,7 @@ def _entries(body: bytes) -> Generator[None, None, dict[str, Any]]:
     """By mint. Raises Malformed."""
     if len(body) > PIECE:
         with contextlib.suppress(NotCuttable):
-            around, found = yield from pieces(body, _BY_MINT, _BALANCES, _ENTRIES)
+            around, found = yield from decode_pieces(body, _BY_MINT, _BALANCES, _ENTRIES)
             if around.strip(BLANK) in (b'{"":0}', BOM + b'{"":0}'):
                 return _together(found)
     return decode_either(_BALANCES, _ENTRIES, body)
@@ -194,9 +191,9 @@ def _held(body: bytes) -> Generator[None, None, _Holdings[Any]]:
     """The same. Raises Malformed."""
     if len(body) > PIECE:
         with contextlib.suppress(NotCuttable):
-            around, found = yield from pieces(body, _IN_TOKENS, _LISTS, _ENTRIES)
+            around, found = yield from decode_pieces(body, _IN_TOKENS, _LISTS, _ENTRIES)
             rest = decode(_MINTS, around)
-            if rest.tokens == {"": STEAD}:
+            if rest.tokens == {"": PLACEHOLDER}:
                 return _Holdings(_together(found), rest.amount)
     return decode_either(_HOLDINGS, _MINTS, body)
 
@@ -212,9 +209,9 @@ def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    if (complaint := spoken(_COMPLAINT, response.body)) is not None:
+    if (complaint := documented_error(_COMPLAINT, response.body)) is not None:
         refuse(request, response, complaint.error)
-    gateway = spoken(_GATEWAY, response.body)
+    gateway = documented_error(_GATEWAY, response.body)
     refuse(request, response, gateway.message if gateway and gateway.code == response.status else None)
 
 
@@ -223,6 +220,11 @@ def _balance(key: Key, entry: _Balance | msgspec.Raw) -> Reading:
         raise Malformed("not an amount with its slot")
     symbol = SOL if key.token == NATIVE else None
     return Reading(key, base_units(entry.amount), "base", symbol=symbol, order=entry.slot, slot=entry.slot)
+
+
+def _total(parts: list[_TokenAccount]) -> str:
+    """The amounts of all token accounts. Raises Malformed."""
+    return str(sum(int(base_units(part.amount)) for part in parts))
 
 
 def _agreed(mint: str, parts: list[_TokenAccount]) -> int:

@@ -12,30 +12,23 @@ from typing import Annotated, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model import addresses
-from watcher.model.addresses import CANONICAL_EVM, ONDO_NAMES, AddressError
+from watcher.model.addresses import BSC, CANONICAL_EVM, ETHEREUM, SOLANA, AddressError
 from watcher.model.amounts import symbol
 from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, TokenColumn, UnreadableRow
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading, Unit
-from watcher.providers.answers import attempt, decode, distinct, one_line, refuse, spoken, token_units
+from watcher.model.targets import LISTING, Lane, Target, TargetGroup
+from watcher.providers.answers import attempt, decode, distinct, documented_error, refuse, token_units
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
 from watcher.providers.json_pieces import NotCuttable
 from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Token, _BalanceRow, columns
-from watcher.providers.protocol import (
-    Credentials,
-    Lane,
-    Limit,
-    ProviderSettings,
-    ReadResult,
-    Request,
-    Response,
-    Target,
-    Watch,
-)
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings, Watch
 from watcher.providers.waits import refusal_wait
+from watcher.redaction.safe_text import one_line
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -69,9 +62,11 @@ _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 _CANONICAL_AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,59})(?:\.[0-9]{0,39}[1-9])?").fullmatch
 UNIT: Unit = "decimal"
+CHAINS = {ETHEREUM: "ethereum-1", BSC: "bsc-56", SOLANA: "solana-900"}
+"""CAIP-2 → the name in the path."""
 
 
-class Ondo(ConfiguredProvider):
+class Ondo(ConfiguredProvider[OndoSettings]):
     """`GET /v1/chains/{chain}/balances`, with `userAddress` and `tokenAddress` as the watch has them."""
 
     Settings: ClassVar[type[ProviderSettings]] = OndoSettings
@@ -83,20 +78,19 @@ class Ondo(ConfiguredProvider):
 
     def __init__(self, name: str, settings: OndoSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "none"
-        self.lanes = (Lane(None, _folded(map(self._target, settings.watch))),)
+        self.groups = (TargetGroup(_folded(map(self._target, settings.watch))),)
 
     def _target(self, watch: Watch) -> Target:
         if watch.chain is None:
-            raise self.mistake(f"a watch lacks its chain: write chain = … with one of {', '.join(ONDO_NAMES.values())}")
+            raise self.mistake(f"a watch lacks its chain: write chain = … with one of {', '.join(CHAINS.values())}")
         try:
             name = addresses.chain(watch.chain)
         except AddressError as error:
             raise self.mistake(str(error)) from None
-        if name not in ONDO_NAMES:
-            raise self.mistake(f"chain = {watch.chain!r}: Ondo has {', '.join(ONDO_NAMES.values())}")
+        if name not in CHAINS:
+            raise self.mistake(f"chain = {watch.chain!r}: Ondo has {', '.join(CHAINS.values())}")
         scope = Scope(self.name, name, self.address(name, watch.account), self.address(name, watch.token))
-        return Target("listing", scope)
+        return Target(LISTING, scope)
 
     def credentials(self, secret: str | None) -> Credentials:
         return Credentials() if secret is None else Credentials(headers={"x-api-key": secret})
@@ -106,7 +100,7 @@ class Ondo(ConfiguredProvider):
         scope = target.scope
         narrowed = (("userAddress", scope.account), ("tokenAddress", scope.token))
         params = tuple((name, value) for name, value in narrowed if value is not None)
-        return Request("GET", f"/v1/chains/{ONDO_NAMES[str(scope.chain)]}/balances", (target,), params=params)
+        return Request("GET", f"/v1/chains/{CHAINS[str(scope.chain)]}/balances", (target,), params=params)
 
     def read(self, request: Request, response: Response) -> ReadResult:
         if response.status != 200:
@@ -119,7 +113,9 @@ class Ondo(ConfiguredProvider):
         except Malformed:
             return run_at_once(_one_by_one(target, decode(_CLOSED, body).tokens))
 
-    def slices(self, request: Request, response: Response, size: int = SIZE) -> Generator[None, None, ReadResult]:
+    def read_in_slices(
+        self, request: Request, response: Response, size: int = SIZE
+    ) -> Generator[None, None, ReadResult]:
         """The same of a large answer with status 200, about `size` bytes at a time, as columns that check themselves."""
         (target,) = request.targets
         scope = target.scope
@@ -150,7 +146,7 @@ def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None
             yield
         token = attempt(_TOKEN, told)
         named = token or attempt(ADDRESS, told)
-        address = _spelled(scope, named.address if named else None, gaps)
+        address = gaps.key(addresses.canonical, str(scope.chain), named.address if named else "")
         if address is None:
             continue
         if scope.token not in (None, address):
@@ -173,26 +169,14 @@ def _row(scope: Scope, token: str, name: str | None, told: msgspec.Raw, gaps: Ga
     """One row. None, and a gap, for what cannot be understood. Raises Malformed for what we did not ask for."""
     row = attempt(BALANCE, told)
     held = row or attempt(HELD, told)
-    account = _spelled(scope, held.holder.account if held else None, gaps)
+    account = gaps.key(addresses.canonical, str(scope.chain), held.holder.account if held else "")
     if account is None:
         return None
     if scope.account not in (None, account):
         raise Malformed(f"the answer tells of account {account}, which we did not ask for")
     key = Key(scope.provider, str(scope.chain), account, token)
-    try:
-        return Reading(key, _amount(row.balance if row else ""), UNIT, None, name)
-    except Malformed as failure:
-        gaps.add(failure, key, of=account)
-        return None
-
-
-def _spelled(scope: Scope, text: str | None, gaps: Gaps) -> str | None:
-    """An address in its one spelling. None, and a gap, for what is none."""
-    try:
-        return addresses.canonical(str(scope.chain), text or "")
-    except AddressError as error:
-        gaps.add(error)
-        return None
+    amount = gaps.reading(key, account, _amount, row.balance if row else "")
+    return None if amount is None else Reading(key, amount, UNIT, None, name)
 
 
 def _readings(scope: Scope, token: Token[_BalanceRow]) -> Iterator[Reading]:
@@ -217,12 +201,12 @@ def _readings(scope: Scope, token: Token[_BalanceRow]) -> Iterator[Reading]:
 def _as_asked(scope: Scope, found: Sequence[TokenColumn]) -> list[TokenColumn]:
     """The columns that can be understood, under their tokens' one spelling.
 
-    Raises Uncut for what only a look at each row can tell.
+    Raises NotCuttable for what only a look at each row can tell.
     """
     known: dict[str, TokenColumn] = {}
     gaps, names = Gaps(), []
     for column in found:
-        name = _spelled(scope, column.token, gaps)
+        name = gaps.key(addresses.canonical, str(scope.chain), column.token)
         if name is not None:
             names.append(name)
             if column.symbol is not None:
@@ -284,9 +268,9 @@ def _wider(scope: Scope) -> Iterator[Scope]:
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    complaint = spoken(_COMPLAINT, response.body)
+    complaint = documented_error(_COMPLAINT, response.body)
     if complaint is None:
-        gateway = spoken(_GATEWAY, response.body) if response.status == 403 else None
+        gateway = documented_error(_GATEWAY, response.body) if response.status == 403 else None
         refuse(request, response, None if gateway is None else gateway.message)
     message = one_line(f"{complaint.code} {complaint.message}")
     if complaint.code == "PAUSED_GM_CHAIN":

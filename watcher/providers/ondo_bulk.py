@@ -98,7 +98,7 @@ def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str
 
 
 def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, list[TokenColumn]]:
-    """The tokens of an answer, about `size` bytes at a time; nothing of a row is checked. Raises Uncut, Malformed.
+    """The tokens of an answer, about `size` bytes at a time; nothing of a row is checked. Raises NotCuttable, Malformed.
 
     A token without a symbol is one that cannot be understood.
     """

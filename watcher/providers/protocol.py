@@ -3,83 +3,16 @@
 A provider is pure. It says which request to send and what an answer means; it never sends, waits or reads a clock.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Protocol
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering, Reading
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-
-
-class SettingsError(ValueError):
-    """A mistake in the config. The message is one line that names the table and says what to do."""
-
-
-class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `requests` (weighted by the cost of a call) in any `per` seconds."""
-
-    requests: Annotated[int, msgspec.Meta(ge=1)]
-    per: Positive
-    endpoint: str | None = None
-    """None: all endpoints together."""
-
-
-class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One `[[providers.NAME.watch]]`, as written."""
-
-    account: str | None = None
-    token: str | None = None
-    chain: str | None = None
-
-
-class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One `[providers.NAME]`. A provider extends it with its own keys. None: the provider's default."""
-
-    type: str
-    base_url: str = ""
-    api_key_env: str | None = None
-    api_key_file: str | None = None
-    limits: list[Limit] | None = None
-    cost: Positive | None = None
-    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    max_interval: Positive | None = None
-    """Seconds."""
-    min_interval: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Seconds."""
-    timeout: Positive = 20.0
-    """Seconds, of one request."""
-    settle: Annotated[float, msgspec.Meta(ge=0)] | None = None
-    """Seconds."""
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
-    """The largest answer that is read, decompressed."""
-    max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Of all watches together, with those that were and are no more."""
-    watch: list[Watch] = []
-
-
-class Target(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
-    """One thing to ask about: a balance or a listing. Watches that mean the same are the same target."""
-
-    family: str
-    """Which of the provider's endpoints can answer it."""
-    scope: Scope
-
-    def __str__(self) -> str:
-        parts = (("chain", self.scope.chain), ("account", self.scope.account), ("token", self.scope.token))
-        return ", ".join(f"{name} {part}" for name, part in parts if part is not None)
-
-
-class Lane(msgspec.Struct, frozen=True, gc=False):
-    """One endpoint and what it can be asked. Lanes with the same `targets` object share one schedule."""
-
-    endpoint: str | None
-    """The name that limits use for it; None: the provider's limits know no endpoints."""
-    targets: tuple[Target, ...]
-    batch: int = 1
-    """How many targets one request can carry."""
+from watcher.model.targets import Lane, Target, TargetGroup
+from watcher.providers.settings import ProviderSettings
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -106,6 +39,8 @@ class Response(msgspec.Struct, frozen=True):
     """Unix seconds at arrival."""
     headers: Mapping[str, str] = {}
     """Names in lower case."""
+    wait: float | None = None
+    """Seconds for which its headers ask for no request; None: they do not say, or were not looked at."""
 
 
 class ReadResult(msgspec.Struct):
@@ -144,12 +79,12 @@ class Provider(Protocol):
     """A ProviderSettings with this provider's own keys."""
 
     name: str
-    settings: ProviderSettings
     ordering: Ordering
     settle: float
     cache: float
     """Seconds that the provider itself keeps an answer: asking sooner proves nothing. 0: not known to."""
-    lanes: tuple[Lane, ...]
+    groups: tuple[TargetGroup, ...]
+    """What is asked about. None of them is empty."""
     limits: tuple[Limit, ...]
     """Defaults applied, `share` not."""
     cost: float
@@ -157,8 +92,13 @@ class Provider(Protocol):
     max_balances: int
     base_url: str
     """Without a trailing slash."""
+    advice: tuple[str, ...]
+    """What else helps when the limits do not suffice, as the config writes it."""
 
     def __init__(self, name: str, settings: Any, *, keyed: bool) -> None: ...
+
+    @property
+    def settings(self) -> ProviderSettings: ...
 
     def credentials(self, secret: str | None) -> Credentials:
         """Where the API wants its key; `secret` is None when there is none."""
@@ -170,4 +110,16 @@ class Provider(Protocol):
 
     def read(self, request: Request, response: Response) -> ReadResult:
         """What the answer means. Raises Failure, and nothing else."""
+        ...
+
+
+@runtime_checkable
+class BulkProvider(Provider, Protocol):
+    """A provider whose listings may grow large: it has a second way to read them, a slice at a time.
+
+    The body and the target alone decide what such an answer says: a body that equals the one before is not read again.
+    """
+
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+        """As `read`, for status 200 and a target of family LISTING. Each `yield` lets others run."""
         ...

@@ -1,17 +1,65 @@
-"""What every provider of ours makes of its table in the config, with its own defaults."""
+"""What a provider makes of its table in the config, with defaults of its own."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
+import msgspec
+
+from watcher.limits.windows import Limit
 from watcher.model import addresses
 from watcher.model.addresses import AddressError
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering
-from watcher.providers.protocol import Lane, Limit, ProviderSettings, SettingsError, Target, Watch
+from watcher.model.targets import LISTING, Target, TargetGroup
+from watcher.runtime.config_section import SettingsError
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class ConfiguredProvider:
-    """Effective settings of one table. Raises SettingsError with one line that names the table."""
+class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[providers.NAME.watch]]`, as written. A provider that needs more keys extends it."""
+
+    account: str | None = None
+    token: str | None = None
+    chain: str | None = None
+
+
+class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One `[providers.NAME]`. None: the provider's default.
+
+    A provider extends it with keys of its own, and narrows `watch` where it extends that.
+    """
+
+    type: str
+    base_url: str = ""
+    api_key_env: str | None = None
+    api_key_file: str | None = None
+    limits: tuple[Limit, ...] | None = None
+    cost: Positive | None = None
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    max_interval: Positive | None = None
+    """Seconds."""
+    min_interval: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds."""
+    timeout: Positive = 20.0
+    """Seconds, of one request."""
+    settle: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """Seconds."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 64 * 2**20
+    """The largest answer that is read, decompressed."""
+    max_balances: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Of all watches together, with those that were and are no more."""
+    watch: tuple[Watch, ...] = ()
+
+
+S = TypeVar("S", bound=ProviderSettings)
+
+
+class ConfiguredProvider(Generic[S]):
+    """The settings of one table, with the provider's defaults for what is left out.
+
+    The constructor raises SettingsError with one line that names the table.
+    """
 
     HOST: ClassVar[str]
     LIMITS: ClassVar[tuple[Limit, ...]]
@@ -23,16 +71,16 @@ class ConfiguredProvider:
     ENDPOINTS: ClassVar[tuple[str, ...]] = ()
     KEYLESS: ClassVar[bool] = False
     """Whether the API serves those who have no key."""
+    ORDERING: ClassVar[Ordering] = "none"
 
-    settings: ProviderSettings
-    ordering: Ordering
-    lanes: tuple[Lane, ...]
+    groups: tuple[TargetGroup, ...]
     limits: tuple[Limit, ...]
 
-    def __init__(self, name: str, settings: ProviderSettings, *, keyed: bool) -> None:
+    def __init__(self, name: str, settings: S, *, keyed: bool) -> None:
         self.name = name
         self.settings = settings
         self._check(settings, keyed=keyed)
+        self.ordering: Ordering = self.ORDERING
         self.settle = self.SETTLE if settings.settle is None else settings.settle
         self.cache = self.CACHE
         self.cost = self.COST if settings.cost is None else settings.cost
@@ -40,42 +88,42 @@ class ConfiguredProvider:
         self.max_balances = settings.max_balances or self.BALANCES
         self.base_url = (settings.base_url or self.HOST).rstrip("/")
         self.limits = self.LIMITS if settings.limits is None else tuple(settings.limits)
+        self.advice: tuple[str, ...] = ()
 
     def mistake(self, text: str) -> SettingsError:
+        """To be raised. `text`: what is wrong, a colon, and what to do."""
         return SettingsError(f"[providers.{self.name}]: {text}")
 
     def address(self, chain: str, text: str | None) -> str | None:
-        """Canonical, or None for None."""
+        """In its one spelling; None for None. Raises SettingsError."""
         try:
             return None if text is None else addresses.canonical(chain, text)
         except AddressError as error:
             raise self.mistake(str(error)) from None
 
     def account(self, chain: str, watch: Watch) -> str:
-        """The account of a watch that cannot do without one."""
+        """The account of a watch that cannot do without one. Raises SettingsError."""
         account = self.address(chain, watch.account)
         if account is None:
             raise self.mistake("a watch lacks its account: write account = …")
         return account
 
     def only(self, watch: Watch, chain: str) -> None:
-        """Refuse a watch on a chain that this API does not serve."""
+        """Refuse a watch on another chain than this one, which the API serves alone. Raises SettingsError."""
         if watch.chain is not None and watch.chain != chain:
             raise self.mistake(f"chain = {watch.chain!r}: this API serves {chain} alone; leave `chain` out")
 
     def listings(self, chain: str, watches: Iterable[Watch]) -> tuple[Target, ...]:
-        """One target for each account, for APIs that tell all balances of an account at once."""
+        """One target for each account, for APIs that list all balances of an account. Raises SettingsError."""
         found: dict[Target, None] = {}
         for watch in watches:
             self.only(watch, chain)
             if watch.token is not None:
                 raise self.mistake("a watch names a token, but this API lists all of an account's: leave `token` out")
-            found[Target("listing", Scope(self.name, chain, self.account(chain, watch)))] = None
+            found[Target(LISTING, Scope(self.name, chain, self.account(chain, watch)))] = None
         return tuple(found)
 
-    def _check(self, settings: ProviderSettings, *, keyed: bool) -> None:
-        if settings.api_key_env is not None and settings.api_key_file is not None:
-            raise self.mistake("both api_key_env and api_key_file are given: keep one")
+    def _check(self, settings: S, *, keyed: bool) -> None:
         if not keyed and not self.KEYLESS:
             raise self.mistake("this API needs a key: name where it is with api_key_env or api_key_file")
         if settings.base_url and not settings.base_url.startswith(("http://", "https://")):

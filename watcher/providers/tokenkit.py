@@ -14,13 +14,15 @@ from typing import Annotated, Any, ClassVar, Generic, NoReturn, TypeVar
 
 import msgspec
 
+from watcher.limits.windows import Limit
 from watcher.model.addresses import STARKNET, AddressError, felt
 from watcher.model.amounts import symbol
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Reading
-from watcher.model.times import format_rfc3339, wall
+from watcher.model.targets import LISTING, Lane, Target, TargetGroup
+from watcher.model.times import format_rfc3339, parse_rfc3339
 from watcher.providers.answers import (
-    BREATH,
+    ROWS_PER_STEP,
     Decimals,
     Order,
     attempt,
@@ -28,17 +30,17 @@ from watcher.providers.answers import (
     decode,
     decode_either,
     distinct,
+    documented_error,
     glimpse,
-    one_line,
     quoting,
     refuse,
-    spoken,
 )
 from watcher.providers.failures import Malformed, Temporary
-from watcher.providers.gaps import Gaps, Sums, shaped
-from watcher.providers.json_pieces import PIECE, STEAD, NotCuttable, pieces, rows_of
-from watcher.providers.protocol import Credentials, Lane, Limit, ProviderSettings, ReadResult, Request, Response, Target
-from watcher.providers.settings import ConfiguredProvider
+from watcher.providers.gaps import Gaps, Sums, open_rows
+from watcher.providers.json_pieces import PIECE, PLACEHOLDER, NotCuttable, decode_pieces, list_layout
+from watcher.providers.protocol import Credentials, ReadResult, Request, Response
+from watcher.providers.settings import ConfiguredProvider, ProviderSettings
+from watcher.redaction.safe_text import one_line
 from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
@@ -125,7 +127,7 @@ _LISTING = msgspec.json.Decoder(_Rows[_Held])
 _CLOSED = msgspec.json.Decoder(_Rows[msgspec.Raw])
 _HELD_ROWS = msgspec.json.Decoder(list[_Held])
 _CLOSED_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
-_DATA = rows_of(b"data")
+_DATA = list_layout(b"data")
 _ROW = msgspec.json.Decoder(_Row)
 _PAIR = msgspec.json.Decoder(_Pair)
 _HELD = msgspec.json.Decoder(_Held)
@@ -136,40 +138,39 @@ _CHALLENGE = re.compile(r"(?:^|,)\s*api-key\b", re.IGNORECASE)
 """`WWW-Authenticate: api-key realm="tokenkit"`. Another scheme is another's."""
 
 
-class TokenKit(ConfiguredProvider):
+class TokenKit(ConfiguredProvider[TokenKitSettings]):
     """`GET /api/balance/`, `POST /api/balances/` and `GET /api/account-balances/`."""
 
     Settings: ClassVar[type[ProviderSettings]] = TokenKitSettings
     HOST = "https://api.tokenkithq.io"
     LIMITS = (Limit(1, 10.0),)
+    ORDERING = "weak"
     ENDPOINTS = ("balance", "balances", "account-balances")
 
     def __init__(self, name: str, settings: TokenKitSettings, *, keyed: bool) -> None:
         super().__init__(name, settings, keyed=keyed)
-        self.ordering = "weak"
         self._max_age = settings.max_age
         self._force_refresh = settings.force_refresh
         self._sums = Sums()
-        self.lanes = self._lanes(settings)
+        self.groups = self._groups(settings)
         self.limits += tuple(self._uncovered())
 
-    def _lanes(self, settings: TokenKitSettings) -> tuple[Lane, ...]:
+    def _groups(self, settings: TokenKitSettings) -> tuple[TargetGroup, ...]:
         listings = {self._scope(account, None): None for account in self._accounts(settings, listed=True)}
         pairs = {
             self._scope(self.account(STARKNET, watch), self.address(STARKNET, watch.token)): None
             for watch in settings.watch
             if watch.token is not None
         }
-        listed = tuple(Target("listing", scope) for scope in listings)
+        listed = tuple(Target(LISTING, scope) for scope in listings)
         paired = tuple(
             Target("pair", scope) for scope in pairs if self._scope(str(scope.account), None) not in listings
         )
-        lanes = [Lane("balances", paired, BATCH)] if paired else []
-        if paired and any(limit.endpoint == "balance" for limit in self.limits):
-            lanes.append(Lane("balance", paired))
-        if listed:
-            lanes.append(Lane("account-balances", listed))
-        return tuple(lanes)
+        pair_lanes = [Lane("balances", BATCH)]
+        if any(limit.endpoint == "balance" for limit in self.limits):
+            pair_lanes.append(Lane("balance"))
+        groups = (TargetGroup(paired, tuple(pair_lanes)), TargetGroup(listed, (Lane("account-balances"),)))
+        return tuple(group for group in groups if group.targets)
 
     def _accounts(self, settings: TokenKitSettings, *, listed: bool) -> Iterable[str]:
         for watch in settings.watch:
@@ -184,7 +185,7 @@ class TokenKit(ConfiguredProvider):
         """The default, for each endpoint in use that none of the limits given covers."""
         covered = {limit.endpoint for limit in self.limits}
         if None not in covered:
-            for lane in self.lanes:
+            for lane in chain.from_iterable(group.lanes for group in self.groups):
                 if lane.endpoint not in covered:
                     yield Limit(self.LIMITS[0].requests, self.LIMITS[0].per, lane.endpoint)
 
@@ -213,10 +214,10 @@ class TokenKit(ConfiguredProvider):
             return self._single(request, decode(_SINGLE, response.body), _latest(response))
         if request.endpoint == "balances":
             return self._batch(request, decode_either(_BATCH, _CLOSED, response.body), _latest(response))
-        return run_at_once(self.slices(request, response))
+        return run_at_once(self.read_in_slices(request, response))
 
-    def slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
-        """The same of a listing with status 200, `BREATH` rows at a time. An empty one says that the account is not indexed
+    def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
+        """The same of a listing with status 200, `ROWS_PER_STEP` rows at a time. An empty one says that the account is not indexed
         yet: nothing about balances."""
         answer = yield from _listed(response.body)
         if not answer.success or answer.data is None or _failed(answer.errors):
@@ -235,7 +236,7 @@ class TokenKit(ConfiguredProvider):
             raise Temporary(f"the batch could not be read: {_shown(answer.errors)}")
         if len(answer.data) > MOST_ROWS * len(request.targets):
             raise Malformed(f"{len(answer.data)} rows where {len(request.targets)} pairs were asked for")
-        rows = shaped(answer.data, _ROW)
+        rows = open_rows(answer.data, _ROW)
         found = self._pairs(request, rows, latest)
         if not found.readings:
             raise Temporary(f"no pair of the batch could be read: {_shown(answer.errors)}")
@@ -252,17 +253,14 @@ class TokenKit(ConfiguredProvider):
             if pair is None:
                 gaps.add("a row is not as documented")
                 continue
-            try:
-                key = self._key(felt(pair.account), felt(pair.token))
-            except AddressError as error:
-                gaps.add(error)
+            key = gaps.key(self._pair_key, pair)
+            if key is None:
                 continue
             if key not in due:
                 raise Malformed(f"the answer tells of {key}, which we did not ask for")
-            try:
-                readings.append(_reading(key, row, latest))
-            except Malformed as failure:
-                gaps.add(failure, key, of=key.token)
+            reading = gaps.reading(key, key.token, _reading, key, row, latest)
+            if reading is not None:
+                readings.append(reading)
         known = distinct(gaps.without(readings))
         told = {reading.key for reading in known}
         missing = tuple(target for key, target in due.items() if key not in told)
@@ -276,24 +274,22 @@ class TokenKit(ConfiguredProvider):
         sums: dict[Key, Reading] = {}
         counts: Counter[Key] = Counter()
         gaps = Gaps()
-        rows = shaped(answer.data, _HELD)
+        rows = open_rows(answer.data, _HELD)
         for number, row in enumerate(_unrepeated(rows), 1):
-            if number % BREATH == 0:
+            if number % ROWS_PER_STEP == 0:
                 yield
-            token = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
-            if token is None:
+            holding = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
+            if holding is None:
                 gaps.add("a row is not as documented")
                 continue
-            try:
-                key = self._key(str(target.scope.account), felt(token.token.address))
-            except AddressError as error:
-                gaps.add(error)
+            token = gaps.key(felt, holding.token.address)
+            if token is None:
                 continue
-            try:
-                account, reading = _held(key, row, latest)
-            except Malformed as failure:
-                gaps.add(failure, key, of=key.token)
+            key = self._key(str(target.scope.account), token)
+            held = gaps.reading(key, token, _held, key, row, latest)
+            if held is None:
                 continue
+            account, reading = held
             if account != key.account:
                 raise Malformed(f"the answer tells of account {account}, which we did not ask for")
             # Several rows of one token (ERC-1155 has one for each id) are one balance.
@@ -302,22 +298,26 @@ class TokenKit(ConfiguredProvider):
             counts[key] += 1
         cut = _cut(answer, len(answer.data))
         if gaps.nameless or cut is not None:
-            gaps.keys |= self._sums.torn(counts)
+            gaps.keys |= self._sums.incomplete(counts)
         elif not gaps.count:
-            self._sums.whole(counts)
+            self._sums.remember(counts)
         return gaps.listing(list(sums.values()), target, cut)
 
     def _key(self, account: str, token: str) -> Key:
         return Key(self.name, STARKNET, account, token)
+
+    def _pair_key(self, pair: _Pair) -> Key:
+        """Raises AddressError."""
+        return self._key(felt(pair.account), felt(pair.token))
 
 
 def _listed(body: bytes) -> Generator[None, None, _Rows[Any]]:
     """A listing. Raises Malformed."""
     if len(body) > PIECE:
         with contextlib.suppress(NotCuttable):
-            around, found = yield from pieces(body, _DATA, _HELD_ROWS, _CLOSED_ROWS)
+            around, found = yield from decode_pieces(body, _DATA, _HELD_ROWS, _CLOSED_ROWS)
             answer = decode(_CLOSED, around)
-            if answer.data == [STEAD]:
+            if answer.data == [PLACEHOLDER]:
                 return msgspec.structs.replace(answer, data=list(chain.from_iterable(found)))
     return decode_either(_LISTING, _CLOSED, body)
 
@@ -339,7 +339,7 @@ def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
     if isinstance(row, msgspec.Raw):
         raise Malformed("the row is not as documented")
     try:
-        order = wall(row.last_updated)
+        order = parse_rfc3339(row.last_updated)
     except (ValueError, OverflowError):
         raise Malformed(quoting("not a time: {}", row.last_updated)) from None
     if not 0 <= order <= latest:
@@ -396,7 +396,7 @@ def _shown(errors: msgspec.Raw) -> str:
 
 
 def _refuse(request: Request, response: Response) -> NoReturn:
-    complaint = spoken(_COMPLAINT, response.body)
+    complaint = documented_error(_COMPLAINT, response.body)
     if complaint is None and response.status == 401 and _CHALLENGE.search(response.headers.get("www-authenticate", "")):
         complaint = _Complaint("the key is asked for")
     word = None if complaint is None else complaint.detail

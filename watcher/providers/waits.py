@@ -69,12 +69,15 @@ def spent(response: Response) -> float | None:
     return _longest(wait for wait in waits if wait <= YEAR)
 
 
+def requested_wait(response: Response) -> float | None:
+    """Seconds for which the headers ask for no request, whatever the status: the longest of the above; None: they do not."""
+    return _longest(wait for wait in (retry_after(response), spent(response)) if wait is not None)
+
+
 def refusal_wait(response: Response) -> float | None:
-    """Seconds to wait after too many requests: by any of the above, else by `x-ratelimit-reset` (Unix seconds)."""
-    told = retry_after(response)
-    if told is None:
-        told = spent(response)
-    return _reset(response) if told is None else told
+    """Seconds to wait after too many requests: as above, else by `x-ratelimit-reset` (Unix seconds)."""
+    asked = requested_wait(response) if response.wait is None else response.wait
+    return _reset(response) if asked is None else asked
 
 
 def _reset(response: Response) -> float | None:

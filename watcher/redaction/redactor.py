@@ -14,22 +14,22 @@ from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-RUN = 8
+WINDOW_LENGTH = 8
 """So many characters of a secret in a row are a part of it; fewer stand in many a text by chance."""
-CODED = 11
-"""Letters of base64 that RUN characters take."""
+BASE64_LENGTH = 11
+"""Letters of base64 that WINDOW_LENGTH characters take."""
 SHORTEST = 4
 """A secret of fewer characters is not blotted out: its letters stand everywhere."""
 WITHHELD = "(withheld: it repeats a part of a key)"
 LEFT_OUT = "(lines in between are left out)"
-LAYERS = 6
+MAX_LAYERS = 6
 """Of disguises that are undone, one around another. What has more is withheld unread."""
-MOST = 32_768
+MAX_LENGTH = 32_768
 """Characters that are looked at. A longer text is withheld unread: reading it would hold up everybody."""
-OWN = frozenset({"timestamp", "level"})
+OWN_FIELDS = frozenset({"timestamp", "level"})
 """Fields of an event that nobody but us writes."""
 
-PUBLIC = (
+ALLOWED_WORDS = (
     "api_key_env",
     "api_key_file",
     "tokens_env",
@@ -40,7 +40,7 @@ PUBLIC = (
     "balance-watcher",
     "watcher.toml",
 )
-"""Words of our own messages, which tell nothing of a key that is called `my-api-key-env` or `balance-watcher-token`."""
+"""Words of our own messages. They betray nothing of a key that is called `my-api-key-env` or `balance-watcher-token`."""
 
 _ESCAPED = re.compile(
     r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2})|([0-7]{3})|(.))", re.DOTALL
@@ -62,57 +62,57 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: list[str] = []
-        self._runs: frozenset[str] = frozenset()
-        self._public: frozenset[str] = frozenset()
-        self.publish(PUBLIC)
-        self.hide(secrets)
+        self._windows: frozenset[str] = frozenset()
+        self._allowed: frozenset[str] = frozenset()
+        self.allow(ALLOWED_WORDS)
+        self.add(secrets)
 
-    def publish(self, names: Iterable[str]) -> None:
-        """These are told by ourselves, such as the name of a variable: what a secret has in common with them is none."""
-        self._public = self._public.union(_all_runs(names))
-        self._runs -= self._public
+    def allow(self, names: Iterable[str]) -> None:
+        """Names that we show ourselves, such as that of a variable: what a secret has in common with them betrays nothing."""
+        self._allowed = self._allowed.union(_all_windows(names))
+        self._windows -= self._allowed
 
-    def hide(self, secrets: Iterable[str]) -> None:
-        """These as well, from now on."""
+    def add(self, secrets: Iterable[str]) -> None:
+        """Hide these as well, from now on."""
         new = {secret for secret in secrets if len(secret) >= SHORTEST}.difference(self._secrets)
         if not new:
             return
         # The longest first, so that a secret that contains another one leaves no tail behind.
         self._secrets = sorted([*self._secrets, *new], key=len, reverse=True)
-        self._runs = self._runs.union(_all_runs(new)) - self._public
+        self._windows = self._windows.union(_all_windows(new)) - self._allowed
 
     def __call__(self, _logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {key: value if key in OWN else self.cleared(value) for key, value in event.items()}
+        return {key: value if key in OWN_FIELDS else self.scrubbed(value) for key, value in event.items()}
 
-    def cleared(self, value: Any) -> Any:
+    def scrubbed(self, value: Any) -> Any:
         """The same with `***` for each whole secret; a text that holds a part of one nevertheless is withheld."""
         if isinstance(value, str):
-            return self._cleared(self.clean(value) if len(value) <= MOST else value)
+            return self._scrubbed(self.masked(value) if len(value) <= MAX_LENGTH else value)
         if isinstance(value, dict):
-            return {self.cleared(str(key)): self.cleared(part) for key, part in value.items()}
+            return {self.scrubbed(str(key)): self.scrubbed(part) for key, part in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.cleared(part) for part in value]
+            return [self.scrubbed(part) for part in value]
         if value is None or isinstance(value, bool | int | float):
             return value
-        return self.cleared(str(value))
+        return self.scrubbed(str(value))
 
-    def _cleared(self, text: str) -> str:
+    def _scrubbed(self, text: str) -> str:
         """Of a traceback only the lines that need it are withheld, unless a part stands across several.
 
-        Of one that is too long its beginning and its end are told, which say what went wrong.
+        Of one that is too long its beginning and its end are kept, which say what went wrong.
         """
-        if not self.betrayed(text):
+        if not self.leaks(text):
             return text
-        if len(text) > MOST:
-            beginning = text[: MOST // 2].rpartition("\n")[0]
-            end = text[-MOST // 2 :].partition("\n")[2]
+        if len(text) > MAX_LENGTH:
+            beginning = text[: MAX_LENGTH // 2].rpartition("\n")[0]
+            end = text[-MAX_LENGTH // 2 :].partition("\n")[2]
             if not (beginning and end):
                 return WITHHELD
-            return f"{self.cleared(beginning)}\n{LEFT_OUT}\n{self.cleared(end)}"
-        lines = "\n".join(WITHHELD if self.betrayed(line) else line for line in text.split("\n"))
-        return WITHHELD if self.betrayed(lines) else lines
+            return f"{self.scrubbed(beginning)}\n{LEFT_OUT}\n{self.scrubbed(end)}"
+        lines = "\n".join(WITHHELD if self.leaks(line) else line for line in text.split("\n"))
+        return WITHHELD if self.leaks(lines) else lines
 
-    def clean(self, text: str) -> str:
+    def masked(self, text: str) -> str:
         """The same with `***` for each whole secret."""
         # What is longer than the text stands first and is passed over: a relay may have thousands of tokens, and a listing
         # as many symbols.
@@ -120,51 +120,51 @@ class Redactor:
             text = text.replace(secret, "***")
         return text
 
-    def betrayed(self, text: str) -> bool:
-        """Whether RUN characters of a secret in a row stand in it, in any case and disguise, or may stand there."""
-        if not self._runs or len(text) < RUN:
+    def leaks(self, text: str) -> bool:
+        """Whether WINDOW_LENGTH characters of a secret in a row stand in it, in any case and disguise, or may stand there."""
+        if not self._windows or len(text) < WINDOW_LENGTH:
             return False
-        if len(text) > MOST:
+        if len(text) > MAX_LENGTH:
             return True
-        return any(form is None or not self._runs.isdisjoint(_runs(form)) for form in _forms(text))
+        return any(form is None or not self._windows.isdisjoint(_windows(form)) for form in _disguises(text))
 
-    def shown(self, text: str) -> str:
+    def redacted(self, text: str) -> str:
         """A text from outside as it may be shown."""
-        return WITHHELD if self.betrayed(text) else self.clean(text)
+        return WITHHELD if self.leaks(text) else self.masked(text)
 
 
-def _all_runs(texts: Iterable[str]) -> Iterator[str]:
-    return (run for text in texts for form in _forms(text) if form is not None for run in _runs(form))
+def _all_windows(texts: Iterable[str]) -> Iterator[str]:
+    return (window for text in texts for form in _disguises(text) if form is not None for window in _windows(form))
 
 
-def _runs(form: str) -> Iterator[str]:
-    return (form[i : i + RUN] for i in range(len(form) - RUN + 1))
+def _windows(form: str) -> Iterator[str]:
+    return (form[i : i + WINDOW_LENGTH] for i in range(len(form) - WINDOW_LENGTH + 1))
 
 
-def _forms(text: str) -> Iterator[str | None]:
+def _disguises(text: str) -> Iterator[str | None]:
     """All that the text may stand for, as it is compared: one layer of disguise after another undone.
 
     None at the end: there are more layers than are undone.
     """
     texts, seen = [text], {text}
-    for _ in range(LAYERS):
+    for _ in range(MAX_LAYERS):
         below: list[str] = []
         for one in texts:
-            plain = _seen(_COLOUR.sub("", one))
-            if len(plain) > MOST:
+            plain = _visible(_COLOUR.sub("", one))
+            if len(plain) > MAX_LENGTH:
                 yield None
-            yield from _compared(plain)
+            yield from _normalized(plain)
             if "<" in plain:
-                yield from _compared(_TAG.sub("", plain))
+                yield from _normalized(_TAG.sub("", plain))
             below += (_unescaped(plain), *_decoded(plain))
-        texts = [one for one in dict.fromkeys(below) if one not in seen and len(one) >= RUN]
+        texts = [one for one in dict.fromkeys(below) if one not in seen and len(one) >= WINDOW_LENGTH]
         seen.update(texts)
         if not texts:
             return
     yield None
 
 
-def _compared(plain: str) -> Iterator[str]:
+def _normalized(plain: str) -> Iterator[str]:
     """Without spaces, and without all that may stand between the parts of a key that was split; no difference of case."""
     tight = "".join(plain.split()).casefold()
     yield tight
@@ -173,11 +173,13 @@ def _compared(plain: str) -> Iterator[str]:
         yield bare
 
 
-def _seen(text: str) -> str:
+def _visible(text: str) -> str:
     """Without what nobody sees; letters of any width and with any mark as the plain ones."""
     if text.isascii():
         return text.translate(_CONTROLS)
-    letters = unicodedata.normalize("NFKD", text)[: MOST + 1].translate(_CONTROLS)  # some letters are made of many
+    letters = unicodedata.normalize("NFKD", text)[: MAX_LENGTH + 1].translate(
+        _CONTROLS
+    )  # some letters are made of many
     return "".join(letter for letter in letters if letter.isascii() or unicodedata.category(letter) not in _UNSEEN)
 
 
@@ -199,10 +201,10 @@ def _letter(escaped: re.Match[str]) -> str:
 def _decoded(text: str) -> Iterator[str]:
     """The words in it that are written in base64 or in hex, wherever they begin and however they are split."""
     letters = _NOT_BASE64.sub("", text.replace("-", "+").replace("_", "/"))
-    for start in range(4) if len(letters) >= CODED else ():
+    for start in range(4) if len(letters) >= BASE64_LENGTH else ():
         whole = letters[start : start + (len(letters) - start) // 4 * 4]
         yield from _words(base64.b64decode(whole))
-    if len(text) < 2 * RUN:
+    if len(text) < 2 * WINDOW_LENGTH:
         return
     for digits in _HEX.findall(_SEPARATORS.sub("", text.casefold().replace("0x", ""))):
         for start in range(2):

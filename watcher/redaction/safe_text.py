@@ -1,6 +1,6 @@
 """What may stand on a terminal, in a log line or in a reason: text that cannot move a cursor, hide or turn around.
 
-`one_line` is for text from outside, `fit` for a whole line of ours that may hold some. Nothing reaches a screen without one
+`one_line` is for text from outside, `safe` for a whole line of ours that may hold some. Nothing reaches a screen without one
 of them.
 """
 
@@ -14,7 +14,7 @@ from watcher.redaction.redactor import SECRETS, WITHHELD
 
 LINE = 4_000
 """Characters of a line, at most."""
-AHEAD = 800
+LOOK_AHEAD = 800
 """Characters behind those that are shown which are searched for a secret as well: one may be cut by the end."""
 MARKS = 3
 """Combining marks on one letter, at most: more of them grow over the lines around."""
@@ -22,36 +22,36 @@ MARKS = 3
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 """Letters and marks by their category, with nothing to see."""
 _SELECTORS = re.compile("[\U000e0100-\U000e01ef\ufe00-\ufe0d]")
-_UNFIT_IN_JSON = re.compile(r"[^ -~]")
+_UNSAFE_IN_JSON = re.compile(r"[^ -~]")
 
 
 def one_line(text: str, most: int = 160) -> str:
-    """Text from outside for a place in a line: one line, not long, fit for a screen, without any part of a secret.
+    """Text from outside for a place in a line: one line, not long, safe for a screen, without any part of a secret.
 
     It is bounded in time, however long the text is: only what is shown is looked at, and a part behind it.
     """
-    head = text[: 4 * most + AHEAD]
-    if SECRETS.betrayed(head):  # before it is cut, perhaps inside the secret
+    head = text[: 4 * most + LOOK_AHEAD]
+    if SECRETS.leaks(head):  # before it is cut, perhaps inside the secret
         return WITHHELD
-    return fit(" ".join(SECRETS.clean(head)[: 4 * most].split()), most)
+    return safe(" ".join(SECRETS.masked(head)[: 4 * most].split()), most)
 
 
-def fit(text: str, most: int = LINE) -> str:
+def safe(text: str, most: int = LINE) -> str:
     """The same with an escape for every character that is not plainly seen where it stands."""
     if len(text) <= most and text.isascii() and text.isprintable():
         return text
     return _cut("".join(_visible(text[: most + 1])), most)
 
 
-def told(text: str) -> str:
-    """A line that may repeat what came from outside, such as an error's: fit, and without a secret."""
-    head = text[: LINE + AHEAD]
-    return fit(str(SECRETS.cleared(head)))
+def safe_line(text: str) -> str:
+    """A line that may repeat what came from outside, such as an error's: safe, and without a secret."""
+    head = text[: LINE + LOOK_AHEAD]
+    return safe(str(SECRETS.scrubbed(head)))
 
 
-def out(line: str, file: TextIO | None = None) -> None:
+def print_line(line: str, file: TextIO | None = None) -> None:
     """Print one line to stdout, or to `file`."""
-    print(told(line), file=file or sys.stdout, flush=True)
+    print(safe_line(line), file=file or sys.stdout, flush=True)
 
 
 def coloured(stream: TextIO, environment: Mapping[str, str]) -> bool:
@@ -60,14 +60,14 @@ def coloured(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def paragraph(text: str) -> str:
-    """Several lines of ours, such as a traceback, each fit for a screen."""
-    return "\n".join(map(fit, text.split("\n")))
+    """Several lines of ours, such as a traceback, each safe for a screen."""
+    return "\n".join(map(safe, text.split("\n")))
 
 
 def json(text: str) -> str:
     """A line of JSON without secrets, with JSON's own escape for every character that is not plainly seen."""
-    told = str(SECRETS.cleared(text))
-    return _UNFIT_IN_JSON.sub(lambda found: found[0] if _is_fit(found[0]) else _json_escape(found[0]), told)
+    shown = str(SECRETS.scrubbed(text))
+    return _UNSAFE_IN_JSON.sub(lambda found: found[0] if _is_safe(found[0]) else _json_escape(found[0]), shown)
 
 
 def width(text: str) -> int:
@@ -77,12 +77,12 @@ def width(text: str) -> int:
     return sum(0 if _is_mark(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def left(text: str, columns: int) -> str:
+def pad_right(text: str, columns: int) -> str:
     """Padded behind, as `str.ljust` does for letters that are one column wide."""
     return text + " " * (columns - width(text))
 
 
-def right(text: str, columns: int) -> str:
+def pad_left(text: str, columns: int) -> str:
     """Padded before, as `str.rjust` does for letters that are one column wide."""
     return " " * (columns - width(text)) + text
 
@@ -93,11 +93,11 @@ def _visible(text: str) -> list[str]:
     for letter in text:
         marks = marks + 1 if _is_mark(letter) else 0
         lone = marks == 1 and (not found or found[-1] == " ")
-        found.append(letter if _is_fit(letter) and marks <= MARKS and not lone else _escape(letter))
+        found.append(letter if _is_safe(letter) and marks <= MARKS and not lone else _escape(letter))
     return found
 
 
-def _is_fit(letter: str) -> bool:
+def _is_safe(letter: str) -> bool:
     return letter.isprintable() and letter not in _BLANK and not _SELECTORS.match(letter)
 
 

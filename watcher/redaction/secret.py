@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from watcher.redaction.redactor import SECRETS, SHORTEST
+from watcher.runtime.config_section import SettingsError
 
 LONGEST = 8192
 """Bytes: what a header can carry. What is longer is no key."""
@@ -42,7 +43,7 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
-        SECRETS.hide([value])
+        SECRETS.add([value])
         self._value = value
 
     def reveal(self) -> str:
@@ -68,46 +69,56 @@ class Secret:
         return self._value.encode("utf-8", "surrogatepass")
 
 
-def of_variable(
-    what: str, name: str, environment: Mapping[str, str], wrong: type[Exception], judge: Judge | None = None
-) -> Secret:
-    """The secret in that variable. `what` names the key of the config that names it; `wrong` is what is raised."""
-    where, text = _variable(what, name, environment, wrong)
-    return _judged(where, text, wrong, judge)
+def read(
+    what: str, environment: Mapping[str, str], *, env: str | None, file: str | None = None, judge: Judge | None = None
+) -> Secret | None:
+    """The secret that a config names by variable or by file; None when it names neither. Raises SettingsError.
+
+    `what`: the keys without their endings, as in "[kafka] sasl_password" for sasl_password_env and sasl_password_file.
+    """
+    if env is not None and file is not None:
+        raise SettingsError(f"{what}_env and {what.rpartition(' ')[2]}_file are both given: keep one")
+    if env is not None:
+        return of_variable(f"{what}_env", env, environment, judge)
+    return None if file is None else of_file(f"{what}_file", file, judge)
 
 
-def several(
-    what: str, name: str, environment: Mapping[str, str], wrong: type[Exception], judge: Judge | None = None
-) -> list[Secret]:
-    """The secrets in that variable, separated by commas; at least one."""
-    where, text = _variable(what, name, environment, wrong)
+def of_variable(what: str, name: str, environment: Mapping[str, str], judge: Judge | None = None) -> Secret:
+    """The secret in that variable. `what`: the key of the config that names it. Raises SettingsError."""
+    where, text = _variable(what, name, environment)
+    return _checked(where, text, judge)
+
+
+def several(what: str, name: str, environment: Mapping[str, str], judge: Judge | None = None) -> list[Secret]:
+    """The secrets in that variable, separated by commas. Raises SettingsError."""
+    where, text = _variable(what, name, environment)
     parts = [part.strip() for part in text.split(",")]
-    SECRETS.hide(map(_core, parts))  # all before one of them is complained of
-    return [_judged(where, part, wrong, judge) for part in parts if part]
+    SECRETS.add(map(_core, parts))  # all before one of them is complained of
+    return [_checked(where, part, judge) for part in parts if part]
 
 
-def of_file(what: str, path: str, wrong: type[Exception], judge: Judge | None = None) -> Secret:
-    """The secret that is the content of that file, but for a byte order mark and spaces or line ends around it."""
+def of_file(what: str, path: str, judge: Judge | None = None) -> Secret:
+    """The secret in that file, without a byte order mark and spaces or line ends around it. Raises SettingsError."""
     shown = path if _is_path(path) else "a file (its name is not told: it may be the key itself)"
     try:
         regular = stat.S_ISREG(Path(path).stat().st_mode)
         with Path(path).open("rb") if regular else io.BytesIO() as file:
             data = file.read(LONGEST + 1)
     except OSError as error:
-        raise wrong(f"{what} cannot be read: {error.strerror or type(error).__name__}: {shown}") from None
+        raise SettingsError(f"{what} cannot be read: {error.strerror or type(error).__name__}: {shown}") from None
     except ValueError:  # a NUL in the name
-        raise wrong(f"{what} names no file") from None
+        raise SettingsError(f"{what} names no file") from None
     if not regular:
-        raise wrong(f"{what} names {shown}, which is no regular file")  # a pipe could be waited at for ever
+        raise SettingsError(f"{what} names {shown}, which is no regular file")  # a pipe could be waited at for ever
     if len(data) > LONGEST:
-        raise wrong(f"{what} names {shown}, which holds more than {LONGEST} bytes: that is no key")
+        raise SettingsError(f"{what} names {shown}, which holds more than {LONGEST} bytes: that is no key")
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise wrong(f"{what} names {shown}, which is not UTF-8: write the key into it as plain text") from None
+        raise SettingsError(f"{what} names {shown}, which is not UTF-8: write the key into it as plain text") from None
     if not text:
-        raise wrong(f"{what} names {shown}, which is empty")
-    return _judged(f"{what} names {shown}, which", text, wrong, judge)
+        raise SettingsError(f"{what} names {shown}, which is empty")
+    return _checked(f"{what} names {shown}, which", text, judge)
 
 
 def _is_path(text: str) -> bool:
@@ -121,17 +132,17 @@ def _is_path(text: str) -> bool:
     return False
 
 
-def _variable(what: str, name: str, environment: Mapping[str, str], wrong: type[Exception]) -> tuple[str, str]:
+def _variable(what: str, name: str, environment: Mapping[str, str]) -> tuple[str, str]:
     """How a complaint of its value begins, and its value."""
     text = environment.get(name)
     if text is None and not _NAME.fullmatch(name):
-        raise wrong(
+        raise SettingsError(
             f"{what} names no variable that is set (what stands there is not told: it may be the key itself): "
             f"write the name of a variable, as in {_example(what.rsplit(maxsplit=1)[-1])}, and export MY_KEY=…"
         )
     if text is None or not text.strip():
-        raise wrong(f"{what} names {name}, which is {'not set' if text is None else 'empty'}: export {name}=…")
-    SECRETS.publish([name])
+        raise SettingsError(f"{what} names {name}, which is {'not set' if text is None else 'empty'}: export {name}=…")
+    SECRETS.allow([name])
     return f"{what} names {name}, which", text.removeprefix("\ufeff").strip()
 
 
@@ -139,12 +150,12 @@ def _example(place: str) -> str:
     return f"{place} MY_KEY" if place.startswith("--") else f'{place} = "MY_KEY"'
 
 
-def _judged(where: str, text: str, wrong: type[Exception], judge: Judge | None) -> Secret:
+def _checked(where: str, text: str, judge: Judge | None) -> Secret:
     if len(text) > LONGEST:
-        raise wrong(f"{where} holds more than {LONGEST} bytes: that is no key")
+        raise SettingsError(f"{where} holds more than {LONGEST} bytes: that is no key")
     if complaint := unfit(text) or (judge and judge(text)):
-        SECRETS.hide(map(_core, text.splitlines()))
-        raise wrong(f"{where} {complaint}")
+        SECRETS.add(map(_core, text.splitlines()))
+        raise SettingsError(f"{where} {complaint}")
     secret = Secret(text)
     if len(text) < SHORTEST:
         log.warning(
@@ -168,7 +179,7 @@ def unfit(text: str) -> str | None:
         if "\udc80" <= letter <= "\udcff":
             return "is not UTF-8: write the key there as plain text"
         if not letter.isprintable() and letter != " ":
-            return f"holds a character that cannot be seen ({_named(letter)}): copy the key anew, or type it"
+            return f"holds a character that cannot be seen ({_character_words(letter)}): copy the key anew, or type it"
     return None
 
 
@@ -176,7 +187,7 @@ def token(text: str) -> str | None:
     """What is wrong with a token that goes behind `Bearer`: what a header cannot carry, or what does not belong to it."""
     for letter in text:
         if ord(letter) > 255:
-            return f"holds a character that no header can carry ({_named(letter)}): copy the key anew, or type it"
+            return f"holds a character that no header can carry ({_character_words(letter)}): copy the key anew, or type it"
     if text[0] in _QUOTES and text[-1] in _QUOTES:
         return "has quotation marks around it that would be sent too: leave them out"
     if headed := _HEADED.match(text):
@@ -194,11 +205,11 @@ def key(text: str) -> str | None:
         return f"begins with `{assigned[0]}`: leave that out"
     for letter in text:
         if not " " <= letter <= "~":
-            return f"holds a character that no header can carry ({_named(letter)}): copy the key anew, or type it"
+            return f"holds a character that no header can carry ({_character_words(letter)}): copy the key anew, or type it"
     return None
 
 
-def _named(letter: str) -> str:
+def _character_words(letter: str) -> str:
     name = unicodedata.name(letter, "").lower()
     return f"U+{ord(letter):04X} {name}".strip()
 
@@ -209,5 +220,5 @@ def without_user(address: str) -> str:
     scheme, slashes, rest = beginning.partition("//")
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
-    SECRETS.hide([user.partition(":")[2] or user, *(pair.partition("=")[2] for pair in query.split("&"))])
+    SECRETS.add([user.partition(":")[2] or user, *(pair.partition("=")[2] for pair in query.split("&"))])
     return "".join((scheme, slashes, STARS if at else "", at, host, slash, path, mark, STARS if mark else ""))

@@ -94,7 +94,7 @@ class Relay:
         self.connections.overflow(outboxes)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; starts with the port. Raises RelayError, and OSError when the port is taken."""
+        """Serve until cancelled; starts with the port. Raises SettingsError, and OSError when the port is taken."""
         try:
             self.listener.bind()
             await self.follower.start()

@@ -5,10 +5,7 @@ import ipaddress
 import msgspec
 
 from watcher.redaction.secret import without_user
-
-
-class RelayError(Exception):
-    """The relay cannot start as configured. One line that says what to do (exit status 2)."""
+from watcher.runtime.config_section import SettingsError
 
 
 class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,16 +24,16 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     key: str | None = None
 
     def check(self) -> None:
-        """Raises RelayError."""
+        """Raises SettingsError."""
         if not 0 <= self.port <= 65535:
-            raise RelayError(f"[relay] port = {self.port}: a port is a number from 0 to 65535")
+            raise SettingsError(f"[relay] port = {self.port}: a port is a number from 0 to 65535")
         if self.max_connections < 1:
-            raise RelayError(f"[relay] max_connections = {self.max_connections}: write 1 or more")
+            raise SettingsError(f"[relay] max_connections = {self.max_connections}: write 1 or more")
         if (self.certificate is None) != (self.key is None):
-            raise RelayError("[relay] certificate and key belong together: name both PEM files, or neither")
+            raise SettingsError("[relay] certificate and key belong together: name both PEM files, or neither")
         for origin in self.origins:
             if not origin.startswith(("http://", "https://")) or origin.endswith("/") or without_user(origin) != origin:
-                raise RelayError(
+                raise SettingsError(
                     f"[relay] origins holds {without_user(origin)!r}: write scheme and host only, as in https://desk.example"
                 )
 

@@ -4,12 +4,14 @@ import random
 import re
 from typing import Any
 
-from watcher.model.addresses import ONDO_CHAINS, AddressError, canonical
+from watcher.model.addresses import BSC, ETHEREUM, SOLANA, AddressError, canonical
 from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, page, reply
 from watcher.sandbox.faults import Lens, Seen
 from watcher.sandbox.limits import QuotaRuling
 from watcher.sandbox.truth import plain
 
+CHAINS = {"ethereum-1": ETHEREUM, "bsc-56": BSC, "solana-900": SOLANA}
+"""The name in the path → CAIP-2."""
 _PATH = re.compile(r"/v1/chains/([^/]+)/balances")
 _FILTERS = {"userAddress": "account", "tokenAddress": "token"}
 
@@ -57,9 +59,9 @@ class SimulatedOndo:
         path = _PATH.fullmatch(request.path)
         if path is None or request.method != "GET":
             return _error(404, "RESOURCE_NOT_FOUND", "no such resource")
-        if path[1] not in ONDO_CHAINS:
-            return _error(400, "INVALID_GM_CHAIN", f"chain must be one of {', '.join(ONDO_CHAINS)}")
-        parts = {"chain": ONDO_CHAINS[path[1]]}
+        if path[1] not in CHAINS:
+            return _error(400, "INVALID_GM_CHAIN", f"chain must be one of {', '.join(CHAINS)}")
+        parts = {"chain": CHAINS[path[1]]}
         try:
             for name, part in _FILTERS.items():
                 if name in request.query:

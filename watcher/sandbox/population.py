@@ -5,7 +5,7 @@ A few tokens bear their real mainnet addresses, so that a screen shows names tha
 
 import random
 
-from watcher.model.addresses import BSC, ETHEREUM, FELT_BOUND, ONDO_NAMES, SOLANA, STARKNET
+from watcher.model.addresses import BSC, ETHEREUM, FELT_BOUND, SOLANA, STARKNET
 from watcher.sandbox.truth import BalanceKey, SimulatedBalance, some_amount
 
 PROVIDERS = ("jupiter", "bloxroute", "helius", "ondo", "tokenkit")
@@ -111,17 +111,17 @@ class Population:
         """Ethereum: two tokens' holders and single balances; BNB Chain: holders; Solana: the whole chain."""
         watches = self.watches["ondo"]
         tokens = self._ondo_chain(ETHEREUM, holders=4)
-        watches += [{"chain": ONDO_NAMES[ETHEREUM], "token": token} for token in tokens[:2]]
+        watches += [{"chain": "ethereum-1", "token": token} for token in tokens[:2]]
         watches += [
-            {"chain": ONDO_NAMES[ETHEREUM], "account": balance.key.account, "token": balance.key.token}
+            {"chain": "ethereum-1", "account": balance.key.account, "token": balance.key.token}
             for balance in self.balances
             if balance.key.chain == ETHEREUM and balance.key.token == tokens[2]
         ]
         self._ondo_chain(BSC, holders=3)
         holders = {balance.key.account: None for balance in self.balances if balance.key.chain == BSC}
-        watches += [{"chain": ONDO_NAMES[BSC], "account": holder} for holder in holders]
+        watches += [{"chain": "bsc-56", "account": holder} for holder in holders]
         self._ondo_chain(SOLANA, holders=3)
-        watches.append({"chain": ONDO_NAMES[SOLANA]})
+        watches.append({"chain": "solana-900"})
 
     def _ondo_chain(self, chain: str, holders: int) -> list[str]:
         address = self._key_bytes if chain == SOLANA else self._evm

@@ -1,26 +1,27 @@
-"""How often each target changes, as far as its answers tell: the two-rate Gamma rule (docs/freshness.md). Pure.
+"""How often each target changes, by what its answers say: the two-rate Gamma rule (docs/freshness.md). Pure.
 
-Each rate is believed twice, slowly (hours) and as a burst (a minute), with the odds between the two; both are shrunk
-towards the mean of the population, as strongly as the targets prove alike. Rates are changes per second.
+Each rate is estimated twice, slowly (over hours) and as a burst (over a minute), with the odds between the two. Both
+are shrunk towards the mean of the population, the more strongly the more alike the targets are. Rates are changes per
+second.
 """
 
 from array import array
 from math import exp, expm1, inf, log, log1p
 
-EXPONENT = 0.45  # polls ∝ rate^0.45: just under the ½ that is best for the mean, which buys 4-8 % of p99
+EXPONENT = 0.45  # polls ∝ rate^0.45; ½ is best for the mean, a little less gains 4-8 % of p99
 FAST = 60.0  # seconds of burst evidence
 BURST_SHAPE = 0.05
 SHAPES = (0.25, 1.0, 4.0, 16.0, 1e6)  # how unequal the targets may be, from very to not at all
 ODDS_CLIP = 5.0
 ODDS_MEMORY = 500  # polls
 ODDS_KEEP = 1 - 1 / ODDS_MEMORY
-ALMOST = 1 - 1e-12  # the surest belief: being wrong costs something finite
+ALMOST = 1 - 1e-12  # the surest estimate: being wrong costs something finite
 FIRST_GUESS = 3600.0  # seconds between changes, before anything is known
 TINY_RATE = 1e-12  # changes per second: years of silence must not become a division by zero
 
 
 class ChangeRates:
-    """What the answers say of each target and of the population. Names of the formulas: docs/freshness.md."""
+    """What the answers say of each target and of the population. The names are those of the formulas in docs/freshness.md."""
 
     def __init__(self, size: int) -> None:
         self.a, self.b, self.af, self.bf, self.odds = (array("f", bytes(4 * size)) for _ in range(5))
@@ -28,9 +29,9 @@ class ChangeRates:
         self.scores = [0.0] * len(SHAPES)
         self.shape = SHAPES[0]
         self.unit = 1 / FIRST_GUESS
-        self.hits = self.expected = 0.0  # of the guarantee polls: share changed, and what the beliefs made of it
-        self.surprised = False  # far more of them changed than believed: everything moves at once, so read everybody
-        self.told = self.delay = 0.0  # faded: changes told, and the seconds each waited on average
+        self.hits = self.expected = 0.0  # of the guarantee polls: the share that changed, and the share expected to
+        self.surprised = False  # far more of them changed than expected: everything moves at once, so read all
+        self.changes_seen = self.delay = 0.0  # faded: changes seen, and the seconds that they waited, summed
         self._keep = 1 - 1 / max(5000, 20 * size)
         self._sweep = size
 
@@ -66,17 +67,17 @@ class ChangeRates:
             self.hits += 0.1 * (changed - self.hits)
             self.expected += 0.1 * (q + w * (qf - q) - self.expected)
             self.surprised = self.hits > 0.3 and self.hits > 2 * self.expected
-        self.told *= keep
+        self.changes_seen *= keep
         self.delay *= keep
         a, b = a * (fade := exp(-gap / slow)), b * fade + gap
         af, bf = af * (fade := exp(-gap / FAST)), bf * fade + gap
-        if changed:  # a poll cannot tell one change from several: their expected number, given at least one
+        if changed:  # a poll cannot tell one change from several, so this is their expected number, given at least one
             n, nf = A * gap / B / q, Af * gap / Bf / qf
-            believed = n + w * (nf - n)
-            a, af = a + believed, af + nf
-            self.changes += believed - 1
-            self.told += believed
-            self.delay += believed * gap / 2
+            expected = n + w * (nf - n)
+            a, af = a + expected, af + nf
+            self.changes += expected - 1
+            self.changes_seen += expected
+            self.delay += expected * gap / 2
         self.a[i], self.b[i], self.af[i], self.bf[i] = a, b, af, bf
         if self._sweep > 0:
             self._sweep -= 1
@@ -97,7 +98,7 @@ class ChangeRates:
         changed: bool,  # noqa: FBT001
         per_change: float,
     ) -> tuple[float, float, float, float, float, float, float, float]:
-        """How unequal are the targets? The prior shape that has foretold the answers best, and what it says of this."""
+        """Choose the prior shape that has predicted the answers best so far, and give what it says of this answer."""
         keep, scores, best = self._keep, self.scores, -inf
         for k, c in enumerate(SHAPES):
             A, B = a + c, b + c * per_change  # noqa: N806
@@ -107,8 +108,8 @@ class ChangeRates:
             p = q + w * (qf - q)
             scores[k] = grade = scores[k] * keep + (log(p) if changed else log1p(-p if p < ALMOST else -ALMOST))
             if grade > best:
-                best, self.shape, said = grade, c, (A, B, Af, Bf, x, xf, q, qf)
-        return said
+                best, self.shape, terms = grade, c, (A, B, Af, Bf, x, xf, q, qf)
+        return terms
 
     def _mean(self) -> float:
         return max(TINY_RATE, self.changes / self.seconds)

@@ -1,32 +1,74 @@
 """What a provider is asked next, when several lanes share its limits. Pure: time is given.
 
-Lanes that serve the same targets are one group. Groups take turns in proportion to the requests that one sweep of
-their targets needs, evenly interleaved; one that has nothing to ask, or whose endpoint has no room, is passed over.
+Groups take turns in proportion to the requests that one sweep of their targets needs, evenly interleaved. A group that
+has nothing to ask, or whose endpoints have no room, is passed over.
+
+A watch that fails alone backs off, up to 8 average cycles. When everything fails no watch is to blame: each is asked
+again a cycle later at most, and at the first good answer those that failed meanwhile are due at once.
 """
 
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil, inf
 
 import msgspec
 
 from watcher.limits.budget import Budget
-from watcher.providers.protocol import Lane, Target
-from watcher.scheduling.outage import OutageDetector
+from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.scheduling.schedule import Schedule
 
-
-class PollJob(msgspec.Struct, frozen=True):
-    """One request to be made now."""
-
-    lane: Lane
-    schedule: Schedule[Target]
-    targets: tuple[Target, ...]
+MIN_EVIDENCE = 3
+"""Failed requests, without a good answer since the first, for watches that did not fail before."""
 
 
-class _Group(msgspec.Struct):
+class OutageDetector:
+    """Whether everything fails in one schedule, or only some watches. `batch`: targets of one request, at most.
+
+    The evidence are watches that did not fail before: a watch that goes on failing is asked less and less and counts
+    once. No other can be passed over for long, so three such failures without a good answer in between are an outage.
+    """
+
+    def __init__(self, schedule: Schedule[Target], batch: int) -> None:
+        self._schedule = schedule
+        self._enough = min(MIN_EVIDENCE, max(1, ceil(len(schedule) / batch)))
+        self._evidence = 0
+        self._failed: dict[Target, None] = {}
+        """Since the last good answer, each once."""
+        self._ended = -inf
+        """When the last outage ended."""
+
+    @property
+    def active(self) -> bool:
+        return self._evidence >= self._enough
+
+    def failed(self, targets: Sequence[Target], granted: float, now: float) -> None:
+        """A request that left at `granted` brought nothing."""
+        if granted < self._ended <= now:  # it left in the outage and ended after it
+            self._put_back(targets, now, blameless=True)
+            self._schedule.retry_now(targets, now)
+            return
+        self._evidence += not any(self._schedule.failing(target) for target in targets)
+        self._put_back(targets, now, blameless=self.active)
+        self._failed.update(dict.fromkeys(targets))
+
+    def answered(self, now: float) -> None:
+        """A good answer came."""
+        if self.active:
+            self._schedule.retry_now(self._failed, now)
+            self._ended = now
+        self._evidence = 0
+        self._failed.clear()
+
+    def _put_back(self, targets: Iterable[Target], now: float, *, blameless: bool) -> None:
+        for target in targets:
+            self._schedule.failed(target, now, blameless=blameless)
+
+
+class GroupState(msgspec.Struct, eq=False):
+    """One group of targets and where it stands among the others."""
+
     schedule: Schedule[Target]
     lanes: list[Lane]
     """Those that carry the most first."""
@@ -34,77 +76,77 @@ class _Group(msgspec.Struct):
     """1 / requests in a sweep."""
     turn: float
     """In virtual time: the lowest is next."""
-    apart: deque[Target]
-    """Picked, but to be asked alone."""
     outage: OutageDetector
+    singled_out: deque[Target] = msgspec.field(default_factory=deque)
+    """Picked, but to be asked alone."""
+
+
+class PollJob(msgspec.Struct, frozen=True, eq=False):
+    """One request to be made now."""
+
+    lane: Lane
+    targets: tuple[Target, ...]
+    group: GroupState
+
+    @property
+    def schedule(self) -> Schedule[Target]:
+        return self.group.schedule
 
 
 class LaneScheduler:
-    """`schedules`: one for each distinct `Lane.targets`, by its id (see `schedules_of`)."""
+    """Of one provider. `schedules`: one for each group, in their order (see `schedules_of`)."""
 
-    def __init__(self, lanes: Sequence[Lane], schedules: Mapping[int, Schedule[Target]], budget: Budget) -> None:
+    def __init__(self, groups: Sequence[TargetGroup], schedules: Sequence[Schedule[Target]], budget: Budget) -> None:
         self._budget = budget
         self._clock = 0.0
-        self._aside: list[tuple[float, int, _Group, Target]] = []
-        self._tick = itertools.count()
-        grouped: dict[int, list[Lane]] = {}
-        for lane in lanes:
-            if lane.targets:
-                grouped.setdefault(id(lane.targets), []).append(lane)
-        self._groups = [_grouped(schedules[key], members) for key, members in grouped.items()]
+        self._aside: list[tuple[float, int, GroupState, Target]] = []
+        """A heapq of (until, number, group, target)."""
+        self._numbers = itertools.count()
+        self._groups = [_state_of(group, schedule) for group, schedule in zip(groups, schedules, strict=True)]
 
-    def next(self, now: float) -> tuple[PollJob | None, float]:
+    def next_job(self, now: float) -> tuple[PollJob | None, float]:
         """The request that may leave now, its targets picked; or None and when to look again, if nothing changes."""
-        self._take_back(now)
+        self._recall_due(now)
         when = self._aside[0][0] if self._aside else inf
         for group in sorted(self._groups, key=lambda group: group.turn):
             lane = min(group.lanes, key=lambda lane: self._budget.ready_at(now, lane.endpoint))
-            ready = max(self._budget.ready_at(now, lane.endpoint), self._due(group, now))
+            ready = max(self._budget.ready_at(now, lane.endpoint), _due(group, now))
             if ready <= now and (targets := self._pick(group, lane, now)):
-                return PollJob(lane, group.schedule, targets), now
+                return PollJob(lane, targets, group), now
             when = min(when, ready if ready > now else inf)
         return None, when
 
-    def failed(self, errand: PollJob, granted: float, now: float) -> None:
+    def failed(self, job: PollJob, granted: float, now: float) -> None:
         """It left at `granted` and brought nothing, for a reason that may pass: its targets are asked again."""
-        self._group(errand).outage.failed(errand.targets, granted, now)
+        job.group.outage.failed(job.targets, granted, now)
 
-    def answered(self, errand: PollJob, now: float) -> None:
+    def answered(self, job: PollJob, now: float) -> None:
         """It brought a good answer."""
-        self._group(errand).outage.answered(now)
+        job.group.outage.answered(now)
 
-    def apart(self, errand: PollJob) -> None:
+    def split(self, job: PollJob) -> None:
         """One target of this request spoils it: ask each alone to find out which."""
-        self._group(errand).apart.extend(errand.targets)
+        job.group.singled_out.extend(job.targets)
 
-    def set_aside(self, errand: PollJob, until: float) -> None:
+    def set_aside(self, job: PollJob, until: float) -> None:
         """Asking again soon is useless: these targets stay out until then, and are asked alone when they come back."""
-        group = self._group(errand)
-        for target in errand.targets:
-            heapq.heappush(self._aside, (until, next(self._tick), group, target))
+        for target in job.targets:
+            heapq.heappush(self._aside, (until, next(self._numbers), job.group, target))
 
-    def recall(self) -> None:
+    def recall_all(self) -> None:
         """Those that were set aside are due now."""
         for _, _, group, target in sorted(self._aside):
-            group.apart.append(target)
+            group.singled_out.append(target)
         self._aside.clear()
 
-    def _group(self, errand: PollJob) -> _Group:
-        return next(group for group in self._groups if group.schedule is errand.schedule)
-
-    def _take_back(self, now: float) -> None:
+    def _recall_due(self, now: float) -> None:
         while self._aside and self._aside[0][0] <= now:
             _, _, group, target = heapq.heappop(self._aside)
-            group.apart.append(target)
+            group.singled_out.append(target)
 
-    def _due(self, group: _Group, now: float) -> float:
-        if group.apart:
-            return now
-        due = group.schedule.next_at(now)
-        return inf if due is None else due
-
-    def _pick(self, group: _Group, lane: Lane, now: float) -> tuple[Target, ...]:
-        targets = (group.apart.popleft(),) if group.apart else tuple(group.schedule.pick(now, lane.batch))
+    def _pick(self, group: GroupState, lane: Lane, now: float) -> tuple[Target, ...]:
+        alone = group.singled_out
+        targets = (alone.popleft(),) if alone else tuple(group.schedule.pick(now, lane.batch))
         if targets:
             # A group that had nothing to ask, or no room, has saved up one turn at most.
             group.turn = max(group.turn, self._clock - group.stride)
@@ -113,7 +155,14 @@ class LaneScheduler:
         return targets
 
 
-def _grouped(schedule: Schedule[Target], lanes: list[Lane]) -> _Group:
-    lanes = sorted(lanes, key=lambda lane: -lane.batch)
-    stride = 1 / ceil(len(lanes[0].targets) / lanes[0].batch)
-    return _Group(schedule, lanes, stride, stride / 2, deque(), OutageDetector(schedule, lanes[0].batch))
+def _due(group: GroupState, now: float) -> float:
+    if group.singled_out:
+        return now
+    due = group.schedule.next_at(now)
+    return inf if due is None else due
+
+
+def _state_of(group: TargetGroup, schedule: Schedule[Target]) -> GroupState:
+    lanes = sorted(group.lanes, key=lambda lane: -lane.batch)
+    stride = 1 / group.sweep
+    return GroupState(schedule, lanes, stride, stride / 2, OutageDetector(schedule, group.widest.batch))

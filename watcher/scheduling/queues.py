@@ -1,4 +1,4 @@
-"""Three collections of the small integers that stand for targets, in few bytes each: an index, a heap and a ring."""
+"""Three collections of the small integers that stand for targets, in a few bytes each: an index, a heap and a ring."""
 
 import heapq
 from array import array
@@ -43,8 +43,8 @@ class TargetIndex(Generic[T]):
 class VirtualTimeHeap:
     """Least key first, on heapq: an entry is one integer, the key in fixed point and the item in its low bits.
 
-    What is removed leaves its entry behind, known as dead by its key: `key[i]` is negative while i is not in the heap.
-    A binary heap of our own with positions never has dead entries, but takes four times as long in plain Python.
+    An item that is removed leaves a dead entry behind; its key shows that: `key[i]` is negative while i is not in the
+    heap. A binary heap with positions has no dead entries, but takes four times as long in plain Python.
     """
 
     def __init__(self, size: int) -> None:
@@ -58,7 +58,7 @@ class VirtualTimeHeap:
         return not self._alive
 
     def push(self, i: int) -> None:
-        """With the key set beforehand, as a negative."""
+        """Its key is set beforehand, as a negative."""
         key = self.key[i] = -self.key[i]
         self._alive += 1
         heapq.heappush(self._entries, int(key * FIXED_POINT) << self._bits | i)
@@ -73,7 +73,7 @@ class VirtualTimeHeap:
                 return i
 
     def remove(self, i: int) -> None:
-        """Nothing, if it is not there."""
+        """Does nothing if it is not there."""
         if self.key[i] < 0:
             return
         self.key[i] = -self.key[i]

@@ -8,7 +8,8 @@ import pytest
 
 from watcher.model.keys import Filter
 from watcher.relay.http.auth import EVERYTHING, bearer, is_known_host, known_hosts, load, same_origin
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelaySettings
+from watcher.runtime.config_section import SettingsError
 
 
 def digest(token):
@@ -50,16 +51,16 @@ def test_tokens_of_a_file_are_bound(tmp_path):
 def test_a_wrong_tokens_file_is_one_clear_line(tmp_path, text, says):
     path = tmp_path / "tokens.toml"
     path.write_text(text)
-    with pytest.raises(RelayError, match="tokens_file") as raised:
+    with pytest.raises(SettingsError, match="tokens_file") as raised:
         load(RelaySettings(tokens_file=str(path)), {})
     assert says in str(raised.value)
 
 
 def test_a_missing_tokens_file_and_an_empty_variable_are_errors(tmp_path):
-    with pytest.raises(RelayError, match="cannot be read"):
+    with pytest.raises(SettingsError, match="cannot be read"):
         load(RelaySettings(tokens_file=str(tmp_path / "none")), {})
     for environ in ({}, {"T": ""}, {"T": " , "}):
-        with pytest.raises(RelayError, match=r"T, which is (empty|not set)"):
+        with pytest.raises(SettingsError, match=r"T, which is (empty|not set)"):
             load(RelaySettings(tokens_env="T"), environ)
 
 
@@ -153,7 +154,7 @@ def test_no_sample_of_a_tokens_file_opens_a_relay(tmp_path):
     assert blocks
     for block in blocks:
         (tmp_path / "tokens.toml").write_text(block)
-        with pytest.raises(RelayError, match="64 hex digits"):
+        with pytest.raises(SettingsError, match="64 hex digits"):
             load(RelaySettings(tokens_file=str(tmp_path / "tokens.toml")), {})
 
 
@@ -165,5 +166,5 @@ def test_no_digest_that_stands_in_docs_or_config_is_one_of_a_token():
 @pytest.mark.parametrize("token", ["", "\n", "$TOKEN", "test", "test\n"])
 def test_a_digest_of_nothing_or_of_a_first_try_is_refused(tmp_path, token):
     (tmp_path / "tokens.toml").write_text(f'[[token]]\nsha256 = "{digest(token)}"\n')
-    with pytest.raises(RelayError, match="make a token by chance"):
+    with pytest.raises(SettingsError, match="make a token by chance"):
         load(RelaySettings(tokens_file=str(tmp_path / "tokens.toml")), {})

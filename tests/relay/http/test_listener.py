@@ -13,8 +13,9 @@ from tests.relay.stage import PATIENCE, calm, staged
 from watcher.relay.http.auth import Guard, load
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelaySettings
 from watcher.relay.snapshots import READERS_EACH
+from watcher.runtime.config_section import SettingsError
 
 pytestmark = pytest.mark.anyio
 
@@ -87,7 +88,7 @@ async def test_it_has_the_guard_of_the_relay(tokens_file):
     public = RelaySettings(host="0.0.0.0", port=0)
     routes = HttpRoutes(WITHOUT_RELAY, Guard(public, None), Status(metrics=bytes, readiness=Readiness))
     port = Listener(public, routes, tuning=calm())
-    with pytest.raises(RelayError, match="no tokens are set"):
+    with pytest.raises(SettingsError, match="no tokens are set"):
         await port.run()
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.kafka_broker import free_port
 from watcher.relay.http import sockets
-from watcher.relay.settings import RelayError, RelaySettings
+from watcher.relay.settings import RelaySettings
+from watcher.runtime.config_section import SettingsError
 
 ELSEWHERE = "203.0.113.7"
 """An address kept for documentation: never on this machine."""
@@ -82,7 +83,7 @@ def test_one_address_that_is_not_here_is_passed_over_and_none_is_an_error(resolv
 
 def test_a_host_with_one_public_address_needs_tokens(resolves):
     resolves("127.0.0.1", ELSEWHERE)
-    with pytest.raises(RelayError, match="no tokens are set"), listening(host="mybox"):
+    with pytest.raises(SettingsError, match="no tokens are set"), listening(host="mybox"):
         pass
 
 
@@ -97,5 +98,5 @@ def test_a_taken_port_on_one_address_gives_the_other_back(resolves):
 
 
 def test_a_host_that_is_no_address_is_told_in_one_line():
-    with pytest.raises(RelayError, match="is not an address of this machine"), listening(host="no such host"):
+    with pytest.raises(SettingsError, match="is not an address of this machine"), listening(host="no such host"):
         pass

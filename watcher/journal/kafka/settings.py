@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from watcher.journal import WrongJournal
 from watcher.redaction import secret
 from watcher.redaction.secret import Secret
+from watcher.runtime.config_section import SettingsError
 
 SOURCE = re.compile(
     r"""
@@ -47,21 +47,26 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ssl_key_password_env: str | None = None
 
 
-def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, Any]:
-    """The keyword arguments that every client of the cluster is given. Raises WrongJournal for what cannot be."""
+def require_valid(settings: KafkaSettings) -> None:
+    """Raises SettingsError for what the types cannot refuse."""
     if not SOURCE.fullmatch(settings.source):
-        raise WrongJournal(
+        raise SettingsError(
             f"[kafka] source = {settings.source!r}: write a URI reference without a slash at its end, "
             'such as "/balance-watcher" or "https://example.com/balances"'
         )
     if not 1 <= settings.partitions <= 10_000:
-        raise WrongJournal(f"[kafka] partitions = {settings.partitions}: write a number from 1 to 10000")
+        raise SettingsError(f"[kafka] partitions = {settings.partitions}: write a number from 1 to 10000")
+    if settings.security_protocol.startswith("SASL") and settings.sasl_username is None:
+        raise SettingsError(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
+
+
+def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, Any]:
+    """The keyword arguments that every client of the cluster is given. Reads the secrets. Raises SettingsError."""
+    require_valid(settings)
     arguments: dict[str, Any] = {"security_protocol": settings.security_protocol}
     if settings.security_protocol.endswith("SSL"):
         arguments["ssl_context"] = _context(settings, environ)
     if settings.security_protocol.startswith("SASL"):
-        if settings.sasl_username is None:
-            raise WrongJournal(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
         arguments["sasl_mechanism"] = settings.sasl_mechanism
         arguments["sasl_plain_username"] = settings.sasl_username
         arguments["sasl_plain_password"] = _password(settings, environ).reveal()
@@ -69,22 +74,21 @@ def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, A
 
 
 def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> Secret:
-    if settings.sasl_password_env is not None:
-        return secret.of_variable("[kafka] sasl_password_env", settings.sasl_password_env, environ, WrongJournal)
-    if settings.sasl_password_file is None:
-        raise WrongJournal("[kafka] needs sasl_password_env or sasl_password_file: where the password stands")
-    return secret.of_file("[kafka] sasl_password_file", settings.sasl_password_file, WrongJournal)
+    env, file = settings.sasl_password_env, settings.sasl_password_file
+    found = secret.read("[kafka] sasl_password", environ, env=env, file=file)
+    if found is None:
+        raise SettingsError("[kafka] needs sasl_password_env or sasl_password_file: where the password stands")
+    return found
 
 
 def _context(settings: KafkaSettings, environ: Mapping[str, str]) -> ssl.SSLContext:
-    password = None
-    if settings.ssl_key_password_env is not None:
-        named = settings.ssl_key_password_env
-        password = secret.of_variable("[kafka] ssl_key_password_env", named, environ, WrongJournal).reveal
+    password = secret.read("[kafka] ssl_key_password", environ, env=settings.ssl_key_password_env)
     try:
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
         if settings.ssl_certfile is not None:
-            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password)
+            context.load_cert_chain(
+                settings.ssl_certfile, settings.ssl_keyfile, None if password is None else password.reveal
+            )
     except (OSError, ssl.SSLError) as error:
-        raise WrongJournal(f"[kafka] ssl_cafile, ssl_certfile or ssl_keyfile cannot be used: {error}") from None
+        raise SettingsError(f"[kafka] ssl_cafile, ssl_certfile or ssl_keyfile cannot be used: {error}") from None
     return context

@@ -16,7 +16,8 @@ import msgspec
 from watcher.model import filters
 from watcher.model.keys import Filter
 from watcher.redaction import secret
-from watcher.relay.settings import RelayError, RelaySettings, is_loopback
+from watcher.relay.settings import RelaySettings, is_loopback
+from watcher.runtime.config_section import SettingsError
 
 EVERYTHING = Filter()
 PORTS = {"http": 80, "https": 443}
@@ -67,7 +68,7 @@ class Tokens:
 
 
 def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
-    """The tokens that the settings name; None when they name none. Raises RelayError."""
+    """The tokens that the settings name; None when they name none. Raises SettingsError."""
     known: list[tuple[bytes, Filter]] = []
     if settings.tokens_env is not None:
         known += _from_environment(settings.tokens_env, environ)
@@ -77,9 +78,11 @@ def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
 
 
 def _from_environment(name: str, environ: Mapping[str, str]) -> list[tuple[bytes, Filter]]:
-    found = secret.several("[relay] tokens_env", name, environ, RelayError, secret.token)
+    found = secret.several("[relay] tokens_env", name, environ, secret.token)
     if not found:
-        raise RelayError(f"[relay] tokens_env names {name}, which is empty: put the tokens there, separated by commas")
+        raise SettingsError(
+            f"[relay] tokens_env names {name}, which is empty: put the tokens there, separated by commas"
+        )
     return [(hashlib.sha256(token.reveal().encode()).digest(), EVERYTHING) for token in found]
 
 
@@ -89,11 +92,11 @@ def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
         tokens = msgspec.convert(table, TokensFile).token
         found = [(_digest(token.sha256), token.rights()) for token in tokens]
     except OSError as error:
-        raise RelayError(f"[relay] tokens_file {path} cannot be read: {error.strerror}") from error
+        raise SettingsError(f"[relay] tokens_file {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise RelayError(f"[relay] tokens_file {path}: {error}") from error
+        raise SettingsError(f"[relay] tokens_file {path}: {error}") from error
     if not found:
-        raise RelayError(f"[relay] tokens_file {path} holds no [[token]]")
+        raise SettingsError(f"[relay] tokens_file {path} holds no [[token]]")
     return found
 
 

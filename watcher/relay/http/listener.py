@@ -30,7 +30,8 @@ from watcher.relay.http.admission import (
 from watcher.relay.http.connection import HttpConnection, HttpService
 from watcher.relay.http.routes import HttpRoutes
 from watcher.relay.messages import SUBPROTOCOL, StreamLimits
-from watcher.relay.settings import RelayError, RelaySettings, RelayTuning
+from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.runtime.config_section import SettingsError
 
 logger = structlog.get_logger()
 
@@ -54,7 +55,7 @@ class Listener:
         try:
             streams, pending = divide_descriptors(room, settings.max_connections)
         except NoDescriptors:
-            raise RelayError(
+            raise SettingsError(
                 f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
             ) from None
         self.limits = StreamLimits(connections=streams)
@@ -73,7 +74,7 @@ class Listener:
         self._connection: Callable[[], HttpConnection]
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Give plain answers until cancelled; starts with the port. Raises RelayError, and OSError when it is taken."""
+        """Give plain answers until cancelled; starts with the port. Raises SettingsError, and OSError when it is taken."""
         try:
             self.bind()
             self.open(_no_stream, HttpConnection)
@@ -90,7 +91,7 @@ class Listener:
         return int(self._sockets[0].getsockname()[1])
 
     def bind(self) -> None:
-        """Raises RelayError, and OSError when the port is taken."""
+        """Raises SettingsError, and OSError when the port is taken."""
         self._context = sockets.tls(self._settings)
         self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
         guarded = self._routes.guard.asks_for_tokens

@@ -12,7 +12,8 @@ import socket
 import ssl
 
 from watcher.relay.http.admission import BACKLOG
-from watcher.relay.settings import RelayError, RelaySettings, is_loopback
+from watcher.relay.settings import RelaySettings, is_loopback
+from watcher.runtime.config_section import SettingsError
 
 SEND_BUFFER = 64 * 1024
 """Linux doubles it for its own bookkeeping."""
@@ -30,11 +31,11 @@ Address = tuple[socket.AddressFamily, str]
 def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> list[socket.socket]:
     """One socket for each address of the host, all on one port.
 
-    `guarded`: tokens are asked for. `key`: where the config names the port. Raises RelayError for an unguarded public address, OSError when the port is taken.
+    `guarded`: tokens are asked for. `key`: where the config names the port. Raises SettingsError for an unguarded public address, OSError when the port is taken.
     """
     addresses = _addresses(settings.host)
     if not guarded and not all(is_loopback(host) for _, host in addresses):
-        raise RelayError(
+        raise SettingsError(
             f"[relay] host = {settings.host!r} can be reached from other machines and no tokens are set: "
             "name tokens_env or tokens_file, or bind 127.0.0.1"
         )
@@ -68,7 +69,7 @@ def _addresses(host: str) -> list[Address]:
     try:
         infos = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise RelayError(f"[relay] host = {host!r} is not an address of this machine: {error.strerror}") from error
+        raise SettingsError(f"[relay] host = {host!r} is not an address of this machine: {error.strerror}") from error
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos))
 
 
@@ -92,7 +93,7 @@ def _socket(family: socket.AddressFamily, host: str, port: int, key: str) -> soc
 
 
 def tls(settings: RelaySettings) -> ssl.SSLContext | None:
-    """None without a certificate. Raises RelayError."""
+    """None without a certificate. Raises SettingsError."""
     if settings.certificate is None:
         return None
     asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
@@ -100,5 +101,5 @@ def tls(settings: RelaySettings) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(settings.certificate, settings.key)
     except (OSError, ssl.SSLError) as error:
-        raise RelayError(f"[relay] certificate {settings.certificate} or its key cannot be used: {error}") from error
+        raise SettingsError(f"[relay] certificate {settings.certificate} or its key cannot be used: {error}") from error
     return context

@@ -1,0 +1,33 @@
+"""`journal = "sqlite:///FILE"`: the journal that needs nothing set up."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from watcher.journal import JournalOptions, PrivateFile
+from watcher.journal.sqlite.journal import SqliteJournal, path_of
+from watcher.runtime.config_section import SettingsError
+
+
+class SqlitePlugin:
+    """The `JournalPlugin` of `sqlite:///`. It has no table."""
+
+    Settings: type[msgspec.Struct] | None = None
+    example = "sqlite:///FILE (four slashes for an absolute path)"
+
+    def check(self, url: str, settings: None) -> None:  # noqa: ARG002 (the seam's signature)
+        if not url.startswith("sqlite:///") or url == "sqlite:///":
+            raise SettingsError(f"journal = {url!r}: write {self.example}")
+
+    def open(self, options: JournalOptions, settings: None) -> SqliteJournal:  # noqa: ARG002 (the seam's signature)
+        return SqliteJournal(
+            path_of(options.url), encoding=options.encoding, retention=options.retention, clock=options.clock
+        )
+
+    def private_files(self, url: str, settings: None) -> Iterator[PrivateFile]:  # noqa: ARG002 (the seam's signature)
+        path = path_of(url)
+        for side in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+            yield PrivateFile("journal", side, unless="if no relay of another user reads it")
+
+
+PLUGIN = SqlitePlugin()
