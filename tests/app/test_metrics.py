@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.polling import Api, balance, helius, journal, poller_of, virtually
 from tests.relay.stage import nothing
-from watcher.app import exposition, metrics
+from watcher.app import metrics
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.relay.http.routes import Readiness, Status
@@ -43,7 +43,7 @@ def scrape(tmp_path):
             relay.connections._dropped |= {"stalled": 3, "astray": 1}
             with anyio.move_on_after(30):
                 await poller.run()
-            return exposition.exposition(metrics.of([poller], committers, relay)).decode()
+            return metrics.exposition(metrics.everything([poller], committers, relay)).decode()
 
     return virtually(main)
 
@@ -68,3 +68,10 @@ def test_a_scrape_has_the_figures_of_the_moment(scrape):
     assert samples["watcher_relay_refused_total", "full"] == 2
     assert samples["watcher_relay_dropped_total", "stalled"] == 3
     assert samples["watcher_relay_connections",] == 0
+
+
+def test_a_metric_without_a_sample_has_its_name_and_text():
+    silent = [metrics.gauge("silent_seconds", "Nothing yet.", lambda _: None)]
+    for things in ({}, {"helius": None}):
+        text = metrics.exposition(metrics.families(silent, "provider", things))
+        assert text == b"# HELP watcher_silent_seconds Nothing yet.\n# TYPE watcher_silent_seconds gauge\n"
