@@ -20,7 +20,6 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from tests.journal.conformance import BEGAN, account, baseline, change
 from watcher.ingest.committer import Committer
 from watcher.journal import Batch
 from watcher.journal.sqlite.file import open_to_write, worker
@@ -28,8 +27,9 @@ from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_STATE
 from watcher.ledger import Ledger
 from watcher.model.events import JSON
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import parse_rfc3339
+from watcher.testing.journal_samples import BEGAN, baseline, change
 
 GROUP = 100
 ROUNDS = 10
@@ -43,7 +43,7 @@ def journal_at(path):
 
 def batches():
     """Rounds of 100 changes over 10,000 balances, baselines first."""
-    rows = [baseline(account(number), 10**9 + number) for number in range(10_000)]
+    rows = [baseline(f"account{number}", 10**9 + number) for number in range(10_000)]
     yield from (rows[start : start + GROUP] for start in range(0, len(rows), GROUP))
     for number in range(TURNS * ROUNDS):
         place = number * GROUP % len(rows)
@@ -182,7 +182,7 @@ def answer(number):
     key = baseline("x", 0).state.key
     now = anyio.current_time()
     reading = Reading(key, str(number), "base", order=number)
-    return Answer("bank", [reading], "strict", 0.0, now, now, time.time_ns() // 1000)
+    return Answer("bank", [reading], "strict", 0.0, Times(now, now, time.time_ns() // 1000))
 
 
 async def accept_some(path, settle=0.5):

@@ -18,14 +18,15 @@ import anyio
 import anyio.lowlevel
 from aiokafka import TopicPartition
 
-from tests.journal.conformance import account, baseline
+from tests.journal.kafka_world import account
 from tests.kafka_broker import NoBroker, ladder
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import parse_rfc3339
+from watcher.testing.journal_samples import baseline
 
 PARTITIONS = 8
 GATHER = 0.010
@@ -45,7 +46,7 @@ def keys(partition):
 def answer(named, amount):
     now = anyio.current_time()
     readings = [Reading(key, str(amount), "base", order=amount) for key in named]
-    return Answer("bank", readings, "strict", 0.0, now, now, time.time_ns() // 1000)
+    return Answer("bank", readings, "strict", 0.0, Times(now, now, time.time_ns() // 1000))
 
 
 class Timed:
@@ -85,7 +86,7 @@ class Bench:
     async def consume(self, *, task_status):
         """The floor: a consumer of the events alone that does nothing with them."""
         partitions = [TopicPartition(self.made._topics.changed, number) for number in range(PARTITIONS)]
-        async with self.made._connection.reading([self.made._topics.changed]) as consumer:
+        async with self.made._cluster.reading([self.made._topics.changed]) as consumer:
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
             for partition in partitions:

@@ -59,7 +59,7 @@ LINES = {
 
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
-    for name, nothing in (("_secrets", []), ("_runs", frozenset())):
+    for name, nothing in (("_secrets", []), ("_windows", frozenset())):
         monkeypatch.setattr(SECRETS, name, nothing)
     SECRETS.add([SECRET])
 
@@ -296,7 +296,7 @@ def test_a_line_of_json_is_ascii(capsys, monkeypatch):
 def test_an_error_that_nobody_foresaw_is_told_without_secrets_and_fit_for_a_screen(capsys):
     error = RuntimeError(f"GET https://h/?api-key={SECRET}\x1b[2J")
     error.__cause__ = ValueError("\u202e")
-    cli.bug(RuntimeError, error, None)
+    cli.print_bug(RuntimeError, error, None)
     told = capsys.readouterr().err
     assert "RuntimeError: GET https://h/?api-key=***" in told
     assert all(line.isprintable() for line in told.split("\n"))
@@ -306,4 +306,4 @@ def test_every_category_is_either_seen_or_escaped():
     for number in range(sys.maxunicode + 1):
         letter = chr(number)
         if unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-            assert not safe_text._is_fit(letter)
+            assert not safe_text._is_safe(letter)

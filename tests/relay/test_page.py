@@ -14,7 +14,7 @@ from tests.relay.stage import PATIENCE, calm
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.ledger import Ledger
 from watcher.model.events import CommitRow, ProviderHealth
-from watcher.model.readings import Answer
+from watcher.model.readings import Answer, Times
 from watcher.relay import wire
 from watcher.relay.messages import METHODS
 from watcher.sandbox.population import PROVIDERS, Population
@@ -160,7 +160,7 @@ class Sandbox:
         for there in self.providers:
             for request in requests(there):
                 found = there.read(request, send(self.world, there, request, self.now))
-                told = (there.name, found.readings, there.ordering, there.settle, self.now, self.now, wall())
+                told = (there.name, found.readings, there.ordering, there.settle, Times(self.now, self.now, wall()))
                 self.ledger.evaluate(Answer(*told, found.listing))
         rows, _ = self.ledger.take()
         self.blotter.commit(rows)

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.relay.stage import PATIENCE, calm, relaying, staged, until
 from tests.relay.test_slow import BIG, slow
-from watcher.journal import views
+from watcher.journal.views import ViewLimits
 from watcher.model.log import Unavailable
 from watcher.relay import session, snapshots
 
@@ -138,11 +138,11 @@ async def test_a_stream_that_is_read_slowly_costs_a_page_and_gets_the_whole(stag
         await until(lambda: not stage.log.open)
 
 
-async def test_who_holds_a_snapshot_for_too_long_is_ended_and_told_why(stage, monkeypatch):
+async def test_who_holds_a_snapshot_for_too_long_is_ended_and_told_why(stage):
     async with asking(stage) as raw, slow(stage) as one:
         await one.subscribe()
         await until(lambda: stage.log.open == 2)
-        monkeypatch.setattr(views, "LONGEST", 0.0)
+        stage.log.source._views.limits = ViewLimits(longest=0.0)
         await until(lambda: stage.relay.stats.dropped == {"outlived": 1})
         got = b""
         with anyio.fail_after(PATIENCE), contextlib.suppress(ConnectionError):

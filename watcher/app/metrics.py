@@ -8,7 +8,7 @@ from watcher.app.exposition import Family, Labels
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.logs import setup
-from watcher.poller import Poller
+from watcher.poller.poller import Poller
 from watcher.relay.server import Relay
 
 Samples = list[tuple[Labels, float]]
@@ -61,7 +61,7 @@ def _polling(pollers: Sequence[Poller]) -> Iterator[Family]:
         "watcher_refused_balances",
         "Balances in the last answers that were not taken in, since max_balances are known.",
         "gauge",
-        each(lambda p: sum(p.stats.refused.values())),
+        each(lambda p: sum(p.stats.left_out.values())),
     )
     failures: Samples = [
         ((("provider", p.name), ("kind", kind)), float(count))

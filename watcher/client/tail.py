@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from watcher.client.stream import FullSnapshot, Stream
-from watcher.logs.output import room
+from watcher.logs.output import free_space
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
 from watcher.redaction.secret import without_user
@@ -56,7 +56,7 @@ async def tail(
             out.write((shown(as_json(update)) if json else columns.line(update.event)) + "\n")
             out.flush()
             # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
-            await room(out)
+            await free_space(out)
 
 
 def as_json(update: Update) -> str:
