@@ -19,7 +19,7 @@ from watcher.relay import wire
 from watcher.relay.budgets import FrameBudget, ReadBudget
 from watcher.relay.catch_up import CatchUp
 from watcher.relay.connection import Connection
-from watcher.relay.connections import Connections, RelayStats
+from watcher.relay.connections import ConnectionRegistry, RelayStats
 from watcher.relay.http import head
 from watcher.relay.http.auth import Guard, Tokens
 from watcher.relay.http.connection import HttpConnection
@@ -59,7 +59,7 @@ class Relay:
     ) -> None:
         """`wall`: microseconds. `room`: see Listener."""
         self.flusher = Flusher(self._overflow)
-        self.connections = Connections(self.flusher, tuning, self._read_for)
+        self.connections = ConnectionRegistry(self.flusher, tuning, self._read_for)
         self.follower = LogFollower(log, self.flusher, self.connections, tuning)
         self._log = log
         self._wall = wall

@@ -10,7 +10,7 @@ from websockets.protocol import Event, State
 from watcher.model.keys import Filter
 from watcher.relay.budgets import FrameBudget, TokenBucket
 from watcher.relay.connection import Connection
-from watcher.relay.connections import Connections
+from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.http.connection import HttpConnection, HttpService
 from watcher.relay.messages import CloseReason
 
@@ -44,7 +44,12 @@ class WebSocket(HttpConnection):
     """Nothing is read until then."""
 
     def __init__(
-        self, connections: Connections, frame_budget: FrameBudget, service: HttpService, *args: Any, **options: Any
+        self,
+        connections: ConnectionRegistry,
+        frame_budget: FrameBudget,
+        service: HttpService,
+        *args: Any,
+        **options: Any,
     ) -> None:
         """`args`, `options`: of websockets."""
         super().__init__(service, *args, **options)
