@@ -1,4 +1,4 @@
-"""websockets: what `relay/websocket.py` and `relay/http/connection.py` take from inside a connection."""
+"""websockets: what `watcher/relay/websocket.py` and `watcher/relay/http/connection.py` take from inside a connection."""
 
 import asyncio
 import contextlib

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from watcher.model.log import Unavailable
 from watcher.relay import wire
-from watcher.relay.budgets import ReadBudget
+from watcher.relay.budgets import FrameBudget, ReadBudget
 from watcher.relay.catch_up import CatchUp
 from watcher.relay.connection import Connection
 from watcher.relay.connections import ConnectionRegistry, RelayStats
@@ -36,7 +36,7 @@ from watcher.relay.settings import RelaySettings, RelayTuning
 from watcher.relay.snapshots import Balances, SnapshotReader
 from watcher.relay.subscription import Subscription
 from watcher.relay.timers import Timers
-from watcher.relay.websocket import FrameBudget, WebSocket
+from watcher.relay.websocket import WebSocket
 
 logger = structlog.get_logger()
 
