@@ -155,7 +155,7 @@ def test_labels_are_shared_and_not_kept_for_ever():
     for number in range(3 * MOST_DENOMINATIONS):
         denomination = shelves.denomination("base", 6, str(number))
         assert shelves.denomination("base", 6, str(number)) is denomination
-        assert len(shelves._labels) <= MOST_DENOMINATIONS
+        assert len(shelves._denominations) <= MOST_DENOMINATIONS
 
 
 def test_a_smaller_bound_than_what_is_known_keeps_what_is_known():
