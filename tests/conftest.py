@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
-pytest.register_assert_rewrite("tests.journal.conformance")  # which files of other rooms import first
+pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
 
 FLOORS = {
     "world": ("worlds/", "sandbox/test_ledger_against_truth.py", "scheduling/test_outage.py"),

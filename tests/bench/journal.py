@@ -20,7 +20,6 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from tests.journal.conformance import BEGAN, account, baseline, change
 from watcher.ingest.committer import Committer
 from watcher.journal import Batch
 from watcher.journal.sqlite.file import open_to_write, worker
@@ -30,6 +29,7 @@ from watcher.ledger import Ledger
 from watcher.model.events import JSON
 from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import parse_rfc3339
+from watcher.testing.journal_samples import BEGAN, baseline, change
 
 GROUP = 100
 ROUNDS = 10
@@ -43,7 +43,7 @@ def journal_at(path):
 
 def batches():
     """Rounds of 100 changes over 10,000 balances, baselines first."""
-    rows = [baseline(account(number), 10**9 + number) for number in range(10_000)]
+    rows = [baseline(f"account{number}", 10**9 + number) for number in range(10_000)]
     yield from (rows[start : start + GROUP] for start in range(0, len(rows), GROUP))
     for number in range(TURNS * ROUNDS):
         place = number * GROUP % len(rows)

@@ -15,13 +15,14 @@ from uuid import uuid4
 import anyio
 from aiokafka import AIOKafkaProducer
 
-from tests.journal.conformance import account, baseline, change
+from tests.journal.kafka_world import account
 from tests.kafka_broker import NoBroker, ladder
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.cluster import BATCH_BYTES
 from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.model.events import JSON
+from watcher.testing.journal_samples import baseline, change
 
 GROUP = 100
 GATHER = 0.010

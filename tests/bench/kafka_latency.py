@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 from aiokafka import TopicPartition
 
-from tests.journal.conformance import account, baseline
+from tests.journal.kafka_world import account
 from tests.kafka_broker import NoBroker, ladder
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
@@ -26,6 +26,7 @@ from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import parse_rfc3339
+from watcher.testing.journal_samples import baseline
 
 PARTITIONS = 8
 GATHER = 0.010
@@ -85,7 +86,7 @@ class Bench:
     async def consume(self, *, task_status):
         """The floor: a consumer of the events alone that does nothing with them."""
         partitions = [TopicPartition(self.made._topics.changed, number) for number in range(PARTITIONS)]
-        async with self.made._connection.reading([self.made._topics.changed]) as consumer:
+        async with self.made._cluster.reading([self.made._topics.changed]) as consumer:
             consumer.assign(partitions)
             await consumer.seek_to_end(*partitions)
             for partition in partitions:

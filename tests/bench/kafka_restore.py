@@ -16,7 +16,6 @@ import anyio
 import msgspec
 from confluent_kafka import Producer
 
-from tests.journal.conformance import baseline
 from tests.kafka_broker import NoBroker, ladder
 from watcher.ingest.partitions import partition_of
 from watcher.journal import Batch
@@ -25,6 +24,7 @@ from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.ledger import Ledger
 from watcher.model.events import JSON
 from watcher.model.log import Unavailable
+from watcher.testing.journal_samples import baseline
 
 PARTITIONS = 8
 GOAL, MEMORY = 1.5, 400
@@ -49,9 +49,9 @@ async def raw(made, topics):
     from aiokafka import TopicPartition
 
     partitions = [TopicPartition(topics.state, number) for number in range(PARTITIONS)]
-    ends = await made._gauge.committed(partitions)
+    ends = await made._offsets.last_stable(partitions)
     found = []
-    async with made._connection.reading(topics) as consumer:
+    async with made._cluster.reading(topics) as consumer:
         consumer.assign(partitions)
         for partition in partitions:
             consumer.seek(partition, 0)

@@ -11,7 +11,7 @@ import sys
 import msgspec
 
 from watcher.app import cli
-from watcher.journal.kafka.offsets import start_at
+from watcher.journal.kafka.offsets import assign_at
 from watcher.journal.kafka.producer import TransactionalProducer
 from watcher.journal.kafka.records import Encoder, PartitionContents
 from watcher.journal.kafka.writer import KafkaWriter
@@ -21,24 +21,24 @@ from watcher.ledger import rules
 
 
 def restore_before_fence_kafka():
-    async def take_over(self, consumer):
-        history = PartitionContents()
-        start_at(consumer, {self._state: 0})
-        await self._restore(consumer, history)
-        self._meet(history)
-        self._producer = await self._connection.producer(self.transactional_id)
-        await self._quiet()
-        return history.restored(self._epoch)
+    async def restore_and_fence(self, consumer):
+        contents = PartitionContents()
+        assign_at(consumer, {self._state_partition: 0})
+        await self._read_state(consumer, contents)
+        self._verify_owner(contents)
+        self._producer = await self._cluster.transactional_producer(self.transactional_id)
+        await self._await_no_open_transaction()
+        return contents.restored(self._epoch)
 
-    KafkaWriter._take_over = take_over
+    KafkaWriter._fence_and_restore = restore_and_fence
 
 
 def restore_before_fence_sqlite():
-    take_over = SqliteWriter._take_over
+    raise_fence = SqliteWriter._raise_fence
 
     async def opening(self):
         restored = await self._run(lambda: restore(self))
-        await self._run(lambda: take_over(self, self._connection))
+        await self._run(lambda: raise_fence(self, self._connection))
         return restored
 
     def restore(self):
@@ -51,17 +51,17 @@ def restore_before_fence_sqlite():
 
 
 def send_not_awaited():
-    async def delivered(self, sent):
+    async def require_nothing(self, sent):
         for future in sent:
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.sleep(0)
 
-    KafkaWriter._delivered = delivered
+    KafkaWriter._require_delivery = require_nothing
 
 
 def no_recreate():
     """A producer goes on after a transactional request that got no answer."""
-    TransactionalProducer.doubtful = property(lambda _: False, lambda _, __: None)
+    TransactionalProducer.in_doubt = property(lambda _: False, lambda _, __: None)
 
 
 def version_not_persisted():

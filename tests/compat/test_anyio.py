@@ -6,7 +6,7 @@ import math
 import anyio
 import pytest
 
-from watcher.journal.kafka.deadlines import SCOPE
+from watcher.journal.kafka.deadlines import ANYIO_SCOPE_MESSAGE
 
 pytestmark = pytest.mark.anyio
 
@@ -33,7 +33,7 @@ async def test_a_scope_s_cancellation_begins_with_the_words_that_we_know(how):
         if how == "cancel":
             asyncio.get_running_loop().call_soon(scope.cancel)
         said = await caught(anyio.sleep_forever())
-        assert str(said.args[0]).startswith(SCOPE), said
+        assert str(said.args[0]).startswith(ANYIO_SCOPE_MESSAGE), said
         assert anyio.current_effective_deadline() == -math.inf
 
 
@@ -48,4 +48,4 @@ async def test_a_scope_lets_through_what_does_not_carry_its_word():
             await foreign  # at the very moment that it ends
 
     error = await caught(asyncio.ensure_future(ended()))
-    assert not (error.args and str(error.args[0]).startswith(SCOPE))
+    assert not (error.args and str(error.args[0]).startswith(ANYIO_SCOPE_MESSAGE))

@@ -8,11 +8,19 @@ from structlog.testing import capture_logs
 
 from tests.ingest.test_committer import answer, in_virtual_time, key
 from tests.ingest.test_slow_journal import SlowJournal, committing
-from tests.journal.conformance import baseline, change
 from watcher.app.exit_status import Exit, exits_for_known_errors
-from watcher.ingest.committer import GROUP, REJECTED, Committer
+from watcher.ingest.committer import Committer
+from watcher.ingest.group_size import GROUP_ROWS
+from watcher.ingest.rejections import RETRY
 from watcher.journal import Batch, Forbidden, Rejected, WrongJournal
-from watcher.journal.kafka.broker_errors import RECORDS, RIGHTS, SETTINGS, DenialTimer, InvalidRecord, meaning
+from watcher.journal.kafka.broker_errors import (
+    AUTHORIZATION_ERRORS,
+    CONFIGURATION_ERRORS,
+    RECORD_ERRORS,
+    DenialTimer,
+    InvalidRecord,
+    journal_error,
+)
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.journal.record_limits import MAX_RECORD_BYTES
@@ -20,6 +28,7 @@ from watcher.ledger import Ledger
 from watcher.model.events import JSON, MSGPACK
 from watcher.model.keys import Scope
 from watcher.model.log import Unavailable
+from watcher.testing.journal_samples import baseline, change
 
 CHAIN = Scope("bank", "eip155:1")
 
@@ -126,7 +135,7 @@ def test_one_that_was_not_taken_even_alone_is_left_out_for_a_while_and_tried_aga
         assert journal.opened == opened
         assert committer.rejected >= 8
         journal.poison = set()
-        await anyio.sleep(REJECTED[0] + 1)
+        await anyio.sleep(RETRY.first + 1)
         await committer.accept(answer({1: 5, 2: 5}, order=9))
         await committer.flush()
 
@@ -184,19 +193,19 @@ def test_groups_that_are_too_large_together_stay_small():
 
     async def main(committer):
         for order in range(1, 8):
-            await committer.accept(answer(dict.fromkeys(range(GROUP), order), order=order))
+            await committer.accept(answer(dict.fromkeys(range(GROUP_ROWS), order), order=order))
             await committer.flush()
         assert journal.opened <= 6
-        journal.most = GROUP  # it was put right
-        await anyio.sleep(REJECTED[1])
+        journal.most = GROUP_ROWS  # it was put right
+        await anyio.sleep(RETRY.longest)
         for order in range(8, 12):
             journal.sizes.clear()
-            await committer.accept(answer(dict.fromkeys(range(GROUP), order), order=order))
+            await committer.accept(answer(dict.fromkeys(range(GROUP_ROWS), order), order=order))
             await committer.flush()
-        assert max(journal.sizes) == GROUP
+        assert max(journal.sizes) == GROUP_ROWS
 
     committing(journal, main)
-    assert journal.amounts() == dict.fromkeys(range(GROUP), "11")
+    assert journal.amounts() == dict.fromkeys(range(GROUP_ROWS), "11")
     assert journal.violations() == []
 
 
@@ -252,9 +261,9 @@ def test_every_error_of_the_client_passes_or_is_meant(kind):
     error = getattr(errors, kind)
     if not (isinstance(error, type) and issubclass(error, Exception)):
         return
-    meant = meaning(error(), "committing", sending=True)
-    assert not isinstance(meaning(error(), "reading"), Rejected)
-    permanent = issubclass(error, (*RECORDS, *RIGHTS, *SETTINGS))
+    meant = journal_error(error(), "committing", sending=True)
+    assert not isinstance(journal_error(error(), "reading"), Rejected)
+    permanent = issubclass(error, (*RECORD_ERRORS, *AUTHORIZATION_ERRORS, *CONFIGURATION_ERRORS))
     assert isinstance(meant, Unavailable) != permanent
     assert not (permanent and getattr(error, "retriable", False))
 
@@ -288,13 +297,13 @@ def test_what_a_broker_says_is_told_apart(error, kind):
 
 
 def test_a_right_is_missing_when_it_has_been_for_a_while_and_not_when_a_broker_came_up_twice():
-    refused = DenialTimer(60.0)
-    assert [refused.again(now) for now in (0.0, 6.0, 12.0, 18.0)] == [False, False, False, True]
-    assert [refused.again(now) for now in (5000.0, 9000.0)] == [False, False]
-    refused = DenialTimer(60.0)
-    assert not refused.again(0.0)
-    refused.over()
-    assert not refused.again(20.0)
+    refused = DenialTimer(60.0, 15.0)
+    assert [refused.persists(now) for now in (0.0, 6.0, 12.0, 18.0)] == [False, False, False, True]
+    assert [refused.persists(now) for now in (5000.0, 9000.0)] == [False, False]
+    refused = DenialTimer(60.0, 15.0)
+    assert not refused.persists(0.0)
+    refused.clear()
+    assert not refused.persists(20.0)
 
 
 def test_a_right_that_is_missing_ends_with_78():

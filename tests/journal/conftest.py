@@ -5,7 +5,6 @@ from aiokafka.conn import AIOKafkaConnection
 
 from tests import kafka_broker
 from tests.journal import own_broker as secured
-from watcher.journal.kafka import cluster, journal, offsets, reader, topic_admin, writer
 
 
 @pytest.fixture(autouse=True)
@@ -21,28 +20,6 @@ def connections(monkeypatch):
     monkeypatch.setattr(AIOKafkaConnection, "connect", watched)
     yield made
     assert not [connection for connection in made if connection.connected()]
-
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Deadlines that no stall of the machine outlasts. A test that is about one of them sets its own."""
-    for module, name, seconds in (
-        (cluster, "START", 60.0),
-        (cluster, "REQUEST", 30.0),
-        (cluster, "TRANSACTION", 120.0),
-        (offsets, "REQUEST", 30.0),
-        (offsets, "STALLED", 60.0),
-        (journal, "HEARTBEAT", 60.0),
-        (reader, "FRESH", 30.0),
-        (reader, "LOAD", 30.0),
-        (topic_admin, "ADMIN", 60.0),
-        (topic_admin, "BEGUN", 30.0),
-        (writer, "COMMIT", 60.0),
-        (writer, "FORGOTTEN", 30.0),
-        (writer, "QUIET", 60.0),
-    ):
-        assert seconds > getattr(module, name)
-        monkeypatch.setattr(module, name, seconds)
 
 
 @pytest.fixture(scope="session")

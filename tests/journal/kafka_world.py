@@ -6,11 +6,13 @@ import json
 from uuid import uuid4
 
 import anyio
+import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from watcher.ingest.partitions import partition_of
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
+from watcher.journal.kafka.deadlines import Deadlines
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.log import Unavailable
@@ -20,12 +22,44 @@ PARTITIONS = 3
 EPOCH = "e0"
 """Of the events that these tests make up; the log's own is none of their business."""
 START = 1_700_000_000_000_000
+PATIENT = Deadlines(
+    reach=60.0,
+    start=60.0,
+    request=30.0,
+    transaction=120.0,
+    commit=60.0,
+    forgotten=30.0,
+    quiet=60.0,
+    stalled=60.0,
+    fresh=30.0,
+    load=30.0,
+    admin=60.0,
+    begun=30.0,
+    heartbeat=60.0,
+)
+"""Deadlines that no stall of the machine outlasts. A test that is about one of them sets its own."""
+
+
+def hurried(**seconds):
+    """Patient but for those."""
+    return msgspec.structs.replace(PATIENT, **seconds)
+
+
+@contextlib.contextmanager
+def hurrying(made, **seconds):
+    """For a while the cluster of that journal may take no longer than that."""
+    before = made._cluster.deadlines
+    made._cluster.deadlines = msgspec.structs.replace(before, **seconds)
+    try:
+        yield
+    finally:
+        made._cluster.deadlines = before
 
 
 def journal(address, prefix, **arguments):
     partitions = arguments.pop("partitions", PARTITIONS)
     settings = KafkaSettings(topic_prefix=prefix, partitions=partitions)
-    return KafkaJournal([address], settings, environ={}, **{"reach": 60.0, **arguments})
+    return KafkaJournal([address], settings, environ={}, **{"deadlines": PATIENT, **arguments})
 
 
 @contextlib.asynccontextmanager
@@ -94,6 +128,12 @@ class Balance:
         return CommitRow(self.state, changed(EPOCH, self.state, before.amount, before.observed_at) if before else None)
 
 
+def account(number, partitions, partition=0):
+    """The `number`-th account of a series of the bank that lives in that partition."""
+    names = (f"account{number}x{salt}" for salt in itertools.count())
+    return next(name for name in names if partition_of(f"bank/eip155:1/{name}", partitions) == partition)
+
+
 def balance_in(partition, salt=""):
     """A balance that lives in this partition."""
     return next(b for n in itertools.count() if (b := Balance(f"account{salt}{n}")).partition == partition)
@@ -155,9 +195,9 @@ async def delete(admin, *names):
 async def ended(writer, *partitions):
     """Until the transactions in those partitions, or else in the writer's own, stand with their ends: a commit is
     told before the cluster has written its end everywhere."""
-    gauge, partitions = writer._gauge, partitions or (writer._changed, writer._state)
+    offsets, partitions = writer._offsets, partitions or (writer._event_partition, writer._state_partition)
     with anyio.fail_after(60):
-        while await gauge.committed(partitions) != await gauge.written(partitions):  # noqa: ASYNC110 (no event tells it)
+        while await offsets.last_stable(partitions) != await offsets.high_watermarks(partitions):  # noqa: ASYNC110 (no event tells it)
             await anyio.sleep(0.02)
 
 

@@ -11,12 +11,12 @@ from collections import Counter
 import anyio
 import pytest
 
-from tests.journal.conformance import Conformance, snapshot
 from tests.journal.kafka_world import (
     EPOCH,
     Balance,
     balance_in,
     ended,
+    hurrying,
     journal,
     opened,
     reading,
@@ -27,12 +27,14 @@ from tests.journal.kafka_world import (
     versions,
 )
 from watcher.journal import Batch, Fenced
-from watcher.journal.kafka import cluster as connection_module
+from watcher.journal.views import ViewLimits
 from watcher.model.events import MSGPACK, CommitRow, changed, event_id
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
+from watcher.testing.journal_conformance import JournalConformance
+from watcher.testing.journal_samples import snapshot
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def anyio_backend():
     return "asyncio"
 
 
-class TestConformance(Conformance):
+class TestConformance(JournalConformance):
     @pytest.fixture
     async def journal(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:
@@ -49,6 +51,11 @@ class TestConformance(Conformance):
     @pytest.fixture
     async def twin(self, kafka, prefix):
         async with ready(kafka.address, prefix) as made:
+            yield made
+
+    @pytest.fixture
+    async def hasty(self, kafka, prefix):
+        async with ready(kafka.address, prefix, view_limits=ViewLimits(longest=0.0)) as made:
             yield made
 
 
@@ -154,7 +161,7 @@ class TestWriters:
                     frozen.set()
                     await thawed.wait()
 
-                old._delivered = freeze_before_the_commit
+                old._require_delivery = freeze_before_the_commit
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(expect_fenced, old, Batch([balance.row(2)]))
                     await frozen.wait()
@@ -185,22 +192,21 @@ class TestWriters:
             await journals[1].close()
         assert len(fenced) == 1
 
-    async def test_a_transaction_timed_out_by_the_coordinator_only_opens_again(self, kafka, prefix, monkeypatch):
+    async def test_a_transaction_timed_out_by_the_coordinator_only_opens_again(self, kafka, prefix):
         balance = balance_in(0)
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
             await writer.commit(Batch([balance.row(1)]))
-            with monkeypatch.context() as short:
-                short.setattr(connection_module, "TRANSACTION", 1.0)
+            with hurrying(made, transaction=1.0):
                 await restored(writer, 0)
 
             async def dawdle(sent):
                 await asyncio.gather(*sent)
                 await ended(writer)
 
-            writer._delivered = dawdle
+            writer._require_delivery = dawdle
             with pytest.raises(Unavailable):
                 await writer.commit(Batch([balance.row(2)]))
-            del writer._delivered
+            del writer._require_delivery
             (state,) = (await writer.open()).states
             assert state.version == 0
             await writer.commit(
@@ -313,7 +319,7 @@ def lose_one_answer(producer, request_name):
     """The request arrives and is carried out; its answer never comes back, and the client sends it again."""
     from aiokafka.errors import RequestTimedOutError
 
-    ask, lost = producer._ask, []
+    ask, lost = producer._send_unobserved, []
 
     async def ask_and_lose(node, request, **where):
         answer = await ask(node, request, **where)
@@ -322,4 +328,4 @@ def lose_one_answer(producer, request_name):
             raise RequestTimedOutError
         return answer
 
-    producer._ask = ask_and_lose
+    producer._send_unobserved = ask_and_lose

@@ -9,9 +9,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.journal.kafka_world import journal, ready
-from watcher.journal.kafka.cluster import Cluster, stop
-from watcher.journal.kafka.deadlines import within
+from tests.journal.kafka_world import PATIENT, journal, ready
+from watcher.journal.kafka.cluster import Cluster, stop_client
+from watcher.journal.kafka.deadlines import Deadlines, within
 from watcher.model.log import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -121,15 +121,15 @@ async def framed(reader):
 @pytest.mark.kafka
 @pytest.mark.parametrize("answers", [0, 1], ids=["its versions", "its metadata"])
 async def test_a_start_that_is_cancelled_while_the_broker_owes_an_answer_leaves_no_socket_open(
-    kafka, answers, connections, patient
+    kafka, answers, connections
 ):
     async with Mute(kafka.address, answers) as mute:
-        reach = Cluster([mute.address], {})
+        reach = Cluster([mute.address], {}, PATIENT)
         for start in (
             reach.consumer([]),
-            reach.producer("mute"),
+            reach.transactional_producer("mute"),
             reach.plain_producer(),
-            entered(reach.administering()),
+            entered(reach.admin()),
         ):
             with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
@@ -153,10 +153,10 @@ def no_brokers(request):
 async def test_a_cluster_that_knows_no_broker_is_not_reached(kafka, prefix):
     async with Mute(kafka.address, 1, no_brokers) as mute:
         with pytest.raises(Unavailable, match="knows a broker that is up"):
-            await entered(Cluster([mute.address], {}).administering())
+            await entered(Cluster([mute.address], {}, Deadlines()).admin())
         with pytest.raises(Unavailable, match=r"no Kafka broker reached at .* \(it has only just come up\)"):
-            await journal(mute.address, prefix, reach=0.1).init()
-        await entered(Cluster([mute.address, kafka.address], {}).administering())
+            await journal(mute.address, prefix, deadlines=Deadlines(reach=0.1)).init()
+        await entered(Cluster([mute.address, kafka.address], {}, Deadlines()).admin())
 
 
 async def awaited(work):
@@ -169,13 +169,13 @@ async def entered(context):
 
 
 @pytest.mark.kafka
-async def test_a_consumer_whose_fetch_waits_to_be_tried_again_ends_and_cancels_nobody(kafka, prefix, patient):
+async def test_a_consumer_whose_fetch_waits_to_be_tried_again_ends_and_cancels_nobody(kafka, prefix):
     async with ready(kafka.address, prefix) as journal, anyio.create_task_group() as tasks:
-        consumer = await journal._connection.consumer(journal._topics)
+        consumer = await journal._cluster.consumer(journal._topics)
         retries = [asyncio.ensure_future(asyncio.sleep(600)) for _ in range(2)]
         consumer._fetcher._pending_tasks.update(retries)
         await anyio.wait_all_tasks_blocked()
-        await stop(consumer)
+        await stop_client(consumer)
         await asyncio.wait(retries, timeout=60)
         assert all(retry.cancelled() for retry in retries)
         assert consumer._client._sync_task is None

@@ -7,12 +7,13 @@ import pytest
 from confluent_kafka.admin import ConfigResource
 
 from tests import kafka_broker
-from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
+    PATIENT,
     administering,
     balance_in,
     done,
+    hurrying,
     opened,
     reading,
     restored,
@@ -21,16 +22,14 @@ from tests.journal.kafka_world import (
 from tests.journal.own_broker import USERS
 from watcher.journal import Batch, WrongJournal
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.journal.kafka import cluster as connection_module
-from watcher.journal.kafka import writer as writer_module
-from watcher.journal.kafka.cluster import START
+from watcher.journal.kafka.deadlines import Deadlines
 from watcher.journal.kafka.settings import security
-from watcher.journal.kafka.writer import COMMIT
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.runtime.config_section import SettingsError
+from watcher.testing.journal_samples import snapshot
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ class TestSecurity:
             sasl_password_env="KAFKA_PASSWORD",
             ssl_cafile=str(certificate[1]),
         )
-        made = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": secret})
+        made = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": secret}, deadlines=PATIENT)
         balance = balance_in(0)
         await made.init()
         await made.check()
@@ -59,7 +58,7 @@ class TestSecurity:
             await writer.commit(Batch([balance.row(1)]))
             assert (await snapshot(reader, Filter()))[1] == [balance.state]
         await made.close()
-        wrong = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": "wrong"})
+        wrong = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": "wrong"}, deadlines=PATIENT)
         for attempt in (wrong.check, wrong.init):
             with (
                 anyio.fail_after(60),
@@ -72,7 +71,7 @@ class TestSecurity:
 
     async def test_a_certificate_of_an_unknown_authority_is_told_at_once(self, secure_address, prefix):
         settings = KafkaSettings(topic_prefix=prefix, security_protocol="SSL")
-        made = KafkaJournal([secure_address], settings, environ={})
+        made = KafkaJournal([secure_address], settings, environ={}, deadlines=PATIENT)
         with anyio.fail_after(60), pytest.raises(WrongJournal, match=r"not trust .* \[kafka\] ssl_cafile"):
             await made.check()
         await made.close()
@@ -107,7 +106,7 @@ class TestSecurity:
 
 
 class TestCluster:
-    async def test_three_brokers_hold_three_copies_and_one_may_die(self, prefix, monkeypatch):
+    async def test_three_brokers_hold_three_copies_and_one_may_die(self, prefix):
         balance = balance_in(0)
         try:
             stack = contextlib.ExitStack()
@@ -115,7 +114,9 @@ class TestCluster:
         except kafka_broker.NoBroker as reason:
             pytest.skip(f"no brokers of our own: {reason}")
         addresses = [node.address for node in nodes]
-        made = KafkaJournal(addresses, KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS), environ={})
+        made = KafkaJournal(
+            addresses, KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS), environ={}, deadlines=PATIENT
+        )
         with stack:
             await made.init()
             with administering(addresses[0]) as admin:
@@ -129,9 +130,7 @@ class TestCluster:
                 await writer.commit(Batch([balance.row(1)]))
                 leader = topics[names[1]].partitions[0].leader
                 nodes[leader - 1].kill()
-                with anyio.fail_after(240), monkeypatch.context() as real:
-                    real.setattr(writer_module, "COMMIT", COMMIT)
-                    real.setattr(connection_module, "START", START)
+                with anyio.fail_after(240), hurrying(made, commit=Deadlines().commit, start=Deadlines().start):
                     while balance.state.version < 4:
                         before = balance.state
                         try:

@@ -23,7 +23,7 @@ def anyio_backend():
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr(topic_admin, "BUSY", (0.0,) * len(topic_admin.BUSY))
+    monkeypatch.setattr(topic_admin, "BUSY_RETRIES", (0.0,) * len(topic_admin.BUSY_RETRIES))
 
 
 class Controller:
@@ -44,7 +44,8 @@ class Controller:
 
 async def made(*answers):
     controller = Controller(*answers)
-    names = await topic_admin.create(controller, [TopicSpec(name, 1, "compact", {}, {}) for name in NAMES])
+    specs = [TopicSpec(name, 1, "compact", {}, {}) for name in NAMES]
+    names = await topic_admin.TopicAdmin(controller, specs, 60.0).create()
     assert controller.answers == []
     return names
 
@@ -65,7 +66,7 @@ async def test_topics_that_stand_are_no_trouble():
 
 async def test_what_does_not_pass_is_told_in_the_controllers_words():
     with pytest.raises(WrongJournal, match="topic state cannot be created: InvalidReplicationFactorError why"):
-        await made(*[[ALREADY_EXISTS, INVALID_REPLICATION_FACTOR]] * len(topic_admin.BUSY))
+        await made(*[[ALREADY_EXISTS, INVALID_REPLICATION_FACTOR]] * len(topic_admin.BUSY_RETRIES))
 
 
 async def test_what_never_passes_is_told_at_once():

@@ -10,13 +10,15 @@ import pytest
 from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
-from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
+    PATIENT,
     START,
     balance_in,
     ended,
     frozen,
+    hurried,
+    hurrying,
     journal,
     opened,
     reading,
@@ -30,17 +32,14 @@ from watcher.ingest import committer as committer_module
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.journal import Batch
-from watcher.journal.kafka import cluster as connection_module
-from watcher.journal.kafka import offsets as log_module
-from watcher.journal.kafka import reader as reader_module
-from watcher.journal.kafka import writer as writer_module
-from watcher.journal.kafka.offsets import poll, start_at
+from watcher.journal.kafka.offsets import assign_at, poll
 from watcher.ledger import Ledger
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.model.readings import Answer, Reading, Times
+from watcher.testing.journal_samples import snapshot
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
@@ -49,9 +48,9 @@ def anyio_backend():
 
 
 class TestHurtBrokers:
-    async def test_a_killed_broker_loses_nothing_and_tells_nothing_twice(self, own_broker, prefix, monkeypatch):
+    async def test_a_killed_broker_loses_nothing_and_tells_nothing_twice(self, own_broker, prefix):
         """A commit that was acknowledged an instant before may be undone: the broker was killed before it wrote the ends,
-        so that nobody has seen it, and forgot them when it came back (see hanging.py). It says so, and is told anew.
+        so that nobody has seen it, and forgot them when it came back (see dangling_transactions.py). It says so, and is told anew.
         """
         balance = balance_in(0)
         confirmed = 0
@@ -68,8 +67,7 @@ class TestHurtBrokers:
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(hurt)
-                with anyio.fail_after(240), monkeypatch.context() as short:
-                    short.setattr(writer_module, "COMMIT", 3.0)
+                with anyio.fail_after(240), hurrying(made, commit=3.0):
                     failures = 0
                     while not failures or confirmed < balance.state.version:
                         before = balance.state
@@ -90,21 +88,19 @@ class TestHurtBrokers:
         assert got == list(range(1, confirmed + 1))
         assert versions(seen(own_broker.address, f"{prefix}balances.changed.v1")) == {str(balance.key): got}
 
-    async def test_a_frozen_broker_holds_nobody_beyond_the_deadlines(self, own_broker, prefix, monkeypatch):
+    async def test_a_frozen_broker_holds_nobody_beyond_the_deadlines(self, own_broker, prefix):
         balance = balance_in(0)
-        impatient = journal(own_broker.address, prefix, reach=1.0)
+        impatient = journal(own_broker.address, prefix, deadlines=hurried(reach=1.0))
         async with contextlib.AsyncExitStack() as stack:
             made = await stack.enter_async_context(ready(own_broker.address, prefix))
             writer = await stack.enter_async_context(opened(made, 0))
             await stack.enter_async_context(opened(made, 1))
             await stack.enter_async_context(reading(made))
-            waiting = await stack.enter_async_context(made._connection.reading(made._topics))
+            waiting = await stack.enter_async_context(made._cluster.reading(made._topics))
             await writer.commit(Batch([balance.row(0)]))
-            start_at(waiting, {TopicPartition(f"{prefix}balances.changed.v1", 0): 0})
-            await poll(waiting)  # its fetch gets no answer any more
-            with monkeypatch.context() as short, frozen(own_broker):
-                short.setattr(writer_module, "COMMIT", 1.0)
-                short.setattr(connection_module, "START", 1.0)
+            assign_at(waiting, {TopicPartition(f"{prefix}balances.changed.v1", 0): 0})
+            await poll(waiting, PATIENT.request)  # its fetch gets no answer any more
+            with hurrying(impatient, start=1.0), hurrying(made, commit=1.0, start=1.0), frozen(own_broker):
                 with anyio.fail_after(60):
                     with pytest.raises(Unavailable, match="committing to partition 0"):
                         await writer.commit(Batch([balance.row(1)]))
@@ -125,12 +121,11 @@ class TestForgottenTransactions:
         ids=["in both: aborted", "in the events: as the state says", "in the state: as the events say"],
     )
     async def test_a_transaction_whose_end_was_never_written_ends_everywhere_alike(
-        self, own_broker, prefix, monkeypatch, hanging, versions_told
+        self, own_broker, prefix, hanging, versions_told
     ):
         """As a broker leaves it that is killed and comes back before it knows its partitions."""
-        monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)
-        balance = balance_in(0)
-        async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer:
+        balance, soon = balance_in(0), hurried(forgotten=0.5)
+        async with ready(own_broker.address, prefix, deadlines=soon) as made, opened(made, 0) as writer:
             await writer.commit(Batch([balance.row(1)]))
             before = balance.state
             await forget(writer, [TopicPartition(f"{prefix}balances.{name}.v1", 0) for name in hanging])
@@ -145,11 +140,14 @@ class TestForgottenTransactions:
 
     @pytest.mark.parametrize("hanging", ["changed", "state"])
     async def test_a_reader_that_starts_beside_one_sees_each_row_where_its_cursor_stands(
-        self, own_broker, prefix, monkeypatch, hanging
+        self, own_broker, prefix, hanging
     ):
-        monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)
-        balance, other = balance_in(0), balance_in(1)
-        async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer, opened(made, 1) as beside:
+        balance, other, soon = balance_in(0), balance_in(1), hurried(forgotten=0.5)
+        async with (
+            ready(own_broker.address, prefix, deadlines=soon) as made,
+            opened(made, 0) as writer,
+            opened(made, 1) as beside,
+        ):
             await writer.commit(Batch([balance.row(1)]))
             await writer.commit(Batch([balance.row(2)]))
             await beside.commit(Batch([other.row(1)]))
@@ -159,9 +157,7 @@ class TestForgottenTransactions:
             await ended(writer, TopicPartition(f"{prefix}balances.{whole}.v1", 0))
             await ended(beside)
             async with contextlib.AsyncExitStack() as stack:
-                with monkeypatch.context() as short:
-                    short.setattr(reader_module, "LOAD", 0.5)
-                    short.setattr(reader_module, "FRESH", 0.5)
+                with hurrying(made, load=0.5, fresh=0.5):
                     reader = await stack.enter_async_context(reading(made))
                     cursor, rows = await snapshot(reader, Filter())
                 held = {row.key: (row.version, row.amount) for row in rows}
@@ -174,9 +170,11 @@ class TestForgottenTransactions:
                 _, rows = await snapshot(reader, Filter())
                 assert {row.amount for row in rows} == {"4", "1"}
 
-    async def test_a_baseline_that_hangs_alone_is_aborted(self, own_broker, prefix, monkeypatch):
-        monkeypatch.setattr(writer_module, "FORGOTTEN", 0.5)
-        async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer:
+    async def test_a_baseline_that_hangs_alone_is_aborted(self, own_broker, prefix):
+        async with (
+            ready(own_broker.address, prefix, deadlines=hurried(forgotten=0.5)) as made,
+            opened(made, 0) as writer,
+        ):
             await forget(writer, [TopicPartition(f"{prefix}balances.state.v1", 0)])
             await writer.commit(Batch([balance_in(0).row(1)]))
             assert (await writer.open()).states == []
@@ -225,10 +223,9 @@ class TestBackPressure:
     async def test_a_broker_that_stops_makes_pollers_wait_and_everything_goes_on_after_it(
         self, own_broker, prefix, monkeypatch
     ):
-        async with ready(own_broker.address, prefix) as made:
-            monkeypatch.setattr(committer_module, "DEADLINE", 1.0)
-            monkeypatch.setattr(connection_module, "START", 2.0)
-            monkeypatch.setattr(log_module, "REQUEST", 2.0)
+        monkeypatch.setattr(committer_module, "DEADLINE", 1.0)
+        async with ready(own_broker.address, prefix) as made, contextlib.AsyncExitStack() as stack:
+            stack.enter_context(hurrying(made, start=2.0, request=2.0))
             committers = [Committer(made.writer(p), Ledger(), gather=0.01, bound=BOUND) for p in range(PARTITIONS)]
             # One for each partition: behind a partition that holds it back a feed would leave the others without work.
             feeds = [Feed(Intake(committers), keys) for keys in KEYS]

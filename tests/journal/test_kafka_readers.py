@@ -9,13 +9,13 @@ import anyio
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
-from tests.journal.conformance import snapshot
 from tests.journal.kafka_world import (
     PARTITIONS,
     START,
     administering,
     balance_in,
     done,
+    hurrying,
     opened,
     reading,
     ready,
@@ -23,15 +23,14 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from watcher.journal import Batch
-from watcher.journal.kafka import consumer_pool
-from watcher.journal.kafka import reader as reader_module
-from watcher.journal.kafka import state_table as view_module
+from watcher.journal.kafka import commit_window, consumer_pool
 from watcher.model.events import ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Cursor, Expired, Unavailable
 from watcher.model.times import format_rfc3339
+from watcher.testing.journal_samples import snapshot
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ class TestReaders:
                 tasks.cancel_scope.cancel()
 
     async def test_followers_from_different_places_each_get_exactly_the_rest(self, kafka, prefix, monkeypatch):
-        monkeypatch.setattr(view_module, "WINDOW", 10)
+        monkeypatch.setattr(commit_window, "WINDOW_ROWS", 10)
         balance = balance_in(0)
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
             await writer.commit(Batch([balance.row(0)]))
@@ -105,19 +104,19 @@ class TestReaders:
     async def test_however_many_are_behind_a_few_consumers_read_for_them_and_none_when_all_are_there(
         self, kafka, prefix, monkeypatch
     ):
-        monkeypatch.setattr(view_module, "WINDOW", 10)
+        monkeypatch.setattr(commit_window, "WINDOW_ROWS", 10)
         balance = balance_in(0)
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
             await writer.commit(Batch([balance.row(0)]))
             for amount in range(1, 31):
                 await writer.commit(Batch([balance.row(amount)]))
-            oldest, made_for, consumer = (await reader.bounds()).oldest, [], reader._connection.consumer
+            oldest, made_for, consumer = (await reader.bounds()).oldest, [], made._cluster.consumer
 
             async def counted(topics, **more):
                 made_for.append(topics)
                 return await consumer(topics, **more)
 
-            monkeypatch.setattr(reader._connection, "consumer", counted)
+            monkeypatch.setattr(made._cluster, "consumer", counted)
             async with contextlib.AsyncExitStack() as opened_:
                 slow = [
                     await opened_.enter_async_context(contextlib.aclosing(reader.follow(oldest))) for _ in range(12)
@@ -126,13 +125,11 @@ class TestReaders:
                     while not (events := (await anext(log)).events):
                         pass
                     assert events[0].version == 1
-                assert len(made_for) <= consumer_pool.MOST
+                assert len(made_for) <= consumer_pool.MAX_CONSUMERS
                 assert await until_head(reader, oldest)
-            assert len(reader._replays._idle) == 0
+            assert len(reader._consumers._idle) == 0
 
-    async def test_a_transaction_left_open_by_a_dead_writer_keeps_no_reader_from_starting(
-        self, kafka, prefix, monkeypatch
-    ):
+    async def test_a_transaction_left_open_by_a_dead_writer_keeps_no_reader_from_starting(self, kafka, prefix):
         balance = balance_in(0)
         async with contextlib.AsyncExitStack() as stack:
             made = await stack.enter_async_context(ready(kafka.address, prefix))
@@ -145,15 +142,13 @@ class TestReaders:
                 await asyncio.gather(*sent)
                 raise OSError("the process died here")
 
-            writer._delivered = die
+            writer._require_delivery = die
             with pytest.raises(Unavailable):
                 await writer.commit(Batch([balance.row(2)]))
-            del writer._delivered
-            with monkeypatch.context() as short:
-                short.setattr(reader_module, "LOAD", 0.5)
-                short.setattr(reader_module, "FRESH", 0.5)
+            del writer._require_delivery
+            with hurrying(made, load=0.5, fresh=0.5):
                 reader = await stack.enter_async_context(reading(made))
-                assert not await writer._settled(0.1)
+                assert not await writer._transactions_closed(0.1)
                 cursor, rows = await snapshot(reader, Filter())
                 assert [(row.version, row.amount) for row in rows] == [(before.version, before.amount)]
             balance.state = (await writer.open()).states[0]
@@ -170,10 +165,10 @@ class TestReaders:
                 await asyncio.gather(*sent)
                 raise OSError("the process died here")
 
-            writer._delivered = die
+            writer._require_delivery = die
             with pytest.raises(Unavailable):
                 await writer.commit(Batch([balance.row(2)]))
-            del writer._delivered
+            del writer._require_delivery
             await writer.open()
             bounds = await reader.bounds()
             commits = await until_head(reader, bounds.oldest)

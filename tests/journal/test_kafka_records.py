@@ -8,7 +8,7 @@ from watcher.journal import WrongJournal
 from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka import records as wire
 from watcher.journal.kafka.fencing import LogIdentity
-from watcher.journal.kafka.records import LogMarker, NoteAssembler, PartitionContents, TopicNames, noted
+from watcher.journal.kafka.records import LogMarker, NoteAssembler, PartitionContents, TopicNames, note_records
 from watcher.journal.kafka.settings import security
 from watcher.model.events import JSON, BalanceState, changed
 from watcher.runtime.config_section import SettingsError
@@ -33,8 +33,8 @@ STATE = BalanceState(
 def joined(records):
     notes = NoteAssembler()
     for record in records:
-        notes.take(record.key, record.value, record.headers)
-    return notes.whole
+        notes.add(record.key, record.value, record.headers)
+    return notes.complete
 
 
 def cleaned(records):
@@ -48,7 +48,7 @@ class TestNotesInParts:
     def test_every_length_comes_back_after_every_other_and_after_cleaning(self, written, data):
         before, wire.PART_BYTES = wire.PART_BYTES, 7
         try:
-            records = [record for name, note in written for record in noted("state", name, note)]
+            records = [record for name, note in written for record in note_records("state", name, note)]
         finally:
             wire.PART_BYTES = before
         expected = dict(written)
@@ -58,23 +58,23 @@ class TestNotesInParts:
         assert joined([*cleaned(records[:dirty]), *records[dirty:]]) == expected
 
     def test_no_part_is_beyond_what_a_broker_takes_and_a_short_note_is_one_plain_record(self):
-        records = list(noted("state", "schedule:x", bytes(3_000_000)))
+        records = list(note_records("state", "schedule:x", bytes(3_000_000)))
         assert max(len(record.value) for record in records) <= 250_000
         assert [record.key for record in records][:2] == [b"schedule:x", b"schedule:x#1"]
-        (short,) = noted("state", "schedule:x", bytes(250_000))
+        (short,) = note_records("state", "schedule:x", bytes(250_000))
         assert short.headers == [("content-type", b"application/octet-stream")]
 
     def test_a_note_half_written_leaves_the_one_before(self):
-        records = [*noted("state", "n", b"old"), *list(noted("state", "n", bytes(600_000)))[:2]]
+        records = [*note_records("state", "n", b"old"), *list(note_records("state", "n", bytes(600_000)))[:2]]
         assert joined(records) == {"n": b"old"}
 
     def test_marks_and_balances_are_no_notes(self):
-        history = PartitionContents()
-        history.take(b"owner", b'{"generation":1,"instance":"x"}', ())
-        for record in noted("state", "limiter:x", b"1"):
-            history.take(record.key, record.value, tuple(record.headers))
-        assert history.restored("ab").notes == {"limiter:x": b"1"}
-        assert history.owner.instance == "x"
+        contents = PartitionContents()
+        contents.add(b"owner", b'{"generation":1,"instance":"x"}', ())
+        for record in note_records("state", "limiter:x", b"1"):
+            contents.add(record.key, record.value, tuple(record.headers))
+        assert contents.restored("ab").notes == {"limiter:x": b"1"}
+        assert contents.owner.instance == "x"
 
 
 class TestSource:
@@ -96,26 +96,25 @@ class TestSource:
 class TestIdentity:
     def test_the_log_that_was_met_first_is_the_one_that_every_partition_belongs_to(self):
         identity = LogIdentity(TopicNames.under(""))
-        assert [identity.meet(partition, LogMarker("ab")) for partition in (1, 0, 1)] == ["ab", "ab", "ab"]
+        assert [identity.verify(partition, LogMarker("ab")) for partition in (1, 0, 1)] == ["ab", "ab", "ab"]
         with pytest.raises(WrongJournal, match=r"partition 0 of .* belongs to another log \(cd\)"):
-            identity.meet(0, LogMarker("cd"))
+            identity.verify(0, LogMarker("cd"))
 
     @pytest.mark.parametrize(
         ("partition", "advice"), [(0, "run `watcher init` to"), (3, "run `watcher init --new-log`")]
     )
     def test_a_partition_that_says_nothing_belongs_to_none(self, partition, advice):
         with pytest.raises(WrongJournal, match=f"has no marker.*{advice}"):
-            LogIdentity(TopicNames.under("")).meet(partition, None)
+            LogIdentity(TopicNames.under("")).verify(partition, None)
 
 
 class TestEvents:
-    def test_an_event_of_a_log_made_before_the_header_had_its_name_is_read(self):
+    def test_an_event_and_a_state_are_read_from_their_headers_and_values(self):
         state = JSON.encode(STATE)
         event = JSON.encode(changed("e0", STATE, "1", STATE.observed_at))
         headers = [("content-type", b"application/json"), ("ce_time", STATE.observed_at.encode())]
         key = str(STATE.key).encode()
-        former = wire.published(3, 7, key, event, [*headers, ("ce_sequence", b"%020d" % 12)])
-        now = wire.published(3, 7, key, event, [*headers, ("ce_balanceversion", b"12")])
-        assert former == now
-        assert former.version == 12
-        assert wire.state(state, headers) == STATE
+        published = wire.decode_event(3, 7, key, event, [*headers, ("ce_balanceversion", b"12")])
+        assert (published.key, published.version, published.partition, published.position) == (STATE.key, 12, 3, 7)
+        assert published.data == event
+        assert wire.decode_state(state, headers) == STATE

@@ -17,7 +17,7 @@ from tests.journal.kafka_world import administering, balance_in, done, opened, r
 from watcher.journal import Batch
 from watcher.model.log import Unavailable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture

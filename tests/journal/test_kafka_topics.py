@@ -17,6 +17,8 @@ from tests.journal.kafka_world import (
     balance_in,
     delete,
     done,
+    hurried,
+    hurrying,
     journal,
     opened,
     reading,
@@ -25,12 +27,12 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from watcher.journal import Batch, Rejected, WrongJournal
-from watcher.journal.kafka import offsets as log_module
-from watcher.journal.kafka import topic_admin as topics_module
-from watcher.journal.kafka import writer as writer_module
+from watcher.journal.kafka.log_marker import LogMarkers
+from watcher.journal.kafka.records import TopicNames
+from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.model.log import Expired, Unavailable
 
-pytestmark = [pytest.mark.anyio, pytest.mark.kafka, pytest.mark.usefixtures("patient")]
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
 
 @pytest.fixture
@@ -178,17 +180,16 @@ class TestTopics:
         assert seen(kafka.address, changed) == []
         assert {message.key() for message in seen(kafka.address, state)} == ({b"marker"} if marked else set())
 
-    async def test_a_writer_whose_topics_are_gone_ends_when_they_stay_away(self, kafka, prefix, monkeypatch):
+    async def test_a_writer_whose_topics_are_gone_ends_when_they_stay_away(self, kafka, prefix):
         changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
         async with ready(kafka.address, prefix) as made, opened(made, 0) as writer:
             with administering(kafka.address) as admin:
                 await delete(admin, changed, state)
-            with anyio.fail_after(120), monkeypatch.context() as short:
-                short.setattr(log_module, "REQUEST", 1.0)
-                with pytest.raises(Unavailable, match="v1 is missing"):
+            with anyio.fail_after(120):
+                with hurrying(made, request=1.0), pytest.raises(Unavailable, match="v1 is missing"):
                     await writer.open()
-                short.setattr(writer_module, "GONE", 0.0)
-                with pytest.raises(WrongJournal, match="v1 is missing: it was deleted; run `watcher init`"):
+                deleted = pytest.raises(WrongJournal, match="v1 is missing: it was deleted; run `watcher init`")
+                with hurrying(made, request=1.0, gone=0.0), deleted:
                     await writer.open()
 
     async def test_a_re_created_state_topic_is_refused_until_init(self, kafka, prefix):
@@ -223,20 +224,21 @@ class TestTopics:
 
     async def test_an_init_that_breaks_off_begins_anew_by_itself_while_there_is_time(self, kafka, prefix, monkeypatch):
         """It leaves a control record in the events, which is none of them."""
-        write, tries = topics_module._mark, []
+        write, tries = LogMarkers._write_everywhere, []
 
-        async def breaks_off_once(producer, topics, partitions):
-            tries.append(topics)
+        async def breaks_off_once(markers, producer):
+            tries.append(markers)
             if len(tries) > 1:
-                return await write(producer, topics, partitions)
+                return await write(markers, producer)
+            topics = TopicNames.under(prefix)
             await producer.begin_transaction()
-            producer.take_part(TopicPartition(topics.changed, 0))
+            producer.join_transaction(TopicPartition(topics.changed, 0))
             await producer.send_and_wait(topics.state, b"{}", b"marker", partition=0)
             await producer.abort_transaction()
             raise Unavailable("so it broke off")
 
         made = journal(kafka.address, prefix)
-        monkeypatch.setattr(topics_module, "_mark", breaks_off_once)
+        monkeypatch.setattr(LogMarkers, "_write_everywhere", breaks_off_once)
         assert f"created {prefix}balances.changed.v1, " in await made.init()
         assert len(tries) == 2
         await made.check()
@@ -244,27 +246,26 @@ class TestTopics:
 
     async def test_a_check_that_is_cut_goes_on_while_there_is_time_and_then_says_why(self, kafka, prefix, monkeypatch):
         """As by a broker that is thawed, and that its controller gives up once more before it takes it back."""
-        look, cuts = topics_module.look, [Unavailable("a broker went"), Unavailable("and again")]
+        existing, cuts = TopicAdmin.existing, [Unavailable("a broker went"), Unavailable("and again")]
 
-        async def cut(admin, wanted):
+        async def cut(admin):
             if cuts:
                 raise cuts.pop()
-            return await look(admin, wanted)
+            return await existing(admin)
 
         async with ready(kafka.address, prefix) as made:
-            monkeypatch.setattr(topics_module, "look", cut)
+            monkeypatch.setattr(TopicAdmin, "existing", cut)
             await made.check()
             assert not cuts
-            impatient = journal(kafka.address, prefix, reach=0.0)
+            impatient = journal(kafka.address, prefix, deadlines=hurried(reach=0.0))
             cuts.append(Unavailable("a broker went"))
             with pytest.raises(Unavailable):
                 await impatient.check()
             await impatient.close()
 
-    async def test_re_created_events_under_an_old_state_are_refused(self, kafka, prefix, monkeypatch):
-        monkeypatch.setattr(topics_module, "BEGUN", 0.5)
+    async def test_re_created_events_under_an_old_state_are_refused(self, kafka, prefix):
         balance = balance_in(0)
-        async with ready(kafka.address, prefix) as made:
+        async with ready(kafka.address, prefix, deadlines=hurried(begun=0.5)) as made:
             async with opened(made, 0) as writer:
                 await writer.commit(Batch([balance.row(1)]))
                 await writer.commit(Batch([balance.row(2)]))
@@ -276,9 +277,8 @@ class TestTopics:
                     await attempt()
             await writer.close()
 
-    async def test_re_created_events_that_never_told_anything_are_refused_as_well(self, kafka, prefix, monkeypatch):
-        monkeypatch.setattr(topics_module, "BEGUN", 0.5)
-        async with ready(kafka.address, prefix) as made:
+    async def test_re_created_events_that_never_told_anything_are_refused_as_well(self, kafka, prefix):
+        async with ready(kafka.address, prefix, deadlines=hurried(begun=0.5)) as made:
             name = f"{prefix}balances.changed.v1"
             assert seen(kafka.address, name) == []
             with administering(kafka.address) as admin:
@@ -287,7 +287,7 @@ class TestTopics:
                 await made.init()
 
     async def test_a_broker_that_is_not_there_is_said_so_within_the_time_given(self, prefix):
-        made = journal(f"127.0.0.1:{kafka_broker.free_port()}", prefix, reach=1.0)
+        made = journal(f"127.0.0.1:{kafka_broker.free_port()}", prefix, deadlines=hurried(reach=1.0))
         for attempt in (made.check, made.init):
             with anyio.fail_after(30), pytest.raises(Unavailable, match=r"no Kafka broker reached at .* within 1 s"):
                 await attempt()

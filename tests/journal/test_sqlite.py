@@ -17,9 +17,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.journal.conformance import (
+from tests.journal.laws import records, violations
+from watcher.journal import Batch, Fenced, Unwritable, WrongJournal
+from watcher.journal.sqlite import file as sqlite_file
+from watcher.journal.sqlite import reader as sqlite_reader
+from watcher.journal.sqlite.file import inline, open_to_write, worker
+from watcher.journal.sqlite.journal import SqliteJournal, path_of
+from watcher.journal.sqlite.reader import SqliteReader
+from watcher.journal.sqlite.reading import CommitSignal
+from watcher.journal.sqlite.view import SqliteView, small_snapshot
+from watcher.journal.sqlite.writer import PUT_STATE, ROWS
+from watcher.journal.views import ViewLimits
+from watcher.model.events import JSON
+from watcher.model.keys import Filter
+from watcher.model.log import Expired, Unavailable
+from watcher.testing.journal_conformance import JournalConformance
+from watcher.testing.journal_samples import (
     BEGAN,
-    Conformance,
     baseline,
     baselines,
     by_key,
@@ -32,18 +46,6 @@ from tests.journal.conformance import (
     reading,
     snapshot,
 )
-from tests.journal.laws import records, violations
-from watcher.journal import Batch, Fenced, Unwritable, WrongJournal, views
-from watcher.journal.sqlite import file as sqlite_file
-from watcher.journal.sqlite import reader as sqlite_reader
-from watcher.journal.sqlite.file import inline, open_to_write, worker
-from watcher.journal.sqlite.journal import SqliteJournal, path_of
-from watcher.journal.sqlite.reader import CommitSignal, SqliteReader
-from watcher.journal.sqlite.view import SqliteView, few
-from watcher.journal.sqlite.writer import PUT_STATE, ROWS
-from watcher.model.events import JSON
-from watcher.model.keys import Filter
-from watcher.model.log import Expired, Unavailable
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +77,13 @@ async def journal(request, at):
 
 
 @pytest.fixture
+async def hasty(at, journal):
+    hasty = at(view_limits=ViewLimits(longest=0.0))
+    yield hasty
+    await hasty.close()
+
+
+@pytest.fixture
 async def twin(at, journal):
     twin = at()
     yield twin
@@ -82,7 +91,7 @@ async def twin(at, journal):
 
 
 @pytest.mark.anyio
-class TestConformance(Conformance):
+class TestConformance(JournalConformance):
     """Each test twice: with JSON and with MessagePack in the file."""
 
 
@@ -291,19 +300,23 @@ def test_sqlite_finds_what_a_filter_wants(keys, wanted, size):
         with contextlib.closing(open_to_write(path)) as file:
             rows = [(str(state.key), state.account, 0, JSON.content_type, JSON.encode(state)) for state in states]
             file.executemany(PUT_STATE, rows)
-            assert few(file, wanted, 12) == expected
-            assert few(file, wanted, len(expected)) == expected
-            assert not expected or few(file, wanted, len(expected) - 1) is None
-        view = SqliteView(path, lambda _: None, lambda: True)
-        assert view.count(wanted) == len(expected)
-        behind, found = view.page(wanted, 0, size)
-        while len(found) < len(expected):
-            behind, page = view.page(wanted, behind, size)
-            assert page
-            found += page
-        assert view.page(wanted, behind, size) == (behind, [])
-        view.end()
-    assert found == expected
+            assert small_snapshot(file, wanted, 12) == expected
+            assert small_snapshot(file, wanted, len(expected)) == expected
+            assert not expected or small_snapshot(file, wanted, len(expected) - 1) is None
+        assert anyio.run(in_pages, path, wanted, size) == expected
+
+
+async def in_pages(path, wanted, size):
+    view = SqliteView(path, inline, lambda _: None, lambda: True)
+    count = await view.count(wanted)
+    behind, found = await view.page(wanted, 0, size)
+    while len(found) < count:
+        behind, page = await view.page(wanted, behind, size)
+        assert page
+        found += page
+    assert await view.page(wanted, behind, size) == (behind, [])
+    view.end()
+    return found
 
 
 HOLDS = """
@@ -345,9 +358,8 @@ class TestTheWal:
         self, at, tmp_path, monkeypatch
     ):
         monkeypatch.setattr(sqlite_reader, "GROWN", 1 << 20)
-        monkeypatch.setattr(views, "PAUSE", 3600.0)
         wal = tmp_path / "balances.db-wal"
-        journal = at()
+        journal = at(view_limits=ViewLimits(pause=3600.0))
         async with opened(journal) as (writer, _), reading(journal) as reader:
             await writer.commit(Batch([baseline("a", 0)]))
             held, again = await reader.snapshot(Filter()), []
@@ -531,20 +543,17 @@ class TestTrouble:
                 path.rename(tmp_path / "aside")
                 return work()
 
-            reader = SqliteReader(path, inline, late, CommitSignal())
+            reader = SqliteReader(path, inline, late, CommitSignal(), ViewLimits())
             try:
                 with pytest.raises(Unavailable, match="can be begun: there is no database"):
                     await reader.snapshot(Filter())
             finally:
                 await reader.close()
 
-    async def test_a_view_that_stood_too_long_goes_though_commits_follow_one_another_without_a_rest(
-        self, at, monkeypatch
-    ):
-        async with opened(at()) as (writer, _), reading(at()) as reader:
+    async def test_a_view_that_stood_too_long_goes_though_commits_follow_one_another_without_a_rest(self, at):
+        async with opened(at()) as (writer, _), reading(at(view_limits=ViewLimits(longest=0.0))) as reader:
             await writer.commit(Batch([one := baseline("a", 0)]))
             held = await reader.snapshot(Filter())
-            monkeypatch.setattr(views, "LONGEST", 0.0)
             await writer.commit(Batch([change(one, 1)]))
             async with contextlib.aclosing(reader.follow((await reader.bounds()).oldest)) as commits:
                 assert (await anext(commits)).events

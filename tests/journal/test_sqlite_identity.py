@@ -10,14 +10,23 @@ import sqlite3
 import anyio
 import pytest
 
-from tests.journal.conformance import BEGAN, baseline, by_key, change, opened, read, reading, snapshot
 from watcher.journal import Batch, Fenced, Unwritable
 from watcher.journal.sqlite import file as sqlite_file
 from watcher.journal.sqlite import identity
-from watcher.journal.sqlite.identity import MARK, STATX, FileIdentity, LogMetadata, leave_mark, log_of, look, mark_of
+from watcher.journal.sqlite.identity import (
+    MARK,
+    STATX,
+    FileIdentity,
+    LogMetadata,
+    epoch_of,
+    identify,
+    leave_mark,
+    mark_of,
+)
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.keys import Filter
 from watcher.model.log import Expired, Unavailable
+from watcher.testing.journal_samples import BEGAN, baseline, by_key, change, opened, read, reading, snapshot
 
 pytestmark = pytest.mark.anyio
 
@@ -163,12 +172,12 @@ async def test_older_contents_in_the_very_same_file_are_a_new_log_each_time(at, 
     row, backed_up = await written(at(), None, 1, 2)
     shutil.copyfile(path, path.with_name("backup"))
     _, last = await written(at(), row, 3, 4)
-    before = look(path)
+    before = identify(path)
     restore(path, path.with_name("backup"))
     _, after = await judge_a_restore(at(), row, backed_up, last)
     restore(path, path.with_name("backup"))
     _, again = await judge_a_restore(at(), row, backed_up, after)
-    assert look(path) == before
+    assert identify(path) == before
     assert len({last.epoch, after.epoch, again.epoch}) == 3
 
 
@@ -221,7 +230,7 @@ async def test_a_log_of_before_takes_the_first_file_that_it_is_opened_in_for_its
 async def test_where_the_time_of_making_is_not_told_the_inode_alone_decides(at, path, monkeypatch):
     monkeypatch.setattr(identity, "STATX_BTIME", 0)  # what the file system then answers for
     row, before = await written(at(), None, 1, 2)
-    assert look(path).made is None
+    assert identify(path).made is None
     _, after = await written(at(), row, 3)
     assert after.epoch == before.epoch
     epochs = set()
@@ -254,13 +263,13 @@ async def test_of_several_that_open_a_copy_at_once_one_begins_the_new_log(at, pa
 
 def test_the_kernel_is_asked_alike_by_name_and_by_number(path, monkeypatch):
     path.touch()
-    by_name = look(path)
+    by_name = identify(path)
     assert by_name.inode == path.stat().st_ino
     if platform.machine() not in STATX:
         pytest.skip("no number is known for this machine")
     library = ctypes.CDLL(None)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: Without(library))
-    assert look(path) == by_name
+    assert identify(path) == by_name
 
 
 class Without:
@@ -278,12 +287,12 @@ def refuses(name):
 def test_a_machine_that_cannot_be_asked_gives_the_inode(path, monkeypatch, library):
     path.touch()
     monkeypatch.setattr(ctypes, "CDLL", library)
-    assert look(path) == FileIdentity(path.stat().st_ino)
+    assert identify(path) == FileIdentity(path.stat().st_ino)
 
 
 def test_a_file_that_is_not_there_is_an_error(path):
     with pytest.raises(OSError, match="No such file"):
-        look(path)
+        identify(path)
 
 
 @pytest.mark.usefixtures("marks")
@@ -321,10 +330,10 @@ HERE, THERE, REUSED = FileIdentity(7, 100), FileIdentity(8, 100), FileIdentity(7
 )
 def test_each_witness_alone_can_say_no(file, mark, ours):
     contents = LogMetadata("aa", str(HERE), "bb", 5)
-    found = log_of(contents, file, mark)
+    found = epoch_of(contents, file, mark)
     assert (found == "aa") == ours
-    assert found == log_of(contents, file, mark)
-    assert log_of(LogMetadata("aa", "", "", 5), file, mark) == "aa"
+    assert found == epoch_of(contents, file, mark)
+    assert epoch_of(LogMetadata("aa", "", "", 5), file, mark) == "aa"
     assert FileIdentity.parse(str(file)) == file
 
 

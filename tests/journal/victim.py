@@ -11,12 +11,12 @@ from pathlib import Path
 
 import anyio
 
-from tests.journal.conformance import BEGAN, baseline, change
 from watcher.journal import Batch, Fenced, Unwritable
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.logs.setup import configure
 from watcher.model.events import CommitRow
 from watcher.model.log import Unavailable
+from watcher.testing.journal_samples import BEGAN, baseline, change
 
 
 async def opened(writer):

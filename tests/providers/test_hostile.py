@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from tests.providers import fuzz
+from tests.providers.cases import cases
 from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
 from tests.providers.tables import LATER, asked, built, lanes
 from watcher.journal.record_limits import MAX_RECORD_BYTES
@@ -28,12 +28,12 @@ from watcher.providers.protocol import BulkProvider, Response
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_at_once
 
-CASES = fuzz.cases()
+CASES = cases()
 DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def case_name(case):
-    return f"{case[0]}-{case[1].groups[-1].lanes[-1].endpoint}-{len(case[2].path)}"
+    return f"{case.name}-{case.provider.groups[-1].lanes[-1].endpoint}-{len(case.request.path)}"
 
 
 def mint(number):
@@ -60,7 +60,7 @@ def readings_in(provider, request, body):
         return []
 
 
-UNDERSTOOD = [case for case in CASES if any(readings_in(*case[1:3], seed) for seed in case[3])]
+UNDERSTOOD = [case for case in CASES if any(readings_in(case.provider, case.request, body) for body in case.answers)]
 
 
 # --- what is opened in one go
@@ -80,11 +80,10 @@ UNDERSTOOD = [case for case in CASES if any(readings_in(*case[1:3], seed) for se
 )
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_what_would_take_long_to_open_is_not_opened(case, body):
-    _, provider, request, _ = case
     for status in (200, 500):
         response = Response(status, body, LATER)
         with pytest.raises(Failure):
-            heard(provider, request, response)
+            heard(case.provider, case.request, response)
     with pytest.raises(Malformed, match="in one piece"):
         decode(msgspec.json.Decoder(), body)
 
@@ -356,8 +355,8 @@ def extremes(seed):
 
 @pytest.mark.parametrize("case", UNDERSTOOD, ids=case_name)
 def test_whatever_stands_in_a_row_its_records_are_small_and_every_journal_takes_them(case):
-    _, provider, request, seeds = case
-    seed = next(seed for seed in seeds if readings_in(provider, request, seed))
+    provider, request = case.provider, case.request
+    seed = next(body for body in case.answers if readings_in(provider, request, body))
     taken = 0
     for body in extremes(seed):
         for one in readings_in(provider, request, body.encode()):

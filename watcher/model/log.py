@@ -1,12 +1,15 @@
 """The log: cursors, slices, snapshots, and why it cannot be read."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Key
+
+GapReason = Literal["epoch_changed", "ahead", "expired"]
+"""Why the log cannot be followed from a cursor without a gap."""
 
 
 class Cursor(msgspec.Struct, frozen=True, gc=False):
@@ -42,6 +45,18 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
         positions[partition] = max(positions[partition], position + 1)
         return Cursor(self.epoch, tuple(positions))
 
+    def least(self, other: "Cursor") -> "Cursor":
+        """Nothing that either still has to come lies before it."""
+        return Cursor(self.epoch, tuple(map(min, self.positions, other.positions)))
+
+    def greatest(self, other: "Cursor") -> "Cursor":
+        """Everything that lies before either lies before it."""
+        return Cursor(self.epoch, tuple(map(max, self.positions, other.positions)))
+
+    def behind(self, head: "Cursor") -> int:
+        """Events between this place and `head`, about."""
+        return sum(max(0, far - near) for near, far in zip(self.positions, head.positions, strict=True))
+
 
 class JournalError(Exception):
     """Anything the journal could not do. Its text is one line that says what to do."""
@@ -54,10 +69,9 @@ class Unavailable(JournalError):
 class Expired(JournalError):
     """A cursor points before the oldest event that is kept, beyond the head, or into another log."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: GapReason) -> None:
         super().__init__(f"the log cannot be read from there: {reason}")
         self.reason = reason
-        """`expired`, `ahead` or `epoch_changed`."""
 
 
 class SnapshotRevoked(JournalError):
@@ -91,6 +105,14 @@ class Bounds(msgspec.Struct, frozen=True):
 
     oldest: Cursor
     head: Cursor
+
+    def gap(self, cursor: Cursor) -> GapReason | None:
+        """Why the log cannot be followed from there without a gap; None when it can."""
+        if cursor.epoch != self.head.epoch or len(cursor.positions) != len(self.head.positions):
+            return "epoch_changed"
+        if not self.head.reaches(cursor):
+            return "ahead"
+        return None if cursor.reaches(self.oldest) else "expired"
 
 
 class Snapshot(Protocol):

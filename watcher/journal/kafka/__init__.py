@@ -1,7 +1,8 @@
 """The journal on Kafka: one transactional producer a partition, state and event in one transaction.
 
-`records` and `ownership` decide and never await; `connection` is the only place that makes clients and lets go of
-them; `topics` makes and checks what stands in the cluster; `writer`, `reader` and `journal` are the seam.
+`records`, `fencing` and `topic_specs` decide and never await; `cluster` is the only place that makes clients and ends
+them; `topic_admin` and `log_marker` make and check what stands in the cluster; `writer`, `reader` and `journal` are the
+seam, and `plugin` opens it.
 """
 
 from watcher.journal.kafka.journal import KafkaJournal

@@ -1,6 +1,6 @@
 """What a broker's refusal means: that it passes, that some record will never be taken, or that none will.
 
-aiokafka knows two sorts, to be sent again and not; and `Broken` is all that it raises. What is not named here passes: a
+aiokafka knows two sorts, to be sent again and not; and `CLIENT_ERRORS` is all that it raises. What is not named here passes: a
 leader that moves, a coordinator that comes back, a fence, the network (which may have spoilt what was sent), a clock that
 will be put right (time stamps).
 """
@@ -44,7 +44,7 @@ class InvalidRecord(BrokerResponseError):
 
 errors.kafka_errors.setdefault(InvalidRecord.errno, InvalidRecord)
 
-RECORDS = (
+RECORD_ERRORS = (
     InvalidRecord,
     MessageSizeTooLargeError,
     PolicyViolationError,
@@ -53,7 +53,7 @@ RECORDS = (
     UnsupportedForMessageFormatError,
 )
 """Of what was sent: sent again, it is refused again."""
-RIGHTS = (
+AUTHORIZATION_ERRORS = (
     ClusterAuthorizationFailedError,
     DelegationTokenAuthorizationFailed,
     GroupAuthorizationFailedError,
@@ -61,7 +61,7 @@ RIGHTS = (
     TransactionalIdAuthorizationFailed,
 )
 """Of who we are."""
-SETTINGS = (
+CONFIGURATION_ERRORS = (
     InvalidConfigurationError,
     InvalidRequiredAcksError,
     InvalidTopicError,
@@ -71,58 +71,56 @@ SETTINGS = (
 """Of how the cluster is made, or we are. What a client says of versions is not: it guesses while a broker comes up."""
 
 
-STANDS = 15.0
-"""Seconds for which a right must have been missing before we believe that it is: a broker that has just come up may have
-our rights to learn."""
-
-
 class DenialTimer:
     """Since when we are refused something."""
 
-    def __init__(self, apart: float) -> None:
+    def __init__(self, apart: float, stands: float) -> None:
         """`apart`: seconds between two refusals that have nothing to do with one another, since whoever is refused asks
-        again sooner."""
+        again sooner; `stands`: seconds of refusals after which they are believed."""
         self._apart = apart
+        self._stands = stands
         self._since = self._last = -math.inf
 
-    def again(self, now: float) -> bool:
+    def persists(self, now: float) -> bool:
         """Once more; whether that is to be believed."""
         if now - self._last > self._apart:
             self._since = now
         self._last = now
-        return now - self._since >= STANDS
+        return now - self._since >= self._stands
 
-    def over(self) -> None:
+    def clear(self) -> None:
         self._last = -math.inf
 
     @contextlib.contextmanager
-    def doubted(self) -> Iterator[None]:
+    def tolerated(self) -> Iterator[None]:
         """Forbidden is Unavailable until it is to be believed."""
         try:
             yield
         except Forbidden as error:
-            if self.again(anyio.current_time()):
+            if self.persists(anyio.current_time()):
                 raise
             raise Unavailable(str(error)) from error
 
 
-def meaning(error: BaseException, what: str, *, sending: bool = False) -> JournalError:
+def journal_error(error: BaseException, what: str, *, sending: bool = False) -> JournalError:
     """What it means that `error` came while doing `what`, which was to send records or not.
 
     The client wraps some in errors that say nothing.
     """
     last: BaseException | None = error
     while last is not None:
-        if isinstance(last, (*RIGHTS, *SETTINGS)) or (sending and isinstance(last, RECORDS)):
-            return _for_good(last, what)
+        if isinstance(last, (*AUTHORIZATION_ERRORS, *CONFIGURATION_ERRORS)) or (
+            sending and isinstance(last, RECORD_ERRORS)
+        ):
+            return _permanent(last, what)
         last = last.__cause__
     return Unavailable(f"Kafka failed ({what}): {error!r}")
 
 
-def _for_good(error: BaseException, what: str) -> JournalError:
-    said = f"{type(error).__name__} {error}".strip()
-    if isinstance(error, RECORDS):
-        return Rejected(f"Kafka takes no such record ({what}): {said}")
-    if isinstance(error, RIGHTS):
-        return Forbidden(f"Kafka forbids it to our user ({what}): {said}")
-    return WrongJournal(f"Kafka refuses it for good ({what}): {said}")
+def _permanent(error: BaseException, what: str) -> JournalError:
+    text = f"{type(error).__name__} {error}".strip()
+    if isinstance(error, RECORD_ERRORS):
+        return Rejected(f"Kafka takes no such record ({what}): {text}")
+    if isinstance(error, AUTHORIZATION_ERRORS):
+        return Forbidden(f"Kafka forbids it to our user ({what}): {text}")
+    return WrongJournal(f"Kafka refuses it for good ({what}): {text}")

@@ -24,18 +24,13 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.deadlines import STOP, Broken, ours_only, within
-from watcher.journal.kafka.producer import TransactionalProducer, hang_up
+from watcher.journal.kafka.deadlines import CLIENT_ERRORS, STOP, Deadlines, ours_only, within
+from watcher.journal.kafka.producer import TransactionalProducer, close_sockets
 
-START = 8.0
-"""Seconds that a client may take to start."""
-REQUEST = 5.0
-"""Seconds after which an unanswered request is sent anew; below the deadline of a commit."""
-TRANSACTION = 10.0
 BATCH_BYTES = 512 * 1024
 """aiokafka has one batch a partition in flight: the default of 16 KiB would make a commit wait for many in turn."""
 
-Unknown = (
+CREDENTIAL_ERRORS = (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
     SaslAuthenticationFailed,
@@ -44,9 +39,9 @@ Unknown = (
 """How a broker refuses our credentials."""
 
 
-def refuse_for_good(host: str, port: int, error: BaseException) -> None:
+def raise_if_permanent(host: str, port: int, error: BaseException) -> None:
     """Raises WrongJournal for what no waiting heals: who we say we are, or whom we trust."""
-    if isinstance(error, Unknown):
+    if isinstance(error, CREDENTIAL_ERRORS):
         raise WrongJournal(
             f"Kafka at {host}:{port} refuses our credentials ({type(error).__name__}): "
             "[kafka] sasl_mechanism, sasl_username or the password (sasl_password_env, sasl_password_file) is wrong"
@@ -61,21 +56,22 @@ def refuse_for_good(host: str, port: int, error: BaseException) -> None:
 class Cluster:
     """How to reach the cluster. Holds the secrets and shows them nowhere."""
 
-    def __init__(self, servers: Sequence[str], security: dict[str, Any]) -> None:
+    def __init__(self, servers: Sequence[str], security: dict[str, Any], deadlines: Deadlines) -> None:
         self.servers = list(servers)
+        self.deadlines = deadlines
         self._common = {
             "bootstrap_servers": self.servers,
             "client_id": "balance-watcher",
-            "request_timeout_ms": int(REQUEST * 1000),
+            "request_timeout_ms": int(deadlines.request * 1000),
             **security,
         }
 
-    async def _reach(self, host: str, port: int) -> AIOKafkaConnection:
+    async def _connect(self, host: str, port: int) -> AIOKafkaConnection:
         arguments = {name: value for name, value in self._common.items() if name != "bootstrap_servers"}
         connection: AIOKafkaConnection = await create_conn(host, port, **arguments)
         return connection
 
-    def _owning(self, client: AIOKafkaClient) -> None:
+    def _take_over_bootstrap(self, client: AIOKafkaClient) -> None:
         client.bootstrap = functools.partial(self._bootstrap, client)  # type: ignore[method-assign]
 
     async def _bootstrap(self, client: AIOKafkaClient) -> None:
@@ -83,39 +79,39 @@ class Cluster:
         waits for the metadata, and is content with a cluster that has no broker yet: one that has just come up, or was
         away for so long that its controller has given it up."""
         for host, port, _ in client.hosts:
-            with contextlib.suppress(*Broken), contextlib.closing(await self._reach(host, port)) as connection:
+            with contextlib.suppress(*CLIENT_ERRORS), contextlib.closing(await self._connect(host, port)) as connection:
                 client.cluster.update_metadata(await connection.send(MetadataRequest([])))
             if client.cluster.brokers():
                 client._sync_task = asyncio.create_task(client._md_synchronizer())
                 return
         raise KafkaConnectionError(f"none of {', '.join(self.servers)} knows a broker that is up")
 
-    async def refusal(self) -> str:
+    async def unreachable_reason(self) -> str:
         """Why no server takes a connection of ours, in the client's words. Raises WrongJournal when it never will."""
-        said = []
+        reasons = []
         for host, port, _ in collect_hosts(self.servers, randomize=False):
             try:
-                with anyio.fail_after(REQUEST):
-                    connection = await self._reach(host, port)
-            except (*Broken, TimeoutError) as error:
-                refuse_for_good(host, port, error)
-                said.append(f"{type(error).__name__} {error}".strip())
+                with anyio.fail_after(self.deadlines.request):
+                    connection = await self._connect(host, port)
+            except (*CLIENT_ERRORS, TimeoutError) as error:
+                raise_if_permanent(host, port, error)
+                reasons.append(f"{type(error).__name__} {error}".strip())
             else:
                 connection.close()
-                said.append("it has only just come up")
-        return said[0]
+                reasons.append("it has only just come up")
+        return reasons[0]
 
-    async def producer(self, transactional_id: str) -> TransactionalProducer:
+    async def transactional_producer(self, transactional_id: str) -> TransactionalProducer:
         """A started transactional producer: from here on every older one of this id is fenced. Raises Unavailable."""
         producer = TransactionalProducer(
             transactional_id=transactional_id,
-            transaction_timeout_ms=int(TRANSACTION * 1000),
+            transaction_timeout_ms=int(self.deadlines.transaction * 1000),
             max_batch_size=BATCH_BYTES,
             **self._common,
         )
-        self._owning(producer.client)
+        self._take_over_bootstrap(producer.client)
         try:
-            with within(START, "starting a producer"):
+            with within(self.deadlines.start, "starting a producer"):
                 await producer.start()
         except BaseException:
             await producer.abandon()
@@ -125,12 +121,12 @@ class Cluster:
     async def plain_producer(self) -> AIOKafkaProducer:
         """A started producer without transactions. Raises Unavailable."""
         producer = AIOKafkaProducer(acks=1, **self._common)
-        self._owning(producer.client)
+        self._take_over_bootstrap(producer.client)
         try:
-            with within(START, "starting a producer"):
+            with within(self.deadlines.start, "starting a producer"):
                 await producer.start()
         except BaseException:
-            await stop(producer)
+            await stop_client(producer)
             raise
         return producer
 
@@ -150,13 +146,13 @@ class Cluster:
             fetch_max_wait_ms=int(wait * 1000),
             **self._common,
         )
-        self._owning(consumer._client)
+        self._take_over_bootstrap(consumer._client)
         try:
-            with within(START, "starting a consumer"):
+            with within(self.deadlines.start, "starting a consumer"):
                 await consumer.start()
                 await consumer._client.set_topics(topics)
         except BaseException:
-            await stop(consumer)
+            await stop_client(consumer)
             raise
         return consumer
 
@@ -168,30 +164,30 @@ class Cluster:
         try:
             yield consumer
         finally:
-            await stop(consumer)
+            await stop_client(consumer)
 
     @contextlib.asynccontextmanager
-    async def administering(self) -> AsyncIterator[AIOKafkaAdminClient]:
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(**self._common)
-        self._owning(admin._client)
+        self._take_over_bootstrap(admin._client)
         try:
-            with within(START, "connecting"):
+            with within(self.deadlines.start, "connecting"):
                 await admin.start()
             yield admin
         finally:
-            await stop(admin)
+            await stop_client(admin)
 
 
-async def stop(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
+async def stop_client(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdminClient) -> None:
     """End a client that has nothing to lose. Never hangs, never raises, and leaves no socket open."""
     inner: AIOKafkaClient = client.client if isinstance(client, AIOKafkaProducer) else client._client
     if not isinstance(client, AIOKafkaAdminClient):  # which has nothing but the inner one
-        with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*Broken), ours_only():
+        with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*CLIENT_ERRORS), ours_only():
             await client.stop()
     if isinstance(client, AIOKafkaConsumer) and client._fetcher:
         for task in client._fetcher._pending_tasks:  # a consumer whose fetch waits to be tried again stops half-way
             task.cancel()
-    with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*Broken), ours_only():
+    with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*CLIENT_ERRORS), ours_only():
         await inner.close()
-    hang_up(inner)
+    close_sockets(inner)
     client._closed = True

@@ -12,29 +12,29 @@ from collections.abc import AsyncIterator, Sequence
 import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from watcher.journal.kafka.cluster import Cluster, stop
-from watcher.journal.kafka.offsets import ConsumedRecord, poll, start_at
+from watcher.journal.kafka.cluster import Cluster, stop_client
+from watcher.journal.kafka.offsets import ConsumedRecord, assign_at, poll
 
-MOST = 4
+MAX_CONSUMERS = 4
 """Consumers."""
-WAIT = 0.02
+FETCH_WAIT = 0.02
 """Seconds that a fetch at the end of the log waits, and so whoever borrows the consumer next."""
 
 
 class ConsumerPool:
     """Slices of some partitions from any place."""
 
-    def __init__(self, connection: Cluster, topic: str, partitions: Sequence[TopicPartition]) -> None:
-        self._connection = connection
+    def __init__(self, cluster: Cluster, topic: str, partitions: Sequence[TopicPartition]) -> None:
+        self._cluster = cluster
         self._topic = topic
         self._partitions = partitions
-        self._turns = anyio.Semaphore(MOST)
+        self._turns = anyio.Semaphore(MAX_CONSUMERS)
         self._idle: list[tuple[tuple[int, ...], AIOKafkaConsumer]] = []
         """Consumers that nobody reads with, and where each stands; the one used last comes last."""
         self._readers = 0
 
     @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[None]:
+    async def in_use(self) -> AsyncIterator[None]:
         """For as long as somebody asks for slices."""
         self._readers += 1
         try:
@@ -42,30 +42,30 @@ class ConsumerPool:
         finally:
             self._readers -= 1
             while not self._readers and self._idle:
-                await stop(self._idle.pop()[1])
+                await stop_client(self._idle.pop()[1])
 
-    async def slice(self, places: Sequence[int]) -> tuple[list[ConsumedRecord], list[int]]:
-        """What comes next, in the order of each partition, and the places behind it: nothing within a moment too.
+    async def read(self, positions: Sequence[int]) -> tuple[list[ConsumedRecord], list[int]]:
+        """What comes next, in the order of each partition, and the positions behind it: nothing within a moment too.
 
         Raises Unavailable, and OffsetOutOfRangeError where it is no longer kept.
         """
         async with self._turns:
-            consumer = await self._borrow(tuple(places))
+            consumer = await self._borrow(tuple(positions))
             try:
-                found = await poll(consumer)
+                found = await poll(consumer, self._cluster.deadlines.request)
                 now = [await consumer.position(partition) for partition in self._partitions]
             except BaseException:
-                await stop(consumer)
+                await stop_client(consumer)
                 raise
             self._idle.append((tuple(now), consumer))
         return [record for records in found.values() for record in records], now
 
-    async def _borrow(self, places: tuple[int, ...]) -> AIOKafkaConsumer:
+    async def _borrow(self, positions: tuple[int, ...]) -> AIOKafkaConsumer:
         """One that stands there has fetched ahead; any other begins there."""
-        for number, (stands, consumer) in enumerate(self._idle):
-            if stands == places:
+        for number, (position, consumer) in enumerate(self._idle):
+            if position == positions:
                 del self._idle[number]
                 return consumer
-        consumer = self._idle.pop(0)[1] if self._idle else await self._connection.consumer([self._topic], wait=WAIT)
-        start_at(consumer, dict(zip(self._partitions, places, strict=True)))
+        consumer = self._idle.pop(0)[1] if self._idle else await self._cluster.consumer([self._topic], wait=FETCH_WAIT)
+        assign_at(consumer, dict(zip(self._partitions, positions, strict=True)))
         return consumer

@@ -15,43 +15,36 @@ from collections.abc import Callable, Sequence
 from aiokafka import TopicPartition
 
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, Offsets, read_to, start_at
-from watcher.journal.kafka.records import published, state
+from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, read_range
+from watcher.journal.kafka.records import decode_event, decode_state
 
-LAST = 4_000
+TAIL_OFFSETS = 4_000
 """Places at the end of the events among which the last transaction stands: 1,000 rows at most, and control records."""
 
 
-async def was_told(
-    connection: Cluster, gauge: OffsetProbe, changed: TopicPartition, states: TopicPartition, hanging: TopicPartition
+async def was_committed(
+    cluster: Cluster, offsets: OffsetProbe, changed: TopicPartition, states: TopicPartition, dangling: TopicPartition
 ) -> bool:
     """Whether the transaction that hangs in one of the two partitions is committed in the other."""
-    committed, written = await gauge.committed([changed, states]), await gauge.written([changed, states])
-    first = (await gauge.beginnings([changed]))[changed]
-    late = {hanging: committed[hanging]}
-    pending = await read(connection, late, written, isolation="read_uncommitted")
-    if hanging == changed:
-        news = _versions(pending, _of_event)
-        told = _versions(await read(connection, {states: 0}, committed), _of_state)
+    committed, written = await offsets.last_stable([changed, states]), await offsets.high_watermarks([changed, states])
+    first = (await offsets.log_starts([changed]))[changed]
+    late = {dangling: committed[dangling]}
+    pending = await read_range(cluster, late, written, isolation="read_uncommitted")
+    if dangling == changed:
+        pending_versions = _versions_by_key(pending, _event_version)
+        committed_versions = _versions_by_key(await read_range(cluster, {states: 0}, committed), _state_version)
     else:
-        news = _versions(pending, _of_state)
-        start = {changed: max(first, committed[changed] - LAST)}
-        told = _versions(await read(connection, start, committed), _of_event)
-    return any(version in told.get(key, ()) for key, versions in news.items() for version in versions)
+        pending_versions = _versions_by_key(pending, _state_version)
+        start = {changed: max(first, committed[changed] - TAIL_OFFSETS)}
+        committed_versions = _versions_by_key(await read_range(cluster, start, committed), _event_version)
+    return any(
+        version in committed_versions.get(key, ()) for key, versions in pending_versions.items() for version in versions
+    )
 
 
-async def read(
-    connection: Cluster, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
-) -> list[ConsumedRecord]:
-    """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
-    found: list[ConsumedRecord] = []
-    async with connection.reading([partition.topic for partition in start], isolation=isolation) as consumer:
-        start_at(consumer, start)
-        await read_to(consumer, {partition: ends[partition] for partition in start}, found.append)
-    return found
-
-
-def _versions(records: Sequence[ConsumedRecord], version: Callable[[ConsumedRecord], int]) -> dict[bytes, set[int]]:
+def _versions_by_key(
+    records: Sequence[ConsumedRecord], version: Callable[[ConsumedRecord], int]
+) -> dict[bytes, set[int]]:
     """Key → the versions that the records of balances speak of."""
     found: dict[bytes, set[int]] = {}
     for one in records:
@@ -60,9 +53,9 @@ def _versions(records: Sequence[ConsumedRecord], version: Callable[[ConsumedReco
     return found
 
 
-def _of_event(one: ConsumedRecord) -> int:
-    return published(one.partition, one.offset, one.key, one.value, one.headers).version
+def _event_version(one: ConsumedRecord) -> int:
+    return decode_event(one.partition, one.offset, one.key, one.value, one.headers).version
 
 
-def _of_state(one: ConsumedRecord) -> int:
-    return state(one.value, one.headers).version
+def _state_version(one: ConsumedRecord) -> int:
+    return decode_state(one.value, one.headers).version

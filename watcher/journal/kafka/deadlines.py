@@ -10,17 +10,62 @@ import math
 from collections.abc import Iterator
 
 import anyio
+import msgspec
 from aiokafka.errors import IllegalOperation, KafkaConnectionError, KafkaError
 
-from watcher.journal.kafka.broker_errors import meaning
+from watcher.journal.kafka.broker_errors import journal_error
 from watcher.model.log import Unavailable
 
-SCOPE = "Cancelled via cancel scope "
+ANYIO_SCOPE_MESSAGE = "Cancelled via cancel scope "
 """How anyio's word for a cancellation of its own begins: it has no public way to ask whose one is."""
 STOP = 2.0
 """Seconds that a client may take to end in good order."""
 
-Broken = (KafkaError, IllegalOperation, AssertionError, OSError, asyncio.TimeoutError)
+
+class Deadlines(msgspec.Struct, frozen=True):
+    """How long the cluster may take. Seconds. Tests change them; the config does not."""
+
+    reach: float = 30.0
+    """A broker must have been reached."""
+    start: float = 8.0
+    """A client has started."""
+    request: float = 5.0
+    """An unanswered request is sent anew; below `commit`."""
+    transaction: float = 10.0
+    """The transaction's own time-out, at the coordinator."""
+    commit: float = 8.0
+    """A commit has ended; below `transaction`."""
+    forgotten: float = 3.0
+    """After the fence the ends of our transactions must show; else the cluster has forgotten one."""
+    quiet: float = 15.0
+    """An open transaction of somebody else may hold us back before we say so."""
+    gone: float = 15.0
+    """Topics must have been missing for that time before we believe that they were deleted."""
+    grace: float = 0.5
+    """A successor that has just fenced us writes its claim."""
+    stalled: float = 15.0
+    """A read without progress is given up."""
+    fresh: float = 1.0
+    """A look waits for what is written but not yet visible: a commit's marker, or an open transaction."""
+    load: float = 3.0
+    """The start waits, for each topic, for commits on their way. What is open longer than that was left by a writer that
+    died, and only a writer ends it, perhaps one that this process has yet to open."""
+    caught_up: float = 30.0
+    """The events that came while the state was read have been read."""
+    admin: float = 15.0
+    """One step of administration has ended."""
+    marked: float = 60.0
+    """A whole partition has been read in search of a marker that is not where it should be."""
+    begun: float = 5.0
+    """The end of the marker's transaction stands in the events: the coordinator writes it on its own."""
+    heartbeat: float = 5.0
+    """A heartbeat that nobody takes is dropped."""
+    denied: float = 15.0
+    """A right must have been missing for that time before we believe that it is: a broker that has just come up may have
+    our rights to learn."""
+
+
+CLIENT_ERRORS = (KafkaError, IllegalOperation, AssertionError, OSError, asyncio.TimeoutError)
 """What a client raises when it cannot go on: its own errors, its state machine's (a producer that is fenced between two
 steps forgets its transaction), the network's."""
 
@@ -44,7 +89,7 @@ def _asked_for(error: BaseException | None) -> bool:
     that very moment goes through it. It says so again at the next wait, so nothing is lost by turning that into an error.
     """
     while isinstance(error, asyncio.CancelledError):
-        if error.args and str(error.args[0]).startswith(SCOPE):
+        if error.args and str(error.args[0]).startswith(ANYIO_SCOPE_MESSAGE):
             return True
         error = error.__context__
     task = asyncio.current_task()
@@ -62,5 +107,5 @@ def within(seconds: float, what: str, *, sending: bool = False) -> Iterator[None
             yield
     except TimeoutError:
         raise Unavailable(f"Kafka did not answer within {seconds:g} s ({what}): is the broker up?") from None
-    except Broken as error:
-        raise meaning(error, what, sending=sending) from error
+    except CLIENT_ERRORS as error:
+        raise journal_error(error, what, sending=sending) from error

@@ -17,11 +17,11 @@ class LogIdentity:
         self._topics = topics
         self._epoch: str | None = None
 
-    def meet(self, partition: int, marker: LogMarker | None) -> str:
+    def verify(self, partition: int, marker: LogMarker | None) -> str:
         """The last marker of a state partition; gives the log's epoch. Raises WrongJournal without one, and when it is
         that of another log."""
         if marker is None:
-            raise unmarked(self._topics, partition)
+            raise missing_marker(self._topics, partition)
         if self._epoch is None:
             self._epoch = marker.epoch
         if self._epoch != marker.epoch:
@@ -33,7 +33,7 @@ class LogIdentity:
         return self._epoch
 
 
-def unmarked(topics: TopicNames, partition: int) -> WrongJournal:
+def missing_marker(topics: TopicNames, partition: int) -> WrongJournal:
     if partition == 0:
         return WrongJournal(
             f"topic {topics.state} has no marker: it is new or was re-created; "
@@ -49,16 +49,16 @@ class OwnerClaim:
     """What this instance writes into each partition that it opens."""
 
     def __init__(self, instance: str) -> None:
-        self.own = OwnerRecord(0, instance)
+        self.record = OwnerRecord(0, instance)
 
-    def meet(self, found: OwnerRecord | None, *, opened: bool) -> None:
+    def resolve(self, found: OwnerRecord | None, *, opened: bool) -> None:
         """Another claim stands in a partition. Raises Fenced when we had `opened` it and the other is greater.
 
         A partition that we open for the first time is taken over: our claim grows beyond the one that stands there.
         """
-        if found is None or found.instance == self.own.instance:
+        if found is None or found.instance == self.record.instance:
             return
         if not opened:
-            self.own = OwnerRecord(max(self.own.generation, found.generation + 1), self.own.instance)
-        elif found > self.own:
+            self.record = OwnerRecord(max(self.record.generation, found.generation + 1), self.record.instance)
+        elif found > self.record:
             raise Fenced(f"another instance ({found.instance}) writes this journal now; this one ends")

@@ -8,23 +8,24 @@ import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from watcher.journal.kafka.cluster import REQUEST, Cluster, stop
-from watcher.journal.kafka.deadlines import within
+from watcher.journal.kafka.cluster import Cluster, stop_client
+from watcher.journal.kafka.deadlines import Deadlines, within
 from watcher.model.log import Unavailable
 
 Offsets = Mapping[TopicPartition, int]
 ConsumedRecord = Any
 """An aiokafka ConsumerRecord. All of ours have a key, a value and headers, which its type does not know."""
-STALLED = 15.0
-"""Seconds without progress after which a read is given up."""
 POLL_MS = 50
 """aiokafka wakes nobody for a fetch of control records alone; the position has moved all the same."""
 
 
-async def poll(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
-    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong."""
+async def poll(consumer: AIOKafkaConsumer, seconds: float) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong.
+
+    `seconds`: until then the client must have answered.
+    """
     try:
-        with within(REQUEST, "reading"):
+        with within(seconds, "reading"):
             records: Mapping[TopicPartition, Sequence[ConsumedRecord]] = await consumer.getmany(timeout_ms=POLL_MS)
     except Unavailable as failure:
         if isinstance(failure.__cause__, OffsetOutOfRangeError):
@@ -33,31 +34,45 @@ async def poll(consumer: AIOKafkaConsumer) -> Mapping[TopicPartition, Sequence[C
     return records
 
 
-def start_at(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
+def assign_at(consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
     consumer.assign(list(positions))
     for partition, position in positions.items():
         consumer.seek(partition, position)
 
 
-async def read_to(
-    consumer: AIOKafkaConsumer, targets: Mapping[TopicPartition, int], take: Callable[[ConsumedRecord], None]
+async def read_until(
+    consumer: AIOKafkaConsumer,
+    targets: Mapping[TopicPartition, int],
+    take: Callable[[ConsumedRecord], None],
+    deadlines: Deadlines,
 ) -> None:
     """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress."""
-    places: dict[TopicPartition, int] = {}
-    moved = anyio.current_time()
+    positions: dict[TopicPartition, int] = {}
+    moved_at = anyio.current_time()
     while True:
         now = {partition: await consumer.position(partition) for partition in targets}
         if all(now[partition] >= target for partition, target in targets.items()):
             return
-        if now != places:
-            places, moved = now, anyio.current_time()
-        elif anyio.current_time() - moved > STALLED:
+        if now != positions:
+            positions, moved_at = now, anyio.current_time()
+        elif anyio.current_time() - moved_at > deadlines.stalled:
             raise Unavailable(
-                f"Kafka gave nothing for {STALLED:g} s: a broker is down, or an open transaction holds the log back"
+                f"Kafka gave nothing for {deadlines.stalled:g} s: a broker is down, or an open transaction holds the log back"
             )
-        for records in (await poll(consumer)).values():
+        for records in (await poll(consumer, deadlines.request)).values():
             for record in records:
                 take(record)
+
+
+async def read_range(
+    cluster: Cluster, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
+) -> list[ConsumedRecord]:
+    """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
+    found: list[ConsumedRecord] = []
+    async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
+        assign_at(consumer, start)
+        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster.deadlines)
+    return found
 
 
 class OffsetProbe:
@@ -65,38 +80,38 @@ class OffsetProbe:
     offset asked for behind a waiting fetch is told half a second late. One for the whole journal.
     """
 
-    def __init__(self, connection: Cluster, topics: Sequence[str]) -> None:
-        self._connection = connection
+    def __init__(self, cluster: Cluster, topics: Sequence[str]) -> None:
+        self._cluster = cluster
         self._topics = topics
         self._consumers: dict[str, AIOKafkaConsumer] = {}
         self._starting = anyio.Lock()
 
-    async def committed(self, partitions: Sequence[TopicPartition]) -> Offsets:
+    async def last_stable(self, partitions: Sequence[TopicPartition]) -> Offsets:
         """Last stable offsets: what a `read_committed` consumer can read now ends here. Raises Unavailable."""
         return await self._ends("read_committed", partitions)
 
-    async def written(self, partitions: Sequence[TopicPartition]) -> Offsets:
+    async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> Offsets:
         """High watermarks: nothing committed before this call stands behind them. Raises Unavailable."""
         return await self._ends("read_uncommitted", partitions)
 
-    async def beginnings(self, partitions: Sequence[TopicPartition]) -> Offsets:
+    async def log_starts(self, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer("read_committed")
-        with within(REQUEST, "asking where the log begins"):
+        with within(self._cluster.deadlines.request, "asking where the log begins"):
             offsets: Offsets = await consumer.beginning_offsets(partitions)
         return offsets
 
     async def _ends(self, isolation: str, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer(isolation)
-        with within(REQUEST, "asking where the log ends"):
+        with within(self._cluster.deadlines.request, "asking where the log ends"):
             offsets: Offsets = await consumer.end_offsets(partitions)
         return offsets
 
     async def _consumer(self, isolation: str) -> AIOKafkaConsumer:
         async with self._starting:
             if isolation not in self._consumers:
-                self._consumers[isolation] = await self._connection.consumer(self._topics, isolation=isolation)
+                self._consumers[isolation] = await self._cluster.consumer(self._topics, isolation=isolation)
             return self._consumers[isolation]
 
     async def close(self) -> None:
         for consumer in self._consumers.values():
-            await stop(consumer)
+            await stop_client(consumer)

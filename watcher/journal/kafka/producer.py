@@ -14,7 +14,7 @@ from aiokafka.producer.sender import Sender
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest
 
-from watcher.journal.kafka.deadlines import STOP, Broken, ours_only
+from watcher.journal.kafka.deadlines import CLIENT_ERRORS, STOP, ours_only
 
 
 class _Sender(Sender):
@@ -42,13 +42,13 @@ class TransactionalProducer(AIOKafkaProducer):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.doubtful = False
+        self.in_doubt = False
         """A request of a transaction got no answer. It may still arrive, and a delayed EndTxn would commit half of
         the next transaction (KIP-890): make a new producer before the next begin."""
         self._abandoned = False
-        self._ask = self.client.send
-        self.client.send = self._witness  # type: ignore[method-assign, assignment]
-        self._sender = self._requests = _Sender(
+        self._send_unobserved = self.client.send
+        self.client.send = self._send_observed  # type: ignore[method-assign, assignment]
+        self._sender = self._tracked_sender = _Sender(
             self.client,
             acks=-1,
             txn_manager=self._txn_manager,
@@ -56,46 +56,46 @@ class TransactionalProducer(AIOKafkaProducer):
             message_accumulator=self._message_accumulator,
             request_timeout_ms=self._request_timeout_ms,
         )
-        self._requests.requests = set()
+        self._tracked_sender.requests = set()
 
-    async def _witness(self, node: int, request: Any, **where: Any) -> Any:
+    async def _send_observed(self, node: int, request: Any, **where: Any) -> Any:
         if self._abandoned:
             raise KafkaConnectionError("this producer was let go of")
         try:
-            return await self._ask(node, request, **where)
+            return await self._send_unobserved(node, request, **where)
         except KafkaError:
             if isinstance(request, ProduceRequest | AddPartitionsToTxnRequest | EndTxnRequest):
-                self.doubtful = True
+                self.in_doubt = True
             raise
 
-    def take_part(self, partition: TopicPartition) -> None:
+    def join_transaction(self, partition: TopicPartition) -> None:
         """Make the open transaction end in this partition too, without a record: only its control record will show."""
         self._txn_manager.maybe_add_partition_to_txn(partition)
 
     async def abandon(self) -> None:
         """Stop sending, now, and close. Takes at most a second; what was in flight may or may not have happened."""
         self._abandoned = self._closed = True
-        tasks = {self._sender.sender_task, self.client._sync_task, *self._requests.requests} - {None}
+        tasks = {self._sender.sender_task, self.client._sync_task, *self._tracked_sender.requests} - {None}
         for task in tasks:
             task.cancel()
         with anyio.CancelScope(shield=True):
             if tasks:
                 await asyncio.wait(tasks, timeout=1.0)
-            self._silence(tasks)
-            hang_up(self.client)
+            self._silence_futures(tasks)
+            close_sockets(self.client)
 
-    def _silence(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
+    def _silence_futures(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
         batches = [batch for queue in self._message_accumulator._batches.values() for batch in queue]
         for waiter in (self._txn_manager._transaction_waiter, *(batch._drain_waiter for batch in batches), *tasks):
             _retrieve(waiter)
 
-    async def leave(self) -> None:
+    async def close(self) -> None:
         """Stop in good order, or else abandon. Never hangs."""
         with anyio.move_on_after(STOP, shield=True) as scope:
             try:
                 with ours_only():
                     await self.stop()
-            except Broken:
+            except CLIENT_ERRORS:
                 scope.cancel()
         if scope.cancelled_caught or scope.cancel_called:
             await self.abandon()
@@ -111,7 +111,7 @@ def _retrieve(future: asyncio.Future[Any] | None) -> None:
         future.exception()
 
 
-def hang_up(client: AIOKafkaClient) -> None:
+def close_sockets(client: AIOKafkaClient) -> None:
     """Close its sockets, now, and open no more."""
     if client._sync_task is not None:
         client._sync_task.cancel()

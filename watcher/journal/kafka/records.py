@@ -17,11 +17,11 @@ Headers = list[tuple[str, bytes]]
 
 MARKER = b"marker"
 OWNER = b"owner"
-MARKS = (OWNER, MARKER)
+CONTROL_KEYS = (OWNER, MARKER)
 """Records of the state topic that are neither balances nor notes."""
 CONTENT_TYPE = "content-type"
-OPAQUE: tuple[str, bytes] = (CONTENT_TYPE, b"application/octet-stream")
-PART = "part"
+BINARY: tuple[str, bytes] = (CONTENT_TYPE, b"application/octet-stream")
+PART_HEADER = "part"
 """Header of a note in several records, `<digest of the whole>.<index>.<count>`; only they have it."""
 PART_BYTES = 250_000
 """Bytes of a note in one record. A broker takes 1 MiB by default; two parts fill one of our batches."""
@@ -62,16 +62,16 @@ class OwnerRecord(msgspec.Struct, frozen=True, order=True):
     instance: str
 
 
-def marker(value: bytes) -> LogMarker:
+def decode_marker(value: bytes) -> LogMarker:
     return msgspec.json.decode(value, type=LogMarker)
 
 
-def encode(mark: LogMarker | OwnerRecord) -> bytes:
+def encode_control(mark: LogMarker | OwnerRecord) -> bytes:
     return msgspec.json.encode(mark)
 
 
-def mark(topic: str, key: bytes, value: LogMarker | OwnerRecord) -> OutgoingRecord:
-    return OutgoingRecord(topic, key, encode(value), [(CONTENT_TYPE, JSON.content_type.encode())])
+def control_record(topic: str, key: bytes, value: LogMarker | OwnerRecord) -> OutgoingRecord:
+    return OutgoingRecord(topic, key, encode_control(value), [(CONTENT_TYPE, JSON.content_type.encode())])
 
 
 class Encoder:
@@ -98,7 +98,7 @@ class Encoder:
             records += told
         refuse_unfit(unfit)
         for name, note in batch.notes.items():
-            records += noted(self._topics.state, name, note)
+            records += note_records(self._topics.state, name, note)
         return records
 
     def _row(self, epoch: str, row: CommitRow) -> Iterator[OutgoingRecord]:
@@ -127,28 +127,32 @@ def _size(record: OutgoingRecord) -> int:
     return len(record.key) + len(record.value) + sum(len(name) + len(value) for name, value in record.headers)
 
 
-def noted(topic: str, name: str, note: bytes) -> Iterator[OutgoingRecord]:
+def note_records(topic: str, name: str, note: bytes) -> Iterator[OutgoingRecord]:
     """A note under its name; one beyond PART_BYTES in parts, keyed `name`, `name#1`, … in this order.
 
     Parts that a shorter successor leaves behind stay in the topic. Nothing joins them: see Notes.
     """
     if len(note) <= PART_BYTES:
-        yield OutgoingRecord(topic, name.encode(), note, [OPAQUE])
+        yield OutgoingRecord(topic, name.encode(), note, [BINARY])
         return
     digest = hashlib.blake2b(note, digest_size=8).hexdigest()
     parts = [note[start : start + PART_BYTES] for start in range(0, len(note), PART_BYTES)]
     for index, part in enumerate(parts):
         key = f"{name}#{index}" if index else name
-        yield OutgoingRecord(topic, key.encode(), part, [OPAQUE, (PART, f"{digest}.{index}.{len(parts)}".encode())])
+        yield OutgoingRecord(
+            topic, key.encode(), part, [BINARY, (PART_HEADER, f"{digest}.{index}.{len(parts)}".encode())]
+        )
 
 
-def published(partition: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Published:
+def decode_event(
+    partition: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]
+) -> Published:
     """An event as it stands in the log. Raises ValueError or KeyError for a record that is not ours."""
     found = dict(headers)
     codec = codec_of(found[CONTENT_TYPE].decode())
     return Published(
         key=Key.parse(key.decode()),
-        version=int(found.get("ce_balanceversion") or found["ce_sequence"]),  # the latter in records of before 0.2
+        version=int(found["ce_balanceversion"]),
         data=value if codec is JSON else JSON.encode(codec.event(value)),
         partition=partition,
         position=offset,
@@ -156,13 +160,13 @@ def published(partition: int, offset: int, key: bytes, value: bytes, headers: It
     )
 
 
-def health(value: bytes, headers: Iterable[tuple[str, bytes]]) -> ProviderHealth:
+def decode_health(value: bytes, headers: Iterable[tuple[str, bytes]]) -> ProviderHealth:
     codec = codec_of(dict(headers)[CONTENT_TYPE].decode())
     decode = msgspec.json.decode if codec is JSON else msgspec.msgpack.decode
     return decode(value, type=ProviderHealth)
 
 
-def state(value: bytes, headers: Iterable[tuple[str, bytes]]) -> BalanceState:
+def decode_state(value: bytes, headers: Iterable[tuple[str, bytes]]) -> BalanceState:
     return codec_of(dict(headers)[CONTENT_TYPE].decode()).state(value)
 
 
@@ -192,17 +196,17 @@ class NoteAssembler:
     """
 
     def __init__(self) -> None:
-        self.whole: dict[str, bytes] = {}
+        self.complete: dict[str, bytes] = {}
         self._begun: dict[str, tuple[str, list[bytes]]] = {}
 
-    def take(self, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> None:
+    def add(self, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> None:
         name, found = key.decode(), dict(headers)
-        if PART in found:
-            digest, index, count = found[PART].decode().split(".")
+        if PART_HEADER in found:
+            digest, index, count = found[PART_HEADER].decode().split(".")
             self._part(name.removesuffix(f"#{index}"), digest, int(index), int(count), value)
         else:
             self._begun.pop(name, None)
-            self.whole[name] = value
+            self.complete[name] = value
 
     def _part(self, name: str, digest: str, index: int, count: int, value: bytes) -> None:
         if index == 0:
@@ -211,7 +215,7 @@ class NoteAssembler:
         if begun == digest and len(parts) == index:
             parts.append(value)
         if begun == digest and len(parts) == count:
-            self.whole[name] = b"".join(parts)
+            self.complete[name] = b"".join(parts)
             del self._begun[name]
 
 
@@ -222,12 +226,12 @@ class PartitionContents:
         self._last: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = {}
         self._notes = NoteAssembler()
 
-    def take(self, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
+    def add(self, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
         """Keys of balances contain `/`; what else is no mark of ours is a note."""
-        if b"/" in key or key in MARKS:
+        if b"/" in key or key in CONTROL_KEYS:
             self._last[key] = (value, headers)
         else:
-            self._notes.take(key, value, headers)
+            self._notes.add(key, value, headers)
 
     @property
     def owner(self) -> OwnerRecord | None:
@@ -237,8 +241,8 @@ class PartitionContents:
     @property
     def marker(self) -> LogMarker | None:
         found = self._last.get(MARKER)
-        return marker(found[0]) if found else None
+        return decode_marker(found[0]) if found else None
 
     def restored(self, epoch: str) -> Restored:
-        states = [state(*record) for key, record in self._last.items() if b"/" in key]
-        return Restored(states, dict(self._notes.whole), epoch)
+        states = [decode_state(*record) for key, record in self._last.items() if b"/" in key]
+        return Restored(states, dict(self._notes.complete), epoch)

@@ -1,69 +1,17 @@
-"""What a reader holds in memory: the state as of a place, and the last slices of the log."""
+"""What a reader holds in memory: the state of every key as of one place in the log, and copies of it for snapshots."""
 
-from collections import deque
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
 import anyio.lowlevel
 
 from watcher.journal.kafka.records import NoteAssembler, state_after, state_before
-from watcher.journal.views import ViewLease, ViewPool
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Commit, Cursor, Published, SnapshotRevoked
+from watcher.model.log import Cursor, Published
 
-WINDOW = 20_000
-"""Events and baselines kept for followers that are a little behind."""
 ROWS_PER_STEP = 2_000
 """Rows filtered between two turns of the loop."""
-Places = tuple[int, ...]
-
-
-class CommitWindow:
-    """The last slices of the log, numbered. Each follower holds the number of the next one it wants. Pure."""
-
-    def __init__(self, start: Places) -> None:
-        self.first = 0
-        self.start = start
-        """Everything before this is gone from here."""
-        self._slices: deque[tuple[Places, Commit]] = deque()
-        self._weight = 0
-
-    @property
-    def end(self) -> Places:
-        return self._slices[-1][1].cursor.positions if self._slices else self.start
-
-    @property
-    def next(self) -> int:
-        return self.first + len(self._slices)
-
-    def append(self, commit: Commit) -> None:
-        self._slices.append((self.end, commit))
-        self._weight += _weight(commit)
-        while self._weight > WINDOW and len(self._slices) > 1:
-            _, gone = self._slices.popleft()
-            self._weight -= _weight(gone)
-            self.start = gone.cursor.positions
-            self.first += 1
-
-    def enter(self, places: Sequence[int]) -> int | None:
-        """The number of the first slice that somebody at `places` needs; None when it is gone already."""
-        number, before = self.next, self.end
-        for start, commit in reversed(self._slices):
-            if commit.cursor.positions != start and covers(places, commit.cursor.positions):
-                break  # known; what came at the same place behind it, without events, may not be
-            number, before = number - 1, start
-        return number if covers(places, before) else None
-
-    def get(self, number: int) -> Commit:
-        return self._slices[number - self.first][1]
-
-
-def _weight(commit: Commit) -> int:
-    return 1 + len(commit.events) + len(commit.baselines)
-
-
-def covers(places: Sequence[int], others: Sequence[int]) -> bool:
-    return all(mine >= other for mine, other in zip(places, others, strict=True))
 
 
 class StateTable:
@@ -77,7 +25,7 @@ class StateTable:
     def restore(self, state: BalanceState) -> None:
         self.rows[state.key] = state
 
-    def baseline(self, state: BalanceState) -> bool:
+    def add_baseline(self, state: BalanceState) -> bool:
         """A baseline just committed; whether it is news. A state record of a change says what its event says."""
         if state.version or state.key in self.rows:
             return False
@@ -89,7 +37,7 @@ class StateTable:
         if row is None or event.version > row.version:
             self.rows[event.key] = state_after(event)
 
-    def take_back(self, event: Published) -> None:
+    def roll_back(self, event: Published) -> None:
         """This event is still to come: a row that stands at it already goes back to the one before."""
         row = self.rows.get(event.key)
         if row is not None and row.version == event.version:
@@ -97,77 +45,54 @@ class StateTable:
 
 
 class TableCopy:
-    """The rows as of one cursor: pointers to what does not change, shared by all who read it."""
+    """The rows as of one cursor, the `SharedView` of a table: pointers to what does not change."""
 
     def __init__(self, cursor: Cursor, rows: list[BalanceState], newest: Callable[[], bool]) -> None:
         self.cursor = cursor
-        self.rows = rows
         self.newest = newest
+        self._rows = rows
 
     def end(self) -> None:
-        self.rows = []
+        self._rows = []
+
+    async def count(self, wanted: Filter) -> int:
+        rows, matches = self._rows, matcher(wanted)
+        if matches is None:
+            return len(rows)
+        count = 0
+        for start in range(0, len(rows), ROWS_PER_STEP):
+            count += sum(map(matches, rows[start : start + ROWS_PER_STEP]))
+            await anyio.lowlevel.checkpoint()
+        return count
+
+    async def page(self, wanted: Filter, behind: int, size: int) -> tuple[int, list[BalanceState]]:
+        rows, matches = self._rows, matcher(wanted)
+        if matches is None:
+            return behind + size, rows[behind : behind + size]
+        found: list[BalanceState] = []
+        while len(found) < size and behind < len(rows):
+            last = min(behind + ROWS_PER_STEP, len(rows))
+            while behind < last and len(found) < size:
+                row = rows[behind]
+                behind += 1
+                if matches(row):
+                    found.append(row)
+            await anyio.lowlevel.checkpoint()
+        return behind, found
 
 
+@functools.lru_cache(64)  # every page asks anew
 def matcher(wanted: Filter) -> Callable[[BalanceState], bool] | None:
     """Whether a filter wants a row; None when it wants all. A filter may name a thousand accounts."""
+    if wanted == Filter():
+        return None
     provider, chain, account, token = (
         None if values is None else frozenset(values)
         for values in (wanted.provider, wanted.chain, wanted.account, wanted.token)
     )
-    if wanted == Filter():
-        return None
     return lambda row: (
         (account is None or row.account in account)
         and (token is None or row.token in token)
         and (chain is None or row.chain in chain)
         and (provider is None or row.provider in provider)
     )
-
-
-class TableSnapshot:
-    """One reader of such rows, to be closed."""
-
-    def __init__(self, views: ViewPool[TableCopy], standing: ViewLease[TableCopy], wanted: Filter) -> None:
-        self.cursor = standing.view.cursor
-        self.rows = 0
-        self._views = views
-        self._standing = standing
-        self._matches = matcher(wanted)
-        self._next = 0
-        self._closed = False
-
-    @property
-    def over(self) -> bool:
-        return self._standing.over
-
-    async def count(self) -> None:
-        rows = self._standing.view.rows
-        if self._matches is None:
-            self.rows = len(rows)
-            return
-        for start in range(0, len(rows), ROWS_PER_STEP):
-            self.rows += sum(map(self._matches, rows[start : start + ROWS_PER_STEP]))
-            await anyio.lowlevel.checkpoint()
-
-    async def page(self, size: int) -> Sequence[BalanceState]:
-        if self._closed or self._standing.over:
-            raise SnapshotRevoked("the snapshot was taken away: its reader was too slow, and others wait")
-        rows = self._standing.view.rows
-        if self._matches is None:
-            first, self._next = self._next, self._next + size
-            return rows[first : self._next]
-        found: list[BalanceState] = []
-        while len(found) < size and self._next < len(rows):
-            last = min(self._next + ROWS_PER_STEP, len(rows))
-            while self._next < last and len(found) < size:
-                row = rows[self._next]
-                self._next += 1
-                if self._matches(row):
-                    found.append(row)
-            await anyio.lowlevel.checkpoint()
-        return found
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._views.give_back(self._standing)

@@ -31,23 +31,23 @@ class TopicSpec(NamedTuple):
     name: str
     partitions: int
     policy: str
-    exactly: Mapping[str, str]
-    at_most: Mapping[str, str]
+    exact: Mapping[str, str]
+    ceilings: Mapping[str, str]
 
-    def created(self, replicas: int) -> dict[str, str]:
+    def initial_configs(self, replicas: int) -> dict[str, str]:
         """The configs that a new topic is given."""
         return {
             "cleanup.policy": self.policy,
-            **self.exactly,
-            **self.at_most,
-            "min.insync.replicas": str(in_sync(replicas)),
+            **self.exact,
+            **self.ceilings,
+            "min.insync.replicas": str(min_in_sync(replicas)),
         }
 
     @property
-    def looked_at(self) -> list[str]:
-        return [*self.created(1), "max.message.bytes"]
+    def config_names(self) -> list[str]:
+        return [*self.initial_configs(1), "max.message.bytes"]
 
-    def refuse(self, found: TopicState | None) -> None:
+    def require(self, found: TopicState | None) -> None:
         """Raises WrongJournal for what `init` must not change."""
         if found is None:
             raise WrongJournal(f"topic {self.name} is missing: run `watcher init`")
@@ -68,19 +68,19 @@ class TopicSpec(NamedTuple):
         return dict(self._corrections(found))
 
     def _corrections(self, found: TopicState) -> Iterator[tuple[str, str]]:
-        for name, value in self.exactly.items():
+        for name, value in self.exact.items():
             if found.configs.get(name) != value:
                 yield name, value
-        for name, value in self.at_most.items():
+        for name, value in self.ceilings.items():
             if float(found.configs[name]) > float(value):
                 yield name, value
-        if not in_sync(found.replicas) <= int(found.configs["min.insync.replicas"]) <= found.replicas:
-            yield "min.insync.replicas", str(in_sync(found.replicas))
+        if not min_in_sync(found.replicas) <= int(found.configs["min.insync.replicas"]) <= found.replicas:
+            yield "min.insync.replicas", str(min_in_sync(found.replicas))
         if int(found.configs["max.message.bytes"]) < MESSAGE_BYTES:
             yield "max.message.bytes", str(MESSAGE_BYTES)
 
 
-def in_sync(replicas: int) -> int:
+def min_in_sync(replicas: int) -> int:
     """How many copies a commit waits for at least."""
     return 2 if replicas >= 3 else 1
 
@@ -95,17 +95,17 @@ def topic_specs(topics: TopicNames, partitions: int, retention: float) -> list[T
     ]
 
 
-def refuse(wanted: Sequence[TopicSpec], found: Mapping[str, TopicState]) -> None:
+def require_topics(wanted: Sequence[TopicSpec], found: Mapping[str, TopicState]) -> None:
     """Raises WrongJournal for the first topic that is missing, or that `init` cannot put right."""
-    for plan in wanted:
-        plan.refuse(found.get(plan.name))
+    for spec in wanted:
+        spec.require(found.get(spec.name))
 
 
-def compare(wanted: Sequence[TopicSpec], found: Mapping[str, TopicState]) -> None:
+def require_configs(wanted: Sequence[TopicSpec], found: Mapping[str, TopicState]) -> None:
     """Raises WrongJournal for the first topic that `init` would configure otherwise."""
-    for plan in wanted:
-        for name, value in plan.corrections(found[plan.name]).items():
+    for spec in wanted:
+        for name, value in spec.corrections(found[spec.name]).items():
             raise WrongJournal(
-                f"topic {plan.name} has {name}={found[plan.name].configs.get(name)}, the config asks for {value}: "
+                f"topic {spec.name} has {name}={found[spec.name].configs.get(name)}, the config asks for {value}: "
                 "run `watcher init`, which sets it"
             )

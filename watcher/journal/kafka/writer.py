@@ -16,26 +16,15 @@ from aiokafka.structs import RecordMetadata
 
 from watcher.journal import Batch, Rejected, Restored, WrongJournal
 from watcher.journal.kafka.broker_errors import DenialTimer
-from watcher.journal.kafka.cluster import REQUEST, Cluster
-from watcher.journal.kafka.dangling_transactions import was_told
+from watcher.journal.kafka.cluster import Cluster
+from watcher.journal.kafka.dangling_transactions import was_committed
 from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim
-from watcher.journal.kafka.offsets import OffsetProbe, read_to, start_at
+from watcher.journal.kafka.log_marker import topics_recreated
+from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_until
 from watcher.journal.kafka.producer import TransactionalProducer
-from watcher.journal.kafka.records import OWNER, Encoder, OutgoingRecord, PartitionContents, TopicNames, mark
-from watcher.journal.kafka.topic_admin import recreated
+from watcher.journal.kafka.records import OWNER, Encoder, OutgoingRecord, PartitionContents, TopicNames, control_record
 from watcher.model.log import Unavailable
-
-COMMIT = 8.0
-"""Seconds for a commit, below the transaction's own time-out of 10 s."""
-FORGOTTEN = 3.0
-"""Seconds after the fence in which the ends of our transactions must show; else the cluster has forgotten one."""
-QUIET = 15.0
-"""Seconds that an open transaction of somebody else may hold us back before we say so."""
-GONE = 15.0
-"""Seconds for which topics must have been missing before we believe that they were deleted."""
-GRACE = 0.5
-"""Seconds in which a successor that has just fenced us writes its claim."""
 
 log = structlog.get_logger()
 
@@ -49,8 +38,8 @@ class KafkaWriter:
         transactional_id: str,
         topics: TopicNames,
         *,
-        connection: Cluster,
-        gauge: OffsetProbe,
+        cluster: Cluster,
+        offsets: OffsetProbe,
         encoder: Encoder,
         claim: OwnerClaim,
         identity: LogIdentity,
@@ -58,131 +47,136 @@ class KafkaWriter:
         self.partition = partition
         self.transactional_id = transactional_id
         self._topics = topics
-        self._changed = TopicPartition(topics.changed, partition)
-        self._state = TopicPartition(topics.state, partition)
-        self._connection = connection
-        self._gauge = gauge
+        self._event_partition = TopicPartition(topics.changed, partition)
+        self._state_partition = TopicPartition(topics.state, partition)
+        self._cluster = cluster
+        self._offsets = offsets
         self._encoder = encoder
         self._claim = claim
         self._identity = identity
         self._epoch = ""
-        self._gone_since: float | None = None
+        self._missing_since: float | None = None
         """Since when our topics are missing, as far as we looked."""
-        self._forbidden = DenialTimer(60.0)
-        self._opened = False
+        self._denied = DenialTimer(60.0, cluster.deadlines.denied)
+        self._was_open = False
         self._producer: TransactionalProducer | None = None
-        self._end = 0
+        self._opened_at = 0
         """Where the state ended when we opened it: a successor's claim stands behind."""
-        self._last: dict[TopicPartition, int] = {}
+        self._last_offsets: dict[TopicPartition, int] = {}
         """Where our last records stand."""
 
     async def open(self) -> Restored:
         """Raises Unavailable, Fenced, Forbidden, and WrongJournal when this is another log than before, or none."""
         try:
-            with self._forbidden.doubted():
+            with self._denied.tolerated():
                 return await self._open()
         except Rejected as error:  # not even our claim is taken
             raise WrongJournal(str(error)) from error
 
     async def _open(self) -> Restored:
-        await self._let_go()
+        await self._abandon_producer()
         try:
-            async with self._connection.reading(self._topics) as consumer:
+            async with self._cluster.reading(self._topics) as consumer:
                 try:
-                    restored = await self._take_over(consumer)
+                    restored = await self._fence_and_restore(consumer)
                 except Unavailable:
-                    await self._not_gone(consumer)
+                    await self._refuse_deleted_topics(consumer)
                     raise
-            self._gone_since = None
-            await self._transact([mark(self._topics.state, OWNER, self._claim.own)])
+            self._missing_since = None
+            await self._transact([control_record(self._topics.state, OWNER, self._claim.record)])
         except BaseException:
-            await self._let_go()
+            await self._abandon_producer()
             raise
-        self._opened = True
+        self._was_open = True
         return restored
 
-    async def _not_gone(self, consumer: AIOKafkaConsumer) -> None:
+    async def _refuse_deleted_topics(self, consumer: AIOKafkaConsumer) -> None:
         """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
         up may have it to learn."""
-        with within(REQUEST, "looking for the topics"):
+        with within(self._cluster.deadlines.request, "looking for the topics"):
             known = await consumer.topics()  # of all: asking for one by name may create it
         missing = [name for name in (self._topics.state, self._topics.changed) if name not in known]
         if not missing:
-            self._gone_since = None
+            self._missing_since = None
             return
         now = anyio.current_time()
-        self._gone_since = self._gone_since or now
-        if now - self._gone_since >= GONE:
+        self._missing_since = self._missing_since or now
+        if now - self._missing_since >= self._cluster.deadlines.gone:
             raise WrongJournal(f"topic {missing[0]} is missing: it was deleted; run `watcher init` to start a new log")
         raise Unavailable(f"topic {missing[0]} is missing")
 
-    async def _take_over(self, consumer: AIOKafkaConsumer) -> Restored:
+    async def _fence_and_restore(self, consumer: AIOKafkaConsumer) -> Restored:
         """Fence, then measure the end, then restore. In another order a stalled twin slips changes in between.
 
         What is committed before the fence is read before it, so that the fenced time does not grow with the state
         and two starting instances do not fence one another in turn for ever; what counts is read after it.
         """
-        history = PartitionContents()
-        start_at(consumer, {self._state: 0})
-        await self._restore(consumer, history)
-        if history.marker is not None:  # one that was just written need not be visible yet
-            self._meet(history)
-        self._producer = await self._connection.producer(self.transactional_id)
-        await self._quiet()
-        await self._restore(consumer, history)
-        self._meet(history)
-        restored = history.restored(self._epoch)
-        await self._same_log(restored)
+        contents = PartitionContents()
+        assign_at(consumer, {self._state_partition: 0})
+        await self._read_state(consumer, contents)
+        if contents.marker is not None:  # one that was just written need not be visible yet
+            self._verify_owner(contents)
+        self._producer = await self._cluster.transactional_producer(self.transactional_id)
+        await self._await_no_open_transaction()
+        await self._read_state(consumer, contents)
+        self._verify_owner(contents)
+        restored = contents.restored(self._epoch)
+        await self._require_events(restored)
         return restored
 
-    def _meet(self, history: PartitionContents) -> None:
+    def _verify_owner(self, contents: PartitionContents) -> None:
         """Nothing is written to a log that is not ours, not even a claim."""
-        self._epoch = self._identity.meet(self.partition, history.marker)
-        self._claim.meet(history.owner, opened=self._opened)
+        self._epoch = self._identity.verify(self.partition, contents.marker)
+        self._claim.resolve(contents.owner, opened=self._was_open)
 
-    async def _restore(self, consumer: AIOKafkaConsumer, history: PartitionContents) -> None:
-        measured = await self._gauge.committed([self._state])
-        await read_to(consumer, measured, lambda record: history.take(record.key, record.value, record.headers))
-        self._end = measured[self._state]
-        self._last = {self._state: self._end - 1}
+    async def _read_state(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
+        measured = await self._offsets.last_stable([self._state_partition])
+        await read_until(
+            consumer,
+            measured,
+            lambda record: contents.add(record.key, record.value, record.headers),
+            self._cluster.deadlines,
+        )
+        self._opened_at = measured[self._state_partition]
+        self._last_offsets = {self._state_partition: self._opened_at - 1}
 
-    async def _quiet(self) -> None:
+    async def _await_no_open_transaction(self) -> None:
         """Wait until no transaction is open here: what it would still commit is not in what we restore."""
-        if not await self._settled(FORGOTTEN):
-            await self._end_forgotten()
-            if not await self._settled(QUIET):
+        if not await self._transactions_closed(self._cluster.deadlines.forgotten):
+            await self._end_dangling()
+            if not await self._transactions_closed(self._cluster.deadlines.quiet):
                 raise Unavailable(
                     f"partition {self.partition}: an open transaction of another producer holds the log back"
                 )
 
-    async def _settled(self, seconds: float) -> bool:
-        both = [self._changed, self._state]
+    async def _transactions_closed(self, seconds: float) -> bool:
+        both = [self._event_partition, self._state_partition]
         with anyio.move_on_after(seconds):
-            while await self._gauge.committed(both) != await self._gauge.written(both):  # noqa: ASYNC110 (no event tells it)
+            while await self._offsets.last_stable(both) != await self._offsets.high_watermarks(both):  # noqa: ASYNC110 (no event tells it)
                 await anyio.sleep(0.02)
             return True
         return False
 
-    async def _end_forgotten(self) -> None:
+    async def _end_dangling(self) -> None:
         """The fence has ended all transactions of this id, and the coordinator is done with them: see `hanging`."""
-        both = [self._changed, self._state]
-        committed, written = await self._gauge.committed(both), await self._gauge.written(both)
+        both = [self._event_partition, self._state_partition]
+        committed, written = await self._offsets.last_stable(both), await self._offsets.high_watermarks(both)
         hanging = [partition for partition in both if committed[partition] < written[partition]]
-        told = len(hanging) == 1 and await was_told(
-            self._connection, self._gauge, self._changed, self._state, hanging[0]
+        told = len(hanging) == 1 and await was_committed(
+            self._cluster, self._offsets, self._event_partition, self._state_partition, hanging[0]
         )
         log.warning("journal.transaction_hangs", partition=self.partition, ended="committed" if told else "aborted")
-        producer = self._fenced_in()
-        with within(COMMIT, f"ending a transaction that hangs in partition {self.partition}"):
+        producer = self._live_producer()
+        with within(self._cluster.deadlines.commit, f"ending a transaction that hangs in partition {self.partition}"):
             await producer.begin_transaction()
             for partition in hanging:
-                producer.take_part(partition)
+                producer.join_transaction(partition)
             await (producer.commit_transaction() if told else producer.abort_transaction())
 
-    async def _same_log(self, restored: Restored) -> None:
+    async def _require_events(self, restored: Restored) -> None:
         told = any(state.version for state in restored.states)
-        if told and (await self._gauge.written([self._changed]))[self._changed] == 0:
-            raise recreated(self._topics)
+        if told and (await self._offsets.high_watermarks([self._event_partition]))[self._event_partition] == 0:
+            raise topics_recreated(self._topics)
 
     async def commit(self, batch: Batch) -> None:
         """Raises Unavailable when in doubt, Fenced when replaced, Rejected before anything is begun or with the producer
@@ -190,30 +184,30 @@ class KafkaWriter:
         records = self._encoder.batch(self._epoch, batch)
         if not records:
             return  # an empty transaction never reaches the broker: it would prove nothing
-        with self._forbidden.doubted():
+        with self._denied.tolerated():
             await self._transact(records)
-        self._forbidden.over()
+        self._denied.clear()
 
-    def _fenced_in(self) -> TransactionalProducer:
+    def _live_producer(self) -> TransactionalProducer:
         if self._producer is None:
             raise Unavailable(f"partition {self.partition} is not open")
-        if self._producer.doubtful:
+        if self._producer.in_doubt:
             raise Unavailable(f"partition {self.partition}: a request got no answer; a new producer is needed")
         return self._producer
 
     async def _transact(self, records: Sequence[OutgoingRecord]) -> None:
         """Whoever cancels us, or an outcome in doubt, costs the producer: nothing goes on behind anybody's back."""
-        producer = self._fenced_in()
+        producer = self._live_producer()
         try:
-            with within(COMMIT, f"committing to partition {self.partition}", sending=True):
+            with within(self._cluster.deadlines.commit, f"committing to partition {self.partition}", sending=True):
                 await self._transaction(producer, records)
         except Unavailable as failure:
-            await self._let_go()
+            await self._abandon_producer()
             if isinstance(failure.__cause__, ProducerFenced | InvalidProducerEpoch):
-                await self._who_fenced()
+                await self._raise_if_fenced()
             raise
         except BaseException:
-            await self._let_go()
+            await self._abandon_producer()
             raise
 
     async def _transaction(self, producer: TransactionalProducer, records: Sequence[OutgoingRecord]) -> None:
@@ -222,35 +216,40 @@ class KafkaWriter:
             await producer.send(topic, value, key, partition=self.partition, headers=headers)
             for topic, key, value, headers in records
         ]
-        await self._delivered(sent)
+        await self._require_delivery(sent)
         await producer.commit_transaction()
 
-    async def _delivered(self, sent: Sequence[Awaitable[RecordMetadata]]) -> None:
+    async def _require_delivery(self, sent: Sequence[Awaitable[RecordMetadata]]) -> None:
         """`commit_transaction` reports success although a batch failed: these are the only witness.
 
         Of topics that were made anew under a living producer too: the broker takes what it sends, at places where
         other records of ours have stood.
         """
         for told in await asyncio.gather(*sent):
-            if 0 <= told.offset <= self._last.get(told.topic_partition, -1):
+            if 0 <= told.offset <= self._last_offsets.get(told.topic_partition, -1):
                 raise Unavailable(f"partition {self.partition} of topic {told.topic} begins anew: open it again")
-            self._last[told.topic_partition] = told.offset
+            self._last_offsets[told.topic_partition] = told.offset
 
-    async def _who_fenced(self) -> None:
+    async def _raise_if_fenced(self) -> None:
         """Raises Fenced when a greater claim stands here. Reads without a producer, so that nobody is fenced."""
-        history = PartitionContents()
-        async with self._connection.reading(self._topics) as consumer:
-            start_at(consumer, {self._state: self._end})
-            for pause in (0.0, GRACE):
+        contents = PartitionContents()
+        async with self._cluster.reading(self._topics) as consumer:
+            assign_at(consumer, {self._state_partition: self._opened_at})
+            for pause in (0.0, self._cluster.deadlines.grace):
                 await anyio.sleep(pause)
-                await self._look(consumer, history)
+                await self._read_claims(consumer, contents)
 
-    async def _look(self, consumer: AIOKafkaConsumer, history: PartitionContents) -> None:
-        end = await self._gauge.committed([self._state])
-        await read_to(consumer, end, lambda record: history.take(record.key, record.value, record.headers))
-        self._claim.meet(history.owner, opened=True)
+    async def _read_claims(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
+        end = await self._offsets.last_stable([self._state_partition])
+        await read_until(
+            consumer,
+            end,
+            lambda record: contents.add(record.key, record.value, record.headers),
+            self._cluster.deadlines,
+        )
+        self._claim.resolve(contents.owner, opened=True)
 
-    async def _let_go(self) -> None:
+    async def _abandon_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.abandon()
@@ -258,4 +257,4 @@ class KafkaWriter:
     async def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.leave()
+            await producer.close()

@@ -18,7 +18,15 @@ import anyio.to_thread
 import structlog
 
 from watcher.journal import Unwritable, WrongJournal
-from watcher.journal.sqlite.identity import FileIdentity, LogMetadata, keeps_marks, leave_mark, log_of, look, mark_of
+from watcher.journal.sqlite.identity import (
+    FileIdentity,
+    LogMetadata,
+    epoch_of,
+    identify,
+    keeps_marks,
+    leave_mark,
+    mark_of,
+)
 from watcher.model.log import JournalError, Unavailable
 
 T = TypeVar("T")
@@ -157,7 +165,7 @@ def log_to_read(path: Path, connection: sqlite3.Connection) -> tuple[str, str]:
     file, mark = _file(path), mark_of(path)  # before the contents: a writer goes on meanwhile
     with explained(path):
         contents = contents_of(connection)
-    return contents.log, log_of(contents, file, mark)
+    return contents.log, epoch_of(contents, file, mark)
 
 
 def format_of(path: Path, connection: sqlite3.Connection) -> int:
@@ -194,7 +202,7 @@ def contents_of(connection: sqlite3.Connection) -> LogMetadata:
 def _own_log(path: Path, connection: sqlite3.Connection, *, new_log: bool) -> tuple[str, int]:
     """Make the log that of this very file, under the writers' lock; its epoch and head."""
     contents, file, mark = contents_of(connection), _file(path), mark_of(path)
-    epoch = log_of(contents, file, mark)
+    epoch = epoch_of(contents, file, mark)
     if new_log or (epoch != contents.log and not mark and (file.made is None or not keeps_marks(path))):
         epoch = secrets.token_hex(8)  # the same copy may have been put back into the same file before
     if epoch != contents.log:
@@ -212,14 +220,14 @@ def _own_log(path: Path, connection: sqlite3.Connection, *, new_log: bool) -> tu
         )
     if new_log:
         connection.execute("UPDATE meta SET value = '' WHERE name = 'owner'")  # so that who opens it again ends, too
-    if not contents.file or not FileIdentity.parse(contents.file).same(file):
+    if not contents.file or not FileIdentity.parse(contents.file).is_same(file):
         connection.execute("UPDATE meta SET value = ? WHERE name = 'file'", (str(file),))
     return epoch, contents.head
 
 
 def _file(path: Path) -> FileIdentity:
     try:
-        return look(path)
+        return identify(path)
     except OSError as error:
         raise Unavailable(f"{path} went while it was opened ({error})") from error
 

@@ -43,7 +43,7 @@ class FileIdentity(NamedTuple):
         inode, _, made = text.partition("@")
         return cls(int(inode), int(made) if made else None)
 
-    def same(self, other: "FileIdentity") -> bool:
+    def is_same(self, other: "FileIdentity") -> bool:
         return self.inode == other.inode and (None in (self.made, other.made) or self.made == other.made)
 
 
@@ -61,7 +61,7 @@ class _Statx(ctypes.Structure):
     )
 
 
-def look(path: Path) -> FileIdentity:
+def identify(path: Path) -> FileIdentity:
     """The file at that path, behind any symbolic link. Raises OSError when there is none."""
     if LINUX:
         found = _statx(path)
@@ -75,11 +75,11 @@ def look(path: Path) -> FileIdentity:
 
 def _statx(path: Path) -> _Statx | None:
     """None where it cannot be asked: an old kernel, a sandbox that forbids it, a C library that knows no such call."""
-    told = _Statx()
+    statx = _Statx()
     with contextlib.suppress(OSError, AttributeError, KeyError):
         call = _call()
-        if call(AT_FDCWD, os.fsencode(path), 0, STATX_INO | STATX_BTIME, ctypes.byref(told)) == 0:
-            return told
+        if call(AT_FDCWD, os.fsencode(path), 0, STATX_INO | STATX_BTIME, ctypes.byref(statx)) == 0:
+            return statx
     return None
 
 
@@ -92,8 +92,8 @@ def _call() -> Callable[..., int]:
         return statx
     syscall, number = library.syscall, ctypes.c_long(STATX[platform.machine()])
     syscall.restype = ctypes.c_long
-    return lambda folder, name, flags, mask, told: syscall(
-        number, ctypes.c_int(folder), ctypes.c_char_p(name), ctypes.c_int(flags), ctypes.c_uint(mask), told
+    return lambda folder, name, flags, mask, statx: syscall(
+        number, ctypes.c_int(folder), ctypes.c_char_p(name), ctypes.c_int(flags), ctypes.c_uint(mask), statx
     )
 
 
@@ -139,13 +139,13 @@ class LogMetadata(NamedTuple):
     head: int
 
 
-def log_of(contents: LogMetadata, file: FileIdentity, mark: str) -> str:
+def epoch_of(contents: LogMetadata, file: FileIdentity, mark: str) -> str:
     """The epoch of the log in that file: the stored one, or, when a copy or a restore made another log of it, one that
     follows from what tells them apart, so that whoever looks first, a reader too, calls it the same."""
     if not contents.file:
         return contents.log
     epoch, _, head = mark.partition(".")
     ahead = epoch == contents.log and int(head) > contents.head
-    if FileIdentity.parse(contents.file).same(file) and not ahead and epoch in ("", contents.log, contents.former):
+    if FileIdentity.parse(contents.file).is_same(file) and not ahead and epoch in ("", contents.log, contents.former):
         return contents.log
     return hashlib.blake2b(f"{contents.log}\n{file}\n{mark}".encode(), digest_size=8).hexdigest()

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from watcher.journal.sqlite.file import Run, explained, open_to_read, open_to_write, worker
-from watcher.journal.sqlite.reader import CommitSignal, SqliteReader
+from watcher.journal.sqlite.reader import SqliteReader
+from watcher.journal.sqlite.reading import CommitSignal
+from watcher.journal.sqlite.retention import Retention
 from watcher.journal.sqlite.writer import SqliteWriter
+from watcher.journal.views import ViewLimits
 from watcher.model.events import Codec, Encoding, ProviderHealth
 from watcher.model.log import JournalError
 
@@ -34,19 +37,21 @@ class SqliteJournal:
         retention: float,
         clock: Callable[[], int],
         runner: Callable[[], Run] = worker,
+        view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
         self.path = path
         self._codec = Codec(encoding)
         self._retention = int(retention * 1e6)
         self._clock = clock
         self._runner = runner
-        self._waker = CommitSignal()
+        self._view_limits = view_limits
+        self._signal = CommitSignal()
         self._writer = self.writer(0)
 
     def writer(self, partition: int) -> "SqliteWriter":
         """The one partition's writer."""
         assert partition == 0, "SQLite has one partition"
-        self._writer = SqliteWriter(self.path, self._codec, self._kept, self._runner(), self._waker)
+        self._writer = SqliteWriter(self.path, self._codec, Retention(self._kept), self._runner(), self._signal)
         return self._writer
 
     def _kept(self) -> tuple[int, int]:
@@ -56,7 +61,7 @@ class SqliteJournal:
     async def reader(self) -> SqliteReader:
         """Raises WrongJournal when there is no database yet."""
         run, bulk = self._runner(), self._runner()
-        return await run(lambda: SqliteReader(self.path, run, bulk, self._waker))
+        return await run(lambda: SqliteReader(self.path, run, bulk, self._signal, self._view_limits))
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Published by the writer of this process; silently not at all while it has none."""

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from watcher.journal import JournalOptions, PrivateFile, WrongJournal
+from watcher.journal import JournalOptions, PrivateFile
 from watcher.journal.sqlite.journal import SqliteJournal, path_of
+from watcher.runtime.config_section import SettingsError
 
 
 class SqlitePlugin:
@@ -16,7 +17,7 @@ class SqlitePlugin:
 
     def check(self, url: str, settings: None) -> None:  # noqa: ARG002 (the seam's signature)
         if not url.startswith("sqlite:///") or url == "sqlite:///":
-            raise WrongJournal(f"journal = {url!r}: write {self.example}")
+            raise SettingsError(f"journal = {url!r}: write {self.example}")
 
     def open(self, options: JournalOptions, settings: None) -> SqliteJournal:  # noqa: ARG002 (the seam's signature)
         return SqliteJournal(

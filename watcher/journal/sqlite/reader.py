@@ -7,20 +7,18 @@ A cursor's only position is the `seq` of the first event still to come. Baseline
 log: a live follower is told of them in the order in which they were made, a replay does not repeat them.
 """
 
-import contextlib
 import sqlite3
-import threading
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import msgspec
 
 from watcher.journal import Unwritable
-from watcher.journal.sqlite.file import Run, explained, identity, log_to_read, open_to_read, transaction
-from watcher.journal.sqlite.view import STATE, SqliteSnapshot, SqliteView, few
-from watcher.journal.views import ViewPool, counted
+from watcher.journal.sqlite.file import Run
+from watcher.journal.sqlite.reading import CommitSignal, OpenFile
+from watcher.journal.sqlite.view import STATE, SqliteView, small_snapshot
+from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import JSON, BalanceState, ProviderHealth, codec_of
 from watcher.model.keys import Filter, Key
 from watcher.model.log import (
@@ -41,109 +39,14 @@ POLL = 0.004
 """Seconds between two looks at a file that another process writes: one `PRAGMA data_version` each."""
 IDLE = 1.0
 """The same for a file that our own writer wakes us for."""
-REMEMBERED = 64
-"""Snapshots of which the reader knows where their baselines end."""
 GROWN = 128 * 1024 * 1024
 """Bytes of the WAL from which on every view is given up for a moment, so that it can begin anew."""
 
 
-class CommitSignal:
-    """Tells the followers of this process that its own writer committed."""
-
-    def __init__(self) -> None:
-        self.local = False
-        """Our own process writes, so nobody else does."""
-        self._changed = anyio.Event()
-
-    def wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
-
-    def changed(self) -> anyio.Event:
-        """Set by the next commit after this call."""
-        return self._changed
-
-
-class _File:
-    """One file, open to read. To be made where statements run. Raises JournalError."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._identity = identity(path)  # before it is opened: of what is put there meanwhile nothing is believed
-        with contextlib.ExitStack() as opened, explained(path):
-            self.connection = opened.enter_context(contextlib.closing(open_to_read(path)))
-            # For whoever must not hold up the others, on a thread of their own.
-            self.bulk = opened.enter_context(contextlib.closing(open_to_read(path)))
-            self._bulk_lock = threading.Lock()
-            # Asks for `data_version` on the caller's thread, 250 times a second: it takes microseconds and never waits.
-            self.watch = opened.enter_context(contextlib.closing(open_to_read(path)))
-            self.watch.execute("PRAGMA busy_timeout = 0")
-            self.stored, self.log = log_to_read(path, self.connection)
-            self._over = False
-            # Where each snapshot's baselines end. A cursor cannot say it, and one made between a snapshot and `follow`
-            # must not be missed by whoever keeps the state. The lower place wins: twice is harmless, never is not.
-            self.baselines: OrderedDict[int, int] = OrderedDict()
-            self._opened = opened.pop_all()
-
-    def close(self) -> None:
-        with self._bulk_lock:
-            self._over = True
-            self._opened.close()
-
-    @contextlib.contextmanager
-    def reading(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-        """One view of the file on one of its connections. Raises JournalError."""
-        with contextlib.ExitStack() as entered:
-            if connection is self.bulk:
-                entered.enter_context(self._bulk_lock)
-            if self._over:
-                raise Unavailable(f"{self._path} was replaced")
-            entered.enter_context(explained(self._path))
-            entered.enter_context(transaction(connection, "DEFERRED"))
-            yield connection
-
-    def edges(self, connection: sqlite3.Connection) -> tuple[int, int]:
-        """The first position that is kept, and the head. Raises Unavailable when it is no longer this log."""
-        if not self.stands:
-            raise Unavailable(f"{self._path} was moved, removed or replaced")
-        oldest, last, stored = connection.execute(
-            "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence WHERE name = 'event'),"
-            " (SELECT value FROM meta WHERE name = 'log')"
-        ).fetchone()
-        self.holds(stored)
-        head = (last or 0) + 1
-        return (head if oldest is None else oldest), head
-
-    def mark(self, connection: sqlite3.Connection) -> int:
-        """The head of a snapshot on that connection, whose baselines are remembered."""
-        _, head = self.edges(connection)
-        (baseline,) = connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
-        known = self.baselines
-        known[head] = min(baseline, known.get(head, baseline))
-        known.move_to_end(head)
-        if len(known) > REMEMBERED:
-            known.popitem(last=False)
-        return head
-
-    @property
-    def stands(self) -> bool:
-        """The path names this file, and it holds the log that was found in it."""
-        return not self._over and identity(self._path) == self._identity
-
-    def holds(self, stored: str) -> None:
-        """That is the epoch in it now. Raises Unavailable when a new log was begun in it."""
-        if stored not in (self.stored, self.log):  # a writer may make the name that we found its own
-            self._over = True
-            raise Unavailable(f"a new log was begun in {self._path}")
-
-    def cursor(self, position: int) -> Cursor:
-        return Cursor(self.log, (position,))
-
-
-class _Place(msgspec.Struct):
+class _Position(msgspec.Struct):
     """How far one follower has read."""
 
-    file: _File
+    file: OpenFile
     position: int
     baseline: int = 0
     """The greatest `state.id` seen."""
@@ -157,11 +60,11 @@ class _Place(msgspec.Struct):
 class SqliteReader:
     """Reads only, on connections of its own. Raises Unavailable when the file is locked or gone.
 
-    A file that was put in its place, or in which a new log was begun, is opened by whoever asks next. Followers of the one before end with Unavailable,
-    and where their cursor stands in the new one they learn when they begin again.
+    A file that was put in its place, or in which a new log was begun, is opened by whoever asks next. Followers of the
+    one before end with Unavailable; where their cursor stands in the new one they learn when they begin again.
     """
 
-    def __init__(self, path: Path, run: Run, bulk: Run, waker: CommitSignal) -> None:
+    def __init__(self, path: Path, run: Run, bulk: Run, signal: CommitSignal, view_limits: ViewLimits) -> None:
         """To be made where statements run: it opens the file. Raises WrongJournal when there is none.
 
         `bulk`: where those run that may take long.
@@ -169,39 +72,39 @@ class SqliteReader:
         self._path = path
         self._run = run
         self._bulk = bulk
-        self._waker = waker
-        self._file = _File(path)
+        self._signal = signal
+        self._file = OpenFile(path)
         self._wal = path.with_name(f"{path.name}-wal")
-        self._views = ViewPool(self._view, self._grown)
+        self._views = ViewPool(self._view, self._grown, view_limits)
 
     async def bounds(self) -> Bounds:
         return await self._run(self._bounds)
 
     async def glance(self, wanted: Filter, most: int) -> Snapshot | None:
-        file = await self._standing()
+        file = await self._current()
         return await self._bulk(lambda: self._glance(file, wanted, most))
 
-    def _glance(self, file: _File, wanted: Filter, most: int) -> SmallSnapshot | None:
+    def _glance(self, file: OpenFile, wanted: Filter, most: int) -> SmallSnapshot | None:
         with file.reading(file.bulk) as connection:
-            head = file.mark(connection)
-            states = few(connection, wanted, most)
+            head = file.snapshot_head(connection)
+            states = small_snapshot(connection, wanted, most)
         return None if states is None else SmallSnapshot(file.cursor(head), states)
 
     async def snapshot(self, wanted: Filter) -> Snapshot:
-        return await counted(SqliteSnapshot(self._views, await self._views.take(), self._bulk, wanted))
+        return await open_snapshot(self._views, wanted)
 
     async def _view(self) -> SqliteView:
-        file = await self._standing()
-        version = _version(file)
+        file = await self._current()
+        version = file.version
 
         def cursor(connection: sqlite3.Connection) -> Cursor:
-            return file.cursor(file.mark(connection))
+            return file.cursor(file.snapshot_head(connection))
 
         def newest() -> bool:
-            return file is self._file and _version(file) == version >= 0
+            return file is self._file and file.version == version >= 0
 
         try:
-            return await self._bulk(lambda: SqliteView(self._path, cursor, newest))
+            return await self._bulk(lambda: SqliteView(self._path, self._bulk, cursor, newest))
         except JournalError as error:  # it may have gone while this waited, and whatever it is, one reader has no view
             raise Unavailable(f"no view of {self._path} can be begun: {error}") from error
 
@@ -217,31 +120,31 @@ class SqliteReader:
     async def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
         place = await self._run(lambda: self._start(cursor))
         while True:
-            self._views.sweep()  # where commits follow one another without a rest, too: it is then that the WAL grows
-            changed = self._waker.changed()
+            self._views.expire()  # where commits follow one another without a rest, too: it is then that the WAL grows
+            changed = self._signal.changed()
             # Asked before reading: a commit that slips in between is seen now, and at worst looked for once more.
-            version = _version(place.file)
+            version = place.file.version
             if version != place.version:
                 run, connection = (self._bulk, place.file.bulk) if place.more else (self._run, place.file.connection)
                 commit = await run(lambda: self._look(place, version, connection))  # noqa: B023 - it is awaited here
                 if commit is not None:
                     yield commit
                     continue
-            with anyio.move_on_after(IDLE if self._waker.local else POLL):
+            with anyio.move_on_after(IDLE if self._signal.local else POLL):
                 await changed.wait()
 
     async def close(self) -> None:
         self._views.close()
         await self._run(self._file.close)
 
-    async def _standing(self) -> _File:
+    async def _current(self) -> OpenFile:
         return self._file if self._file.stands else await self._run(self._open)
 
-    def _open(self) -> _File:
+    def _open(self) -> OpenFile:
         """What stands there now. Raises Unavailable when that is no journal."""
         if not self._file.stands:
             try:
-                file = _File(self._path)
+                file = OpenFile(self._path)
             except JournalError as error:
                 raise Unavailable(f"{self._path} was moved, removed or replaced: {error}") from error
             self._file.close()
@@ -256,26 +159,25 @@ class SqliteReader:
     def _bounds(self) -> Bounds:
         file = self._open()
         with file.reading(file.connection):
-            oldest, head = file.edges(file.connection)
+            oldest, head = file.bounds(file.connection)
         return Bounds(file.cursor(oldest), file.cursor(head))
 
-    def _start(self, cursor: Cursor) -> _Place:
+    def _start(self, cursor: Cursor) -> _Position:
         file = self._open()
-        if cursor.epoch != file.log or len(cursor.positions) != 1:
-            raise Expired("epoch_changed")
-        (position,) = cursor.positions
         with file.reading(file.connection):
-            oldest, head = file.edges(file.connection)
+            oldest, head = file.bounds(file.connection)
             (baseline,) = file.connection.execute("SELECT ifnull(max(id), 0) FROM state").fetchone()
-        if max(position, 1) < oldest:  # positions begin at 1, and nothing is missed before it
-            raise Expired("expired")
-        if position > head:
-            raise Expired("ahead")
-        return _Place(
+        first = Cursor(cursor.epoch, (1,))
+        # Positions begin at 1, and nothing is missed before it.
+        reason = Bounds(file.cursor(oldest), file.cursor(head)).gap(first if cursor.positions == (0,) else cursor)
+        if reason is not None:
+            raise Expired(reason)
+        (position,) = cursor.positions
+        return _Position(
             file, max(position, 1), file.baselines.get(position, baseline), more=head - position >= ROWS_PER_READ
         )
 
-    def _look(self, place: _Place, version: int, connection: sqlite3.Connection) -> Commit | None:
+    def _look(self, place: _Position, version: int, connection: sqlite3.Connection) -> Commit | None:
         """What is new since `place`, which moves behind it; None when nothing is."""
         with place.file.reading(connection):
             commit = self._slice(place, connection)
@@ -283,8 +185,8 @@ class SqliteReader:
             place.version = version
         return commit if commit.events or commit.baselines or commit.health or place.more else None
 
-    def _slice(self, place: _Place, connection: sqlite3.Connection) -> Commit:
-        oldest, _ = place.file.edges(connection)
+    def _slice(self, place: _Position, connection: sqlite3.Connection) -> Commit:
+        oldest, _ = place.file.bounds(connection)
         if place.position < oldest:
             raise Expired("expired")
         place.more = False
@@ -301,7 +203,7 @@ class SqliteReader:
         health = [msgspec.json.decode(data, type=ProviderHealth) for _, data in beats]
         return Commit(place.file.cursor(place.position), events, baselines, health)
 
-    def _events(self, place: _Place, connection: sqlite3.Connection) -> list[Published]:
+    def _events(self, place: _Position, connection: sqlite3.Connection) -> list[Published]:
         rows = connection.execute(
             "SELECT seq, key, version, observed_at, content, data FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
             (place.position, ROWS_PER_READ),
@@ -311,7 +213,7 @@ class SqliteReader:
             for seq, key, version, observed_at, content, data in rows
         ]
 
-    def _new_baselines(self, place: _Place, connection: sqlite3.Connection) -> list[BalanceState]:
+    def _new_baselines(self, place: _Position, connection: sqlite3.Connection) -> list[BalanceState]:
         # A balance that has changed since is left out: its first event, which is still to come, says more.
         rows = connection.execute(
             "SELECT id, version, content, data FROM state WHERE id > ? ORDER BY id LIMIT ?",
@@ -329,17 +231,6 @@ class SqliteReader:
             return JSON.encode(codec_of(content).event(data))
         except (msgspec.DecodeError, ValueError) as error:
             raise Unwritable(f"{self._path} is damaged: an event in it cannot be read ({error})") from error
-
-
-def _version(file: _File) -> int:
-    """What differs as soon as anyone has committed; -1 when it cannot be told, which differs from everything."""
-    if not file.stands:
-        return -1
-    try:
-        (version,) = file.watch.execute("PRAGMA data_version").fetchone()
-    except (sqlite3.OperationalError, sqlite3.ProgrammingError):  # locked; closed
-        return -1
-    return int(version)
 
 
 def _key(text: str) -> Key:

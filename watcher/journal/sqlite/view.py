@@ -5,19 +5,15 @@ What a filter wants is found by SQLite itself: it lets the interpreter go meanwh
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
 from watcher.journal.sqlite.file import Run, explained, open_to_read
-from watcher.journal.views import ViewLease, ViewPool
 from watcher.model.events import JSON, MSGPACK, BalanceState
 from watcher.model.keys import Filter
-from watcher.model.log import Cursor, SnapshotRevoked
-
-T = TypeVar("T")
+from watcher.model.log import Cursor
 
 STATE = {codec.content_type: codec.state for codec in (JSON, MSGPACK)}
 CACHE = 512
@@ -35,7 +31,7 @@ PARTS = {
 }
 
 
-def condition(wanted: Filter, *, indexed: bool) -> tuple[str, tuple[str, ...]]:
+def where_clause(wanted: Filter, *, indexed: bool) -> tuple[str, tuple[str, ...]]:
     """What holds for the rows of `state` that are wanted, in SQL, and its values.
 
     `indexed`: by the index of accounts, for what is few; without it in the order of `id`, for what is read in pages.
@@ -46,9 +42,9 @@ def condition(wanted: Filter, *, indexed: bool) -> tuple[str, tuple[str, ...]]:
     return " AND ".join(terms) or "1", tuple(msgspec.json.encode(values).decode() for _, values in named)
 
 
-def few(connection: sqlite3.Connection, wanted: Filter, most: int) -> list[BalanceState] | None:
+def small_snapshot(connection: sqlite3.Connection, wanted: Filter, most: int) -> list[BalanceState] | None:
     """All that is wanted in the order of `id`; None when that is more than `most`."""
-    holds, values = condition(wanted, indexed=True)
+    holds, values = where_clause(wanted, indexed=True)
     found = connection.execute(f"SELECT id FROM state WHERE {holds} LIMIT ?", (*values, most + 1)).fetchall()  # noqa: S608
     if len(found) > most:
         return None
@@ -60,12 +56,16 @@ def few(connection: sqlite3.Connection, wanted: Filter, most: int) -> list[Balan
 
 
 class SqliteView:
-    """The state as of one cursor. Made, and read, where statements run; ended anywhere."""
+    """The state as of one cursor: the `SharedView` of a file."""
 
-    def __init__(self, path: Path, cursor: Callable[[sqlite3.Connection], Cursor], newest: Callable[[], bool]) -> None:
-        """`cursor`: that of what the connection sees. Raises JournalError."""
+    def __init__(
+        self, path: Path, run: Run, cursor: Callable[[sqlite3.Connection], Cursor], newest: Callable[[], bool]
+    ) -> None:
+        """To be made where statements run; `run` takes the others there. `cursor`: that of what the connection sees.
+        Raises JournalError."""
         self.path = path
         self.newest = newest
+        self._run = run
         self.connection = open_to_read(path)
         try:
             with explained(path):
@@ -76,15 +76,21 @@ class SqliteView:
             self.connection.close()
             raise
 
-    def count(self, wanted: Filter) -> int:
-        holds, values = condition(wanted, indexed=True)
+    async def count(self, wanted: Filter) -> int:
+        return await self._run(lambda: self._count(wanted))
+
+    def _count(self, wanted: Filter) -> int:
+        holds, values = where_clause(wanted, indexed=True)
         with explained(self.path):
             (rows,) = self.connection.execute(f"SELECT count(*) FROM state WHERE {holds}", values).fetchone()  # noqa: S608
         return int(rows)
 
-    def page(self, wanted: Filter, behind: int, size: int) -> tuple[int, list[BalanceState]]:
+    async def page(self, wanted: Filter, behind: int, size: int) -> tuple[int, list[BalanceState]]:
         """At most `size` rows whose `id` is greater than `behind`, and the greatest of theirs."""
-        holds, values = condition(wanted, indexed=False)
+        return await self._run(lambda: self._page(wanted, behind, size))
+
+    def _page(self, wanted: Filter, behind: int, size: int) -> tuple[int, list[BalanceState]]:
+        holds, values = where_clause(wanted, indexed=False)
         with explained(self.path):
             rows = self.connection.execute(
                 f"SELECT id, content, data FROM state WHERE id > ? AND {holds} ORDER BY id LIMIT ?",  # noqa: S608
@@ -95,43 +101,3 @@ class SqliteView:
     def end(self) -> None:
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
-
-
-class SqliteSnapshot:
-    """One reader of a view, to be closed."""
-
-    def __init__(self, views: ViewPool[SqliteView], standing: ViewLease[SqliteView], run: Run, wanted: Filter) -> None:
-        self.cursor = standing.view.cursor
-        self.rows = 0
-        self._views = views
-        self._standing = standing
-        self._run = run
-        self._wanted = wanted
-        self._behind = 0
-        self._closed = False
-
-    @property
-    def over(self) -> bool:
-        return self._standing.over
-
-    async def count(self) -> None:
-        self.rows = await self._read(lambda: self._standing.view.count(self._wanted))
-
-    async def page(self, size: int) -> Sequence[BalanceState]:
-        self._behind, states = await self._read(lambda: self._standing.view.page(self._wanted, self._behind, size))
-        return states
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._views.give_back(self._standing)
-
-    async def _read(self, work: Callable[[], T]) -> T:
-        if self._closed or self._standing.over:
-            raise SnapshotRevoked("the snapshot was taken away: its reader was too slow, and others wait")
-        self._standing.busy += 1
-        try:
-            return await self._run(work)
-        finally:
-            self._standing.busy -= 1
-            self._views.settle(self._standing)

@@ -5,7 +5,7 @@ import functools
 import itertools
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,13 +22,12 @@ from watcher.journal.sqlite.file import (
     transaction,
 )
 from watcher.journal.sqlite.identity import leave_mark
-from watcher.journal.sqlite.reader import CommitSignal
+from watcher.journal.sqlite.reading import CommitSignal
+from watcher.journal.sqlite.retention import Retention
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.log import JournalError
 from watcher.model.times import parse_rfc3339
 
-TRIM = 1000
-"""Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
 ROWS = 50
 """Rows that one statement takes where there are as many: SQLite then looks AUTOINCREMENT up, and Python lets the
 interpreter go, once for all of them."""
@@ -50,20 +49,14 @@ log = structlog.get_logger()
 
 
 class SqliteWriter:
-    """Fences by epoch, restores, commits. `kept` gives two times (wall µs): events of before the first may go; now."""
+    """Fences by epoch, restores, commits; lets what is past retention go."""
 
-    def __init__(
-        self, path: Path, codec: Codec, kept: Callable[[], tuple[int, int]], run: Run, waker: CommitSignal
-    ) -> None:
+    def __init__(self, path: Path, codec: Codec, retention: Retention, run: Run, signal: CommitSignal) -> None:
         self._path = path
         self._codec = codec
-        self._kept = kept
-        self._past = 0
-        """Up to this `seq` events are past retention."""
-        self._ahead = 0
-        """Up to this `seq` all were dated ahead when they were looked at."""
+        self._retention = retention
         self._run = run
-        self._waker = waker
+        self._signal = signal
         self._owner = secrets.token_hex(8)
         self._fence = 0
         self._log = ""
@@ -75,23 +68,23 @@ class SqliteWriter:
     async def open(self) -> Restored:
         """Raises Fenced when another instance opened after us, Unavailable when locked, Unwritable, WrongJournal."""
         restored = await self._run(self._open)
-        self._waker.local = True
-        self._waker.wake()
+        self._signal.local = True
+        self._signal.wake()
         return restored
 
     async def commit(self, batch: Batch) -> None:
         events, states = self._records(batch.rows)  # here, so that the thread holds the interpreter for SQL only
         await self._run(lambda: self._commit(events, states, batch.notes))
-        self._waker.wake()
+        self._signal.wake()
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         await self._run(lambda: self._heartbeat(health))
-        self._waker.wake()
+        self._signal.wake()
 
     async def close(self) -> None:
         await self._run(self._leave)
-        self._waker.local = False
-        self._waker.wake()
+        self._signal.local = False
+        self._signal.wake()
 
     def _open(self) -> Restored:
         self._close()
@@ -101,17 +94,17 @@ class SqliteWriter:
             log.info("journal.made", path=str(self._path))
         self._connection, self._file = connection, identity(self._path)
         try:
-            self._take_over(connection)
+            self._raise_fence(connection)
             with explained(self._path):
                 return self._restore(connection)
         except JournalError:
             self._close()
             raise
 
-    def _take_over(self, connection: sqlite3.Connection) -> None:
+    def _raise_fence(self, connection: sqlite3.Connection) -> None:
         """Raise the epoch: whoever wrote before is fenced from here on, so what is restored next stays true."""
         with explained(self._path), transaction(connection):
-            fence, owner = self._standing(connection)
+            fence, owner = self._fence_and_owner(connection)
             # Opened again after a failure: another owner since then is a successor, and he stays.
             if self._fence and owner != self._owner:
                 raise Fenced(f"another instance writes {self._path} now")
@@ -122,7 +115,7 @@ class SqliteWriter:
         self._fence = fence + 1
 
     @staticmethod
-    def _standing(connection: sqlite3.Connection) -> tuple[int, str]:
+    def _fence_and_owner(connection: sqlite3.Connection) -> tuple[int, str]:
         fence, owner = connection.execute(
             "SELECT (SELECT value FROM meta WHERE name = 'fence'), (SELECT value FROM meta WHERE name = 'owner')"
         ).fetchone()
@@ -157,7 +150,7 @@ class SqliteWriter:
             _put(connection, INSERT_EVENT, INSERT_EVENTS, events)
             _put(connection, PUT_STATE, PUT_STATES, states)
             connection.executemany(PUT_NOTE, notes.items())
-            self._trim(connection)
+            self._retention.trim(connection)
             head = contents_of(connection).head
         self._head = head
         if events:
@@ -193,66 +186,24 @@ class SqliteWriter:
     def _encoded(self, rows: Sequence[CommitRow]) -> tuple[Records, Records, int]:
         """The same, and the size of the largest record, in bytes."""
         content, encode = self._codec.content_type, self._codec.encode_all
-        now = [row.state for row in rows]
-        keys = [f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}" for state in now]
-        told = [(key, row.event) for key, row in zip(keys, rows, strict=True) if row.event is not None]
-        here, news = encode(now), encode([event for _, event in told])
+        states_now = [row.state for row in rows]
+        keys = [f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}" for state in states_now]
+        changes = [(key, row.event) for key, row in zip(keys, rows, strict=True) if row.event is not None]
+        state_data, event_data = encode(states_now), encode([event for _, event in changes])
         states: Records = [
-            (key, state.account, state.version, content, data) for key, state, data in zip(keys, now, here, strict=True)
+            (key, state.account, state.version, content, data)
+            for key, state, data in zip(keys, states_now, state_data, strict=True)
         ]
         events: Records = [
             (key, event.version, _micros(event.observed_at), content, data)
-            for (key, event), data in zip(told, news, strict=True)
+            for (key, event), data in zip(changes, event_data, strict=True)
         ]
-        return events, states, max(map(len, itertools.chain(here, news)), default=0)
+        return events, states, max(map(len, itertools.chain(state_data, event_data)), default=0)
 
     def _heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         with self._transaction() as connection:
             connection.executemany(PUT_HEALTH, [(one.provider, JSON.encode(one)) for one in health])
-            self._trim(connection)
-
-    def _trim(self, connection: sqlite3.Connection) -> None:
-        """Delete the oldest events that are past retention: always a prefix of the log, at most a slice of it.
-
-        The log stands in the order of real time, whatever clocks said. An event dated ahead of now was told by a clock
-        that ran ahead, and when it really was nobody knows; but it is older than those behind it, so it goes with the
-        first of them that is past retention. One dated in the past by a clock that ran behind does not take those
-        before it along: what is dated between the horizon and now stays, and all that is behind it. So no event whose
-        date is right goes before its time, but one behind which a clock ran ahead and then behind; and none stays
-        longer than twice `retention`, since a date that is ahead by less is past retention that much later.
-        """
-        if not self._past:
-            self._look_for_past(connection)
-        if self._past:
-            connection.execute(
-                "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq <= ? ORDER BY seq LIMIT ?)",
-                (self._past, TRIM),
-            )
-            if connection.execute("SELECT 1 FROM event WHERE seq <= ? LIMIT 1", (self._past,)).fetchone() is None:
-                self._past = 0
-
-    def _look_for_past(self, connection: sqlite3.Connection) -> None:
-        """At the first slice; if all of it is dated ahead, at one further on, and at the next one next time."""
-        last = self._look_behind(connection, 0)
-        if last:
-            last = self._look_behind(connection, max(last, self._ahead))
-        self._ahead = last
-
-    def _look_behind(self, connection: sqlite3.Connection, place: int) -> int:
-        """The last `seq` of the slice if all of it is dated ahead and there may be more; else 0."""
-        horizon, now = self._kept()
-        rows = connection.execute(
-            "SELECT seq, observed_at FROM event WHERE seq > ? ORDER BY seq LIMIT ?", (place, TRIM)
-        )
-        ahead = last = 0
-        for seq, observed_at in rows:
-            if horizon <= observed_at <= now:
-                break
-            if observed_at < horizon:
-                self._past = seq
-            else:
-                ahead, last = ahead + 1, seq
-        return last if ahead == TRIM else 0
+            self._retention.trim(connection)
 
     def _leave(self) -> None:
         """The file alone is the whole log then, for whoever copies it: our readers, who close behind us, see to nothing."""
