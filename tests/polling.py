@@ -13,7 +13,8 @@ from watcher.journal.sqlite.file import inline
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.ledger import Ledger
 from watcher.limits.windows import Limit
-from watcher.poller import Poller, budget_of, schedules_of
+from watcher.poller.assembly import budget_of, schedules_of
+from watcher.poller.poller import Poller
 from watcher.providers.helius import Helius, HeliusSettings
 from watcher.providers.settings import Watch
 from watcher.providers.tokenkit import TokenKit, TokenKitSettings

@@ -20,8 +20,7 @@ from tests.polling import helius, poller_of
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.ledger import Ledger
-from watcher.poller import Connections
-from watcher.poller.connections import KEEP, MOST
+from watcher.poller.connections import KEEP, MOST, Connections
 from watcher.poller.http_exchange import HEADERS
 
 BODY = (

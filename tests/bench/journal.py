@@ -27,7 +27,7 @@ from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_STATE
 from watcher.ledger import Ledger
 from watcher.model.events import JSON
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import parse_rfc3339
 from watcher.testing.journal_samples import BEGAN, baseline, change
 
@@ -182,7 +182,7 @@ def answer(number):
     key = baseline("x", 0).state.key
     now = anyio.current_time()
     reading = Reading(key, str(number), "base", order=number)
-    return Answer("bank", [reading], "strict", 0.0, now, now, time.time_ns() // 1000)
+    return Answer("bank", [reading], "strict", 0.0, Times(now, now, time.time_ns() // 1000))
 
 
 async def accept_some(path, settle=0.5):

@@ -24,7 +24,7 @@ from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import parse_rfc3339
 from watcher.testing.journal_samples import baseline
 
@@ -46,7 +46,7 @@ def keys(partition):
 def answer(named, amount):
     now = anyio.current_time()
     readings = [Reading(key, str(amount), "base", order=amount) for key in named]
-    return Answer("bank", readings, "strict", 0.0, now, now, time.time_ns() // 1000)
+    return Answer("bank", readings, "strict", 0.0, Times(now, now, time.time_ns() // 1000))
 
 
 class Timed:

@@ -24,8 +24,8 @@ from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.journal import Restored
 from watcher.ledger import Ledger
-from watcher.model.readings import Answer
-from watcher.poller.bulk import fingerprint, reading
+from watcher.model.readings import Answer, Times
+from watcher.poller.bulk import fingerprint
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.protocol import Response
 from watcher.providers.settings import Watch
@@ -117,7 +117,7 @@ class Watcher:
 
     def answer(self, readings, known):
         now = self.now
-        return Answer("ondo", readings, "none", 60.0, now - 1, now, int(now * 1e6), self.scope, known)
+        return Answer("ondo", readings, "none", 60.0, Times(now - 1, now, int(now * 1e6)), self.scope, known)
 
     async def take(self, data):
         """Whether it had to be read."""
@@ -126,7 +126,7 @@ class Watcher:
         known = await run_in_slices(fingerprint(data))
         if await self.intake.repeat(self.answer([], known)) is not None:
             return False
-        found = await run_in_slices(reading(self.provider, self.request, response))
+        found = await run_in_slices(self.provider.read_in_slices(self.request, response))
         await self.intake.accept(self.answer(found.readings, known))
         await run_in_slices(found.readings.clear())
         return True

@@ -18,7 +18,7 @@ import msgspec
 from watcher.ledger import Ledger
 from watcher.model.events import JSON, BalanceState
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import format_rfc3339
 
 CHAIN, TOKEN = "eip155:1", "0x" + "ab" * 20
@@ -46,7 +46,7 @@ def body(rows, changed):
 
 def answer(rows, now):
     readings = [Reading(Key("ondo", CHAIN, row.holder.account, TOKEN), row.balance, "decimal") for row in rows]
-    return Answer("ondo", readings, "none", 60.0, now - 1, now, int(now * 1e6), LISTING)
+    return Answer("ondo", readings, "none", 60.0, Times(now - 1, now, int(now * 1e6)), LISTING)
 
 
 def drain(ledger):
@@ -138,7 +138,9 @@ def account(crowd):
 
     def small(now):
         readings = [Reading(Key("ondo", CHAIN, "0xme", f"t{n}"), "5", "decimal") for n in range(20)]
-        return Answer("ondo", readings, "none", 60.0, now, now + 0.5, int(now * 1e6), Scope("ondo", CHAIN, "0xme"))
+        return Answer(
+            "ondo", readings, "none", 60.0, Times(now, now + 0.5, int(now * 1e6)), Scope("ondo", CHAIN, "0xme")
+        )
 
     alone = Ledger()
     alone.restore([], {}, "e0")

@@ -32,7 +32,7 @@ from tests.polling import START, journal, poller_of
 from watcher.ingest.intake import Intake
 from watcher.ledger import Verdict
 from watcher.model.readings import Answer
-from watcher.poller import Poller
+from watcher.poller.poller import Poller
 from watcher.providers.protocol import Provider
 from watcher.providers.registry import known
 from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest
@@ -88,18 +88,18 @@ class Counted(World):
 class Ear:
     """The intake, remembering how long each watch went without a good answer."""
 
-    def __init__(self, intake: Intake, heard: dict[Any, float], blind: dict[str, float]) -> None:
+    def __init__(self, intake: Intake, last_received: dict[Any, float], blind: dict[str, float]) -> None:
         self._intake = intake
-        self._heard = heard
+        self._last_received = last_received
         self._blind = blind
         self.note, self.save, self.notes, self.repeat = intake.note, intake.save, intake.notes, intake.repeat
 
     async def accept(self, answer: Answer) -> Verdict:
         names = [answer.listing] if answer.listing is not None else [reading.key for reading in answer.readings]
         for name in names:
-            gap = answer.received - self._heard.get(name, 0.0)
+            gap = answer.times.received - self._last_received.get(name, 0.0)
             self._blind[answer.provider] = max(gap, self._blind.get(answer.provider, 0.0))
-            self._heard[name] = answer.received
+            self._last_received[name] = answer.times.received
         return await self._intake.accept(answer)
 
 
@@ -124,7 +124,7 @@ def provider(name: str, seed: int, limits: Limits) -> Provider:
 async def live(folder: Path, limits: Limits, faults: str, seconds: float, seed: int) -> Outcome:
     world = Counted(SandboxSettings(seed=seed, rate=1.0, faults=faults, limits=limits.sandbox))
     providers = {name: provider(name, seed, limits) for name in PROVIDERS}
-    heard: dict[Any, float] = {}
+    last_received: dict[Any, float] = {}
     blind: dict[str, float] = {}
     pollers: list[Poller] = []
     killed = int(seconds / 2) + UNSAVED
@@ -132,7 +132,7 @@ async def live(folder: Path, limits: Limits, faults: str, seconds: float, seed: 
     for file, until in ((folder / "first.db", killed), (left, seconds)):
         async with journal(file) as intake, anyio.create_task_group() as tasks:
             for each in providers.values():
-                pollers.append(running(each, Ear(intake, heard, blind), world, seed))
+                pollers.append(running(each, Ear(intake, last_received, blind), world, seed))
                 tasks.start_soon(pollers[-1].run)
             await trio.sleep_until(until)
             if file != left:

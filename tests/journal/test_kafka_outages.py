@@ -36,7 +36,7 @@ from watcher.journal.kafka.offsets import assign_at, poll
 from watcher.ledger import Ledger
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.testing.journal_samples import snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -216,7 +216,7 @@ class Feed:
     def answer(self):
         now, number = anyio.current_time(), self.told + 1
         readings = [Reading(key, str(number), "base", order=number) for key in self.keys]
-        return Answer("jupiter", readings, "strict", 0.0, now, now, START + number)
+        return Answer("jupiter", readings, "strict", 0.0, Times(now, now, START + number))
 
 
 class TestBackPressure:

@@ -18,7 +18,7 @@ from watcher.journal import Fenced, Restored
 from watcher.ledger import Ledger
 from watcher.model.keys import Key
 from watcher.model.log import Unavailable
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 
 KEYS = [Key("bank", "eip155:1", f"0x{number}", "0xa") for number in range(3)]
 BEGAN = 1_790_000_000_000_000
@@ -222,7 +222,7 @@ class World:
         self.slot += 1
         now = anyio.current_time()
         readings = [Reading(key, self.truth[key][-1], "base", 6, "USDC", self.slot, self.slot) for key in KEYS]
-        answer = Answer("bank", readings, "strict", 30.0, sent, now, BEGAN + int(now * 1e6))
+        answer = Answer("bank", readings, "strict", 30.0, Times(sent, now, BEGAN + int(now * 1e6)))
         for instance in self.live:
             with anyio.move_on_after(0.5):
                 await instance.committer.accept(answer)

@@ -8,7 +8,7 @@ from watcher.ledger import Ledger
 from watcher.model.bulk_listing import CHANGED_ROWS
 from watcher.model.events import BalanceState, event_id
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 
 EPOCH = "e0"
 ACCOUNT = Scope("p", "c", "a")
@@ -35,8 +35,8 @@ class Desk:
     def answer(self, *readings, sent=None, after=10.0):
         self.now += after
         sent = self.now - 1 if sent is None else sent
-        times = (sent, self.now, int(self.now * 1e6))
-        return Answer("p", list(readings), self.ordering, self.settle, *times, self.listing, partial=self.partial)
+        times = Times(sent, self.now, int(self.now * 1e6))
+        return Answer("p", list(readings), self.ordering, self.settle, times, self.listing, partial=self.partial)
 
     def hear(self, *readings, sent=None, after=10.0):
         """Judge one answer and commit what follows from it."""

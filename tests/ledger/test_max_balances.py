@@ -150,12 +150,12 @@ def test_names_that_are_not_taken_in_leave_nothing_behind():
     assert len(desk.ledger._store.within(Scope("p"))) == 3
 
 
-def test_labels_are_shared_and_not_kept_for_ever():
-    shelves = Store()
+def test_denominations_are_shared_and_not_kept_for_ever():
+    store = Store()
     for number in range(3 * MOST_DENOMINATIONS):
-        denomination = shelves.denomination("base", 6, str(number))
-        assert shelves.denomination("base", 6, str(number)) is denomination
-        assert len(shelves._labels) <= MOST_DENOMINATIONS
+        denomination = store.denomination("base", 6, str(number))
+        assert store.denomination("base", 6, str(number)) is denomination
+        assert len(store._denominations) <= MOST_DENOMINATIONS
 
 
 def test_a_smaller_bound_than_what_is_known_keeps_what_is_known():
@@ -180,14 +180,14 @@ def test_that_there_is_no_room_is_told_once_and_stands_in_the_providers_trouble(
     stats = PollStats("p")
     with capture_logs() as logs:
         for _ in range(50):
-            stats.full("account a", 7, 100)
-            stats.full("account b", 0, 100)
-            stats.full("account c", 3, 100)
-        assert stats.word == "10 balances are not taken in: 100 may be known (max_balances)"
-        stats.full("account a", 0, 100)
-        assert stats.word is not None
-        stats.full("account c", 0, 100)
-    assert stats.word is None
+            stats.over_capacity("account a", 7, 100)
+            stats.over_capacity("account b", 0, 100)
+            stats.over_capacity("account c", 3, 100)
+        assert stats.problem == "10 balances are not taken in: 100 may be known (max_balances)"
+        stats.over_capacity("account a", 0, 100)
+        assert stats.problem is not None
+        stats.over_capacity("account c", 0, 100)
+    assert stats.problem is None
     assert [line["event"] for line in logs] == ["provider.full", "provider.has_room"]
 
 

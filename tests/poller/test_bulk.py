@@ -18,7 +18,7 @@ from watcher.poller.bulk import LARGE
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.ondo_bulk import SIZE
 from watcher.providers.settings import Watch
-from watcher.runtime.slicing import BREATHS, REST, TURN, run_in_slices
+from watcher.runtime.slicing import REST, STEPS, TURN, run_in_slices
 
 HELD = {f"0x{n * 2**140 + n:040x}": f"{n}.5" for n in range(1, 11_501)}
 ONE, OTHER, NEW = "0x" + f"{7 * 2**140 + 7:040x}", "0x" + f"{9_000 * 2**140 + 9_000:040x}", "0x" + "ab" * 20
@@ -34,7 +34,7 @@ class Counted(Ondo):
         return (yield from super().read_in_slices(request, response, size))
 
 
-def told(more=(), **changes):
+def answered_body(more=(), **changes):
     """An answer in which AAPL's holders are HELD, but for `changes`, and some rows come behind those."""
     rows = {**HELD, **changes}
     return body([(AAPL, [*rows.items(), *more]), (TSLA, [(ONE, "3")])])
@@ -76,18 +76,18 @@ def polled(folder, partitions, bodies, *, reads):
     events = {}
     for partition, file in enumerate(files):
         assert violations(file) == []
-        told, states = records(file)
+        changes, states = records(file)
         for state in states:
             assert partition_of(f"ondo/eip155:1/{state['account']}", partitions) == partition
-        for _, event in told:
+        for _, event in changes:
             events.setdefault(event["account"], []).append(event)
     return poller, api, events
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_read(tmp_path, partitions):
-    first, second = told(), told(**{ONE: "8"})
-    third = told([(NEW, "1")], **{ONE: "9", OTHER: "4"})
+    first, second = answered_body(), answered_body(**{ONE: "8"})
+    third = answered_body([(NEW, "1")], **{ONE: "9", OTHER: "4"})
     bodies = [first, first, second, second, second, third]
     poller, api, events = polled(tmp_path, partitions, bodies, reads=4)
     amounts = {name: [(e["previous_amount"], e["amount"]) for e in each] for name, each in events.items()}
@@ -108,8 +108,8 @@ def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_re
 def test_one_row_that_cannot_be_understood_hides_no_other_one_in_any_partition(tmp_path, partitions, bad):
     """Its own balance is unknown, even where another row tells it well."""
     news = dict.fromkeys(list(HELD)[:30], "1")
-    wrong, after = told([bad], **news, **{OTHER: "4"}), told(**{**news, OTHER: "4", ONE: "9"})
-    poller, api, events = polled(tmp_path, partitions, [told(), told(), wrong, after], reads=4)
+    wrong, after = answered_body([bad], **news, **{OTHER: "4"}), answered_body(**{**news, OTHER: "4", ONE: "9"})
+    poller, api, events = polled(tmp_path, partitions, [answered_body(), answered_body(), wrong, after], reads=4)
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
         **{name: ["1", "9"] if name == ONE else ["1"] for name in news},
         OTHER: ["4"],
@@ -121,9 +121,9 @@ def test_one_row_that_cannot_be_understood_hides_no_other_one_in_any_partition(t
 
 @pytest.mark.parametrize("partitions", [1, 3])
 def test_an_answer_that_contradicts_itself_in_one_row_says_nothing_in_any_partition(tmp_path, partitions):
-    wrong = told([(OTHER, "5")], **dict.fromkeys(list(HELD)[:30], "1"))
-    after = told(**{ONE: "9"})
-    poller, _, events = polled(tmp_path, partitions, [told(), told(), wrong, after], reads=4)
+    wrong = answered_body([(OTHER, "5")], **dict.fromkeys(list(HELD)[:30], "1"))
+    after = answered_body(**{ONE: "9"})
+    poller, _, events = polled(tmp_path, partitions, [answered_body(), answered_body(), wrong, after], reads=4)
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {ONE: ["9"]}
     assert poller.stats.failures == {"malformed": 1}
 
@@ -131,23 +131,23 @@ def test_an_answer_that_contradicts_itself_in_one_row_says_nothing_in_any_partit
 def test_what_is_gone_is_told_by_every_partition_once_it_is_confirmed(tmp_path):
     gone = list(HELD)[100:140]
     without = body([(AAPL, [row for row in HELD.items() if row[0] not in gone]), (TSLA, [(ONE, "3")])])
-    _, _, events = polled(tmp_path, 3, [told(), told(), without, without], reads=4)
+    _, _, events = polled(tmp_path, 3, [answered_body(), answered_body(), without, without], reads=4)
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
         name: ["0"] for name in gone
     }
 
 
-def test_work_in_slices_rests_when_it_has_had_its_turn_and_not_at_each_breath():
+def test_work_in_slices_rests_when_it_has_had_its_turn_and_not_at_each_step():
     clock = MockClock(autojump_threshold=0)
 
-    def work(breaths, seconds):
-        for _ in range(breaths):
+    def work(steps, seconds):
+        for _ in range(steps):
             clock.jump(seconds)
             yield
 
-    async def rests(breaths, seconds):
-        began, worked = anyio.current_time(), breaths * seconds
-        await run_in_slices(work(breaths, seconds))
+    async def rests(steps, seconds):
+        began, worked = anyio.current_time(), steps * seconds
+        await run_in_slices(work(steps, seconds))
         return anyio.current_time() - began - worked
 
     async def main():
@@ -162,7 +162,7 @@ def test_work_in_slices_lets_others_in_where_time_stands_still():
     turns = []
 
     def work():
-        for _ in range(3 * BREATHS):
+        for _ in range(3 * STEPS):
             turns.append("ours")
             yield
 

@@ -21,8 +21,7 @@ from structlog.testing import capture_logs
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius, journal, poller_of
-from watcher.poller import Connections
-from watcher.poller.connections import ALIVE, INTERIM
+from watcher.poller.connections import ALIVE, INTERIM, Connections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.protocol import Credentials, Request, Response
@@ -647,11 +646,11 @@ def test_a_certificate_that_is_trusted_is_not_refused(right, trust):
 
 
 def test_the_log_names_the_phase_and_tells_another_trouble_at_once(tmp_path):
-    """First connections are lost, then nobody listens any more: both are told, each once a minute."""
+    """First connections are lost, then nobody listens any more: both are logged, each once a minute."""
 
-    async def told(poller, sorts):
+    async def logged(poller, sorts):
         with anyio.fail_after(PATIENCE):
-            while len(poller.stats.told) < sorts or poller.stats.untold < 2:  # noqa: ASYNC110 (figures, not events)
+            while len(poller.stats.last_logged) < sorts or poller.stats.unlogged < 2:  # noqa: ASYNC110 (figures, not events)
                 await anyio.sleep(0.005)
 
     async def main():
@@ -661,8 +660,8 @@ def test_the_log_names_the_phase_and_tells_another_trouble_at_once(tmp_path):
                 provider = helius(1, limits=((50, 1.0),), base_url=f"http://127.0.0.1:{port}")
                 poller = poller_of(provider, None, intake, transport=connections)
                 tasks.start_soon(poller.run)
-                await told(poller, 1)
-            await told(poller, 2)
+                await logged(poller, 1)
+            await logged(poller, 2)
             tasks.cancel_scope.cancel()
 
     with capture_logs() as logs:

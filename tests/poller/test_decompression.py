@@ -27,9 +27,9 @@ def members(data):
 
 
 def unpacked(encoding, pieces):
-    unpacking = Decompressor(encoding)
-    parts = [part for piece in pieces for part in unpacking.parts(piece)]
-    unpacking.end()
+    decompressor = Decompressor(encoding)
+    parts = [part for piece in pieces for part in decompressor.parts(piece)]
+    decompressor.end()
     return b"".join(parts)
 
 

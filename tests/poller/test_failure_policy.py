@@ -1,4 +1,4 @@
-"""What follows from any sequence of answers: no told wait is cut short, and nobody is left alone without his own word."""
+"""What follows from any sequence of answers: no requested wait is cut short, and nobody is left alone without a reason."""
 
 from itertools import pairwise
 from math import inf
@@ -10,20 +10,21 @@ from structlog.testing import capture_logs
 
 from tests.polling import helius
 from watcher.limits.limiter import Limiter
+from watcher.poller.assembly import budget_of, schedules_of
 from watcher.poller.failure_policy import (
-    DOUBLED,
-    DOUBT,
-    EXHAUSTED,
+    DOUBT_STEPS,
+    EXHAUSTED_PAUSE,
+    LONGEST_ASIDE,
+    LONGEST_BACKOFF,
     LONGEST_PAUSE,
-    MISCONFIGURED,
     MOST_JITTER,
-    REFUSED,
+    REFUSED_PAUSE,
     FailurePolicy,
 )
 from watcher.poller.poll_stats import PollStats
-from watcher.poller.poller import budget_of, schedules_of
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
 from watcher.providers.protocol import Response
+from watcher.providers.waits import requested_wait
 from watcher.scheduling.lane_scheduler import LaneScheduler
 
 TRIP = 0.05
@@ -32,7 +33,7 @@ KEY = (RefusedCredential, Exhausted)
 
 
 class House:
-    """A provider's lanes, limiter and pauses, in a time of ours."""
+    """A provider's lanes, limiter and failure policy, in a time of ours."""
 
     def __init__(self, watches=3, **settings):
         provider = helius(watches, limits=((1, 1.0),), **settings)
@@ -40,7 +41,7 @@ class House:
         schedules = schedules_of(provider, seed=1, now=0.0)
         self.lanes = LaneScheduler(provider.groups, schedules, self.budget)
         limiter, stats = Limiter(self.budget), PollStats("helius")
-        self.pauses = FailurePolicy(limiter, self.lanes, stats, max_interval=provider.settings.max_interval, seed=1)
+        self.policy = FailurePolicy(limiter, self.lanes, stats, max_interval=provider.settings.max_interval, seed=1)
         self.now = 0.0
 
     def asked(self):
@@ -56,11 +57,12 @@ class House:
         return granted, job
 
     def answered(self, granted, job, failure=None, headers=None):
-        self.pauses.heard(job, Response(200, b"", 1.8e9, headers or {}), self.now)
+        """A failure, or a good answer."""
+        self.policy.heard(job, requested_wait(Response(200, b"", 1.8e9, headers or {})), self.now)
         if failure is not None:
-            self.pauses.failed(job, granted, failure, self.now)
+            self.policy.failed(job, granted, failure, self.now)
             return
-        self.pauses.answered(job, granted, self.now)
+        self.policy.answered(job, granted, self.now)
         for target in job.targets:
             job.schedule.report(target, self.now, False)
         self.lanes.answered(job, self.now)
@@ -72,16 +74,16 @@ answers = st.one_of(
     st.tuples(st.sampled_from([Throttled, Temporary, Malformed, Misconfigured, RefusedCredential, Exhausted]), waits),
     st.integers(1, 2 * 3600),
 )
-"""A good one; a failure and the wait that it tells; a good one that says after how many seconds there is a quota again."""
+"""A good one; a failure and the wait that it asks for; a good one that says after how many seconds there is a quota again."""
 
 
 @given(st.lists(answers, max_size=60))
-def test_no_told_wait_is_cut_short_and_without_its_own_word_a_provider_is_not_left_alone(course):
+def test_no_requested_wait_is_cut_short_and_without_its_own_word_a_provider_is_not_left_alone(course):
     house = House()
-    told, alone, worked, said, sort = 0.0, 0.0, False, 0, None
+    requested, alone, worked, said, sort = 0.0, 0.0, False, 0, None
     for answer in course:
         granted, job = house.asked()
-        assert granted >= told - 1e-6
+        assert granted >= requested - 1e-6
         kind, wait = answer if isinstance(answer, tuple) else (None, answer)
         now, bound = house.now, 0.0
         if kind is None:
@@ -89,19 +91,19 @@ def test_no_told_wait_is_cut_short_and_without_its_own_word_a_provider_is_not_le
             house.answered(granted, job, headers={"ratelimit": f'"q";r=0;t={wait}'} if wait else None)
         else:
             house.answered(granted, job, kind("because", wait))
-        if kind in KEY and house.pauses._theirs.isdisjoint(job.targets):
+        if kind in KEY and house.policy._not_the_key.isdisjoint(job.targets):
             said, sort = (said + 1 if kind is sort else 1), kind
-            long = REFUSED if kind is RefusedCredential else EXHAUSTED
-            bound = DOUBT[said - 1] if worked and said <= len(DOUBT) else long
+            long = REFUSED_PAUSE if kind is RefusedCredential else EXHAUSTED_PAUSE
+            bound = DOUBT_STEPS[said - 1] if worked and said <= len(DOUBT_STEPS) else long
         elif kind is Throttled and wait is None:
-            bound = DOUBLED
+            bound = LONGEST_BACKOFF
         if wait is not None:
-            told = max(told, now + min(wait, LONGEST_PAUSE))
-        alone = max(alone, now + bound + MOST_JITTER, told + MOST_JITTER)
+            requested = max(requested, now + min(wait, LONGEST_PAUSE))
+        alone = max(alone, now + bound + MOST_JITTER, requested + MOST_JITTER)
         assert house.budget.ready_at(house.now) <= alone + 1.01
 
 
-@pytest.mark.parametrize(("kind", "long", "event"), [(RefusedCredential, REFUSED, "refused"), (Exhausted, EXHAUSTED, "exhausted")])  # fmt: skip
+@pytest.mark.parametrize(("kind", "long", "event"), [(RefusedCredential, REFUSED_PAUSE, "refused"), (Exhausted, EXHAUSTED_PAUSE, "exhausted")])  # fmt: skip
 def test_a_key_that_has_worked_is_asked_again_three_times_before_it_is_condemned(kind, long, event):
     house, times = House(1), []
     house.answered(*house.asked())
@@ -112,19 +114,19 @@ def test_a_key_that_has_worked_is_asked_again_three_times_before_it_is_condemned
             house.answered(granted, job, kind("no"))
             alerts = [record for record in logs if record["event"] == f"provider.{event}"]
             assert len(alerts) == max(0, len(times) - 3)
-        for wait, (before, after) in zip((*DOUBT, long, long), pairwise(times), strict=True):
+        for wait, (before, after) in zip((*DOUBT_STEPS, long, long), pairwise(times), strict=True):
             assert wait <= after - before <= wait + MOST_JITTER + 2
         house.answered(*house.asked())
         granted, job = house.asked()
         house.answered(granted, job, kind("no"))  # after a good answer all begins anew
-        assert house.asked()[0] - granted < DOUBT[0] + MOST_JITTER
+        assert house.asked()[0] - granted < DOUBT_STEPS[0] + MOST_JITTER
 
 
 def test_a_key_that_never_worked_is_condemned_at_its_first_word():
     house = House(1)
     granted, job = house.asked()
     house.answered(granted, job, RefusedCredential("no"))
-    assert REFUSED <= house.asked()[0] - granted <= REFUSED + MOST_JITTER + 2
+    assert REFUSED_PAUSE <= house.asked()[0] - granted <= REFUSED_PAUSE + MOST_JITTER + 2
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,7 @@ def test_what_others_say_neither_confirms_nor_refutes_what_the_provider_said(oth
                 house.answered(granted, job, failure)
                 words += failure is not other
             assert words < 10
-    assert words == 1 + len(DOUBT)
+    assert words == 1 + len(DOUBT_STEPS)
 
 
 def test_two_different_words_confirm_each_other_not():
@@ -160,7 +162,7 @@ def test_many_in_flight_that_are_refused_at_once_say_it_once():
     with capture_logs() as logs:
         for granted, job in flight:
             house.answered(granted, job, RefusedCredential("no"))
-    assert house.budget.ready_at(house.now) <= house.now + DOUBT[0] + MOST_JITTER
+    assert house.budget.ready_at(house.now) <= house.now + DOUBT_STEPS[0] + MOST_JITTER
     assert [record["event"] for record in logs] == ["provider.paused"]
 
 
@@ -195,30 +197,30 @@ def aside(house, answer, seconds):
 
 
 @pytest.mark.parametrize(("settings", "first"), [({}, 60), ({"max_interval": 10.0}, 10), ({"max_interval": 600.0}, 60)])
-def test_a_watch_set_aside_comes_back_later_and_later_and_is_told_rarely(settings, first):
+def test_a_watch_set_aside_comes_back_later_and_later_and_is_logged_rarely(settings, first):
     with capture_logs() as logs:
         gaps = aside(House(3, **settings), lambda _: Misconfigured("HTTP 404: no"), 40_000)
-    due = [min(first * 2**n, MISCONFIGURED) for n in range(len(gaps))]
+    due = [min(first * 2**n, LONGEST_ASIDE) for n in range(len(gaps))]
     assert all(wait <= gap <= wait + MOST_JITTER + 4 for wait, gap in zip(due, gaps, strict=True))
     assert len([record for record in logs if record["event"] == "watch.misconfigured"]) == 2
 
 
-def test_another_reason_is_told_at_once():
+def test_another_reason_is_logged_at_once():
     with capture_logs() as logs:
         aside(House(3), lambda n: Misconfigured(f"reason {n // 3}"), 1000)
-    told = [record["reason"] for record in logs if record["event"] == "watch.misconfigured"]
-    assert told == ["reason 0", "reason 1"]
+    reasons = [record["reason"] for record in logs if record["event"] == "watch.misconfigured"]
+    assert reasons == ["reason 0", "reason 1"]
 
 
-def test_a_watch_that_has_worked_is_doubted_and_a_good_answer_ends_its_charge():
+def test_a_watch_that_has_worked_is_doubted_and_a_good_answer_ends_its_accusation():
     course = [None, *[Misconfigured("no")] * 6, None, None, *[Misconfigured("no")] * 5]
     with capture_logs() as logs:
         gaps = aside(House(3), lambda n: course[n - 1] if n <= len(course) else None, 1500)
-    due = [0, *DOUBT, 60, 120, 240, 0, 0, *DOUBT, 60, 120]
+    due = [0, *DOUBT_STEPS, 60, 120, 240, 0, 0, *DOUBT_STEPS, 60, 120]
     assert all(wait <= gap <= wait + MOST_JITTER + 6 for wait, gap in zip(due, gaps, strict=False))
     assert len(gaps) > len(due)
-    told = [record["event"] for record in logs if record["event"].startswith("watch.")]
-    assert told == ["watch.misconfigured", "watch.recovered"] * 2
+    events = [record["event"] for record in logs if record["event"].startswith("watch.")]
+    assert events == ["watch.misconfigured", "watch.recovered"] * 2
 
 
 @settings(max_examples=40)
@@ -237,7 +239,7 @@ def test_no_watch_is_left_alone_for_longer_or_shorter_than_its_own_word_allows(c
         if kind is None:
             worked, said = True, 0
         said += kind is Misconfigured
-        waits = (*(DOUBT if worked else ()), 60, 120, 240, 480, 960, 1800, 1800, 1800)
+        waits = (*(DOUBT_STEPS if worked else ()), 60, 120, 240, 480, 960, 1800, 1800, 1800)
         due.append(waits[said - 1] if kind is Misconfigured else 0)
         house.answered(granted, job, kind and kind("because"))
     for wait, (before, after) in zip(due, pairwise(times), strict=False):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius
-from watcher.poller import Connections, http2
+from watcher.poller import http2
+from watcher.poller.connections import Connections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
@@ -340,7 +341,7 @@ def test_a_server_that_closes_without_a_word_costs_what_was_in_flight(run):
     assert run(main, leaving, setting(MOST_AT_A_TIME, 10)) == ([b"1", CLOSED], b"1", [[1, 3], [1]])
 
 
-@pytest.mark.parametrize("first", [GREETING + goaway(0), None], ids=["told", "shut"])
+@pytest.mark.parametrize("first", [GREETING + goaway(0), None], ids=["goaway", "shut"])
 def test_a_server_that_leaves_before_anything_is_asked_is_not_connected_to_again_and_again(run, first, monkeypatch):
     """It is quicker than we are."""
     monkeypatch.setattr(http2, "TURNS", 100)

@@ -18,10 +18,9 @@ from watcher.app import metrics
 from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
 from watcher.model.times import format_rfc3339
-from watcher.poller import Connections
 from watcher.poller import http_exchange as exchange_module
-from watcher.poller.connections import MOST
-from watcher.poller.failure_policy import EXHAUSTED, REFUSED
+from watcher.poller.connections import MOST, Connections
+from watcher.poller.failure_policy import EXHAUSTED_PAUSE, REFUSED_PAUSE
 from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
@@ -92,19 +91,19 @@ def test_answers_that_are_older_than_what_is_known_are_no_success(file, logs):
     assert health.stalest_seconds > 50
     assert health.last_success < format_rfc3339(START + 10_000_000)
     assert poller.stats.stale > 40
-    (told,) = events(logs, "provider.behind")
-    assert "older than what is known" in told["reason"]
-    assert poller.stats.trouble.endswith("answers in a row were older than what is known")
+    (record,) = events(logs, "provider.behind")
+    assert "older than what is known" in record["reason"]
+    assert poller.stats.no_reading_reason.endswith("answers in a row were older than what is known")
 
 
 def test_an_order_that_went_back_is_told_and_polling_goes_on(file, logs):
     api = Api(lambda _, n: httpx.Response(200, json=balance("5" if n < 4 else "6", slot=10**9 if n <= 1 else n)))
     (poller,) = poll(file, 1000, (helius(1, limits=((1, 10.0),)), api))
-    (told,) = events(logs, "order.went_back")
-    assert told["key"].startswith("helius/")
+    (record,) = events(logs, "order.went_back")
+    assert record["key"].startswith("helius/")
     assert poller.stats.went_back == 1
     assert poller.stats.changes == 1
-    assert poller.stats.trouble is None
+    assert poller.stats.no_reading_reason is None
 
 
 def test_a_replica_that_lags_now_and_then_is_asked_again_and_is_no_trouble(file, logs):
@@ -112,7 +111,7 @@ def test_a_replica_that_lags_now_and_then_is_asked_again_and_is_no_trouble(file,
     (poller,) = poll(file, 60, (helius(2, limits=((1, 1.0),)), api))
     assert poller.stats.stale > 10
     assert events(logs, "provider.behind") == []
-    assert poller.stats.trouble is None
+    assert poller.stats.no_reading_reason is None
     first, *_ = (n for n, (_, request) in enumerate(api.arrivals) if n % 4 == 2)
     assert account_of(api.arrivals[first][1]) == account_of(api.arrivals[first + 1][1]), "at once"
 
@@ -276,10 +275,11 @@ def test_a_429_of_one_endpoint_leaves_the_others_at_full_pace(file, logs):
         assert used("/api/account-balances/", since, since + 280, 2.0) > 0.99
 
 
+@pytest.mark.parametrize("headers", [{"retry-after": "20"}, {"ratelimit": '"default";r=0;t=20'}])
 @pytest.mark.parametrize("status", [200, 202, 307, 400, 403, 404, 500, 502, 503])
-def test_any_answer_without_balances_may_ask_us_to_wait(file, logs, status):
+def test_any_answer_without_balances_may_ask_us_to_wait(file, logs, status, headers):
     def answer(request, n):
-        return httpx.Response(status, headers={"retry-after": "20"}) if n == 5 else fine(request, n)
+        return httpx.Response(status, headers=headers) if n == 5 else fine(request, n)
 
     api = Api(answer)
     (poller,) = poll(file, 60, (helius(8), api))
@@ -338,7 +338,7 @@ def test_refusals_that_go_on_are_met_with_longer_and_longer_pauses(file):
 
 def test_a_refused_key_pauses_for_long_with_an_alert_and_says_whether_it_was_the_first_answer(file, logs):
     api = Api(lambda *_: rpc_error(-32001, "bad key", 401))
-    (poller,) = poll(file, REFUSED * 2.5, (helius(3), api))
+    (poller,) = poll(file, REFUSED_PAUSE * 2.5, (helius(3), api))
     assert len(api.arrivals) <= 6
     assert poller.answered.is_set()
     assert poller.stats.refused_at_first is True
@@ -391,7 +391,7 @@ def test_a_new_key_ends_the_pause_for_the_old_one_and_only_it_is_sent(file, logs
     assert len(after) >= 50
     assert all(keys == ["new-key"] for keys in after)
     assert poller.stats.answers >= 50
-    assert poller.stats.trouble is None
+    assert poller.stats.no_reading_reason is None
 
 
 def test_a_new_key_has_not_worked_yet_and_is_condemned_at_its_first_refusal(file, logs):
@@ -432,7 +432,7 @@ def test_neither_key_is_quoted_after_a_renewal(file, logs):
     poller = renewing(file, api, "new-key", at=70, until=140)
     assert len(events(logs, "poll.failed")) >= 2
     assert "-key" not in repr(logs)
-    assert poller.stats.trouble.endswith("***, ***, newer")
+    assert poller.stats.no_reading_reason.endswith("***, ***, newer")
 
 
 def test_a_key_refused_later_is_not_refused_at_first(file):
@@ -451,7 +451,7 @@ def test_a_provider_that_was_never_reached_has_not_refused(file):
 
 def test_used_up_credits_leave_the_provider_alone_for_hours(file, logs):
     api = Api(lambda *_: httpx.Response(200, text="max usage reached"))
-    poll(file, EXHAUSTED * 1.5, (helius(3), api))
+    poll(file, EXHAUSTED_PAUSE * 1.5, (helius(3), api))
     assert len(api.arrivals) <= 4
     assert len(events(logs, "provider.exhausted")) == 2
 
@@ -502,9 +502,9 @@ def test_what_cannot_be_understood_is_a_failure_and_asked_again(file):
 def test_a_failure_that_goes_on_is_told_once_a_minute(file, logs):
     (poller,) = poll(file, 130, (helius(200), Api(lambda *_: httpx.Response(503))))
     assert poller.stats.failures["temporary"] > 500
-    told = events(logs, "poll.failed")
-    assert len(told) == 3
-    assert told[1]["untold"] > 100
+    records = events(logs, "poll.failed")
+    assert len(records) == 3
+    assert records[1]["untold"] > 100
 
 
 def test_no_secret_reaches_the_log_or_an_error(file, logs):
@@ -775,21 +775,21 @@ def test_others_have_their_turns_between_the_pieces_of_an_answer():
 
 
 def test_all_answers_that_are_held_at_a_time_have_a_bound(monkeypatch):
-    monkeypatch.setattr(exchange_module, "HELD", 4000)
+    monkeypatch.setattr(exchange_module, "MAX_HELD", 4000)
 
     async def main():
         transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"0" * 1000))
         exchange = HttpExchange(helius(1, max_bytes=1000), transport, Credentials(), lambda: 0)
         held = [await exchange.send(REQUEST) for _ in range(2)]
-        assert not exchange.full
+        assert not exchange.is_full
         held += [await exchange.send(REQUEST) for _ in range(2)]
-        assert exchange.full
+        assert exchange.is_full
         with pytest.raises(Malformed, match="at a time"):
             await exchange.send(REQUEST)
-        assert exchange.held == 4000
+        assert exchange.bytes_held == 4000
         for response in held:
-            exchange.let_go(response)
-        assert (exchange.held, exchange.full) == (0, False)
+            exchange.release(response)
+        assert (exchange.bytes_held, exchange.is_full) == (0, False)
         await exchange.send(REQUEST)
 
     anyio.run(main)

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.providers import fuzz
+from tests.providers import cases
 from tests.providers.tables import LATER
 from watcher.providers.protocol import Response
+from watcher.testing import fuzz
+from watcher.testing.mutations import mutated
 
-CASES = fuzz.cases()
+CASES = cases.cases()
 FIXED = settings(derandomize=True, max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.integers(min_value=0).map(str),
@@ -20,12 +22,14 @@ values = st.recursive(
 )
 
 
-def test_six_thousand_mutated_answers_give_found_or_failure_and_no_false_reading():
-    totals = fuzz.run(6_000, seed=5)
+def case_name(case):
+    return f"{case.name}-{case.provider.groups[-1].lanes[-1].endpoint}-{len(case.request.path)}"
+
+
+def test_six_thousand_mutated_answers_give_readings_or_a_failure_and_no_false_reading():
+    totals = fuzz.run(CASES, 6_000, seed=5)
     assert set(totals) == {"jupiter", "bloxroute", "helius", "ondo", "tokenkit"}
-    assert all(
-        outcomes["Found"] + outcomes["Found in part"] > 50 < outcomes["Malformed"] for outcomes in totals.values()
-    )
+    assert all(outcomes["read"] + outcomes["read in part"] > 50 < outcomes["Malformed"] for outcomes in totals.values())
 
 
 def replaced(value, path, new):
@@ -39,23 +43,17 @@ def replaced(value, path, new):
     return copy
 
 
-@pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case[0]}-{case[1].groups[-1].lanes[-1].endpoint}-{len(case[2].path)}"
-)
+@pytest.mark.parametrize("case", CASES, ids=case_name)
 @FIXED
 @given(path=st.lists(st.integers(0, 12), max_size=6), new=values, status=st.sampled_from(fuzz.STATUSES))
-def test_any_value_in_any_place_of_a_good_answer_gives_found_or_failure(case, path, new, status):
-    _, provider, request, seeds = case
-    body = json.dumps(replaced(json.loads(seeds[0]), path, new)).encode()
-    fuzz.judge(provider, request, Response(status, body, LATER), body)
+def test_any_value_in_any_place_of_a_good_answer_gives_readings_or_a_failure(case, path, new, status):
+    body = json.dumps(replaced(json.loads(case.answers[0]), path, new)).encode()
+    fuzz.judge(case, Response(status, body, LATER))
 
 
-@pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case[0]}-{case[1].groups[-1].lanes[-1].endpoint}-{len(case[2].path)}"
-)
+@pytest.mark.parametrize("case", CASES, ids=case_name)
 @FIXED
 @given(seed=st.integers(0, 2**32), more=st.binary(max_size=40))
-def test_any_bytes_in_an_answer_give_found_or_failure(case, seed, more):
-    _, provider, request, seeds = case
-    body = fuzz.mutated(seeds, random.Random(seed)) + more
-    fuzz.judge(provider, request, Response(200, body, LATER), body)
+def test_any_bytes_in_an_answer_give_readings_or_a_failure(case, seed, more):
+    body = mutated(case.answers, random.Random(seed)) + more
+    fuzz.judge(case, Response(200, body, LATER))

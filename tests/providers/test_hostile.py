@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from tests.providers import fuzz
+from tests.providers.cases import cases
 from tests.providers.golden import ACCOUNT, STARK_ACCOUNT
 from tests.providers.tables import LATER, asked, built, lanes
 from watcher.journal.record_limits import MAX_RECORD_BYTES
@@ -18,21 +18,22 @@ from watcher.model.amounts import SYMBOL
 from watcher.model.bulk_listing import BulkListing
 from watcher.model.events import JSON, MSGPACK, changed
 from watcher.model.keys import Key
-from watcher.poller.bulk import LARGE, reading
+from watcher.model.targets import LISTING
+from watcher.poller.bulk import LARGE
 from watcher.providers.answers import MAX_DOCUMENT_BYTES, MAX_VALUES, ROWS_PER_STEP, decode
 from watcher.providers.failures import Failure, Malformed
 from watcher.providers.gaps import SUMS, Sums
 from watcher.providers.ondo_bulk import TOKENS
-from watcher.providers.protocol import Response
+from watcher.providers.protocol import BulkProvider, Response
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_at_once
 
-CASES = fuzz.cases()
+CASES = cases()
 DIGITS = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def case_name(case):
-    return f"{case[0]}-{case[1].groups[-1].lanes[-1].endpoint}-{len(case[2].path)}"
+    return f"{case.name}-{case.provider.groups[-1].lanes[-1].endpoint}-{len(case.request.path)}"
 
 
 def mint(number):
@@ -46,8 +47,10 @@ def mint(number):
 
 def heard(provider, request, response):
     """As the poller would. Raises Failure."""
-    large = reading(provider, request, response)
-    return provider.read(request, response) if large is None else run_at_once(large)
+    large = isinstance(provider, BulkProvider) and response.status == 200 and len(response.body) >= LARGE
+    if large and request.targets[0].family == LISTING:
+        return run_at_once(provider.read_in_slices(request, response))
+    return provider.read(request, response)
 
 
 def readings_in(provider, request, body):
@@ -57,7 +60,7 @@ def readings_in(provider, request, body):
         return []
 
 
-UNDERSTOOD = [case for case in CASES if any(readings_in(*case[1:3], seed) for seed in case[3])]
+UNDERSTOOD = [case for case in CASES if any(readings_in(case.provider, case.request, body) for body in case.answers)]
 
 
 # --- what is opened in one go
@@ -77,11 +80,10 @@ UNDERSTOOD = [case for case in CASES if any(readings_in(*case[1:3], seed) for se
 )
 @pytest.mark.parametrize("case", CASES, ids=case_name)
 def test_what_would_take_long_to_open_is_not_opened(case, body):
-    _, provider, request, _ = case
     for status in (200, 500):
         response = Response(status, body, LATER)
         with pytest.raises(Failure):
-            heard(provider, request, response)
+            heard(case.provider, case.request, response)
     with pytest.raises(Malformed, match="in one piece"):
         decode(msgspec.json.Decoder(), body)
 
@@ -133,7 +135,7 @@ def test_a_large_listing_is_read_in_slices_and_says_what_it_says_in_one_go(made)
     request = asked(provider, len(lanes(provider)) - 1)
     response = Response(200, body.encode(), LATER)
     assert len(response.body) > LARGE
-    slices, breaths = reading(provider, request, response), 0
+    slices, breaths = provider.read_in_slices(request, response), 0
     while True:
         try:
             next(slices)
@@ -212,7 +214,7 @@ def test_more_tokens_than_there_can_be_are_refused():
     provider = built("ondo", {"chain": "ethereum-1"})
     request = asked(provider)
     response = Response(200, f'{{"tokens":[{tokens}]}}'.encode(), LATER)
-    found = run_at_once(reading(provider, request, response))
+    found = run_at_once(provider.read_in_slices(request, response))
     assert (len(found.readings), found.partial) == (0, False), "one by one, since the document is small enough"
 
 
@@ -267,7 +269,7 @@ def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
     remarks = []
 
     def work():
-        found = run_at_once(reading(provider, request, response))
+        found = run_at_once(provider.read_in_slices(request, response))
         if isinstance(found.readings, BulkListing):
             remarks.append(run_at_once(found.readings.understood())[1])
         else:
@@ -353,8 +355,8 @@ def extremes(seed):
 
 @pytest.mark.parametrize("case", UNDERSTOOD, ids=case_name)
 def test_whatever_stands_in_a_row_its_records_are_small_and_every_journal_takes_them(case):
-    _, provider, request, seeds = case
-    seed = next(seed for seed in seeds if readings_in(provider, request, seed))
+    provider, request = case.provider, case.request
+    seed = next(body for body in case.answers if readings_in(provider, request, body))
     taken = 0
     for body in extremes(seed):
         for one in readings_in(provider, request, body.encode()):

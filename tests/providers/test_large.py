@@ -1,23 +1,24 @@
 """Large Ondo listings: whatever way an answer is cut and compared, it means what it means in one piece."""
 
 import json
+import random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.providers import fuzz
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.tables import NOW, asked, built
 from watcher.ledger import Ledger
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import clear_rows_only
 from watcher.providers.answers import BOM
 from watcher.providers.failures import Failure
 from watcher.providers.protocol import Response
+from watcher.testing.mutations import mutated
 
 FIXED = settings(derandomize=True, max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 ONDO = built("ondo", {"chain": "ethereum-1"})
@@ -126,9 +127,9 @@ def test_a_listing_read_in_slices_says_what_it_says_in_one_piece(listed, size, s
 @FIXED
 @given(st.integers(0, 2**32), st.integers(16, 300))
 def test_a_mutated_answer_means_the_same_in_slices_and_in_one_piece(seed, size):
-    chance = fuzz.random.Random(seed)
+    chance = random.Random(seed)
     rows = [(f"0x{n:040x}", f"{n}.5") for n in range(1, 12)]
-    text = fuzz.mutated((body([(AAPL, rows), (TSLA, rows[:3])]),), chance)
+    text = mutated((body([(AAPL, rows), (TSLA, rows[:3])]),), chance)
     assert in_slices(text, size) == said(text)
 
 
@@ -230,7 +231,7 @@ def seen(record):
 
 
 def told(readings, now, fingerprint=b""):
-    return Answer("p", readings, "none", 60.0, now - 1, now, int(now * 1e6), SCOPE, fingerprint)
+    return Answer("p", readings, "none", 60.0, Times(now - 1, now, int(now * 1e6)), SCOPE, fingerprint)
 
 
 def taken(ledger, text, now, size):
@@ -311,7 +312,7 @@ def test_the_body_before_the_last_is_no_repetition():
 def answer_of(now, amount):
     """Another answer, of the first of HELD alone."""
     reading = Reading(Key("p", "eip155:1", HELD[0][0], AAPL), amount, "decimal")
-    return Answer("p", [reading], "none", 60.0, now - 1, now, int(now * 1e6))
+    return Answer("p", [reading], "none", 60.0, Times(now - 1, now, int(now * 1e6)))
 
 
 @pytest.mark.parametrize("amount", [HELD[0][1], "7"])
@@ -357,7 +358,7 @@ def test_a_listing_of_several_pages_means_the_same_as_its_readings(shuffled):
     rows = [(f"0x{n:040x}", f"{n}.5") for n in range(10_500)]
     after = [*rows[:4_990], ("0x" + "ee" * 20, "1"), *rows[4_995:-1], (rows[-1][0], "7")]
     if shuffled:
-        fuzz.random.Random(1).shuffle(after)
+        random.Random(1).shuffle(after)
     fast, slow = settled(body([(AAPL, rows)])), settled(body([(AAPL, rows)]))
     for now in (300.0, 400.0):
         assert taken(fast, body([(AAPL, after)]), now, 2**18) == slow.evaluate(told(whole(body([(AAPL, after)])), now))

@@ -76,7 +76,7 @@ CODES = {
 @pytest.fixture(autouse=True)
 def hidden(monkeypatch):
     monkeypatch.setattr(SECRETS, "_secrets", [])
-    monkeypatch.setattr(SECRETS, "_runs", frozenset())
+    monkeypatch.setattr(SECRETS, "_windows", frozenset())
     SECRETS.add([SECRET])
 
 
@@ -220,7 +220,7 @@ def test_a_key_that_came_later_is_withheld_too_and_a_short_one_is_blotted_out():
 
 
 def test_nothing_is_withheld_where_nothing_is_hidden():
-    assert Redactor(()).shown("HTTP 404: \\u0041%41&amp;") == "HTTP 404: \\u0041%41&amp;"
+    assert Redactor(()).redacted("HTTP 404: \\u0041%41&amp;") == "HTTP 404: \\u0041%41&amp;"
 
 
 def test_a_symbol_that_repeats_a_secret_is_withheld_before_it_is_committed():

@@ -4,7 +4,7 @@ import pytest
 
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.ledger import Ledger
-from watcher.model.readings import Answer
+from watcher.model.readings import Answer, Times
 from watcher.providers.failures import Failure
 from watcher.sandbox.population import PROVIDERS
 
@@ -34,9 +34,7 @@ class Watcher:
                     found.readings,
                     self.there.ordering,
                     self.there.settle,
-                    now,
-                    now,
-                    wall,
+                    Times(now, now, wall),
                     found.listing,
                 )
             )

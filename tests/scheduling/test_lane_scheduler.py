@@ -3,7 +3,7 @@ from collections import Counter
 from tests.polling import tokenkit
 from watcher.limits.budget import Budget
 from watcher.limits.windows import Limit
-from watcher.poller.poller import budget_of, schedules_of
+from watcher.poller.assembly import budget_of, schedules_of
 from watcher.scheduling.lane_scheduler import LaneScheduler
 
 

@@ -43,15 +43,15 @@ def ask_among(schedule, now, changes):
 def test_no_target_waits_longer_than_its_share_of_the_picks_whatever_the_answers_say(size, share, data):
     schedule = Schedule(range(size), seed=data.draw(st.integers(0, 9)), now=0.0)
     schedule._share = share
-    answers = data.draw(st.lists(st.sampled_from(["same", "changed", "doubt"]), min_size=1, max_size=30))
+    answers = data.draw(st.lists(st.sampled_from(["same", "changed", "candidate"]), min_size=1, max_size=30))
     if share > 0.5:  # there every poll is a guarantee poll, and a confirmation must come out of somebody's
-        answers = [answer for answer in answers if answer != "doubt"] or ["changed"]
+        answers = [answer for answer in answers if answer != "candidate"] or ["changed"]
     seen = dict.fromkeys(range(size), 0)
     for count in range(1, int(3 * size / share) + 20):
         (target,) = schedule.pick(float(count))
         answer = answers[hash((target, count // 7)) % len(answers)]
         schedule.report(target, float(count), answer == "changed")
-        if answer == "doubt":
+        if answer == "candidate":
             schedule.confirm(target)
         seen[target] = count
         assert count - min(seen.values()) <= size / share + 1
@@ -106,11 +106,11 @@ def test_a_single_target_is_asked_every_time():
 
 
 def test_the_first_answer_is_a_baseline_and_teaches_nothing():
-    told, untold = (Schedule(range(3), seed=1, now=0.0) for _ in range(2))
-    for schedule, changed in ((told, True), (untold, False)):
+    first_changed, first_same = (Schedule(range(3), seed=1, now=0.0) for _ in range(2))
+    for schedule, changed in ((first_changed, True), (first_same, False)):
         for t in (1.0, 2.0, 3.0):
             ask(schedule, t, changed)
-    assert told.save(4.0) == untold.save(4.0)
+    assert first_changed.save(4.0) == first_same.save(4.0)
 
 
 def test_years_of_silence_do_not_wear_the_arithmetic_out():

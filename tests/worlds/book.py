@@ -13,7 +13,7 @@ class Book:
     def __init__(self):
         self.states = {}
         self.notes = {}
-        self.told = {}
+        self.committed = {}
         """key → every amount that was ever committed, the baseline first."""
         self.events = []
         self.ids = set()
@@ -23,7 +23,7 @@ class Book:
         for row in rows:
             self._follow(row)
             self.states[row.state.key] = row.state
-            self.told.setdefault(row.state.key, []).append(row.state.amount)
+            self.committed.setdefault(row.state.key, []).append(row.state.amount)
         self.notes |= notes
 
     def _follow(self, row):
@@ -41,10 +41,10 @@ class Book:
         assert event.previous_observed_at <= event.observed_at
         if before is not None:
             assert before.observed_at <= event.previous_observed_at
-            unnamed = before.amount == "0" and before.slot is before.as_of is None  # its order is that of a listing
-            assert before.order is None or unnamed or (state.order is not None and before.order <= state.order)
+            by_listing = before.amount == "0" and before.slot is before.as_of is None  # its order is that of a listing
+            assert before.order is None or by_listing or (state.order is not None and before.order <= state.order)
         else:
-            self.told[state.key] = ["0"]
+            self.committed[state.key] = ["0"]
         assert event.id not in self.ids
         assert event.id == event_id(EPOCH, state.key, event.version)
         self.ids.add(event.id)

@@ -93,11 +93,11 @@ def day(file, seed, lives=1, length=DAY):
 def wrong(world, file):
     """Balances whose committed amount is not the last that really was."""
     _, states = records(file)
-    told = {name(state): state["amount"] for state in states}
+    amounts = {name(state): state["amount"] for state in states}
     return [
-        (key, told.get(key), balance.text(balance.amount))
+        (key, amounts.get(key), balance.text(balance.amount))
         for key, balance in (("/".join(balance.key), balance) for balance in world.truth.balances.values())
-        if told.get(key, "0") != balance.text(balance.amount)
+        if amounts.get(key, "0") != balance.text(balance.amount)
     ]
 
 
@@ -115,8 +115,8 @@ def test_a_day_of_five_faulty_providers_ends_with_every_amount_right_and_no_limi
 
 def test_a_day_can_be_replayed_to_the_letter(folder):
     first, second = (day(folder / f"{n}.db", seed=3, lives=2, length=DAY / 12) for n in range(2))
-    (told, states), (told_again, states_again) = (records(folder / f"{n}.db") for n in range(2))
-    for (_, event), (_, again) in zip(told, told_again, strict=True):
+    (events, states), (events_again, states_again) = (records(folder / f"{n}.db") for n in range(2))
+    for (_, event), (_, again) in zip(events, events_again, strict=True):
         assert event.pop("id") != again.pop("id")  # two logs
-    assert (told, states) == (told_again, states_again)
+    assert (events, states) == (events_again, states_again)
     assert first[1] == second[1]

@@ -45,16 +45,16 @@ def sandbox_of(times, ids):
 
 
 class Watched:
-    """The journal's intake, and when each change was told to it."""
+    """The journal's intake, and when it accepted each change."""
 
     def __init__(self, intake):
         self._intake = intake
         self.note, self.save, self.notes = intake.note, intake.save, intake.notes
-        self.told = []
+        self.changes = []
 
     async def accept(self, answer):
         verdict = await self._intake.accept(answer)
-        self.told += [(answer.received, key.account) for key in verdict.changed]
+        self.changes += [(answer.times.received, key.account) for key in verdict.changed]
         return verdict
 
 
@@ -66,16 +66,16 @@ async def live(path, world):
         poller = poller_of(provider, answer, watched, seed=100, secret=VALID_KEY)
         with anyio.move_on_after(SECONDS):
             await poller.run()
-    return watched.told
+    return watched.changes
 
 
 def test_zipf_is_seen_as_soon_through_the_whole_system_as_in_the_pure_benchmark(tmp_path):
     times, ids = zipf()
     world = sandbox_of(times, ids)
-    told = virtually(live, tmp_path / "balances.db", world)
+    changes = virtually(live, tmp_path / "balances.db", world)
     assert world.desks["helius"].refusals == 0
     number = {solana(i): i for i in range(TARGETS)}
-    seen = Polls(np.array([time for time, _ in told]), np.array([number[account] for _, account in told]))
+    seen = Polls(np.array([time for time, _ in changes]), np.array([number[account] for _, account in changes]))
     stream = as_the_api_shows_it(times, ids)
     whole, pure, even = (
         delays(stream, polls, MEASURED)[0].mean()

@@ -12,7 +12,7 @@ from watcher.ledger.record import text_of
 from watcher.ledger.rules import Ruling
 from watcher.ledger.store import Store
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 
 ACCOUNTS, TOKENS = ("a", "b"), ("x", "y")
 KEYS = [Key("p", "c", account, token) for account in ACCOUNTS for token in TOKENS]
@@ -57,7 +57,8 @@ class AnyHistory(RuleBasedStateMachine):
         return Reading(key, amount, "base", order=order, slot=order)
 
     def evaluate(self, said, scope=None, ago=0.5):
-        answer = Answer("p", said, self.ordering, 30.0, self.now - ago, self.now, int(self.now * 1e6), scope)
+        times = Times(self.now - ago, self.now, int(self.now * 1e6))
+        answer = Answer("p", said, self.ordering, 30.0, times, scope)
         return self.ledger.evaluate(answer)
 
     @precondition(lambda self: self.taken is None)
@@ -94,7 +95,7 @@ class AnyHistory(RuleBasedStateMachine):
         self.start()
 
     def teardown(self):
-        """Three quiet polls, and everything that is true is told."""
+        """Three quiet polls, and everything that is true is committed."""
         if not hasattr(self, "ledger"):
             return
         if self.taken is not None:
@@ -128,7 +129,7 @@ def test_the_laws_hold_over_any_history():
 
 
 def tell_always(known, observation):
-    """No rules at all: every sight is believed, the same amount too."""
+    """No rules at all: every observation counts, the same amount too."""
     return Ruling.CHANGED
 
 

@@ -13,7 +13,7 @@ from tests.worlds.book import EPOCH, Book
 from watcher.ledger import Ledger, rules
 from watcher.ledger.rules import Proof
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 
 ACCOUNT = Scope("p", "c", "a")
 KEYS = [Key("p", "c", "a", token) for token in ("native", "x", "y", "z")]
@@ -73,9 +73,9 @@ class World:
         said = {key: self._at(key, as_of) for key in KEYS}
         readings = [self._reading(key, *found) for key, found in said.items() if found[1] is not None]
         listing = ACCOUNT if self.listed else None
-        times = (self.now - 0.5, self.now, int(self.now * 1e6))
+        times = Times(self.now - 0.5, self.now, int(self.now * 1e6))
         before = {key: self.book.amount(key) for key in KEYS}
-        self.ledger.evaluate(Answer("p", readings, ORDERINGS[self.order], SETTLE, *times, listing))
+        self.ledger.evaluate(Answer("p", readings, ORDERINGS[self.order], SETTLE, times, listing))
         self._commit()
         for key, (_, amount) in said.items():
             self._judge(key, amount or "0", before[key], doubtful=lag > 0 or (amount is None and key not in self.gone))

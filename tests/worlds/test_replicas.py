@@ -1,6 +1,6 @@
 """A truth that moves, replicas that lag, caches, lost rows, overtaking requests, doubtful commits and restarts.
 
-Seeded: the same seed is the same world. What is told must be the truth in its own order, and no change that was not.
+Seeded: the same seed is the same world. What is committed must be the truth in its own order, and no change that was not.
 """
 
 import heapq
@@ -14,7 +14,7 @@ from tests.worlds.book import EPOCH, Book
 from watcher.ledger import Ledger, rules
 from watcher.ledger.rules import Ruling, rule
 from watcher.model.keys import Key, Scope
-from watcher.model.readings import Answer, Reading
+from watcher.model.readings import Answer, Reading, Times
 
 ACCOUNT = Scope("p", "c", "a")
 
@@ -121,9 +121,8 @@ class World:
         while self.flying and self.flying[0][0] <= until:
             received, _, sent, readings, good = heapq.heappop(self.flying)
             listing = ACCOUNT if self.listed else None
-            self.ledger.evaluate(
-                Answer("p", readings, self.ordering, self.settle, sent, received, int(received * 1e6), listing)
-            )
+            times = Times(sent, received, int(received * 1e6))
+            self.ledger.evaluate(Answer("p", readings, self.ordering, self.settle, times, listing))
             overtakes = sent <= self.arrived
             self.arrived = received
             if self.prompt:
@@ -160,14 +159,14 @@ class World:
         }
 
     def false(self):
-        """Keys that were told something that is not the truth in its own order."""
-        return [key for key in self.keys if not within(self.book.told.get(key, []), self.truth.amounts(key))]
+        """Keys of which something was committed that is not the truth in its own order."""
+        return [key for key in self.keys if not within(self.book.committed.get(key, []), self.truth.amounts(key))]
 
 
-def within(told, truth):
-    """`told` is `truth` with some left out; nothing twice, nothing backwards."""
+def within(committed, truth):
+    """`committed` is `truth` with some left out; nothing twice, nothing backwards."""
     rest = iter(["0", *truth])
-    return all(amount in rest for amount in told)
+    return all(amount in rest for amount in committed)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -239,7 +238,7 @@ def no_order(known, observation):
 
 
 def no_doubt(known, observation):
-    """Rules 2 to 4 forgotten: every difference is told."""
+    """Rules 2 to 4 forgotten: every difference is a change."""
     ruling = rule(known, observation)
     return Ruling.CHANGED if ruling is Ruling.CANDIDATE else ruling
 
@@ -283,9 +282,9 @@ def test_a_forgotten_rule_is_seen(bug, world, monkeypatch):
 
 
 def violated(seed, world):
-    told = World(seed, **world)
+    lived = World(seed, **world)
     try:
-        told.run()
+        lived.run()
     except AssertionError:
         return True
-    return bool(told.false()) or not told.converged()
+    return bool(lived.false()) or not lived.converged()

@@ -1,4 +1,4 @@
-"""One answer, judged reading by reading, and then by what it does not name."""
+"""One answer: evaluated reading by reading, and then by what it does not name."""
 
 from collections.abc import Generator, Iterable
 
@@ -43,7 +43,7 @@ class Evaluation:
         self._store = store
         self._answer = answer
         self._listing = listing
-        self._arrival = Arrival(answer.received, answer.observed_at)
+        self._arrival = Arrival(answer.times.received, answer.times.observed_at)
         self._visit = Visit(self._arrival)
         self._has_baseline = listing is not None and listing.complete >= COMPLETE
         self._named: set[int] = set()
@@ -55,14 +55,14 @@ class Evaluation:
         self._with_recent: list[BalanceRecord] = []
         """Records that had other amounts."""
         self._emptied = self._appeared = 0
-        """Balances that the answer told to be nothing any more, and those that were nothing before."""
+        """Balances that the answer shows to be zero now, and those that were zero before."""
         self._order: int | None = None
         """The greatest in the answer."""
 
     def run(self) -> Generator[None, None, None]:
         """All that the answer says and does not say, `CHANGED_ROWS` readings, or `PAGE_ROWS` that repeat themselves, at a time.
 
-        Raises what columns raise for a row that cannot be understood, before anything is judged.
+        Raises what columns raise for a row that cannot be understood, before anything is evaluated.
         """
         readings, scope = self._answer.readings, self._answer.listing
         if isinstance(readings, BulkListing):
@@ -211,7 +211,14 @@ class Evaluation:
     def _observation(self, amount: str, order: int | None, *, absent: bool, behind: bool = False) -> Observation:
         answer = self._answer
         return Observation(
-            amount, order, answer.ordering, answer.settle, answer.sent, self._arrival, absent=absent, behind=behind
+            amount,
+            order,
+            answer.ordering,
+            answer.settle,
+            answer.times.sent,
+            self._arrival,
+            absent=absent,
+            behind=behind,
         )
 
     def _settle(

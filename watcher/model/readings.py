@@ -27,26 +27,33 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     as_of: str | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """A good answer and when it was asked and received. A failed answer never becomes one of these."""
+class Times(msgspec.Struct, frozen=True, gc=False):
+    """When one answer was asked for and when it came."""
 
-    provider: str
-    readings: Sequence[Reading]
-    ordering: Ordering
-    settle: float
-    """Seconds; see "From reading to change" in docs/semantics.md."""
     sent: float
     """Monotonic seconds."""
     received: float
     """Monotonic seconds."""
     observed_at: int
     """Wall-clock microseconds at `received`."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A good answer. A failed one never becomes one of these."""
+
+    provider: str
+    readings: Sequence[Reading]
+    ordering: Ordering
+    settle: float
+    """Seconds; see "From reading to change" in docs/semantics.md."""
+    times: Times
     listing: Scope | None = None
     """Set when the answer is a listing: unless it is partial, what it covers and does not name, it says is absent."""
     fingerprint: bytes = b""
     """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
     partial: bool = False
     """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
+    # goes with partition = provider (issue 14)
     collapsed_from: int | None = None
     """Of a listing's part: how many balances were known, where the whole lacks most of them, else 0. None: the whole."""
     max_known: int | None = None

@@ -21,10 +21,10 @@ import httpcore
 import httpx
 from anyio.abc import TaskGroup
 
-from watcher.poller.http2 import Http2, reached
+from watcher.poller.http2 import Http2, trace_phase
 
 MOST = 100
-"""Connections of one pool, as many as requests are in flight at most (see loop.py): nobody waits for one."""
+"""Connections of one pool, as many as requests are in flight at most (see poller.py): nobody waits for one."""
 INTERIM = 20
 """Answers of status 1xx before the answer, at most."""
 PARTS = 32
@@ -127,11 +127,11 @@ class _Connection(httpcore.AsyncConnectionInterface):
 
     async def _connect(self, request: httpcore.Request) -> httpcore.AsyncNetworkStream:
         host = self._origin.host.decode("ascii")
-        await reached(request, "connection.connect_tcp.started")
+        await trace_phase(request, "connection.connect_tcp.started")
         tcp = await httpcore.AnyIOBackend().connect_tcp(host, self._origin.port, socket_options=ALIVE)
         stream: httpcore.AsyncNetworkStream = _Stream(tcp)
         if self._origin.scheme == b"https":
-            await reached(request, "connection.start_tls.started")
+            await trace_phase(request, "connection.start_tls.started")
             stream = await stream.start_tls(self._tls, host)
         return stream
 

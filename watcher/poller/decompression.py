@@ -1,7 +1,7 @@
-"""The bytes of an answer, unpacked as they come: gzip with all its members, deflate with and without a zlib header.
+"""The bytes of an answer, decompressed as they come: gzip with all its members, deflate with and without a zlib header.
 
-A little at a time, so that what is small on the wire cannot become large before it is measured. What is cut short, or
-goes on behind its end, is no answer.
+That is done in small steps, so that what is small on the wire cannot become large before it is measured. A body that is
+cut short, or goes on after its end, is no answer.
 """
 
 import zlib
@@ -12,28 +12,28 @@ import httpx
 from watcher.providers.failures import Malformed
 
 STEP = 2**18
-"""Bytes unpacked at a time: a millisecond or so."""
+"""Bytes decompressed at a time: a millisecond or so."""
 GZIP, ZLIB, RAW = 31, 15, -15
 """What zlib calls `wbits`."""
 
 
 class Decompressor:
-    """One body. Raises httpx.DecodingError for what is not packed as it says."""
+    """Of one body. Raises httpx.DecodingError for what is not compressed as it says."""
 
     def __init__(self, encoding: str) -> None:
         """`encoding`: the header `content-encoding`, or nothing. Raises Malformed for one that we did not ask for."""
-        packed = [
+        codings = [
             name for name in (part.strip().lower() for part in encoding.split(",")) if name not in ("", "identity")
         ]
-        if len(packed) > 1 or not set(packed) <= {"gzip", "x-gzip", "deflate"}:
-            raise Malformed(f"the answer is packed in a way that we did not ask for: {', '.join(packed)[:60]!r}")
-        self._encoding = packed[0] if packed else None
+        if len(codings) > 1 or not set(codings) <= {"gzip", "x-gzip", "deflate"}:
+            raise Malformed(f"the answer is packed in a way that we did not ask for: {', '.join(codings)[:60]!r}")
+        self._encoding = codings[0] if codings else None
         self._stream: zlib._Decompress | None = None
         """The member that is open."""
         self._ended = False
-        """One was whole."""
+        """One member was whole."""
         self._head = b""
-        """Of a deflated body, while it is too short to tell which kind it is."""
+        """Of a deflated body, while it is too short to show which kind it is."""
 
     def parts(self, data: bytes) -> Iterator[bytes]:
         """What these bytes hold, at most STEP of it at a time."""
@@ -41,7 +41,7 @@ class Decompressor:
             yield data
             return
         try:
-            yield from self._unpacked(data)
+            yield from self._decompressed(data)
         except zlib.error as error:
             raise httpx.DecodingError(str(error)) from None
 
@@ -50,7 +50,7 @@ class Decompressor:
         if self._stream is not None or self._head:
             raise httpx.DecodingError("cut short")
 
-    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+    def _decompressed(self, data: bytes) -> Iterator[bytes]:
         more = data != b""
         while more:
             if self._stream is None:
@@ -68,7 +68,7 @@ class Decompressor:
                 self._stream, self._ended, more = None, True, data != b""
 
     def _opened(self, data: bytes) -> "zlib._Decompress | None":
-        """The next member; None where it is too early to tell what it is."""
+        """The next member; None where too little of it is here to know its kind."""
         if self._encoding != "deflate":
             return zlib.decompressobj(GZIP)
         if self._ended:

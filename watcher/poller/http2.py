@@ -96,7 +96,7 @@ class Http2(httpcore.AsyncConnectionInterface):
         self._used = False
         self._why: tuple[type[Exception], str] = (httpcore.RemoteProtocolError, REFUSED)
         """What ended it."""
-        self._heard = self._idle_since = anyio.current_time()
+        self._last_received = self._idle_since = anyio.current_time()
         self._idle_frames = 0
         self._unread = bytearray()
         """The beginning of a frame."""
@@ -121,7 +121,7 @@ class Http2(httpcore.AsyncConnectionInterface):
     async def _read(self) -> None:
         try:
             while data := await self._network.read(READ):
-                self._heard = anyio.current_time()
+                self._last_received = anyio.current_time()
                 self._unread += data
                 for number, frame in enumerate(self._frames(), 1):
                     self._receive(frame)
@@ -200,12 +200,12 @@ class Http2(httpcore.AsyncConnectionInterface):
         began, stream = anyio.current_time(), _Stream()
         try:
             await self._begin(stream, request)
-            await reached(request, "http2.send_request_headers.started")
+            await trace_phase(request, "http2.send_request_headers.started")
             await self._send_body(stream, request)
-            await reached(request, "http2.receive_response_headers.started")
+            await trace_phase(request, "http2.receive_response_headers.started")
             answer = await stream.next()
             assert isinstance(answer, h2.events.ResponseReceived), "h2 lets nothing come before it"
-            status, headers = _told(answer)
+            status, headers = _status_and_headers(answer)
         except BaseException as error:
             self._leave(stream)
             if isinstance(error, anyio.get_cancelled_exc_class()):
@@ -271,7 +271,7 @@ class Http2(httpcore.AsyncConnectionInterface):
 
     async def _body(self, stream: _Stream, request: httpcore.Request, began: float) -> AsyncIterator[bytes]:
         try:
-            await reached(request, "http2.receive_response_body.started")
+            await trace_phase(request, "http2.receive_response_body.started")
             while not isinstance(event := await stream.next(), h2.events.StreamEnded):
                 if isinstance(event, h2.events.DataReceived):
                     self._taken(event)
@@ -304,7 +304,7 @@ class Http2(httpcore.AsyncConnectionInterface):
 
     def _out_of_time(self, began: float) -> None:
         """An attempt that began then was ended by its deadline."""
-        if self._heard <= began:
+        if self._last_received <= began:
             self._end(httpcore.ReadTimeout, "silent")
         else:
             self._retire()
@@ -371,8 +371,8 @@ class _Body:
         self._leave()
 
 
-async def reached(request: httpcore.Request, event: str) -> None:
-    """Tell the request's `trace` how far it is, in httpcore's words."""
+async def trace_phase(request: httpcore.Request, event: str) -> None:
+    """Call the request's `trace` with how far it is, in httpcore's words."""
     if (trace := request.extensions.get("trace")) is not None:
         await trace(event, {})
 
@@ -405,8 +405,7 @@ def _headers(request: httpcore.Request) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _told(answer: h2.events.ResponseReceived) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """Status and headers."""
+def _status_and_headers(answer: h2.events.ResponseReceived) -> tuple[int, list[tuple[bytes, bytes]]]:
     headers = [(bytes(name), bytes(value)) for name, value in answer.headers or ()]
     status = next((value for name, value in headers if name == b":status"), b"")
     if not status.isdigit():

@@ -1,6 +1,6 @@
 """Why there is no answer: how far the attempt came, and what ended it.
 
-httpx's messages may hold URLs, and so keys: what goes wrong is told by its kind alone.
+httpx's messages may hold URLs, and so keys: the reason is made from the kind of error alone.
 """
 
 import socket
@@ -27,21 +27,21 @@ class AttemptPhase:
     """How far one attempt has come; to be called as httpx's `trace` extension is."""
 
     phase = "pool"
-    heard: Response | None = None
+    head: Response | None = None
     """Status and headers of the answer, once they came."""
 
     async def __call__(self, event: str, _info: dict[str, Any]) -> None:
-        self.phase = _REACHED.get(event.partition(".")[2], self.phase)
+        self.phase = _PHASES.get(event.partition(".")[2], self.phase)
 
 
-_REACHED = {
+_PHASES = {
     "connect_tcp.started": "connect",
     "start_tls.started": "tls",
     "send_request_headers.started": "write",
     "receive_response_headers.started": "read",
     "receive_response_body.started": "body",
 }
-_OVER = {
+_TIMED_OUT = {
     "pool": "none of our connections became free in time",
     "connect": "no connection in time",
     "tls": "no TLS connection in time",
@@ -55,8 +55,8 @@ _BROKEN: tuple[tuple[type[Exception], str, str], ...] = (
     (httpx.RemoteProtocolError, "protocol", "the server broke the protocol"),
     (httpx.DecodingError, "decode", "the answer is not compressed as it says"),
 )
-_CLOSED = ("Server disconnected", "peer closed connection", "Connection closed")
-"""How the messages begin that are about an end and not about nonsense."""
+_DISCONNECTED = ("Server disconnected", "peer closed connection", "Connection closed")
+"""How the messages begin that mean an end, and not nonsense."""
 _OF_ONE_REQUEST = {
     REFUSED: "the server did not take the request up",
     BROKEN_OFF: "the server broke off the answer",
@@ -66,10 +66,10 @@ _OF_ONE_REQUEST = {
 def unreachable_from(error: Exception, phase: str) -> Unreachable:
     """What ended an attempt in that phase, in words without a secret."""
     if isinstance(error, TimeoutError | httpx.TimeoutException):
-        return Unreachable(phase, _OVER[phase])
+        return Unreachable(phase, _TIMED_OUT[phase])
     if isinstance(error, httpx.ConnectError):
-        return Unreachable(*_connecting(error))
-    if isinstance(error, httpx.RemoteProtocolError) and str(error).startswith(_CLOSED):
+        return Unreachable(*_connect_failure(error))
+    if isinstance(error, httpx.RemoteProtocolError) and str(error).startswith(_DISCONNECTED):
         return Unreachable("read", "the connection was closed before the answer was whole")
     if str(error) in _OF_ONE_REQUEST:
         return Unreachable("read", _OF_ONE_REQUEST[str(error)])
@@ -79,7 +79,7 @@ def unreachable_from(error: Exception, phase: str) -> Unreachable:
     return Unreachable("transport", type(error).__name__)
 
 
-def _connecting(error: Exception) -> tuple[str, str]:
+def _connect_failure(error: Exception) -> tuple[str, str]:
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return "dns", "the host name cannot be resolved"
@@ -93,7 +93,7 @@ def _connecting(error: Exception) -> tuple[str, str]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Everything that led to it: groups, causes and contexts."""
+    """The error and all that led to it: groups, causes and contexts."""
     yield error
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:

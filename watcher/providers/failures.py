@@ -9,7 +9,7 @@ Failure
 └── Malformed            theirs: the answer cannot be understood, or contradicts itself or what we asked
 
 Exhausted, RefusedCredential and Misconfigured are the provider's own word, in the shape that it documents for errors;
-what anybody else says under the same status is Temporary. What worked before is doubted first: see poller/pauses.py.
+what anybody else says under the same status is Temporary. What worked before is doubted first: see poller/failure_policy.py.
 No failure carries a reading: what a failed answer says of balances is unknown, and unknown is never zero.
 """
 

@@ -1,0 +1,118 @@
+"""What a restart must know of one provider: the limiter's counts, saved as they change, and the learned rates."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from watcher.limits.limiter import Limiter
+from watcher.model.targets import Target
+from watcher.poller.poll_stats import PollStats
+from watcher.runtime.slicing import run_in_slices
+from watcher.scheduling.schedule import Schedule
+
+SAVE_LIMITER = 1.0
+"""Seconds between two saves of the limiter, at least."""
+SAVE_RATES = 60.0
+"""Seconds between two saves of the learned rates."""
+
+
+class NoteSink(Protocol):
+    """Where small records go."""
+
+    def note(self, key: str, data: bytes) -> None:
+        """Keep it with the next commit."""
+        ...
+
+    async def save(self, key: str, data: bytes) -> None:
+        """As `note`; returns once it is durable."""
+        ...
+
+
+class LearnedRates(msgspec.Struct, array_like=True):
+    """The note `schedule:NAME`."""
+
+    wall: int
+    """Wall-clock microseconds of the save."""
+    schedules: list[bytes]
+    """In the order of the provider's groups."""
+
+
+def restore_rates(schedules: Iterable[Schedule[Target]], learned: bytes, now: float, wall: int) -> None:
+    """Restore what the note `schedule:NAME` says, aged by the time since. Raises ValueError for foreign bytes."""
+    saved = msgspec.msgpack.decode(learned, type=LearnedRates)
+    downtime = max(0.0, (wall - saved.wall) / 1e6)
+    for schedule, data in zip(schedules, saved.schedules, strict=False):
+        schedule.restore(data, downtime, now)
+
+
+class Checkpoints:
+    """Of one provider. `wall` gives wall-clock microseconds."""
+
+    def __init__(
+        self,
+        name: str,
+        limiter: Limiter,
+        schedules: Sequence[Schedule[Target]],
+        stats: PollStats,
+        *,
+        sink: NoteSink,
+        wall: Callable[[], int],
+    ) -> None:
+        self._name = name
+        self._limiter = limiter
+        self._budget = limiter.budget
+        self._schedules = schedules
+        self._stats = stats
+        self._sink = sink
+        self._wall = wall
+
+    def restore(self, notes: Mapping[str, bytes], now: float) -> None:
+        """Before the first grant. A note that cannot be read is logged; the limiter then waits as after a refusal."""
+        try:
+            if (counts := notes.get(f"limiter:{self._name}")) is not None:
+                self._budget.restore(counts, now, self._wall())
+        except ValueError:
+            self._stats.memory_unreadable("limiter")
+            self._budget.pause(now + self._budget.shortest_window(self._budget.endpoints[0]))
+        try:
+            if (learned := notes.get(f"schedule:{self._name}")) is not None:
+                restore_rates(self._schedules, learned, now, self._wall())
+        except ValueError:
+            self._stats.memory_unreadable("schedule")
+
+    async def save_limiter(self) -> None:
+        """Returns once it is durable."""
+        await self._sink.save(*self._limiter_note())
+        self._budget.mark_saved()
+        self._limiter.wake()
+
+    async def save_limiter_forever(self) -> None:
+        while True:
+            await anyio.sleep(SAVE_LIMITER)
+            while not self._budget.unsaved_changes:
+                await self._limiter.wait_until(inf)
+            await self.save_limiter()
+
+    async def note_rates_forever(self) -> None:
+        while True:
+            answers = self._stats.answers
+            await anyio.sleep(SAVE_RATES)
+            if self._stats.answers > answers:
+                now, wall = anyio.current_time(), self._wall()
+                schedules = [await run_in_slices(schedule.saving(now)) for schedule in self._schedules]
+                self._note_rates(LearnedRates(wall, schedules))
+
+    def note_all(self) -> None:
+        """At the end, for the next commit."""
+        self._sink.note(*self._limiter_note())
+        now = anyio.current_time()
+        self._note_rates(LearnedRates(self._wall(), [schedule.save(now) for schedule in self._schedules]))
+
+    def _limiter_note(self) -> tuple[str, bytes]:
+        return f"limiter:{self._name}", self._budget.save(anyio.current_time(), self._wall())
+
+    def _note_rates(self, learned: LearnedRates) -> None:
+        self._sink.note(f"schedule:{self._name}", msgspec.msgpack.encode(learned))
