@@ -55,11 +55,9 @@ ONLY_IN = {
 
 FUNCTION = 35
 """Lines of a function at most, without its docstring."""
-LONG_FUNCTIONS = {"watcher/app/metrics.py:_polling", "watcher/relay/catch_up.py:_page"}
-"""Known longer ones."""
 FILE = 420
 """Lines of a file at most."""
-TOLD = {"journal/kafka", "poller", "providers", "sandbox", "testing"}
+TOLD = {"providers", "sandbox"}
 """Known rooms whose identifiers still say `told`."""
 
 
@@ -196,7 +194,7 @@ def test_a_function_fits_on_a_screen():
         for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and length(node) > FUNCTION
     }
-    assert long <= LONG_FUNCTIONS
+    assert not long
 
 
 def test_a_file_is_read_in_one_sitting():
@@ -254,7 +252,10 @@ def test_the_http_of_the_relay_knows_no_log_and_no_stream():
 
 
 def identifiers(path):
+    """Without names of keyword arguments: they may be fields of a log line, which are published."""
     for node in nodes(path):
+        if isinstance(node, ast.keyword):
+            continue
         for field in ("id", "attr", "arg", "name"):
             name = getattr(node, field, None)
             if isinstance(name, str):
