@@ -17,7 +17,7 @@ PIPS := $(BIN)/python -I -m pip --disable-pip-version-check
 INSTALL := $(PIPS) install --quiet --no-deps
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# What somebody tells pip for other environments than ours.
+# Settings that somebody has made for pip in other environments.
 export PIP_USER := 0
 export PIP_REQUIRE_HASHES := 0
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN

@@ -1,10 +1,12 @@
-"""Writes the published contract from `watcher/model/events.py`: run it after a change there, a test fails until you do.
+"""Writes the published contract from `watcher/model/events.py` and `watcher/relay/messages.py`: run it after a change
+there, a test fails until you do.
 
 .venv/bin/python schemas/generate.py        # or --check: exit 1 when a file differs
 """
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import msgspec
 from watcher.model.amounts import subtract
 from watcher.model.events import JSON, MSGPACK, BalanceChanged, BalanceState, ProviderHealth, RecentAmount, event_id
 from watcher.model.keys import Key
+from watcher.relay.messages import METHODS, PUSHES, ErrorReply
 
 HERE = Path(__file__).parent
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -68,6 +71,7 @@ def asyncapi() -> dict[str, Any]:
     def channel(topic: str, name: str) -> dict[str, Any]:
         return {"address": topic, "messages": {name.partition(".")[0]: {"$ref": f"#/components/messages/{name}"}}}
 
+    messages, schemas = stream()
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -80,11 +84,17 @@ def asyncapi() -> dict[str, Any]:
             "changes": channel("balances.changed.v1", "balance-changed.v1"),
             "state": channel("balances.state.v1", "balance-state.v1"),
             "heartbeat": channel("balances.heartbeat.v1", "heartbeat.v1"),
+            "stream": {
+                "address": "/v1/stream",
+                "description": "A websocket of the relay: text messages of one JSON object each.",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+            },
         },
         "operations": {
             name: {"action": "send", "channel": {"$ref": f"#/channels/{name}"}}
             for name in ("changes", "state", "heartbeat")
-        },
+        }
+        | operations(),
         "components": {
             "messages": {
                 "balance-changed.v1": message(
@@ -94,7 +104,58 @@ def asyncapi() -> dict[str, Any]:
                 "balance-state.v1": message("balance-state.v1"),
                 "heartbeat.v1": message("heartbeat.v1"),
             }
+            | messages,
+            "schemas": schemas,
         },
+    }
+
+
+def stream() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The messages of the relay's websocket by name, and the schemas of their parts."""
+    pushes, errors = list(PUSHES.values()), [ErrorReply]
+    commands, replies = [each.command for each in METHODS.values()], [each.reply for each in METHODS.values()]
+    whole = [*pushes, *commands, *replies, *errors]
+    trees, parts = msgspec.json.schema_components(whole, ref_template="#/components/schemas/{name}")
+    bodies = [parts[tree["$ref"].rpartition("/")[2]] for tree in trees]
+    names = [*PUSHES, *METHODS, *(f"{method}.result" for method in METHODS), "error.result"]
+    payloads = dict(zip(names, bodies, strict=True))
+    for method in METHODS:
+        payloads[method] = command_schema(method, payloads[method], parts)
+    for tree in trees:
+        parts.pop(tree["$ref"].rpartition("/")[2], None)
+    parts["Filter"]["properties"] = {
+        field: {"type": "array", "items": {"type": "string"}, "minItems": 1} for field in parts["Filter"]["properties"]
+    }
+    parts["Filter"] |= {"description": "AND over the fields, OR within one; one that is left out matches anything."}
+    parts["BalanceRow"]["properties"]["amount"] |= FORMATS["amount"]
+    parts["BalanceRow"]["properties"]["version"] |= FORMATS["version"]
+    del parts["BalanceChanged"]
+    messages = {name: {"name": name, "contentType": "application/json", "payload": payloads[name]} for name in names}
+    published = json.dumps([messages, parts]).replace(
+        "#/components/schemas/BalanceChanged", "./balance-changed.v1.schema.json"
+    )
+    messages, parts = json.loads(published)
+    return messages, parts
+
+
+def command_schema(method: str, body: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """Of one command: its method is its name, and params that are all optional may be left out."""
+    params = parts[body["properties"]["params"]["$ref"].rpartition("/")[2]]
+    required = [field for field in body["required"] if field != "params" or params["required"]]
+    return body | {"properties": body["properties"] | {"method": {"const": method}}, "required": required}
+
+
+def operations() -> dict[str, Any]:
+    def of_stream(names: Iterable[str]) -> dict[str, Any]:
+        return {
+            "channel": {"$ref": "#/channels/stream"},
+            "messages": [{"$ref": f"#/channels/stream/messages/{name}"} for name in names],
+        }
+
+    results = [f"{method}.result" for method in METHODS]
+    return {
+        "stream.push": {"action": "send", **of_stream(PUSHES)},
+        "stream.command": {"action": "receive", **of_stream(METHODS), "reply": of_stream([*results, "error.result"])},
     }
 
 

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from referencing import Registry, Resource
 
+from tests.relay import test_messages
 from watcher.model.events import JSON, MSGPACK
+from watcher.relay import wire
+from watcher.relay.messages import Command, SubscribeParams, UnsubscribeParams
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = ROOT / "schemas"
@@ -27,7 +31,7 @@ def validator(name):
     )
 
 
-def test_no_file_differs_from_what_events_py_would_write(generate):
+def test_no_file_differs_from_what_generate_py_would_write(generate):
     files = generate.files()
     assert {str(p.relative_to(SCHEMAS)) for p in SCHEMAS.rglob("*") if p.suffix in (".json", ".msgpack")} == set(files)
     for name, data in files.items():
@@ -81,3 +85,60 @@ def test_every_reference_of_the_asyncapi_document_resolves():
             node = document
             for part in reference.removeprefix("#/").split("/"):
                 node = node[part]
+
+
+def stream_message(name):
+    """What validates one message of the relay's websocket, by its name in the AsyncAPI document."""
+    document = json.loads((SCHEMAS / "asyncapi.json").read_text())
+    event = json.loads((SCHEMAS / "balance-changed.v1.schema.json").read_text())
+    beside = "file:///schemas/{}".format
+    registry = Registry().with_resource(beside("balance-changed.v1.schema.json"), Resource.from_contents(event))
+    schema = {"$schema": event["$schema"], "$id": beside("asyncapi.json"), **document}
+    schema["$ref"] = f"#/components/messages/{name}/payload"
+    return jsonschema.Draft202012Validator(schema, registry=registry)
+
+
+@pytest.mark.parametrize("name", test_messages.PUSHES)
+def test_a_push_is_as_the_asyncapi_document_has_it(name):
+    message = json.loads(test_messages.PUSHES[name])
+    stream_message(message["type"]).validate(message)
+
+
+@pytest.mark.parametrize("name", test_messages.REPLIES)
+def test_a_reply_is_as_the_asyncapi_document_has_it(name):
+    result = json.loads(test_messages.REPLIES[name])
+    for id_ in (1, "a"):
+        stream_message(f"{name.split()[0]}.result").validate({"id": id_, "result": result})
+    stream_message("error.result").validate({"id": 1, "error": json.loads(test_messages.ERROR)})
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("subscribe", {"id": 1, "method": "subscribe"}),
+        ("subscribe", json.loads(wire.encode(Command(1, "subscribe", SubscribeParams(cursor="ab.1", on_gap="error"))))),
+        ("unsubscribe", json.loads(wire.encode(Command("a", "unsubscribe", UnsubscribeParams("1"))))),
+        ("ping", {"id": 1, "method": "ping", "params": {}}),
+    ],
+)
+def test_a_command_is_as_the_asyncapi_document_has_it(name, right):
+    stream_message(name).validate(right)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("subscribe", {"id": 1, "method": "ping"}),
+        ("subscribe", {"id": 1.5, "method": "subscribe"}),
+        ("subscribe", {"id": 1, "method": "subscribe", "params": {"filter": {"account": None}}}),
+        ("subscribe", {"id": 1, "method": "subscribe", "params": {"filter": {"account": []}}}),
+        ("subscribe", {"id": 1, "method": "subscribe", "params": {"interval_ms": 60_001}}),
+        ("unsubscribe", {"id": 1, "method": "unsubscribe"}),
+        ("auth", {"id": 1, "method": "auth", "params": {}}),
+        ("live", {"type": "lagging", "cursor": "ab.1"}),
+        ("update", {"type": "update", "cursor": "ab.1", "event": {"id": "1"}}),
+        ("error.result", {"id": 1, "error": {"code": "nonsense", "message": "", "temporary": False}}),
+    ],
+)
+def test_the_asyncapi_document_refuses_what_the_relay_refuses_or_never_says(name, wrong):
+    assert not stream_message(name).is_valid(wrong)

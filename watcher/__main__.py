@@ -1,7 +1,7 @@
 """`python -m watcher` and the console script: the first and the last instants of the process.
 
-Signals are heard before anything else is loaded: PID 1 of a container has no default action for them. Until the command
-listens itself, and again once it has ended, they end the process at once.
+Signals are handled before anything else is loaded, since PID 1 of a container has no default action for them. Until the
+command handles them itself, and again once it has ended, they end the process at once.
 """
 
 import os
@@ -10,9 +10,9 @@ import sys
 from types import FrameType
 
 LASTING = ("demo", "run", "sandbox", "tail")
-"""Commands that go on until they are asked to end: a signal is no failure. It is one for those that have work to finish."""
+"""Commands that go on until they are asked to end: for them a signal is no failure. The others have work to finish."""
 ENDING = 0.5
-"""Seconds that their end waits for somebody to read what they have written."""
+"""Seconds that such a command waits at its end until its output is read."""
 
 
 def lasting() -> bool:
@@ -20,7 +20,7 @@ def lasting() -> bool:
 
 
 def leave(number: int, _frame: FrameType | None) -> None:
-    """The end at once: nothing stands half done, and nothing may hold it up."""
+    """End at once: no work is half done, and nothing may hold the end up."""
     os._exit(0 if number == signal.SIGINT or lasting() else 128 + number)
 
 
@@ -31,31 +31,31 @@ def listen() -> None:
 
 
 def ignore() -> None:
-    """The last instants: Python gives signals their default action back, and they would take the status with them."""
+    """In its last instants Python gives signals their default action back, and a signal would replace the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> int:
     listen()
-    import atexit  # noqa: PLC0415 (what takes time comes behind the signals)
+    import atexit  # noqa: PLC0415 (slow imports come after the signals)
 
     from watcher.logs import output  # noqa: PLC0415
 
     output.install()
 
     def end() -> None:
-        output.settle(ENDING)
+        output.drain(ENDING)
         ignore()
 
-    atexit.register(end)  # a traceback is written behind all of this
+    atexit.register(end)  # a traceback is written after that
     from watcher.app.cli import main as command  # noqa: PLC0415
 
     status = command()
     listen()
-    trouble = output.settle(ENDING if lasting() else None)
-    if trouble is not None and status == 0:
-        print(f"watcher: {trouble.filename}: {trouble.strerror}", file=sys.stderr)  # noqa: T201
+    error = output.drain(ENDING if lasting() else None)
+    if error is not None and status == 0:
+        print(f"watcher: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 69
     return status
 

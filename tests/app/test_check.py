@@ -7,7 +7,7 @@ import pytest
 
 from tests.app.test_settings import HELIUS
 from watcher.app import settings
-from watcher.app.check import check, plan, same_credentials, same_keys, seconds, told, words
+from watcher.app.check import check, duration_words, limit_lines, limit_words, plan, same_credentials, same_watches
 from watcher.app.provider_sources import sources
 from watcher.limits.windows import Limit
 from watcher.redaction.secret import Secret
@@ -79,7 +79,7 @@ def test_asking_ondo_more_often_than_it_caches_is_told():
 
 def test_two_tables_on_one_balance_and_two_on_one_key_are_told():
     tables = {name: {**HELIUS, "api_key_env": "KEY"} for name in ("first", "second")}
-    (warning,) = same_keys(built(**tables))
+    (warning,) = same_watches(built(**tables))
     assert warning.startswith("first and second both watch")
     (warning,) = same_credentials(
         {"first": ("https://x", Secret("k")), "second": ("https://x", Secret("k")), "third": ("https://x", None)}
@@ -88,7 +88,7 @@ def test_two_tables_on_one_balance_and_two_on_one_key_are_told():
 
 
 def test_the_first_line_says_how_often_each_watch_is_read():
-    line, limit, *_ = told(provider("helius", [{"account": ACCOUNT}]))
+    line, limit, *_ = limit_lines(provider("helius", [{"account": ACCOUNT}]))
     assert line == "helius (helius): 1 watch in 1 request; each is read every 2.59 s on average"
     assert limit == "  binding limit: 1,000,000 per 30 d at 1 a request"
 
@@ -97,8 +97,8 @@ def test_the_first_line_says_how_often_each_watch_is_read():
     ("value", "said"), [(0.1, "0.1 s"), (60, "60 s"), (900, "15 min"), (7200, "2 h"), (2_592_000, "30 d")]
 )
 def test_durations_are_said_as_people_say_them(value, said):
-    assert seconds(value) == said
-    assert words(Limit(10, value)) == f"10 per {said}"
+    assert duration_words(value) == said
+    assert limit_words(Limit(10, value)) == f"10 per {said}"
 
 
 def test_a_bound_below_the_number_of_watches_is_warned_of():

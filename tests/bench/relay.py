@@ -55,10 +55,10 @@ class Crowd:
         )
         try:
             assert await process.stdout.readline() == b"joined\n"
-            peers = stage.relay.delivery.peers
-            while sum(peer.live and any(peer.subscriptions) for peer in peers) < count:  # noqa: ASYNC110
+            connections = stage.relay.connections
+            while sum(each.outbox.live and bool(each.subscriptions) for each in connections) < count:  # noqa: ASYNC110
                 await anyio.sleep(0.05)
-            yield list(peers)
+            yield list(connections)
         finally:
             process.kill()
             await process.wait()
@@ -74,48 +74,48 @@ class Source:
         assert len(self.data) == SIZE
 
     def commit(self, count):
-        cursor = self.relay.delivery.hub.cursor
+        cursor = self.relay.flusher.fan_out.cursor
         first = cursor.positions[0]
         events = [Published(self.key, n, self.data, 0, n, 0) for n in range(first, first + count)]
         return Commit(type(cursor)(cursor.epoch, (first + count,)), events)
 
 
-async def drained(peers):
+async def drained(connections):
     """Until the crowd has read everything."""
-    await anyio.sleep(0.002 + len(peers) / 300_000)
-    while any(peer.connection.paused for peer in peers):  # noqa: ASYNC110 - no event says it
+    await anyio.sleep(0.002 + len(connections) / 300_000)
+    while any(each.outbox.blocked for each in connections):  # noqa: ASYNC110 - no event says it
         await anyio.sleep(0.005)
 
 
-async def measured(peers, rounds, deliver):
+async def measured(connections, rounds, deliver):
     """Nanoseconds of processor time a round; waiting costs nothing."""
     spent = 0
     for _ in range(rounds):
-        await drained(peers)
+        await drained(connections)
         before = time.process_time_ns()
         await deliver()
         spent += time.process_time_ns() - before
     return spent / rounds
 
 
-def variants(crowd, relay, peers):
+def variants(crowd, relay):
     """Each gives one event, or four, to everybody, and returns when the kernel has it."""
     source = Source(relay)
-    sockets = [peer.connection.transport.get_extra_info("socket").fileno() for peer in peers]
+    websockets = [accepted._connection for accepted in relay.listener.admission.sockets.values()]
+    sockets = [websocket.transport.get_extra_info("socket").fileno() for websocket in websockets]
     array = (ctypes.c_int * len(sockets))(*sockets)
-    frame = wire.update(str(relay.delivery.hub.cursor), source.data)
+    frame = wire.update(str(relay.flusher.fan_out.cursor), source.data)
     text = frame[4:]
-    connections = [peer.connection for peer in peers]
 
     async def floor():
         assert crowd.send_all(array, len(sockets), frame, len(frame)) == 0
 
     async def library():
-        broadcast(connections, text, text=True)
+        broadcast(websockets, text, text=True)
 
     async def publish(count):
-        await relay.delivery.publish(source.commit(count))
-        while relay.delivery.hub.marked or relay.delivery.hub.round:  # noqa: ASYNC110 - a turn of the loop is what is measured
+        await relay.follower.publish(source.commit(count))
+        while relay.flusher.fan_out.ready or relay.flusher.fan_out.round:  # noqa: ASYNC110 - a turn of the loop is what is measured
             await asyncio.sleep(0)
 
     return {
@@ -129,14 +129,14 @@ def variants(crowd, relay, peers):
 async def cost(crowd, folder, subscribers, rounds, repeats):
     """Nanoseconds a delivery, by variant."""
     async with staged(folder, RelayTuning(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
-        async with crowd.of(stage, subscribers) as peers:
-            todo = variants(crowd, stage.relay, peers)
+        async with crowd.of(stage, subscribers) as connections:
+            todo = variants(crowd, stage.relay)
             gc.collect()
             gc.freeze()
             found = {name: [] for name in todo}
             for _ in range(repeats):
                 for name, (events, deliver) in todo.items():
-                    spent = await measured(peers, rounds, deliver)
+                    spent = await measured(connections, rounds, deliver)
                     found[name].append(spent / events / subscribers)
             assert not stage.relay.stats.lagging
             gc.unfreeze()
@@ -166,7 +166,6 @@ async def stalled(folder):
     milliseconds without and beside it: turn and turn about, so that a busy machine is unfair to both."""
     async with staged(folder, RelayTuning()) as stage, contextlib.AsyncExitStack() as opened:
         await stage.teller.tell("A")
-        stats = stage.relay.stats
         delays, quiet, beside, seen, gone = [], [], [], [], []
 
         async def listen(other):
@@ -194,11 +193,11 @@ async def stalled(folder):
                 gather(quiet)
                 async with slow(stage) as one:
                     await one.subscribe(snapshot=False)
-                    await tell(lambda: stage.relay.delivery.paused)
+                    await tell(lambda: stage.relay.connections.blocked)
                     begun = time.monotonic()
-                    await tell(lambda: stats.stalled)
+                    await tell(lambda: stage.relay.stats.stalled)
                     seen.append(time.monotonic() - begun)
-                    await tell(lambda: len(stage.relay.port.door.guests) == OTHERS)
+                    await tell(lambda: len(stage.relay.listener.admission.sockets) == OTHERS)
                     gone.append(time.monotonic() - begun)
                     gather(beside)
             tasks.cancel_scope.cancel()
@@ -216,7 +215,7 @@ async def stalling(folder, count):
         for _ in range(count):
             one = await opened.enter_async_context(slow(stage))
             await one.subscribe(snapshot=False)
-        while stage.relay.port.door.guests:
+        while stage.relay.listener.admission.sockets:
             await stage.teller.tell("A", symbol="x" * 4000)
             most = max(most, resident())
             await anyio.sleep(0.005)
@@ -227,15 +226,15 @@ async def stalling(folder, count):
 async def held(crowd, folder, count):
     """Milliseconds of a turn of the loop, as (p99.9, most), on the clock and of processor time: idle, then delivering."""
     async with staged(folder, RelayTuning(heartbeat=3600, ping=3600), max_connections=20_000) as stage:  # noqa: SIM117 - one needs the other
-        async with crowd.of(stage, count) as peers:
+        async with crowd.of(stage, count) as connections:
             source = Source(stage.relay)
             gc.collect()
             gc.freeze()
             idling = await turns(lambda: anyio.sleep(0.05))
 
             async def deliver():
-                await stage.relay.delivery.publish(source.commit(4))
-                await drained(peers)
+                await stage.relay.follower.publish(source.commit(4))
+                await drained(connections)
 
             busy = await turns(deliver)
             gc.unfreeze()

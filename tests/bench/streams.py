@@ -2,7 +2,7 @@
 
 A stream is a file NAME.SEED.bin of little-endian records (uint32 milliseconds, uint16 target), sorted by time: 1000
 targets, 28,800 seconds. `python -m tests.bench.streams DIR` writes all 55. The order of the random draws is the format:
-change it and the hashes in tests/test_schedule.py say so.
+change it and the hashes in tests/scheduling/test_schedule.py say so.
 """
 
 import sys

@@ -34,7 +34,7 @@ async def collect(stream, count):
 async def test_updates_come_decoded_with_their_cursors(tmp_path):
     async with staged(tmp_path) as stage:
         await stage.teller.tell("A", "B")
-        since = str(stage.relay.delivery.hub.cursor)
+        since = str(stage.relay.flusher.fan_out.cursor)
         for _ in range(3):
             await stage.teller.tell("A", "B")
         found = await collect(Stream(stage.url, since=since, filters={"account": ["B"]}), 3)
@@ -58,12 +58,12 @@ async def test_it_goes_on_by_itself_after_a_restart_and_after_a_cut(tmp_path):
             for life in range(3):
                 async with relaying(stage.teller.journal, calm(reconnect=0.0), port=port) as (relay, _):
                     if stream is None:
-                        stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.delivery.hub.cursor))
+                        stream = Stream(f"ws://127.0.0.1:{port}/v1/stream", since=str(relay.flusher.fan_out.cursor))
                         tasks.start_soon(read)
                     await stage.teller.tell("A")
                     await until(lambda life=life: len(found) >= 3 * life + 1)
-                    for peer in list(relay.delivery.peers):
-                        peer.connection.transport.abort()
+                    for accepted in list(relay.listener.admission.sockets.values()):
+                        accepted.dismiss()
                     await stage.teller.tell("A")
                     await until(lambda life=life: len(found) >= 3 * life + 2)
                 await stage.teller.tell("A")
@@ -101,7 +101,9 @@ async def test_another_log_is_a_snapshot_on_the_same_connection_and_the_updates_
             tasks.start_soon(read)
             tasks.start_soon(functools.partial(tail, stage.url, **told))
             await until(
-                lambda: sum(bool(peer.session.subscriptions) and peer.live for peer in stage.relay.delivery.peers) == 2
+                lambda: (
+                    sum(bool(each.session.subscriptions) and each.outbox.live for each in stage.relay.connections) == 2
+                )
             )
             for _ in range(2):
                 await stage.teller.tell("A", "B")
@@ -166,7 +168,7 @@ async def test_it_raises_only_where_trying_again_is_no_use(tmp_path, options, co
 async def test_tail_writes_a_line_a_change(tmp_path):
     async with staged(tmp_path) as stage:
         await stage.teller.tell("A")
-        since = str(stage.relay.delivery.hub.cursor)
+        since = str(stage.relay.flusher.fan_out.cursor)
         await stage.teller.tell("A", amount="2000")
         await stage.teller.tell("A", amount="500")
         for as_json in (False, True):

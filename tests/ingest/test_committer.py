@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from tests.journal.laws import records, violations
 from watcher.ingest.committer import CLOSING, DEADLINE, STOPPING, Committer
-from watcher.ingest.intake import Intake, merged
+from watcher.ingest.intake import Intake, merge_verdicts
 from watcher.ingest.partitions import partition_of
 from watcher.journal import Fenced
 from watcher.journal.sqlite import file as sqlite_file
@@ -734,7 +734,7 @@ class TestIntake:
                 scope = Scope("bank", "eip155:1")
                 for order in range(1, 4):
                     said = answer(dict.fromkeys(range(100), order), order=order, listing=scope)
-                    told = await intake.accept(msgspec.structs.replace(said, most=40))
+                    told = await intake.accept(msgspec.structs.replace(said, max_known=40))
                 assert (told.refused, len(told.changed)) == (60, 40)
                 await intake.flush()
                 assert sum(len(world.amounts()) for world in worlds) == 40
@@ -756,7 +756,7 @@ class TestIntake:
         one = Verdict({key(1)}, {key(2)}, {key(4)}, set(), 2, 3, 4)
         other = Verdict({key(3)}, {key(2)}, {key(5)}, {key(6)}, 20, 30, 40)
         together = Verdict({key(1), key(3)}, {key(2)}, {key(4), key(5)}, {key(6)}, 22, 33, 44)
-        assert merged([one, other]) == together
+        assert merge_verdicts([one, other]) == together
 
 
 class TestProduction:

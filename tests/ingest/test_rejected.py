@@ -9,7 +9,9 @@ from structlog.testing import capture_logs
 from tests.ingest.test_committer import answer, in_virtual_time, key
 from tests.ingest.test_slow_journal import SlowJournal, committing
 from watcher.app.exit_status import Exit, exits_for_known_errors
-from watcher.ingest.committer import GROUP, REJECTED, Committer
+from watcher.ingest.committer import Committer
+from watcher.ingest.group_size import GROUP_ROWS
+from watcher.ingest.rejections import RETRY
 from watcher.journal import Batch, Forbidden, Rejected, WrongJournal
 from watcher.journal.kafka.broker_errors import (
     AUTHORIZATION_ERRORS,
@@ -133,7 +135,7 @@ def test_one_that_was_not_taken_even_alone_is_left_out_for_a_while_and_tried_aga
         assert journal.opened == opened
         assert committer.rejected >= 8
         journal.poison = set()
-        await anyio.sleep(REJECTED[0] + 1)
+        await anyio.sleep(RETRY.first + 1)
         await committer.accept(answer({1: 5, 2: 5}, order=9))
         await committer.flush()
 
@@ -191,19 +193,19 @@ def test_groups_that_are_too_large_together_stay_small():
 
     async def main(committer):
         for order in range(1, 8):
-            await committer.accept(answer(dict.fromkeys(range(GROUP), order), order=order))
+            await committer.accept(answer(dict.fromkeys(range(GROUP_ROWS), order), order=order))
             await committer.flush()
         assert journal.opened <= 6
-        journal.most = GROUP  # it was put right
-        await anyio.sleep(REJECTED[1])
+        journal.most = GROUP_ROWS  # it was put right
+        await anyio.sleep(RETRY.longest)
         for order in range(8, 12):
             journal.sizes.clear()
-            await committer.accept(answer(dict.fromkeys(range(GROUP), order), order=order))
+            await committer.accept(answer(dict.fromkeys(range(GROUP_ROWS), order), order=order))
             await committer.flush()
-        assert max(journal.sizes) == GROUP
+        assert max(journal.sizes) == GROUP_ROWS
 
     committing(journal, main)
-    assert journal.amounts() == dict.fromkeys(range(GROUP), "11")
+    assert journal.amounts() == dict.fromkeys(range(GROUP_ROWS), "11")
     assert journal.violations() == []
 
 

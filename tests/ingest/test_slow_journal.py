@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ingest.test_committer import answer, in_virtual_time
-from watcher.ingest.committer import DEADLINE, GROUP, LARGE, PUT_OFF, Committer
+from watcher.ingest.committer import DEADLINE, Committer
+from watcher.ingest.group_size import GROUP_ROWS
+from watcher.ingest.notes import DEFERRED, LARGE_NOTE
 from watcher.journal import Restored
 from watcher.ledger import Ledger
 from watcher.model.keys import Scope
@@ -117,11 +119,11 @@ def test_groups_grow_again_when_the_journal_is_quick_again():
         await committer.flush()
         slow.row, slow.sizes = 0.0, []
         for order in range(2, 12):
-            await committer.accept(answer(dict.fromkeys(range(GROUP), order), order=order))
+            await committer.accept(answer(dict.fromkeys(range(GROUP_ROWS), order), order=order))
             await committer.flush()
 
     committing(slow, main)
-    assert slow.sizes[-3:] == [GROUP] * 3
+    assert slow.sizes[-3:] == [GROUP_ROWS] * 3
     assert slow.violations() == []
 
 
@@ -139,7 +141,7 @@ def test_a_note_that_fits_into_no_commit_keeps_no_row_and_no_other_note_from_the
 
     committing(slow, main)
     assert "schedule:bank" not in slow.notes
-    assert slow.given_up <= 2 + 1000 / PUT_OFF
+    assert slow.given_up <= 2 + 1000 / DEFERRED
     assert slow.violations() == []
 
 
@@ -149,15 +151,15 @@ def test_a_note_that_was_put_off_is_committed_once_it_fits():
     async def main(committer):
         committer.note("schedule:bank", bytes(1_000_000))
         await anyio.sleep(3 * DEADLINE)
-        committer.note("schedule:bank", bytes(LARGE + 1))
+        committer.note("schedule:bank", bytes(LARGE_NOTE + 1))
         await committer.flush()
-        await anyio.sleep(PUT_OFF)
+        await anyio.sleep(DEFERRED)
         committer.note("limiter:bank", b"later")
         await committer.flush()
         await committer.flush()
 
     committing(slow, main)
-    assert {key: len(data) for key, data in slow.notes.items()} == {"schedule:bank": LARGE + 1, "limiter:bank": 5}
+    assert {key: len(data) for key, data in slow.notes.items()} == {"schedule:bank": LARGE_NOTE + 1, "limiter:bank": 5}
 
 
 @pytest.mark.parametrize("rows", [0, 3000])

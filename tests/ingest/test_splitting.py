@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.providers.golden import AAPL
 from tests.providers.test_large import FIXED, HELD, body, drained, found_in_slices, listings, memory, told, whole
-from watcher.ingest.intake import merged
+from watcher.ingest.intake import merge_verdicts
 from watcher.ingest.partitions import partition_of, spread
 from watcher.ingest.splitting import Splitter
 from watcher.ledger import Ledger
@@ -51,7 +51,7 @@ def test_split_columns_leave_the_memory_and_rows_of_split_readings(bodies, turns
         text = body(bodies[number % len(bodies)])
         columns, readings = parts_of(text, splitter), spread(whole(text), len(slow))
         verdicts = [ledger.evaluate(told(part, now)) for ledger, part in zip(fast, columns, strict=True)]
-        assert merged(verdicts) == merged(
+        assert merge_verdicts(verdicts) == merge_verdicts(
             [ledger.evaluate(told(readings.get(p, []), now)) for p, ledger in enumerate(slow)]
         )
         assert list(map(unordered, fast)) == list(map(unordered, slow))

@@ -150,12 +150,12 @@ def test_names_that_are_not_taken_in_leave_nothing_behind():
     assert len(desk.ledger._store.within(Scope("p"))) == 3
 
 
-def test_labels_are_shared_and_not_kept_for_ever():
-    shelves = Store()
+def test_denominations_are_shared_and_not_kept_for_ever():
+    store = Store()
     for number in range(3 * MOST_DENOMINATIONS):
-        denomination = shelves.denomination("base", 6, str(number))
-        assert shelves.denomination("base", 6, str(number)) is denomination
-        assert len(shelves._labels) <= MOST_DENOMINATIONS
+        denomination = store.denomination("base", 6, str(number))
+        assert store.denomination("base", 6, str(number)) is denomination
+        assert len(store._denominations) <= MOST_DENOMINATIONS
 
 
 def test_a_smaller_bound_than_what_is_known_keeps_what_is_known():

@@ -10,7 +10,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from watcher.logs.output import ATOMIC, HELD, Lines, Outlet, ReaderGone, room, standing
+from watcher.logs.output import ATOMIC, MAX_BUFFERED, LineWriter, OutputThread, ReaderClosed, free_space, watch_closed
 
 PATIENCE = 60.0
 
@@ -52,12 +52,12 @@ def told(lines):
         print(f"dropped {count}", file=lines)
         lines.heard.set()
 
-    lines.outlet.on_dropped = tell
+    lines.output.on_dropped = tell
     return lines
 
 
 def test_lines_come_whole_and_in_order_however_they_are_put_together(pipe):
-    stream = Lines(Outlet(pipe[1], lossy=True))
+    stream = LineWriter(OutputThread(pipe[1], lossy=True))
     reader = Reader(pipe[0], "last\n")
     for number in range(500):
         print(number, "x" * 30, file=stream)
@@ -66,16 +66,16 @@ def test_lines_come_whole_and_in_order_however_they_are_put_together(pipe):
     stream.write("st")
     stream.close_line()
     assert reader.lines() == [*(f"{n} {'x' * 30}" for n in range(500)), "no end yet, now", "last"]
-    assert stream.outlet.dropped == 0
+    assert stream.output.dropped == 0
 
 
 def test_a_pipe_that_nobody_reads_holds_nobody_and_what_it_cost_is_told_at_its_place(pipe):
-    stream = told(Lines(Outlet(pipe[1], lossy=True, held=64 * 1024)))
+    stream = told(LineWriter(OutputThread(pipe[1], lossy=True, max_buffered=64 * 1024)))
     for number in range(5000):
         print(f"{number:05} {'x' * 90}", file=stream)
-    dropped = stream.outlet.dropped
+    dropped = stream.output.dropped
     assert 4000 < dropped < 5000
-    assert not stream.outlet.written(0)
+    assert not stream.output.written(0)
     reader = Reader(pipe[0], "flows\n")
     assert stream.heard.wait(PATIENCE)
     print("flows", file=stream)
@@ -91,16 +91,16 @@ def test_a_descriptor_that_refuses_costs_lines_and_nothing_else(pipe, what):
         writing = os.open("/dev/full", os.O_WRONLY)
     else:
         os.close(reading)
-    stream = told(Lines(Outlet(writing, lossy=True)))
+    stream = told(LineWriter(OutputThread(writing, lossy=True)))
     for number in range(100):
         print(number, file=stream)
-    assert stream.outlet.written(PATIENCE)
-    assert stream.outlet.dropped == 100
+    assert stream.output.written(PATIENCE)
+    assert stream.output.dropped == 100
 
 
 def test_a_pipe_that_somebody_made_non_blocking_loses_nothing(pipe):
     os.set_blocking(pipe[1], False)
-    stream = Lines(Outlet(pipe[1], lossy=False))
+    stream = LineWriter(OutputThread(pipe[1], lossy=False))
     for number in range(2000):
         print(number, "y" * 20, file=stream)
     reader = Reader(pipe[0], "1999 yyyyyyyyyyyyyyyyyyyy\n")
@@ -112,12 +112,12 @@ def test_a_line_that_was_cut_in_its_middle_does_not_spoil_the_next(tmp_path):
     first = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     writing = os.open(tmp_path / "fifo", os.O_WRONLY)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, ATOMIC)
-    stream = told(Lines(Outlet(writing, lossy=True)))
+    stream = told(LineWriter(OutputThread(writing, lossy=True)))
     print("a" * (10 * ATOMIC), file=stream)
     assert len(_exactly(first, ATOMIC)) == ATOMIC
     os.close(first)
-    assert stream.outlet.written(PATIENCE)
-    assert (stream.outlet.dropped, stream.outlet.trouble.errno) == (1, errno.EPIPE)
+    assert stream.output.written(PATIENCE)
+    assert (stream.output.dropped, stream.output.error.errno) == (1, errno.EPIPE)
     second = os.open(tmp_path / "fifo", os.O_RDONLY)
     reader = Reader(second, "dropped 1\n")
     print("whole", file=stream)
@@ -138,50 +138,50 @@ def _exactly(descriptor, count):
 
 
 def test_whoever_has_more_to_say_than_is_read_waits_and_nothing_is_lost(pipe):
-    stream = Lines(Outlet(pipe[1], lossy=False, held=64 * 1024))
+    stream = LineWriter(OutputThread(pipe[1], lossy=False, max_buffered=64 * 1024))
     written = []
 
     async def write():
         for number in range(3000):
             print(f"{number:05} {'z' * 90}", file=stream)
             written.append(number)
-            await room(stream)
+            await free_space(stream)
 
     async def follow():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write)
             # The loop goes on while the writer waits: it is seen to stand still.
-            while not stream.outlet.full:
+            while not stream.output.full:
                 await anyio.lowlevel.checkpoint()
             stood = len(written)
             for _ in range(100):
                 await anyio.lowlevel.checkpoint()
             assert len(written) == stood < 1000
-            assert stream.outlet._size < 64 * 1024 + 500
+            assert stream.output._size < 64 * 1024 + 500
             return Reader(pipe[0], "02999 ")
 
-    assert stream.outlet.held < HELD
+    assert stream.output.max_buffered < MAX_BUFFERED
     lines = anyio.run(follow).lines()
     assert [line.split()[0] for line in lines] == [f"{n:05}" for n in range(3000)]
 
 
-@pytest.mark.parametrize(("descriptor", "ends"), [("pipe", ReaderGone), ("/dev/full", OSError)])
+@pytest.mark.parametrize(("descriptor", "ends"), [("pipe", ReaderClosed), ("/dev/full", OSError)])
 def test_who_must_not_lose_a_line_is_told_at_once_that_one_is_lost(pipe, descriptor, ends):
     writing = pipe[1]
     if descriptor == "pipe":
         os.close(pipe[0])
     else:
         writing = os.open(descriptor, os.O_WRONLY)
-    stream = Lines(Outlet(writing, lossy=False))
+    stream = LineWriter(OutputThread(writing, lossy=False))
     print("the only line", file=stream)
     with pytest.raises(ends):
-        anyio.run(standing, stream)
+        anyio.run(watch_closed, stream)
     with pytest.raises(ends):
         print("the next one", file=stream)
 
 
 def test_what_a_terminal_cannot_show_is_escaped(pipe):
-    stream = Lines(Outlet(pipe[1], lossy=False), "ascii")
+    stream = LineWriter(OutputThread(pipe[1], lossy=False), "ascii")
     reader = Reader(pipe[0], "\n")
     print("▲ 1", file=stream)
     assert reader.lines() == [r"\u25b2 1"]

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from watcher.logs import setup
-from watcher.logs.output import Lines, Outlet
+from watcher.logs.output import LineWriter, OutputThread
 
 SECRET = "canary-5c1d"
 
@@ -91,7 +91,7 @@ def test_a_storm_of_strangers_is_a_line_and_its_count(lines):
         for number in range(500):
             structlog.get_logger("watcher.relay.flusher").info("relay.dropped", why="stalled", connection=number)
             logging.getLogger("asyncio").error("socket.accept() out of system resource")
-        setup.lull(time.time() + 100)
+        setup.report_repeats(time.time() + 100)
 
     found = lines(act)
     assert [line.get("left_out") for line in found if line["event"] == "relay.dropped"] == [None, 498]
@@ -101,7 +101,7 @@ def test_a_storm_of_strangers_is_a_line_and_its_count(lines):
 def test_lines_that_nobody_took_are_counted_and_told_once_it_flows_again(configured, monkeypatch):
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    stream = Lines(Outlet(writing, lossy=True, held=8192))
+    stream = LineWriter(OutputThread(writing, lossy=True, max_buffered=8192))
     monkeypatch.setattr(sys, "stderr", stream)
     configured()
     assert setup.dropped() == 0
@@ -122,6 +122,6 @@ def test_lines_that_nobody_took_are_counted_and_told_once_it_flows_again(configu
                 number += 1
     assert number == 200
     assert setup.dropped() == dropped
-    assert stream.outlet.written(60.0)
+    assert stream.output.written(60.0)
     os.close(reading)
     os.close(writing)

@@ -18,7 +18,7 @@ from watcher.poller.bulk import LARGE
 from watcher.providers.ondo import Ondo, OndoSettings
 from watcher.providers.ondo_bulk import SIZE
 from watcher.providers.settings import Watch
-from watcher.runtime.slicing import BREATHS, REST, TURN, run_in_slices
+from watcher.runtime.slicing import REST, STEPS, TURN, run_in_slices
 
 HELD = {f"0x{n * 2**140 + n:040x}": f"{n}.5" for n in range(1, 11_501)}
 ONE, OTHER, NEW = "0x" + f"{7 * 2**140 + 7:040x}", "0x" + f"{9_000 * 2**140 + 9_000:040x}", "0x" + "ab" * 20
@@ -137,17 +137,17 @@ def test_what_is_gone_is_told_by_every_partition_once_it_is_confirmed(tmp_path):
     }
 
 
-def test_work_in_slices_rests_when_it_has_had_its_turn_and_not_at_each_breath():
+def test_work_in_slices_rests_when_it_has_had_its_turn_and_not_at_each_step():
     clock = MockClock(autojump_threshold=0)
 
-    def work(breaths, seconds):
-        for _ in range(breaths):
+    def work(steps, seconds):
+        for _ in range(steps):
             clock.jump(seconds)
             yield
 
-    async def rests(breaths, seconds):
-        began, worked = anyio.current_time(), breaths * seconds
-        await run_in_slices(work(breaths, seconds))
+    async def rests(steps, seconds):
+        began, worked = anyio.current_time(), steps * seconds
+        await run_in_slices(work(steps, seconds))
         return anyio.current_time() - began - worked
 
     async def main():
@@ -162,7 +162,7 @@ def test_work_in_slices_lets_others_in_where_time_stands_still():
     turns = []
 
     def work():
-        for _ in range(3 * BREATHS):
+        for _ in range(3 * STEPS):
             turns.append("ours")
             yield
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from watcher.app import cli
 from watcher.app.check import _table
-from watcher.client.stream import FullSnapshot, Update
+from watcher.client.stream import FullSnapshot
 from watcher.client.tail import DIM, GREEN, PLAIN, RED, TailColumns, as_json
 from watcher.logs import setup
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
 from watcher.redaction.redactor import SECRETS, WITHHELD
+from watcher.relay.messages import Update
 
 SECRET = "nobodys-4e1b77ac90"
 """No canary: pytest shows what is logged as it came, beside the way out that is judged here."""
@@ -140,7 +141,7 @@ def test_tail_shows_nothing_of_a_relay_that_a_screen_would_obey(field, text):
     assert line.isprintable()
     assert TailColumns(colour=False).line(told).isprintable()
     assert safe_text.json(
-        as_json(Update(event(symbol=text.replace("\udc1b", "")), text.replace("\udc1b", "")))
+        as_json(Update(event=event(symbol=text.replace("\udc1b", "")), cursor=text.replace("\udc1b", "")))
     ).isprintable()
     assert TailColumns(colour=False).gap(FullSnapshot(text, [], text)).isprintable()
 
@@ -295,7 +296,7 @@ def test_a_line_of_json_is_ascii(capsys, monkeypatch):
 def test_an_error_that_nobody_foresaw_is_told_without_secrets_and_fit_for_a_screen(capsys):
     error = RuntimeError(f"GET https://h/?api-key={SECRET}\x1b[2J")
     error.__cause__ = ValueError("\u202e")
-    cli.bug(RuntimeError, error, None)
+    cli.print_bug(RuntimeError, error, None)
     told = capsys.readouterr().err
     assert "RuntimeError: GET https://h/?api-key=***" in told
     assert all(line.isprintable() for line in told.split("\n"))

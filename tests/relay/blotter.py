@@ -14,6 +14,7 @@ from watcher.model.amounts import canonical
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.times import format_rfc3339
 from watcher.relay.http import auth
+from watcher.relay.http.routes import Readiness, Status
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings
 
@@ -100,9 +101,8 @@ class Blotter:
                 reader,
                 tokens=auth.load(settings, {"TOKENS": self._token or ""}),
                 wall=wall,
-                metrics=nothing,
-                ready=dict,
-                pace=self._pace,
+                status=Status(metrics=nothing, readiness=Readiness),
+                tuning=self._pace,
             )
             async with anyio.create_task_group() as group:
                 await group.start(relay.run)

@@ -144,7 +144,7 @@ async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all
         ]
         stayer = Follower(rng, lambda: [stage.port])
         for each in crowd:
-            each.cursor = str(stage.relay.delivery.hub.cursor)
+            each.cursor = str(stage.relay.flusher.fan_out.cursor)
         stayer.cursor = crowd[0].cursor
         done = anyio.Event()
         left = [cuts]

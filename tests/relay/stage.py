@@ -13,7 +13,9 @@ from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.events import BalanceState, CommitRow, ProviderHealth, changed
 from watcher.model.times import format_rfc3339
+from watcher.relay import wire
 from watcher.relay.http.auth import load
+from watcher.relay.http.routes import Readiness, Status
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings, RelayTuning
 
@@ -108,8 +110,8 @@ class Stage:
 
     def later(self, seconds):
         """So much later for the relay, so that a time runs out once everything that comes before has happened."""
-        now = self.relay.delivery.time
-        self.relay.delivery.time = lambda: now() + seconds
+        now = self.relay.flusher.time
+        self.relay.flusher.time = lambda: now() + seconds
 
 
 class Subscriber:
@@ -119,6 +121,8 @@ class Subscriber:
         self.socket = socket
         self.count = 0
         self.pushes = []
+        self.methods = {}
+        """By the id of the command."""
 
     async def next(self, within=PATIENCE):
         """The next message, whatever it is."""
@@ -128,7 +132,14 @@ class Subscriber:
 
     async def _receive(self, within):
         with anyio.fail_after(within):
-            return json.loads(await self.socket.recv())
+            text = await self.socket.recv()
+        message = json.loads(text)
+        method = self.methods.get(message.get("id"))
+        if method is not None or "result" not in message:  # some tests send what is no command of ours
+            assert wire.encode(wire.read(text, method)).decode() == text, (
+                "not a message as the protocol's types have it"
+            )
+        return message
 
     async def push(self, kind, within=PATIENCE):
         """The next push of that kind; others are passed over."""
@@ -143,6 +154,7 @@ class Subscriber:
     async def ask(self, method, **params):
         """The whole answer to one command."""
         self.count += 1
+        self.methods[self.count] = method
         await self.socket.send(json.dumps({"id": self.count, "method": method, "params": params}))
         return await self.answer(self.count)
 
@@ -166,27 +178,27 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, pace=None, environ=None, ready=dict, metrics=nothing, *, ahead=(), **settings):
+async def staged(folder: Path, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, ahead=(), **settings):
     """A relay that serves a new journal in that folder, on a free port; `calm()` unless told. `ahead`: microseconds to add to its clock."""
     path = folder / "balances.db"
     journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=lambda: wall() + sum(ahead))
     teller = Teller(journal)
     await teller.writer.open()
     try:
-        async with relaying(journal, pace, environ, ready=ready, metrics=metrics, **settings) as (relay, port):
+        async with relaying(journal, pace, environ, readiness=readiness, metrics=metrics, **settings) as (relay, port):
             yield Stage(relay, port, teller, path)
     finally:
         await journal.close()
 
 
 @contextlib.asynccontextmanager
-async def relaying(journal, pace=None, environ=None, ready=dict, metrics=nothing, *, room=None, **settings):
+async def relaying(journal, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, room=None, **settings):
     """A relay of its own on somebody's journal."""
     reader = await journal.reader()
     told = RelaySettings(**{"port": 0, **settings})
     tokens = load(told, environ or {})
-    given = {"metrics": metrics, "ready": ready, "pace": pace or calm(), "room": room}
-    relay = Relay(told, reader, tokens=tokens, wall=wall, **given)
+    status = Status(metrics=metrics, readiness=readiness)
+    relay = Relay(told, reader, tokens=tokens, wall=wall, status=status, tuning=pace or calm(), room=room)
     try:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(relay_run, relay)

@@ -6,7 +6,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.relay.stage import PATIENCE, calm, staged, until, wall
 from tests.relay.test_slow import BIG, slow
-from watcher.relay import fan_out
+from watcher.relay import live_path
 
 pytestmark = pytest.mark.anyio
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def short_memory(monkeypatch):
     """Whoever left the live path has to look into the journal: nothing is at hand."""
-    monkeypatch.setattr(fan_out, "KEPT", 4)
+    monkeypatch.setattr(live_path, "KEPT", 4)
 
 
 async def test_while_the_journal_is_away_nothing_is_promised_and_then_nothing_is_missing(tmp_path):
@@ -88,7 +88,7 @@ async def test_unsubscribing_between_pages_ends_them_and_a_heartbeat_waits_for_t
             first = await one.subscribe()
             while (await one.next())["type"] != "snapshot":
                 pass
-            await until(lambda: all(peer.beat_due for peer in stage.relay.delivery.peers))
+            await until(lambda: all(each.heartbeat_due for each in stage.relay.connections))
             kinds = []
             await one.socket.send(
                 f'{{"id":"u","method":"unsubscribe","params":{{"subscription_id":"{first["subscription_id"]}"}}}}'

@@ -65,8 +65,9 @@ def scarce(monkeypatch):
 
 
 def resting(stage):
-    visitors = [guest.visitor for guest in stage.relay.port.door.guests.values()]
-    return sum(visitor is not None and visitor._resting is not None for visitor in visitors)
+    """The websockets that are not read now."""
+    found = [accepted._connection for accepted in stage.relay.listener.admission.sockets.values()]
+    return [each for each in found if each is not None and each._resting is not None]
 
 
 @pytest.mark.parametrize(
@@ -79,21 +80,21 @@ async def test_a_flood_is_read_no_further_than_its_budget(stage, scarce, flood):
         await neighbour.subscribe()
         flooder.send(flood)
         await until(lambda: resting(stage))
-        (held,) = [each for each in stage.relay.delivery.peers if each.connection._resting is not None]
-        assert not held.connection.transport.is_reading()
+        (held,) = resting(stage)
+        assert not held.transport.is_reading()
         await stage.teller.tell("A")
         assert (await neighbour.push("update"))["event"]["version"] == 1
         assert "result" in await neighbour.ask("ping")
-        assert held.connection._budget.left(0.0) >= -A_PIECE
-        assert resting(stage) == 1
+        assert held._budget.left(0.0) >= -A_PIECE
+        assert len(resting(stage)) == 1
 
 
 async def test_who_was_told_to_go_is_read_no_further_either(stage, scarce, monkeypatch):
     monkeypatch.setattr(websocket, "FRAMES", 300)
-    monkeypatch.setattr(websocket, "A_TURN", 1_000_000)
+    monkeypatch.setattr(websocket, "FRAMES_A_TURN", 1_000_000)
     async with raw(stage) as flooder:
         flooder.send(frame(1, b"x") * 150 + PING * 50_000)
-        await until(lambda: not stage.relay.delivery.peers and resting(stage))
+        await until(lambda: not len(stage.relay.connections) and resting(stage))
 
 
 async def test_what_was_not_read_at_once_is_read_later_and_in_its_order(stage, monkeypatch):
@@ -112,7 +113,7 @@ async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them
         for _ in range(6):
             flooder = await opened.enter_async_context(raw(stage))
             flooder.send(PING * 3000)
-        await until(lambda: resting(stage) >= 4)
+        await until(lambda: len(resting(stage)) >= 4)
         neighbour = await opened.enter_async_context(stage.subscriber())
         await neighbour.subscribe()
         for _ in range(5):
@@ -120,7 +121,7 @@ async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them
 
 
 async def test_a_turn_of_the_loop_that_had_enough_of_them_puts_the_rest_off_and_loses_nothing(stage, monkeypatch):
-    monkeypatch.setattr(websocket, "A_TURN", 10)
+    monkeypatch.setattr(websocket, "FRAMES_A_TURN", 10)
     async with contextlib.AsyncExitStack() as opened:
         clients = [await opened.enter_async_context(raw(stage)) for _ in range(5)]
         for client in clients:
@@ -134,5 +135,5 @@ async def test_who_goes_while_it_is_held_back_leaves_nothing_behind(stage, monke
     async with raw(stage) as flooder:
         flooder.send(PING * 5000)
         await until(lambda: resting(stage))
-    await until(lambda: not stage.relay.port.door.guests)
-    assert not stage.relay.delivery.peers
+    await until(lambda: not stage.relay.listener.admission.sockets)
+    assert not len(stage.relay.connections)

@@ -11,7 +11,7 @@ from tests.relay.test_slow import BIG, slow
 from watcher.journal.sqlite import reader as sqlite_reader
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.log import Expired
-from watcher.relay import fan_out
+from watcher.relay import live_path
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +22,7 @@ class Successions:
     def __init__(self, stage):
         self.stage = stage
         self.tellers = [stage.teller]
-        self.epochs = [stage.relay.delivery.hub.cursor.epoch]
+        self.epochs = [stage.relay.flusher.fan_out.cursor.epoch]
         self.ready = []
 
     async def __aenter__(self):
@@ -58,7 +58,7 @@ class Successions:
 
     async def turned(self):
         """The relay has seen it."""
-        await until(lambda: self.stage.relay.delivery.hub.cursor.epoch == self.epochs[-1])
+        await until(lambda: self.stage.relay.flusher.fan_out.cursor.epoch == self.epochs[-1])
 
 
 async def opened(path):
@@ -166,7 +166,7 @@ def foreign(monkeypatch):
 @pytest.fixture
 def short_memory(monkeypatch):
     """Whoever left the live path has to look into the journal: nothing is at hand."""
-    monkeypatch.setattr(fan_out, "KEPT", 4)
+    monkeypatch.setattr(live_path, "KEPT", 4)
 
 
 async def test_every_subscription_gets_the_new_log_on_its_connection(tmp_path):
@@ -235,7 +235,7 @@ async def test_a_conflating_reader_drops_what_pends_of_the_old_log_and_counts_it
         await told.until(lambda _: told.versions["A"] == 1)
         for _ in range(3):
             await stage.teller.tell("A")
-        await until(lambda: stage.relay.delivery.hub.cursor.positions == (5,))
+        await until(lambda: stage.relay.flusher.fan_out.cursor.positions == (5,))
         await logs.prepare("A")
         await logs.turn()
         await told.until_served(1)
@@ -289,7 +289,7 @@ async def test_pages_that_another_log_interrupts_begin_anew(tmp_path):
         await told.subscribe()
         for log in range(2):
             await told.until(lambda _, log=log: told.log == log and told.page is not None)
-            await until(lambda: all(peer.beat_due for peer in stage.relay.delivery.peers))
+            await until(lambda: all(each.heartbeat_due for each in stage.relay.connections))
             await logs.turn()
             await logs.turned()
         await told.until_served(2)
@@ -322,7 +322,7 @@ async def test_who_unsubscribes_before_its_turn_gets_nothing_of_the_new_log(tmp_
         await told.until(lambda _: told.versions["B"] == 1)
         assert {each["subscription_id"] for each in told.of("snapshot") if "reason" in each} == told.open
         await told.until(lambda all_: all_[-1]["type"] == "heartbeat")
-        assert told.messages[-1]["cursor"] == str(stage.relay.delivery.hub.cursor)
+        assert told.messages[-1]["cursor"] == str(stage.relay.flusher.fan_out.cursor)
 
 
 async def test_a_subscription_between_the_two_logs_waits_for_the_new_one(tmp_path):
@@ -336,10 +336,10 @@ async def test_a_subscription_between_the_two_logs_waits_for_the_new_one(tmp_pat
         await told.until_served(0)
         for _ in range(5):
             await logs.prepare("A", "B")
-            before = stage.relay.delivery.hub
+            before = stage.relay.flusher.fan_out
             await logs.turn()
             answer = await one.ask("subscribe", filter={"account": ["B"]}, cursor=logs.epochs[0] + ".3")
-            assert stage.relay.delivery.hub is not before
+            assert stage.relay.flusher.fan_out is not before
             result = answer["result"]
             assert (result["recovered"], result["reason"], result["snapshot_rows"]) == (False, "epoch_changed", 1)
             assert result["cursor"].startswith(logs.epochs[-1])
@@ -405,7 +405,7 @@ async def test_a_reader_of_the_log_that_sees_another_one_first_waits_for_the_oth
             late.may = anyio.Event()
             await logs.prepare("A")
             await logs.turn()
-            await until(lambda: not relay.delivery.following)
+            await until(lambda: not relay.follower.following)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(behind.until_served, 1)
                 await until(lambda: late.beyond)

@@ -1,4 +1,4 @@
-"""One connection by itself, on the live path and off it: a log in a list, a hub, and a socket that is asked to take."""
+"""One connection by itself, on the live path and off it: a log in a list, a fan-out, and a socket that is asked to take."""
 
 import json
 from itertools import pairwise
@@ -12,11 +12,14 @@ from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
 from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
-from watcher.relay.fan_out import FanOut
+from watcher.relay.connection import Connection
 from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.outbox import Link, interval_of
-from watcher.relay.session import Session, Subscription
-from watcher.relay.settings import RelayTuning, StreamLimits
+from watcher.relay.live_path import FanOut
+from watcher.relay.messages import Lagging, Live, StreamLimits
+from watcher.relay.outbox import Outbox
+from watcher.relay.session import Session
+from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription, interval_of
 
 HEAD = Cursor("c0", (0,))
 INTERVAL = 0.5
@@ -24,19 +27,19 @@ SMALL = RelayTuning(outbox=500, held=1500)
 
 
 def subscription(name, accounts, *, conflate=False, interval=0.0):
-    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval=interval)
-    found.opened = True
+    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval_seconds=interval)
+    found.open()
     return found
 
 
-def connection(*subscriptions, pace=SMALL):
+def connection(*subscriptions, tuning=SMALL):
     session = Session(None, EVERYTHING, StreamLimits(), 0.0)
-    link = Link(session, pace, HEAD)
+    found = Connection(session, Outbox(tuning, HEAD, None, None), tuning, hang_up=None)
     for each in subscriptions:
         session.subscriptions[each.id] = each
-        link.begin(each, HEAD)
-        link.rearrange()
-    return link
+        found.begin(each, HEAD)
+        found.rearrange()
+    return found
 
 
 def messages(data):
@@ -52,10 +55,11 @@ def messages(data):
 class Line:
     """The connection, and the steps that the server takes for it."""
 
-    def __init__(self, link):
-        self.link = link
-        self.hub = FanOut(HEAD)
-        self.hub.join(link)
+    def __init__(self, connection):
+        self.connection = connection
+        self.outbox = connection.outbox
+        self.fan_out = FanOut(HEAD)
+        self.fan_out.join(self.outbox, connection.subscriptions)
         self.log = []
         self.now = 0.0
         self.told = []
@@ -68,21 +72,20 @@ class Line:
         position = len(self.log)
         event = Published(Key("p", SOLANA, account, "t"), position + 1, b'["%b",%d]' % (account.encode(), position), 0, position, position)  # fmt: skip
         self.log.append(event)
-        self.hub.publish(event, self.now)
+        self.fan_out.publish(event, self.now)
         self._take_off()
 
     def _take_off(self):
-        overflowed, self.hub.overflowed = self.hub.overflowed, []
-        if overflowed and self.link.live:
-            self.hub.leave(self.link)
-            if self.link.overflow():
-                self.link.put(wire.push("lagging", cursor=str(self.link.watermark(self.hub.cursor))))
+        if self.fan_out.take_overflowed() and self.outbox.live:
+            self.fan_out.leave(self.outbox, self.connection.subscriptions)
+            if self.connection.overflow(self.fan_out.cursor, self.now):
+                self.outbox.put(wire.push(Lagging(cursor=str(self.outbox.watermark(self.fan_out.cursor)))))
 
     def flush(self):
-        self.hub.settle()
-        self.hub.marked.clear()
+        self.fan_out.settle()
+        self.fan_out.ready.clear()
         self._take_off()
-        for message in messages(self.link.take(self.now, self.hub.cursor)):
+        for message in messages(self.outbox.take(self.now, self.fan_out.cursor)):
             if "event" in message:
                 account, position = message["event"]
                 self.told.append((account, position, self.now))
@@ -91,28 +94,31 @@ class Line:
 
     def read(self, most):
         """Off the live path, with room: so many events from the log, and back once there are no more."""
-        if self.link.live or self.link.waiting or self.link.crowded:
+        if self.outbox.live or self.outbox.waiting or self.outbox.crowded:
             return
-        for event in self.log[self.link.position.positions[0] :][:most]:
-            cursor = self.link.position.after(0, event.position)
-            self.link.deliver(FramedEvent(event, cursor, wire.update(str(cursor), event.data)), self.now)
-            if self.link.crowded:
+        for event in self.log[self.outbox.position.positions[0] :][:most]:
+            cursor = self.outbox.position.after(0, event.position)
+            self.outbox.deliver(
+                FramedEvent(event, cursor, wire.update(str(cursor), event.data)),
+                self.now,
+                self.connection.subscriptions,
+            )
+            if self.outbox.crowded:
                 return
-        if self.link.position == self.hub.cursor:
+        if self.outbox.position == self.fan_out.cursor:
             self.join()
 
     def join(self):
-        for entry in self.hub.recent(self.link.position):
-            self.link.deliver(entry, self.now)
-        self.link.join()
-        self.hub.join(self.link)
-        if self.link.lagging:
-            self.link.lagging = False
-            self.link.put(wire.LiveFrame(wire.push("live", cursor=str(self.link.watermark(self.hub.cursor)))))
+        for entry in self.fan_out.recent(self.outbox.position):
+            self.outbox.deliver(entry, self.now, self.connection.subscriptions)
+        lagged = self.connection.join()
+        self.fan_out.join(self.outbox, self.connection.subscriptions)
+        if lagged:
+            self.outbox.put(wire.LiveFrame(wire.push(Live(cursor=str(self.outbox.watermark(self.fan_out.cursor))))))
 
     def drain(self):
         """A reader that takes everything from now on."""
-        while not self.link.live or self.link.waiting or self.hub.round or (self.link.conflater or ()):
+        while not self.outbox.live or self.outbox.waiting or self.fan_out.round or (self.outbox.conflater or ()):
             self.now += INTERVAL
             self.flush()
             self.read(10)
@@ -167,7 +173,7 @@ def test_a_reader_that_was_never_cut_is_told_nothing_twice_and_misses_nothing(st
     for account in PACED + LATEST:
         assert line.positions(account) == sorted(set(line.positions(account)))
         assert line.positions(account)[-1:] == line.published(account)[-1:]
-    assert len(line.told) + line.link.conflated == len(line.log) == line.link.sent + line.link.conflated
+    assert len(line.told) + line.outbox.conflated == len(line.log) == line.outbox.sent + line.outbox.conflated
 
 
 @given(STEPS)
@@ -204,13 +210,13 @@ def test_what_is_held_back_survives_a_full_outbox_and_nothing_around_it_is_told_
     line.flush()
     line.publish("C")
     line.now += INTERVAL
-    line.link.conflater.take(0.0)  # nothing is due at that time
+    line.outbox.conflater.take(0.0)  # nothing is due at that time
     line.now = 0.2
     line.publish("E")
     line.flush()
     for _ in range(20):
         line.publish("A")
-    assert not line.link.live
+    assert not line.outbox.live
     line.flush()
     assert line.cursors[-1][2] == Cursor("c0", (2,))  # `lagging` promises no more than C's old amount
     line.drain()
@@ -221,22 +227,22 @@ def test_what_is_held_back_survives_a_full_outbox_and_nothing_around_it_is_told_
 def test_a_subscription_that_began_further_on_is_not_given_what_lies_before():
     """Two on one connection: the second reads the log from the start, joins, and the outbox runs over at once."""
     first, second = subscription("1", "A"), subscription("2", "B")
-    line = Line(connection(first, pace=RelayTuning(outbox=500)))
+    line = Line(connection(first, tuning=RelayTuning(outbox=500)))
     for account in "AB" * 10:
         line.publish(account)
         line.flush()
-    line.hub.leave(line.link)
-    line.link.leave(line.hub.cursor, line.now)
-    line.link.session.subscriptions["2"] = second
-    assert line.link.begin(second, HEAD) == HEAD
-    line.link.rearrange()
-    line.link.put(wire.push("live", cursor=str(HEAD)))
+    line.fan_out.leave(line.outbox, line.connection.subscriptions)
+    line.connection.leave(line.fan_out.cursor, line.now)
+    line.connection.session.subscriptions["2"] = second
+    assert line.connection.begin(second, HEAD) == HEAD
+    line.connection.rearrange()
+    line.outbox.put(wire.push(Live(cursor=str(HEAD))))
     line.flush()
     line.join()
     line.publish("A")
-    line.hub.settle()
+    line.fan_out.settle()
     line._take_off()
-    assert not line.link.live
+    assert not line.outbox.live
     line.drain()
     assert line.positions("A") == line.published("A")
     assert line.positions("B") == line.published("B")
@@ -253,13 +259,13 @@ def test_too_much_held_back_stops_the_reading_and_not_the_telling():
         line.publish(name)
         line.flush()
         line.read(1)
-    assert not line.link.live
+    assert not line.outbox.live
     line.read(100)
     line.flush()
-    assert line.link.crowded
-    stopped = line.link.position
+    assert line.outbox.crowded
+    stopped = line.outbox.position
     line.read(100)
-    assert line.link.position == stopped
+    assert line.outbox.position == stopped
     assert len(line.told) == 60
     line.drain()
     assert sorted(position for _, position, _ in line.told) == list(range(120))
@@ -272,9 +278,9 @@ def test_who_has_not_yet_read_live_is_not_told_again_that_it_lags():
     def overrun():
         for _ in range(10):
             line.publish("A")
-        line.hub.settle()
+        line.fan_out.settle()
         line._take_off()
-        assert not line.link.live
+        assert not line.outbox.live
 
     overrun()
     line.flush()
@@ -283,55 +289,6 @@ def test_who_has_not_yet_read_live_is_not_told_again_that_it_lags():
     line.drain()
     assert line.kinds == ["lagging", *["update"] * 20, "live"]
     assert line.positions("A") == list(range(20))
-
-
-def test_who_reads_the_log_is_astray_without_progress_or_far_behind():
-    link = connection(subscription("1", "A"), pace=RelayTuning(astray=60.0, astray_events=100))
-    link.leave(HEAD, 0.0)
-    head = Cursor("c0", (50,))
-    link.measure(head, 0.0)
-    assert not link.astray(head, 59.9)
-    assert link.astray(head, 60.0)
-    link.position = Cursor("c0", (1,))
-    assert not link.astray(head, 61.0)  # it came nearer
-    assert not link.astray(Cursor("c0", (151,)), 62.0)
-    assert link.astray(Cursor("c0", (152,)), 62.0)  # 101 further behind than it was
-    link.paging = True
-    assert not link.astray(Cursor("c0", (152,)), 1000.0)
-    link.paging = False
-    link.join()
-    assert not link.astray(Cursor("c0", (152,)), 1000.0)
-
-
-@pytest.mark.parametrize("after", [Cursor("c1", (7,)), Cursor("c1", (1,)), Cursor("c1", (1, 1))])
-def test_another_log_begins_for_each_subscription_at_its_own_snapshot(after):
-    """Wherever its head is, and however many partitions it has."""
-    first, second = subscription("1", "A"), subscription("2", "B", conflate=True, interval=INTERVAL)
-    line = Line(connection(first, second, pace=RelayTuning()))
-    for account in "BBA":
-        line.publish(account)
-        line.flush()
-    line.publish("A")
-    line.hub.settle()
-    line.link.turn(line.hub.cursor, after, "epoch_changed")
-    assert (line.link.live, line.link.renewals, line.link.reason) == (False, [first, second], "epoch_changed")
-    assert line.link.watermark(after) == Cursor("c0", (1,))  # the second change of B was held back, and is not told
-    assert not line.link.astray(after, 1e9)
-    line.flush()
-    assert line.positions("A") == [2, 3]
-    line.link.renewals.remove(first)
-    assert line.link.begin(first, after) == after
-    later = after.after(0, 9)
-    line.link.renewals.remove(second)
-    assert line.link.begin(second, later) == after
-    assert (first.start, second.start) == (after, later)
-
-
-def test_a_connection_without_subscriptions_is_at_the_head_of_another_log_at_once():
-    link = connection()
-    link.turn(HEAD, Cursor("c1", (7,)), "epoch_changed")
-    assert (link.live, link.renewals) == (True, [])
-    assert link.position == link.flushed == link.watermark(Cursor("c1", (7,))) == Cursor("c1", (7,))
 
 
 def test_the_most_demanding_subscription_decides():

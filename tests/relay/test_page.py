@@ -5,15 +5,18 @@ import os
 import shutil
 import time
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tests.relay.blotter import ETHEREUM, Blotter, balance, rfc3339, wall
+from tests.relay.blotter import ETHEREUM, Blotter, balance, format_rfc3339, wall
 from tests.relay.stage import PATIENCE, calm
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.ledger import Ledger
 from watcher.model.events import CommitRow, ProviderHealth
 from watcher.model.readings import Answer, Times
+from watcher.relay import wire
+from watcher.relay.messages import METHODS
 from watcher.sandbox.registry import PROVIDERS
 from watcher.sandbox.world import population_of
 
@@ -63,9 +66,37 @@ def blotter(tmp_path):
         yield found
 
 
+def checked(socket, wrong):
+    """Whatever goes over a websocket is a command or a message as the protocol's types have it."""
+    methods = {}
+
+    def sent(text):
+        command = msgspec.json.decode(text)
+        methods[command["id"]] = command["method"]
+        msgspec.json.decode(text, type=METHODS[command["method"]].command)
+
+    def received(text):
+        method = methods.get(msgspec.json.decode(text).get("id"), "ping")
+        if wire.encode(wire.read(text, method)).decode() != text:
+            raise ValueError("it has more in it than its type")
+
+    def noting(check):
+        def look(text):
+            try:
+                check(text)
+            except (KeyError, ValueError) as problem:
+                wrong.append(f"{problem!r}: {text[:200]}")
+
+        return look
+
+    socket.on("framesent", noting(sent))
+    socket.on("framereceived", noting(received))
+
+
 @pytest.fixture
 def visit(browser):
-    """Open a page, and in the end find nothing wrong in its console and no request to anywhere else."""
+    """Open a page, and in the end find nothing wrong in its console, no request to anywhere else, and no message that
+    is not one of the protocol's types."""
     contexts, wrong, hosts = [], [], set()
 
     def open_page(url, **options):
@@ -76,6 +107,7 @@ def visit(browser):
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        page.on("websocket", lambda socket: checked(socket, wrong))
         page.goto(url)
         return page
 
@@ -578,12 +610,18 @@ def test_each_providers_health_is_told(tmp_path, visit):
 def _health(blotter, visit):
     some(blotter)
     now = wall()
-    told = {"time": rfc3339(now), "instance": "test", "watches": 8, "stalest_seconds": 1.0}
+    told = {"time": format_rfc3339(now), "instance": "test", "watches": 8, "stalest_seconds": 1.0}
     blotter.heartbeat(
         [
-            ProviderHealth(provider="helius", last_success=rfc3339(now), paused_until=None, budget_used=0.4, **told),
             ProviderHealth(
-                provider="ondo", last_success=None, paused_until=rfc3339(now + 90_000_000), budget_used=1.0, **told
+                provider="helius", last_success=format_rfc3339(now), paused_until=None, budget_used=0.4, **told
+            ),
+            ProviderHealth(
+                provider="ondo",
+                last_success=None,
+                paused_until=format_rfc3339(now + 90_000_000),
+                budget_used=1.0,
+                **told,
             ),
         ]
     )

@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.relay.stage import PATIENCE, Subscriber, Teller, calm, relaying, staged, until, wall
 from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.relay.http.routes import Readiness
 from watcher.relay.settings import RelaySettings
 from watcher.runtime.config_section import SettingsError
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def stage(tmp_path):
-    async with staged(tmp_path, ready=lambda: {"journal": "ok"}) as stage:
+    async with staged(tmp_path, readiness=lambda: Readiness(journal="ok")) as stage:
         yield stage
 
 
@@ -296,7 +297,7 @@ async def test_the_same_port_answers_plain_http(stage):
 
 async def test_readiness_says_no(tmp_path):
     async with (
-        staged(tmp_path, ready=lambda: {"ready": False, "journal": "starting"}) as stage,
+        staged(tmp_path, readiness=lambda: Readiness(ready=False, journal="starting")) as stage,
         stage.http() as http,
     ):
         answer = await http.get("/readyz")
@@ -514,7 +515,7 @@ async def test_a_log_that_was_replaced_is_opened_anew_and_who_stays_or_comes_aga
             await successor.writer.open()
             await successor.tell("B")
             assert (await one.push("snapshot"))["reason"] == "epoch_changed"
-            await until(lambda: stage.relay.delivery.following)
+            await until(lambda: stage.relay.follower.following)
         said = [record["event"] for record in logs if record["event"] not in ("relay.dropped", "journal.made")]
         assert said == ["relay.journal_unavailable", "relay.journal_back", "relay.log_changed"]
         async with stage.subscriber() as two:

@@ -8,8 +8,16 @@ import pytest
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor
 from watcher.relay.http.auth import EVERYTHING, Tokens
-from watcher.relay.session import Authorized, Changed, Close, Send, Session, Subscribe
-from watcher.relay.settings import ROWS, ROWS_PER_SECOND, RelayTuning, StreamLimits
+from watcher.relay.messages import METHODS, CloseReason, StreamLimits
+from watcher.relay.session import (
+    ROW_BURST,
+    ROWS_PER_SECOND,
+    Authorized,
+    OpenSubscription,
+    SendFrame,
+    Session,
+    SubscriptionChanged,
+)
 
 EVM = "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2"
 WALL = 1_769_351_037_000_000
@@ -44,7 +52,7 @@ class Talk:
 
     def answer(self, method, **params):
         (action,) = self.ask(method, **params)
-        return payload(action.reply)
+        return payload(action.frame)
 
     def error(self, method, **params):
         return self.answer(method, **params)["error"]["code"]
@@ -52,12 +60,12 @@ class Talk:
     def opened(self, **params):
         (asked,) = self.ask("subscribe", **params)
         start = asked.cursor or Cursor("ab", (7,))
-        return payload(self.session.opened(asked, start, recovered=False, rows=0, reason=None))["result"]
+        return payload(self.session.subscribed(asked, start, recovered=False, rows=0, reason=None))["result"]
 
 
 def test_welcome_tells_the_log_the_limits_and_whether_a_token_is_needed():
     bounds = Bounds(Cursor("ab", (3, 4)), Cursor("ab", (10, 11)))
-    message = payload(Talk().session.welcome("c1", bounds, WALL, RelayTuning()))
+    message = payload(Talk().session.welcome("c1", bounds, WALL, 15.0))
     assert next(iter(message)) == "type"
     assert message == {
         "type": "welcome",
@@ -88,7 +96,7 @@ def test_welcome_tells_the_log_the_limits_and_whether_a_token_is_needed():
 )  # fmt: skip
 def test_what_has_no_usable_id_is_answered_by_an_error_push(message):
     (action,) = Talk().say(message)
-    pushed = payload(action.reply)
+    pushed = payload(action.frame)
     assert list(pushed) == ["type", "code", "message", "temporary"]
     assert (pushed["type"], pushed["code"], pushed["temporary"]) == ("error", "bad_request", False)
 
@@ -96,7 +104,7 @@ def test_what_has_no_usable_id_is_answered_by_an_error_push(message):
 @pytest.mark.parametrize("spelt", ["7", "-1", '"a"', '"\\u00e9"', "123456789012345678901234567890", '""'])
 def test_an_id_comes_back_as_it_was_spelt(spelt):
     (action,) = Talk().say(f'{{"id":{spelt},"method":"ping"}}')
-    assert action.reply.endswith(f'{{"id":{spelt},"result":{{"time":"2026-01-25T14:23:57.000000Z"}}}}'.encode())
+    assert action.frame.endswith(f'{{"id":{spelt},"result":{{"time":"2026-01-25T14:23:57.000000Z"}}}}'.encode())
 
 
 @pytest.mark.parametrize(
@@ -115,12 +123,18 @@ def test_an_id_comes_back_as_it_was_spelt(spelt):
 )
 def test_a_wrong_command_is_answered_with_its_error(message, code):
     (action,) = Talk().say(message)
-    answer = payload(action.reply)
+    answer = payload(action.frame)
     assert (answer["id"], answer["error"]["code"], answer["error"]["temporary"]) == (1, code, False)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_command_of_the_protocol_is_known(method):
+    answer = Talk().answer(method, token=1, filter=1)
+    assert answer.get("error", {}).get("code") in (None, "bad_request")
+
+
 def test_a_binary_message_closes_with_1003():
-    assert Talk().say(b"{}") == [Close(1003, "bad_request")]
+    assert Talk().say(b"{}") == [CloseReason(1003, "bad_request")]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +174,7 @@ def test_a_wrong_subscription_is_refused_by_name(params, code):
 
 def test_a_subscription_has_defaults():
     (asked,) = Talk().ask("subscribe")
-    assert (asked.cursor, asked.snapshot, asked.subscription.strict, asked.subscription.delivery) == (
+    assert (asked.cursor, asked.snapshot, asked.subscription.without_gaps, asked.subscription.delivery) == (
         None,
         True,
         False,
@@ -171,7 +185,11 @@ def test_a_subscription_has_defaults():
 
 def test_interval_bounds_and_cursors_are_accepted_as_written():
     (asked,) = Talk().ask("subscribe", delivery="conflate", interval_ms=60000, cursor="ab.1-2", on_gap="error")
-    assert (asked.subscription.interval, asked.cursor, asked.subscription.strict) == (60.0, Cursor("ab", (1, 2)), True)
+    assert (asked.subscription.interval_seconds, asked.cursor, asked.subscription.without_gaps) == (
+        60.0,
+        Cursor("ab", (1, 2)),
+        True,
+    )
 
 
 def test_filter_values_are_canonical_sorted_and_unique():
@@ -183,7 +201,7 @@ def test_filter_values_are_canonical_sorted_and_unique():
 def test_a_result_holds_what_the_protocol_names():
     talk = Talk()
     (asked,) = talk.ask("subscribe", delivery="conflate")
-    result = payload(talk.session.opened(asked, Cursor("ab", (7,)), recovered=False, rows=3, reason="expired"))[
+    result = payload(talk.session.subscribed(asked, Cursor("ab", (7,)), recovered=False, rows=3, reason="expired"))[
         "result"
     ]
     assert result == {
@@ -224,8 +242,8 @@ def test_subscriptions_are_listed_and_ended():
         ]
     }
     gone, answer = talk.ask("unsubscribe", subscription_id="1")
-    assert isinstance(gone, Changed)
-    assert payload(answer.reply)["result"] == {"subscription_id": "1"}
+    assert isinstance(gone, SubscriptionChanged)
+    assert payload(answer.frame)["result"] == {"subscription_id": "1"}
     assert talk.error("unsubscribe", subscription_id="1") == "not_found"
 
 
@@ -234,7 +252,7 @@ def test_a_log_that_cannot_be_read_on_ends_what_stands_and_asked_for_an_error_th
     talk.opened(on_gap="error")
     talk.opened()
     talk.ask("subscribe", on_gap="error")  # still opening: it learns from the log that is there then
-    (push,) = talk.session.end_strict("epoch_changed")
+    (push,) = talk.session.end_without_gaps("epoch_changed")
     assert payload(push) == {
         "type": "error",
         "code": "unrecoverable_cursor",
@@ -247,7 +265,7 @@ def test_a_log_that_cannot_be_read_on_ends_what_stands_and_asked_for_an_error_th
 def test_a_failed_subscription_gives_its_place_back():
     talk = Talk()
     (asked,) = talk.ask("subscribe")
-    answer = payload(talk.session.failed(asked, "internal", "later"))
+    answer = payload(talk.session.not_subscribed(asked, "internal", "later"))
     assert answer["error"] == {"code": "internal", "message": "later", "temporary": True}
     assert talk.session.subscriptions == {}
 
@@ -256,18 +274,18 @@ def test_a_burst_of_20_then_5_a_second_and_a_refused_message_takes_no_token():
     talk = Talk()
     say = '{"id":1,"method":"ping"}'
     burst = [talk.session.receive(say, 100.0, WALL) for _ in range(25)]
-    codes = [payload(action.reply).get("error", {}).get("code") for (action,) in burst]
+    codes = [payload(action.frame).get("error", {}).get("code") for (action,) in burst]
     assert codes == [None] * 20 + ["rate_limited"] * 5
-    assert payload(burst[-1][0].reply)["error"]["temporary"] is True
+    assert payload(burst[-1][0].frame)["error"]["temporary"] is True
     after = [talk.session.receive(say, 100.2, WALL) for _ in range(2)]
-    assert ["result" in payload(action.reply) for (action,) in after] == [True, False]
+    assert ["result" in payload(action.frame) for (action,) in after] == [True, False]
 
 
 def test_the_100th_refusal_for_rate_closes_with_4101():
     talk = Talk()
     actions = [talk.session.receive("x", 100.0, WALL) for _ in range(120)]
     assert [len(each) for each in actions[:119]] == [1] * 119
-    assert actions[119][1] == Close(4101, "rate_limited")
+    assert actions[119][1] == CloseReason(4101, "rate_limited")
 
 
 def test_a_token_is_asked_for_and_heartbeats_wait_for_it():
@@ -275,8 +293,8 @@ def test_a_token_is_asked_for_and_heartbeats_wait_for_it():
     assert talk.session.auth == "required"
     begun, answer = talk.ask("auth", token="secret")
     assert begun == Authorized()
-    assert payload(answer.reply)["result"] == {"auth": "ok"}
-    assert isinstance(talk.ask("subscribe")[0], Subscribe)
+    assert payload(answer.frame)["result"] == {"auth": "ok"}
+    assert isinstance(talk.ask("subscribe")[0], OpenSubscription)
 
 
 def test_a_bad_token_or_a_command_before_auth_closes_with_4001():
@@ -287,27 +305,27 @@ def test_a_bad_token_or_a_command_before_auth_closes_with_4001():
         ("fly", {}),
     ]:
         answer, close = Talk(tokens(secret=EVERYTHING)).ask(method, **params)
-        assert payload(answer.reply)["error"]["code"] == "unauthorized"
-        assert close == Close(4001, "unauthorized")
+        assert payload(answer.frame)["error"]["code"] == "unauthorized"
+        assert close == CloseReason(4001, "unauthorized")
 
 
 def test_rubbish_before_auth_is_answered_and_opens_nothing():
     talk = Talk(tokens(secret=EVERYTHING))
     (answer,) = talk.say("{")
-    assert isinstance(answer, Send)
+    assert isinstance(answer, SendFrame)
     assert talk.session.rights is None
 
 
 def test_a_token_in_the_header_needs_no_auth():
     talk = Talk(tokens(secret=EVERYTHING), EVERYTHING)
     assert talk.session.auth == "ok"
-    assert isinstance(talk.ask("subscribe")[0], Subscribe)
+    assert isinstance(talk.ask("subscribe")[0], OpenSubscription)
 
 
 def test_a_failed_refresh_leaves_the_former_rights():
     talk = Talk(tokens(secret=EVERYTHING), EVERYTHING)
     assert talk.error("auth", token="wrong") == "unauthorized"
-    assert isinstance(talk.ask("subscribe")[0], Subscribe)
+    assert isinstance(talk.ask("subscribe")[0], OpenSubscription)
 
 
 def test_where_no_token_is_asked_for_auth_says_so():
@@ -328,10 +346,10 @@ def test_a_refresh_that_allows_less_narrows_what_runs_and_one_that_allows_more_d
     talk.opened(filter={"account": ["a", "b"]})
     talk.opened(filter={"account": ["b"]})
     first, second, ended, answer = talk.ask("auth", token="narrow")
-    assert isinstance(first, Changed)
-    assert isinstance(second, Changed)
-    assert payload(ended.reply)["code"] == "forbidden"
-    assert payload(answer.reply)["result"] == {"auth": "ok"}
+    assert isinstance(first, SubscriptionChanged)
+    assert isinstance(second, SubscriptionChanged)
+    assert payload(ended.frame)["code"] == "forbidden"
+    assert payload(answer.frame)["result"] == {"auth": "ok"}
     talk.ask("auth", token="wide")
     listed = talk.answer("list_subscriptions")["result"]["subscriptions"]
     assert [each["filter"] for each in listed] == [{"account": ["a"]}]
@@ -340,7 +358,7 @@ def test_a_refresh_that_allows_less_narrows_what_runs_and_one_that_allows_more_d
 def test_who_has_asked_for_too_many_balances_and_events_is_told_to_come_back_and_may_still_stream():
     talk = Talk()
     talk.opened()
-    talk.session.charge(ROWS + 10 * ROWS_PER_SECOND, talk.now)
+    talk.session.charge(ROW_BURST + 10 * ROWS_PER_SECOND, talk.now)
     for params in ({}, {"cursor": "ab.3"}, {"cursor": "ab.3", "snapshot": False}):
         error = talk.answer("subscribe", **params)["error"]
         assert (error["code"], error["temporary"]) == ("rate_limited", True)

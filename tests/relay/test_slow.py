@@ -115,7 +115,7 @@ async def test_a_reader_that_takes_nothing_is_seen_and_ended(tmp_path):
                     stage.later(1800.0)
                     await anyio.sleep(0.1)
             assert stage.relay.stats.dropped == {"stalled": 1}
-            await until(lambda: len(stage.relay.port.door.guests) == 1)
+            await until(lambda: len(stage.relay.listener.admission.sockets) == 1)
             await stage.teller.tell("A")
             assert (await other.push("update"))["event"]["version"] == 201
             assert stage.relay.stats.stalled == 0
@@ -158,7 +158,7 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
                 b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
-            await until(lambda: stage.relay.delivery.peers)
+            await until(lambda: len(stage.relay.connections))
             raw.setblocking(False)
             ping = (b"\x89\xfd\0\0\0\0" + b"p" * 125) * 500
             sent = full = 0
@@ -168,11 +168,11 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
                         sent += raw.send(ping[sent % len(ping) :])
                         full = 0
                     except BlockingIOError:
-                        full = full + 1 if stage.relay.delivery.paused else 0
+                        full = full + 1 if stage.relay.connections.blocked else 0
                     assert sent < 26_000_000, "26 MB of pings were read from a client that reads nothing"
                     await anyio.sleep(0.01 if full else 0)
-            (guest,) = stage.relay.port.door.guests.values()
-            transport = guest.visitor.transport
+            (accepted,) = stage.relay.listener.admission.sockets.values()
+            transport = accepted._connection.transport
             assert transport.get_write_buffer_size() < 1_000_000
 
 

@@ -14,8 +14,7 @@ from tests.relay.stage import PATIENCE, calm, relaying, staged, until
 from tests.relay.test_slow import BIG, slow
 from watcher.journal.views import ViewLimits
 from watcher.model.log import Unavailable
-from watcher.relay import session
-from watcher.relay.http import routes
+from watcher.relay import session, snapshots
 
 pytestmark = pytest.mark.anyio
 
@@ -179,7 +178,7 @@ async def test_a_snapshot_that_fails_in_its_midst_ends_the_connection_and_not_th
 
 
 async def test_who_waits_too_long_in_line_for_balances_is_told_to_come_back(stage, monkeypatch):
-    monkeypatch.setattr(routes, "PATIENCE", 0.01)
+    monkeypatch.setattr(snapshots, "PATIENCE", 0.01)
     stage.log.may = anyio.Event()
     async with stage.http() as http:
         answer = await http.get("/v1/balances")
@@ -191,7 +190,7 @@ async def test_who_waits_too_long_in_line_for_balances_is_told_to_come_back(stag
 
 
 async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(stage, monkeypatch):
-    monkeypatch.setattr(session, "ROWS", 2000)
+    monkeypatch.setattr(session, "ROW_BURST", 2000)
     monkeypatch.setattr(session, "ROWS_PER_SECOND", 1e-6)
     async with stage.subscriber() as one:
         for _ in range(2):
@@ -204,7 +203,7 @@ async def test_what_a_connection_asks_for_again_and_again_is_refused_in_the_end(
 
 
 async def test_who_comes_back_with_all_its_subscriptions_pays_once_for_the_log_that_is_read_once(stage, monkeypatch):
-    monkeypatch.setattr(session, "ROWS", 40)
+    monkeypatch.setattr(session, "ROW_BURST", 40)
     monkeypatch.setattr(session, "ROWS_PER_SECOND", 1e-6)
     bounds, may = stage.log.bounds, anyio.Event()
     old = (await bounds()).head
@@ -221,8 +220,8 @@ async def test_who_comes_back_with_all_its_subscriptions_pays_once_for_the_log_t
         for number in range(100, 110):
             command = {"id": number, "method": "subscribe", "params": {"cursor": str(old)}}
             await one.socket.send(json.dumps(command))
-        (peer,) = stage.relay.delivery.peers
-        await until(lambda: len(peer.asked) == 9)
+        (connection,) = stage.relay.connections
+        await until(lambda: len(connection.pending) == 9)
         may.set()
         assert all(["result" in await one.answer(number) for number in range(100, 110)])
         assert "result" in await one.ask("subscribe", cursor=str((await bounds()).head))

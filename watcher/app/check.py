@@ -35,11 +35,11 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     """`watcher check`. Raises Exit with 69 when a provider did not answer, 78 when one refused its credential."""
     built = Daemon(config, environment)  # whatever `run` would refuse is refused here
     for source in built.sources:
-        for line in told(source.provider):
+        for line in limit_lines(source.provider):
             print_line(line)
     hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
     providers = [source.provider for source in built.sources]
-    for warning in itertools.chain(same_keys(providers), same_credentials(hosts), built.exposed()):
+    for warning in itertools.chain(same_watches(providers), same_credentials(hosts), built.exposed()):
         print_line(f"warning: {warning}")
     wished = config.relay.max_connections
     if (possible := connections(wished, len(built.sources))) < wished:
@@ -48,39 +48,39 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
             f"asks for {wished:,}: raise it (ulimit -n)"
         )
     if believed:
-        await _beliefs(built)
+        await _learned_rates(built)
     if not offline:
         await _ask_all(built.sources)
 
 
-def told(provider: Provider) -> Iterator[str]:
-    """What the limits allow one provider, for people."""
+def limit_lines(provider: Provider) -> Iterator[str]:
+    """What the limits allow one provider, as lines for people."""
     allowed = plan(provider)
     share = "" if provider.settings.share == 1 else f", our share {provider.settings.share:g}"
     yield (
         f"{provider.name} ({provider.settings.type}): {_count(allowed.watches, 'watch', 'watches')} in "
         f"{_count(allowed.calls, 'request', 'requests')}; "
-        f"each is read every {seconds(allowed.interval)} on average"
+        f"each is read every {duration_words(allowed.interval)} on average"
     )
-    yield f"  binding limit: {words(allowed.binding)} at {provider.cost:g} a request{share}"
+    yield f"  binding limit: {limit_words(allowed.binding)} at {provider.cost:g} a request{share}"
     for warning in allowed.warnings:
         yield f"  warning: {warning}"
 
 
 async def _ask_all(found: Sequence[Source]) -> None:
-    endings: list[Exit] = []
+    exits: list[Exit] = []
     for source in found:
         try:
             for line in await _ask(source):
                 print_line(line)
         except Failure as failure:
             print_line(f"{source.provider.name}: {one_line(failure.reason, 1000)}")
-            endings.append(_ending(source.provider.name, failure))
-    if endings:
-        raise max(endings, key=lambda ending: ending.status)
+            exits.append(_exit_of(source.provider.name, failure))
+    if exits:
+        raise max(exits, key=lambda end: end.status)
 
 
-def _ending(name: str, failure: Failure) -> Exit:
+def _exit_of(name: str, failure: Failure) -> Exit:
     if isinstance(failure, RefusedCredential):
         return Exit(78, f"{name} refuses the credential: look at the key it is given")
     if isinstance(failure, Misconfigured):
@@ -120,8 +120,8 @@ def _table(name: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
         yield f"  … and {len(rows) - SHOWN} more"
 
 
-async def _beliefs(built: Daemon) -> None:
-    """What the schedules believed when they were last saved. Reads the journal and disturbs nobody."""
+async def _learned_rates(built: Daemon) -> None:
+    """The rates that the schedules had learned when they were last saved. Reads the journal and disturbs nobody."""
     try:
         await built.journal.check()
         reader = await built.journal.reader()
@@ -133,11 +133,11 @@ async def _beliefs(built: Daemon) -> None:
         await built.journal.close()
     for source in built.sources:
         print_line(
-            f"{source.provider.name}: {_believed(source.provider, notes.get(f'schedule:{source.provider.name}'))}"
+            f"{source.provider.name}: {_learned(source.provider, notes.get(f'schedule:{source.provider.name}'))}"
         )
 
 
-def _believed(provider: Provider, learned: bytes | None) -> str:
+def _learned(provider: Provider, learned: bytes | None) -> str:
     if learned is None:
         return "nothing learned yet"
     now = anyio.current_time()
@@ -146,15 +146,19 @@ def _believed(provider: Provider, learned: bytes | None) -> str:
         restore_rates(schedules, learned, now, wall())
     except ValueError:
         return "what was learned cannot be read: the next run begins anew"
-    return "; ".join(_belief(schedule, now) for schedule in schedules)
+    return "; ".join(_schedule_line(schedule, now) for schedule in schedules)
 
 
-def _belief(schedule: Schedule[Target], now: float) -> str:
+def _schedule_line(schedule: Schedule[Target], now: float) -> str:
     stalest = schedule.stalest(now)
-    waits = "nothing read yet" if stalest is None else f"the stalest was read {seconds(stalest[1])} ago ({stalest[0]})"
+    waits = (
+        "nothing read yet"
+        if stalest is None
+        else f"the stalest was read {duration_words(stalest[1])} ago ({stalest[0]})"
+    )
     return (
-        f"{len(schedule)} watches, a cycle of {seconds(schedule.cycle(now))}, "
-        f"a change is expected to be seen after {seconds(schedule.expected_mean_delay(now))} on average; {waits}"
+        f"{len(schedule)} watches, a cycle of {duration_words(schedule.cycle(now))}, "
+        f"a change is expected to be seen after {duration_words(schedule.expected_mean_delay(now))} on average; {waits}"
     )
 
 
@@ -172,7 +176,7 @@ class SweepPlan(msgspec.Struct, frozen=True):
 
 
 def plan(provider: Provider) -> SweepPlan:
-    """One sweep over all watches, under the limit that makes it slowest. Budgets that cannot be, `Daemon` refuses."""
+    """One sweep over all watches, under the limit that makes it slowest. `Daemon` has refused impossible budgets."""
     groups = provider.groups
     times = [(_seconds(provider, limit), limit) for limit in provider.limits]
     slowest, binding = max(times, key=lambda pair: pair[0])
@@ -192,11 +196,11 @@ def _warnings(provider: Provider, interval: float, slowest: float, binding: Limi
     wished = provider.settings.max_interval
     if wished is not None and interval > wished * 1.001:
         yield (
-            f"max_interval {seconds(wished)} cannot be met: the limits allow {seconds(interval)}; {_help(provider, binding)}"
+            f"max_interval {duration_words(wished)} cannot be met: the limits allow {duration_words(interval)}; {_help(provider, binding)}"
         )
     if provider.cache and slowest < provider.cache and provider.min_interval < provider.cache:
         yield (
-            f"answers are cached for {seconds(provider.cache)}: asking each watch every {seconds(interval)} tells nothing more, "
+            f"answers are cached for {duration_words(provider.cache)}: asking each watch every {duration_words(interval)} tells nothing more, "
             f"write min_interval = {provider.cache:g}"
         )
     if (most := provider.max_balances) < sum(len(group.targets) for group in provider.groups):
@@ -204,12 +208,12 @@ def _warnings(provider: Provider, interval: float, slowest: float, binding: Limi
     burst = min(provider.limits, key=lambda limit: limit.per)
     if binding is not burst and binding.per > 3600:
         yield (
-            f"{words(burst)} would allow {seconds(interval * _rate(binding) / _rate(burst))}, but {words(binding)} binds first"
+            f"{limit_words(burst)} would allow {duration_words(interval * _rate(binding) / _rate(burst))}, but {limit_words(binding)} binds first"
         )
 
 
 def _help(provider: Provider, binding: Limit) -> str:
-    hints = ["fewer watches", f"a plan with more than {words(binding)}"]
+    hints = ["fewer watches", f"a plan with more than {limit_words(binding)}"]
     if provider.settings.share < 1:
         hints.append(f"a share above {provider.settings.share:g}")
     hints += provider.advice
@@ -224,13 +228,13 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
-def words(limit: Limit) -> str:
+def limit_words(limit: Limit) -> str:
     """`10 per 1 s`, `1,000,000 per 30 d (balances)`."""
     where = f" ({limit.endpoint})" if limit.endpoint else ""
-    return f"{limit.requests:,} per {seconds(limit.per)}{where}"
+    return f"{limit.requests:,} per {duration_words(limit.per)}{where}"
 
 
-def seconds(value: float) -> str:
+def duration_words(value: float) -> str:
     """A duration as people say it: `0.39 s`, `60 s`, `2.5 min`, `30 d`."""
     for size, unit in ((86400.0, "d"), (3600.0, "h")):
         if value >= 2 * size:
@@ -238,7 +242,7 @@ def seconds(value: float) -> str:
     return f"{value / 60:.3g} min" if value >= 600 else f"{value:.3g} s"
 
 
-def same_keys(providers: Sequence[Provider]) -> Iterator[str]:
+def same_watches(providers: Sequence[Provider]) -> Iterator[str]:
     """A warning for each two tables of one type that watch the same thing."""
     seen: dict[tuple[object, ...], str] = {}
     for provider in providers:

@@ -1,4 +1,4 @@
-"""The command line: what the user typed, in; an exit status and at most one clear line, out."""
+"""The command line: takes what the user typed, gives an exit status and at most one clear line."""
 
 import argparse
 import contextlib
@@ -33,7 +33,7 @@ port taken, database unwritable; 75 replaced by another instance; 78 credentials
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells what is wrong with the arguments, and no value that stands there: it may be a key."""
+    """Says what is wrong with the arguments without showing a value, since that may be a key."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, rest = self.parse_known_args(args, namespace)
@@ -74,7 +74,11 @@ def parser() -> Parser:
         "versions and events stay, ids are new, and every subscriber gets a snapshot instead of resuming; stop `run` first",
     )
     of.add_parser("sample", help="print the documented sample of a config")
+    commands_without_config(of)
+    return top
 
+
+def commands_without_config(of: "argparse._SubParsersAction[Parser]") -> None:
     tail = of.add_parser("tail", help="follow the relay, a line per change")
     tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="default: %(default)s")
     for part in PARTS:
@@ -89,7 +93,6 @@ def parser() -> Parser:
     sandbox.add_argument("--rate", type=float, default=5.0, help="changes a second (default: %(default)s)")
     sandbox.add_argument("--faults", default="none", help="none, default, or late=0.05,stale=0.05,… (default: none)")
     sandbox.add_argument("--limits", default="", help="none, x10 for ten times the real ones, or helius=50/1,…")
-    return top
 
 
 def config(command: Parser) -> None:
@@ -103,17 +106,17 @@ def seconds(text: str) -> float:
     return value
 
 
-def bug(_kind: type[BaseException], error: BaseException | None, _where: TracebackType | None) -> None:
-    """What Python prints of an error that nobody foresaw, without secrets and fit for a screen."""
+def print_bug(_kind: type[BaseException], error: BaseException | None, _where: TracebackType | None) -> None:
+    """Prints an unexpected error as Python does, as safe text without secrets."""
     if error is not None:
         text = "".join(traceback.format_exception(error)).rstrip()
         print(safe_text.paragraph(SECRETS.scrubbed(text)), file=sys.stderr, flush=True)
 
 
 def install() -> None:
-    """From here on Python tells errors by `bug`."""
-    sys.excepthook = bug
-    threading.excepthook = lambda told: bug(told.exc_type, told.exc_value, told.exc_traceback)
+    """From here on Python prints unexpected errors with `print_bug`."""
+    sys.excepthook = print_bug
+    threading.excepthook = lambda hook: print_bug(hook.exc_type, hook.exc_value, hook.exc_traceback)
 
 
 def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
@@ -165,14 +168,14 @@ def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> Non
     package = Path(__file__).parents[1]
     # In a wheel it is inside the package, in a checkout beside it.
     place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
-    speak_utf8()
+    use_utf8()
     print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
 
 
-def speak_utf8() -> None:
-    """On stdout, whatever the terminal speaks: a file in TOML or JSON is in UTF-8."""
+def use_utf8() -> None:
+    """On stdout, whatever the terminal's encoding: a file in TOML or JSON is in UTF-8."""
     stdout: object = sys.stdout
-    if isinstance(stdout, output.Lines | io.TextIOWrapper):
+    if isinstance(stdout, output.LineWriter | io.TextIOWrapper):
         stdout.reconfigure(encoding="utf-8")
 
 
@@ -187,12 +190,12 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     filters = {part: values for part in PARTS if (values := getattr(options, part))}
     colour = safe_text.coloured(sys.stdout, environment)
     if options.json and not sys.stdout.isatty():
-        speak_utf8()
+        use_utf8()
 
     async def follow() -> None:
         async with anyio.create_task_group() as tasks:
             await tasks.start(daemon.stop_on_signal, tasks.cancel_scope)
-            tasks.start_soon(output.standing, sys.stdout)
+            tasks.start_soon(output.watch_closed, sys.stdout)
             with refusals():
                 await tailing.tail(
                     options.url,
@@ -209,7 +212,7 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Turns the relay's no into an Exit."""
+    """Turns a refusal of the relay into an Exit."""
     try:
         yield
     except RelayRefused as refused:

@@ -17,7 +17,7 @@ from watcher.app import exposition, journals
 from watcher.app import metrics as figures
 from watcher.app.exit_status import Exit
 from watcher.app.exposed_secrets import exposed
-from watcher.app.file_descriptors import room
+from watcher.app.file_descriptors import descriptors_left
 from watcher.app.provider_sources import Source, secret_of, sources
 from watcher.app.settings import Settings
 from watcher.ingest.committer import Committer
@@ -37,25 +37,24 @@ from watcher.poller.poller import Poller
 from watcher.providers.protocol import Provider
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener
-from watcher.relay.http.routes import HttpRoutes, named
+from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status, named
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelayTuning
-from watcher.relay.websocket import RelayStats
 from watcher.runtime.config_section import SettingsError
-from watcher.runtime.task_scope import Begun, TaskScope, task_scope
+from watcher.runtime.task_scope import StartSignal, TaskScope, task_scope
 
 HEARTBEAT = 15.0
 """Seconds between two heartbeats of a provider."""
 CLOSING = 2.0
 """Seconds that letting go of the journal may take."""
 
-Half = Literal["pollers", "relay"] | None
+RunPart = Literal["pollers", "relay"] | None
 
 log = structlog.get_logger()
 
 
 def wall() -> int:
-    """The wall clock, in microseconds. Everybody else is given it."""
+    """Microseconds of the wall clock. All other rooms are given this function."""
     return time.time_ns() // 1000
 
 
@@ -67,7 +66,7 @@ def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
 
 
 class Started(msgspec.Struct, frozen=True):
-    """What a daemon tells once it serves."""
+    """What a daemon reports once it serves."""
 
     port: int | None
     """Where it answers: the relay's, or `metrics_port` where there is no relay; None without either."""
@@ -76,7 +75,7 @@ class Started(msgspec.Struct, frozen=True):
 class Daemon:
     """One instance, built from a config and not yet running. Raises SettingsError, WrongJournal."""
 
-    def __init__(self, config: Settings, environment: Mapping[str, str], only: Half = None) -> None:
+    def __init__(self, config: Settings, environment: Mapping[str, str], only: RunPart = None) -> None:
         self.instance = f"{socket.gethostname()}-{tokens.token_hex(3)}"
         self.config = config
         self.environment = environment
@@ -88,6 +87,7 @@ class Daemon:
         self.committers: list[Committer] = []
         self.pollers: list[Poller] = []
         self.relay: Relay | None = None
+        self.status = Status(metrics=self.metrics, readiness=self.readiness, sees=self.sees)
         self._watched = {
             source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
             for source in self.sources
@@ -96,18 +96,18 @@ class Daemon:
         """By the rights of each token, of which there are as many as the config has."""
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled. Raises Exit, and what `endings` turns into one.
+        """Serve until cancelled. Raises Exit, and errors that `exits_for_known_errors` turns into one.
 
-        It ends from the source down: pollers first, then the journal commits what they brought, then the relay goes.
+        It stops from the source on: first the pollers, then the journal once it has committed what they brought, then the relay.
         """
-        await self._look_at_the_journal()
+        await self._prepare_journal()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._close)
-            reader = await self._open_reader(stack)  # before the relay's tasks, so that it is closed behind them
+            reader = await self._open_reader(stack)  # before the relay's tasks, so that it is closed after them
             relaying = await stack.enter_async_context(task_scope())
             port = await self._open_relay(reader, relaying)
             committing = await stack.enter_async_context(task_scope())
-            # Around the pollers' tasks, since each has tasks of its own.
+            # They enclose the pollers' tasks, since each has tasks of its own.
             transports = [await stack.enter_async_context(Connections()) for _ in self.sources]
             async with anyio.create_task_group() as tasks:
                 if self.only != "relay":
@@ -116,7 +116,7 @@ class Daemon:
                 task_status.started(Started(port))
                 await anyio.sleep_forever()
 
-    async def _look_at_the_journal(self) -> None:
+    async def _prepare_journal(self) -> None:
         if self.only != "relay" and (text := await self.journal.prepare()) is not None:
             log.info("journal.ready", text=text)
         await self.journal.check()
@@ -135,14 +135,14 @@ class Daemon:
     async def _open_relay(self, reader: Reader | None, relaying: TaskScope) -> int | None:
         if reader is None and self.config.metrics_port is None:
             return None
-        begun = Begun[int]()
+        start = StartSignal[int]()
         serving: Listener | Relay
         if reader is None:
             serving = self._metrics_port()
         else:
             self.relay = serving = self._relay(reader)
-        relaying.start_soon(lambda: serving.run(task_status=begun))
-        return await begun.value()
+        relaying.start_soon(lambda: serving.run(task_status=start))
+        return await start.value()
 
     def _relay(self, reader: Reader) -> Relay:
         wished = self.config.relay.max_connections
@@ -151,27 +151,23 @@ class Daemon:
             reader,
             tokens=self.tokens,
             wall=wall,
-            metrics=self.metrics,
-            ready=self.readiness,
-            room=room(wished, len(self.sources)),
-            sees=self.sees,
+            status=self.status,
+            room=descriptors_left(wished, len(self.sources)),
         )
-        if relay.port.limits.connections < wished:
-            told = relay.port.limits.connections
+        possible = relay.listener.limits.connections
+        if possible < wished:
             log.warning(
-                "relay.fewer_connections", wished=wished, possible=told, why="the limit of open files (ulimit -n)"
+                "relay.fewer_connections", wished=wished, possible=possible, why="the limit of open files (ulimit -n)"
             )
         return relay
 
     def _metrics_port(self) -> Listener:
-        plain = HttpRoutes(None, self.metrics, self.readiness, guarded=self.tokens is not None, sees=self.sees)
+        listening = msgspec.structs.replace(self.config.relay, port=self.config.metrics_port)
         return Listener(
-            msgspec.structs.replace(self.config.relay, port=self.config.metrics_port),
-            plain,
-            tokens=self.tokens,
-            stats=RelayStats(),
-            pace=RelayTuning(),
-            room=room(0, len(self.sources)),
+            listening,
+            HttpRoutes(WITHOUT_RELAY, auth.Guard(listening, self.tokens), self.status),
+            tuning=RelayTuning(),
+            room=descriptors_left(0, len(self.sources)),
             key="metrics_port",
         )
 
@@ -188,7 +184,7 @@ class Daemon:
             self.pollers.append(self._poller(number, source, intake, transport))
         for poller in self.pollers:
             tasks.start_soon(poller.run)
-        tasks.start_soon(self._beat)
+        tasks.start_soon(self._send_heartbeats)
         tasks.start_soon(self._end_when_all_refuse)
 
     def _poller(self, number: int, source: Source, intake: Intake, transport: Connections) -> Poller:
@@ -207,8 +203,8 @@ class Daemon:
         poller.restore(intake.notes, now)
         return poller
 
-    async def _beat(self) -> None:
-        """Say of each provider how it is: soon after the start, then every HEARTBEAT seconds."""
+    async def _send_heartbeats(self) -> None:
+        """Publish the health of each provider: soon after the start, then every HEARTBEAT seconds."""
         with anyio.move_on_after(HEARTBEAT):
             for poller in self.pollers:
                 await poller.answered.wait()
@@ -216,8 +212,8 @@ class Daemon:
             await self.journal.heartbeat(self.health())
             await anyio.sleep(HEARTBEAT)
 
-    def renew(self) -> None:
-        """Read the keys anew. One that cannot be read is told, and the provider goes on with the one it has."""
+    def reload_keys(self) -> None:
+        """Read the keys of the providers again. A key that cannot be read is logged, and its provider keeps the one it has."""
         for poller, source in zip(self.pollers, self.sources, strict=True):
             try:
                 key = secret_of(poller.name, source.provider.settings, self.environment)
@@ -228,28 +224,28 @@ class Daemon:
         log.info("keys.renewed")
 
     def exposed(self) -> Iterator[str]:
-        """A line for each thing that others could read of keys, tokens and balances."""
+        """A line for each key, token or balance that others could read."""
         return exposed(self.config, self.sources)
 
     def health(self) -> list[ProviderHealth]:
         return [poller.health(self.instance) for poller in self.pollers]
 
     async def _end_when_all_refuse(self) -> None:
-        """One refused credential among several is an alert; when every first answer is one, nothing can be done."""
+        """End when the first answer of every provider refuses our credential. One among several is only an alert."""
         for poller in self.pollers:
             await poller.answered.wait()
         if all(poller.stats.refused_at_first for poller in self.pollers):
             names = ", ".join(poller.name for poller in self.pollers)
             raise Exit(78, f"every provider refused our credentials ({names}): look at the keys they are given")
 
-    def readiness(self) -> dict[str, object]:
+    def readiness(self) -> Readiness:
         """What `/readyz` shows: ready means that changes can be committed and told."""
         trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
-        return {
-            "ready": trouble is None and all(committer.ready.is_set() for committer in self.committers),
-            "journal": trouble or "ok",
-            "providers": {poller.name: poller.stats.problem or "ok" for poller in self.pollers},
-        }
+        return Readiness(
+            ready=trouble is None and all(committer.ready.is_set() for committer in self.committers),
+            journal=trouble or "ok",
+            providers={poller.name: poller.stats.problem or "ok" for poller in self.pollers},
+        )
 
     def metrics(self, rights: Filter) -> bytes:
         """The text of `/metrics`. Whoever may not see everything gets the figures of the providers that are theirs."""
@@ -281,38 +277,38 @@ def _budget(provider: Provider) -> Budget:
         raise SettingsError(f"[providers.{provider.name}]: {error}") from None
 
 
-async def serve(config: Settings, environment: Mapping[str, str], only: Half) -> None:
+async def serve(config: Settings, environment: Mapping[str, str], only: RunPart) -> None:
     """`watcher run`: until a signal."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         log.info("starting", journal=config.journal, only=only or "all")
-        tasks.start_soon(tell_of_storms)
+        tasks.start_soon(report_repeats)
         built = Daemon(config, environment, only)
         for text in built.exposed():
             log.warning("config.exposed", text=text)
-        await tasks.start(renew_on_hangup, built)
+        await tasks.start(reload_keys_on_hangup, built)
         try:
             await built.run()
         finally:
             asked = tasks.cancel_scope.cancel_called
             tasks.cancel_scope.cancel()
     if not asked:
-        # A library's stray CancelledError ends tasks without a word; a daemon that does nothing must not look alive.
+        # A stray CancelledError of a library ends tasks silently; a daemon that does nothing must not look alive.
         raise RuntimeError("the daemon stopped working without being asked to")
 
 
-async def tell_of_storms() -> None:
+async def report_repeats() -> None:
     while True:
         await anyio.sleep(EVERY)
-        setup.lull(wall() / 1e6)
+        setup.report_repeats(wall() / 1e6)
 
 
-async def renew_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
-    """At SIGHUP the files with the keys are read again."""
+async def reload_keys_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
+    """Read the files with the keys again at each SIGHUP."""
     with anyio.open_signal_receiver(signal.SIGHUP) as received:
         task_status.started()
         async for _ in received:
-            built.renew()
+            built.reload_keys()
 
 
 async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

@@ -1,6 +1,6 @@
-"""`watcher demo` and `watcher sandbox`: the simulated providers, alone or with the whole daemon before them.
+"""`watcher demo` and `watcher sandbox`: the simulated providers, with the whole daemon or alone.
 
-The demo ends with what the daemon told beside what really happened, which only a sandbox knows.
+The demo ends with a table: what the daemon published, beside what really happened, which only a sandbox knows.
 """
 
 import statistics
@@ -28,7 +28,7 @@ from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables
 
 KEY = "WATCHER_SANDBOX_KEY"
 FASTER = 10
-"""The demo's providers allow so many times their real limits: a desk has more patience than a first-time reader."""
+"""The demo's providers allow so many times their real limits, so that a first-time reader soon sees something."""
 RATE = 5.0
 """Changes a second."""
 
@@ -38,7 +38,7 @@ def world_of(simulated: SandboxSettings) -> World:
 
 
 async def sandbox(simulated: SandboxSettings) -> None:
-    """`watcher sandbox`: until a signal. Says where it listens on stdout."""
+    """`watcher sandbox`: until a signal. Prints its address on stdout."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         try:
@@ -57,7 +57,7 @@ async def _serve(world: World, port: int, *, task_status: Any) -> None:
 
 
 async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
-    """`watcher demo`: until a signal, or for so many seconds from when it serves."""
+    """`watcher demo`: until a signal, or for so many seconds once it serves."""
     world = world_of(SandboxSettings(seed=seed, rate=RATE, faults="default", limits=f"x{FASTER}"))
     events: list[BalanceChanged] = []
     pollers: list[Poller] = []
@@ -68,7 +68,7 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
             daemon = Daemon(settings.parse(config(port, seed, Path(folder))), {KEY: VALID_KEY})
             pollers = daemon.pollers
             started = await tasks.start(daemon.run)
-            tasks.start_soon(output.standing, sys.stdout)
+            tasks.start_soon(output.watch_closed, sys.stdout)
             if seconds is not None:
                 tasks.cancel_scope.deadline = anyio.current_time() + seconds
             await _follow(started, events, columns)
@@ -92,22 +92,22 @@ async def _follow(started: Started, events: list[BalanceChanged], columns: TailC
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
         events.append(update.event)
         print(columns.line(update.event), flush=True)  # noqa: T201 (its cells are fit, and it has colours)
-        await output.room(sys.stdout)
+        await output.free_space(sys.stdout)
 
 
 def summary(pollers: list[Poller], world: World, events: list[BalanceChanged]) -> Iterator[str]:
-    """One screen: what was asked, told and refused, and how long after it happened a change was told."""
+    """One screen: what was asked, published and refused, and how long after it happened a change was published."""
     truth = world.report(anyio.current_time())["providers"]
     delays = dict(_delays(truth, events))
     yield ""
     yield f"{'provider':<10} {'polls':>6} {'changes told':>13} {'happened':>9} {'refusals':>9} {'median delay':>13}"
     for poller in pollers:
-        told = truth[poller.name]
-        seen = delays.get(poller.name, [])
-        delay = f"{statistics.median(seen):.1f} s" if seen else "-"
+        happened = truth[poller.name]
+        waited = delays.get(poller.name, [])
+        delay = f"{statistics.median(waited):.1f} s" if waited else "-"
         count = sum(event.provider == poller.name for event in events)
         yield (
-            f"{poller.name:<10} {poller.stats.polls:>6} {count:>13} {told['changes']:>9} {told['refusals']:>9} {delay:>13}"
+            f"{poller.name:<10} {poller.stats.polls:>6} {count:>13} {happened['changes']:>9} {happened['refusals']:>9} {delay:>13}"
         )
     yield "refusals: requests that came faster than the provider's limit allows, counted by the provider."
     yield "A change that was overwritten before the next poll is told together with the one that overwrote it."

@@ -1,10 +1,10 @@
-"""How a process ends: each known reason with its status and one line for the user. Anything else is a bug, and shows."""
+"""How a process ends: each known error with its exit status and one line for the user. Any other error is a bug."""
 
 import contextlib
 from collections.abc import Iterator
 
 from watcher.journal import Fenced, Forbidden, Unwritable, WrongJournal
-from watcher.logs.output import ReaderGone
+from watcher.logs.output import ReaderClosed
 from watcher.model.log import JournalError, Unavailable
 from watcher.runtime.config_section import SettingsError
 
@@ -20,16 +20,16 @@ class Exit(Exception):
 
 @contextlib.contextmanager
 def exits_for_known_errors() -> Iterator[None]:
-    """Turns what ended the work into an Exit. What is not named here is a bug, and shows itself as one."""
+    """Turns a known error into an Exit. Any other error is a bug and passes as it is."""
     try:
         yield
     except BaseExceptionGroup as group:
-        raise ending(group) from group
-    except (JournalError, SettingsError, ReaderGone, OSError) as error:
-        raise ending(error) from error
+        raise exit_for(group) from group
+    except (JournalError, SettingsError, ReaderClosed, OSError) as error:
+        raise exit_for(error) from error
 
 
-ENDINGS: tuple[tuple[type[BaseException], int], ...] = (
+STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
     (Fenced, 75),
     (Forbidden, 78),
     (WrongJournal, 2),
@@ -37,21 +37,21 @@ ENDINGS: tuple[tuple[type[BaseException], int], ...] = (
     (Unavailable, 69),
     (Unwritable, 69),
     (OSError, 69),
-    (ReaderGone, 0),
+    (ReaderClosed, 0),
 )
-"""In the order in which they count when several things end at once."""
+"""When several errors come together, the first one of this list decides."""
 
 
-def ending(error: BaseException) -> Exit:
-    """The Exit that an error means; raises the error itself when it is none of the named ones."""
+def exit_for(error: BaseException) -> Exit:
+    """The Exit for an error of STATUS_OF. Raises the error itself when it is none of these."""
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, Exit):
             return leaf
-    unknown = [leaf for leaf in leaves if not isinstance(leaf, tuple(kind for kind, _ in ENDINGS))]
+    unknown = [leaf for leaf in leaves if not isinstance(leaf, tuple(kind for kind, _ in STATUS_OF))]
     if unknown:
         raise error
-    for kind, status in ENDINGS:
+    for kind, status in STATUS_OF:
         for leaf in leaves:
             if isinstance(leaf, kind):
                 return Exit(status, _words(leaf))
@@ -59,7 +59,7 @@ def ending(error: BaseException) -> Exit:
 
 
 def _words(error: BaseException) -> str:
-    """Without the error's number, which says nothing to people."""
+    """The message without the error number, which says nothing to people."""
     if isinstance(error, OSError) and error.strerror is not None:
         return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return str(error)

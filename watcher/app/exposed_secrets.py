@@ -1,7 +1,7 @@
-"""What of a config others could read: on this machine, by a file's rights, or on the way, in plain HTTP.
+"""Secrets of a config that others could read: on this machine, by the rights of a file, or on the network, in plain HTTP.
 
-All of it may be meant: a secret that an orchestrator mounts can be read by everyone in its container, a relay of another
-user reads the database, a test host speaks plain HTTP. So each is told, and nothing is refused or changed.
+Each of these may be intended: everyone in a container can read a secret that its orchestrator mounts, a relay of another user
+reads the database, a test host speaks plain HTTP. So each is reported, and nothing is refused or changed.
 """
 
 import ipaddress
@@ -47,10 +47,10 @@ def _private_files(config: Settings, sources: Iterable[Source]) -> Iterator[Priv
 
 
 def readers(path: Path) -> str:
-    """Who can read a file besides us and root, with its mode and owner; empty: nobody, or there is no such file."""
+    """Who can read a file besides us and root, with its mode and owner; empty: nobody, or the file is not there."""
     try:
         found = path.stat()
-    except OSError:  # whoever needs it says so
+    except OSError:  # whoever needs the file reports that
         return ""
     others = [
         who
@@ -76,7 +76,7 @@ def _name(uid: int) -> str:
 
 
 def here(host: str) -> bool:
-    """Whether a host of a URL is this very machine: a loopback address, or a name that always is one (RFC 6761)."""
+    """Whether the host of a URL is this machine: a loopback address, or a name that always means one (RFC 6761)."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -153,7 +153,7 @@ def _journal(committers: Sequence[Committer]) -> Iterator[Family]:
 
 
 def _relay(relay: Relay) -> Iterable[Family]:
-    stats, door = relay.stats, relay.port.door
+    stats, admission = relay.stats, relay.listener.admission
 
     def one(name: str, text: str, value: float, *, gauge: bool = False) -> Family:
         return Family(f"watcher_relay_{name}", text, "gauge" if gauge else "counter", [((), value)])
@@ -167,11 +167,11 @@ def _relay(relay: Relay) -> Iterable[Family]:
         one(
             "sockets",
             "Sockets accepted and not closed yet: connections, requests, handshakes.",
-            len(door.guests),
+            len(admission.sockets),
             gauge=True,
         ),
-        one("crowded_out", "Sockets closed because there were too many that are no connection.", door.crowded),
-        one("descriptors_exhausted", "Times that no descriptor was free for a socket.", door.exhausted),
+        one("crowded_out", "Sockets closed because there were too many that are no connection.", admission.crowded_out),
+        one("descriptors_exhausted", "Times that no descriptor was free for a socket.", admission.exhausted),
         one("stalled", "Connections that take nothing right now.", stats.stalled, gauge=True),
         one("reading", "Connections that read the log right now.", stats.reading, gauge=True),
         one("accepted", "Connections accepted.", stats.accepted),

@@ -3,7 +3,7 @@
     async for update in Stream("ws://127.0.0.1:8765/v1/stream", filters={"provider": ["helius"]}):
         print(update.event.account, update.event.amount, update.cursor)
 
-Nothing is told twice and nothing is missing, as long as the relay's journal still holds what came during a cut. When
+No update comes twice and none is missing, as long as the relay's journal still holds what came during a cut. When
 it does not, or when another log takes its place, the relay sends a snapshot instead, and `on_snapshot` gets it with
 the reason.
 """
@@ -12,20 +12,43 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 import structlog
+from msgspec import UNSET
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from watcher.model import filters
 from watcher.model.events import BalanceChanged
+from watcher.model.log import GapReason
 from watcher.relay import wire
+from watcher.relay.messages import (
+    BalanceRow,
+    Command,
+    Delivery,
+    Error,
+    ErrorReply,
+    Heartbeat,
+    Lagging,
+    Live,
+    Reply,
+    Shutdown,
+    SnapshotPage,
+    SubscribeParams,
+    SubscribeResult,
+    Update,
+    Welcome,
+    retry_after,
+)
+from watcher.runtime.backoff import Backoff
 
-FIRST, LONGEST = 0.25, 30.0
-"""Seconds between two tries."""
+BACKOFF = Backoff(first=0.25, longest=30.0)
+"""Between two tries."""
 SILENT = 2.5
 """Heartbeats that may be missing before the connection counts as dead."""
+UNTIL_WELCOME = 37.5
+"""Seconds without a word from the relay, before it has said how often heartbeats come."""
 
 logger = structlog.get_logger()
 
@@ -39,45 +62,12 @@ class RelayRefused(Exception):
         self.code = code
 
 
-class Update(msgspec.Struct, frozen=True):
-    """One change, and the cursor that resumes behind it."""
-
-    event: BalanceChanged
-    cursor: str
-
-
 class FullSnapshot(msgspec.Struct, frozen=True):
-    """All balances that match, at one cursor. `reason` says why it came unasked: `expired`, `epoch_changed`, `ahead`."""
+    """All balances that match, at one cursor. `reason`: why it came unasked; None when it was asked for."""
 
     cursor: str
-    rows: list[wire.BalanceRow]
-    reason: str | None
-
-
-class _Error(msgspec.Struct):
-    code: str
-    message: str
-    temporary: bool
-
-
-class _Message(msgspec.Struct):
-    """Any message of the relay, as far as this client looks into it."""
-
-    type: str | None = None
-    id: int | None = None
-    result: dict[str, Any] | None = None
-    error: _Error | None = None
-    cursor: str | None = None
-    reason: str | None = None
-    page: int = 1
-    event: BalanceChanged | None = None
-    data: list[wire.BalanceRow] = []
-    last: bool = False
-    heartbeat_ms: int = 15_000
-    reconnect_after_ms: int = 0
-
-
-_decode = msgspec.json.Decoder(_Message).decode
+    rows: list[BalanceRow]
+    reason: GapReason | None
 
 
 def warn(snapshot: FullSnapshot) -> None:
@@ -101,7 +91,7 @@ class Stream:
         since: str | None = None,
         snapshot: bool = False,
         token: str | None = None,
-        delivery: str = "all",
+        delivery: Delivery = "all",
         on_snapshot: Callable[[FullSnapshot], None] = warn,
         on_cut: Callable[[str], None] = note,
     ) -> None:
@@ -112,11 +102,9 @@ class Stream:
         self.url = url
         self.cursor = since
         """Everything before was given; a new Stream goes on from here."""
-        self._params: dict[str, Any] = {
-            "filter": {name: list(values) for name, values in (filters or {}).items()},
-            "delivery": delivery,
-            "snapshot": snapshot,
-        }
+        self._filters = {name: list(values) for name, values in (filters or {}).items()}
+        self._snapshot = snapshot
+        self._delivery: Delivery = delivery
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._on_snapshot = on_snapshot
         self._on_cut = on_cut
@@ -124,8 +112,8 @@ class Stream:
         """Whether the relay ever accepted the subscription."""
         self._versions: dict[tuple[str, ...], int] = {}
         self._wait = 0.0
-        self._rows: list[wire.BalanceRow] = []
-        self._reason: str | None = None
+        self._rows: list[BalanceRow] = []
+        self._reason: GapReason | None = None
         self._paging = False
 
     async def __aiter__(self) -> AsyncGenerator[Update, None]:
@@ -150,87 +138,102 @@ class Stream:
             await asyncio.sleep(self._wait * random.uniform(0.5, 1.0))  # noqa: S311 - it only spreads the crowd
 
     def _closed(self, code: int, reason: str) -> None:
-        """The close codes carry the rule."""
-        if 4000 <= code < 4100:
-            raise RelayRefused(reason or str(code), f"the relay closed the connection with {code}")
-        if 4200 <= code < 4300:
-            self._wait = 0.0
-        else:
-            self._cut(f"closed with {code} {reason}".rstrip())
+        match retry_after(code):
+            case "never":
+                raise RelayRefused(reason or str(code), f"the relay closed the connection with {code}")
+            case "at_once":
+                self._wait = 0.0
+            case "backing_off":
+                self._cut(f"closed with {code} {reason}".rstrip())
 
-    def _rejected(self, status: int, retry_after: str | None) -> None:
+    def _rejected(self, status: int, come_again: str | None) -> None:
         if status in (401, 403):
             raise RelayRefused("unauthorized" if status == 401 else "forbidden", f"the relay answered HTTP {status}")
         if status in (429, 503):
             self._back_off()  # a relay that is full, and says when to come again
         else:
             self._cut(f"HTTP {status}")
-        if retry_after is not None and retry_after.isdigit():
-            self._wait = max(self._wait, float(retry_after))
+        if come_again is not None and come_again.isdigit():
+            self._wait = max(self._wait, float(come_again))
 
     def _cut(self, problem: str) -> None:
         self._back_off()
         self._on_cut(problem)
 
     def _back_off(self) -> None:
-        self._wait = min(max(FIRST, 2 * self._wait), LONGEST)
+        self._wait = BACKOFF.after(self._wait)
 
     async def _updates(self, socket: ClientConnection) -> AsyncGenerator[Update, None]:
-        silence = SILENT * 15.0
+        silence = UNTIL_WELCOME
         await self._subscribe(socket)
         while True:
             async with asyncio.timeout(silence):
-                message = _decode(await socket.recv())
-            if message.type == "welcome":
-                silence = SILENT * message.heartbeat_ms / 1000
-            elif message.id is not None:
-                self._subscribed(message)
-            elif message.type == "snapshot":
-                self._page(message)
-            elif message.type == "shutdown":
-                self._wait = message.reconnect_after_ms / 1000
-            elif message.event is not None and message.cursor is not None:
-                update = Update(message.event, message.cursor)
+                message = wire.read(await socket.recv(), "subscribe")
+            if isinstance(message, Update):
                 fresh = self._fresh(message.event)
                 self.cursor = message.cursor
                 if fresh:
-                    yield update
-            elif message.cursor is not None and not self._paging:
-                self.cursor = message.cursor
+                    yield message
+            elif isinstance(message, Welcome):
+                silence = SILENT * message.heartbeat_ms / 1000
+            else:
+                self._apply(message)
+
+    def _apply(self, message: wire.FromRelay) -> None:
+        match message:
+            case Heartbeat(cursor=cursor) | Lagging(cursor=cursor) | Live(cursor=cursor) | wire.Unknown(cursor=cursor):
+                if cursor is not UNSET and not self._paging:
+                    self.cursor = cursor
+            case SnapshotPage():
+                self._page(message)
+            case Reply(result=SubscribeResult() as result):
+                self._subscribed(result)
+            case ErrorReply(error=error):
+                self._refused(error)
+            case Shutdown():
+                self._wait = message.reconnect_after_ms / 1000
 
     async def _subscribe(self, socket: ClientConnection) -> None:
-        params = self._params if self.cursor is None else {**self._params, "cursor": self.cursor}
+        try:
+            wanted = filters.parse(self._filters)
+        except filters.FilterError as mistake:  # the relay would say the same
+            raise RelayRefused("bad_request", str(mistake)) from None
+        params = SubscribeParams(
+            filter=wanted,
+            delivery=self._delivery,
+            snapshot=self._snapshot,
+            cursor=UNSET if self.cursor is None else self.cursor,
+        )
         self._paging = True
-        await socket.send(msgspec.json.encode({"id": 1, "method": "subscribe", "params": params}).decode())
+        await socket.send(wire.encode(Command(1, "subscribe", params)).decode())
 
-    def _subscribed(self, message: _Message) -> None:
-        if message.error is not None:
-            if message.error.temporary:
-                raise TimeoutError(message.error.message)
-            raise RelayRefused(message.error.code, message.error.message)
-        result = message.result or {}
+    def _refused(self, error: Error) -> None:
+        if error.temporary:
+            raise TimeoutError(error.message)
+        raise RelayRefused(error.code, error.message)
+
+    def _subscribed(self, result: SubscribeResult) -> None:
         self._wait = 0.0
         self.subscribed = True
-        self._rows, self._reason = [], result.get("reason")
-        asked_for_rows = self._params["snapshot"] and self.cursor is None
-        self._paging = not result.get("recovered") and (asked_for_rows or self._reason is not None)
+        self._rows, self._reason = [], None if result.reason is UNSET else result.reason
+        asked_for_rows = self._snapshot and self.cursor is None
+        self._paging = not result.recovered and (asked_for_rows or self._reason is not None)
         if not self._paging:
-            self.cursor = result["cursor"]
+            self.cursor = result.cursor
 
-    def _page(self, message: _Message) -> None:
-        if message.page == 1:  # another one may have been begun and not ended
+    def _page(self, page: SnapshotPage) -> None:
+        if page.page == 1:  # another one may have been begun and not ended
             self._rows, self._paging = [], True
-            self._reason = message.reason or self._reason
-        self._rows += message.data
-        if not message.last:
+            self._reason = self._reason if page.reason is UNSET else page.reason
+        self._rows += page.data
+        if not page.last:
             return
-        assert message.cursor is not None
         # Versions of what it does not name are those of another log.
         self._versions = {
             (row.provider, row.chain, row.account, row.token, row.kind): row.version for row in self._rows
         }
-        self.cursor, self._paging = message.cursor, False
-        self._on_snapshot(FullSnapshot(message.cursor, self._rows, self._reason))
+        self.cursor, self._paging = page.cursor, False
+        self._on_snapshot(FullSnapshot(page.cursor, self._rows, self._reason))
         self._rows, self._reason = [], None
 
     def _fresh(self, event: BalanceChanged) -> bool:

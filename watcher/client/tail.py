@@ -7,11 +7,12 @@ from typing import TextIO
 import msgspec
 import structlog
 
-from watcher.client.stream import FullSnapshot, Stream, Update
-from watcher.logs.output import room
+from watcher.client.stream import FullSnapshot, Stream
+from watcher.logs.output import free_space
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
 from watcher.redaction.secret import without_user
+from watcher.relay.messages import Update
 
 log = structlog.get_logger()
 
@@ -48,14 +49,14 @@ async def tail(
             )
         log.warning("tail.cut", problem=safe_text.one_line(problem), text="trying again")
 
-    told = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
+    shown = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
     stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
     async with contextlib.aclosing(aiter(stream)) as updates:
         async for update in updates:
-            out.write((told(as_json(update)) if json else columns.line(update.event)) + "\n")
+            out.write((shown(as_json(update)) if json else columns.line(update.event)) + "\n")
             out.flush()
             # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
-            await room(out)
+            await free_space(out)
 
 
 def as_json(update: Update) -> str:

@@ -1,4 +1,4 @@
-"""All partitions of a journal behind one door: what the pollers hand their answers to."""
+"""All partitions of a journal behind one interface: the pollers hand their answers to it."""
 
 from collections.abc import Sequence
 
@@ -24,37 +24,39 @@ class Intake:
         self._splitter = Splitter([committer.ledger for committer in committers])
 
     async def accept(self, answer: Answer) -> Verdict:
-        """What the answer meant, over all partitions. Waits while one of them is down or full."""
+        """What the answer meant, over all partitions. Waits while a partition is down or full."""
         if len(self.committers) == 1:
             return await self.committers[0].accept(answer)
-        columns = answer.readings if isinstance(answer.readings, BulkListing) else None
-        parts = await (self._spread(answer.readings) if columns is None else self._split(columns))
-        spoken_for = self._spoken_for(answer.listing)
-        for partition in spoken_for:
+        bulk = answer.readings if isinstance(answer.readings, BulkListing) else None
+        parts = await (self._spread(answer.readings) if bulk is None else self._split(bulk))
+        partitions = self._partitions_of(answer.listing)
+        for partition in partitions:
             parts.setdefault(partition, [])
-        if answer.listing is not None and len(spoken_for) > 1:
+        if answer.listing is not None and len(partitions) > 1:
             answer = msgspec.structs.replace(
-                answer, collapsed_from=await self._lacking(answer.listing, len(answer.readings))
+                answer, collapsed_from=await self._collapsed_from(answer.listing, len(answer.readings))
             )
-        told = [
+        verdicts = [
             await self.committers[partition].accept(
-                msgspec.structs.replace(answer, readings=readings, max_known=self._most(answer, partition))
+                msgspec.structs.replace(answer, readings=readings, max_known=self._max_known_in(partition, answer))
             )
             for partition, readings in sorted(parts.items())
         ]
-        return merged(told)
+        return merge_verdicts(verdicts)
 
-    def _most(self, answer: Answer, partition: int) -> int | None:
-        """Balances of the provider that the partition may know of, since the others know of the rest."""
+    # goes with partition = provider (issue 14)
+    def _max_known_in(self, partition: int, answer: Answer) -> int | None:
+        """Balances of the provider that the partition may know; the other partitions know the rest."""
         if answer.max_known is None:
             return None
         return answer.max_known - sum(
             committer.ledger.known(answer.provider) for committer in self.committers if committer.partition != partition
         )
 
-    async def _lacking(self, scope: Scope, rows: int) -> int:
-        """How many balances were known to be there, where a listing of so many rows names none, or of four and more fewer
-        than half; else 0. Asked of the whole, for a part cannot tell. Rows of balances that were not known count.
+    # goes with partition = provider (issue 14)
+    async def _collapsed_from(self, scope: Scope, rows: int) -> int:
+        """How many balances of a scope were above zero, where a listing of so many rows names none of them, or fewer than
+        half of four and more; else 0. Rows of balances that were unknown count. One partition alone cannot answer that.
         """
         ledgers = [committer.ledger for committer in self.committers]
         if 2 * rows >= sum(map(len, ledgers)):
@@ -63,15 +65,16 @@ class Intake:
         return known if not rows or (known >= COLLAPSE_FROM and 2 * rows < known) else 0
 
     async def repeat(self, answer: Answer) -> Verdict | None:
-        """What a listing means that repeats the one before. None: not known to, so `accept` it whole."""
-        told = []
-        for partition in self._spoken_for(answer.listing):
+        """The verdict on a listing that repeats the one before. None: nobody knows that it does, so `accept` it whole."""
+        verdicts = []
+        for partition in self._partitions_of(answer.listing):
             verdict = await self.committers[partition].repeat(answer)
             if verdict is None:
                 return None
-            told.append(verdict)
-        return merged(told)
+            verdicts.append(verdict)
+        return merge_verdicts(verdicts)
 
+    # goes with partition = provider (issue 14)
     async def _spread(self, readings: Sequence[Reading]) -> dict[int, Sequence[Reading]]:
         parts: dict[int, list[Reading]] = {}
         for start in range(0, len(readings), PAGE_ROWS):
@@ -80,15 +83,17 @@ class Intake:
             await anyio.lowlevel.checkpoint()
         return {**parts}
 
-    async def _split(self, columns: BulkListing) -> dict[int, Sequence[Reading]]:
-        """All is compared before any partition is told of anything, for one row that is wrong spoils the answer."""
-        parts = await run_in_slices(self._splitter.split(columns))
+    # goes with partition = provider (issue 14)
+    async def _split(self, bulk: BulkListing) -> dict[int, Sequence[Reading]]:
+        """Everything is compared before a partition gets any of it, because one wrong row spoils the whole answer."""
+        parts = await run_in_slices(self._splitter.split(bulk))
         for committer, part in zip(self.committers, parts, strict=True):
             await run_in_slices(committer.ledger.compare(part))
         return {partition: part for partition, part in enumerate(parts) if len(part)}
 
-    def _spoken_for(self, listing: Scope | None) -> Sequence[int]:
-        """Partitions that must learn of a listing although it names none of their keys: absence is told there."""
+    # goes with partition = provider (issue 14)
+    def _partitions_of(self, listing: Scope | None) -> Sequence[int]:
+        """Partitions that must get a listing although it names none of their keys: they find what is absent."""
         if listing is None:
             return ()
         if listing.chain is None or listing.account is None:
@@ -97,7 +102,7 @@ class Intake:
         return (partition_of(home, len(self.committers)),)
 
     def note(self, key: str, data: bytes) -> None:
-        """A small record for partition 0's next commit."""
+        """A note for the next commit of partition 0."""
         self.committers[0].note(key, data)
 
     async def save(self, key: str, data: bytes) -> None:
@@ -106,7 +111,7 @@ class Intake:
 
     @property
     def notes(self) -> dict[str, bytes]:
-        """The small records as partition 0 restored them."""
+        """The notes as partition 0 restored them."""
         return self.committers[0].notes
 
     async def ready(self) -> None:
@@ -120,14 +125,15 @@ class Intake:
             await committer.flush()
 
 
-def merged(told: Sequence[Verdict]) -> Verdict:
-    """One verdict that says what all of them say."""
+# goes with partition = provider (issue 14)
+def merge_verdicts(verdicts: Sequence[Verdict]) -> Verdict:
+    """One verdict for all of them."""
     return Verdict(
-        changed=set().union(*(one.changed for one in told)),
-        candidates=set().union(*(one.candidates for one in told)),
-        stale=set().union(*(one.stale for one in told)),
-        went_back=set().union(*(one.went_back for one in told)),
-        accepted=sum(one.accepted for one in told),
-        baselines=sum(one.baselines for one in told),
-        refused=sum(one.refused for one in told),
+        changed=set().union(*(one.changed for one in verdicts)),
+        candidates=set().union(*(one.candidates for one in verdicts)),
+        stale=set().union(*(one.stale for one in verdicts)),
+        went_back=set().union(*(one.went_back for one in verdicts)),
+        accepted=sum(one.accepted for one in verdicts),
+        baselines=sum(one.baselines for one in verdicts),
+        refused=sum(one.refused for one in verdicts),
     )

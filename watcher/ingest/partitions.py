@@ -7,10 +7,11 @@ from watcher.model.readings import Reading
 
 
 def partition_of(home: str, partitions: int) -> int:
-    """Our own stable hash of `Key.home`: no edit of the watches and no client library ever moves a key."""
+    """A stable hash of `Key.home`, of our own: no edit of the watches and no client library ever moves a key."""
     return int.from_bytes(hashlib.blake2b(home.encode(), digest_size=8).digest()) % partitions
 
 
+# goes with partition = provider (issue 14)
 def spread(readings: Iterable[Reading], partitions: int) -> dict[int, list[Reading]]:
     """Readings by the partition that their key lives in, in order."""
     out: dict[int, list[Reading]] = {}

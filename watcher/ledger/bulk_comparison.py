@@ -1,6 +1,6 @@
 """A large listing against what is known, in columns: rows that repeat it pass through C and become no readings.
 
-First everything is compared and every row that says something else is checked; only then is anything judged, because
+First everything is compared and every row that says something else is checked; only then is anything evaluated, because
 an answer that cannot be understood, or contradicts itself, must not have said a word.
 """
 
@@ -23,7 +23,7 @@ class PageComparison:
         self._check = columns.check
         self._column = column
         self.ordered = False
-        """The rows are those of the shelf, in its order: no two are of one key."""
+        """The rows are those of the group, in its order: no two are of one key."""
         self.records = self._found(number)
         self._changes = group.changes
         self.others = self._others()
@@ -58,16 +58,16 @@ class PageComparison:
     def _reading(self, number: int) -> Reading:
         return self._check(self._column, self.accounts[number], self._amounts[number])
 
-    def repeat(self, told: Mapping[int, Key]) -> Iterator[tuple[Key, Reading]]:
-        """The rows that repeat what is known, of records of which another row of the listing says something."""
+    def repeat(self, named: Mapping[int, Key]) -> Iterator[tuple[Key, Reading]]:
+        """The rows that repeat what is known, where another row of the listing names the same record (`named`: id of the record → key)."""
         rows = list(map(id, self.records))
-        if sum(map(told.__contains__, rows)) > sum(rows[number] in told for number in self.checked):
+        if sum(map(named.__contains__, rows)) > sum(rows[number] in named for number in self.checked):
             for number, row in enumerate(rows):
-                if row in told and number not in self.checked:
-                    yield told[row], self._reading(number)
+                if row in named and number not in self.checked:
+                    yield named[row], self._reading(number)
 
     def mark(self, arrival: Arrival) -> int:
-        """The rows that repeat what is known are seen; how many. Since the comparison others may have been judged."""
+        """Mark the rows that repeat what is known as seen; how many. Others may have been evaluated since the comparison."""
         if self._changes != self.group.changes:
             self.others = self._others()
         others = set(self.others)
@@ -76,7 +76,7 @@ class PageComparison:
         return len(self.records) - len(others)
 
     def to_evaluate(self) -> Iterator[list[Reading]]:
-        """What `mark` left to be judged. None of it can fail here: what was no news before repeated what is known."""
+        """What `mark` left to evaluate. None of it can fail here: a row that was not checked repeated what was known."""
         for start in range(0, len(self.others), CHANGED_ROWS):
             yield [
                 self.checked.get(number) or self._reading(number)
@@ -85,7 +85,7 @@ class PageComparison:
 
 
 class BulkComparison:
-    """One listing. `compare`, then mark and judge the pages."""
+    """One listing. `compare`, then mark and evaluate the pages."""
 
     def __init__(self, store: Store, columns: BulkListing) -> None:
         self.pages: list[PageComparison] = []
@@ -104,27 +104,27 @@ class BulkComparison:
         yield from self._contradictions()
 
     def complete_groups(self) -> set[TokenGroup]:
-        """The shelves of which the listing names every balance, in order, so that none can be missing."""
+        """The groups of which the listing names every balance, in order, so that none can be missing."""
         rows: Counter[TokenGroup] = Counter()
         for page in self.pages:
             rows[page.group] += len(page.records) if page.ordered else 0
         return {group for group, count in rows.items() if count == len(group.records)}
 
     def _contradictions(self) -> Generator[None, None, None]:
-        """Two rows of one key that say the same are one. Where two differ, one of them at least is news."""
+        """Two rows of one key that say the same are one. Where two differ, at least one of them was checked."""
         disordered = {page.group for page in self.pages if not page.ordered}
         pages = [page for page in self.pages if page.group in disordered]
-        told: dict[Key, Reading] = {}
+        checked: dict[Key, Reading] = {}
         known: dict[int, Key] = {}
         for page in pages:
             for reading in page.checked.values():
-                if told.setdefault(reading.key, reading) != reading:
+                if checked.setdefault(reading.key, reading) != reading:
                     raise Contradiction(reading.key)
                 known[id(self._store.find(reading.key))] = reading.key
             yield
         known.pop(id(None), None)
         for page in pages:
             for key, reading in page.repeat(known):
-                if reading != told[key]:
+                if reading != checked[key]:
                     raise Contradiction(key)
             yield

@@ -1,4 +1,4 @@
-"""One answer, judged reading by reading, and then by what it does not name."""
+"""One answer: evaluated reading by reading, and then by what it does not name."""
 
 from collections.abc import Generator, Iterable
 
@@ -55,14 +55,14 @@ class Evaluation:
         self._with_recent: list[BalanceRecord] = []
         """Records that had other amounts."""
         self._emptied = self._appeared = 0
-        """Balances that the answer told to be nothing any more, and those that were nothing before."""
+        """Balances that the answer shows to be zero now, and those that were zero before."""
         self._order: int | None = None
         """The greatest in the answer."""
 
     def run(self) -> Generator[None, None, None]:
         """All that the answer says and does not say, `CHANGED_ROWS` readings, or `PAGE_ROWS` that repeat themselves, at a time.
 
-        Raises what columns raise for a row that cannot be understood, before anything is judged.
+        Raises what columns raise for a row that cannot be understood, before anything is evaluated.
         """
         readings, scope = self._answer.readings, self._answer.listing
         if isinstance(readings, BulkListing):

@@ -1,6 +1,6 @@
 """One partition's memory of balances: answers in, rows to commit out.
 
-Each reading is judged on arrival, in order, against the newest accepted amount of its key, committed or not, by the
+Each reading is evaluated on arrival, in order, against the newest accepted amount of its key, committed or not, by the
 rules in `rules.py`. What differs from the committed amount pends until it is taken; what is taken is in flight until
 `committed`, or until `restore` says what became of it. Nothing here waits or reads a clock.
 """
@@ -52,7 +52,7 @@ class Ledger:
 
     @property
     def shared(self) -> bool:
-        """Several providers have told something."""
+        """Changes of several providers have come here."""
         return self._store.pending_changes.shared
 
     @property
@@ -61,7 +61,7 @@ class Ledger:
         return not self._store.pending_changes.pending and not self._listings.unsaved
 
     def candidate_since(self, provider: str) -> float | None:
-        """Monotonic seconds: since when the oldest open doubt about a balance of the provider lasts; None: no doubt."""
+        """Monotonic seconds: since when the oldest open candidate of a balance of the provider waits; None: there is none."""
         open_candidates = self._store.open_candidates[provider].values()
         return min((candidate.since for candidate in open_candidates), default=None)
 
@@ -78,6 +78,7 @@ class Ledger:
         """How many balances of the provider are known of, in any way."""
         return self._store.count(provider)
 
+    # goes with partition = provider (issue 14)
     def count_above_zero(self, scope: Scope) -> Generator[None, None, int]:
         """How many balances in the scope are known to be above zero."""
         count = 0
@@ -86,15 +87,17 @@ class Ledger:
             yield
         return count
 
+    # goes with partition = provider (issue 14)
     def accounts(self, provider: str, chain: str, token: str) -> Mapping[str, BalanceRecord]:
         """What is known of one token, by account. Not to be changed."""
         group = self._store.get(provider, chain, token, "total")
         return {} if group is None else group.records
 
+    # goes with partition = provider (issue 14)
     def compare(self, columns: BulkListing) -> Generator[None, None, None]:
         """Only try whether a listing can be understood: raises what `evaluating` would, and no word of it was said.
 
-        One that was compared does not fail when it is judged, whatever becomes known in between.
+        One that was compared does not fail when it is evaluated, whatever becomes known in between.
         """
         return BulkComparison(self._store, columns).compare()
 
@@ -109,9 +112,9 @@ class Ledger:
                 return verdict
 
     def evaluating(self, answer: Answer) -> Generator[None, None, Verdict]:
-        """The same, `SLICE` readings at a time. Other answers may be judged and rows taken between two slices.
+        """The same, `CHANGED_ROWS` readings at a time. Other answers may be evaluated and rows taken between two slices.
 
-        A `restore` in between ends it: the rest of the answer is not heard, and so proves nothing.
+        A `restore` in between ends it: the rest of the answer is not evaluated, and so proves nothing.
         """
         store = self._store
         listing = None if answer.listing is None else self._listings.of(answer.listing)
@@ -127,10 +130,10 @@ class Ledger:
         return evaluation.verdict
 
     def repeats(self, answer: Answer) -> Verdict | None:
-        """What a listing means that repeats, by its fingerprint, the one heard last. None: it must be heard whole.
+        """The verdict on a listing that repeats the last one, by its fingerprint. None: it must be evaluated as a whole.
 
-        That is so whenever anything in its scope is doubted, or was spoken of by another answer meanwhile. Costs
-        nothing for each balance: what one answer saw shares one moment.
+        That is so whenever its scope has an open candidate, or another answer named one of its balances meanwhile. It costs
+        nothing for each balance: all that one answer saw shares one arrival.
         """
         if answer.listing is None:
             return None
@@ -180,7 +183,7 @@ class Ledger:
         self._epoch = epoch
         for state in restored_states:
             group = self._store.group(state.provider, state.chain, state.token, state.kind)
-            record = self._carried(former, state) if former else None
+            record = former.carried(state) if former else None
             self._store.add(group, state.account, record or self._restored(state))
             self._count += 1
         for group, account, record in former:
@@ -205,19 +208,7 @@ class Ledger:
             absent_by_listing,
         )
 
-    def _carried(self, former: Store, state: BalanceState) -> BalanceRecord | None:
-        """The record in memory, if the journal agrees with it; None: start from the journal's."""
-        key = state.key
-        record = former.find(key)
-        if record is None:
-            return None
-        if not former.pending_changes.agrees_with(key, record, state):
-            former.pending_changes.forget(key)
-            return None
-        record.version = state.version
-        return record
-
     def _known(self, key: Key) -> BalanceRecord:
         record = self._store.find(key)
-        assert record is not None, f"a draft without a record: {key}"
+        assert record is not None, f"a change without a record: {key}"
         return record

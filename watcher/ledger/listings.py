@@ -33,9 +33,9 @@ class Listing(msgspec.Struct):
     greatest_order: int | None = None
     """The greatest ordering field in any answer."""
     behind: int = 0
-    """The note follows the drafts up to this number."""
+    """The note follows the pending changes up to this number."""
     fingerprint: bytes = b""
-    """Of the answer heard last; empty: not known, or it was not believed in all it said."""
+    """Of the last answer; empty: not known, or it was not believed in all it said."""
     rows: int = 0
     """How many readings that answer had."""
     with_recent_amounts: list[BalanceRecord] = []
@@ -48,7 +48,7 @@ class Listing(msgspec.Struct):
         return answer.fingerprint != b"" and answer.fingerprint == self.fingerprint and self.complete >= COMPLETE
 
     def repeat(self, arrival: Arrival, settle: float) -> None:
-        """The answer heard last arrived once more: nothing but the time is new."""
+        """The last answer arrived once more: only the time is new."""
         assert isinstance(self.last_seen, Arrival)
         self.last_seen.received, self.last_seen.observed_at = arrival.received, arrival.observed_at
         self.with_recent_amounts = fade(self.with_recent_amounts, arrival, settle)
@@ -75,7 +75,7 @@ class Listings:
         return found
 
     def count(self, scope: Scope, behind: int) -> None:
-        """One more complete answer; its note must not overtake the drafts up to `behind`."""
+        """One more complete answer; its note must not overtake the pending changes up to `behind`."""
         listing = self.of(scope)
         if listing.complete < COMPLETE:
             listing.complete += 1
@@ -104,7 +104,7 @@ class Listings:
         self._flight = {}
 
     def take(self, first: int) -> dict[str, bytes]:
-        """Notes that may be committed when the first draft left behind is number `first`."""
+        """Notes that may be committed when the first change left behind is number `first`."""
         ready = {name: listing for name, listing in self.unsaved.items() if listing.behind < first}
         self._flight = {name: listing.complete for name, listing in ready.items()}
         return {name: listing.note() for name, listing in ready.items()}

@@ -1,4 +1,4 @@
-"""What was told and is not committed yet."""
+"""Changes that are accepted and not committed yet."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, MutableMapping
@@ -24,7 +24,7 @@ class PendingChange(msgspec.Struct, frozen=True):
     previous: str | None
     """The committed amount, or the one in flight; None: this is a baseline."""
     since: str | None
-    """The last accepted sight of `previous` (RFC 3339)."""
+    """The last accepted observation of `previous` (RFC 3339)."""
     observed_at: int
     """Wall-clock microseconds."""
     slot: int | None
@@ -83,11 +83,11 @@ class PendingChanges:
 
     @property
     def shared(self) -> bool:
-        """Several providers have told something."""
+        """Changes of several providers have come here."""
         return len(self.pending.of) > 1
 
     def first(self) -> int:
-        """The number of the first draft that waits."""
+        """The number of the first change that waits."""
         first = (next(iter(pending.values())).number for pending in self.pending.of.values() if pending)
         return min(first, default=self.number + 1)
 
@@ -137,7 +137,7 @@ class PendingChanges:
 
 
 def commit_row(epoch: str, key: Key, change: PendingChange, record: BalanceRecord) -> CommitRow:
-    """The draft as it is committed to the log `epoch`. Nothing is in flight, so the record's version is the committed one."""
+    """The change as it is committed to the log `epoch`. Nothing is in flight, so the record's version is the committed one."""
     assert record.amount is not None
     assert record.denomination is not None
     observed_at = format_rfc3339(change.observed_at)

@@ -42,7 +42,7 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     """Monotonic seconds: a request sent before confirms nothing."""
     absent: bool
     collapsed_from: int
-    """As its first sight had it."""
+    """As its first observation had it."""
     since: float
     """Monotonic seconds: when the first of the answers arrived that all differ from what is known."""
     differing: int = 0
@@ -77,14 +77,14 @@ class BalanceRecord(msgspec.Struct, gc=False):
     order: int | None = None
     """The greatest ordering field that was accepted."""
     last_seen: Arrival | str | None = None
-    """The last accepted sight of `amount`; text (RFC 3339): committed by an earlier run, not seen again since."""
+    """The last accepted observation of `amount`; text (RFC 3339): committed by an earlier run, not seen again since."""
     recent_amounts: tuple[RecentAmount, ...] = ()
     """Amounts replaced within the last `settle` seconds, oldest first."""
     denomination: Denomination | None = None
     absent_without_order: bool = False
-    """`amount` is an absence that was told without an ordering field."""
+    """`amount` is an absence, from an answer without an ordering field."""
     absent_by_listing: bool = False
-    """`amount` is an absence that a listing told, and `order` is that listing's: the row itself had another, which may
+    """`amount` is an absence, from a listing, and `order` is that listing's: the row itself had another, which may
     be that of its last write. A row that comes back with it is older by its order, and may be true all the same."""
     candidate: Candidate | None = None
 
@@ -103,7 +103,7 @@ class TokenGroup:
         self.changes = 0
         """Grows with whatever is decided on a balance here, beyond that it was seen."""
         self.last_answer: Arrival | None = None
-        """The last answer that said anything of a balance here, by its moment."""
+        """The last answer that named a balance here, by its arrival."""
         self._pages: list[tuple[tuple[str, ...], tuple[BalanceRecord, ...]]] = []
         self._paged = 0
         """How many records are in there."""

@@ -1,6 +1,6 @@
-"""From reading to change: what one sight of one balance means, given what is known of it.
+"""From reading to change: what one observation of one balance means, given what is known of it.
 
-Replicas lag, caches repeat themselves and answers overtake one another. These rules decide whether a sight is stale,
+Replicas lag, caches repeat themselves and answers overtake one another. These rules decide whether an observation is stale,
 says what is known already, tells a change, or only makes one a candidate until a later request repeats it.
 docs/semantics.md says the same for users.
 """
@@ -62,9 +62,9 @@ class Outcome(NamedTuple):
 
 
 class Proof(Enum):
-    """What it takes to believe a doubted amount; the requests must have been sent after the candidate arrived.
+    """What it takes to believe a candidate; the requests must have been sent after the candidate arrived.
 
-    Besides, whatever the doubt: where ENOUGH later answers over at least `settle` seconds all differ from what is known,
+    Besides, for any candidate: where ENOUGH later answers over at least `settle` seconds all differ from what is known,
     the newest is believed. A proof that only a quiet balance can give would silence the busy ones for ever.
     """
 
@@ -79,11 +79,11 @@ class Proof(Enum):
     COLLAPSE = auto()
     """Three answers over at least `settle` seconds lack it."""
     ENOUGH = auto()
-    """Only what is proof whatever the doubt."""
+    """Only what is proof for any candidate."""
 
 
 ENOUGH = 3
-"""Later answers that are proof, whatever the doubt."""
+"""Later answers that are proof, for any candidate."""
 
 
 def outcome_of(known: BalanceRecord, observation: Observation) -> Outcome:
@@ -100,7 +100,7 @@ def outcome_of(known: BalanceRecord, observation: Observation) -> Outcome:
 
 
 def rule(known: BalanceRecord, observation: Observation) -> Ruling:
-    """What the sight means. Changes nothing."""
+    """What the observation means. Changes nothing."""
     older = observation.order is not None and known.order is not None and observation.order < known.order
     if older and (observation.absent or not known.absent_by_listing):
         return Ruling.STALE
@@ -108,16 +108,16 @@ def rule(known: BalanceRecord, observation: Observation) -> Ruling:
         return Ruling.UNCHANGED
     if _overtaken(known, observation):
         return Ruling.OVERTAKEN
-    proof = Proof.ENOUGH if older else _doubt(known, observation)
+    proof = Proof.ENOUGH if older else _needed_proof(known, observation)
     if proof is None or (known.candidate is not None and _proved(known.candidate, observation, proof)):
         return Ruling.CHANGED
     return Ruling.CANDIDATE
 
 
 def after_unchanged(candidate: Candidate, observation: Observation) -> Candidate | None:
-    """What is left of the candidate after a sight of the known amount.
+    """What is left of the candidate after an observation of the known amount.
 
-    It is over, unless the sight is no newer than the candidate: it takes ENOUGH of those, for their order may stand
+    It is over, unless the observation is no newer than the candidate: it takes ENOUGH of those, for their order may stand
     still for ever. Until then whatever is to prove the candidate must begin anew.
     """
     if observation.sent <= candidate.received:
@@ -131,7 +131,7 @@ def after_unchanged(candidate: Candidate, observation: Observation) -> Candidate
 
 
 def next_candidate(candidate: Candidate | None, observation: Observation) -> Candidate:
-    """The candidate that stands after a doubted sight: the older of two that say the same, else the newer."""
+    """The candidate that stands after an observation that was not believed: the older of two that say the same, else the newer."""
     received = observation.arrival.received
     if candidate is None:
         return Candidate(
@@ -162,14 +162,14 @@ def next_candidate(candidate: Candidate | None, observation: Observation) -> Can
 
 
 def recent_after_change(known: BalanceRecord, observation: Observation) -> tuple[RecentAmount, ...]:
-    """The amounts to remember once the sight replaces what is known."""
+    """The amounts to remember once the observation replaces what is known."""
     return _with_amount(known, known.amount, observation)
 
 
 def recent_after_candidate(known: BalanceRecord, observation: Observation) -> tuple[RecentAmount, ...]:
-    """The amounts to remember once the sight was doubted.
+    """The amounts to remember once the observation became a candidate.
 
-    Two amounts within one tick of a refresh time: the doubted one may be gone before it is ever believed, and what
+    Two amounts within one tick of a refresh time: the candidate may be gone before it is ever believed, and what
     repeats it later, under a newer time, is a return like any other.
     """
     return (
@@ -200,8 +200,8 @@ def _overtaken(known: BalanceRecord, observation: Observation) -> bool:
     return isinstance(known.last_seen, Arrival) and observation.sent < known.last_seen.received
 
 
-def _doubt(known: BalanceRecord, observation: Observation) -> Proof | None:
-    """Why the sight is not believed at once, as the proof that it takes; None when it is."""
+def _needed_proof(known: BalanceRecord, observation: Observation) -> Proof | None:
+    """The proof that it takes to believe the observation; None: it is believed at once."""
     if observation.absent:
         began = 0 if known.candidate is None else known.candidate.collapsed_from
         return Proof.COLLAPSE if observation.collapsed_from or 2 * observation.rows < began else Proof.REPEAT

@@ -9,6 +9,7 @@ import msgspec
 from watcher.ledger.pending_changes import PendingChange, PendingChanges
 from watcher.ledger.record import Arrival, BalanceRecord, Candidate, Denomination, StaleStreak, TokenGroup
 from watcher.ledger.rules import Observation, Outcome, Ruling, still_recent
+from watcher.model.events import BalanceState
 from watcher.model.keys import Key, Kind, Scope
 from watcher.model.readings import Reading, Unit
 from watcher.redaction.redactor import SECRETS
@@ -90,7 +91,7 @@ class Store:
         assert account not in group.records, f"met before: {group.key(account)}"
         if not group.records:
             place = (group.provider, group.chain, group.token, group.kind)
-            assert self._groups.setdefault(place, group) is group, f"two shelves of one token: {place}"
+            assert self._groups.setdefault(place, group) is group, f"two groups of one token: {place}"
         group.records[account] = record
         self._counts[group.provider] += 1
         accounts = self._accounts.get(group.provider)
@@ -200,6 +201,18 @@ class Store:
         first, record.version = record.version < 0, version
         return first
 
+    def carried(self, state: BalanceState) -> BalanceRecord | None:
+        """The record of this key, if the journal's state agrees with it; None: start from the journal's."""
+        key = state.key
+        record = self.find(key)
+        if record is None:
+            return None
+        if not self.pending_changes.agrees_with(key, record, state):
+            self.pending_changes.forget(key)
+            return None
+        record.version = state.version
+        return record
+
     def succeed(self, former: "Store") -> None:
         """The journal was read anew: what is not decided goes on where the records still say it."""
         self.pending_changes, self.stale_streaks = former.pending_changes, former.stale_streaks
@@ -240,9 +253,9 @@ class Store:
     def covered(
         self, scope: Scope, but: Collection[TokenGroup] = ()
     ) -> Iterator[tuple[TokenGroup, Sequence[str], Sequence[BalanceRecord]]]:
-        """What a complete listing of the scope speaks for: accounts of one shelf and their records, `PAGE_ROWS` at a time.
+        """What a complete listing of the scope covers: accounts of one group and their records, `PAGE_ROWS` at a time.
 
-        Shelves in `but` are left out; what comes to a shelf meanwhile may be.
+        Groups in `but` are left out; what comes to a group meanwhile may be.
         """
         if scope.account is not None:
             for group in self.within(scope):

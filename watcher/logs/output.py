@@ -1,8 +1,8 @@
-"""What goes to stdout and stderr, written by threads of their own.
+"""Stdout and stderr, each written by a thread of its own.
 
-A pipe that nobody reads, a terminal that was stopped and a disk that hangs hold whoever writes to them for as long as
-they like. So nobody but these threads writes there: lines wait in a queue, in order, and what waits is bounded. Of
-stderr the lines that find no room are dropped and counted; who fills stdout waits for `room`.
+A pipe that nobody reads, a terminal that was stopped and a disk that hangs can block a writer for ever. So only these threads
+write there. Lines wait in a queue, in order, and the queue is bounded. When it is full, lines for stderr are dropped and
+counted; whoever writes to stdout waits for `free_space`.
 """
 
 import asyncio
@@ -17,30 +17,33 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-HELD = 1024 * 1024
+MAX_BUFFERED = 1024 * 1024
 """Bytes of memory that may wait for one descriptor."""
 ATOMIC = select.PIPE_BUF
-"""Bytes that a pipe takes as a whole or not at all: what we do not get rid of at the end is whole lines."""
+"""Bytes that a pipe takes as a whole or not at all: what is lost at the end is whole lines."""
 
 
-class ReaderGone(Exception):
-    """Nobody reads our stdout any more, as in `watcher tail | head`: all that was wanted is done."""
+class ReaderClosed(Exception):
+    """Nobody reads our stdout any more, as in `watcher tail | head`: the work is done."""
 
 
-class Outlet:
-    """One descriptor and the lines that wait for it; `lossy`: what finds no room, or is refused, is dropped."""
+class OutputThread:
+    """One descriptor, the lines that wait for it, and the thread that writes them.
 
-    def __init__(self, descriptor: int, *, lossy: bool, held: int = HELD) -> None:
+    `lossy`: lines are dropped when the queue is full or the descriptor refuses them.
+    """
+
+    def __init__(self, descriptor: int, *, lossy: bool, max_buffered: int = MAX_BUFFERED) -> None:
         self.descriptor = descriptor
         self.lossy = lossy
-        self.held = held
-        self.trouble: OSError | None = None
-        """Why the descriptor takes nothing. For ever, unless lossy: a line that is missing must not go unseen."""
+        self.max_buffered = max_buffered
+        self.error: OSError | None = None
+        """Why the descriptor takes nothing. It stays so, unless lossy: a missing line must not go unseen."""
         self.dropped = 0
         """Lines, since the beginning."""
         self.on_dropped: Callable[[int], None] = lambda lines: None  # noqa: ARG005 (nobody listens yet)
-        """Told how many lines were dropped, at their place, once it flows again."""
-        self._untold = 0
+        """Called with the number of dropped lines, in their place, once lines are written again."""
+        self._unreported = 0
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._torn = False
@@ -50,22 +53,22 @@ class Outlet:
 
     @property
     def full(self) -> bool:
-        return self._size > self.held
+        return self._size > self.max_buffered
 
     def put(self, lines: bytes) -> None:
         """Whole lines, to be written in their turn; never waits."""
-        # Once lines are dropped there must be room for many again: the gaps are few, and so is what is told of them.
-        if self.lossy and self._size > (self.held // 2 if self._untold else self.held):
+        # Once lines were dropped there must be space for many again, so that gaps are few, and so are reports of them.
+        if self.lossy and self._size > (self.max_buffered // 2 if self._unreported else self.max_buffered):
             self._drop(lines)
             return
-        if self._untold and self.trouble is None:
-            self._tell()
+        if self._unreported and self.error is None:
+            self._report_dropped()
         with self._changed:
             self._waiting.append(lines)
             self._size += sys.getsizeof(lines)
             if self._thread is None:
-                # A daemon: who is held in a write must not hold the end of the process.
-                self._thread = threading.Thread(target=self._work, name="outlet", daemon=True)
+                # A daemon thread: one that is blocked in a write must not hold up the end of the process.
+                self._thread = threading.Thread(target=self._work, name="output", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
@@ -74,8 +77,8 @@ class Outlet:
         with self._changed:
             return self._changed.wait_for(lambda: self._size == 0, seconds)
 
-    async def until(self, condition: Callable[["Outlet"], bool]) -> None:
-        """Wait, on asyncio, until this is so."""
+    async def until(self, condition: Callable[["OutputThread"], bool]) -> None:
+        """Wait, on asyncio, until the condition holds."""
         loop = asyncio.get_running_loop()
         while not condition(self):
             changed = asyncio.Event()
@@ -94,20 +97,20 @@ class Outlet:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 taken = self._take()
-            if self.trouble is None or self.lossy:
-                self.trouble = self._write(b"".join(taken))
+            if self.error is None or self.lossy:
+                self.error = self._write(b"".join(taken))
             with self._changed:
                 self._size -= sum(map(sys.getsizeof, taken))
                 self._changed.notify_all()
-                listeners, flows = list(self._listeners), self.trouble is None and not self._waiting
+                listeners, flows = list(self._listeners), self.error is None and not self._waiting
             for listener in listeners:
                 with contextlib.suppress(RuntimeError):  # its loop has ended
                     listener()
-            if flows and self._untold:
-                self._tell()
+            if flows and self._unreported:
+                self._report_dropped()
 
     def _take(self) -> list[bytes]:
-        """As many as go at once, one at least."""
+        """As many lines as one atomic write takes, at least one."""
         taken = [self._waiting.popleft()]
         size = len(taken[0])
         while self._waiting and size + len(self._waiting[0]) <= ATOMIC:
@@ -116,12 +119,12 @@ class Outlet:
         return taken
 
     def _write(self, lines: bytes) -> OSError | None:
-        """All of it, however long that takes; the error that ended it."""
+        """Write all of it, however long that takes. Returns the error that ended it."""
         left = memoryview(b"\n" + lines if self._torn else lines)
         while left:
             try:
                 left = left[os.write(self.descriptor, left) :]
-            except BlockingIOError:  # whoever shares the pipe with us made it so
+            except BlockingIOError:  # another process that shares the pipe made it non-blocking
                 waiting = select.poll()
                 waiting.register(self.descriptor, select.POLLOUT)
                 waiting.poll()
@@ -136,50 +139,50 @@ class Outlet:
     def _drop(self, lines: bytes) -> None:
         with self._changed:
             self.dropped += lines.count(b"\n")
-            self._untold += lines.count(b"\n")
+            self._unreported += lines.count(b"\n")
 
-    def _tell(self) -> None:
+    def _report_dropped(self) -> None:
         with self._changed:
-            count, self._untold = self._untold, 0
+            count, self._unreported = self._unreported, 0
         if count:
             self.on_dropped(count)
 
 
-class Lines(io.TextIOBase):
-    """A text stream over an outlet, in the place of `sys.stdout` or `sys.stderr`."""
+class LineWriter(io.TextIOBase):
+    """A text stream over an OutputThread, in the place of `sys.stdout` or `sys.stderr`."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
 
-    def __init__(self, outlet: Outlet, encoding: str = "utf-8") -> None:
-        self.outlet = outlet
+    def __init__(self, output: OutputThread, encoding: str = "utf-8") -> None:
+        self.output = output
         self.encoding = encoding
         self._begun = b""
         self._lock = threading.RLock()
 
     def write(self, text: str) -> int:
-        """Never waits. Raises ReaderGone, OSError when an earlier line could not be written and none may be missing."""
+        """Never waits. Raises ReaderClosed, OSError when an earlier line could not be written and none may be missing."""
         self.check()
         with self._lock:
             whole, end, self._begun = (self._begun + text.encode(self.encoding, self.errors)).rpartition(b"\n")
-        if end:  # not under the lock: it may tell of dropped lines, and that comes back here
-            self.outlet.put(whole + end)
+        if end:  # not under the lock: it may report dropped lines, and that report is written here
+            self.output.put(whole + end)
         return len(text)
 
     def check(self) -> None:
-        """Raises ReaderGone, OSError when lines are lost that may not be."""
-        trouble = self.outlet.trouble
-        if trouble is None or self.outlet.lossy:
+        """Raises ReaderClosed, OSError when lines were lost and none may be."""
+        error = self.output.error
+        if error is None or self.output.lossy:
             return
-        if isinstance(trouble, BrokenPipeError | ConnectionResetError):
-            raise ReaderGone from trouble
-        raise OSError(trouble.errno, trouble.strerror, "stdout") from trouble
+        if isinstance(error, BrokenPipeError | ConnectionResetError):
+            raise ReaderClosed from error
+        raise OSError(error.errno, error.strerror, "stdout") from error
 
     def reconfigure(self, *, encoding: str) -> None:
         self.encoding = encoding
 
     def close_line(self) -> None:
-        """What stands without an end yet is a line now."""
+        """End the last line, if it has no end yet."""
         if self._begun:
             self.write("\n")
 
@@ -187,61 +190,61 @@ class Lines(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        return os.isatty(self.outlet.descriptor)
+        return os.isatty(self.output.descriptor)
 
     def fileno(self) -> int:
-        return self.outlet.descriptor
+        return self.output.descriptor
 
 
 def install() -> None:
-    """From now on this process writes to stdout and stderr through outlets alone."""
+    """From now on this process writes to stdout and stderr through OutputThreads only."""
     for descriptor in range(3):
-        # One that is closed would be given to the next file that is opened, and that may be the database.
+        # The next file that is opened would get a closed descriptor, and that file may be the database.
         with contextlib.suppress(OSError):
             os.fstat(descriptor)
             continue
         os.open(os.devnull, os.O_RDWR)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         encoding: str = getattr(getattr(sys, name), "encoding", "utf-8")
-        setattr(sys, name, Lines(Outlet(descriptor, lossy=name == "stderr"), encoding))
+        setattr(sys, name, LineWriter(OutputThread(descriptor, lossy=name == "stderr"), encoding))
 
 
-def lines_of(stream: TextIO) -> Lines | None:
-    """The stream as one with an outlet; None for another's, as in tests."""
+def lines_of(stream: TextIO) -> LineWriter | None:
+    """The stream as a LineWriter; None for any other, as in tests."""
     found: object = stream
-    return found if isinstance(found, Lines) else None
+    return found if isinstance(found, LineWriter) else None
 
 
-async def room(stream: TextIO) -> None:
-    """Wait until more may be written to it. Raises ReaderGone, OSError."""
+async def free_space(stream: TextIO) -> None:
+    """Wait until more may be written to the stream. Raises ReaderClosed, OSError."""
     if (lines := lines_of(stream)) is not None:
-        await lines.outlet.until(lambda outlet: not outlet.full or outlet.trouble is not None)
+        await lines.output.until(lambda output: not output.full or output.error is not None)
         lines.check()
 
 
-async def standing(stream: TextIO) -> None:
-    """Raises ReaderGone, OSError as soon as something could not be written to it, also when nothing more is."""
+async def watch_closed(stream: TextIO) -> None:
+    """Wait for ever; raises ReaderClosed, OSError as soon as a line cannot be written, even if no other follows."""
     if (lines := lines_of(stream)) is not None:
-        await lines.outlet.until(lambda outlet: outlet.trouble is not None)
+        await lines.output.until(lambda output: output.error is not None)
         lines.check()
 
 
-def settle(seconds: float | None) -> OSError | None:
-    """The end: wait for what is still to be written to stdout, so long, and then to stderr, half a second.
+def drain(seconds: float | None) -> OSError | None:
+    """Wait at the end of the process: up to so many seconds for stdout, then up to half a second for stderr.
 
-    Gives the error that stdout's last lines ended in.
+    Returns the error of the last write to stdout.
     """
-    trouble = None
+    last = None
     for stream, patience in ((sys.stdout, seconds), (sys.stderr, 0.5)):
         if (lines := lines_of(stream)) is None:
             continue
-        with contextlib.suppress(ReaderGone, OSError):
+        with contextlib.suppress(ReaderClosed, OSError):
             lines.close_line()
-        lines.outlet.written(patience)
+        lines.output.written(patience)
         try:
             lines.check()
-        except ReaderGone:
+        except ReaderClosed:
             pass
         except OSError as error:
-            trouble = error
-    return trouble
+            last = error
+    return last

@@ -1,7 +1,7 @@
-"""One line for a storm: what strangers can bring about as often as they like is told once in a while, with a count.
+"""Lines that strangers can cause as often as they like are logged once in a while, with a count.
 
-The filter stands before the handler, so that it sees what libraries tell as well: asyncio and websockets log what goes
-wrong with each connection, and with a traceback. What is counted here stands in the metrics one by one.
+The filter stands before the handler, so that it also sees what libraries log: asyncio and websockets log what goes wrong
+with each connection, with a traceback. The metrics count each of these events.
 """
 
 import logging
@@ -9,31 +9,31 @@ from typing import Any
 
 EVERY = 10.0
 """Seconds between two lines of one kind."""
-CALMED = ("asyncio", "websockets", "watcher.relay")
-"""Loggers whose lines strangers bring about."""
-MOST = 256
-"""Kinds that are told apart. What comes in more of them is one kind."""
+FILTERED = ("asyncio", "websockets", "watcher.relay")
+"""Loggers whose lines strangers can cause."""
+MOST_KINDS = 256
+"""Kinds that are told apart. All further ones count as one kind."""
 
 
 class RepeatFilter(logging.Filter):
     """Lets the first record of a kind through, then one each EVERY seconds, which says how many were left out.
 
-    Pure but for the records' own times: the root calls `lull` now and then, so that the last of a storm are counted
-    too though no further one comes.
+    Pure but for the records' own times. The root calls `report_left_out` now and then, so that the last repeats are counted
+    although no further one comes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._since: dict[tuple[str, ...], float] = {}
-        """When a kind was last told, by the records' clock."""
+        """When a kind was last logged, by the records' clock."""
         self._left_out: dict[tuple[str, ...], list[Any]] = {}
         """The last record that was left out, and how many were."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not any(record.name == name or record.name.startswith(f"{name}.") for name in CALMED):
+        if not any(record.name == name or record.name.startswith(f"{name}.") for name in FILTERED):
             return True
         kind = _kind(record)
-        if kind not in self._since and len(self._since) >= MOST:
+        if kind not in self._since and len(self._since) >= MOST_KINDS:
             kind = ("others",)
         # The clock may have been set back meanwhile.
         if 0 <= record.created - self._since.get(kind, -EVERY) < EVERY:
@@ -45,9 +45,9 @@ class RepeatFilter(logging.Filter):
             _add(record, self._left_out.pop(kind)[1])
         return True
 
-    def lull(self, now: float) -> list[logging.LogRecord]:
-        """The records to tell now, of storms that are over. `now`: seconds of the wall clock."""
-        told = []
+    def report_left_out(self, now: float) -> list[logging.LogRecord]:
+        """The records to log now, of kinds that have stopped repeating. `now`: seconds of the wall clock."""
+        due = []
         for kind, since in list(self._since.items()):
             if 0 <= now - since < EVERY:
                 continue
@@ -58,12 +58,12 @@ class RepeatFilter(logging.Filter):
                 if count > 1:
                     _add(record, count - 1)
                 self._since[kind] = now
-                told.append(record)
-        return told
+                due.append(record)
+        return due
 
 
 def _kind(record: logging.LogRecord) -> tuple[str, ...]:
-    """By what is said and why, without what differs from one connection to the next."""
+    """By event and reason, without what differs from one connection to the next."""
     if isinstance(record.msg, dict):  # structlog's
         return record.name, *(str(record.msg.get(name, ""))[:80] for name in ("event", "reason", "why"))
     return record.name, str(record.msg).partition("\n")[0][:80]

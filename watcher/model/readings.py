@@ -53,6 +53,7 @@ class Answer(msgspec.Struct, frozen=True):
     """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
     partial: bool = False
     """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
+    # goes with partition = provider (issue 14)
     collapsed_from: int | None = None
     """Of a listing's part: how many balances were known, where the whole lacks most of them, else 0. None: the whole."""
     max_known: int | None = None

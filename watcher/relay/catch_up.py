@@ -1,26 +1,42 @@
-"""Connections off the live path: each is served what it asked for, and reads the log until it has reached the hub."""
+"""Connections off the live path: each is served what it asked for, and reads the log until it has reached the head."""
 
-import asyncio
 from collections.abc import Callable
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 import structlog
+from msgspec import UNSET
 
-from watcher.model.log import Commit, Cursor, Expired, JournalError, Published, SnapshotRevoked, Unavailable
+from watcher.model.log import (
+    Bounds,
+    Commit,
+    Cursor,
+    Expired,
+    GapReason,
+    JournalError,
+    Published,
+    SnapshotRevoked,
+    Unavailable,
+)
 from watcher.relay import wire
+from watcher.relay.budgets import ReadQueue
+from watcher.relay.commands import CommandRefused
 from watcher.relay.conflation import FramedEvent
-from watcher.relay.fan_out import FanOut
-from watcher.relay.flusher import Delivery
-from watcher.relay.log_follower import following
-from watcher.relay.read_budget import ReadQueue, SnapshotPages, SnapshotReader
-from watcher.relay.session import GOING_AWAY, SLOW_CONSUMER, Subscribe, Subscription
-from watcher.relay.settings import RelayTuning
-from watcher.relay.websocket import Peer
+from watcher.relay.connection import Connection
+from watcher.relay.connections import Connections
+from watcher.relay.live_path import FanOut, Flusher
+from watcher.relay.log import following
+from watcher.relay.log_follower import LogFollower
+from watcher.relay.messages import JOURNAL_AWAY, SLOW_CONSUMER, Live, SnapshotPage
+from watcher.relay.session import OpenSubscription
+from watcher.relay.snapshots import SnapshotPages, SnapshotReader
+from watcher.relay.subscription import Subscription
 
 LOOKED = 64
 """Events of a replay between two turns of the loop."""
+JOURNAL_RETRY = 0.5
+"""Seconds before a journal that did not answer is asked again."""
 
 logger = structlog.get_logger()
 
@@ -30,286 +46,286 @@ class CatchUp:
 
     def __init__(
         self,
-        delivery: Delivery,
+        connections: Connections,
+        flusher: Flusher,
+        follower: LogFollower,
         snapshots: SnapshotReader,
-        pace: RelayTuning,
+        *,
         tasks: anyio.abc.TaskGroup,
-        beat: Callable[[Peer], None],
+        heartbeat: Callable[[Connection], None],
     ) -> None:
-        """`beat`: the heartbeat that had to wait for the pages of a snapshot."""
-        self.readers: set[Peer] = set()
-        self._delivery = delivery
+        """`heartbeat`: sends one that had to wait for the pages of a snapshot."""
+        self._connections = connections
+        self._flusher = flusher
+        self._follower = follower
         self._snapshots = snapshots
         self._log = snapshots.log
-        self._share = snapshots.share
-        self._pace = pace
+        self._budget = snapshots.budget
         self._tasks = tasks
-        self._beat = beat
+        self._heartbeat = heartbeat
 
-    def read_for(self, peer: Peer) -> None:
-        if not peer.reading:
-            peer.reading = True
-            self._tasks.start_soon(self._read, peer)
+    def read_for(self, connection: Connection) -> None:
+        if self._connections.start_reading(connection):
+            self._tasks.start_soon(self._read, connection)
 
-    async def _read(self, peer: Peer) -> None:
-        """Serve what was asked for, then read the log until the hub is reached."""
-        self.readers.add(peer)
+    async def _read(self, connection: Connection) -> None:
+        """Serve what was asked for, then read the log until the head is reached."""
+        outbox = connection.outbox
         try:
-            while peer.open:
-                await self._emptied(peer)
-                if peer.renewals:
-                    await self._renew(peer)
-                elif peer.asked:
-                    await self._open(peer, peer.asked.pop(0))
-                elif peer.live or await self._catch_up(peer):
+            while outbox.open:
+                await outbox.room()
+                if connection.restarts:
+                    await self._restart(connection)
+                elif connection.pending:
+                    await self._open(connection, connection.next_pending())
+                elif outbox.live or await self._catch_up(connection):
                     return
         except Expired as problem:
-            self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", problem.reason)
+            self._connections.drop(connection, SLOW_CONSUMER, problem.reason)
         except SnapshotRevoked:
-            self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
+            self._connections.drop(connection, SLOW_CONSUMER, "outlived")
         finally:
-            peer.reading = False
-            self.readers.discard(peer)
+            self._connections.stop_reading(connection)
 
-    async def _emptied(self, peer: Peer) -> None:
-        """The socket has taken everything, and not too much is held back; or the connection has ended."""
-        while peer.open and (peer.waiting or peer.crowded or peer.connection.paused):
-            peer.wake = asyncio.Event()
-            await peer.wake.wait()
-
-    async def _open(self, peer: Peer, asked: Subscribe) -> None:
+    async def _open(self, connection: Connection, asked: OpenSubscription) -> None:
         try:
-            await self._begin(peer, asked)
+            await self._begin(connection, asked)
+        except CommandRefused as refused:
+            frame = connection.session.not_subscribed(asked, refused.code, str(refused))
+            self._connections.put(connection, frame)
         except Unavailable as problem:
-            self._refuse(peer, asked, problem)
+            self._refuse(connection, asked, problem)
 
-    def _refuse(self, peer: Peer, asked: Subscribe, problem: Unavailable) -> None:
+    def _refuse(self, connection: Connection, asked: OpenSubscription, problem: Unavailable) -> None:
         text = f"the journal does not answer: {problem}"
-        self._delivery.put(peer, peer.session.failed(asked, "internal", text))
+        self._connections.put(connection, connection.session.not_subscribed(asked, "internal", text))
 
-    async def _begin(self, peer: Peer, asked: Subscribe) -> None:
-        session, subscription, hub = peer.session, asked.subscription, self._delivery.hub
+    async def _begin(self, connection: Connection, asked: OpenSubscription) -> None:
+        """Raises CommandRefused."""
+        fan_out, subscription = self._flusher.fan_out, asked.subscription
         bounds = await self._log.bounds()
-        reason = None
-        if asked.cursor is not None:
-            if asked.cursor.epoch == bounds.head.epoch and len(asked.cursor.positions) != len(bounds.head.positions):
-                text = "not a cursor of this log: it has another number of positions"
-                self._delivery.put(peer, session.failed(asked, "bad_cursor", text))
-                return
-            reason = bounds.gap(asked.cursor)
-            if reason is not None and subscription.strict:
-                text = f"the log cannot be read from there: {reason}"
-                self._delivery.put(peer, session.failed(asked, "unrecoverable_cursor", text))
-                return
-        recovered = asked.cursor is not None and reason is None
+        gap = _gap_of(asked, bounds)
+        recovered = asked.cursor is not None and gap is None
         pages = None
-        if not recovered and (asked.snapshot or reason is not None):
+        if not recovered and (asked.snapshot or gap is not None):
             pages = await self._snapshots.open(subscription.wanted)
         try:
             start = pages.cursor if pages is not None else asked.cursor if recovered else bounds.head
             assert start is not None
-            if not await self._is_read(hub, start):
-                peer.asked.insert(0, asked)
+            if not await self._is_followed(fan_out, start):
+                connection.ask_again(asked)
                 return
-            if subscription.id not in session.subscriptions:
-                text = "the token was replaced by one that allows nothing of it"
-                self._delivery.put(peer, session.failed(asked, "forbidden", text))
-                return
-            self._leave(peer)
-            before = peer.position
-            cursor = peer.begin(subscription, start)
-            peer.measure(hub.cursor, self._delivery.time())
-            rows = 0 if pages is None else pages.rows
-            self._delivery.put(peer, session.opened(asked, cursor, recovered=recovered, rows=rows, reason=reason))
-            peer.rearrange()
-            self._delivery.stats.replays += recovered
-            # One reading of the log serves all subscriptions of a connection: only what lies before it is read for this.
-            session.charge(rows if pages is not None else start.behind(before), self._delivery.time())
+            if subscription.id not in connection.session.subscriptions:
+                raise CommandRefused("forbidden", "the token was replaced by one that allows nothing of it")
+            cursor = self._subscribe(connection, asked, start, pages, gap)
             if pages is not None:
-                self._delivery.stats.snapshots += 1
-                await self._page(peer, subscription, cursor, pages)
+                self._connections.count_snapshot()
+                await self._page(connection, subscription, cursor, pages)
         finally:
             if pages is not None:
                 pages.close()
 
-    def _leave(self, peer: Peer) -> None:
-        if peer.live:
-            self._delivery.hub.leave(peer)
-            peer.leave(self._delivery.hub.cursor, self._delivery.time())
+    def _subscribe(
+        self,
+        connection: Connection,
+        asked: OpenSubscription,
+        start: Cursor,
+        pages: SnapshotPages | None,
+        gap: GapReason | None,
+    ) -> Cursor:
+        """The subscription stands, and its data begins at `start`; the cursor that its reply has."""
+        fan_out, now = self._flusher.fan_out, self._flusher.time()
+        if connection.outbox.live:
+            fan_out.leave(connection.outbox, connection.subscriptions)
+            connection.leave(fan_out.cursor, now)
+        before = connection.outbox.position
+        cursor = connection.begin(asked.subscription, start)
+        connection.measure(fan_out.cursor, now)
+        rows = 0 if pages is None else pages.rows
+        recovered = asked.cursor is not None and gap is None
+        reply = connection.session.subscribed(asked, cursor, recovered=recovered, rows=rows, reason=gap)
+        self._connections.put(connection, reply)
+        connection.rearrange()
+        # One reading of the log serves all subscriptions of a connection: only what lies before it is read for this.
+        connection.session.charge(rows if pages is not None else start.behind(before), now)
+        return cursor
 
-    async def _renew(self, peer: Peer) -> None:
+    async def _restart(self, connection: Connection) -> None:
         """Serve the next subscription that another log left behind, as one whose cursor is not recoverable."""
-        subscription, hub = peer.renewals[0], self._delivery.hub
+        subscription, fan_out = connection.restarts[0], self._flusher.fan_out
         try:
             pages = await self._snapshots.open(subscription.wanted)
         except Unavailable as problem:
-            self._delivery.log_is_away(problem)
-            while peer.asked:
-                self._refuse(peer, peer.asked.pop(0), problem)
-            await anyio.sleep(0.5)
+            self._follower.is_away(problem)
+            while connection.pending:
+                self._refuse(connection, connection.next_pending(), problem)
+            await anyio.sleep(JOURNAL_RETRY)
             return
         try:
-            if not await self._is_read(hub, pages.cursor):
+            if not await self._is_followed(fan_out, pages.cursor):
                 return
-            if subscription.id in peer.session.subscriptions:
-                cursor = peer.begin(subscription, pages.cursor)
-                peer.renewals.remove(subscription)
-                self._delivery.stats.snapshots += 1
-                await self._page(peer, subscription, cursor, pages, peer.reason)
+            if subscription.id in connection.session.subscriptions:
+                cursor = connection.begin(subscription, pages.cursor)
+                connection.restarted(subscription)
+                self._connections.count_snapshot()
+                await self._page(connection, subscription, cursor, pages, connection.reason)
             else:
-                peer.renewals.remove(subscription)
-                self._end_pages(peer)
+                connection.restarted(subscription)
+                self._end_pages(connection)
         finally:
             pages.close()
-        if hub is self._delivery.hub and not any(peer.subscriptions):
-            peer.position = hub.cursor
+        if fan_out is self._flusher.fan_out and not connection.subscriptions:
+            connection.outbox.move(fan_out.cursor)
 
-    async def _is_read(self, hub: FanOut[Peer], start: Cursor) -> bool:
-        """Whether the hub reads the log of that cursor, and has since; when it is still to turn to it, after a wait."""
-        if hub is self._delivery.hub and hub.cursor.epoch != start.epoch:
-            await self._progress()
+    async def _is_followed(self, fan_out: FanOut, start: Cursor) -> bool:
+        """Whether that fan-out is of the log of that cursor, and still stands; if the log is new to it, after a wait."""
+        if fan_out is self._flusher.fan_out and fan_out.cursor.epoch != start.epoch:
+            await self._follower.moved()
             return False
-        return hub is self._delivery.hub
+        return fan_out is self._flusher.fan_out
 
     async def _page(
-        self, peer: Peer, subscription: Subscription, cursor: Cursor, pages: SnapshotPages, reason: str | None = None
+        self,
+        connection: Connection,
+        subscription: Subscription,
+        cursor: Cursor,
+        pages: SnapshotPages,
+        reason: GapReason | None = None,
     ) -> None:
-        hub, number, read, last = self._delivery.hub, 0, 0, False
-        peer.paging, peer.pages = True, pages
+        fan_out, number, read, last = self._flusher.fan_out, 0, 0, False
+        connection.begin_pages(pages)
         try:
             while not last:
-                await self._emptied(peer)
+                await connection.outbox.room()
                 async with pages.page() as states:
-                    # After a turn to another log it begins anew.
-                    if (
-                        not peer.open
-                        or hub is not self._delivery.hub
-                        or subscription.id not in peer.session.subscriptions
-                    ):
+                    # After a change of the log it begins anew.
+                    ended = subscription.id not in connection.session.subscriptions
+                    if ended or not connection.outbox.open or self._log_changed(fan_out):
                         break
                     number, read = number + 1, read + len(states)
-                    rows = [row for row in states if subscription.matcher.matches(row.key)]
                     last = read >= pages.rows or not states
-                    self._delivery.put(peer, wire.page(subscription.id, cursor, number, last, rows, reason=reason))
+                    page = SnapshotPage(
+                        subscription_id=subscription.id,
+                        cursor=str(cursor),
+                        page=number,
+                        last=last,
+                        reason=reason if number == 1 and reason is not None else UNSET,
+                        data=wire.rows(row for row in states if subscription.matcher.matches(row.key)),
+                    )
+                    self._connections.put(connection, wire.push(page))
         except SnapshotRevoked:
             raise
         except JournalError as problem:  # half of it is nothing
             logger.warning("relay.snapshot_failed", problem=str(problem))
-            self._delivery.drop(peer, GOING_AWAY, "internal")
+            self._connections.drop(connection, JOURNAL_AWAY)
         finally:
-            peer.pages = None
-        if hub is self._delivery.hub:
-            peer.measure(hub.cursor, self._delivery.time())
-        self._end_pages(peer)
+            connection.close_pages()
+        if not self._log_changed(fan_out):
+            connection.measure(fan_out.cursor, self._flusher.time())
+        self._end_pages(connection)
 
-    def _end_pages(self, peer: Peer) -> None:
-        """Those of one subscription; others of the connection may still have to begin anew."""
-        peer.paging = bool(peer.renewals)
-        if peer.beat_due and not peer.paging:
-            self._beat(peer)
+    def _end_pages(self, connection: Connection) -> None:
+        if connection.end_pages():
+            self._heartbeat(connection)
 
-    async def _catch_up(self, peer: Peer) -> bool:
+    async def _catch_up(self, connection: Connection) -> bool:
         """Read the log until there is something else to do; whether the live path was joined."""
-        if self._join(peer):
+        outbox = connection.outbox
+        if self._join(connection):
             return True
-        if not self._ahead(peer):
-            await self._progress()  # the snapshot was newer than the hub is
+        if outbox.position.reaches(self._flusher.fan_out.cursor):
+            await self._follower.moved()  # the snapshot was newer than the fan-out is
             return False
-        hub = self._delivery.hub
+        fan_out = self._flusher.fan_out
         try:
-            async with following(self._log, peer.position) as commits:
+            async with following(self._log, outbox.position) as commits:
                 async for commit in commits:
-                    whole = await self._replay(peer, commit, hub)
-                    if not peer.open or peer.asked or self._join(peer):
-                        return peer.live
+                    whole = await self._replay(connection, commit, fan_out)
+                    if not outbox.open or connection.pending or self._join(connection):
+                        return outbox.live
                     if not whole:
                         break
                     await anyio.lowlevel.checkpoint()
         except Unavailable as problem:
-            self._delivery.log_is_away(problem)
-            await anyio.sleep(0.5)
+            self._follower.is_away(problem)
+            await anyio.sleep(JOURNAL_RETRY)
         except Expired as problem:
             if problem.reason != "epoch_changed":
                 raise
-            if hub is self._delivery.hub:
-                await self._progress()  # it will find the same
+            if not self._log_changed(fan_out):
+                await self._follower.moved()  # it will find the same
         return False
 
-    def _ahead(self, peer: Peer) -> bool:
-        """The hub has passed where this one is."""
-        return any(
-            far > near for near, far in zip(peer.position.positions, self._delivery.hub.cursor.positions, strict=True)
-        )
-
-    async def _replay(self, peer: Peer, commit: Commit, hub: FanOut[Peer]) -> bool:
-        """Everything of a slice that the hub has already given to the others; whether that was all of it."""
-        done, events = 0, commit.events
+    async def _replay(self, connection: Connection, commit: Commit, fan_out: FanOut) -> bool:
+        """Everything of a slice that the fan-out has already given to the others; whether that was all of it."""
+        outbox, events, done = connection.outbox, commit.events, 0
         while done < len(events):
-            async with self._share.turn(ReadQueue.REPLAYS):
-                if not peer.open or self._has_turned(hub):
+            async with self._budget.turn(ReadQueue.REPLAYS):
+                if not outbox.open or self._log_changed(fan_out):
                     return False
-                piece = self._give(peer, events[done : done + LOOKED])
+                piece = self._give(connection, events[done : done + LOOKED])
             done += piece
-            if self._holds_enough(peer):
-                self._delivery.mark(peer)
-                await self._emptied(peer)
+            if outbox.enough:
+                self._flusher.mark(outbox)
+                await outbox.room()
             elif not piece:
                 return False
             else:
                 await anyio.lowlevel.checkpoint()
-        if not peer.open or self._has_turned(hub):
+        if not outbox.open or self._log_changed(fan_out):
             return False
-        peer.position = commit.cursor
-        self._delivery.mark(peer)
-        await self._emptied(peer)
-        return not self._has_turned(hub)
+        outbox.move(commit.cursor)
+        self._flusher.mark(outbox)
+        await outbox.room()
+        return not self._log_changed(fan_out)
 
-    def _has_turned(self, hub: FanOut[Peer]) -> bool:
-        """To another log."""
-        return hub is not self._delivery.hub
+    def _log_changed(self, fan_out: FanOut) -> bool:
+        """That fan-out was of the former log."""
+        return fan_out is not self._flusher.fan_out
 
-    def _give(self, peer: Peer, events: list[Published]) -> int:
-        """Put them into the outbox until that holds enough, or the hub is reached; how many that were."""
-        given, hub, now = 0, self._delivery.hub, self._delivery.time()
+    def _give(self, connection: Connection, events: list[Published]) -> int:
+        """Put them into the outbox until that holds enough, or the head is reached; how many that were. HOT."""
+        outbox, subscriptions = connection.outbox, connection.subscriptions
+        given, head, now = 0, self._flusher.fan_out.cursor.positions, self._flusher.time()
         for event in events:
-            if event.position >= hub.cursor.positions[event.partition]:
+            if event.position >= head[event.partition]:
                 break
-            cursor = peer.position.after(event.partition, event.position)
-            peer.oldest = event.observed_at
-            peer.deliver(FramedEvent(event, cursor, wire.update(str(cursor), event.data)), now)
+            cursor = outbox.position.after(event.partition, event.position)
+            outbox.deliver(FramedEvent(event, cursor, wire.update(str(cursor), event.data)), now, subscriptions)
             given += 1
-            if self._holds_enough(peer):
+            if outbox.enough:
                 break
         return given
 
-    def _holds_enough(self, peer: Peer) -> bool:
-        return peer.size >= self._pace.chunk or peer.crowded or (peer.conflater is not None and peer.conflater.ready)
-
-    def _join(self, peer: Peer) -> bool:
+    def _join(self, connection: Connection) -> bool:
         """Onto the live path, in this turn of the loop, if the rest is at hand."""
-        starts = [each.start for each in peer.subscriptions if each.start is not None]
-        if (
-            not peer.open
-            or peer.asked
-            or peer.renewals
-            or not all(self._delivery.hub.cursor.reaches(start) for start in starts)
-        ):
+        outbox, fan_out, subscriptions = connection.outbox, self._flusher.fan_out, connection.subscriptions
+        if not outbox.open or connection.pending or connection.restarts:
             return False
-        entries = self._delivery.hub.recent(peer.position)
+        if not all(each.start is None or fan_out.cursor.reaches(each.start) for each in subscriptions):
+            return False
+        entries = fan_out.recent(outbox.position)
         if entries is None:
             return False
-        now = self._delivery.time()
+        now = self._flusher.time()
         for entry in entries:
-            peer.deliver(entry, now)
-        peer.join()
-        self._delivery.hub.join(peer)
-        if peer.lagging:
-            peer.lagging = False
-            peer.put(wire.LiveFrame(wire.push("live", cursor=str(peer.watermark(self._delivery.hub.cursor)))))
-        self._delivery.mark(peer)
+            outbox.deliver(entry, now, subscriptions)
+        lagged = connection.join()
+        fan_out.join(outbox, subscriptions)
+        if lagged:
+            outbox.put(wire.LiveFrame(wire.push(Live(cursor=str(outbox.watermark(fan_out.cursor))))))
+        self._flusher.mark(outbox)
         return True
 
-    async def _progress(self) -> None:
-        if self._delivery.moved is None:
-            self._delivery.moved = asyncio.Event()
-        await self._delivery.moved.wait()
+
+def _gap_of(asked: OpenSubscription, bounds: Bounds) -> GapReason | None:
+    """Why its cursor cannot be resumed from; None when it can, or when it has none. Raises CommandRefused."""
+    cursor = asked.cursor
+    if cursor is None:
+        return None
+    if cursor.epoch == bounds.head.epoch and len(cursor.positions) != len(bounds.head.positions):
+        raise CommandRefused("bad_cursor", "not a cursor of this log: it has another number of positions")
+    gap = bounds.gap(cursor)
+    if gap is not None and asked.subscription.without_gaps:
+        raise CommandRefused("unrecoverable_cursor", f"the log cannot be read from there: {gap}")
+    return gap

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from watcher.model.log import Cursor
+from watcher.relay.messages import Code
 
 Params = Mapping[str, Any]
 
@@ -13,63 +15,75 @@ Params = Mapping[str, Any]
 class CommandRefused(Exception):
     """A command that cannot be done. Its code and text go to the client."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def fields(message: str) -> dict[str, msgspec.Raw]:
+class Request(msgspec.Struct, frozen=True):
+    """A command as it came; an empty Raw is a member that it does not have."""
+
+    id: Raw = Raw(b"")
+    method: Raw = Raw(b"")
+    params: Raw = Raw(b"{}")
+
+
+_decode = msgspec.json.Decoder(Request).decode
+
+
+def request_of(message: str) -> Request:
     try:
-        return msgspec.json.decode(message, type=dict[str, msgspec.Raw])
+        return _decode(message)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise CommandRefused("bad_request", "not a JSON object with id, method and params") from None
 
 
-def id_of(message: Mapping[str, msgspec.Raw]) -> bytes:
+def id_of(request: Request) -> bytes:
     """The client's own spelling, sent back as it came."""
-    spelt = bytes(message.get("id", b""))
+    spelt = bytes(request.id)
     if spelt[:1] == b'"' or spelt.lstrip(b"-").isdigit():
         return spelt
     raise CommandRefused("bad_request", "a command has an id, an integer or a string")
 
 
-def method_of(message: Mapping[str, msgspec.Raw]) -> str:
-    name = _value(message, "method", None)
+def method_of(request: Request) -> str:
+    name = _value_of(request.method, "method") if bytes(request.method) else None
     if not isinstance(name, str):
         raise CommandRefused("bad_request", "a command has a method, a string")
     return name
 
 
-def params_of(message: Mapping[str, msgspec.Raw]) -> Params:
-    params = _value(message, "params", {})
+def params_of(request: Request) -> Params:
+    params = _value_of(request.params, "params")
     if not isinstance(params, dict):
         raise CommandRefused("bad_request", "params is an object")
     return params
 
 
-def _value(message: Mapping[str, msgspec.Raw], name: str, absent: object) -> object:
+def _value_of(raw: Raw, name: str) -> object:
     try:
-        return msgspec.json.decode(message[name]) if name in message else absent
+        return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise CommandRefused("bad_request", f"{name} cannot be read") from None
 
 
-def choice(params: Params, name: str, allowed: tuple[str, str]) -> str:
+def choice_of(params: Params, name: str, allowed: tuple[str, str]) -> str:
+    """The first where the command does not say."""
     chosen = params.get(name, allowed[0])
     if not isinstance(chosen, str) or chosen not in allowed:
         raise CommandRefused("bad_request", f"{name} is {allowed[0]} or {allowed[1]}")
     return chosen
 
 
-def interval(params: Params) -> int:
-    """Milliseconds."""
-    told = params.get("interval_ms", 0)
-    if isinstance(told, bool) or not isinstance(told, int) or not 0 <= told <= 60_000:
+def interval_of(params: Params) -> float:
+    """Seconds."""
+    given = params.get("interval_ms", 0)
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= 60_000:
         raise CommandRefused("bad_request", "interval_ms is an integer from 0 to 60000")
-    return told
+    return given / 1000
 
 
-def cursor(params: Params) -> Cursor | None:
+def cursor_of(params: Params) -> Cursor | None:
     if "cursor" not in params:
         return None
     text = params["cursor"]

@@ -1,32 +1,115 @@
-"""The log as the relay sees it: a journal's reader, whichever journal it is."""
+"""The one follower of the log, which feeds the live path."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol
+import asyncio
 
-from watcher.model.keys import Filter
-from watcher.model.log import Bounds, Commit, Cursor, Snapshot
+import anyio
+import anyio.lowlevel
+import structlog
 
+from watcher.model.log import Commit, Expired, GapReason, Unavailable
+from watcher.relay.connections import Connections
+from watcher.relay.live_path import BATCH, SLICE_SECONDS, Flusher
+from watcher.relay.log import Log, following
+from watcher.relay.settings import RelayTuning
 
-class Log(Protocol):
-    """What `watcher.journal.Reader` promises, as far as the relay needs it. Raises Unavailable."""
-
-    async def bounds(self) -> Bounds: ...
-
-    async def glance(self, wanted: Filter, most: int) -> Snapshot | None: ...
-
-    async def snapshot(self, wanted: Filter) -> Snapshot: ...
-
-    def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
-        """Raises Expired."""
+logger = structlog.get_logger()
 
 
-@asynccontextmanager
-async def following(log: Log, cursor: Cursor) -> AsyncIterator[AsyncIterator[Commit]]:
-    """The log from a cursor on, given back at the end and not when the garbage is collected."""
-    stream = log.follow(cursor)
-    try:
-        yield stream
-    finally:
-        if isinstance(stream, AsyncGenerator):
-            await stream.aclose()
+class LogFollower:
+    """Publishes what is committed. When the log is away it comes again, and when another stands there it begins with that."""
+
+    def __init__(self, log: Log, flusher: Flusher, connections: Connections, tuning: RelayTuning) -> None:
+        self.following = False
+        self._log = log
+        self._flusher = flusher
+        self._connections = connections
+        self._tuning = tuning
+        self._away = False
+        """The log could not be read, and has not been since."""
+        self._moved: asyncio.Event | None = None
+
+    async def start(self) -> None:
+        """Take the head of the log. Raises Unavailable."""
+        self._flusher.start((await self._log.bounds()).head)
+
+    async def follow(self) -> None:
+        delay = 0.1
+        while True:
+            try:
+                await self._log.bounds()  # a follower who waits does not say whether the log is there
+                self._is_back()
+                self._move()
+                delay = 0.1
+                async with following(self._log, self._flusher.fan_out.cursor) as commits:
+                    async for commit in commits:
+                        await self.publish(commit)
+            except Unavailable as problem:
+                self.is_away(problem)
+            except Expired as problem:
+                await self.change_log(problem.reason)
+            self.following = False
+            self._move()
+            await anyio.sleep(delay)
+            delay = min(2 * delay, 5.0)
+
+    async def publish(self, commit: Commit) -> None:
+        """HOT."""
+        flusher, fan_out, time = self._flusher, self._flusher.fan_out, self._flusher.time
+        now = time()
+        until, size = now + SLICE_SECONDS, 0
+        for event in commit.events:
+            if fan_out.dealing:  # settling it would hold the loop, and cost more than the wait
+                await flusher.settled()
+            fan_out.publish(event, now)
+            size += len(event.data)
+            if fan_out.overflowed:
+                flusher.take_off()
+            now = time()
+            if now >= until or size >= self._tuning.chunk:
+                await flusher.settled()
+                now = time()
+                until, size = now + SLICE_SECONDS, 0
+        fan_out.advance(commit)
+        if fan_out.ready or fan_out.round:
+            flusher.schedule()
+        self._move()
+
+    async def change_log(self, reason: GapReason) -> None:
+        """The log cannot be read on: begin at the head of what stands there now, and serve everybody anew from it."""
+        try:
+            head = (await self._log.bounds()).head
+        except Unavailable as problem:
+            self.is_away(problem)
+            return
+        logger.warning("relay.log_changed", reason=reason)
+        before = self._flusher.restart(head)
+        self._connections.change_log(before, head, reason)
+        for number, connection in enumerate(list(self._connections), 1):
+            if connection.restarts:  # a command may have begun it meanwhile, and it may be through
+                self._connections.read_for(connection)
+            if number % BATCH == 0:
+                await anyio.lowlevel.checkpoint()
+
+    def is_away(self, problem: Unavailable) -> None:
+        """Logged once, however many ask and how often."""
+        if not self._away:
+            logger.warning("relay.journal_unavailable", problem=str(problem))
+        self._away = True
+        self._connections.count_log_error()
+
+    def _is_back(self) -> None:
+        if self._away:
+            logger.info("relay.journal_back")
+        self._away = False
+        self.following = True
+
+    async def moved(self) -> None:
+        """Until the fan-out has come further, or the following begins or ends."""
+        if self._moved is None:
+            self._moved = asyncio.Event()
+        await self._moved.wait()
+
+    def _move(self) -> None:
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None

@@ -1,56 +1,50 @@
-"""What one connection still has to be sent, and how far along the log it is. Pure: the server does the sending.
+"""What waits for one connection, in order, and how far along the log it has been filled and emptied.
 
-A connection is at one place of the log at a time. On the live path the hub puts events into its outbox as they are
-committed. It leaves that path to serve a new subscription, or because its outbox was full, reads the log on its own,
-and joins again in the loop turn in which it has reached the hub.
+A connection is at one place of the log at a time. On the live path the fan-out puts events in as they are committed. Off
+it whoever reads the log for the connection puts them in. Nothing here waits for a connection but `room`.
 """
 
-from collections.abc import Iterable
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
 
-from watcher.model.keys import Key
 from watcher.model.log import Cursor
 from watcher.relay import wire
 from watcher.relay.conflation import Conflater, FramedEvent
-from watcher.relay.session import Session, Subscribe, Subscription
 from watcher.relay.settings import RelayTuning
+from watcher.relay.subscription import Subscription, interval_of, wanted_by_any
 
 
-class Link:
-    """One connection's outbox and position."""
-
+class Outbox:
     __slots__ = (
         "__weakref__",
-        "asked",
-        "authorized_at",
+        "_drained",
+        "_transport",
+        "_tuning",
+        "blocked",
         "conflater",
         "controls",
-        "distance",
+        "descriptor",
+        "direct",
         "flushed",
         "frames",
-        "lagging",
-        "limit",
+        "last_observed",
         "live",
-        "nearest",
-        "nearest_at",
-        "oldest",
         "open",
-        "pace",
-        "paging",
         "position",
-        "reading",
-        "reason",
-        "renewals",
         "sent",
-        "session",
         "size",
     )  # fmt: skip
 
-    def __init__(self, session: Session, pace: RelayTuning, head: Cursor) -> None:
-        self.session = session
-        self.pace = pace
-        self.limit = pace.outbox
+    def __init__(
+        self, tuning: RelayTuning, head: Cursor, transport: asyncio.WriteTransport, descriptor: int | None
+    ) -> None:
+        """`descriptor`: where bytes may be given to the kernel without a detour; None for TLS."""
         self.frames: list[bytes] = []
         self.size = 0
+        """Bytes."""
         self.controls = 0
         """How many of the frames are not updates."""
         self.sent = 0
@@ -58,31 +52,169 @@ class Link:
         self.conflater: Conflater | None = None
         self.open = True
         self.live = True
-        self.lagging = False
-        """The client was told that it is."""
         self.position = head
-        """Off the live path: everything before was put into the outbox."""
+        """Off the live path: everything before was put in here."""
         self.flushed = head
         """Everything before was given to the socket."""
-        self.asked: list[Subscribe] = []
-        """Subscriptions still to be opened, in order."""
-        self.renewals: list[Subscription] = []
-        """Subscriptions of another log, still to be served anew from this one, in order."""
-        self.reason = ""
-        """Why that is."""
-        self.reading = False
-        """Somebody is reading the log for it."""
-        self.paging = False
-        self.oldest: int | None = None
+        self.last_observed: int | None = None
         """Off the live path: wall-clock microseconds of the last event read."""
-        self.distance = 0
-        """Events that it was behind when it left the live path."""
-        self.nearest = 0
-        self.nearest_at = 0.0
+        self.blocked = False
+        """The kernel did not take all of the last flush."""
+        self.descriptor = descriptor
+        self.direct = descriptor
+        """The same while it is open and the kernel has taken everything."""
+        self._transport = transport
+        self._tuning = tuning
+        self._drained: asyncio.Event | None = None
+        """Set when there may be room, or when it is closed."""
+
+    # Filled.
+
+    def put(self, frame: bytes) -> None:
+        """A frame that is not an update."""
+        self.frames.append(frame)
+        self.size += len(frame)
+        self.controls += 1
+
+    def accept(self, entry: FramedEvent, now: float, interval: float | None) -> None:
+        """An event that is wanted; `interval` None when one of those that want it wants every one."""
+        if self.conflater is not None:
+            self.conflater.offer(entry, now, interval)
+            return
+        self.frames.append(entry.frame)
+        self.size += len(entry.frame)
+
+    def deliver(self, entry: FramedEvent, now: float, subscriptions: Iterable[Subscription]) -> None:
+        """One event read from the log, if one of the subscriptions wants it from that place on."""
+        event = entry.event
+        wanting = [each for each in subscriptions if each.wants(event)]
+        self.position = entry.cursor
+        self.last_observed = event.observed_at
+        if wanting:
+            self.accept(entry, now, interval_of(wanting))
+
+    def queue(self, frames: list[bytes], size: int, ready: deque["Outbox"], overflowed: list["Outbox"]) -> None:
+        """Updates of so many bytes. HOT: once for each connection that is not written to directly."""
+        if not self.frames:
+            ready.append(self)
+        self.frames += frames
+        self.size += size
+        if self.size > self._tuning.outbox:
+            overflowed.append(self)
+
+    # Emptied.
+
+    @staticmethod
+    def write_all(
+        outboxes: Iterable["Outbox"],
+        frames: list[bytes],
+        cursor: Cursor,
+        ready: deque["Outbox"],
+        overflowed: list["Outbox"],
+    ) -> None:
+        """Updates up to `cursor`, to all of these: a system call each, however many frames. HOT: the one call is `write`.
+
+        Whoever cannot be written to gets them into the outbox.
+        """
+        write = os.write
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        count, size = len(frames), len(data)
+        for outbox in outboxes:
+            if outbox.direct is None or outbox.frames:
+                outbox.queue(frames, size, ready, overflowed)
+                continue
+            try:
+                taken = write(outbox.direct, data)
+            except OSError:
+                taken = 0
+            outbox.sent += count
+            outbox.flushed = cursor
+            if taken != size:
+                outbox.give_rest(data[taken:])
+
+    def flush(self, now: float, head: Cursor) -> None:
+        """Give the kernel everything that may go now. Not to be called while it is blocked. HOT."""
+        data = self.take(now, head) if self.frames or self.conflater is not None else b""
+        taken = 0
+        # The transport does the same at three times the price. It is empty here, or we were blocked; and the descriptor
+        # is ours while we are open, since `connection_lost` comes before it is closed.
+        if self.descriptor is not None and data:
+            try:
+                taken = os.write(self.descriptor, data)
+            except OSError:
+                taken = 0
+        if taken != len(data):
+            self.give_rest(data[taken:])
+        if self._drained is not None and not self.blocked:
+            self._wake()
+
+    def take(self, now: float, head: Cursor) -> bytes:
+        """Everything that may go now, as one piece. `head`: how far the fan-out is. HOT."""
+        frames, self.frames = self.frames, []
+        self.sent += len(frames) - self.controls
+        self.controls = self.size = 0
+        self.flushed = head if self.live else self.position
+        if self.conflater is not None:
+            for entry, cursor in self.conflater.take(now):
+                frames.append(entry.frame if cursor is entry.cursor else wire.update(str(cursor), entry.event.data))
+                self.sent += 1
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def give_rest(self, data: bytes) -> None:
+        """What the kernel did not take, to the transport, which finds out why."""
+        with contextlib.suppress(RuntimeError):  # it is closing: one that leaves must not end the round
+            self._transport.write(data)
+
+    # The socket.
 
     @property
-    def subscriptions(self) -> Iterable[Subscription]:
-        return (each for each in self.session.subscriptions.values() if each.opened)
+    def unsent(self) -> int:
+        """Bytes that the kernel has not taken."""
+        return self._transport.get_write_buffer_size()
+
+    def block(self) -> None:
+        """The kernel did not take everything."""
+        self.direct = None
+        self.blocked = True
+
+    def unblock(self) -> bool:
+        """It has, meanwhile. Whether there may be something to flush now."""
+        self.blocked = False
+        if self.open:
+            self.direct = self.descriptor
+        if self.waiting or self.conflater is not None:  # what was held back may have become due meanwhile
+            return True
+        self._wake()
+        return False
+
+    def shut(self) -> None:
+        """Nothing more is sent: the descriptor may be another's at once."""
+        self.open = False
+        self.direct = self.descriptor = None
+
+    def close(self) -> None:
+        """Whoever waits for room goes on and finds it shut."""
+        self.shut()
+        self.frames.clear()
+        self._wake()
+
+    async def room(self) -> None:
+        """Until the socket has taken everything and not too much is held back; or until it is closed."""
+        while self.open and (self.waiting or self.crowded or self.blocked):
+            self._drained = asyncio.Event()
+            await self._drained.wait()
+
+    @property
+    def awaited(self) -> bool:
+        """Somebody waits for room."""
+        return self._drained is not None
+
+    def _wake(self) -> None:
+        if self._drained is not None:
+            self._drained.set()
+            self._drained = None
+
+    # How much it holds.
 
     @property
     def waiting(self) -> bool:
@@ -95,142 +227,97 @@ class Link:
         return self.conflater is not None and self.conflater.full
 
     @property
-    def conflated(self) -> int:
-        """Events that were replaced by a later one of their key."""
-        return 0 if self.conflater is None else self.conflater.conflated
-
-    def put(self, frame: bytes) -> None:
-        """A frame that is not an update."""
-        self.frames.append(frame)
-        self.size += len(frame)
-        self.controls += 1
-
-    def deliver(self, entry: FramedEvent, now: float) -> bool:
-        """One event read from the log, if one of the subscriptions wants it from that place on."""
-        event = entry.event
-        wanting = [each for each in self.subscriptions if _begun(each, entry) and each.matcher.matches(event.key)]
-        self.position = entry.cursor
-        if wanting:
-            self.accept(entry, now, interval_of(wanting))
-        return bool(wanting)
-
-    def accept(self, entry: FramedEvent, now: float, interval: float | None) -> None:
-        """An event that is wanted; `interval` None when one of those that want it wants every one."""
-        if self.conflater is not None:
-            self.conflater.offer(entry, now, interval)
-            return
-        self.frames.append(entry.frame)
-        self.size += len(entry.frame)
+    def full(self) -> bool:
+        return self.size > self._tuning.outbox or (self.conflater is not None and self.conflater.full)
 
     @property
-    def full(self) -> bool:
-        return self.size > self.pace.outbox or (self.conflater is not None and self.conflater.full)
+    def enough(self) -> bool:
+        """Whoever reads the log for it stops here until this was sent."""
+        return self.size >= self._tuning.chunk or self.crowded or (self.conflater is not None and self.conflater.ready)
+
+    def conflate(self, subscriptions: list[Subscription]) -> None:
+        """After a subscription came, changed or went: these stand."""
+        if self.conflater is None and any(each.conflate for each in subscriptions):
+            self.conflater = Conflater(self._tuning.outbox, self._tuning.held)
+        if self.conflater is not None:
+            self.conflater.keep(lambda key: wanted_by_any(subscriptions, key))
+
+    # Its place in the log.
+
+    def watermark(self, head: Cursor) -> Cursor:
+        """All that matches before it was put in here."""
+        reached = head if self.live else self.position
+        return reached if self.conflater is None else self.conflater.watermark(reached)
+
+    def begin(self, start: Cursor, *, alone: bool) -> Cursor:
+        """A subscription begins there, the only one or not; where the connection has to go on from."""
+        self.position = start if alone else self.position.least(start)
+        return self.position if self.conflater is None else self.conflater.watermark(self.position)
+
+    def move(self, cursor: Cursor) -> None:
+        """Off the live path: everything before was put in here."""
+        self.position = cursor
+
+    def leave(self, head: Cursor) -> None:
+        """Off the live path, everything before `head` being in here or sent."""
+        self.live = False
+        self.position = head
+
+    def join(self) -> None:
+        """Onto the live path: it has reached the head."""
+        self.live = True
+        self.last_observed = None
 
     def overflow(self) -> bool:
-        """Whether the client is still to be told.
+        """Off the live path, back to what the socket has taken; whether the client has to be sent `lagging`.
 
-        Back to what the socket has taken; answers to commands stay, since the log cannot tell them again.
+        Replies to commands stay, since the log does not hold them.
         """
-        told = any(isinstance(frame, wire.LiveFrame) for frame in self.frames)
+        lags_already = any(isinstance(frame, wire.LiveFrame) for frame in self.frames)
+        self.live = False
         self.position = self.flushed
         self.frames = [frame for frame in self.frames if isinstance(frame, wire.ControlFrame)]
         if self.conflater is not None:
             self.conflater.rewind()
         self.controls = len(self.frames)
         self.size = sum(map(len, self.frames))
-        for subscription in self.subscriptions:  # one that began further on does so again
-            subscription.start = self.flushed.greatest(subscription.start or self.flushed)
-        self.live = False
-        self.lagging = True
-        return not told
+        return not lags_already
 
-    def take(self, now: float, head: Cursor) -> bytes:
-        """Everything that may go now, as one piece. `head`: how far the hub is."""
-        frames, self.frames = self.frames, []
-        self.sent += len(frames) - self.controls
-        self.controls = self.size = 0
-        self.flushed = head if self.live else self.position
-        if self.conflater is not None:
-            for entry, cursor in self.conflater.take(now):
-                frames.append(entry.frame if cursor is entry.cursor else wire.update(str(cursor), entry.event.data))
-                self.sent += 1
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+    def change_log(self, before: Cursor, head: Cursor, *, restarts: bool) -> None:
+        """The log that was read up to `before` cannot be read on, and another has its head at `head`.
 
-    def watermark(self, head: Cursor) -> Cursor:
-        """All that matches before it was put into the outbox."""
-        reached = head if self.live else self.position
-        return reached if self.conflater is None else self.conflater.watermark(reached)
-
-    def rearrange(self) -> None:
-        """After a subscription came, changed or went."""
-        subscriptions = list(self.subscriptions)
-        if self.conflater is None and any(each.conflate for each in subscriptions):
-            self.conflater = Conflater(self.pace.outbox, self.pace.held)
-        if self.conflater is not None:
-            self.conflater.keep(lambda key: _wanted(subscriptions, key))
-
-    def begin(self, subscription: Subscription, start: Cursor) -> Cursor:
-        """Its data begins at `start`; where the connection has to go on from."""
-        subscription.start = start
-        alone = all(each is subscription or each in self.renewals for each in self.subscriptions)
-        self.position = start if alone else self.position.least(start)
-        return self.position if self.conflater is None else self.conflater.watermark(self.position)
-
-    def join(self) -> None:
-        """It has reached the hub."""
-        self.live = True
-        self.oldest = None
-
-    def leave(self, head: Cursor, now: float) -> None:
-        """Off the live path, everything before `head` being in the outbox or sent."""
-        self.live = False
-        self.position = head
-        for subscription in self.subscriptions:
-            subscription.start = head
-        self.measure(head, now)
-
-    def turn(self, before: Cursor, head: Cursor, reason: str) -> None:
-        """The log that was read up to `before` cannot be read on, and what stands there now has its head at `head`.
-
-        What waits in the outbox is true and may go. Until the first subscription is served anew the connection stays
-        where it was, and says so in its heartbeats.
+        What waits is true and may go. `restarts`: some subscription is to be served anew, and until the first one is the
+        connection stays where it was; without one it stands at that head at once.
         """
         self.position = self.watermark(before)
-        self.renewals, self.reason = list(self.subscriptions), reason
         if self.conflater is not None:
             self.conflater.give_up()
-        self.oldest = None
-        if self.renewals:
+        self.last_observed = None
+        if restarts:
             self.live = False
         else:
             self.position = self.flushed = head
 
-    def measure(self, head: Cursor, now: float) -> None:
-        """From here on it has to come nearer."""
-        self.distance = self.nearest = self.position.behind(head)
-        self.nearest_at = now
+    # What heartbeats report.
 
-    def astray(self, head: Cursor, now: float) -> bool:
-        """It reads the log and does not get anywhere."""
-        if self.live or self.paging or self.renewals:
-            return False
-        distance = self.position.behind(head)
-        if distance < self.nearest:
-            self.nearest, self.nearest_at = distance, now
-        return now - self.nearest_at >= self.pace.astray or distance - self.distance > self.pace.astray_events
+    @property
+    def updates(self) -> int:
+        """Sent, and those that wait."""
+        return self.sent + len(self.frames) - self.controls
 
+    @property
+    def conflated(self) -> int:
+        """Events that were replaced by a later one of their key."""
+        return 0 if self.conflater is None else self.conflater.conflated
 
-def interval_of(wanting: Iterable[Subscription]) -> float | None:
-    """Of several that want one event the most demanding decides: every one, else the shortest interval."""
-    intervals = [each.interval if each.conflate else None for each in wanting]
-    found = [interval for interval in intervals if interval is not None]
-    return min(found) if len(found) == len(intervals) else None
+    def oldest_waiting(self, observed_at: Callable[[bytes], int | None]) -> int | None:
+        """Wall-clock microseconds of the oldest event that the client has not got; None when there is none.
 
-
-def _begun(subscription: Subscription, entry: FramedEvent) -> bool:
-    start = subscription.start
-    return start is None or entry.event.position >= start.positions[entry.event.partition]
-
-
-def _wanted(subscriptions: Iterable[Subscription], key: Key) -> bool:
-    return any(each.matcher.matches(key) for each in subscriptions)
+        `observed_at`: when the event in a frame of the live path was observed.
+        """
+        if self.conflater is not None and len(self.conflater):
+            return self.conflater.oldest()
+        if self.live and len(self.frames) > self.controls:
+            found = (observed_at(frame) for frame in self.frames)
+            return next((time for time in found if time is not None), None)
+        return self.last_observed

@@ -1,32 +1,46 @@
 """The relay on the network: listens, answers plain HTTP, and lets connections in."""
 
+import base64
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+import hashlib
+import re
+from collections.abc import Callable
+from importlib import resources
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import msgspec
 import structlog
 from websockets.exceptions import ConnectionClosed
 
-from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.relay import wire
+from watcher.relay.budgets import ReadBudget
 from watcher.relay.catch_up import CatchUp
-from watcher.relay.flusher import BATCH, Delivery
-from watcher.relay.http import auth
+from watcher.relay.connection import Connection
+from watcher.relay.connections import Connections, RelayStats
+from watcher.relay.http import head
+from watcher.relay.http.auth import Guard, Tokens
 from watcher.relay.http.connection import HttpConnection
+from watcher.relay.http.head import HttpAnswer, error
 from watcher.relay.http.listener import Listener
-from watcher.relay.http.routes import HttpRoutes, Sees, named
-from watcher.relay.log_follower import Log
-from watcher.relay.read_budget import ReadBudget, SnapshotReader
-from watcher.relay.session import GOING_AWAY, Authorized, Changed, Close, Send, Session, Subscribe
+from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
+from watcher.relay.live_path import BATCH, Flusher
+from watcher.relay.log import Log
+from watcher.relay.log_follower import LogFollower
+from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
+from watcher.relay.outbox import Outbox
+from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.relay.snapshots import Balances, SnapshotReader
+from watcher.relay.subscription import Subscription
 from watcher.relay.timers import Timers
-from watcher.relay.websocket import Connection, Peer, RelayStats
+from watcher.relay.websocket import FrameBudget, WebSocket
 
 logger = structlog.get_logger()
+
+INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
 
 
 class Relay:
@@ -37,53 +51,66 @@ class Relay:
         settings: RelaySettings,
         log: Log,
         *,
-        tokens: auth.Tokens | None,
+        tokens: Tokens | None,
         wall: Callable[[], int],
-        metrics: Callable[[Filter], bytes],
-        ready: Callable[[], Mapping[str, object]],
-        pace: RelayTuning = RelayTuning(),  # noqa: B008 - frozen
+        status: Status,
+        tuning: RelayTuning = RelayTuning(),  # noqa: B008 - frozen
         room: int | None = None,
-        sees: Sees = named,
     ) -> None:
-        """`wall`: microseconds. `metrics`, `ready`, `sees`: see Plain. `room`: see Port."""
-        self.delivery = Delivery(log, pace, self._read_for)
-        snapshots = SnapshotReader(log, ReadBudget(lambda: self.delivery.time()), pace.page)  # noqa: PLW0108 - it has none yet
-        plain = HttpRoutes(
-            snapshots,
-            metrics,
-            ready,
-            guarded=tokens is not None,
-            following=lambda: self.delivery.following,
-            sees=sees,
-        )
-        self.port = Listener(settings, plain, tokens=tokens, stats=self.delivery.stats, pace=pace, room=room)
+        """`wall`: microseconds. `room`: see Listener."""
+        self.flusher = Flusher(self._overflow)
+        self.connections = Connections(self.flusher, tuning, self._read_for)
+        self.follower = LogFollower(log, self.flusher, self.connections, tuning)
         self._log = log
         self._wall = wall
-        self._pace = pace
-        self._snapshots = snapshots
-        self._keeper = Timers(self.delivery, pace, wall, sees)
-        self._replays: CatchUp
+        self._tuning = tuning
+        self._guard = Guard(settings, tokens)
+        self._snapshots = SnapshotReader(log, ReadBudget(lambda: self.flusher.time()), tuning.page)  # noqa: PLW0108 - it has none yet
+        self._page = live_page()
+        status = msgspec.structs.replace(status, following=lambda: self.follower.following)
+        self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room)
+        self._timers = Timers(self.connections, self.flusher, tuning, wall, status.sees)
+        self._catch_up: CatchUp
+
+    def _routes(self, status: Status) -> HttpRoutes:
+        refused = self.connections.count_refusal
+        balances = Balances(self._snapshots, refused)
+        routes = {
+            "/": Route(self._show_page),
+            BALANCES: Route(balances.answer, guarded=True),
+            STREAM: Route(self._upgrade, methods=("GET",), wrong_method="a stream is asked for with GET"),
+        }
+        return HttpRoutes(routes, self._guard, status, refused)
 
     @property
     def stats(self) -> RelayStats:
         """Added up when somebody asks."""
-        self.delivery.count()
-        return self.delivery.stats
+        return self.connections.stats()
 
-    def _read_for(self, peer: Peer) -> None:
-        self._replays.read_for(peer)
+    def _read_for(self, connection: Connection) -> None:
+        self._catch_up.read_for(connection)
+
+    def _overflow(self, outboxes: list[Outbox]) -> None:
+        self.connections.overflow(outboxes)
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; starts with the port. Raises SettingsError, and OSError when the port is taken."""
         try:
-            self.port.bind()
-            await self.delivery.start()
-            self.port.open(self._handle, functools.partial(_connection, self.delivery))
+            self.listener.bind()
+            await self.follower.start()
+            self.listener.open(self._serve, functools.partial(WebSocket, self.connections, FrameBudget()))
             async with anyio.create_task_group() as tasks:
-                self._replays = CatchUp(self.delivery, self._snapshots, self._pace, tasks, self._keeper.beat)
-                tasks.start_soon(self.delivery.follow)
-                tasks.start_soon(self._keeper.keep, self._replays)
-                task_status.started(self.port.number)
+                self._catch_up = CatchUp(
+                    self.connections,
+                    self.flusher,
+                    self.follower,
+                    self._snapshots,
+                    tasks=tasks,
+                    heartbeat=self._timers.heartbeat,
+                )
+                tasks.start_soon(self.follower.follow)
+                tasks.start_soon(self._timers.run)
+                task_status.started(self.listener.number)
                 try:
                     await anyio.sleep_forever()
                 finally:
@@ -91,67 +118,111 @@ class Relay:
                         await self._say_farewell()
         finally:
             with anyio.CancelScope(shield=True):
-                self.port.close()
-                await self.port.end()
+                self.listener.close()
+                await self.listener.end()
+
+    async def _show_page(self, _: RoutedRequest) -> HttpAnswer:
+        return self._page
+
+    async def _upgrade(self, asked: RoutedRequest) -> HttpAnswer | None:
+        """None lets it become a stream, whose place is taken from now on."""
+        if head.has_body(asked.request):
+            return error(400, "bad_request", "an upgrade has no body")
+        origin = head.field(asked.request.headers, "Origin")
+        connections = self.connections
+        if origin is not None and not self._guard.allows_origin(origin, asked.host):
+            connections.count_refusal("origin")
+            return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
+        if asked.rights is None and asked.presented:
+            connections.count_refusal("unauthorized")
+            return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
+        if connections.reserved >= self.listener.limits.connections or self.listener.closing:
+            connections.count_refusal("full")
+            logger.warning("relay.full", connections=connections.reserved)
+            return error(503, "rate_limited", "too many connections: come back later", ("Retry-After", "5"))
+        assert isinstance(asked.connection, WebSocket)
+        asked.connection.admit(asked.rights if asked.presented else None)
+        return None
 
     async def _say_farewell(self) -> None:
-        self.port.close()
-        farewell = wire.push("shutdown", reconnect_after_ms=round(self._pace.reconnect * 1000))
-        for number, peer in enumerate(list(self.delivery.peers)):
-            self.delivery.put(peer, farewell)
-            self.delivery.close(peer, GOING_AWAY, "shutdown")
+        self.listener.close()
+        farewell = wire.push(Shutdown(reconnect_after_ms=round(self._tuning.reconnect * 1000)))
+        for number, connection in enumerate(list(self.connections)):
+            self.connections.put(connection, farewell)
+            self.connections.close(connection, SHUTDOWN)
             if number % BATCH == 0:
                 await anyio.lowlevel.checkpoint()
 
-    async def _handle(self, connection: HttpConnection) -> None:
-        assert isinstance(connection, Connection)
-        now = self.delivery.time()
-        connection.forget_handshake()
-        session = Session(self.port.tokens, connection.rights, self.port.limits, now)
-        peer = connection.peer = Peer(session, self._pace, self.delivery.hub.cursor, connection)
-        self.delivery.peers.add(peer)
-        self.delivery.stats.accepted += 1
-        if self.port.direct:
-            peer.direct = peer.socket = connection.transport.get_extra_info("socket").fileno()
-        if connection.paused:
-            self.delivery.blocked(peer)
+    async def _serve(self, websocket: HttpConnection) -> None:
+        """One stream, until it ends."""
+        assert isinstance(websocket, WebSocket)
+        now = self.flusher.time()
+        connection = self._connect(websocket, now)
         try:
             bounds = await self._log.bounds()
         except Unavailable as problem:
-            self.delivery.log_is_away(problem)
-            self.delivery.drop(peer, GOING_AWAY, "internal")
+            self.follower.is_away(problem)
+            self.connections.drop(connection, JOURNAL_AWAY)
             return
-        self._keeper.enter(peer, now)
-        self.delivery.put(peer, session.welcome(peer.id, bounds, self._wall(), self._pace))
+        self._timers.enter(connection, now)
+        welcome = connection.session.welcome(connection.id, bounds, self._wall(), self._tuning.heartbeat)
+        self.connections.put(connection, welcome)
         try:
-            async for message in connection:
-                self._obey(peer, message)
+            async for message in websocket:
+                self._obey(connection, message)
         except ConnectionClosed:
             pass  # however it ended, there is nobody left to tell
         finally:
-            self.delivery.forget(peer)
-            self._keeper.leave(peer)
+            self.connections.remove(connection)
+            self._timers.leave(connection)
 
-    def _obey(self, peer: Peer, message: str | bytes) -> None:
-        for action in peer.session.receive(message, self.delivery.time(), self._wall()):
+    def _connect(self, websocket: WebSocket, now: float) -> Connection:
+        websocket.forget_handshake()
+        session = Session(self._guard.tokens, websocket.rights, self.listener.limits, now)
+        transport = websocket.transport
+        descriptor = transport.get_extra_info("socket").fileno() if self.listener.direct else None
+        outbox = Outbox(self._tuning, self.flusher.fan_out.cursor, transport, descriptor)
+        connection = Connection(session, outbox, self._tuning, websocket.hang_up)
+        websocket.serve(connection)
+        return connection
+
+    def _obey(self, connection: Connection, message: str | bytes) -> None:
+        for action in connection.session.receive(message, self.flusher.time(), self._wall()):
             match action:
-                case Send(reply):
-                    self.delivery.put(peer, reply)
-                case Close(code, reason):
-                    self.delivery.drop(peer, code, reason)
-                case Subscribe():
-                    peer.asked.append(action)
-                    self._replays.read_for(peer)
-                case Changed(subscription):
-                    self.delivery.hub.drop(peer, subscription)
-                    if peer.live and subscription.id in peer.session.subscriptions:
-                        self.delivery.hub.add(peer, subscription)
-                    peer.rearrange()
+                case SendFrame(frame):
+                    self.connections.put(connection, frame)
+                case CloseReason():
+                    self.connections.drop(connection, action)
+                case OpenSubscription():
+                    connection.ask(action)
+                    self.connections.read_for(connection)
+                case SubscriptionChanged(subscription):
+                    self._change(connection, subscription)
                 case Authorized():
-                    self._keeper.authorized(peer)
+                    self._timers.authorized(connection)
+
+    def _change(self, connection: Connection, subscription: Subscription) -> None:
+        """It matches less than before, or has ended."""
+        fan_out, outbox = self.flusher.fan_out, connection.outbox
+        fan_out.drop(outbox, subscription)
+        if outbox.live and subscription.id in connection.session.subscriptions:
+            fan_out.add(outbox, subscription)
+        connection.rearrange()
 
 
-def _connection(delivery: Delivery, *args: Any, **kwargs: Any) -> Connection:
-    connection = Connection(*args, **kwargs)
-    connection.delivery = delivery
-    return connection
+def live_page() -> HttpAnswer:
+    """The live page. It may run its own script, wear its own style and talk to where it came from; nothing else."""
+    body = resources.files("watcher.relay").joinpath("page.html").read_bytes()
+    allowed: dict[bytes, list[str]] = {b"script": [], b"style": []}
+    for kind, text in INLINE.findall(body):
+        allowed[kind].append(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'")
+    policy = (
+        f"default-src 'none'; script-src {_sources(allowed[b'script'])}; style-src {_sources(allowed[b'style'])}; "
+        "connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return HttpAnswer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", policy),))
+
+
+def _sources(hashes: list[str]) -> str:
+    return " ".join(hashes) or "'none'"

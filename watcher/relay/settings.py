@@ -71,29 +71,3 @@ class RelayTuning(msgspec.Struct, frozen=True):
     """Bytes that a replay puts into an outbox before it waits until that is empty."""
     page: int = 500
     """Rows of a snapshot in one push."""
-
-
-class StreamLimits(msgspec.Struct, frozen=True):
-    """What a client may ask for; told in `welcome`."""
-
-    message_bytes: int = 64 * 1024
-    messages_per_second: int = 5
-    burst: int = 20
-    filter_values: int = 1024
-    subscriptions: int = 32
-    connections: int = 10_000
-
-
-REFUSALS = 100
-"""Messages refused for their rate before the connection is closed."""
-ROWS = 1_000_000
-"""Balances of snapshots and events of old cursors that a connection may ask for at once."""
-ROWS_PER_SECOND = 20_000
-"""The same for as long as it goes on."""
-FRAMES = 4000
-"""Frames of a connection that are read at once: control frames and fragments are no messages, and cost as much."""
-FRAMES_PER_SECOND = 200
-"""The same for as long as it goes on; what comes beyond is read later."""
-ALL_FRAMES_PER_SECOND = 4000
-"""Of all connections together that have just sent more than a few."""
-FEW = 32

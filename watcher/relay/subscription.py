@@ -1,15 +1,91 @@
-"""Which subscriptions a key concerns."""
+"""What a connection subscribes to, and which subscriptions a key concerns."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 from watcher.model.filters import FIELDS, FilterMatcher
-from watcher.model.keys import Key
+from watcher.model.keys import Filter, Key
+from watcher.model.log import Cursor, Published
+from watcher.relay.messages import Delivery
 
 REMEMBERED = 1_000_000
 """Subscribers remembered over all keys before the index forgets which key they were for."""
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
+
+
+class Subscription:
+    """One of a connection's subscriptions."""
+
+    __slots__ = (
+        "conflate",
+        "filter_values",
+        "id",
+        "interval_seconds",
+        "matcher",
+        "opened",
+        "start",
+        "wanted",
+        "without_gaps",
+    )
+
+    def __init__(
+        self,
+        id_: str,
+        wanted: Filter,
+        filter_values: int,
+        *,
+        conflate: bool,
+        interval_seconds: float,
+        without_gaps: bool = False,
+    ) -> None:
+        self.id = id_
+        self.wanted = wanted
+        """What it may see of what it asked for."""
+        self.matcher = FilterMatcher.of(wanted)
+        self.filter_values = filter_values
+        """How many it takes of those that a connection may have."""
+        self.conflate = conflate
+        self.interval_seconds = interval_seconds
+        """0 conflates only when the reader is slow."""
+        self.without_gaps = without_gaps
+        """A log that cannot be read on is an error and not a snapshot."""
+        self.opened = False
+        self.start: Cursor | None = None
+        """Off the live path: nothing before is owed to it, since it began here or was given all that came before."""
+
+    @property
+    def delivery(self) -> Delivery:
+        return "conflate" if self.conflate else "all"
+
+    def open(self) -> None:
+        """It stands: its reply goes out."""
+        self.opened = True
+
+    def begin(self, start: Cursor) -> None:
+        """Nothing before is owed to it."""
+        self.start = start
+
+    def narrow(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.matcher = FilterMatcher.of(wanted)
+
+    def wants(self, event: Published) -> bool:
+        """It has begun there, and the event matches."""
+        start = self.start
+        begun = start is None or event.position >= start.positions[event.partition]
+        return begun and self.matcher.matches(event.key)
+
+
+def interval_of(wanting: Iterable[Subscription]) -> float | None:
+    """Seconds. Of several that want one event the most demanding decides: every one (None), else the shortest interval."""
+    intervals = [each.interval_seconds if each.conflate else None for each in wanting]
+    found = [interval for interval in intervals if interval is not None]
+    return min(found) if len(found) == len(intervals) else None
+
+
+def wanted_by_any(subscriptions: Iterable[Subscription], key: Key) -> bool:
+    return any(each.matcher.matches(key) for each in subscriptions)
 
 
 class SubscriptionIndex(Generic[T, R]):

@@ -1,119 +1,138 @@
 """What happens because time has passed: heartbeats, pings, and the end of those who do not authorize or do not read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
 
 import anyio
 
 from watcher.model.times import format_rfc3339
 from watcher.relay import wire
-from watcher.relay.catch_up import CatchUp
-from watcher.relay.due_queue import DueQueue
-from watcher.relay.flusher import Delivery
+from watcher.relay.connection import Connection
+from watcher.relay.connections import Connections
 from watcher.relay.http.routes import Sees
-from watcher.relay.session import AUTH_TIMEOUT, SLOW_CONSUMER
+from watcher.relay.live_path import Flusher
+from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat, ProviderStatus
 from watcher.relay.settings import RelayTuning
-from watcher.relay.websocket import Peer
+
+T = TypeVar("T", bound=Hashable)
+
+
+class DueQueue(Generic[T]):
+    """Who is due: everybody at the same interval (seconds), so that a look costs only those whose time has come.
+
+    Who was due enters again, or is not due any more. Pure; `now` is monotonic seconds.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._due: dict[T, float] = {}
+
+    def enter(self, who: T, now: float) -> None:
+        """Due one interval from now."""
+        self._due.pop(who, None)  # what is set anew would keep its place
+        self._due[who] = now + self._interval
+
+    def leave(self, who: T) -> None:
+        """Never due again. Whoever stayed until then would be kept in memory."""
+        self._due.pop(who, None)
+
+    def due(self, now: float) -> list[T]:
+        """Everybody whose time has come, once each."""
+        found = []
+        for who, when in self._due.items():
+            if when > now:
+                break
+            found.append(who)
+        for who in found:
+            del self._due[who]
+        return found
 
 
 class Timers:
     """One look at everybody at a fixed pace."""
 
-    def __init__(self, delivery: Delivery, pace: RelayTuning, wall: Callable[[], int], sees: Sees) -> None:
-        """`wall`: microseconds. `sees`: see Plain."""
-        self._delivery = delivery
-        self._pace = pace
+    def __init__(
+        self, connections: Connections, flusher: Flusher, tuning: RelayTuning, wall: Callable[[], int], sees: Sees
+    ) -> None:
+        """`wall`: microseconds. `sees`: see http.routes."""
+        self._connections = connections
+        self._flusher = flusher
+        self._tuning = tuning
         self._wall = wall
         self._sees = sees
-        self._auths: DueQueue[Peer] = DueQueue(pace.auth)
-        self._beats: DueQueue[Peer] = DueQueue(pace.heartbeat)
-        self._pings: DueQueue[Peer] = DueQueue(pace.ping)
+        self._auths: DueQueue[Connection] = DueQueue(tuning.auth)
+        self._heartbeats: DueQueue[Connection] = DueQueue(tuning.heartbeat)
+        self._pings: DueQueue[Connection] = DueQueue(tuning.ping)
 
-    def enter(self, peer: Peer, now: float) -> None:
+    def enter(self, connection: Connection, now: float) -> None:
         """A new connection."""
-        self._pings.enter(peer, now)
-        if peer.session.rights is None:
-            self._auths.enter(peer, now)
+        self._pings.enter(connection, now)
+        if connection.session.rights is None:
+            self._auths.enter(connection, now)
         else:
-            self._beats.enter(peer, now)
+            self._heartbeats.enter(connection, now)
 
-    def leave(self, peer: Peer) -> None:
-        for rota in (self._auths, self._beats, self._pings):
-            rota.leave(peer)
+    def leave(self, connection: Connection) -> None:
+        for queue in (self._auths, self._heartbeats, self._pings):
+            queue.leave(connection)
 
-    def authorized(self, peer: Peer) -> None:
-        self._beats.enter(peer, self._delivery.time())
+    def authorized(self, connection: Connection) -> None:
+        self._heartbeats.enter(connection, self._flusher.time())
 
-    async def keep(self, replays: CatchUp) -> None:
+    async def run(self) -> None:
         while True:
-            await anyio.sleep(self._pace.sweep)
-            now = self._delivery.time()
-            for peer in self._auths.due(now):
-                if peer.session.rights is None:
-                    self._delivery.drop(peer, AUTH_TIMEOUT, "auth_timeout")
-            for peer in self._beats.due(now):
-                self._turn(self._beats, peer, now, self.beat)
-            for peer in self._pings.due(now):
-                self._turn(self._pings, peer, now, self._ping)
-            self._end_stalled(now)
-            for peer in list(replays.readers):
-                if peer.astray(self._delivery.hub.cursor, now):
-                    self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "astray")
-                elif peer.pages is not None and peer.pages.over:
-                    self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "outlived")
-            self._delivery.stats.reading = len(replays.readers)
+            await anyio.sleep(self._tuning.sweep)
+            now = self._flusher.time()
+            for connection in self._auths.due(now):
+                if connection.session.rights is None:
+                    self._connections.drop(connection, AUTH_TIMEOUT)
+            for connection in self._heartbeats.due(now):
+                self._repeat(self._heartbeats, connection, now, self.heartbeat)
+            for connection in self._pings.due(now):
+                self._repeat(self._pings, connection, now, self._ping)
+            for connection in self._connections.stalled(now):
+                self._connections.drop(connection, SLOW_CONSUMER, "stalled")
+            self._end_stuck(now)
 
-    def _turn(self, rota: DueQueue[Peer], peer: Peer, now: float, do: Callable[[Peer], None]) -> None:
-        if peer.open:
-            do(peer)
-            rota.enter(peer, now)
+    def _repeat(
+        self, queue: DueQueue[Connection], connection: Connection, now: float, do: Callable[[Connection], None]
+    ) -> None:
+        if connection.outbox.open:
+            do(connection)
+            queue.enter(connection, now)
 
-    def _ping(self, peer: Peer) -> None:
-        self._delivery.put(peer, wire.KEEPALIVE)
+    def _ping(self, connection: Connection) -> None:
+        self._connections.put(connection, wire.KEEPALIVE)
 
-    def _end_stalled(self, now: float) -> None:
-        """Who takes nothing."""
-        stalled = 0
-        for peer, (since, size) in list(self._delivery.paused.items()):
-            left = peer.connection.transport.get_write_buffer_size()
-            if left != size:
-                self._delivery.paused[peer] = (now, left)
-            elif now - since >= self._pace.stall:
-                self._delivery.drop(peer, SLOW_CONSUMER, "slow_consumer", "stalled")
-            else:
-                stalled += now - since >= self._pace.sweep
-        self._delivery.stats.stalled = stalled
+    def _end_stuck(self, now: float) -> None:
+        """Who reads the log and comes no nearer, or whose snapshot was taken away."""
+        for connection in list(self._connections.reading):
+            if connection.stuck(self._flusher.fan_out.cursor, now):
+                self._connections.drop(connection, SLOW_CONSUMER, "astray")
+            elif connection.pages is not None and connection.pages.over:
+                self._connections.drop(connection, SLOW_CONSUMER, "outlived")
 
-    def beat(self, peer: Peer) -> None:
-        """Tell how far everything was sent. Between the pages of a snapshot there is nothing to tell."""
-        peer.beat_due = peer.paging
-        if peer.paging:
+    def heartbeat(self, connection: Connection) -> None:
+        """Report how far everything was sent."""
+        if not connection.wants_heartbeat():
             return
-        self._delivery.hub.settle()
-        rights = peer.session.rights
-        beat = wire.push(
-            "heartbeat",
-            cursor=str(peer.watermark(self._delivery.hub.cursor)),
-            sent=peer.sent + len(peer.frames) - peer.controls,
-            conflated=peer.conflated,
-            lag_ms=self._lag(peer),
+        fan_out, outbox, rights = self._flusher.fan_out, connection.outbox, connection.session.rights
+        fan_out.settle()
+        heartbeat = Heartbeat(
+            cursor=str(outbox.watermark(fan_out.cursor)),
+            sent=outbox.updates,
+            conflated=outbox.conflated,
+            lag_ms=self._lag(connection),
             time=format_rfc3339(self._wall()),
             providers={
-                name: {
-                    "last_success": health.last_success,
-                    "paused_until": health.paused_until,
-                    "budget_used": health.budget_used,
-                }
-                for name, health in self._delivery.hub.health.items()
+                name: ProviderStatus(health.last_success, health.paused_until, health.budget_used)
+                for name, health in fan_out.health.items()
                 if rights is not None and self._sees(rights, name)
             },
         )
-        self._delivery.put(peer, beat)
+        self._connections.put(connection, wire.push(heartbeat))
 
-    def _lag(self, peer: Peer) -> int:
-        oldest = peer.oldest
-        if peer.conflater is not None and len(peer.conflater):
-            oldest = peer.conflater.oldest()
-        elif peer.live and len(peer.frames) > peer.controls:
-            found = (self._delivery.hub.told_at(frame) for frame in peer.frames)
-            oldest = next((told for told in found if told is not None), None)
+    def _lag(self, connection: Connection) -> int:
+        """Milliseconds since the oldest event was observed that waits for it."""
+        oldest = connection.outbox.oldest_waiting(self._flusher.fan_out.observed_at)
         return 0 if oldest is None else max(0, (self._wall() - oldest) // 1000)

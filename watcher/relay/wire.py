@@ -1,27 +1,24 @@
-"""The relay's messages as bytes: pushes, answers and snapshot rows, each framed once.
+"""Messages as bytes, and back: frames are made once, and shared by all connections that get them.
 
-A server's text frame is two to ten bytes of header and the payload as it stands, so a frame can be shared by all
-connections that get it.
+A server's text frame is two to ten bytes of header and the payload as it stands.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from watcher.model.events import BalanceState
-from watcher.model.keys import Filter
-from watcher.model.log import Cursor
+from watcher.relay.messages import METHODS, PUSHES, AnyPush, BalanceRow, Code, Error, ErrorPush, ErrorReply, Push, Reply
 
-SUBPROTOCOL = "balances.v1.json"
+encode = msgspec.json.Encoder().encode
 TEXT = 0x81
 PING = 0x89
 
-encode = msgspec.json.Encoder().encode
-
 
 class ControlFrame(bytes):
-    """A frame that holds no promise about what was sent before it: it outlives a cleared outbox."""
+    """Holds no promise about what was sent before it: it outlives a cleared outbox."""
 
     __slots__ = ()
 
@@ -32,29 +29,6 @@ class LiveFrame(bytes):
     __slots__ = ()
 
 
-class BalanceRow(msgspec.Struct, frozen=True):
-    """One balance in a snapshot."""
-
-    provider: str
-    chain: str
-    account: str
-    token: str
-    kind: str
-    symbol: str | None
-    amount: str
-    unit: str
-    decimals: int | None
-    version: int
-    slot: int | None
-    as_of: str | None
-    observed_at: str
-
-
-def frame(payload: bytes) -> bytes:
-    """A whole unmasked text frame."""
-    return header(TEXT, len(payload)) + payload
-
-
 def header(opcode: int, size: int) -> bytes:
     if size < 126:
         return bytes((opcode, size))
@@ -63,75 +37,82 @@ def header(opcode: int, size: int) -> bytes:
     return bytes((opcode, 127)) + size.to_bytes(8)
 
 
+def frame(payload: bytes) -> bytes:
+    """A whole unmasked text frame."""
+    return header(TEXT, len(payload)) + payload
+
+
 KEEPALIVE = ControlFrame(header(PING, 0))
 """A ping without payload: the same bytes for everybody."""
 
 
+def push(message: Push) -> bytes:
+    return frame(encode(message))
+
+
 def update(cursor: str, event: bytes) -> bytes:
-    """The event's bytes unopened."""
+    """The bytes of `messages.Update`, with the event's own unopened. Hot: once an event, and once more for each replay."""
     return frame(b'{"type":"update","cursor":"%b","event":%b}' % (cursor.encode(), event))
 
 
-def push(kind: str, **fields: object) -> bytes:
-    return frame(encode({"type": kind, **fields}))
-
-
-def answer(id_: bytes, result: Mapping[str, object]) -> ControlFrame:
+def reply(id_: bytes, result: Struct) -> ControlFrame:
     """`id_` is the client's own spelling of it."""
-    return ControlFrame(frame(b'{"id":%b,"result":%b}' % (id_, encode(result))))
+    return ControlFrame(frame(encode(Reply(Raw(id_), result))))
 
 
-def refusal(id_: bytes | None, code: str, message: str, *, temporary: bool = False) -> ControlFrame:
+def error_reply(id_: bytes | None, code: Code, message: str, *, temporary: bool = False) -> ControlFrame:
     """An error as the answer to a command, or as a push when the message had no usable id."""
-    error = {"code": code, "message": message, "temporary": temporary}
     if id_ is None:
-        return ControlFrame(push("error", **error))
-    return ControlFrame(frame(b'{"id":%b,"error":%b}' % (id_, encode(error))))
+        return ControlFrame(push(ErrorPush(code=code, message=message, temporary=temporary)))
+    return ControlFrame(frame(encode(ErrorReply(Raw(id_), Error(code, message, temporary)))))
 
 
 def rows(states: Iterable[BalanceState]) -> list[BalanceRow]:
     """What a subscriber sees of the state: not what the ledger needs for itself."""
     return [
         BalanceRow(
-            state.provider,
-            state.chain,
-            state.account,
-            state.token,
-            state.kind,
-            state.symbol,
-            state.amount,
-            state.unit,
-            state.decimals,
-            state.version,
-            state.slot,
-            state.as_of,
-            state.observed_at,
+            state.provider, state.chain, state.account, state.token, state.kind, state.symbol, state.amount, state.unit,
+            state.decimals, state.version, state.slot, state.as_of, state.observed_at,
         )
         for state in states
-    ]
+    ]  # fmt: skip
 
 
-def page(
-    subscription_id: str,
-    cursor: Cursor,
-    number: int,
-    last: bool,  # noqa: FBT001 - it is a field
-    states: Iterable[BalanceState],
-    *,
-    reason: str | None = None,
-) -> bytes:
-    """`reason`: why the snapshot comes unasked; stands in its first page."""
-    fields: dict[str, object] = {
-        "subscription_id": subscription_id,
-        "cursor": str(cursor),
-        "page": number,
-        "last": last,
-    }
-    if reason is not None and number == 1:
-        fields["reason"] = reason
-    return push("snapshot", **fields, data=rows(states))
+# Read by a client.
 
 
-def shown(wanted: Filter) -> dict[str, Any]:
-    """A filter as the protocol writes it: fields that match anything are absent."""
-    return {name: list(values) for name in Filter.__struct_fields__ if (values := getattr(wanted, name)) is not None}
+class _Outline(Struct, frozen=True):
+    """Any message, as far as it must be looked at before its type is known."""
+
+    type: str | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    cursor: str | UnsetType = UNSET
+
+
+class Unknown(Struct, frozen=True):
+    """A push of a type that we do not know: its cursor counts, like any other."""
+
+    cursor: str | UnsetType
+
+
+FromRelay = Push | Reply[Any] | ErrorReply | Unknown
+
+_decode_push: Callable[[str | bytes], Push] = msgspec.json.Decoder(AnyPush).decode
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+_decode_error = msgspec.json.Decoder(ErrorReply).decode
+_decode_reply: dict[str, Callable[[str | bytes], Reply[Any]]] = {
+    name: msgspec.json.Decoder(method.reply).decode for name, method in METHODS.items()
+}
+
+
+def read(text: str | bytes, method: str) -> FromRelay:
+    """A message of the relay. `method`: of the command whose reply is awaited. Raises msgspec.DecodeError."""
+    try:
+        return _decode_push(text)
+    except msgspec.ValidationError:
+        outline = _decode_outline(text)
+        if outline.type in PUSHES:
+            raise
+    if outline.type is not UNSET:
+        return Unknown(outline.cursor)
+    return _decode_reply[method](text) if outline.error is UNSET else _decode_error(text)

@@ -14,5 +14,5 @@ class Backoff(msgspec.Struct, frozen=True):
         return min(self.first * 2.0 ** min(tries - 1, 60), self.longest)
 
     def after(self, last: float) -> float:
-        """Seconds that follow a pause of `last`; 0: there was none. For who is told pauses by others, too."""
+        """Seconds that follow a pause of `last`; 0: there was none. For callers that others tell how long to wait, too."""
         return min(max(self.first, 2.0 * last), self.longest)

@@ -1,4 +1,4 @@
-"""Long work in slices, so that whoever shares the event loop keeps his pace."""
+"""Long work in slices, so that other tasks of the event loop keep their pace."""
 
 from collections.abc import Generator
 from typing import TypeVar, cast
@@ -7,17 +7,18 @@ import anyio
 
 T = TypeVar("T")
 TURN = 0.004
-"""Seconds after which work in slices rests: breaths that come sooner are let pass, for most rows cost nearly nothing."""
-BREATHS = 25
-"""That are let pass at most: where time stands still, too, others get their turn."""
+"""Seconds that a slice takes at most. It takes several steps of the work (from one `yield` to the next), since most cost
+nearly nothing."""
+STEPS = 25
+"""Steps in one slice at most: others get their turn even where time stands still."""
 REST = 2.0
-"""For how long it rests: so many times as long as it was at work."""
+"""After a slice the work rests for so many times as long as the slice took."""
 LONGEST_REST = 0.5
-"""Seconds: work that seems to have taken longer did not, but its process stood still."""
+"""Seconds: when a slice seems to have taken longer, the process stood still meanwhile."""
 
 
 def run_at_once(work: Generator[None, None, T]) -> T:
-    """Run to the end; nobody else runs in between."""
+    """Run to the end; no other task runs in between."""
     while True:
         try:
             next(work)
@@ -26,10 +27,10 @@ def run_at_once(work: Generator[None, None, T]) -> T:
 
 
 async def run_in_slices(work: Generator[None, None, T]) -> T:
-    """Run to the end; everybody else runs in between, and has the loop for longer than this work has it."""
+    """Run to the end; other tasks run in between, and have the loop for longer than this work has it."""
     while True:
         began = anyio.current_time()
-        for _ in range(BREATHS):
+        for _ in range(STEPS):
             try:
                 next(work)
             except StopIteration as end:

@@ -1,4 +1,4 @@
-"""Tasks that end after the block that started them, so that a pipeline stops from its source down."""
+"""Tasks that end after the block that started them, so that a pipeline stops from its source on."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,8 +10,8 @@ from anyio.abc import TaskGroup
 T = TypeVar("T")
 
 
-class Begun(Generic[T]):
-    """A task status that others may wait for, and be cancelled while they do."""
+class StartSignal(Generic[T]):
+    """A task status that another task may wait for, and may be cancelled while it waits."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
@@ -49,10 +49,10 @@ class TaskScope:
 
 @contextlib.asynccontextmanager
 async def task_scope() -> AsyncIterator[TaskScope]:
-    """A task group whose tasks see a cancellation only once the block has ended."""
+    """A task group whose tasks are cancelled only once the block has ended."""
     async with anyio.create_task_group() as tasks:
-        kept = TaskScope(tasks)
+        scope = TaskScope(tasks)
         try:
-            yield kept
+            yield scope
         finally:
-            kept.end()
+            scope.end()

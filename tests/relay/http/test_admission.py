@@ -13,26 +13,26 @@ from structlog.testing import capture_logs
 
 from tests.relay.stage import PATIENCE, calm, staged, until
 from watcher.relay.http import admission
-from watcher.relay.http.admission import ANSWERED, STARTING, TELLING, Admission, NoDescriptors, network, shares
+from watcher.relay.http.admission import Admission, NoDescriptors, Stage, address_group, divide_descriptors
 
 pytestmark = pytest.mark.anyio
 
 
 class Pair:
-    """A guest of that door from that address, and the other end of its connection."""
+    """A socket from that address, let in, and the other end of its connection."""
 
-    def __init__(self, entered, address, *, stage=None):
+    def __init__(self, entered, address, *, stage=None, since=0.0):
         ours, self.theirs = socket.socketpair()
-        self.guest = admission.AcceptedSocket(ours, address, entered, 0.0)
+        self.accepted = admission.AcceptedSocket(ours, address, entered, since)
         self.dismissed = False
-        entered.enter(self.guest)
+        entered.enter(self.accepted)
         if stage is not None:
-            self.guest.visitor = self
-            entered.move(self.guest, stage)
+            self.accepted.serve(self)
+            self.accepted.reach(stage)
 
     def dismiss(self):
         self.dismissed = True
-        self.guest.close()
+        self.accepted.close()
 
     @property
     def gone(self):
@@ -57,7 +57,7 @@ def pairs():
     yield make
     for pair in made:
         pair.theirs.close()
-        pair.guest.close()
+        pair.accepted.close()
 
 
 def test_the_oldest_of_the_fullest_address_goes(pairs):
@@ -70,69 +70,68 @@ def test_the_oldest_of_the_fullest_address_goes(pairs):
     assert [pair.gone for pair in crowd] == [True] * 24 + [False] * 6  # three quarters of the room
     more = [pairs(entered, f"many{n}") for n in range(5)]
     assert not any(pair.gone for pair in [honest, newcomer, *more])
-    assert entered.crowded == 24 + 5
+    assert entered.crowded_out == 24 + 5
 
 
 def test_who_has_an_answer_goes_first_and_who_waits_for_one_last(pairs):
     entered = Admission(8)
-    asked = pairs(entered, "a", stage=TELLING)
-    answered = [pairs(entered, "a", stage=ANSWERED) for _ in range(3)]
+    asked = pairs(entered, "a", stage=Stage.WRITING)
+    answered = [pairs(entered, "a", stage=Stage.CLOSING) for _ in range(3)]
     early = [pairs(entered, "a") for _ in range(3)]
     assert [pair.gone for pair in (*answered, *early)] == [True] + [False] * 5
-    assert entered.crowded == 0
+    assert entered.crowded_out == 0
     crowd = [pairs(entered, "a") for _ in range(20)]
     assert not asked.gone
     assert sum(pair.gone for pair in (*answered, *early, *crowd)) == 26 - 5
     entered = Admission(4)
-    waits = pairs(entered, "b", stage=STARTING)
-    only = [pairs(entered, "b", stage=TELLING) for _ in range(5)]
+    waits = pairs(entered, "b", stage=Stage.HANDLING)
+    only = [pairs(entered, "b", stage=Stage.WRITING) for _ in range(5)]
     assert [pair.gone for pair in (waits, *only)] == [False] + [True] * 3 + [False] * 2
-    assert entered.starting == 1
+    assert entered.handling == 1
     waits.dismiss()
-    assert entered.starting == 0
+    assert entered.handling == 0
 
 
 def test_who_has_asked_and_gets_no_word_is_known_by_its_time(pairs):
     entered = Admission(8)
     pairs(entered, "a")
-    pairs(entered, "a", stage=TELLING)
-    (waits,) = [pairs(entered, "b", stage=STARTING)]
-    waits.guest.since = 10.0
+    pairs(entered, "a", stage=Stage.WRITING)
+    waits = pairs(entered, "b", stage=Stage.HANDLING, since=10.0)
     assert entered.stuck(9.0) == []
-    assert entered.stuck(10.0) == [waits.guest]
+    assert entered.stuck(10.0) == [waits.accepted]
 
 
 def test_a_stream_takes_no_place_and_is_known_until_it_is_closed(pairs):
     entered = Admission(2)
     streams = [pairs(entered, "a") for _ in range(1)]
     for _ in range(20):
-        entered.stays(streams[-1].guest)
+        entered.leave_pending(streams[-1].accepted)
         streams.append(pairs(entered, "a"))
-    assert entered.crowded == 0
-    assert len(entered.guests) == 21
+    assert entered.crowded_out == 0
+    assert len(entered.sockets) == 21
     for pair in streams:
-        pair.guest.close()
-    assert not entered.guests
+        pair.accepted.close()
+    assert not entered.sockets
 
 
 def test_one_address_is_an_ipv4_address_or_a_network_of_ipv6():
-    assert network(("10.0.0.1", 5)) == network(("::ffff:10.0.0.1", 5, 0, 0)) == "10.0.0.1"
-    assert network(("2001:db8:1:2::1", 5, 0, 0)) == network(("2001:db8:1:2:ffff::9", 6, 0, 0))
-    assert network(("2001:db8:1:2::1", 5, 0, 0)) != network(("2001:db8:1:3::1", 5, 0, 0))
-    assert network(("fe80::1%eth0", 5, 0, 3)) == network(("fe80::2", 5, 0, 3))
-    assert network("") == ""
+    assert address_group(("10.0.0.1", 5)) == address_group(("::ffff:10.0.0.1", 5, 0, 0)) == "10.0.0.1"
+    assert address_group(("2001:db8:1:2::1", 5, 0, 0)) == address_group(("2001:db8:1:2:ffff::9", 6, 0, 0))
+    assert address_group(("2001:db8:1:2::1", 5, 0, 0)) != address_group(("2001:db8:1:3::1", 5, 0, 0))
+    assert address_group(("fe80::1%eth0", 5, 0, 3)) == address_group(("fe80::2", 5, 0, 3))
+    assert address_group("") == ""
 
 
 @pytest.mark.parametrize(
     ("room", "shared"), [(None, (10_000, 1024)), (20_000, (10_000, 1024)), (1024, (768, 256)), (40, (30, 10))]
 )
-def test_streams_and_visitors_share_the_room(room, shared):
-    assert shares(room, 10_000) == shared
+def test_streams_and_pending_sockets_divide_the_room(room, shared):
+    assert divide_descriptors(room, 10_000) == shared
 
 
 def test_a_room_for_nobody_is_an_error():
     with pytest.raises(NoDescriptors):
-        shares(10, 10_000)
+        divide_descriptors(10, 10_000)
 
 
 @contextlib.contextmanager
@@ -147,17 +146,17 @@ async def test_hundreds_who_say_nothing_hold_nobody_up_and_are_bounded(tmp_path)
         with contextlib.ExitStack() as opened:
             for number in range(1, 4):
                 opened.enter_context(connected(stage.port, 100))
-                await until(lambda number=number: stage.relay.port.door.accepted >= 100 * number)
+                await until(lambda number=number: stage.relay.listener.admission.accepted >= 100 * number)
             async with stage.http() as http, asyncio.timeout(PATIENCE):
                 assert (await http.get("/healthz")).status_code == 200
                 async with stage.subscriber() as two:
                     await two.next()
-            await until(lambda: len(stage.relay.port.door.guests) <= 75 + 3)
-            assert stage.relay.port.door.crowded >= 300 - 75
+            await until(lambda: len(stage.relay.listener.admission.sockets) <= 75 + 3)
+            assert stage.relay.listener.admission.crowded_out >= 300 - 75
         await stage.teller.tell("A")
         await one.subscribe()
         await one.push("snapshot")
-    assert not stage.relay.port.door.guests
+    assert not stage.relay.listener.admission.sockets
 
 
 async def test_who_says_nothing_is_closed_in_time_and_so_is_who_asks_slowly(tmp_path):
@@ -166,21 +165,21 @@ async def test_who_says_nothing_is_closed_in_time_and_so_is_who_asks_slowly(tmp_
             for each in (silent, slow):
                 each.setblocking(False)
             slow.send(b"GET / HTTP/1.1\r\n")
-            await until(lambda: stage.relay.port.door.accepted == 2)
-            await until(lambda: not stage.relay.port.door.guests)
+            await until(lambda: stage.relay.listener.admission.accepted == 2)
+            await until(lambda: not stage.relay.listener.admission.sockets)
 
 
 async def test_those_who_name_two_hosts_are_answered_and_keep_nobody_out(tmp_path):
     """Whoever has asked comes before who is accepted next: one that stayed there would keep its place from all others."""
     async with staged(tmp_path) as stage, stage.http() as http:
-        with connected(stage.port, admission.BUSY + 1) as crowd:
+        with connected(stage.port, admission.HANDLING_AT_ONCE + 1) as crowd:
             for each in crowd:
                 each.sendall(b"GET http://localhost/healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
-            await until(lambda: stage.relay.port.door.accepted == len(crowd))
+            await until(lambda: stage.relay.listener.admission.accepted == len(crowd))
             assert (await http.get("/healthz")).status_code == 200
             for each in crowd:
                 assert (await asyncio.to_thread(each.recv, 15)) == b"HTTP/1.1 200 OK"
-        assert not stage.relay.port.door.starting
+        assert not stage.relay.listener.admission.handling
 
 
 async def test_nothing_of_a_connection_that_is_gone_is_kept(tmp_path):
@@ -188,9 +187,9 @@ async def test_nothing_of_a_connection_that_is_gone_is_kept(tmp_path):
     async with staged(tmp_path) as stage:
         async with stage.subscriber() as one:
             await one.next()
-            (peer,) = stage.relay.delivery.peers
-            kept = weakref.ref(peer.connection)
-            del peer
+            (accepted,) = stage.relay.listener.admission.sockets.values()
+            kept = weakref.ref(accepted._connection)
+            del accepted
             await one.socket.send(b"binary")
             await one.closed()
 
@@ -224,11 +223,11 @@ async def test_without_descriptors_nobody_is_accepted_and_nothing_loops(tmp_path
             with capture_logs() as logs, exhausted():
                 with contextlib.suppress(BlockingIOError):
                     client.connect(("127.0.0.1", stage.port))
-                await until(lambda: stage.relay.port.door.exhausted)
+                await until(lambda: stage.relay.listener.admission.exhausted)
                 assert (await one.ask("ping"))["result"]
                 assert (await one.ask("ping"))["result"]
             assert len([record for record in logs if record["event"] == "relay.no_descriptor"]) < 10
-            await until(lambda: len(stage.relay.port.door.guests) == 2)
+            await until(lambda: len(stage.relay.listener.admission.sockets) == 2)
 
 
 async def test_the_number_told_is_the_number_kept(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from watcher.model.keys import Filter
-from watcher.relay.http.auth import EVERYTHING, bearer, is_ours, load, names, same_origin
+from watcher.relay.http.auth import EVERYTHING, bearer, is_known_host, known_hosts, load, same_origin
 from watcher.relay.settings import RelaySettings
 from watcher.runtime.config_section import SettingsError
 
@@ -136,7 +136,7 @@ def test_same_origin_is_the_same_host_and_port(origin, host, same):
 )
 def test_a_host_is_ours_by_name_or_as_a_loopback_address(host, ours):
     settings = RelaySettings(host="MyBox", origins=["https://desk.example", "http://other.example:81"])
-    assert is_ours(host, names(settings)) is ours
+    assert is_known_host(host, known_hosts(settings)) is ours
 
 
 # ── Samples open nothing ─────────────────────────────────────────────────────────────────────────────────────────────

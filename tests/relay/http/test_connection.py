@@ -15,8 +15,8 @@ from tests.relay.hostile import UPGRADE, frame
 from tests.relay.stage import PATIENCE, until
 from watcher.model.log import Unavailable
 from watcher.relay.http.admission import Admission
-from watcher.relay.http.connection import THROWN, HttpConnection
-from watcher.relay.http.routes import HttpAnswer
+from watcher.relay.http.connection import DISCARDED, HttpConnection, HttpService
+from watcher.relay.http.head import HttpAnswer
 
 pytestmark = pytest.mark.anyio
 
@@ -50,17 +50,25 @@ class Serving:
         return True
 
 
+class Made(list):
+    """The connections of a server, and the tasks that they run in."""
+
+    def __init__(self):
+        super().__init__()
+        self.tasks = set()
+
+
 @contextlib.asynccontextmanager
-async def visited(answer, handle=None, *, stall=3600.0, kind=HttpConnection):
-    """A server of visitors that get that answer, or become streams; gives its port and those it had."""
-    made = []
+async def visited(answer, serve_stream=None, *, stall=3600.0, kind=HttpConnection):
+    """A server of connections that get that answer, or become streams; gives its port, and those that it made."""
+    made = Made()
+    service = HttpService(answer, serve_stream, Admission(1), made.tasks, PATIENCE, stall)
 
     def create():
-        visitor = kind(ServerProtocol(), Serving(), ping_interval=None, close_timeout=PATIENCE, write_limit=0)
-        visitor.answer, visitor.handle, visitor.stall, visitor.upgrade = answer, handle, stall, PATIENCE
-        visitor.door, visitor.tasks = Admission(1), set()
-        made.append(visitor)
-        return visitor
+        made.append(
+            kind(service, ServerProtocol(), Serving(), ping_interval=None, close_timeout=PATIENCE, write_limit=0)
+        )
+        return made[-1]
 
     async with asyncio.timeout(PATIENCE):
         server = await asyncio.get_running_loop().create_server(create, "127.0.0.1", 0)
@@ -68,15 +76,15 @@ async def visited(answer, handle=None, *, stall=3600.0, kind=HttpConnection):
             yield server.sockets[0].getsockname()[1], made
         finally:
             server.close()
-            for visitor in made:
-                visitor.dismiss()
-                await visitor.wait_closed()
+            for connection in made:
+                connection.dismiss()
+                await connection.wait_closed()
 
 
 def telling(body, *, stall=3600.0):
     """A server that answers everything with that body."""
 
-    async def answer(visitor, request):
+    async def answer(connection, request):
         return HttpAnswer(200, "text/plain", body() if isinstance(body, Pieces) else body)
 
     return visited(answer, stall=stall)
@@ -135,14 +143,14 @@ async def test_who_is_gone_before_it_is_a_stream_takes_no_place(kind, capsys):
     """Nobody would give it back: that it has gone was told already."""
     taken = []
 
-    async def upgrade(visitor, request):
-        taken.append(visitor)
-        visitor.transport.abort()  # for who is still there
+    async def upgrade(connection, request):
+        taken.append(connection)
+        connection.transport.abort()  # for who is still there
 
     async with visited(upgrade, kind=kind) as (port, made), asking(port, UPGRADE):
         await until(lambda: made)
         await made[0].wait_closed()
-        await until(lambda: not made[0].tasks)
+        await until(lambda: not made.tasks)
         assert taken == ([] if kind is Lost else made)
     assert "relay.connection_failed" not in capsys.readouterr().out
 
@@ -177,7 +185,7 @@ async def test_who_goes_while_a_thread_reads_for_it_is_waited_for_by_nobody_but_
                 await asyncio.sleep(0)
         finally:
             done.set()
-        await until(lambda: not made[0].tasks)
+        await until(lambda: not made.tasks)
     assert events == ["read", "closed"]
 
 
@@ -187,7 +195,7 @@ async def test_who_resets_while_it_is_told_is_no_fault_of_ours(capsys):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
         await made[0].wait_closed()
-        await until(lambda: not made[0].tasks)
+        await until(lambda: not made.tasks)
     assert "answer_broken" not in capsys.readouterr().out
 
 
@@ -302,7 +310,7 @@ async def test_what_comes_behind_a_request_is_thrown_away_and_not_for_ever():
     body = Pieces(b"first", then=forever)
     async with telling(body) as (port, made), asking(port) as (reader, writer):
         await reader.readuntil(b"first")
-        writer.write(bytes(THROWN))
+        writer.write(bytes(DISCARDED))
         await writer.drain()
         assert not body.closed.is_set()
         writer.write(b"more")
@@ -318,7 +326,7 @@ async def test_what_comes_with_an_upgrade_and_right_behind_it_is_the_streams():
         async for message in connection:
             got.put_nowait(message)
 
-    async def upgrade(visitor, request):
+    async def upgrade(connection, request):
         return None
 
     said = UPGRADE + frame(1, b"one") + frame(1, b"two")

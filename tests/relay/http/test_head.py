@@ -7,7 +7,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from watcher.relay.http import head as heads
-from watcher.relay.http.routes import HttpAnswer
+from watcher.relay.http.head import HttpAnswer
 
 GOOD = b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nX: \t\xe9 y \r\n\r\n"
 

@@ -10,20 +10,20 @@ import pytest
 from anyio.abc import SocketAttribute
 
 from tests.relay.stage import PATIENCE, calm, staged
-from watcher.relay.http.auth import load
-from watcher.relay.http.listener import READERS_EACH, Listener
-from watcher.relay.http.routes import HttpRoutes
+from watcher.relay.http.auth import Guard, load
+from watcher.relay.http.listener import Listener
+from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status
 from watcher.relay.settings import RelaySettings
-from watcher.relay.websocket import RelayStats
+from watcher.relay.snapshots import READERS_EACH
 from watcher.runtime.config_section import SettingsError
 
 pytestmark = pytest.mark.anyio
 
-TROUBLE = {
-    "ready": False,
-    "journal": "disk full at the treasury",
-    "providers": {"jupiter": "ok", "helius": "account 3ems… is not known"},
-}
+TROUBLE = Readiness(
+    ready=False,
+    journal="disk full at the treasury",
+    providers={"jupiter": "ok", "helius": "account 3ems… is not known"},
+)
 
 
 def digest(token):
@@ -47,12 +47,12 @@ def tokens_file(tmp_path):
 
 
 @contextlib.asynccontextmanager
-async def alone(ready=lambda: TROUBLE, **settings):
+async def alone(readiness=lambda: TROUBLE, **settings):
     """A port with nothing behind it, and a client of it."""
-    told = RelaySettings(port=0, **settings)
-    tokens = load(told, {})
-    plain = HttpRoutes(None, lambda rights: repr(rights).encode(), ready, guarded=tokens is not None)
-    port = Listener(told, plain, tokens=tokens, stats=RelayStats(), pace=calm(), key="metrics_port")
+    listening = RelaySettings(port=0, **settings)
+    status = Status(metrics=lambda rights: repr(rights).encode(), readiness=readiness)
+    routes = HttpRoutes(WITHOUT_RELAY, Guard(listening, load(listening, {})), status)
+    port = Listener(listening, routes, tuning=calm(), key="metrics_port")
     async with anyio.create_task_group() as tasks:
         number = await tasks.start(lambda task_status: port.run(task_status=task_status))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{number}", timeout=PATIENCE) as http:
@@ -61,7 +61,7 @@ async def alone(ready=lambda: TROUBLE, **settings):
 
 
 async def test_it_answers_health_readiness_and_metrics_and_says_clearly_what_it_has_not():
-    async with alone(lambda: {"ready": True, "journal": "ok"}) as http:
+    async with alone(lambda: Readiness(journal="ok")) as http:
         assert (await http.get("/healthz")).json() == {"status": "ok"}
         assert (await http.get("/readyz")).json() == {"following": True, "journal": "ok", "ready": True}
         assert "Filter" in (await http.get("/metrics")).text
@@ -85,13 +85,9 @@ async def test_it_has_the_guard_of_the_relay(tokens_file):
         assert (await http.get("/metrics")).status_code == 401
         assert (await http.get("/metrics", **bearer("wrong"))).status_code == 401
         assert "jupiter" in (await http.get("/metrics", **bearer("jupiter"))).text
-    port = Listener(
-        RelaySettings(host="0.0.0.0", port=0),
-        HttpRoutes(None, bytes, dict, guarded=False),
-        tokens=None,
-        stats=RelayStats(),
-        pace=calm(),
-    )
+    public = RelaySettings(host="0.0.0.0", port=0)
+    routes = HttpRoutes(WITHOUT_RELAY, Guard(public, None), Status(metrics=bytes, readiness=Readiness))
+    port = Listener(public, routes, tuning=calm())
     with pytest.raises(SettingsError, match="no tokens are set"):
         await port.run()
 
@@ -102,7 +98,7 @@ async def test_without_a_token_readiness_is_which_part_and_no_more():
         answer = await http.get("/readyz")
         assert (answer.status_code, answer.json()) == (503, brief)
     fine = {"ready": True, "journal": "ok", "providers": {"jupiter": "ok"}}
-    async with alone(lambda: fine) as http:
+    async with alone(lambda: Readiness(**fine)) as http:
         answer = await http.get("/readyz")
         assert (answer.status_code, answer.json()) == (200, {"following": True, **fine, "providers": "ok"})
 
@@ -110,9 +106,9 @@ async def test_without_a_token_readiness_is_which_part_and_no_more():
 @pytest.mark.parametrize(
     ("token", "journal", "providers"),
     [
-        ("all", TROUBLE["journal"], TROUBLE["providers"]),
+        ("all", TROUBLE.journal, TROUBLE.providers),
         ("jupiter", "failing", {"jupiter": "ok"}),
-        ("helius", "failing", {"helius": TROUBLE["providers"]["helius"]}),
+        ("helius", "failing", {"helius": TROUBLE.providers["helius"]}),
         ("one", "failing", {"helius": "failing"}),
         ("wrong", "failing", "failing"),
     ],

@@ -1,15 +1,17 @@
-"""Who comes in: each connection is counted from accept to close, and those that are no stream are kept few.
+"""Who is let in: each socket is counted from accept to close, and those that are no stream are kept few.
 
-What a stranger can have without a word is a descriptor. So a connection whose request has not come, or whose answer
-is still on its way, is a guest among a bounded number; when there is one too many, an older one of the address that
-has most of them goes. Whoever fills the room pushes out itself.
+What a stranger can have without a word is a descriptor. So a socket whose request has not come, or whose answer is
+still on its way, is one of a bounded number of pending sockets; when there is one too many, an older one of the address
+that has most of them goes. Whoever fills the room pushes out itself.
 """
 
 import asyncio
 import contextlib
+import enum
 import errno
 import functools
 import ipaddress
+import itertools
 import operator
 import socket
 from collections.abc import Callable
@@ -17,23 +19,21 @@ from typing import Any, Protocol
 
 import structlog
 
-VISITORS = 1024
-"""Connections that are no stream: TLS or the head of the request under way, an answer not taken yet."""
-WITH_TLS = 256
+PENDING_SOCKETS = 1024
+"""Sockets that are no stream: TLS or the head of the request under way, an answer not taken yet."""
+PENDING_WITH_TLS = 256
 """Of them, where a handshake costs five times as much memory."""
 BACKLOG = 1024
 """Connections that the kernel keeps for us."""
-AT_ONCE = 8
-"""Connections accepted in one turn of the loop."""
-SMALLEST = 32
+ACCEPTS_A_TURN = 8
+"""Sockets accepted in one turn of the loop."""
+LEAST_DESCRIPTORS = 32
 """Descriptors below which there is no point in listening."""
-OUT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-ANSWERED, ASKING, TELLING, STARTING = STAGES = range(4)
-"""Of a visitor: it has its answer and has not closed, has not asked, is told the answer, has asked. In this order they are
-missed the least."""
-BUSY = 64
-"""Visitors in the last stage, which takes no more than our own time, beyond which nobody is accepted: they come first."""
-PAUSE = 0.5
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""What `accept` fails with when the system has nothing left for a socket."""
+HANDLING_AT_ONCE = 64
+"""Sockets that wait for our own work alone, beyond which nobody is accepted: they come first."""
+ACCEPT_PAUSE = 0.5
 """Seconds in which nobody is accepted when there is no descriptor."""
 
 logger = structlog.get_logger()
@@ -43,56 +43,95 @@ class NoDescriptors(Exception):
     """Too few descriptors to serve anybody."""
 
 
-def shares(room: int | None, connections: int) -> tuple[int, int]:
-    """How many streams, of so many wished for, and how many others there may be in a room of so many descriptors.
+class Stage(enum.IntEnum):
+    """How far a pending socket has come. In this order they are missed the least."""
 
-    None: of any number. Raises NoDescriptors.
+    CLOSING = 0
+    """It has its answer and has not closed."""
+    READING = 1
+    """Its request has not come."""
+    WRITING = 2
+    """Its answer is being written."""
+    HANDLING = 3
+    """Its request has come and waits for us."""
+
+
+def divide_descriptors(room: int | None, connections: int) -> tuple[int, int]:
+    """How many streams, of so many wished for, and how many pending sockets there may be with so many descriptors.
+
+    None: any number of descriptors. Raises NoDescriptors.
     """
     if room is None:
-        return connections, VISITORS
-    if room < SMALLEST:
+        return connections, PENDING_SOCKETS
+    if room < LEAST_DESCRIPTORS:
         raise NoDescriptors
-    visitors = min(VISITORS, room // 4)
-    return min(connections, room - visitors), visitors
+    pending = min(PENDING_SOCKETS, room // 4)
+    return min(connections, room - pending), pending
 
 
-class Visiting(Protocol):
-    """The connection on top of a guest's socket."""
+class Dismissable(Protocol):
+    """The connection on top of an accepted socket."""
 
     def dismiss(self) -> None: ...
 
 
 class AcceptedSocket(socket.socket):
-    """An accepted connection. It is known until it is closed, by whomever."""
+    """An accepted socket. It is known until it is closed, by whomever."""
 
-    __slots__ = ("address", "door", "number", "received", "since", "stage", "visitor", "waiting")
+    __slots__ = ("_admission", "_connection", "_received", "_stop_waiting", "address", "number", "since", "stage")
 
-    def __init__(self, accepted: socket.socket, address: str, door: "Admission", since: float) -> None:
+    def __init__(self, accepted: socket.socket, address: str, admission: "Admission", since: float) -> None:
+        """`address`: see `address_group`. `since`: when it came, by the loop's clock."""
         kind = (accepted.family, accepted.type, accepted.proto)
         super().__init__(*kind, fileno=accepted.detach())
         self.address = address
-        self.door = door
         self.number = self.fileno()
         self.since = since
-        """When it came, by the loop's clock."""
-        self.stage = ASKING
-        """Of a visitor. The door is told when it changes."""
-        self.received = bytearray()
-        """What it said before there was a visitor."""
-        self.waiting: Callable[[], object] | None = None
+        self.stage = Stage.READING
+        self._admission = admission
+        self._received = bytearray()
+        """What came before there was a connection."""
+        self._stop_waiting: Callable[[], object] | None = None
         """While there is nothing on top of it: stops whoever waits for its bytes."""
-        self.visitor: Visiting | None = None
+        self._connection: Dismissable | None = None
+
+    @property
+    def is_served(self) -> bool:
+        """There is a connection on top of it."""
+        return self._connection is not None
+
+    def wait_with(self, stop: Callable[[], object] | None) -> None:
+        """Whoever waits for its bytes ends that with `stop`; None: nobody does any more."""
+        self._stop_waiting = stop
+
+    def add_received(self, data: bytes) -> bytearray:
+        """These bytes came; all that came."""
+        self._received += data
+        return self._received
+
+    def take_received(self) -> bytes:
+        received, self._received = bytes(self._received), bytearray()
+        return received
+
+    def serve(self, connection: Dismissable) -> None:
+        """That connection stands on top of it from now on."""
+        self._connection = connection
+
+    def reach(self, stage: Stage) -> None:
+        """It has come so far."""
+        self._admission.move(self, stage)
+        self.stage = stage
 
     def close(self) -> None:
         super().close()
-        self.visitor = None
-        self.door.gone(self)
+        self._connection = None
+        self._admission.remove(self)
 
     def dismiss(self) -> None:
-        if self.visitor is not None:
-            self.visitor.dismiss()
-        elif self.waiting is not None:
-            self.waiting()
+        if self._connection is not None:
+            self._connection.dismiss()
+        elif self._stop_waiting is not None:
+            self._stop_waiting()
             self.close()
         else:
             with contextlib.suppress(OSError):  # it has gone by itself
@@ -102,108 +141,126 @@ class AcceptedSocket(socket.socket):
 class Admission:
     """Everybody who is connected to one port."""
 
-    def __init__(self, visitors: int) -> None:
-        self.guests: dict[int, AcceptedSocket] = {}
+    def __init__(self, most_pending: int) -> None:
+        self.sockets: dict[int, AcceptedSocket] = {}
         """All, by descriptor."""
         self.accepted = 0
-        self.crowded = 0
-        """Guests that went because there were too many."""
-        self.starting = 0
-        """Those who have asked and wait for us alone."""
+        self.crowded_out = 0
+        """Pending sockets that were closed because there were too many."""
+        self.handling = 0
+        """Sockets whose request waits for us alone."""
         self.exhausted = 0
-        """Times that the system had no descriptor for one."""
-        self._most = visitors
-        self._each = max(1, visitors * 3 // 4)
+        """Times that the system had no descriptor for a socket."""
+        self._most = most_pending
+        self._most_of_one = max(1, most_pending * 3 // 4)
         """Of one address: a proxy has but one, and so has everybody behind it."""
-        self._visitors: dict[str, _Visitors] = {}
-        """By address."""
-        self._visiting = 0
+        self._by_address: dict[str, _AddressSockets] = {}
+        self._pending = 0
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def enter(self, guest: AcceptedSocket) -> None:
+    def enter(self, accepted: AcceptedSocket) -> None:
         self.accepted += 1
-        here = self._visitors.get(guest.address)
-        if here is not None and here.count >= self._each:
+        here = self._by_address.get(accepted.address)
+        if here is not None and here.count >= self._most_of_one:
             self._make_room(here)
-        elif self._visiting >= self._most:
-            self._make_room(max(self._visitors.values(), key=operator.attrgetter("count")))
-        here = self._visitors.setdefault(guest.address, _Visitors())
-        here.stages[guest.stage][guest] = None
-        here.count += 1
-        self._visiting += 1
-        self.guests[guest.number] = guest
+        elif self._pending >= self._most:
+            self._make_room(max(self._by_address.values(), key=operator.attrgetter("count")))
+        self._by_address.setdefault(accepted.address, _AddressSockets()).add(accepted)
+        self._pending += 1
+        self.sockets[accepted.number] = accepted
         self._empty.clear()
 
-    def move(self, guest: AcceptedSocket, stage: int) -> None:
-        """It has come so far."""
-        here = self._visitors.get(guest.address)
-        if here is not None and guest in here.stages[guest.stage]:
-            del here.stages[guest.stage][guest]
-            here.stages[stage][guest] = None
-            self.starting += (stage == STARTING) - (guest.stage == STARTING)
-        guest.stage = stage
+    def no_descriptor(self) -> None:
+        """The system had none for a socket."""
+        self.exhausted += 1
 
-    def _make_room(self, among: "_Visitors") -> None:
-        oldest = next(iter(next(filter(None, among.stages))))
-        self.stays(oldest)
-        if oldest.stage == ANSWERED:  # it only had not closed yet
+    def move(self, accepted: AcceptedSocket, stage: Stage) -> None:
+        """A socket is about to reach that stage."""
+        here = self._by_address.get(accepted.address)
+        if here is not None and accepted in here:
+            here.move(accepted, stage)
+            self.handling += (stage is Stage.HANDLING) - (accepted.stage is Stage.HANDLING)
+
+    def _make_room(self, among: "_AddressSockets") -> None:
+        oldest = among.least_missed()
+        self.leave_pending(oldest)
+        if oldest.stage is Stage.CLOSING:  # it only had not closed yet
             oldest.dismiss()
             return
-        self.crowded += 1
+        self.crowded_out += 1
         logger.warning("relay.crowded", address=oldest.address, help="connections that ask for nothing are closed")
         oldest.dismiss()
 
-    def stays(self, guest: AcceptedSocket) -> None:
+    def leave_pending(self, accepted: AcceptedSocket) -> None:
         """It is a stream now, or leaves."""
-        here = self._visitors.get(guest.address)
-        if here is not None and guest in here.stages[guest.stage]:
-            del here.stages[guest.stage][guest]
-            here.count -= 1
-            self.starting -= guest.stage == STARTING
-            self._visiting -= 1
+        here = self._by_address.get(accepted.address)
+        if here is not None and accepted in here:
+            here.remove(accepted)
+            self.handling -= accepted.stage is Stage.HANDLING
+            self._pending -= 1
             if not here.count:
-                del self._visitors[guest.address]
+                del self._by_address[accepted.address]
 
-    def gone(self, guest: AcceptedSocket) -> None:
-        self.stays(guest)
-        if self.guests.get(guest.number) is guest:
-            del self.guests[guest.number]
-        if not self.guests:
+    def remove(self, accepted: AcceptedSocket) -> None:
+        """It is closed."""
+        self.leave_pending(accepted)
+        if self.sockets.get(accepted.number) is accepted:
+            del self.sockets[accepted.number]
+        if not self.sockets:
             self._empty.set()
 
     def late(self, before: float) -> list[AcceptedSocket]:
         """Those that came before and have not asked."""
-        found = []
-        for here in self._visitors.values():
-            for guest in here.stages[ASKING]:
-                if guest.since > before:
-                    break
-                found.append(guest)
-        return found
+        return [each for here in self._by_address.values() for each in here.reading_since(before)]
 
     def stuck(self, before: float) -> list[AcceptedSocket]:
         """Those that came before, have asked and got no word: were they to stay, nobody would be accepted."""
-        return [guest for here in self._visitors.values() for guest in here.stages[STARTING] if guest.since <= before]
+        return [each for here in self._by_address.values() for each in here.at(Stage.HANDLING) if each.since <= before]
 
     async def emptied(self) -> None:
         await self._empty.wait()
 
 
-class _Visitors:
-    """Those of one address that are no stream."""
+class _AddressSockets:
+    """The pending sockets of one address."""
 
-    __slots__ = ("count", "stages")
+    __slots__ = ("_stages", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        self.stages: tuple[dict[AcceptedSocket, None], ...] = tuple({} for _ in STAGES)
+        self._stages: tuple[dict[AcceptedSocket, None], ...] = tuple({} for _ in Stage)
         """In the order in which they came so far."""
 
+    def __contains__(self, accepted: AcceptedSocket) -> bool:
+        return accepted in self._stages[accepted.stage]
 
-@functools.lru_cache(VISITORS)
-def network(address: Any) -> str:
-    """Whose connections are counted together: an IPv4 address, or the 64 bits of IPv6 that one customer has."""
+    def add(self, accepted: AcceptedSocket) -> None:
+        self._stages[accepted.stage][accepted] = None
+        self.count += 1
+
+    def move(self, accepted: AcceptedSocket, stage: Stage) -> None:
+        del self._stages[accepted.stage][accepted]
+        self._stages[stage][accepted] = None
+
+    def remove(self, accepted: AcceptedSocket) -> None:
+        del self._stages[accepted.stage][accepted]
+        self.count -= 1
+
+    def at(self, stage: Stage) -> list[AcceptedSocket]:
+        return list(self._stages[stage])
+
+    def reading_since(self, before: float) -> list[AcceptedSocket]:
+        return list(itertools.takewhile(lambda each: each.since <= before, self._stages[Stage.READING]))
+
+    def least_missed(self) -> AcceptedSocket:
+        """The oldest of the lowest stage."""
+        return next(iter(next(filter(None, self._stages))))
+
+
+@functools.lru_cache(PENDING_SOCKETS)
+def address_group(address: Any) -> str:
+    """Whose sockets are counted together: an IPv4 address, or the 64 bits of IPv6 that one customer has."""
     if not isinstance(address, tuple):
         return ""
     found = ipaddress.ip_address(str(address[0]).partition("%")[0])

@@ -119,14 +119,14 @@ def bearer(header: str) -> bytes | None:
     return token.strip().encode("latin-1", errors="surrogateescape")
 
 
-def names(settings: RelaySettings) -> frozenset[str]:
+def known_hosts(settings: RelaySettings) -> frozenset[str]:
     """What the relay is called besides its loopback addresses."""
     return frozenset(
         {"localhost", settings.host.lower(), *(urlsplit(origin).hostname or "" for origin in settings.origins)}
     )
 
 
-def is_ours(host: str, known: frozenset[str]) -> bool:
+def is_known_host(host: str, known: frozenset[str]) -> bool:
     """Whether a `Host` header, whatever its port, has one of these names or a loopback address.
 
     A page whose own name was made to resolve to this machine (DNS rebinding) is of the same origin as the relay, as
@@ -151,3 +151,31 @@ def same_origin(origin: str, host: str) -> bool:
         return bool(page.hostname) and page.hostname == here.hostname and port == (here.port or PORTS[page.scheme])
     except (KeyError, ValueError):
         return False
+
+
+class Guard:
+    """Who may ask at this port: under which name of it, from which page, with which token."""
+
+    def __init__(self, settings: RelaySettings, tokens: Tokens | None) -> None:
+        self.tokens = tokens
+        self._origins = settings.origins
+        self._hosts = known_hosts(settings)
+
+    @property
+    def asks_for_tokens(self) -> bool:
+        return self.tokens is not None
+
+    def answers_to(self, host: str) -> bool:
+        """Without tokens a `Host` of somebody else's is refused; see `is_known_host`."""
+        return self.tokens is not None or is_known_host(host, self._hosts)
+
+    def rights(self, authorization: str | None) -> Filter | None:
+        """What that header allows: everything where no tokens are asked for; None without a valid one."""
+        if self.tokens is None:
+            return EVERYTHING
+        token = bearer(authorization) if authorization is not None else None
+        return None if token is None else self.tokens.rights(token)
+
+    def allows_origin(self, origin: str, host: str) -> bool:
+        """Whether pages of that origin may open a stream."""
+        return origin in self._origins or same_origin(origin, host)

@@ -1,33 +1,32 @@
 """A connection until it is a stream: its request, and the plain answer if that is all it gets.
 
-websockets knows answers of one piece only, and gives request and answer one time limit together. So a visitor reads
-the head and writes a plain answer by itself; an upgrade is handed to websockets with the bytes that came.
+websockets knows answers of one piece only, and gives request and answer one time limit together. So this reads the
+head and writes a plain answer by itself; an upgrade is handed to websockets with the bytes that came.
 """
 
 import asyncio
 import contextlib
-import http
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
+import msgspec
 import structlog
 from websockets.asyncio.server import ServerConnection
-from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.protocol import State
 
 from watcher.model.log import JournalError
 from watcher.relay.http import head
-from watcher.relay.http.admission import ANSWERED, STARTING, TELLING, AcceptedSocket, Admission
-from watcher.relay.http.routes import HttpAnswer, error, unavailable
+from watcher.relay.http.admission import AcceptedSocket, Admission, Stage
+from watcher.relay.http.head import HttpAnswer, answer_head, error, unavailable
 
-THROWN = 1024 * 1024
+DISCARDED = 1024 * 1024
 """Bytes behind a head that are read and thrown away (a body, further requests): one answer is all there is."""
-LEAST = 16 * 1024
+LEAST_TAKEN = 16 * 1024
 """Bytes that a reader takes in the time after which it is cut: one at a time would hold its place for ever."""
 RESET = struct.pack("ii", 1, 0)
 BUG = error(500, "internal", "this is a bug of the relay: its log says more")
@@ -35,75 +34,81 @@ BUG = error(500, "internal", "this is a bug of the relay: its log says more")
 logger = structlog.get_logger()
 
 
-class HttpConnection(ServerConnection):
-    """Reads one request and asks `answer` for what to say: None lets it become a stream."""
+class HttpService(msgspec.Struct, frozen=True):
+    """What all connections of one port share."""
 
     answer: Callable[["HttpConnection", Request], Awaitable[HttpAnswer | None]]
-    handle: Callable[["HttpConnection"], Awaitable[None]]
-    """Serves it once it is a stream."""
-    door: Admission
+    """What a request gets; None lets it become a stream."""
+    serve_stream: Callable[["HttpConnection"], Awaitable[None]]
+    admission: Admission
     tasks: set[asyncio.Task[None]]
-    """Where its own is kept until it ends."""
-    upgrade: float
-    """Seconds for the upgrade to a stream."""
-    stall: float
-    """Seconds in which something of a plain answer must be taken."""
+    """Where the task of each is kept until it ends."""
+    upgrade_seconds: float
+    """For the upgrade to a stream."""
+    stall_seconds: float
+    """In which something of a plain answer must be taken."""
+
+
+class HttpConnection(ServerConnection):
+    """Reads one request, and writes its answer or becomes a stream."""
+
     streams = False
     """It is websockets' from now on."""
-    _guest: AcceptedSocket | None = None
-    _among: "set[HttpConnection] | None" = None
-    _telling: anyio.CancelScope | None = None
+    _socket: AcceptedSocket | None = None
+    _limited_to: "set[HttpConnection] | None" = None
+    _answering: anyio.CancelScope | None = None
     """Ends the answer. A task's own cancellation would leave a thread alone with the view that it reads in."""
     _in_pieces = False
-    _thrown = 0
-    _parting = False
+    _discarded = 0
+    _closing = False
     _ended = False
     """The other side has said that it sends no more."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, service: HttpService, *args: Any, **options: Any) -> None:
+        """`args`, `options`: of websockets."""
         super().__init__(*args, **options)
+        self._service = service
         self._received = bytearray()
-        self._asked: asyncio.Future[Request | HttpAnswer] = self.loop.create_future()
+        self._request: asyncio.Future[Request | HttpAnswer] = self.loop.create_future()
 
-    def join(self, others: "set[HttpConnection]") -> None:
-        """Be among those until the answer is told."""
-        self._among = others
+    def count_in(self, others: "set[HttpConnection]") -> None:
+        """Be among those until the answer is written."""
+        self._limited_to = others
         others.add(self)
 
     @property
     def address(self) -> str:
-        """Whose it is; see `door.network`."""
-        return "" if self._guest is None else self._guest.address
+        """Whose it is; see `admission.address_group`."""
+        return "" if self._socket is None else self._socket.address
 
     def _has_gone(self) -> bool:
-        """TLS may tell of its request and of its end at once. What it had is given back then, and it takes no more."""
+        """TLS may report a request and the end at once. What it had is given back then, and it takes no more."""
         return self.connection_lost_waiter.done()
 
-    def _move(self, stage: int) -> None:
-        if self._guest is not None:
-            self.door.move(self._guest, stage)
+    def _reach(self, stage: Stage) -> None:
+        if self._socket is not None:
+            self._socket.reach(stage)
 
     def dismiss(self) -> None:
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._guest = self.door.guests.get(transport.get_extra_info("socket").fileno())
-        if self._guest is not None:
-            self._guest.visitor = self
+        self._socket = self._service.admission.sockets.get(transport.get_extra_info("socket").fileno())
+        if self._socket is not None:
+            self._socket.serve(self)
         super(ServerConnection, self).connection_made(transport)  # which would have a server of websockets run it
         task = self.loop.create_task(self._run())
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        if self._guest is not None and self._guest.received:
-            self.data_received(bytes(self._guest.received))
-            self._guest.received.clear()
+        self._service.tasks.add(task)
+        task.add_done_callback(self._service.tasks.discard)
+        if self._socket is not None and (received := self._socket.take_received()):
+            self.data_received(received)
 
     async def _run(self) -> None:
         try:
             await self.handshake(server_header=None)
             if self.protocol.state is State.OPEN:
                 async with self:
-                    await self.handle(self)
+                    await self._service.serve_stream(self)
         except (ConnectionClosed, TimeoutError):
             pass  # it went, or is let go
         except Exception:
@@ -115,95 +120,94 @@ class HttpConnection(ServerConnection):
         if self.streams:
             super().data_received(data)
             return
-        if self._asked.done():
-            self._thrown += len(data)
-            if self._thrown > THROWN:
-                self._cut()
+        if self._request.done():
+            self._discarded += len(data)
+            if self._discarded > DISCARDED:
+                self._reset()
             return
         self._received += data
         size = head.size(self._received)
-        asked = head.hopeless(self._received) if size is None else head.parse(bytes(self._received[:size]))
-        if asked is not None:
+        request = head.hopeless(self._received) if size is None else head.parse(bytes(self._received[:size]))
+        if request is not None:
             self.transport.pause_reading()  # until it is known whose the rest is
-            self._move(STARTING)
-            self._asked.set_result(asked)
+            self._reach(Stage.HANDLING)
+            self._request.set_result(request)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio reads it
         if self.streams:
             return super().eof_received()
         self._ended = True
-        if self._in_pieces and self._telling is not None:
-            self._telling.cancel()
+        if self._in_pieces and self._answering is not None:
+            self._answering.cancel()
         # What is asked for may still go out, but for TLS, which ends both ways at once.
-        return (
-            self._telling is not None and not self._in_pieces and not self._parting and self.transport.can_write_eof()
-        )
+        whole = self._answering is not None and not self._in_pieces and not self._closing
+        return whole and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self._telling is not None:
-            self._telling.cancel()
+        if self._answering is not None:
+            self._answering.cancel()
 
     async def handshake(self, *args: Any, **options: Any) -> None:
-        waited: list[asyncio.Future[Any]] = [self._asked, self.connection_lost_waiter]
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)  # the door lets nobody wait for ever
-        if self._has_gone() or not self._asked.done():
+        waited: list[asyncio.Future[Any]] = [self._request, self.connection_lost_waiter]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)  # the port lets nobody wait for ever
+        if self._has_gone() or not self._request.done():
             return
         streams = False
-        with anyio.CancelScope() as self._telling:
-            streams = await self._tell(self._asked.result())
+        with anyio.CancelScope() as self._answering:
+            streams = await self._respond(self._request.result())
         if self._has_gone() or not streams:
             return
-        self._telling = None
+        self._answering = None
         received, self._received = bytes(self._received), bytearray()
         self.streams = True
-        self._move(TELLING)
-        del self._asked  # what a stream costs while it is idle is counted in bytes
+        self._reach(Stage.WRITING)
+        del self._request  # what a stream costs while it is idle is counted in bytes
         super().data_received(received)
         if not self.paused:
             self.transport.resume_reading()
-        async with asyncio.timeout(self.upgrade):
+        async with asyncio.timeout(self._service.upgrade_seconds):
             await super().handshake(*args, **options)
-        if self._guest is not None and self.protocol.state is State.OPEN:
-            self.door.stays(self._guest)
+        if self._socket is not None and self.protocol.state is State.OPEN:
+            self._service.admission.leave_pending(self._socket)
 
-    async def _tell(self, asked: Request | HttpAnswer) -> bool:
+    async def _respond(self, asked: Request | HttpAnswer) -> bool:
         """Find the answer and write it; True when there is none, since it may become a stream. Ends when it goes."""
         try:
             request, answer = (None, asked) if isinstance(asked, HttpAnswer) else (asked, await self._answer(asked))
             if answer is None:
                 return True
             self._received.clear()
-            self._move(TELLING)
+            self._reach(Stage.WRITING)
             self.transport.resume_reading()
             await self._write(answer, request)
         except asyncio.CancelledError:
-            self._cut()
+            self._reset()
             raise
         except Exception as problem:
-            self._cut()
+            self._reset()
             if isinstance(problem, JournalError):
                 logger.warning("relay.answer_broken", problem=str(problem))
             elif not isinstance(problem, TimeoutError | ConnectionError):  # it stalls, or has gone
                 logger.exception("relay.answer_broken")
             return False
         finally:
-            if self._among is not None:
-                self._among.discard(self)
-        await self._part()
+            if self._limited_to is not None:
+                self._limited_to.discard(self)
+        await self._close()
         return False
 
     async def _answer(self, request: Request) -> HttpAnswer | None:
         try:
-            return await self.answer(self, request)
+            return await self._service.answer(self, request)
         except Exception:
             logger.exception("relay.answer_failed")
             return BUG
 
-    async def _part(self) -> None:
-        """Everything is told: the other side is given a while to close."""
-        self._parting = True
-        self._move(ANSWERED)
+    async def _close(self) -> None:
+        """Everything is written: the other side is given a while to close."""
+        self._closing = True
+        self._reach(Stage.CLOSING)
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
@@ -216,8 +220,8 @@ class HttpConnection(ServerConnection):
         body = answer.body
         if isinstance(body, bytes):
             wanted = request is None or request.method != "HEAD"
-            self.transport.write(_head(answer, length=len(body)) + (body if wanted else b""))
-            await self._taken()
+            self.transport.write(answer_head(answer, length=len(body)) + (body if wanted else b""))
+            await self._drained()
             return
         self._in_pieces = True
         try:
@@ -229,7 +233,7 @@ class HttpConnection(ServerConnection):
     async def _write_pieces(self, answer: HttpAnswer, body: AsyncIterator[bytes], request: Request | None) -> None:
         chunked = request is None or request.protocol == "HTTP/1.1"
         if request is not None and request.method == "HEAD":
-            self.transport.write(_head(answer, chunked=chunked))
+            self.transport.write(answer_head(answer, chunked=chunked))
             return
         try:
             piece = await _next(body)
@@ -238,28 +242,28 @@ class HttpConnection(ServerConnection):
                 logger.exception("relay.answer_failed")
             await self._write(unavailable(problem) if isinstance(problem, JournalError) else BUG, request)
             return
-        self.transport.write(_head(answer, chunked=chunked))
+        self.transport.write(answer_head(answer, chunked=chunked))
         while piece:
             self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-            await self._taken()
+            await self._drained()
             piece = await _next(body)
         if chunked:
             self.transport.write(b"0\r\n\r\n")
-            await self._taken()
+            await self._drained()
 
-    async def _taken(self) -> None:
-        """Until the kernel has everything. Raises TimeoutError when it takes next to nothing in `stall` seconds."""
+    async def _drained(self) -> None:
+        """Until the kernel has everything. Raises TimeoutError when it takes next to nothing in `stall_seconds`."""
         left = self.transport.get_write_buffer_size()
         while self.paused:
             try:
-                async with asyncio.timeout(self.stall):
+                async with asyncio.timeout(self._service.stall_seconds):
                     await self.drain()
             except TimeoutError:
                 before, left = left, self.transport.get_write_buffer_size()
-                if before - left < LEAST:
+                if before - left < LEAST_TAKEN:
                     raise
 
-    def _cut(self) -> None:
+    def _reset(self) -> None:
         """End it so that the other side sees that it has not got the whole: without chunks only a reset tells."""
         if (raw := self.transport.get_extra_info("socket")) is not None and not self.transport.is_closing():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -272,20 +276,3 @@ async def _next(body: AsyncIterator[bytes]) -> bytes:
         if piece:
             return piece
     return b""
-
-
-def _head(answer: HttpAnswer, *, length: int | None = None, chunked: bool = False) -> bytes:
-    headers = Headers({"Content-Type": answer.content_type})
-    if length is not None:
-        headers["Content-Length"] = str(length)
-    elif chunked:
-        headers["Transfer-Encoding"] = "chunked"
-    headers.update(
-        {
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "Connection": "close",
-            **dict(answer.headers),
-        }
-    )
-    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers).serialize()

@@ -1,28 +1,86 @@
-"""The head of an HTTP/1.x request: bytes in, a request or the right refusal out. Pure.
+"""The heads of HTTP/1.x: bytes in, a request or the right refusal out; and the answer, as bytes. Pure.
 
 websockets reads heads too, and hangs up without a word on all that cannot become a websocket: other methods with a
 body, other protocols, a line that makes no sense. Here each gets its answer. What does become one is given to
 websockets as it came, and is held to the same rules before.
 """
 
+import http
 import re
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
-from websockets.datastructures import Headers
-from websockets.http11 import Request
+import msgspec
+from websockets.datastructures import Headers, MultipleValuesError
+from websockets.http11 import Request, Response
 
-from watcher.relay.http.routes import HttpAnswer, error
+from watcher.model.log import JournalError
+from watcher.relay.messages import Code, Error
 
 MOST = 16 * 1024
 """Bytes of a head."""
 LINE = 8 * 1024
 """Bytes of one line, its end included."""
 FIELDS = 128
+JSON = "application/json"
 
 METHOD = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,32}")
 NAME = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 BODY = ("Content-Length", "Transfer-Encoding")
+
+
+class HttpAnswer(msgspec.Struct, frozen=True):
+    """A body of several pieces is asked for the next one when the last was taken, and closed when nobody wants more."""
+
+    status: int
+    content_type: str
+    body: bytes | AsyncIterator[bytes]
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def json_answer(status: int, body: object, *headers: tuple[str, str]) -> HttpAnswer:
+    return HttpAnswer(status, JSON, msgspec.json.encode(body), headers)
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The JSON of every answer that is an error."""
+
+    error: Error
+
+
+def error(status: int, code: Code, message: str, *headers: tuple[str, str]) -> HttpAnswer:
+    return json_answer(status, ErrorBody(Error(code, message, temporary=status == 503)), *headers)
+
+
+def unavailable(problem: JournalError) -> HttpAnswer:
+    return error(503, "internal", f"the journal does not answer: {problem}", ("Retry-After", "5"))
+
+
+def answer_head(answer: HttpAnswer, *, length: int | None = None, chunked: bool = False) -> bytes:
+    """`length`: of the body, in bytes, if it is known; otherwise it comes `chunked`, or ends with the connection."""
+    headers = Headers({"Content-Type": answer.content_type})
+    if length is not None:
+        headers["Content-Length"] = str(length)
+    elif chunked:
+        headers["Transfer-Encoding"] = "chunked"
+    headers.update(
+        {
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Connection": "close",
+            **dict(answer.headers),
+        }
+    )
+    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers).serialize()
+
+
+def field(headers: Headers, name: str) -> str | None:
+    """A field of the head, None without it. One that is there twice is as good as a wrong one: empty."""
+    try:
+        return headers.get(name)
+    except MultipleValuesError:
+        return ""
 
 
 def size(received: bytes | bytearray) -> int | None:

@@ -1,4 +1,4 @@
-"""One port: what listens, the guard before every request, and the plain answers. With a relay behind it, streams too."""
+"""One port: what listens there, accepts within bounds, and makes a connection of each socket that has asked."""
 
 import asyncio
 import functools
@@ -10,81 +10,74 @@ from typing import Any
 import anyio
 import anyio.abc
 import structlog
-from websockets.datastructures import Headers, MultipleValuesError
-from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from watcher.model.keys import Filter
-from watcher.relay import wire
-from watcher.relay.http import admission, auth, head, sockets
-from watcher.relay.http.connection import HttpConnection
-from watcher.relay.http.routes import BALANCES, STREAM, HttpAnswer, HttpRoutes, error
-from watcher.relay.settings import RelaySettings, RelayTuning, StreamLimits
-from watcher.relay.websocket import Connection, RelayStats
-from watcher.runtime.config_section import SettingsError
-
-FULL = ("Retry-After", "5")
-READERS = 32
-"""Requests that read the journal at a time."""
-READERS_EACH = 24
-"""Of one address."""
-NOT_OURS = (
-    "a relay without tokens answers to localhost and loopback addresses only: "
-    "add the origin that you came by to [relay] origins, or set tokens"
+from watcher.relay.http import head, sockets
+from watcher.relay.http.admission import (
+    ACCEPT_PAUSE,
+    ACCEPTS_A_TURN,
+    HANDLING_AT_ONCE,
+    NO_DESCRIPTOR,
+    PENDING_WITH_TLS,
+    AcceptedSocket,
+    Admission,
+    NoDescriptors,
+    Stage,
+    address_group,
+    divide_descriptors,
 )
+from watcher.relay.http.connection import HttpConnection, HttpService
+from watcher.relay.http.routes import HttpRoutes
+from watcher.relay.messages import SUBPROTOCOL, StreamLimits
+from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.runtime.config_section import SettingsError
 
 logger = structlog.get_logger()
 
-Handle = Callable[[HttpConnection], Awaitable[None]]
+ServeStream = Callable[[HttpConnection], Awaitable[None]]
 
 
 class Listener:
-    """Both doors of the program are one of these: the relay's, and that of a half without a relay (`metrics_port`)."""
+    """The relay has one of these, and so has a half without a relay (`metrics_port`)."""
 
     def __init__(
         self,
         settings: RelaySettings,
-        plain: HttpRoutes,
+        routes: HttpRoutes,
         *,
-        tokens: auth.Tokens | None,
-        stats: RelayStats,
-        pace: RelayTuning,
+        tuning: RelayTuning,
         room: int | None = None,
         key: str = "[relay] port",
     ) -> None:
         """`room`: descriptors that it may have; None for any number. `key`: where the config names the port."""
         settings.check()
         try:
-            streams, visitors = admission.shares(room, settings.max_connections)
-        except admission.NoDescriptors:
+            streams, pending = divide_descriptors(room, settings.max_connections)
+        except NoDescriptors:
             raise SettingsError(
                 f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
             ) from None
-        self.tokens = tokens
         self.limits = StreamLimits(connections=streams)
-        self.door = admission.Admission(visitors if settings.certificate is None else min(visitors, admission.WITH_TLS))
+        self.admission = Admission(pending if settings.certificate is None else min(pending, PENDING_WITH_TLS))
         self.closing = False
         self.direct = False
         """What is written to a socket leaves in the order of the calls, whether through the transport or not."""
         self._settings = settings
-        self._plain = plain
-        self._stats = stats
-        self._pace = pace
+        self._routes = routes
+        self._tuning = tuning
         self._key = key
-        self._names = auth.names(settings)
-        self._readers: set[HttpConnection] = set()
         self._context: Any = None
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop
-        self._visitor: Callable[[], HttpConnection]
+        self._connection: Callable[[], HttpConnection]
 
     async def run(self, *, task_status: anyio.abc.TaskStatus[int] = anyio.TASK_STATUS_IGNORED) -> None:
         """Give plain answers until cancelled; starts with the port. Raises SettingsError, and OSError when it is taken."""
         try:
             self.bind()
-            self.open(_nobody, HttpConnection)
+            self.open(_no_stream, HttpConnection)
             task_status.started(self.number)
             await anyio.sleep_forever()
         finally:
@@ -101,12 +94,21 @@ class Listener:
         """Raises SettingsError, and OSError when the port is taken."""
         self._context = sockets.tls(self._settings)
         self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
-        self._sockets = sockets.listen(self._settings, guarded=self.tokens is not None, key=self._key)
+        guarded = self._routes.guard.asks_for_tokens
+        self._sockets = sockets.listen(self._settings, guarded=guarded, key=self._key)
 
-    def open(self, handle: Handle, create: Callable[..., HttpConnection]) -> None:
-        """Let them in. `handle`: serves one stream. To be called in the loop that serves them."""
+    def open(self, serve_stream: ServeStream, create: Callable[..., HttpConnection]) -> None:
+        """Let them in. `create`: makes an HttpConnection. To be called in the loop that serves them."""
         self._loop = asyncio.get_running_loop()
-        self._visitor = functools.partial(self._make, handle, create)
+        service = HttpService(
+            answer=self._routes.answer,
+            serve_stream=serve_stream,
+            admission=self.admission,
+            tasks=self._tasks,
+            upgrade_seconds=self._tuning.upgrade,
+            stall_seconds=self._tuning.stall,
+        )
+        self._connection = functools.partial(self._make, service, create)
         self._keep(self._sweep())
         for listener in self._sockets:
             self._listen(listener)
@@ -116,77 +118,71 @@ class Listener:
             self._loop.add_reader(listener, self._accept, listener)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(admission.AT_ONCE):
-            if self.door.starting >= admission.BUSY:
+        for _ in range(ACCEPTS_A_TURN):
+            if self.admission.handling >= HANDLING_AT_ONCE:
                 return
             try:
-                accepted, address = listener.accept()
+                found, address = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as problem:
-                if problem.errno not in admission.OUT:
+                if problem.errno not in NO_DESCRIPTOR:
                     raise
                 logger.warning("relay.no_descriptor", problem=problem.strerror)
-                self.door.exhausted += 1
-                self._loop.remove_reader(listener)  # it would be told again and again
-                self._loop.call_later(admission.PAUSE, self._listen, listener)
+                self.admission.no_descriptor()
+                self._loop.remove_reader(listener)  # it would be called again and again
+                self._loop.call_later(ACCEPT_PAUSE, self._listen, listener)
                 return
-            accepted.setblocking(False)
-            guest = admission.AcceptedSocket(accepted, admission.network(address), self.door, self._loop.time())
-            guest.waiting = functools.partial(self._loop.remove_reader, guest.number)
-            self.door.enter(guest)
-            self._loop.add_reader(guest, self._hear, guest)
+            found.setblocking(False)
+            accepted = AcceptedSocket(found, address_group(address), self.admission, self._loop.time())
+            accepted.wait_with(functools.partial(self._loop.remove_reader, accepted.number))
+            self.admission.enter(accepted)
+            self._loop.add_reader(accepted, self._receive, accepted)
 
-    def _hear(self, guest: admission.AcceptedSocket) -> None:
+    def _receive(self, accepted: AcceptedSocket) -> None:
         """Until it has asked, a connection is a socket and some bytes: no transport, no task, no websocket."""
         secret = self._context is not None
         try:
-            said = guest.recv(1, socket.MSG_PEEK) if secret else guest.recv(head.MOST)
+            data = accepted.recv(1, socket.MSG_PEEK) if secret else accepted.recv(head.MOST)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            said = b""
-        if not said:
-            guest.dismiss()
+            data = b""
+        if not data:
+            accepted.dismiss()
             return
         if not secret:
-            guest.received += said
-            if head.size(guest.received) is None and head.hopeless(guest.received) is None:
+            received = accepted.add_received(data)
+            if head.size(received) is None and head.hopeless(received) is None:
                 return
-            self.door.move(guest, admission.STARTING)
-        self._loop.remove_reader(guest)
-        guest.waiting = None
-        self._keep(self._begin(guest))
+            accepted.reach(Stage.HANDLING)
+        self._loop.remove_reader(accepted)
+        accepted.wait_with(None)
+        self._keep(self._connect(accepted))
 
-    async def _begin(self, guest: admission.AcceptedSocket) -> None:
-        limits = {"ssl_handshake_timeout": self._pace.upgrade, "ssl_shutdown_timeout": self._pace.farewell}
+    async def _connect(self, accepted: AcceptedSocket) -> None:
+        limits = {"ssl_handshake_timeout": self._tuning.upgrade, "ssl_shutdown_timeout": self._tuning.farewell}
         try:
             await self._loop.connect_accepted_socket(
-                self._visitor, guest, ssl=self._context, **(limits if self._context is not None else {})
+                self._connection, accepted, ssl=self._context, **(limits if self._context is not None else {})
             )
         except OSError:
             pass  # of TLS, mostly: asyncio closes it
         finally:
-            if guest.visitor is None:  # and if there was nothing yet that could close it, its place is given back
-                self._loop.call_later(self._pace.farewell, guest.close)
+            if not accepted.is_served:  # and if there was nothing yet that could close it, its place is given back
+                self._loop.call_later(self._tuning.farewell, accepted.close)
 
-    def _make(self, handle: Handle, create: Callable[..., HttpConnection]) -> HttpConnection:
-        visitor = create(
+    def _make(self, service: HttpService, create: Callable[..., HttpConnection]) -> HttpConnection:
+        return create(
+            service,
             ServerProtocol(select_subprotocol=_subprotocol, max_size=self.limits.message_bytes),
             self,
             ping_interval=None,  # one shared ping frame instead of a task for each connection
-            close_timeout=self._pace.farewell,
+            close_timeout=self._tuning.farewell,
             max_queue=4,
             # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
             write_limit=0 if self._context is None else (1, 0),
         )
-        visitor.answer = self.answer
-        visitor.handle = handle
-        visitor.door = self.door
-        visitor.tasks = self._tasks
-        visitor.upgrade = self._pace.upgrade
-        visitor.stall = self._pace.stall
-        return visitor
 
     def is_serving(self) -> bool:
         """What websockets asks of a server before it upgrades a connection."""
@@ -199,10 +195,10 @@ class Listener:
 
     async def _sweep(self) -> None:
         while not self.closing:
-            await asyncio.sleep(self._pace.sweep)
-            now = self._loop.time()
-            for guest in self.door.late(now - self._pace.upgrade) + self.door.stuck(now - 2 * self._pace.upgrade):
-                guest.dismiss()
+            await asyncio.sleep(self._tuning.sweep)
+            now, upgrade = self._loop.time(), self._tuning.upgrade
+            for accepted in self.admission.late(now - upgrade) + self.admission.stuck(now - 2 * upgrade):
+                accepted.dismiss()
 
     def close(self) -> None:
         """Nobody is let in any more."""
@@ -214,78 +210,22 @@ class Listener:
 
     async def end(self) -> None:
         """Wait a little for those who are there, then cut them off."""
-        for guest in self.door.late(math.inf):
-            guest.dismiss()
-        with anyio.move_on_after(self._pace.farewell):
-            await self.door.emptied()
-        for guest in list(self.door.guests.values()):
-            guest.dismiss()
+        for accepted in self.admission.late(math.inf):
+            accepted.dismiss()
+        with anyio.move_on_after(self._tuning.farewell):
+            await self.admission.emptied()
+        for accepted in list(self.admission.sockets.values()):
+            accepted.dismiss()
         with anyio.move_on_after(1.0):
-            await self.door.emptied()
+            await self.admission.emptied()
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
-    async def answer(self, visitor: HttpConnection, request: Request) -> HttpAnswer | None:
-        """What a request gets; None lets it become a stream."""
-        host = _header(request.headers, "Host") or ""
-        if self.tokens is None and not auth.is_ours(host, self._names):
-            self._stats.refuse("host")
-            return error(403, "forbidden", NOT_OURS)
-        presented = _header(request.headers, "Authorization")
-        rights = self._rights(presented)
-        if request.path.partition("?")[0] != STREAM or not isinstance(visitor, Connection):
-            return await self._plainly(visitor, request, rights)
-        if request.method != "GET":
-            return error(405, "bad_request", "a stream is asked for with GET", ("Allow", "GET"))
-        if head.has_body(request):
-            return error(400, "bad_request", "an upgrade has no body")
-        origin = _header(request.headers, "Origin")
-        if origin is not None and not self._welcomes(origin, host):
-            self._stats.refuse("origin")
-            return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
-        if rights is None and presented is not None:
-            self._stats.refuse("unauthorized")
-            return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
-        if self._stats.connections >= self.limits.connections or self.closing:
-            self._stats.refuse("full")
-            logger.warning("relay.full", connections=self._stats.connections)
-            return error(503, "rate_limited", "too many connections: come back later", FULL)
-        visitor.rights = rights if presented is not None else None
-        visitor.reserved = True
-        self._stats.connections += 1
-        return None
 
-    async def _plainly(self, visitor: HttpConnection, request: Request, rights: Filter | None) -> HttpAnswer:
-        if request.path.partition("?")[0] == BALANCES:
-            theirs = sum(other.address == visitor.address for other in self._readers)
-            if len(self._readers) >= READERS or theirs >= READERS_EACH:
-                self._stats.refuse("busy")
-                return error(503, "rate_limited", "too many look at the balances: come back later", FULL)
-            visitor.join(self._readers)
-        return await self._plain.answer(request.method, request.path, rights)
-
-    def _rights(self, presented: str | None) -> Filter | None:
-        if self.tokens is None:
-            return auth.EVERYTHING
-        token = auth.bearer(presented) if presented is not None else None
-        return None if token is None else self.tokens.rights(token)
-
-    def _welcomes(self, origin: str, host: str) -> bool:
-        return origin in self._settings.origins or auth.same_origin(origin, host)
-
-
-async def _nobody(visitor: HttpConnection) -> None:
-    raise AssertionError(f"{visitor} became a stream where there is none")
+async def _no_stream(connection: HttpConnection) -> None:
+    raise AssertionError(f"{connection} became a stream where there is none")
 
 
 def _subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Ours if it is offered; a client that offers none is as welcome."""
-    return Subprotocol(wire.SUBPROTOCOL) if wire.SUBPROTOCOL in offered else None
-
-
-def _header(headers: Headers, name: str) -> str | None:
-    """One that is there twice is as good as a wrong one."""
-    try:
-        return headers.get(name)
-    except MultipleValuesError:
-        return ""
+    return Subprotocol(SUBPROTOCOL) if SUBPROTOCOL in offered else None

@@ -1,73 +1,23 @@
-"""The plain HTTP answers on the relay's port: the page, health, metrics and a look at the balances."""
+"""What one port answers, by path, and the guard before every answer."""
 
-import base64
-import hashlib
-import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from importlib import resources
-from urllib.parse import parse_qs
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-import anyio
 import msgspec
+from msgspec import UNSET, UnsetType
+from websockets.http11 import Request
 
-from watcher.model import filters
 from watcher.model.keys import Filter
-from watcher.model.log import JournalError, Unavailable
-from watcher.relay import wire
-from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.read_budget import SnapshotPages, SnapshotReader
+from watcher.relay.http import head
+from watcher.relay.http.auth import EVERYTHING, Guard
+from watcher.relay.http.connection import HttpConnection
+from watcher.relay.http.head import HttpAnswer, error, json_answer
 
 STREAM = "/v1/stream"
 BALANCES = "/v1/balances"
-GUARDED = ("/metrics", BALANCES)
-"""Paths that need a token where tokens are set."""
-
-JSON = "application/json"
-PATIENCE = 20.0
-"""Seconds that whoever asks for balances waits in line."""
-INLINE = re.compile(rb"<(script|style)[^>]*>(.*?)</\1>", re.DOTALL)
-
-
-class HttpAnswer(msgspec.Struct, frozen=True):
-    """A body of several pieces is asked for the next one when the last was taken, and closed when nobody wants more."""
-
-    status: int
-    content_type: str
-    body: bytes | AsyncIterator[bytes]
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-def page() -> HttpAnswer:
-    """The live page. It may run its own script, wear its own style and talk to where it came from; nothing else."""
-    body = resources.files("watcher.relay").joinpath("page.html").read_bytes()
-    allowed: dict[bytes, list[str]] = {b"script": [], b"style": []}
-    for kind, text in INLINE.findall(body):
-        allowed[kind].append(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'")
-    policy = (
-        f"default-src 'none'; script-src {_sources(allowed[b'script'])}; style-src {_sources(allowed[b'style'])}; "
-        "connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return HttpAnswer(200, "text/html; charset=utf-8", body, (("Content-Security-Policy", policy),))
-
-
-def _sources(hashes: list[str]) -> str:
-    return " ".join(hashes) or "'none'"
-
-
-def error(status: int, code: str, message: str, *headers: tuple[str, str]) -> HttpAnswer:
-    body = {"error": {"code": code, "message": message, "temporary": status == 503}}
-    return HttpAnswer(status, JSON, wire.encode(body), headers)
-
-
-def unavailable(problem: JournalError) -> HttpAnswer:
-    return error(503, "internal", f"the journal does not answer: {problem}", ("Retry-After", "5"))
-
-
-def _in_a_word(part: object) -> str:
-    good = all(said == "ok" for said in part.values()) if isinstance(part, Mapping) else part == "ok"
-    return "ok" if good else "failing"
-
+NOT_OURS = (
+    "a relay without tokens answers to localhost and loopback addresses only: "
+    "add the origin that you came by to [relay] origins, or set tokens"
+)
 
 Sees = Callable[[Filter, str], bool]
 """Whether somebody with these rights may know how the provider of that name is."""
@@ -77,121 +27,131 @@ def named(rights: Filter, provider: str) -> bool:
     return rights.provider is None or provider in rights.provider
 
 
-class BalancesBody:
-    """`{"cursor", "data": [rows]}`, a page at a time; nothing is opened before somebody asks for the first."""
+class Readiness(msgspec.Struct, frozen=True):
+    """Whether a process does its work, and which part does not. What is UNSET is not shown."""
 
-    def __init__(self, snapshots: SnapshotReader, wanted: Filter) -> None:
-        self._snapshots = snapshots
-        self._wanted = wanted
-        self._pages: SnapshotPages | None = None
-        self._read = 0
-        self._ended = False
+    ready: bool = True
+    journal: str | UnsetType = UNSET
+    """`ok`, or what is wrong with it."""
+    providers: Mapping[str, str] | UnsetType = UNSET
+    """The same by provider."""
 
-    def __aiter__(self) -> "BalancesBody":
-        return self
 
-    async def __anext__(self) -> bytes:
-        """Raises JournalError, where it cannot begin and where it is broken off."""
-        if self._ended:
-            raise StopAsyncIteration
-        before = b","
-        if self._pages is None:
-            self._pages = await self._open()
-            before = b'{"cursor":%b,"data":[' % wire.encode(str(self._pages.cursor))
-        async with self._pages.page() as states:
-            self._read += len(states)
-            self._ended = self._read >= self._pages.rows or not states
-            rows = wire.encode(wire.rows(states))[1:-1]
-        return before + rows + (b"]}" if self._ended else b"")
+class Status(msgspec.Struct, frozen=True):
+    """What a process tells of itself; made once by the root, for the relay's port and for `metrics_port`."""
 
-    async def _open(self) -> SnapshotPages:
-        with anyio.move_on_after(PATIENCE):
-            return await self._snapshots.open(self._wanted)
-        raise Unavailable("too many ask for balances at once")
+    metrics: Callable[[Filter], bytes]
+    """The text of `/metrics`, as far as those rights go."""
+    readiness: Callable[[], Readiness]
+    sees: Sees = named
+    following: Callable[[], bool] = lambda: True
+    """Whether the log is followed. The relay says that of itself."""
 
-    async def aclose(self) -> None:
-        self._ended = True
-        if self._pages is not None:
-            self._pages.close()
+
+class RoutedRequest(msgspec.Struct, frozen=True):
+    """A request that has passed the guard."""
+
+    connection: HttpConnection
+    request: Request
+    path: str
+    query: str
+    host: str
+    presented: bool
+    """It came with an `Authorization`."""
+    rights: Filter | None
+    """Of the token that came with it, all where none is asked for; None without a valid one."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One path. `handle` gives None where the connection may become a stream."""
+
+    handle: Callable[[RoutedRequest], Awaitable[HttpAnswer | None]]
+    guarded: bool = False
+    """It takes a token where tokens are set."""
+    methods: tuple[str, ...] = ("GET", "HEAD")
+    wrong_method: str = "only GET is answered here"
 
 
 class HttpRoutes:
-    """Answers by path."""
+    """Every path of one port: those given, `/healthz`, `/readyz` and `/metrics`."""
 
     def __init__(
-        self,
-        snapshots: SnapshotReader | None,
-        metrics: Callable[[Filter], bytes],
-        ready: Callable[[], Mapping[str, object]],
-        *,
-        guarded: bool,
-        following: Callable[[], bool] = lambda: True,
-        sees: Sees = named,
+        self, routes: Mapping[str, Route], guard: Guard, status: Status, refused: Callable[[str], None] | None = None
     ) -> None:
-        """`snapshots`: None in a half that has no log. `metrics`: their text, as far as those rights go.
+        """`refused`: counts a request that was refused, by the reason."""
+        self.guard = guard
+        self._status = status
+        self._refused = refused
+        self._routes: Mapping[str, Route] = {
+            "/healthz": Route(self._health),
+            "/readyz": Route(self._readiness),
+            "/metrics": Route(self._metrics, guarded=True),
+            **routes,
+        }
+        self._unknown = Route(_nothing)
 
-        `ready` gives the parts that `/readyz` shows, each `ok` or what is wrong with it, or that for each provider; its
-        member `ready`, if it has one, decides the status. `guarded`: tokens are asked for.
-        """
-        self._snapshots = snapshots
-        self._metrics = metrics
-        self._ready = ready
-        self._guarded = guarded
-        self._following = following
-        self._sees = sees
-        self._page = page()
-
-    async def answer(self, method: str, target: str, rights: Filter | None) -> HttpAnswer:
-        """`rights`: of the token that came with the request, all where none is asked for; None without a valid one."""
-        if method not in ("GET", "HEAD"):
-            return error(405, "bad_request", "only GET is answered here", ("Allow", "GET, HEAD"))
-        path, _, query = target.partition("?")
-        if path in GUARDED and rights is None:
+    async def answer(self, connection: HttpConnection, request: Request) -> HttpAnswer | None:
+        """What a request gets; None lets it become a stream."""
+        host = head.field(request.headers, "Host") or ""
+        if not self.guard.answers_to(host):
+            if self._refused is not None:
+                self._refused("host")
+            return error(403, "forbidden", NOT_OURS)
+        path, _, query = request.path.partition("?")
+        route = self._routes.get(path, self._unknown)
+        if request.method not in route.methods:
+            return error(405, "bad_request", route.wrong_method, ("Allow", ", ".join(route.methods)))
+        presented = head.field(request.headers, "Authorization")
+        rights = self.guard.rights(presented)
+        if route.guarded and rights is None:
             return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
-        if self._snapshots is None and path in ("/", BALANCES, STREAM):
-            return error(404, "not_found", "this process polls and has no relay: ask the one that has (--only relay)")
-        if path == BALANCES and self._snapshots is not None and rights is not None:
-            return _balances(self._snapshots, query, rights)
-        return self._look(path, rights)
+        return await route.handle(RoutedRequest(connection, request, path, query, host, presented is not None, rights))
 
-    def _look(self, path: str, rights: Filter | None) -> HttpAnswer:
-        if path == "/":
-            return self._page
-        if path == "/healthz":
-            return HttpAnswer(200, JSON, b'{"status":"ok"}')
-        if path == "/readyz":
-            return self._readiness(rights if self._guarded else None)
-        if path == "/metrics" and rights is not None:
-            return HttpAnswer(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics(rights))
-        return error(404, "not_found", f"nothing here: the stream is at {STREAM}, the page at /")
+    async def _health(self, _: RoutedRequest) -> HttpAnswer:
+        return HttpAnswer(200, head.JSON, b'{"status":"ok"}')
 
-    def _readiness(self, rights: Filter | None) -> HttpAnswer:
+    async def _metrics(self, asked: RoutedRequest) -> HttpAnswer:
+        assert asked.rights is not None
+        return HttpAnswer(200, "text/plain; version=0.0.4; charset=utf-8", self._status.metrics(asked.rights))
+
+    async def _readiness(self, asked: RoutedRequest) -> HttpAnswer:
         """Who shows no token learns which part is not ready; what is wrong with it may name accounts and hosts."""
-        told = dict(self._ready())
-        good = bool(told.pop("ready", True)) and self._following()
-        shown = {name: self._narrowed(part, rights) for name, part in told.items()}
-        shown = {"following": self._following(), **shown, "ready": good}
-        return HttpAnswer(200 if good else 503, JSON, wire.encode(shown))
+        rights = asked.rights if self.guard.asks_for_tokens else None
+        found, following = self._status.readiness(), self._status.following()
+        ready = found.ready and following
+        shown: dict[str, object] = {"following": following}
+        if found.journal is not UNSET:
+            shown["journal"] = found.journal if rights == EVERYTHING else ok_or_failing([found.journal])
+        if found.providers is not UNSET:
+            shown["providers"] = self._shown_providers(found.providers, rights)
+        return json_answer(200 if ready else 503, {**shown, "ready": ready})
 
-    def _narrowed(self, part: object, rights: Filter | None) -> object:
+    def _shown_providers(self, providers: Mapping[str, str], rights: Filter | None) -> object:
         if rights == EVERYTHING:
-            return part
-        if rights is None or not isinstance(part, Mapping):
-            return _in_a_word(part)
+            return providers
+        if rights is None:
+            return ok_or_failing(providers.values())
         # A provider's words may name any of its accounts.
         whole = (rights.chain, rights.account, rights.token) == (None, None, None)
-        theirs = {name: said for name, said in part.items() if self._sees(rights, name)}
-        return theirs if whole else {name: _in_a_word(said) for name, said in theirs.items()}
+        theirs = {name: words for name, words in providers.items() if self._status.sees(rights, name)}
+        return theirs if whole else {name: ok_or_failing([words]) for name, words in theirs.items()}
 
 
-def _balances(snapshots: SnapshotReader, query: str, rights: Filter) -> HttpAnswer:
-    try:
-        asked = filters.parse(parse_qs(query, max_num_fields=2000))
-    except ValueError as mistake:
-        return error(400, "bad_request", str(mistake))
-    if filters.size(asked) > 1024:
-        return error(400, "filter_limit", "at most 1024 filter values")
-    wanted = filters.intersect(asked, rights)
-    if wanted is None:
-        return error(403, "forbidden", "the token allows nothing of what the filter asks for")
-    return HttpAnswer(200, JSON, BalancesBody(snapshots, wanted))
+def ok_or_failing(parts: Iterable[str]) -> str:
+    return "ok" if all(part == "ok" for part in parts) else "failing"
+
+
+async def _nothing(_: RoutedRequest) -> HttpAnswer:
+    return error(404, "not_found", f"nothing here: the stream is at {STREAM}, the page at /")
+
+
+async def _no_relay(_: RoutedRequest) -> HttpAnswer:
+    return error(404, "not_found", "this process polls and has no relay: ask the one that has (--only relay)")
+
+
+WITHOUT_RELAY: Mapping[str, Route] = {
+    "/": Route(_no_relay),
+    BALANCES: Route(_no_relay, guarded=True),
+    STREAM: Route(_no_relay),
+}
+"""For the port of a half that polls and has no stream."""

@@ -1,0 +1,146 @@
+"""Snapshots, read a page at a time when it is their turn; and `/v1/balances`, one of them as one JSON answer."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs
+
+import anyio
+
+from watcher.model import filters
+from watcher.model.events import BalanceState
+from watcher.model.keys import Filter
+from watcher.model.log import Cursor, Snapshot, Unavailable
+from watcher.relay import wire
+from watcher.relay.budgets import ReadBudget, ReadQueue
+from watcher.relay.http.connection import HttpConnection
+from watcher.relay.http.head import JSON, HttpAnswer, error
+from watcher.relay.http.routes import RoutedRequest
+from watcher.relay.log import Log
+from watcher.relay.messages import StreamLimits
+
+PATIENCE = 20.0
+"""Seconds that whoever asks for balances waits in line."""
+READERS = 32
+"""Requests that read the journal at a time."""
+READERS_EACH = 24
+"""Of one address."""
+QUERY_FIELDS = 2000
+"""Names in a query beyond which it is not read."""
+
+
+class SnapshotPages:
+    """One snapshot, read in turns; to be closed."""
+
+    def __init__(self, snapshot: Snapshot, budget: ReadBudget, size: int, came: int) -> None:
+        self._snapshot = snapshot
+        self._budget = budget
+        self._size = size
+        self._came = came
+
+    @property
+    def cursor(self) -> Cursor:
+        return self._snapshot.cursor
+
+    @property
+    def rows(self) -> int:
+        return self._snapshot.rows
+
+    @property
+    def over(self) -> bool:
+        """It was taken away."""
+        return self._snapshot.over
+
+    @asynccontextmanager
+    async def page(self) -> AsyncIterator[Sequence[BalanceState]]:
+        """The next rows, to be made use of within the turn; none at the end. Raises SnapshotRevoked, Unavailable."""
+        async with self._budget.turn(ReadQueue.PAGES, self._came):
+            yield await self._snapshot.page(self._size)
+
+    def close(self) -> None:
+        self._snapshot.close()
+
+
+class SnapshotReader:
+    """Opens them, each in its turn. `size`: rows of a page."""
+
+    def __init__(self, log: Log, budget: ReadBudget, size: int) -> None:
+        self.log = log
+        self.budget = budget
+        self._size = size
+
+    async def open(self, wanted: Filter) -> SnapshotPages:
+        """What the filter shows stands for. Raises JournalError."""
+        came, full = self.budget.number(), filters.expand(wanted)
+        async with self.budget.turn(ReadQueue.FIRST_LOOKS):
+            snapshot = await self.log.glance(full, self._size)
+        if snapshot is None:
+            async with self.budget.turn(ReadQueue.PAGES, came):
+                pass  # a view is begun only when its pages are next: it has an end
+            snapshot = await self.log.snapshot(full)
+        return SnapshotPages(snapshot, self.budget, self._size, came)
+
+
+class BalancesBody:
+    """`{"cursor", "data": [rows]}`, a page at a time; nothing is opened before somebody asks for the first."""
+
+    def __init__(self, snapshots: SnapshotReader, wanted: Filter) -> None:
+        self._snapshots = snapshots
+        self._wanted = wanted
+        self._pages: SnapshotPages | None = None
+        self._read = 0
+        self._ended = False
+
+    def __aiter__(self) -> "BalancesBody":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Raises JournalError, where it cannot begin and where it is broken off."""
+        if self._ended:
+            raise StopAsyncIteration
+        before = b","
+        if self._pages is None:
+            self._pages = await self._open()
+            before = b'{"cursor":%b,"data":[' % wire.encode(str(self._pages.cursor))
+        async with self._pages.page() as states:
+            self._read += len(states)
+            self._ended = self._read >= self._pages.rows or not states
+            rows = wire.encode(wire.rows(states))[1:-1]
+        return before + rows + (b"]}" if self._ended else b"")
+
+    async def _open(self) -> SnapshotPages:
+        with anyio.move_on_after(PATIENCE):
+            return await self._snapshots.open(self._wanted)
+        raise Unavailable("too many ask for balances at once")
+
+    async def aclose(self) -> None:
+        self._ended = True
+        if self._pages is not None:
+            self._pages.close()
+
+
+class Balances:
+    """Answers `/v1/balances`, to a bounded number of readers at a time."""
+
+    def __init__(self, snapshots: SnapshotReader, refused: Callable[[str], None]) -> None:
+        """`refused`: counts a request that was refused, by the reason."""
+        self._snapshots = snapshots
+        self._refused = refused
+        self._readers: set[HttpConnection] = set()
+
+    async def answer(self, asked: RoutedRequest) -> HttpAnswer:
+        assert asked.rights is not None
+        of_this_address = sum(other.address == asked.connection.address for other in self._readers)
+        if len(self._readers) >= READERS or of_this_address >= READERS_EACH:
+            self._refused("busy")
+            return error(503, "rate_limited", "too many look at the balances: come back later", ("Retry-After", "5"))
+        asked.connection.count_in(self._readers)
+        try:
+            filter_ = filters.parse(parse_qs(asked.query, max_num_fields=QUERY_FIELDS))
+        except ValueError as mistake:
+            return error(400, "bad_request", str(mistake))
+        if filters.size(filter_) > (most := StreamLimits().filter_values):
+            return error(400, "filter_limit", f"at most {most} filter values")
+        wanted = filters.intersect(filter_, asked.rights)
+        if wanted is None:
+            return error(403, "forbidden", "the token allows nothing of what the filter asks for")
+        return HttpAnswer(200, JSON, BalancesBody(self._snapshots, wanted))
