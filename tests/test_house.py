@@ -64,7 +64,7 @@ LONG_FUNCTIONS = {
 FILE = 420
 """Lines of a file at most."""
 TOLD = {
-    *("app", "client", "journal/kafka", "journal/sqlite", "poller", "providers", "redaction", "relay", "sandbox"),
+    *("app", "client", "poller", "providers", "redaction", "relay", "sandbox"),
 }
 """Known rooms whose identifiers still say `told`."""
 
