@@ -37,7 +37,7 @@ FACES = {"__init__", "__main__", "provider", "testing"}
 
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka/",
-    "websockets": ("watcher/relay/", "watcher/client/stream"),
+    "websockets": ("watcher/relay/http/", "watcher/relay/websocket", "watcher/relay/server", "watcher/client/stream"),
     "prometheus_client": "watcher/app/metrics",
     "sqlite3": "watcher/journal/sqlite/",
     "pytest": "watcher/testing/",
