@@ -22,7 +22,7 @@ HASHED = 2**20
 def clear_rows_only(result: ReadResult) -> Generator[None, None, ReadResult]:
     """What can be understood of a bulk listing of which a row raised UnreadableRow. Raises Malformed for none."""
     rows = cast("BulkListing", result.readings)
-    known, remark = yield from rows.understood()
+    known, remark = yield from rows.readable_rows()
     yield from rows.clear()
     if not known:
         raise Malformed(remark)
