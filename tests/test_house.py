@@ -49,7 +49,6 @@ ONLY_IN = {
     "pytest": "watcher/testing/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
-    "prometheus_client": "watcher/app/",
     "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),
 }
 
