@@ -39,6 +39,7 @@ FLOORS = {
         "relay/test_slow.py",
         "relay/test_snapshots.py",
         "relay/test_floods.py",
+        "relay/test_websocket.py",
         "relay/test_log_change.py",
         "relay/http/test_connection.py",
         "sandbox/test_server.py",

@@ -1,4 +1,4 @@
-"""websockets: what `watcher/relay/websocket.py`, `visitor.py` and `delivery.py` take from inside a connection."""
+"""websockets: what `watcher/relay/websocket.py` and `watcher/relay/http/connection.py` take from inside a connection."""
 
 import asyncio
 import contextlib

@@ -7,7 +7,7 @@ import pytest
 from watcher.logs.repeat_filter import EVERY, MOST_KINDS, RepeatFilter
 
 
-def record(name="watcher.relay.flusher", message=None, at=0.0, **fields):
+def record(name="watcher.relay.connections", message=None, at=0.0, **fields):
     made = logging.LogRecord(name, logging.INFO, "", 0, message or {"event": "relay.dropped", **fields}, None, None)
     made.created = at
     return made

@@ -89,7 +89,7 @@ def test_httpx_does_not_tell_urls(lines):
 def test_a_storm_of_strangers_is_a_line_and_its_count(lines):
     def act():
         for number in range(500):
-            structlog.get_logger("watcher.relay.flusher").info("relay.dropped", why="stalled", connection=number)
+            structlog.get_logger("watcher.relay.connections").info("relay.dropped", why="stalled", connection=number)
             logging.getLogger("asyncio").error("socket.accept() out of system resource")
         setup.report_repeats(time.time() + 100)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.relay.hostile import UPGRADE, frame
 from tests.relay.stage import PATIENCE, staged, until
-from watcher.relay import websocket
+from watcher.relay import budgets, websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ def scarce(monkeypatch):
     """A hundred frames, and as good as none after them."""
     monkeypatch.setattr(websocket, "FRAMES", 100)
     monkeypatch.setattr(websocket, "FRAMES_PER_SECOND", 1e-6)
-    monkeypatch.setattr(websocket, "ALL_FRAMES_PER_SECOND", 1e-6)
+    monkeypatch.setattr(budgets, "ALL_FRAMES_PER_SECOND", 1e-6)
 
 
 def resting(stage):
@@ -91,7 +91,7 @@ async def test_a_flood_is_read_no_further_than_its_budget(stage, scarce, flood):
 
 async def test_who_was_told_to_go_is_read_no_further_either(stage, scarce, monkeypatch):
     monkeypatch.setattr(websocket, "FRAMES", 300)
-    monkeypatch.setattr(websocket, "FRAMES_A_TURN", 1_000_000)
+    monkeypatch.setattr(budgets, "FRAMES_A_TURN", 1_000_000)
     async with raw(stage) as flooder:
         flooder.send(frame(1, b"x") * 150 + PING * 50_000)
         await until(lambda: not len(stage.relay.connections) and resting(stage))
@@ -108,7 +108,7 @@ async def test_what_was_not_read_at_once_is_read_later_and_in_its_order(stage, m
 
 
 async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them(stage, monkeypatch):
-    monkeypatch.setattr(websocket, "ALL_FRAMES_PER_SECOND", 1e-6)
+    monkeypatch.setattr(budgets, "ALL_FRAMES_PER_SECOND", 1e-6)
     async with contextlib.AsyncExitStack() as opened:
         for _ in range(6):
             flooder = await opened.enter_async_context(raw(stage))
@@ -121,7 +121,7 @@ async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them
 
 
 async def test_a_turn_of_the_loop_that_had_enough_of_them_puts_the_rest_off_and_loses_nothing(stage, monkeypatch):
-    monkeypatch.setattr(websocket, "FRAMES_A_TURN", 10)
+    monkeypatch.setattr(budgets, "FRAMES_A_TURN", 10)
     async with contextlib.AsyncExitStack() as opened:
         clients = [await opened.enter_async_context(raw(stage)) for _ in range(5)]
         for client in clients:

@@ -32,7 +32,7 @@ from watcher.model.events import ProviderHealth
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.poller.assembly import budget_of, schedules_of
-from watcher.poller.connections import Connections
+from watcher.poller.connections import HttpConnections
 from watcher.poller.poller import Poller
 from watcher.providers.protocol import Provider
 from watcher.relay.http import auth
@@ -108,7 +108,7 @@ class Daemon:
             port = await self._open_relay(reader, relaying)
             committing = await stack.enter_async_context(task_scope())
             # They enclose the pollers' tasks, since each has tasks of its own.
-            transports = [await stack.enter_async_context(Connections()) for _ in self.sources]
+            transports = [await stack.enter_async_context(HttpConnections()) for _ in self.sources]
             async with anyio.create_task_group() as tasks:
                 if self.only != "relay":
                     await self._open_pollers(committing, tasks, transports)
@@ -171,7 +171,9 @@ class Daemon:
             key="metrics_port",
         )
 
-    async def _open_pollers(self, committing: TaskScope, tasks: TaskGroup, transports: Sequence[Connections]) -> None:
+    async def _open_pollers(
+        self, committing: TaskScope, tasks: TaskGroup, transports: Sequence[HttpConnections]
+    ) -> None:
         self.committers = [
             Committer(self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition)
             for partition in range(self.journal.partitions)
@@ -187,7 +189,7 @@ class Daemon:
         tasks.start_soon(self._send_heartbeats)
         tasks.start_soon(self._end_when_all_refuse)
 
-    def _poller(self, number: int, source: Source, intake: Intake, transport: Connections) -> Poller:
+    def _poller(self, number: int, source: Source, intake: Intake, transport: HttpConnections) -> Poller:
         provider = source.provider
         now = anyio.current_time()
         poller = Poller(

@@ -20,6 +20,13 @@ AHEAD = 0.05
 """Seconds of work that are done without a rest when nothing was done before."""
 LONG = 0.25
 """Seconds that a piece counts for at most: what takes longer had others working beside it."""
+FRAMES_A_TURN = 32
+"""Frames read in one turn of the loop, of all connections; who comes beyond waits for another turn."""
+ALL_AT_ONCE = 512
+"""Frames of all who send more than a few that are read one after another: some tens of milliseconds of work, if those are
+commands."""
+ALL_FRAMES_PER_SECOND = 4000
+"""Of all connections together that have just sent more than a few."""
 
 
 class TokenBucket:
@@ -54,6 +61,29 @@ class TokenBucket:
     def spend(self, amount: float) -> None:
         """What was used without a look at the clock: the next look refills."""
         self._level -= amount
+
+
+class FrameBudget:
+    """The budget of all connections for the frames that they send."""
+
+    def __init__(self) -> None:
+        self._all = TokenBucket(ALL_AT_ONCE, ALL_FRAMES_PER_SECOND)
+        self._turn = 0
+
+    @property
+    def full(self) -> bool:
+        """This turn of the loop has had enough of them."""
+        return self._turn >= FRAMES_A_TURN
+
+    def take(self, frames: int, loop: asyncio.AbstractEventLoop) -> float:
+        """Seconds that whoever has sent more than a few should wait then."""
+        if not self._turn:
+            loop.call_soon(self._end_turn)
+        self._turn += frames
+        return self._all.take(frames, loop.time())
+
+    def _end_turn(self) -> None:
+        self._turn = 0
 
 
 class ReadQueue(enum.IntEnum):

@@ -24,7 +24,7 @@ from watcher.relay.budgets import ReadQueue
 from watcher.relay.commands import CommandRefused
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.connection import Connection
-from watcher.relay.connections import Connections
+from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.live_path import FanOut, Flusher
 from watcher.relay.log import following
 from watcher.relay.log_follower import LogFollower
@@ -46,7 +46,7 @@ class CatchUp:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionRegistry,
         flusher: Flusher,
         follower: LogFollower,
         snapshots: SnapshotReader,
@@ -171,7 +171,8 @@ class CatchUp:
                 await self._page(connection, subscription, cursor, pages, connection.reason)
             else:
                 connection.restarted(subscription)
-                self._end_pages(connection)
+                if connection.end_pages():
+                    self._heartbeat(connection)
         finally:
             pages.close()
         if fan_out is self._flusher.fan_out and not connection.subscriptions:
@@ -192,27 +193,11 @@ class CatchUp:
         pages: SnapshotPages,
         reason: GapReason | None = None,
     ) -> None:
-        fan_out, number, read, last = self._flusher.fan_out, 0, 0, False
+        """Send the whole snapshot. `reason`: why it comes unasked."""
+        fan_out = self._flusher.fan_out
         connection.begin_pages(pages)
         try:
-            while not last:
-                await connection.outbox.room()
-                async with pages.page() as states:
-                    # After a change of the log it begins anew.
-                    ended = subscription.id not in connection.session.subscriptions
-                    if ended or not connection.outbox.open or self._log_changed(fan_out):
-                        break
-                    number, read = number + 1, read + len(states)
-                    last = read >= pages.rows or not states
-                    page = SnapshotPage(
-                        subscription_id=subscription.id,
-                        cursor=str(cursor),
-                        page=number,
-                        last=last,
-                        reason=reason if number == 1 and reason is not None else UNSET,
-                        data=wire.rows(row for row in states if subscription.matcher.matches(row.key)),
-                    )
-                    self._connections.put(connection, wire.push(page))
+            await self._send_pages(connection, subscription, cursor, pages, reason)
         except SnapshotRevoked:
             raise
         except JournalError as problem:  # half of it is nothing
@@ -222,11 +207,36 @@ class CatchUp:
             connection.close_pages()
         if not self._log_changed(fan_out):
             connection.measure(fan_out.cursor, self._flusher.time())
-        self._end_pages(connection)
-
-    def _end_pages(self, connection: Connection) -> None:
         if connection.end_pages():
             self._heartbeat(connection)
+
+    async def _send_pages(
+        self,
+        connection: Connection,
+        subscription: Subscription,
+        cursor: Cursor,
+        pages: SnapshotPages,
+        reason: GapReason | None,
+    ) -> None:
+        fan_out, number, read, last = self._flusher.fan_out, 0, 0, False
+        while not last:
+            await connection.outbox.room()
+            async with pages.page() as states:
+                # After a change of the log it begins anew.
+                ended = subscription.id not in connection.session.subscriptions
+                if ended or not connection.outbox.open or self._log_changed(fan_out):
+                    return
+                number, read = number + 1, read + len(states)
+                last = read >= pages.rows or not states
+                page = SnapshotPage(
+                    subscription_id=subscription.id,
+                    cursor=str(cursor),
+                    page=number,
+                    last=last,
+                    reason=reason if number == 1 and reason is not None else UNSET,
+                    data=wire.rows(row for row in states if subscription.matcher.matches(row.key)),
+                )
+                self._connections.put(connection, wire.push(page))
 
     async def _catch_up(self, connection: Connection) -> bool:
         """Read the log until there is something else to do; whether the live path was joined."""

@@ -20,7 +20,7 @@ class CommandRefused(Exception):
         self.code = code
 
 
-class Request(msgspec.Struct, frozen=True):
+class CommandEnvelope(msgspec.Struct, frozen=True):
     """A command as it came; an empty Raw is a member that it does not have."""
 
     id: Raw = Raw(b"")
@@ -28,17 +28,17 @@ class Request(msgspec.Struct, frozen=True):
     params: Raw = Raw(b"{}")
 
 
-_decode = msgspec.json.Decoder(Request).decode
+_decode = msgspec.json.Decoder(CommandEnvelope).decode
 
 
-def request_of(message: str) -> Request:
+def request_of(message: str) -> CommandEnvelope:
     try:
         return _decode(message)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise CommandRefused("bad_request", "not a JSON object with id, method and params") from None
 
 
-def id_of(request: Request) -> bytes:
+def id_of(request: CommandEnvelope) -> bytes:
     """The client's own spelling, sent back as it came."""
     spelt = bytes(request.id)
     if spelt[:1] == b'"' or spelt.lstrip(b"-").isdigit():
@@ -46,14 +46,14 @@ def id_of(request: Request) -> bytes:
     raise CommandRefused("bad_request", "a command has an id, an integer or a string")
 
 
-def method_of(request: Request) -> str:
+def method_of(request: CommandEnvelope) -> str:
     name = _value_of(request.method, "method") if bytes(request.method) else None
     if not isinstance(name, str):
         raise CommandRefused("bad_request", "a command has a method, a string")
     return name
 
 
-def params_of(request: Request) -> Params:
+def params_of(request: CommandEnvelope) -> Params:
     params = _value_of(request.params, "params")
     if not isinstance(params, dict):
         raise CommandRefused("bad_request", "params is an object")

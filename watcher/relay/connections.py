@@ -42,7 +42,7 @@ class RelayStats(msgspec.Struct, frozen=True):
     log_errors: int = 0
 
 
-class Connections:
+class ConnectionRegistry:
     """The registry of all connections, by their outboxes, and what is counted about them."""
 
     def __init__(self, flusher: Flusher, tuning: RelayTuning, read_for: Callable[[Connection], None]) -> None:

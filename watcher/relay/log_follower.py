@@ -7,7 +7,7 @@ import anyio.lowlevel
 import structlog
 
 from watcher.model.log import Commit, Expired, GapReason, Unavailable
-from watcher.relay.connections import Connections
+from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.live_path import BATCH, SLICE_SECONDS, Flusher
 from watcher.relay.log import Log, following
 from watcher.relay.settings import RelayTuning
@@ -18,7 +18,7 @@ logger = structlog.get_logger()
 class LogFollower:
     """Publishes what is committed. When the log is away it comes again, and when another stands there it begins with that."""
 
-    def __init__(self, log: Log, flusher: Flusher, connections: Connections, tuning: RelayTuning) -> None:
+    def __init__(self, log: Log, flusher: Flusher, connections: ConnectionRegistry, tuning: RelayTuning) -> None:
         self.following = False
         self._log = log
         self._flusher = flusher

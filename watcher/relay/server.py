@@ -16,10 +16,10 @@ from websockets.exceptions import ConnectionClosed
 
 from watcher.model.log import Unavailable
 from watcher.relay import wire
-from watcher.relay.budgets import ReadBudget
+from watcher.relay.budgets import FrameBudget, ReadBudget
 from watcher.relay.catch_up import CatchUp
 from watcher.relay.connection import Connection
-from watcher.relay.connections import Connections, RelayStats
+from watcher.relay.connections import ConnectionRegistry, RelayStats
 from watcher.relay.http import head
 from watcher.relay.http.auth import Guard, Tokens
 from watcher.relay.http.connection import HttpConnection
@@ -36,7 +36,7 @@ from watcher.relay.settings import RelaySettings, RelayTuning
 from watcher.relay.snapshots import Balances, SnapshotReader
 from watcher.relay.subscription import Subscription
 from watcher.relay.timers import Timers
-from watcher.relay.websocket import FrameBudget, WebSocket
+from watcher.relay.websocket import WebSocket
 
 logger = structlog.get_logger()
 
@@ -59,7 +59,7 @@ class Relay:
     ) -> None:
         """`wall`: microseconds. `room`: see Listener."""
         self.flusher = Flusher(self._overflow)
-        self.connections = Connections(self.flusher, tuning, self._read_for)
+        self.connections = ConnectionRegistry(self.flusher, tuning, self._read_for)
         self.follower = LogFollower(log, self.flusher, self.connections, tuning)
         self._log = log
         self._wall = wall

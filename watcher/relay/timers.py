@@ -8,7 +8,7 @@ import anyio
 from watcher.model.times import format_rfc3339
 from watcher.relay import wire
 from watcher.relay.connection import Connection
-from watcher.relay.connections import Connections
+from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.http.routes import Sees
 from watcher.relay.live_path import Flusher
 from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat, ProviderStatus
@@ -52,7 +52,12 @@ class Timers:
     """One look at everybody at a fixed pace."""
 
     def __init__(
-        self, connections: Connections, flusher: Flusher, tuning: RelayTuning, wall: Callable[[], int], sees: Sees
+        self,
+        connections: ConnectionRegistry,
+        flusher: Flusher,
+        tuning: RelayTuning,
+        wall: Callable[[], int],
+        sees: Sees,
     ) -> None:
         """`wall`: microseconds. `sees`: see http.routes."""
         self._connections = connections

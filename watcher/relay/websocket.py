@@ -8,9 +8,9 @@ from websockets.datastructures import Headers
 from websockets.protocol import Event, State
 
 from watcher.model.keys import Filter
-from watcher.relay.budgets import TokenBucket
+from watcher.relay.budgets import FrameBudget, TokenBucket
 from watcher.relay.connection import Connection
-from watcher.relay.connections import Connections
+from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.http.connection import HttpConnection, HttpService
 from watcher.relay.messages import CloseReason
 
@@ -18,44 +18,14 @@ FRAMES = 4000
 """Frames of a connection that are read at once: control frames and fragments are no messages, and cost as much."""
 FRAMES_PER_SECOND = 200
 """The same for as long as it goes on; what comes beyond is read later."""
-ALL_FRAMES_PER_SECOND = 4000
-"""Of all connections together that have just sent more than a few."""
 FEW = 32
 """Frames that a connection sends without paying for what others send."""
 PIECE = 1024
 """Bytes read at a stretch: some 170 pings, two milliseconds of work."""
-FRAMES_A_TURN = 32
-"""Frames read in one turn of the loop, of all connections; who comes beyond waits for another turn."""
-ALL_AT_ONCE = 512
-"""Frames of all who send more than a few that are read one after another: some tens of milliseconds of work, if those are
-commands."""
-NEXT = 0.005
-"""Seconds until then."""
+NEXT_TURN = 0.005
+"""Seconds until a connection is read on when a turn of the loop has read enough of others."""
 LONGEST = 10.0
 """Seconds without a look at a connection: who goes meanwhile is seen to go behind them."""
-
-
-class FrameBudget:
-    """The budget of all connections for the frames that they send."""
-
-    def __init__(self) -> None:
-        self._all = TokenBucket(ALL_AT_ONCE, ALL_FRAMES_PER_SECOND)
-        self._turn = 0
-
-    @property
-    def full(self) -> bool:
-        """This turn of the loop has had enough of them."""
-        return self._turn >= FRAMES_A_TURN
-
-    def take(self, frames: int, loop: asyncio.AbstractEventLoop) -> float:
-        """Seconds that whoever has sent more than a few should wait then."""
-        if not self._turn:
-            loop.call_soon(self._end_turn)
-        self._turn += frames
-        return self._all.take(frames, loop.time())
-
-    def _end_turn(self) -> None:
-        self._turn = 0
 
 
 class WebSocket(HttpConnection):
@@ -74,7 +44,12 @@ class WebSocket(HttpConnection):
     """Nothing is read until then."""
 
     def __init__(
-        self, connections: Connections, frame_budget: FrameBudget, service: HttpService, *args: Any, **options: Any
+        self,
+        connections: ConnectionRegistry,
+        frame_budget: FrameBudget,
+        service: HttpService,
+        *args: Any,
+        **options: Any,
     ) -> None:
         """`args`, `options`: of websockets."""
         super().__init__(service, *args, **options)
@@ -138,7 +113,7 @@ class WebSocket(HttpConnection):
         """What has come, a piece at a time: control frames and fragments are answered as they are parsed."""
         while self._unread and self._reads:
             if self._frame_budget.full:
-                self._rest(NEXT)
+                self._rest(NEXT_TURN)
                 break
             piece, self._unread = self._unread[:PIECE], self._unread[PIECE:]
             self._frames = 0

@@ -75,7 +75,7 @@ class JournalConformance:
             assert by_key(restored.states) == by_key([good.state])
             assert {name: len(note) for name, note in restored.notes.items()} == {"schedule:bank": 1_500_000}
 
-    async def test_whoever_opens_the_log_learns_the_epoch_of_its_cursors(self, journal: Journal, twin: Journal) -> None:
+    async def test_whoever_opens_the_log_gets_the_epoch_of_its_cursors(self, journal: Journal, twin: Journal) -> None:
         async with opened(journal) as (writer, first), reading(journal) as reader:
             again = await writer.open()
             cursor, _ = await snapshot(reader, Filter())
@@ -109,21 +109,21 @@ class JournalConformance:
 
     async def test_a_follower_gets_every_event_once_and_in_order(self, journal: Journal) -> None:
         rows = [baseline(f"account{number}", 0) for number in range(3)]
-        published: list[BalanceChanged] = []
+        committed: list[BalanceChanged] = []
         async with opened(journal) as (writer, _), reading(journal) as reader:
             start = (await reader.bounds()).head
             await writer.commit(Batch(rows))
             for amount in range(1, 21):
                 rows = [change(row, amount) for row in rows]
-                published += [row.event for row in rows if row.event is not None]
+                committed += [row.event for row in rows if row.event is not None]
                 await writer.commit(Batch(rows))
-            found = await read(reader, start, len(published))
-        assert [JSON.event(event.data) for event in found] == published
-        assert [event.version for event in found] == [event.version for event in published]
-        assert [event.key for event in found] == [event.key for event in published]
+            found = await read(reader, start, len(committed))
+        assert [JSON.event(event.data) for event in found] == committed
+        assert [event.version for event in found] == [event.version for event in committed]
+        assert [event.key for event in found] == [event.key for event in committed]
         positions = [event.position for event in found]
         assert positions == sorted(set(positions))
-        assert [format_rfc3339(event.observed_at) for event in found] == [event.observed_at for event in published]
+        assert [format_rfc3339(event.observed_at) for event in found] == [event.observed_at for event in committed]
 
     async def test_a_cursor_resumes_behind_the_last_event_sent(self, journal: Journal, twin: Journal) -> None:
         row = baseline("account1", 0)
@@ -284,11 +284,11 @@ class JournalConformance:
                 head = (await reader.bounds()).head
                 with pytest.raises(Fenced), anyio.fail_after(PATIENCE):
                     await old.commit(Batch([change(row, 666)]))
-                changed = change(row, 1)
-                await new.commit(Batch([changed]))
-                assert [JSON.event(event.data) for event in await read(reader, head, 1)] == [changed.event]
+                later = change(row, 1)
+                await new.commit(Batch([later]))
+                assert [JSON.event(event.data) for event in await read(reader, head, 1)] == [later.event]
                 _, states = await snapshot(reader, Filter())
-        assert by_key(states) == by_key([changed.state])
+        assert by_key(states) == by_key([later.state])
 
     async def test_a_writer_may_open_again_and_go_on(self, journal: Journal) -> None:
         row = baseline("account1", 0)

@@ -67,7 +67,7 @@ async def read_until(
 async def read_range(
     cluster: Cluster, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
 ) -> list[ConsumedRecord]:
-    """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
+    """The records of each partition of `start`, from there up to its end in `ends`. Raises Unavailable."""
     found: list[ConsumedRecord] = []
     async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
         assign_at(consumer, start)
@@ -77,7 +77,7 @@ async def read_range(
 
 class OffsetProbe:
     """Where the log begins and ends. It never fetches: a broker answers one connection's requests in turn, and an
-    offset asked for behind a waiting fetch is told half a second late. One for the whole journal.
+    offset asked for behind a waiting fetch comes half a second late. One for the whole journal.
     """
 
     def __init__(self, cluster: Cluster, topics: Sequence[str]) -> None:
