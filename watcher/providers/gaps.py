@@ -33,7 +33,7 @@ class Gaps:
         self.keys: set[Key] = set()
         """Balances that such a part is about, as far as it tells."""
         self.nameless = False
-        """One of them does not tell what it is about: it may belong to any balance that is told in several rows."""
+        """One of them does not say what it is about: it may belong to any balance that has several rows."""
         self._reason: object = None
         """What is wrong with the first of them."""
         self._of = ""
@@ -91,7 +91,7 @@ class Sums:
     """Of how many rows each balance was the sum in its last whole answer, where it was more than one.
 
     An answer that lacks something may lack one of them, and what is left is no balance. Of more than SUMS
-    balances those told last are remembered.
+    balances the latest are remembered.
     """
 
     def __init__(self) -> None:
