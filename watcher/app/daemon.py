@@ -13,7 +13,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
-from watcher.app import exposition, journals
+from watcher.app import journals
 from watcher.app import metrics as figures
 from watcher.app.exit_status import Exit
 from watcher.app.exposed_secrets import exposed
@@ -252,9 +252,9 @@ class Daemon:
     def metrics(self, rights: Filter) -> bytes:
         """The text of `/metrics`. Whoever may not see everything gets the figures of the providers that are theirs."""
         if rights == auth.EVERYTHING:
-            return exposition.exposition(figures.of(self.pollers, self.committers, self.relay))
+            return figures.exposition(figures.everything(self.pollers, self.committers, self.relay))
         theirs = [poller for poller in self.pollers if self.sees(rights, poller.name)]
-        return exposition.exposition(figures.of_providers(theirs, self.committers))
+        return figures.exposition(figures.of_providers(theirs, self.committers))
 
     def sees(self, rights: Filter, provider: str) -> bool:
         """Whether a token with these rights may know how a provider is: one that reads a balance which it may see.
