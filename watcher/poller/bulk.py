@@ -16,7 +16,7 @@ from watcher.providers.protocol import ReadResult
 LARGE = 2**16
 """Bytes from which on an answer is read in slices."""
 HASHED = 2**20
-"""Bytes hashed between two breaths."""
+"""Bytes hashed in one step of work."""
 
 
 def clear_rows_only(result: ReadResult) -> Generator[None, None, ReadResult]:

@@ -28,7 +28,7 @@ MOST = 100
 INTERIM = 20
 """Answers of status 1xx before the answer, at most."""
 PARTS = 32
-"""Of HTTP/1.1 that came, between two breaths."""
+"""Of HTTP/1.1 that came, in one step of work."""
 KEEP = 75.0
 """Seconds that an idle connection is kept: polls of one provider may be that far apart."""
 ALIVE = [

@@ -31,7 +31,7 @@ READ = 64 * 1024
 WINDOW = 2**24
 """Bytes that may come unread, of one answer and of all together."""
 FRAMES = 32
-"""Taken between two breaths."""
+"""Taken in one step of work."""
 IDLE_FRAMES = 5_000
 """Frames in a row, at most, that bring nothing of any answer: pings, settings, interim answers."""
 STREAMS = 100
