@@ -80,6 +80,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/sample/*.py
 
 format: $(READY)  ## what ruff can mend
 	$(BIN)/ruff check --fix .

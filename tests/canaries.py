@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.sandbox.exchange import VALID_KEY
+from watcher.sandbox.messages import VALID_KEY
 
 CANARIES = (VALID_KEY.encode(), b"canary-")
 """What the keys begin with that stand in the tests' configurations."""

@@ -20,7 +20,7 @@ from tests.polling import helius, poller_of
 from watcher.ingest.committer import Committer
 from watcher.ingest.intake import Intake
 from watcher.ledger import Ledger
-from watcher.poller.connections import KEEP, MOST, Connections
+from watcher.poller.connections import KEEP, MOST, HttpConnections
 from watcher.poller.http_exchange import HEADERS
 
 BODY = (
@@ -58,7 +58,7 @@ async def polled(base_url, polls, watches):
     """CPU seconds of a poll, all that a poller does included."""
     provider = helius(watches, limits=((100_000, 1.0),), base_url=base_url)
     committer = Committer(Journal(), Ledger(), gather=0.05)
-    async with Connections() as transport, anyio.create_task_group() as tasks:
+    async with HttpConnections() as transport, anyio.create_task_group() as tasks:
         await tasks.start(committer.run)
         poller = poller_of(provider, None, Intake([committer]), transport=transport)
         tasks.start_soon(poller.run)

@@ -35,8 +35,8 @@ from watcher.model.readings import Answer
 from watcher.poller.poller import Poller
 from watcher.providers.protocol import Provider
 from watcher.providers.registry import known
-from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest
-from watcher.sandbox.population import PROVIDERS
+from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest
+from watcher.sandbox.registry import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.world import SandboxSettings, World, watches
 

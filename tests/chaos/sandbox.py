@@ -11,9 +11,14 @@ import anyio
 
 from watcher.model.addresses import SOLANA
 from watcher.providers.ondo import CHAINS
-from watcher.sandbox.exchange import reply
+from watcher.sandbox.bloxroute import SimulatedBloxroute
+from watcher.sandbox.helius import SimulatedHelius
+from watcher.sandbox.jupiter import SimulatedJupiter
+from watcher.sandbox.messages import json_reply
+from watcher.sandbox.ondo import SimulatedOndo
 from watcher.sandbox.population import Population
 from watcher.sandbox.server import serve
+from watcher.sandbox.tokenkit import SimulatedTokenKit
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World
 
 HOLDERS = 700
@@ -28,11 +33,34 @@ POLLS = {"jupiter": 16, "bloxroute": 12, "helius": 16, "ondo": 16, "tokenkit": 4
 """Requests a second that the daemon may send: more would only heat the machine."""
 
 
+class Wallets:
+    """More of them."""
+
+    def populate(self, population):
+        for _ in range(WALLETS):
+            super().populate(population)
+
+
+class JupiterCrowd(Wallets, SimulatedJupiter):
+    pass
+
+
+class BloxrouteCrowd(Wallets, SimulatedBloxroute):
+    pass
+
+
+class OndoCrowd(SimulatedOndo):
+    """A whole chain of holders."""
+
+    def _settle(self, population, chain, holders):
+        return super()._settle(population, chain, HOLDERS if chain == SOLANA else holders)
+
+
 class Crowd(Population):
     """The seed's population with a whole chain of Ondo holders and more wallets."""
 
     def __init__(self, seed):
-        super().__init__(seed)
+        super().__init__(seed, [JupiterCrowd(), BloxrouteCrowd(), SimulatedHelius(), OndoCrowd(), SimulatedTokenKit()])
         self.hot = {}
         """Provider → the balance that differs at every look. It does not move by itself."""
         for balance in self.balances:
@@ -40,17 +68,6 @@ class Crowd(Population):
                 self.hot.setdefault(balance.key.provider, balance)
         for balance in self.hot.values():
             balance.weight = 0.0
-
-    def _jupiter(self):
-        for _ in range(WALLETS):
-            super()._jupiter()
-
-    def _bloxroute(self):
-        for _ in range(WALLETS):
-            super()._bloxroute()
-
-    def _ondo_chain(self, chain, holders):
-        return super()._ondo_chain(chain, HOLDERS if chain == SOLANA else holders)
 
 
 class Lively(World):
@@ -64,7 +81,7 @@ class Lively(World):
     def _control(self, name, request, now):
         if name == "_hot":
             hot = self.hot.items()
-            return reply(200, {"/".join(b.key): [self.looks[each], b.text(b.amount)] for each, b in hot})
+            return json_reply(200, {"/".join(b.key): [self.looks[each], b.text(b.amount)] for each, b in hot})
         return super()._control(name, request, now)
 
     def _heat(self, name, request, now):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius
 from watcher.poller import http2
-from watcher.poller.connections import Connections
+from watcher.poller.connections import HttpConnections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
@@ -109,12 +109,12 @@ class World:
         self._answer = answer
         self._first = first
         self._mute = mute
-        """Connections on which not a word is said."""
+        """HttpConnections on which not a word is said."""
         self.exchange = None
 
     @contextlib.asynccontextmanager
     async def begun(self, tls):
-        async with served(self._serve, tls) as port, Connections() as transport:
+        async with served(self._serve, tls) as port, HttpConnections() as transport:
             provider = helius(1, base_url=f"https://127.0.0.1:{port}", timeout=PATIENCE, max_bytes=1000)
             self.exchange = HttpExchange(provider, transport, Credentials(), lambda: 0)
             yield self

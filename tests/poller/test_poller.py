@@ -19,7 +19,7 @@ from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
 from watcher.model.times import format_rfc3339
 from watcher.poller import http_exchange as exchange_module
-from watcher.poller.connections import MOST, Connections
+from watcher.poller.connections import MOST, HttpConnections
 from watcher.poller.failure_policy import EXHAUSTED_PAUSE, REFUSED_PAUSE
 from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, HttpExchange
 from watcher.poller.transport_errors import Unreachable
@@ -821,7 +821,7 @@ def test_trouble_on_the_network_is_told_by_its_phase(error, phase, reason):
 async def really_send(base_url, times=1):
     """Over a real socket. Gives the last answer or failure."""
     provider = helius(1, base_url=base_url, timeout=60.0)
-    async with Connections() as transport:
+    async with HttpConnections() as transport:
         exchange = HttpExchange(provider, transport, Credentials(), lambda: 0)
         for _ in range(times):
             try:

@@ -3,6 +3,7 @@
 import json
 import random
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -57,3 +58,29 @@ def test_any_value_in_any_place_of_a_good_answer_gives_readings_or_a_failure(cas
 def test_any_bytes_in_an_answer_give_readings_or_a_failure(case, seed, more):
     body = mutated(case.answers, random.Random(seed)) + more
     fuzz.judge(case, Response(200, body, LATER))
+
+
+def rounded(read):
+    """A reader whose amounts pass through a float."""
+
+    def wrong(request, response):
+        found = read(request, response)
+        replaced = [
+            msgspec.structs.replace(one, amount=one.amount and str(int(float(one.amount)))) for one in found.readings
+        ]
+        return msgspec.structs.replace(found, readings=replaced)
+
+    return wrong
+
+
+def careless(read):
+    """A reader that takes every listing for whole."""
+    return lambda request, response: msgspec.structs.replace(read(request, response), partial=False)
+
+
+@pytest.mark.parametrize(("bug", "says"), [(rounded, "and not"), (careless, "proves absences|taken for absent")])
+def test_a_bug_in_a_reader_is_found_with_its_seed_and_number(bug, says):
+    (case,) = (case for case in cases.cases() if case.name == "jupiter" and "/balances/" in case.request.path)
+    case.provider.read = bug(case.provider.read)
+    with pytest.raises(AssertionError, match=rf"^jupiter, seed 5, answer \d+: HTTP 200 .*({says})"):
+        fuzz.run([case], 6_000, seed=5)

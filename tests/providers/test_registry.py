@@ -2,90 +2,46 @@
 
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from tests.providers.tables import NOW, answered, asked, built
 from watcher.app import settings
+from watcher.app.provider_sources import sources
+from watcher.model.addresses import families
 from watcher.providers import registry
 from watcher.providers.protocol import Response
 from watcher.providers.settings import ProviderSettings
 from watcher.runtime.config_section import SettingsError
 
-PLUGIN = '''
-"""A made-up API: GET /v1/wallet/<account> answers {"height": 7, "lamports": "12"}."""
-
-import msgspec
-
-from watcher.limits.windows import Limit
-from watcher.model.keys import Key
-from watcher.model.readings import Reading
-from watcher.model.targets import TargetGroup
-from watcher.providers.answers import base_units, decode, refuse, documented_error
-from watcher.providers.protocol import Credentials, ReadResult, Request
-from watcher.providers.settings import ConfiguredProvider, ProviderSettings
-
-CHAIN = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
-
-
-class AcmeSettings(ProviderSettings, frozen=True, kw_only=True):
-    flavour: str = "plain"
-
-
-class Error(msgspec.Struct, forbid_unknown_fields=True):
-    reason: str
-
-
-class Wallet(msgspec.Struct):
-    height: int
-    lamports: str
-
-
-class Acme(ConfiguredProvider):
-    Settings = AcmeSettings
-    HOST = "https://api.acme.example"
-    LIMITS = (Limit(5, 1.0),)
-
-    def __init__(self, name, settings, *, keyed):
-        super().__init__(name, settings, keyed=keyed)
-        self.ordering = "strict"
-        self.groups = (TargetGroup(self.listings(CHAIN, settings.watch)),)
-
-    def credentials(self, secret):
-        return Credentials(headers={"x-acme": secret})
-
-    def ask(self, lane, targets, interval):
-        (target,) = targets
-        return Request("GET", f"/v1/wallet/{target.scope.account}", (target,))
-
-    def read(self, request, response):
-        if response.status != 200:
-            error = documented_error(msgspec.json.Decoder(Error), response.body)
-            refuse(request, response, None if error is None else error.reason)
-        wallet = decode(msgspec.json.Decoder(Wallet), response.body)
-        scope = request.targets[0].scope
-        key = Key(self.name, CHAIN, scope.account, "native")
-        amount = base_units(wallet.lamports)
-        return ReadResult([Reading(key, amount, "base", order=wallet.height, slot=wallet.height)], listing=scope)
-'''
+SAMPLE = Path(__file__).parents[1] / "sample" / "acme_balances.py"
+ACCOUNT = "acme1qqqqqqqq"
 
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Puts a distribution on the path that has an entry point of ours: `installed(module, code, target)`."""
+    """Puts a distribution on the path that has a provider, and a chain: `installed(code, target)`."""
 
-    def install(module, code, target):
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(code))
-        info = tmp_path / f"{module}-1.0.dist-info"
+    def install(code, target="acme_balances:Acme"):
+        (tmp_path / "acme_balances.py").write_text(SAMPLE.read_text() + textwrap.dedent(code))
+        info = tmp_path / "acme_balances-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[balance_watcher.providers]\nacme = {module}:{target}\n")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_balances\nVersion: 1.0\n")
+        chain = "[balance_watcher.chains]\nacme = acme_balances:ADDRESSES\n"
+        (info / "entry_points.txt").write_text(f"[balance_watcher.providers]\nacme = {target}\n{chain}")
         monkeypatch.syspath_prepend(str(tmp_path))
-        return module
+        families.cache_clear()
 
     yield install
-    for name in ("acme_balances", "acme_broken"):
-        sys.modules.pop(name, None)
+    sys.modules.pop("acme_balances", None)
+    families.cache_clear()
+
+
+def loaded(**table):
+    """The provider of a table `[providers.acme]`."""
+    (source,) = sources(settings.parse({"providers": {"acme": {"api_key_env": "K", **table}}}), {"K": "canary-key"})
+    return source.provider
 
 
 def test_our_five_are_known_under_their_names():
@@ -93,30 +49,102 @@ def test_our_five_are_known_under_their_names():
     assert all(issubclass(one.Settings, ProviderSettings) for one in registry.known().values())
 
 
-def test_a_sixth_provider_joins_from_outside_through_an_entry_point(installed):
-    installed("acme_balances", PLUGIN, "Acme")
-    account = {"account": "jdocuPgEAjMfihABsPgKEvYtsmMzjUHeq9LX4Hvs7f3"}
-    table = {"api_key_env": "ACME", "flavour": "sour", "watch": [account]}
-    loaded = settings.parse({"providers": {"acme": table}}).providers["acme"]
-    acme = registry.known()["acme"]("acme", loaded, keyed=True)
-    assert (loaded.flavour, acme.base_url, acme.settle) == ("sour", "https://api.acme.example", 30.0)
+def test_a_sixth_provider_joins_from_outside_with_keys_and_addresses_of_its_own(installed):
+    installed("")
+    acme = loaded(final=False, watch=[{"account": ACCOUNT.upper()}, {"account": ACCOUNT, "vault": 3}])
+    assert (acme.base_url, acme.settle, acme.ordering) == ("https://api.acme.example", 30.0, "strict")
+    (group,) = acme.groups
+    assert [str(target) for target in group.targets] == [
+        f"chain acme:main, account {ACCOUNT}",
+        f"chain acme:main, account {ACCOUNT}, token 3",
+    ]
     request = asked(acme)
-    assert request.path == "/v1/wallet/jdocuPgEAjMfihABsPgKEvYtsmMzjUHeq9LX4Hvs7f3"
-    (reading,) = acme.read(request, Response(200, b'{"height":7,"lamports":"12"}', NOW)).readings
-    assert (str(reading.key), reading.amount) == (f"acme/{reading.key.chain}/{account['account']}/native/total", "12")
+    assert (request.path, request.params) == (f"/v1/accounts/{ACCOUNT}", (("final", "false"),))
+    body = b'{"height":7,"count":1,"vaults":[{"vault":3,"units":"12"}]}'
+    (reading,) = acme.read(request, Response(200, body, NOW)).readings
+    assert (str(reading.key), reading.amount, reading.order) == (f"acme/acme:main/{ACCOUNT}/3/total", "12", 7)
 
 
-def test_a_plugins_own_keys_are_checked_like_ours(installed):
-    installed("acme_balances", PLUGIN, "Acme")
-    with pytest.raises(SettingsError, match="did you mean `flavour`"):
-        settings.parse({"providers": {"acme": {"flavor": "sour"}}})
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"finl": True}, r"unknown key `finl` in \[providers.acme\]: did you mean `final`"),
+        ({"watch": [{"valt": 3}]}, r"unknown key `valt` in \[providers.acme.watch\]: did you mean `vault`"),
+        (
+            {"watch": [{"account": ACCOUNT, "vault": "3"}]},
+            r"^providers.acme.watch\[0\].vault: expected int \| null, got",
+        ),
+    ],
+)
+def test_a_plugins_own_keys_are_checked_like_ours(installed, table, says):
+    installed("")
+    with pytest.raises(SettingsError, match=says):
+        loaded(**table)
 
 
-@pytest.mark.parametrize(("code", "target"), [("import no_such_module_anywhere", "Acme"), ("", "Acme")])
-def test_a_plugin_that_cannot_be_loaded_is_named(installed, code, target):
-    installed("acme_broken", code, target)
-    with pytest.raises(SettingsError, match="acme = acme_broken:Acme"):
+@pytest.mark.parametrize("target", ["no_such_module_anywhere:Acme", "acme_balances:Nobody", "acme_balances:address"])
+def test_a_plugin_that_cannot_be_loaded_is_named(installed, target):
+    installed("", target)
+    with pytest.raises(SettingsError, match=f"acme = {target} .*: repair or uninstall it"):
         registry.known()
+
+
+def test_a_plugin_cannot_take_the_name_of_one_of_ours(installed, monkeypatch):
+    installed("")
+    monkeypatch.setattr(registry, "BUILT_IN", {"acme": registry.BUILT_IN["helius"]})
+    assert registry.known()["acme"].__name__ == "Helius"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("pass", "sets no groups: its constructor ends with self.groups = "),
+        ("self.groups = ()", "has nothing to ask: leave groups without targets out"),
+        (
+            "self.groups = (TargetGroup(targets), TargetGroup(()))",
+            "has nothing to ask: leave groups without targets out",
+        ),
+        ("self.groups = (TargetGroup(targets, ()),)", r"has a group without lanes: TargetGroup\(targets, \(Lane\("),
+        ("self.groups = (TargetGroup(targets, (Lane(batch=0),)),)", "has a lane whose batch is below 1"),
+        ("self.groups = (TargetGroup(targets), TargetGroup(targets))", "in its groups twice, and would read it twice"),
+        ("del self.limits", "sets no limits: the constructor of ConfiguredProvider does"),
+        ("self.groups = targets.group", "cannot be made: 'tuple' object has no attribute 'group'"),
+        ("self.mistake()", "cannot be made: .*missing 1 required positional argument"),
+    ],
+)
+def test_a_plugin_that_is_no_provider_is_told_in_one_line_what_it_lacks(installed, code, says):
+    installed(
+        f"""
+
+        class Broken(Acme):
+            def __init__(self, name, settings, *, keyed):
+                ConfiguredProvider.__init__(self, name, settings, keyed=keyed)
+                targets = tuple(map(self._target, settings.watch))
+                {"self.groups = (TargetGroup(targets),)" if "limits" in code else ""}
+                {code}
+        """,
+        "acme_balances:Broken",
+    )
+    with pytest.raises(SettingsError, match=says) as refused:
+        loaded(watch=[{"account": ACCOUNT}])
+    assert str(refused.value).startswith("[providers.acme]: the plug-in acme_balances.Broken ")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_class_that_takes_other_arguments_is_named(installed):
+    installed(
+        """
+
+        class Broken(Acme):
+            def __init__(self, settings):
+                pass
+        """,
+        "acme_balances:Broken",
+    )
+    with pytest.raises(
+        SettingsError, match=r"acme_balances.Broken cannot be made: .*unexpected keyword argument 'keyed'"
+    ):
+        loaded(watch=[{"account": ACCOUNT}])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from watcher.model.events import CommitRow, ProviderHealth
 from watcher.model.readings import Answer, Times
 from watcher.relay import wire
 from watcher.relay.messages import METHODS
-from watcher.sandbox.population import PROVIDERS, Population
+from watcher.sandbox.registry import PROVIDERS
+from watcher.sandbox.world import population_of
 
 pytestmark = pytest.mark.browser
 
@@ -32,7 +33,9 @@ FLAGS = [
     "--disable-sync",
 ]
 USDC = "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"
-ACCOUNTS = list(dict.fromkeys(found.key.account for found in Population(1).balances if found.key.provider == "helius"))
+ACCOUNTS = list(
+    dict.fromkeys(found.key.account for found in population_of(1).balances if found.key.provider == "helius")
+)
 
 
 def chromium():

@@ -6,8 +6,8 @@ import pytest
 from watcher.providers.failures import RefusedCredential, Temporary, Throttled
 from watcher.providers.protocol import Response
 from watcher.providers.registry import known
-from watcher.sandbox.exchange import VALID_KEY, SimulatedRequest
-from watcher.sandbox.population import PROVIDERS
+from watcher.sandbox.messages import VALID_KEY, SimulatedRequest
+from watcher.sandbox.registry import PROVIDERS
 from watcher.sandbox.world import SandboxSettings, World, watches
 
 START, WALL = 1000.0, 1.8e9

@@ -7,7 +7,7 @@ import pytest
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.providers.failures import Failure
 from watcher.sandbox.faults import DEFAULT, Faults, parse
-from watcher.sandbox.population import PROVIDERS
+from watcher.sandbox.registry import PROVIDERS
 
 
 def session(name, seconds=300, **settings):

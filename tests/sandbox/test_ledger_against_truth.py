@@ -6,7 +6,7 @@ from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Times
 from watcher.providers.failures import Failure
-from watcher.sandbox.population import PROVIDERS
+from watcher.sandbox.registry import PROVIDERS
 
 ROUNDS = 120
 STEP = 5.0

@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.sandbox.limits import DEFAULTS, Quota, QuotaGate, parse
+from watcher.sandbox import limits, registry
+from watcher.sandbox.limits import Quota, QuotaGate
+
+
+def parse(text):
+    return limits.parse(text, registry.quotas())
 
 
 @given(
@@ -54,7 +59,7 @@ def test_the_ruling_says_when_the_oldest_call_leaves():
 
 
 def test_limits_are_read_from_left_to_right():
-    assert parse("") == DEFAULTS
+    assert parse("") == registry.quotas()
     assert parse("none")["helius"] == ()
     assert parse("none,helius=50/1+9/60")["helius"] == (Quota(50, 1.0), Quota(9, 60.0))
     assert parse("none,helius=50/1")["ondo"] == ()

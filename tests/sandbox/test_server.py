@@ -136,7 +136,7 @@ def test_a_day_in_virtual_time_is_served_in_no_time():
         assert set(statuses) == {200}
         assert anyio.current_time() > 86_400
         assert world.report(anyio.current_time())["providers"]["jupiter"]["refusals"] == 0
-        assert world.truth.told > 3000
+        assert world.truth.moves_made > 3000
 
     anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
 

@@ -6,14 +6,16 @@ import pytest
 
 from watcher.model.addresses import BSC, ETHEREUM, canonical
 from watcher.sandbox.ondo import CHAINS
-from watcher.sandbox.population import MINTS, PROVIDERS, Population
+from watcher.sandbox.population import MINTS
+from watcher.sandbox.registry import PROVIDERS
 from watcher.sandbox.truth import SLOT_SECONDS, Truth, plain
+from watcher.sandbox.world import population_of
 
 ONE_SEED = 7
 
 
 def ledger(rate=20.0, seed=ONE_SEED):
-    return Truth(Population(seed).balances, seed=seed, rate=rate, start=100.0, slot=5_000_000)
+    return Truth(population_of(seed).balances, seed=seed, rate=rate, start=100.0, slot=5_000_000)
 
 
 def histories(truth):
@@ -26,7 +28,7 @@ def test_the_same_seed_gives_the_same_history_however_often_it_is_asked():
     for step in range(6001):
         often.advance(100.0 + step / 100)
     assert histories(once) == histories(often)
-    assert once.told > 1000
+    assert once.moves_made > 1000
 
 
 def test_another_seed_gives_another_history():
@@ -46,7 +48,7 @@ def test_all_providers_move_and_the_rate_is_the_one_asked_for():
     truth.advance(200.0)
     moved = {balance.key.provider for balance in truth.balances.values() if len(balance.moves) > 1}
     assert moved == set(PROVIDERS)
-    assert 4500 < truth.told < 5500
+    assert 4500 < truth.moves_made < 5500
 
 
 def test_a_slot_shows_what_had_happened_when_it_was_complete():
@@ -63,12 +65,12 @@ def test_a_slot_shows_what_had_happened_when_it_was_complete():
 def test_a_frozen_ledger_keeps_still_until_it_is_thawed():
     truth = ledger()
     truth.freeze(110.0)
-    told = truth.told
+    told = truth.moves_made
     truth.advance(500.0)
-    assert truth.told == told
+    assert truth.moves_made == told
     truth.thaw(500.0)
     truth.advance(510.0)
-    assert truth.told > told
+    assert truth.moves_made > told
     times = [move.time for balance in truth.balances.values() for move in balance.moves[1:]]
     assert not [time for time in times if 110.0 < time < 500.0]
 
@@ -76,12 +78,12 @@ def test_a_frozen_ledger_keeps_still_until_it_is_thawed():
 def test_a_rate_of_zero_moves_nothing_by_itself():
     truth = ledger(rate=0.0)
     truth.advance(1e9)
-    assert truth.told == 0
+    assert truth.moves_made == 0
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_every_address_of_every_seed_is_canonical_on_its_chain(seed):
-    for balance in Population(seed).balances:
+    for balance in population_of(seed).balances:
         assert canonical(balance.key.chain, balance.key.account) == balance.key.account
         if balance.key.token != "native":
             assert canonical(balance.key.chain, balance.key.token) == balance.key.token
@@ -93,7 +95,7 @@ def test_the_well_known_mints_are_solana_addresses():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_watches_see_every_balance_exactly_once(seed):
-    population = Population(seed)
+    population = population_of(seed)
     for balance in population.balances:
         key = balance.key
         seen = 0
@@ -106,9 +108,9 @@ def test_the_watches_see_every_balance_exactly_once(seed):
 
 
 def test_ondos_watches_have_all_four_shapes():
-    shapes = {tuple(sorted(watch)) for watch in Population(1).watches["ondo"]}
+    shapes = {tuple(sorted(watch)) for watch in population_of(1).watches["ondo"]}
     assert shapes == {("account", "chain"), ("account", "chain", "token"), ("chain",), ("chain", "token")}
-    assert {balance.key.chain for balance in Population(1).balances} >= {ETHEREUM, BSC}
+    assert {balance.key.chain for balance in population_of(1).balances} >= {ETHEREUM, BSC}
 
 
 @pytest.mark.parametrize(

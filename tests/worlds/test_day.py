@@ -13,8 +13,8 @@ from trio.testing import MockClock
 from tests.journal.laws import name, records, violations
 from tests.polling import START, journal, poller_of
 from watcher.providers.registry import known
-from watcher.sandbox.exchange import VALID_KEY
-from watcher.sandbox.population import PROVIDERS
+from watcher.sandbox.messages import VALID_KEY
+from watcher.sandbox.registry import PROVIDERS
 from watcher.sandbox.transport import SandboxTransport
 from watcher.sandbox.world import SandboxSettings, World, watches
 

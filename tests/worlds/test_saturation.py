@@ -3,7 +3,7 @@
 import pytest
 
 from tests.bench.saturation import FAULTS, MONTHLY, PROMPT, SECONDLY, saturate, used
-from watcher.sandbox.population import PROVIDERS
+from watcher.sandbox.registry import PROVIDERS
 
 
 def refusals(outcome):

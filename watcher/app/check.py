@@ -19,7 +19,7 @@ from watcher.limits.windows import Limit
 from watcher.model.targets import Target
 from watcher.poller.assembly import schedules_of
 from watcher.poller.checkpoints import restore_rates
-from watcher.poller.connections import Connections
+from watcher.poller.connections import HttpConnections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.providers.failures import Failure, Misconfigured, RefusedCredential
 from watcher.providers.protocol import Provider, Response
@@ -94,7 +94,7 @@ async def _ask(source: Source) -> Iterator[str]:
     group = provider.groups[0]
     lane = group.lanes[0]
     request = provider.ask(lane, group.targets[: lane.batch], 60.0)
-    async with Connections() as transport:
+    async with HttpConnections() as transport:
         exchange = HttpExchange(provider, transport, source.credentials(), wall)
         response: Response = await exchange.send(request)
     readings = provider.read(request, response).readings

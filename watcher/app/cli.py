@@ -87,7 +87,7 @@ def commands_without_config(of: "argparse._SubParsersAction[Parser]") -> None:
     tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor instead of now")
     tail.add_argument("--token-env", metavar="NAME", help="environment variable that holds the relay's token")
 
-    sandbox = of.add_parser("sandbox", help="the five simulated providers alone, for anyone's tests")
+    sandbox = of.add_parser("sandbox", help="the simulated providers alone, for anyone's tests")
     sandbox.add_argument("--port", type=int, default=9100, help="default: %(default)s; 0 takes a free one")
     sandbox.add_argument("--seed", type=int, default=1, help="which world (default: %(default)s)")
     sandbox.add_argument("--rate", type=float, default=5.0, help="changes a second (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""`watcher demo` and `watcher sandbox`: the five simulated providers, with the whole daemon or alone.
+"""`watcher demo` and `watcher sandbox`: the simulated providers, with the whole daemon or alone.
 
 The demo ends with a table: what the daemon published, beside what really happened, which only a sandbox knows.
 """
@@ -22,6 +22,7 @@ from watcher.model.events import BalanceChanged
 from watcher.model.times import parse_rfc3339
 from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import print_line
+from watcher.sandbox.registry import known
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables
 
@@ -78,17 +79,11 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
 def config(port: int, seed: int, folder: Path) -> dict[str, Any]:
     """The config of the demo: the sandbox's providers, at its limits."""
     found = tables(port, seed, KEY)
-    quick: Mapping[str, dict[str, Any]] = {
-        "jupiter": {"limits": [{"requests": 60 * FASTER, "per": 60.0}]},
-        "bloxroute": {"limits": [{"requests": 60 * FASTER, "per": 60.0}]},
-        "helius": {"limits": [{"requests": 10 * FASTER, "per": 1.0}], "share": 0.2},
-        "ondo": {"limits": [{"requests": FASTER, "per": 1.0}], "share": 0.5},
-        "tokenkit": {"limits": [{"requests": FASTER, "per": 10.0}], "max_age": 0},
-    }
+    simulated = known()
     return {
         "journal": f"sqlite:///{folder / 'balances.db'}",
         "relay": {"port": 0},
-        "providers": {name: {**table, **quick[name]} for name, table in found.items()},
+        "providers": {name: {**table, **simulated[name]().demo} for name, table in found.items()},
     }
 
 

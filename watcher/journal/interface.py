@@ -156,11 +156,11 @@ class JournalPlugin(Protocol):
     example: str
     """What a user may write as `journal`: "kafka://HOST:PORT"."""
 
-    def check(self, url: str, settings: Any) -> None:
+    def check(self, url: str, settings: Any, /) -> None:
         """Raises SettingsError for a URL or a table that its types cannot refuse. Opens and reads nothing."""
 
-    def open(self, options: JournalOptions, settings: Any) -> Journal:
+    def open(self, options: JournalOptions, settings: Any, /) -> Journal:
         """The journal. Reads the secrets; reaches nothing yet. Raises SettingsError, WrongJournal."""
 
-    def private_files(self, url: str, settings: Any) -> Iterable[PrivateFile]:
+    def private_files(self, url: str, settings: Any, /) -> Iterable[PrivateFile]:
         """Files that hold secrets or balances."""

@@ -1,6 +1,6 @@
 """A provider's connections: httpx's transport over httpcore's pool and HTTP/1.1, and HTTP/2 of our own (see http2.py).
 
-What the pool is told of a connection is ours, for three habits that cost most when many requests are in flight.
+What the pool learns of a connection is ours, for three habits that cost most when many requests are in flight.
 
 - Asking whether an idle connection still stands, which the pool does of each, twice for every request, it collected
   all that can be known of a socket: with ten connections a third of what a poll costs.
@@ -45,7 +45,7 @@ ALIVE = [
 not forget it, and what was forgotten is not kept for the next request."""
 
 
-class Connections(httpx.AsyncHTTPTransport):
+class HttpConnections(httpx.AsyncHTTPTransport):
     """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats nothing.
 
     To be entered, and left by the same task before any task group that was entered before it.

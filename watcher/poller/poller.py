@@ -46,7 +46,7 @@ class AnswerSink(NoteSink, Protocol):
 class Poller:
     """One provider, polled for ever.
 
-    transport: its `Connections`; closed by whoever made it. credentials: what no reason may quote.
+    transport: its `HttpConnections`; closed by whoever made it. credentials: what no reason may quote.
     schedules: one for each of its groups. wall: gives wall-clock microseconds. seed: makes pauses replayable.
     """
 

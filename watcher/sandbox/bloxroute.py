@@ -1,12 +1,15 @@
 """bloXroute Trader API: `/api/v2/balance?ownerAddress=`, token units as JSON numbers, no slot and no time."""
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
-from watcher.model.addresses import AddressError, solana
-from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, reply
+from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import QuotaRuling
+from watcher.sandbox.limits import Quota, QuotaRuling
+from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
+from watcher.sandbox.population import MINTS, WRAPPED_SOL, Population
+from watcher.sandbox.truth import BalanceKey
 
 FIELDS = {"settled": "settledAmount", "unsettled": "unsettledAmount", "open_orders": "openOrdersAmount"}
 
@@ -15,6 +18,18 @@ class SimulatedBloxroute:
     name = "bloxroute"
     cost = 5
     """Credits that one call takes."""
+    quotas = (Quota(60, 60.0),)
+    demo: Mapping[str, Any] = {"limits": [{"requests": 600, "per": 60.0}]}
+
+    def populate(self, population: Population, /) -> None:
+        for _ in range(3):
+            owner = population.solana_address()
+            population.watch(account=owner)
+            for symbol, mint, scale in MINTS[:4]:
+                named = "SOL" if mint == WRAPPED_SOL else symbol
+                for kind, empty, part in (("settled", 0.1, 1.0), ("unsettled", 0.8, 0.15), ("open_orders", 0.8, 0.15)):
+                    key = BalanceKey("bloxroute", SOLANA, owner, mint, kind)
+                    population.add(key, scale, named, digits=13, empty=empty, in_units=True, part=part)
 
     def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         if request.headers.get("authorization") == VALID_KEY:
@@ -51,7 +66,7 @@ class SimulatedBloxroute:
         for row in seen:
             mints.setdefault(row.balance.key.token, []).append(row)
         kept = [rows for rows in mints.values() if any(row.amount for row in rows)]
-        return reply(200, {"tokens": [_token(rows) for rows in _without_one(kept, lens)]})
+        return json_reply(200, {"tokens": [_token(rows) for rows in _without_one(kept, lens)]})
 
 
 def _without_one(tokens: list[list[Seen]], lens: Lens) -> list[list[Seen]]:
@@ -70,4 +85,4 @@ def _token(rows: list[Seen]) -> dict[str, Any]:
 
 def _error(status: int, code: int, message: str) -> SimulatedReply:
     """The envelope of grpc-gateway, which may also come with status 200."""
-    return reply(status, {"code": code, "message": message, "details": []})
+    return json_reply(status, {"code": code, "message": message, "details": []})

@@ -111,7 +111,10 @@ class Seen(msgspec.Struct, frozen=True):
 class Lens:
     """How the ledger looks to one request, with that request's faults."""
 
-    def __init__(self, truth: Truth, faults: Faults, memory: Memory, dice: random.Random, now: float) -> None:
+    def __init__(
+        self, truth: Truth, faults: Faults, memory: Memory, dice: random.Random, now: float, *, wall_start: float
+    ) -> None:
+        """`now`: monotonic seconds. `wall_start`: Unix seconds when monotonic time was 0."""
         self.truth = truth
         self.faults = faults
         self.now = now
@@ -119,9 +122,14 @@ class Lens:
         self.lies: set[BalanceKey] = set()
         self.honest: set[BalanceKey] = set()
         self.viewed: list[str] = []
-        self.met: list[str] = []
+        self.faults_met: list[str] = []
         """The faults that this request met."""
         self._memory = memory
+        self._wall_start = wall_start
+
+    def wall(self, time: float) -> float:
+        """Unix seconds at monotonic `time`."""
+        return self._wall_start + time
 
     def hit(self, fault: str) -> bool:
         """Throw the dice for one fault. Every call throws, so that one probability does not move another's fate."""
@@ -133,7 +141,7 @@ class Lens:
         slot = self.truth.slot(self.now) - behind
         older = slot - self.dice.randint(*LAG)
         if self.hit("stale") and self._may_hide(balances, slot, older):
-            self.met.append("stale")
+            self.faults_met.append("stale")
             slot = older
         return [self._shown(balance, balance.at_slot(slot), slot) for balance in balances]
 
@@ -152,13 +160,13 @@ class Lens:
         time = self.now
         earlier = self._memory.earlier(resource, self.now, self.dice)
         if self.hit("stale") and earlier is not None and self._may_lie(balances, earlier):
-            self.met.append("stale")
+            self.faults_met.append("stale")
             time = earlier
         else:
             self.viewed.append(resource)
-        return [self.tell(balance, balance.at(time), slot) for balance in balances]
+        return [self.show(balance, balance.at(time), slot) for balance in balances]
 
-    def tell(self, balance: SimulatedBalance, amount: int, slot: int) -> Seen:
+    def show(self, balance: SimulatedBalance, amount: int, slot: int) -> Seen:
         """Note whether this amount is a lie."""
         (self.honest if amount == balance.amount else self.lies).add(balance.key)
         return Seen(balance, amount, slot)
@@ -171,7 +179,7 @@ class Lens:
         lost = rows[int(thrown * len(rows))]
         if lost.balance.key in self._memory.lied or lost.balance.key in self.lies:
             return rows
-        self.met.append("missing")
+        self.faults_met.append("missing")
         self.lies.add(lost.balance.key)
         self.honest.discard(lost.balance.key)
         return [row for row in rows if row is not lost]

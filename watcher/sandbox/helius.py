@@ -1,14 +1,17 @@
 """Helius: Solana JSON-RPC with `getTokenAccountBalance` and `getMultipleAccounts`; the key stands in the query."""
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from watcher.model.addresses import AddressError, solana
-from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, reply
+from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import QuotaRuling
+from watcher.sandbox.limits import Quota, QuotaRuling
+from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
+from watcher.sandbox.population import MINTS, Population
+from watcher.sandbox.truth import BalanceKey
 
 BEHIND = {"processed": 1, "confirmed": 2, "finalized": 32}
 """Slots behind the one in the making."""
@@ -34,6 +37,15 @@ class RpcError(Exception):
 class SimulatedHelius:
     name = "helius"
     cost = 1
+    quotas = (Quota(10, 1.0), Quota(1_000_000, 2_592_000.0))
+    demo: Mapping[str, Any] = {"limits": [{"requests": 100, "per": 1.0}], "share": 0.2}
+
+    def populate(self, population: Population, /) -> None:
+        for rank in range(16):
+            symbol, mint, scale = MINTS[rank % len(MINTS)]
+            account = population.solana_address()
+            population.watch(account=account, token=mint)
+            population.add(BalanceKey("helius", SOLANA, account, mint), scale, symbol, digits=scale + 5)
 
     def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         if request.query.get("api-key") == VALID_KEY:
@@ -66,11 +78,11 @@ class SimulatedHelius:
     def disguised(self, request: SimulatedRequest, dice: random.Random, /) -> SimulatedReply:
         behind = dice.randint(40, 4000)
         error = {"code": -32005, "message": f"Node is behind by {behind} slots", "data": {"numSlotsBehind": behind}}
-        return reply(200, {"jsonrpc": "2.0", "error": error, "id": _id(request)})
+        return json_reply(200, {"jsonrpc": "2.0", "error": error, "id": _id(request)})
 
     def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
         if request.path != "/" or request.method != "POST":
-            return reply(404, {"error": "Not found"})
+            return json_reply(404, {"error": "Not found"})
         try:
             call = msgspec.json.decode(request.body, type=Call)
             result = _balance(call, lens) if call.method == "getTokenAccountBalance" else _accounts(call, lens)
@@ -78,7 +90,7 @@ class SimulatedHelius:
             return _error(400, request, -32700, "Parse error")
         except RpcError as error:
             return _error(200, request, error.code, str(error))
-        return reply(200, {"jsonrpc": "2.0", "result": result, "id": call.id})
+        return json_reply(200, {"jsonrpc": "2.0", "result": result, "id": call.id})
 
 
 def _balance(call: Call, lens: Lens) -> dict[str, Any]:
@@ -89,7 +101,7 @@ def _balance(call: Call, lens: Lens) -> dict[str, Any]:
     rows = lens.slotted(found, behind)
     slot = rows[0].slot if rows else 0
     if rows and lens.hit("mislabel"):
-        lens.met.append("mislabel")
+        lens.faults_met.append("mislabel")
         slot -= 1
     if not lens.without_one([row for row in rows if row.amount]):
         raise RpcError(-32602, "Invalid param: could not find account")  # an emptied account is closed here
@@ -172,4 +184,4 @@ def _error(
     status: int, request: SimulatedRequest, code: int, message: str, headers: dict[str, str] | None = None
 ) -> SimulatedReply:
     body = {"jsonrpc": "2.0", "error": {"code": code, "message": message}, "id": _id(request)}
-    return reply(status, body, **(headers or {}))
+    return json_reply(status, body, **(headers or {}))

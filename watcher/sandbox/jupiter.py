@@ -3,13 +3,15 @@
 import hashlib
 import math
 import random
+from collections.abc import Mapping
 from typing import Any
 
-from watcher.model.addresses import AddressError, solana
-from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, page, reply
+from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import QuotaRuling
-from watcher.sandbox.population import NATIVE, base58
+from watcher.sandbox.limits import Quota, QuotaRuling
+from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply, page_reply
+from watcher.sandbox.population import MINTS, NATIVE, Population, base58
+from watcher.sandbox.truth import BalanceKey
 
 SPL_PROGRAM = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
 PATHS = ("/ultra/v1/balances/", "/ultra/v1/holdings/")
@@ -20,12 +22,22 @@ BEHIND = 1
 class SimulatedJupiter:
     name = "jupiter"
     cost = 1
+    quotas = (Quota(30, 60.0, "keyless"), Quota(60, 60.0, "keyed"))
+    demo: Mapping[str, Any] = {"limits": [{"requests": 600, "per": 60.0}]}
+
+    def populate(self, population: Population, /) -> None:
+        for _ in range(4):
+            wallet = population.solana_address()
+            population.watch(account=wallet)
+            population.add(BalanceKey("jupiter", SOLANA, wallet, NATIVE), 9, "SOL", digits=12, empty=0)
+            for symbol, mint, scale in MINTS:
+                population.add(BalanceKey("jupiter", SOLANA, wallet, mint), scale, symbol, digits=scale + 6)
 
     def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         """No key is fine; a wrong one is not."""
         if request.headers.get("x-api-key", VALID_KEY) == VALID_KEY:
             return None
-        return reply(401, {"code": 401, "message": "Unauthorized"})
+        return json_reply(401, {"code": 401, "message": "Unauthorized"})
 
     def endpoint(self, request: SimulatedRequest, /) -> str:
         return "keyed" if "x-api-key" in request.headers else "keyless"
@@ -42,34 +54,34 @@ class SimulatedJupiter:
 
     def throttled(self, _request: SimulatedRequest, ruling: QuotaRuling, wall: float, /) -> SimulatedReply:
         body = {"code": 429, "message": "[API Gateway] Too many requests"}
-        return reply(429, body, **self.limit_headers(ruling, wall))
+        return json_reply(429, body, **self.limit_headers(ruling, wall))
 
     def failed(self, status: int, _request: SimulatedRequest, /) -> SimulatedReply:
-        return reply(status, {"error": "Internal server error" if status == 500 else "Service unavailable"})
+        return json_reply(status, {"error": "Internal server error" if status == 500 else "Service unavailable"})
 
     def disguised(self, _request: SimulatedRequest, _dice: random.Random, /) -> SimulatedReply:
-        return page(200, "Just a moment")
+        return page_reply(200, "Just a moment")
 
     def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
         prefix = next((path for path in PATHS if request.path.startswith(path)), None)
         if prefix is None or request.method != "GET":
-            return reply(404, {"error": "Not found"})
+            return json_reply(404, {"error": "Not found"})
         try:
             wallet = solana(request.path.removeprefix(prefix))
         except AddressError:
-            return reply(400, {"error": "Invalid address"})
+            return json_reply(400, {"error": "Invalid address"})
         found = lens.truth.of("jupiter", account=wallet)
         if prefix == PATHS[0]:
             seen = lens.slotted(found, BEHIND)
             rows = lens.without_one([row for row in seen if row.amount or row.balance.key.token == NATIVE])
-            return reply(200, self._balances(rows, lens))
+            return json_reply(200, self._balances(rows, lens))
         rows = lens.unslotted(found, request.path)
-        return reply(200, _holdings(lens.without_one([row for row in rows if row.amount])))
+        return json_reply(200, _holdings(lens.without_one([row for row in rows if row.amount])))
 
     def _balances(self, rows: list[Seen], lens: Lens) -> dict[str, Any]:
         """A slot for each entry, and no two entries need agree on it. An empty wallet still has its lamports."""
         slot = lens.truth.slot(lens.now) - BEHIND
-        if not rows and "missing" not in lens.met:
+        if not rows and "missing" not in lens.faults_met:
             return {"SOL": _entry(0, 9, slot)}
         return {_name(row): _entry(*_older(row, lens.dice.randint(0, 1))) for row in rows}
 

@@ -6,12 +6,14 @@ is refused and takes nothing.
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import msgspec
 
 
 class Quota(msgspec.Struct, frozen=True):
+    """A limit of a simulated API."""
+
     requests: int
     per: float
     """Seconds."""
@@ -19,35 +21,27 @@ class Quota(msgspec.Struct, frozen=True):
     """None: over all endpoints."""
 
 
-DEFAULTS: Mapping[str, tuple[Quota, ...]] = {
-    "jupiter": (Quota(30, 60.0, "keyless"), Quota(60, 60.0, "keyed")),
-    "bloxroute": (Quota(60, 60.0),),
-    "helius": (Quota(10, 1.0), Quota(1_000_000, 2_592_000.0)),
-    "ondo": (Quota(1, 1.0),),
-    "tokenkit": (Quota(1, 10.0),),
-}
-
-_ENTRY = re.compile(r"(?P<name>[a-z]+)(?:\.(?P<endpoint>[a-z-]+))?=(?P<windows>.+)")
+_ENTRY = re.compile(r"(?P<name>[a-z0-9_-]+)(?:\.(?P<endpoint>[a-z-]+))?=(?P<windows>.+)")
 _WINDOW = re.compile(r"(\d+)/(\d+(?:\.\d+)?)")
 _SCALE = re.compile(r"x(\d+(?:\.\d+)?)")
 
 
-def parse(text: str) -> dict[str, tuple[Quota, ...]]:
-    """`--limits`, read from left to right over the defaults. Raises ValueError with one line for the user.
+def parse(text: str, defaults: Mapping[str, tuple[Quota, ...]]) -> dict[str, tuple[Quota, ...]]:
+    """`--limits`, read from left to right over each API's own. Raises ValueError with one line for the user.
 
     `default` is where it begins, `none` lifts all of them, `x10` allows ten times the requests, `helius=50/1+1000000/2592000` replaces one
     provider's windows (requests/seconds), `tokenkit.balances=10/60` adds one for an endpoint.
     """
-    limits = dict(DEFAULTS)
+    limits = dict(defaults)
     for part in filter(None, text.split(",")):
         if part == "default":
-            limits = dict(DEFAULTS)
+            limits = dict(defaults)
         elif part == "none":
-            limits = dict.fromkeys(DEFAULTS, ())
+            limits = dict.fromkeys(defaults, ())
         elif scale := _SCALE.fullmatch(part):
             limits = {name: _scaled(windows, float(scale[1])) for name, windows in limits.items()}
         else:
-            name, windows = _entry(part)
+            name, windows = _entry(part, defaults)
             added = any(window.endpoint for window in windows)
             limits[name] = (*limits[name], *windows) if added else windows
     return limits
@@ -57,9 +51,9 @@ def _scaled(windows: Sequence[Quota], factor: float) -> tuple[Quota, ...]:
     return tuple(msgspec.structs.replace(window, requests=max(1, int(window.requests * factor))) for window in windows)
 
 
-def _entry(part: str) -> tuple[str, tuple[Quota, ...]]:
+def _entry(part: str, names: Container[str]) -> tuple[str, tuple[Quota, ...]]:
     entry = _ENTRY.fullmatch(part)
-    if entry is None or entry["name"] not in DEFAULTS:
+    if entry is None or entry["name"] not in names:
         raise ValueError(f"--limits: {part!r} is not `default`, `none`, `x10` or `helius=50/1`")
     windows = []
     for window in entry["windows"].split("+"):

@@ -2,14 +2,21 @@
 
 import random
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from watcher.model.addresses import BSC, ETHEREUM, SOLANA, AddressError, canonical
-from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, page, reply
 from watcher.sandbox.faults import Lens, Seen
-from watcher.sandbox.limits import QuotaRuling
-from watcher.sandbox.truth import plain
+from watcher.sandbox.limits import Quota, QuotaRuling
+from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply, page_reply
+from watcher.sandbox.population import Population
+from watcher.sandbox.truth import BalanceKey, plain
 
+ETHEREUM_STOCKS = {
+    "AAPLon": "0x14c3abf95cb9c93a8b82c1cdcb76d72cb87b2d4c",
+    "TSLAon": "0xf6b1117ec07684d3958cad8beb1b302bfd21103f",
+}
+STOCKS = ("AAPLon", "TSLAon", "NVDAon")
 CHAINS = {"ethereum-1": ETHEREUM, "bsc-56": BSC, "solana-900": SOLANA}
 """The name in the path → CAIP-2."""
 _PATH = re.compile(r"/v1/chains/([^/]+)/balances")
@@ -19,15 +26,44 @@ _FILTERS = {"userAddress": "account", "tokenAddress": "token"}
 class SimulatedOndo:
     name = "ondo"
     cost = 1
+    quotas = (Quota(1, 1.0),)
+    demo: Mapping[str, Any] = {"limits": [{"requests": 10, "per": 1.0}], "share": 0.5}
 
     def __init__(self) -> None:
         self._cache: dict[str, tuple[float, SimulatedReply]] = {}
+
+    def populate(self, population: Population, /) -> None:
+        """Ethereum: two tokens' holders and single balances; BNB Chain: holders; Solana: the whole chain."""
+        tokens = self._settle(population, ETHEREUM, holders=4)
+        for token in tokens[:2]:
+            population.watch(chain="ethereum-1", token=token)
+        for balance in population.balances:
+            if balance.key.chain == ETHEREUM and balance.key.token == tokens[2]:
+                population.watch(chain="ethereum-1", account=balance.key.account, token=balance.key.token)
+        self._settle(population, BSC, holders=3)
+        for holder in dict.fromkeys(each.key.account for each in population.balances if each.key.chain == BSC):
+            population.watch(chain="bsc-56", account=holder)
+        self._settle(population, SOLANA, holders=3)
+        population.watch(chain="solana-900")
+
+    def _settle(self, population: Population, chain: str, holders: int) -> list[str]:
+        """Everybody on one chain; gives the tokens."""
+        address = population.solana_address if chain == SOLANA else population.evm_address
+        scale = 9 if chain == SOLANA else 18
+        accounts = [address() for _ in range(holders)]
+        known = ETHEREUM_STOCKS if chain == ETHEREUM else {}
+        tokens = [known.get(symbol) or address() for symbol in STOCKS]
+        for symbol, token in zip(STOCKS, tokens, strict=True):
+            for account in accounts:
+                key = BalanceKey("ondo", chain, account, token)
+                population.add(key, scale, symbol, digits=scale + 3, in_units=True)
+        return tokens
 
     def admit(self, request: SimulatedRequest, _now: float, /) -> SimulatedReply | None:
         """The gateway turns away who brings no key; only a wrong key reaches the application."""
         key = request.headers.get("x-api-key")
         if key is None:
-            return reply(403, {"message": "Forbidden"}, x_amzn_errortype="ForbiddenException")
+            return json_reply(403, {"message": "Forbidden"}, x_amzn_errortype="ForbiddenException")
         return None if key == VALID_KEY else _error(401, "INVALID_API_KEY", "invalid API key")
 
     def endpoint(self, _request: SimulatedRequest, /) -> str:
@@ -40,18 +76,18 @@ class SimulatedOndo:
         return {}
 
     def throttled(self, _request: SimulatedRequest, _ruling: QuotaRuling, _wall: float, /) -> SimulatedReply:
-        return reply(429, {"code": "RATE_LIMITED", "message": "rate limit exceeded"})
+        return json_reply(429, {"code": "RATE_LIMITED", "message": "rate limit exceeded"})
 
     def failed(self, status: int, _request: SimulatedRequest, /) -> SimulatedReply:
         return (
             _error(500, "INTERNAL_ERROR", "An internal server error occurred.")
             if status == 500
-            else page(status, "503")
+            else page_reply(status, "503")
         )
 
     def disguised(self, _request: SimulatedRequest, dice: random.Random, /) -> SimulatedReply:
         if dice.random() < 0.5:
-            return page(200, "Request blocked")
+            return page_reply(200, "Request blocked")
         return _error(400, "PAUSED_GM_CHAIN", "The chain is paused.")
 
     def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
@@ -77,7 +113,7 @@ class SimulatedOndo:
     def _fresh(self, request: SimulatedRequest, parts: dict[str, str], lens: Lens) -> SimulatedReply:
         rows = lens.unslotted(lens.truth.of("ondo", **parts), self.resource(request))
         kept = lens.without_one([row for row in rows if row.amount])
-        answer = reply(200, {"tokens": _tokens(kept, lens)})
+        answer = json_reply(200, {"tokens": _tokens(kept, lens)})
         if lens.faults.cache:
             self._cache[self.resource(request)] = (lens.now, answer)
         return answer
@@ -104,4 +140,4 @@ def _text(row: Seen, lens: Lens) -> str:
 
 def _error(status: int, code: str, message: str) -> SimulatedReply:
     documentation = "https://docs.ondo.finance/api-reference/error-codes"
-    return reply(status, {"message": message, "documentation": documentation, "code": code})
+    return json_reply(status, {"message": message, "documentation": documentation, "code": code})

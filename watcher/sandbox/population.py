@@ -4,11 +4,11 @@ A few tokens bear their real mainnet addresses, so that a screen shows names tha
 """
 
 import random
+from collections.abc import Iterable
+from typing import Protocol
 
-from watcher.model.addresses import BSC, ETHEREUM, FELT_BOUND, SOLANA, STARKNET
+from watcher.model.addresses import FELT_BOUND
 from watcher.sandbox.truth import BalanceKey, SimulatedBalance, some_amount
-
-PROVIDERS = ("jupiter", "bloxroute", "helius", "ondo", "tokenkit")
 
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 WRAPPED_SOL = "So11111111111111111111111111111111111111112"
@@ -20,13 +20,6 @@ MINTS = (
     ("SRM", "SRMuApVNdxXokk5GT7XD5cUUgXMBCoAz2LHeuAoKWRt", 6),
 )
 """Symbol, mint, decimals."""
-ETHEREUM_STOCKS = {
-    "AAPLon": "0x14c3abf95cb9c93a8b82c1cdcb76d72cb87b2d4c",
-    "TSLAon": "0xf6b1117ec07684d3958cad8beb1b302bfd21103f",
-}
-STOCKS = ("AAPLon", "TSLAon", "NVDAon")
-STARKNET_TOKENS = (("USDC", 6), ("ETH", 18), ("STRK", 18), ("WBTC", 8), ("LORDS", 18), ("EKUBO", 18))
-STARKNET_USDC = "0x053c91253bc9682c04929ca02ed00b3e423f6710d2ee7e0d5ebb06f3ecf368a8"
 
 NATIVE = "native"
 EMPTY_AT_FIRST = 0.1
@@ -41,29 +34,42 @@ def base58(data: bytes) -> str:
     return "1" * (len(data) - len(data.lstrip(b"\0"))) + text
 
 
+class Inhabited(Protocol):
+    """What a population needs of a simulated API."""
+
+    @property
+    def name(self) -> str: ...
+
+    def populate(self, population: "Population", /) -> None: ...
+
+
 class Population:
-    """Every balance of the seed. The watches cover each of them exactly once."""
+    """Every balance of the seed, as each API populates it. The watches cover each balance exactly once."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, apis: Iterable[Inhabited]) -> None:
         self.balances: list[SimulatedBalance] = []
-        self.watches: dict[str, list[dict[str, str]]] = {name: [] for name in PROVIDERS}
+        self.watches: dict[str, list[dict[str, object]]] = {}
         """Entries as `[[providers.NAME.watch]]` takes them."""
-        self._seed = seed
-        self._dice = random.Random(f"{seed}/population")
-        for settle in (self._jupiter, self._bloxroute, self._helius, self._ondo, self._tokenkit):
-            self._dice = random.Random(f"{seed}/{settle.__name__}")
-            settle()
+        for api in apis:
+            self._entries = self.watches.setdefault(api.name, [])
+            self.dice = random.Random(f"{seed}/_{api.name}")
+            """Of the API that populates now: what others draw moves none of its balances."""
+            api.populate(self)
 
-    def _key_bytes(self) -> str:
-        return base58(b"\x01" + self._dice.randbytes(31))
+    def watch(self, **entry: object) -> None:
+        """One `[[providers.NAME.watch]]` of the API that populates now."""
+        self._entries.append(entry)
 
-    def _evm(self) -> str:
-        return f"0x{self._dice.getrandbits(160):040x}"
+    def solana_address(self) -> str:
+        return base58(b"\x01" + self.dice.randbytes(31))
 
-    def _felt(self) -> str:
-        return f"0x{self._dice.randrange(2**200, FELT_BOUND):064x}"
+    def evm_address(self) -> str:
+        return f"0x{self.dice.getrandbits(160):040x}"
 
-    def _add(
+    def felt_address(self) -> str:
+        return f"0x{self.dice.randrange(2**200, FELT_BOUND):064x}"
+
+    def add(
         self,
         key: BalanceKey,
         scale: int,
@@ -74,76 +80,12 @@ class Population:
         in_units: bool = False,
         part: float = 1.0,
     ) -> None:
-        """`part`: how lively the balance is beside others of its rank; the first ones of a provider move most."""
-        amount = 0 if self._dice.random() < empty else some_amount(self._dice, digits)
+        """`scale`, `in_units`: as SimulatedBalance has them. `digits`: of the opening amount, at most. `empty`: how
+        probably it opens at zero. `part`: how lively it is beside others of its rank; a provider's first ones move most.
+        """
+        amount = 0 if self.dice.random() < empty else some_amount(self.dice, digits)
         rank = sum(balance.key.provider == key.provider for balance in self.balances)
         weight = part / (rank + 2) ** 0.7
         self.balances.append(
             SimulatedBalance(key, amount, scale, symbol=symbol, in_units=in_units, digits=digits, weight=weight)
         )
-
-    def _jupiter(self) -> None:
-        for _ in range(4):
-            wallet = self._key_bytes()
-            self.watches["jupiter"].append({"account": wallet})
-            self._add(BalanceKey("jupiter", SOLANA, wallet, NATIVE), 9, "SOL", digits=12, empty=0)
-            for symbol, mint, scale in MINTS:
-                self._add(BalanceKey("jupiter", SOLANA, wallet, mint), scale, symbol, digits=scale + 6)
-
-    def _bloxroute(self) -> None:
-        for _ in range(3):
-            owner = self._key_bytes()
-            self.watches["bloxroute"].append({"account": owner})
-            for symbol, mint, scale in MINTS[:4]:
-                named = "SOL" if mint == WRAPPED_SOL else symbol
-                for kind, empty, part in (("settled", 0.1, 1.0), ("unsettled", 0.8, 0.15), ("open_orders", 0.8, 0.15)):
-                    key = BalanceKey("bloxroute", SOLANA, owner, mint, kind)
-                    self._add(key, scale, named, digits=13, empty=empty, in_units=True, part=part)
-
-    def _helius(self) -> None:
-        for rank in range(16):
-            symbol, mint, scale = MINTS[rank % len(MINTS)]
-            account = self._key_bytes()
-            self.watches["helius"].append({"account": account, "token": mint})
-            self._add(BalanceKey("helius", SOLANA, account, mint), scale, symbol, digits=scale + 5)
-
-    def _ondo(self) -> None:
-        """Ethereum: two tokens' holders and single balances; BNB Chain: holders; Solana: the whole chain."""
-        watches = self.watches["ondo"]
-        tokens = self._ondo_chain(ETHEREUM, holders=4)
-        watches += [{"chain": "ethereum-1", "token": token} for token in tokens[:2]]
-        watches += [
-            {"chain": "ethereum-1", "account": balance.key.account, "token": balance.key.token}
-            for balance in self.balances
-            if balance.key.chain == ETHEREUM and balance.key.token == tokens[2]
-        ]
-        self._ondo_chain(BSC, holders=3)
-        holders = {balance.key.account: None for balance in self.balances if balance.key.chain == BSC}
-        watches += [{"chain": "bsc-56", "account": holder} for holder in holders]
-        self._ondo_chain(SOLANA, holders=3)
-        watches.append({"chain": "solana-900"})
-
-    def _ondo_chain(self, chain: str, holders: int) -> list[str]:
-        address = self._key_bytes if chain == SOLANA else self._evm
-        scale = 9 if chain == SOLANA else 18
-        accounts = [address() for _ in range(holders)]
-        known = ETHEREUM_STOCKS if chain == ETHEREUM else {}
-        tokens = [known.get(symbol) or address() for symbol in STOCKS]
-        for symbol, token in zip(STOCKS, tokens, strict=True):
-            for account in accounts:
-                self._add(BalanceKey("ondo", chain, account, token), scale, symbol, digits=scale + 3, in_units=True)
-        return tokens
-
-    def _tokenkit(self) -> None:
-        tokens = [
-            (symbol, scale, STARKNET_USDC if symbol == "USDC" else self._felt()) for symbol, scale in STARKNET_TOKENS
-        ]
-        for rank in range(6):
-            account = self._felt()
-            listed = rank >= 4
-            if listed:
-                self.watches["tokenkit"].append({"account": account})
-            for symbol, scale, token in tokens:
-                self._add(BalanceKey("tokenkit", STARKNET, account, token), scale, symbol, digits=scale + 5)
-                if not listed:
-                    self.watches["tokenkit"].append({"account": account, "token": token})

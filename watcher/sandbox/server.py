@@ -6,7 +6,7 @@ import anyio
 import h11
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 
-from watcher.sandbox.exchange import SimulatedReply, SimulatedRequest
+from watcher.sandbox.messages import SimulatedReply, SimulatedRequest
 from watcher.sandbox.world import World
 
 MOST_BODY = 1 << 20

@@ -3,7 +3,7 @@
 import anyio
 import httpx
 
-from watcher.sandbox.exchange import SimulatedRequest
+from watcher.sandbox.messages import SimulatedRequest
 from watcher.sandbox.world import World
 
 

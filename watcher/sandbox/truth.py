@@ -101,7 +101,7 @@ class Truth:
         self.rate = rate
         self._first_slot = slot
         self.frozen = False
-        self.told = 0
+        self.moves_made = 0
         """Moves so far."""
         self._random = random.Random(f"{seed}/moves")
         self._by_provider: dict[str, list[SimulatedBalance]] = {}
@@ -148,7 +148,7 @@ class Truth:
         self.advance(now)
         if amount != balance.amount:
             balance.move(now, self.slot(now), amount)
-            self.told += 1
+            self.moves_made += 1
 
     def _gap(self) -> float:
         return self._random.expovariate(self.rate) if self.rate > 0 else math.inf
@@ -157,7 +157,7 @@ class Truth:
         name = self._random.choice(self._names)
         balance = self._random.choices(self._by_provider[name], cum_weights=self._weights[name])[0]
         balance.move(time, self.slot(time), self._another(balance))
-        self.told += 1
+        self.moves_made += 1
 
     def _another(self, balance: SimulatedBalance) -> int:
         """An amount that differs from the present one: mostly a payment in or out, at times all of it or one undone."""

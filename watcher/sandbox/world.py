@@ -2,7 +2,7 @@
 
 | path | answers |
 |---|---|
-| `/jupiter/…`, `/bloxroute/…`, `/helius/`, `/ondo/…`, `/tokenkit/…` | as that provider would |
+| `/jupiter/…`, `/bloxroute/…`, `/helius/`, `/ondo/…`, `/tokenkit/…`, `/NAME/…` of a plug-in | as that provider would |
 | `GET /_truth` | every balance with its history, and what each provider was asked (`?history=0`: without the histories) |
 | `POST /_freeze`, `POST /_thaw` | stops, restarts the moves |
 | `POST /_set` | one balance: `{"provider", "chain", "account", "token", "kind"?, "amount"}` |
@@ -13,26 +13,22 @@ import math
 import random
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from watcher.sandbox import faults, limits
-from watcher.sandbox.bloxroute import SimulatedBloxroute
-from watcher.sandbox.exchange import VALID_KEY, SimulatedReply, SimulatedRequest, reply
+from watcher.sandbox import faults, limits, registry
+from watcher.sandbox.api import SimulatedApi
 from watcher.sandbox.faults import Lens, Memory
-from watcher.sandbox.helius import SimulatedHelius
-from watcher.sandbox.jupiter import SimulatedJupiter
 from watcher.sandbox.limits import QuotaGate, QuotaRuling
-from watcher.sandbox.ondo import SimulatedOndo
+from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
 from watcher.sandbox.population import Population
-from watcher.sandbox.tokenkit import SimulatedTokenKit
 from watcher.sandbox.truth import SLOT_SECONDS, BalanceKey, SimulatedBalance, Truth
 
 SLOT_EPOCH = 1.6e9
 """Unix seconds of slot 0. Slots follow the wall clock, so that they go on growing when the sandbox is started anew."""
 
-__all__ = ["VALID_KEY", "SandboxSettings", "World", "tables", "watches"]
+__all__ = ["VALID_KEY", "SandboxSettings", "World", "population_of", "tables", "watches"]
 
 
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,34 +44,17 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         faults.parse(self.faults)
-        limits.parse(self.limits)
+        limits.parse(self.limits, registry.quotas())
         if not 0 <= self.rate <= 1e6:
             raise ValueError(f"--rate: {self.rate:g} is not a number from 0 to 1000000")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"--port: {self.port} is not a number from 0 to 65535")
 
 
-class Api(Protocol):
-    """One provider's shapes: what it asks of a caller, how it answers, and how it says no."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def cost(self) -> int: ...
-    def admit(self, request: SimulatedRequest, now: float, /) -> SimulatedReply | None: ...
-    def endpoint(self, request: SimulatedRequest, /) -> str: ...
-    def resource(self, request: SimulatedRequest, /) -> str: ...
-    def limit_headers(self, ruling: QuotaRuling, wall: float, /) -> dict[str, str]: ...
-    def throttled(self, request: SimulatedRequest, ruling: QuotaRuling, wall: float, /) -> SimulatedReply: ...
-    def failed(self, status: int, request: SimulatedRequest, /) -> SimulatedReply: ...
-    def disguised(self, request: SimulatedRequest, dice: random.Random, /) -> SimulatedReply: ...
-    def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply: ...
-
-
 class Desk:
     """One provider's counter: its API, its limits, and what went over it."""
 
-    def __init__(self, api: Api, gate: QuotaGate) -> None:
+    def __init__(self, api: SimulatedApi, gate: QuotaGate) -> None:
         self.api = api
         self.gate = gate
         self.requests = 0
@@ -95,10 +74,11 @@ class World:
         self, settings: SandboxSettings, *, start: float, wall: float, population: Population | None = None
     ) -> None:
         """`population`: another one than the seed's."""
+        apis = [kind() for kind in registry.known().values()]
         self.settings = settings
         self.faults = faults.parse(settings.faults)
         self.truth = Truth(
-            (population or Population(settings.seed)).balances,
+            (population or Population(settings.seed, apis)).balances,
             seed=settings.seed,
             rate=settings.rate,
             start=start,
@@ -107,14 +87,7 @@ class World:
         self._memory = Memory(settings.seed)
         self._wall_start = wall - start
         self._network = random.Random(f"{settings.seed}/network")
-        windows = limits.parse(settings.limits)
-        apis: list[Api] = [
-            SimulatedJupiter(),
-            SimulatedBloxroute(),
-            SimulatedHelius(),
-            SimulatedOndo(),
-            SimulatedTokenKit(self._wall_start),
-        ]
+        windows = limits.parse(settings.limits, registry.quotas())
         self.desks = {api.name: Desk(api, QuotaGate(windows[api.name])) for api in apis}
 
     def wall(self, now: float) -> float:
@@ -147,9 +120,9 @@ class World:
             desk.refusals += 1
             return desk.api.throttled(request, ruling, self.wall(now))
         dice = self._memory.dice(f"{desk.api.name}/{desk.api.resource(request)}")
-        lens = Lens(self.truth, self.faults, self._memory, dice, now)
+        lens = Lens(self.truth, self.faults, self._memory, dice, now, wall_start=self._wall_start)
         answer = self._faulty(desk, request, lens, ruling)
-        for fault in lens.met:
+        for fault in lens.faults_met:
             desk.faults[fault] = desk.faults.get(fault, 0) + 1
         return answer
 
@@ -157,21 +130,21 @@ class World:
         """The API's answer, unless something goes wrong before it or on its way."""
         refused, disguised, torn, late = (lens.hit(fault) for fault in ("refused", "error", "torn", "late"))
         if refused:
-            lens.met.append("refused")
+            lens.faults_met.append("refused")
             return self._refuse(desk, request, lens, ruling)
         if disguised:
-            lens.met.append("error")
+            lens.faults_met.append("error")
             return desk.api.disguised(request, lens.dice)
         answer = desk.api.answer(request, lens)
         if answer.status == 200:
             headers = {**answer.headers, **desk.api.limit_headers(ruling, self.wall(lens.now))}
             answer = msgspec.structs.replace(answer, headers=headers)
         if torn:
-            lens.met.append("torn")
+            lens.faults_met.append("torn")
             return _tear(answer, lens.dice)
         self._memory.remember(lens, seen=not late)
         if late:
-            lens.met.append("late")
+            lens.faults_met.append("late")
             return msgspec.structs.replace(answer, delay=lens.dice.uniform(0.3, 2.0))
         return answer
 
@@ -185,7 +158,7 @@ class World:
     def _control(self, name: str, request: SimulatedRequest, now: float) -> SimulatedReply:
         acts = {"_freeze": self.truth.freeze, "_thaw": self.truth.thaw}
         if name == "_truth":
-            return reply(200, self.report(now, history=request.query.get("history") != "0"))
+            return json_reply(200, self.report(now, history=request.query.get("history") != "0"))
         if name in acts and request.method == "POST":
             acts[name](now)
         elif name == "_set" and request.method == "POST":
@@ -193,17 +166,17 @@ class World:
         elif name == "_faults" and request.method == "POST":
             return self._set_faults(request)
         elif name not in ("_freeze", "_thaw", "_set", "_faults"):
-            return reply(404, {"error": f"no such provider; they are {', '.join(self.desks)}"})
+            return json_reply(404, {"error": f"no such provider; they are {', '.join(self.desks)}"})
         else:
-            return reply(405, {"error": "POST is needed"})
-        return reply(200, {"frozen": self.truth.frozen, "now": now, "slot": self.truth.slot(now)})
+            return json_reply(405, {"error": "POST is needed"})
+        return json_reply(200, {"frozen": self.truth.frozen, "now": now, "slot": self.truth.slot(now)})
 
     def _set_faults(self, request: SimulatedRequest) -> SimulatedReply:
         try:
             self.faults = faults.parse(request.body.decode())
         except ValueError as error:
-            return reply(400, {"error": str(error)})
-        return reply(200, self.faults)
+            return json_reply(400, {"error": str(error)})
+        return json_reply(200, self.faults)
 
     def _set(self, request: SimulatedRequest, now: float) -> SimulatedReply:
         try:
@@ -212,11 +185,11 @@ class World:
             scaled = Decimal(asked["amount"]).scaleb(balance.scale if balance.in_units else 0)
             amount = int(scaled)
         except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, InvalidOperation, ValueError) as error:
-            return reply(400, {"error": f"not a balance of this world, or not an amount: {error!r}"})
+            return json_reply(400, {"error": f"not a balance of this world, or not an amount: {error!r}"})
         if amount != scaled or amount < 0:
-            return reply(400, {"error": f"{asked['amount']} is not an amount of this token"})
+            return json_reply(400, {"error": f"{asked['amount']} is not an amount of this token"})
         self.truth.put(balance, amount, now)
-        return reply(200, self._balance(balance, history=True))
+        return json_reply(200, self._balance(balance, history=True))
 
     def report(self, now: float, *, history: bool = True) -> dict[str, Any]:
         """What really happened. `amount`s are spelt as BalanceChanged spells them; times are Unix seconds."""
@@ -225,7 +198,7 @@ class World:
             "time": self.wall(now),
             "slot": self.truth.slot(now),
             "frozen": self.truth.frozen,
-            "changes": self.truth.told,
+            "changes": self.truth.moves_made,
             "seed": self.settings.seed,
             "providers": {name: self._desk(name, desk, history=history) for name, desk in self.desks.items()},
         }
@@ -243,7 +216,7 @@ class World:
         }
 
     def _balance(self, balance: SimulatedBalance, *, history: bool) -> dict[str, Any]:
-        told = {
+        found = {
             "key": "/".join(balance.key),
             **balance.key._asdict(),
             "symbol": balance.symbol,
@@ -253,11 +226,11 @@ class World:
             "amount": balance.text(balance.amount),
         }
         if history:
-            told["changes"] = [
+            found["changes"] = [
                 {"time": self.wall(move.time), "slot": move.slot, "amount": balance.text(move.amount)}
                 for move in balance.moves[1:]
             ]
-        return told
+        return found
 
 
 def _tear(answer: SimulatedReply, dice: random.Random) -> SimulatedReply:
@@ -269,9 +242,14 @@ def _tear(answer: SimulatedReply, dice: random.Random) -> SimulatedReply:
     return msgspec.structs.replace(answer, cut=half if way == 1 else -1)
 
 
-def watches(seed: int) -> Mapping[str, list[dict[str, str]]]:
+def population_of(seed: int) -> Population:
+    """Everybody who lives in the seed's world."""
+    return Population(seed, [kind() for kind in registry.known().values()])
+
+
+def watches(seed: int) -> Mapping[str, list[dict[str, object]]]:
     """For each provider the watch entries that see every balance of the seed's world exactly once."""
-    return Population(seed).watches
+    return population_of(seed).watches
 
 
 def tables(port: int, seed: int, key_env: str) -> dict[str, dict[str, Any]]:

@@ -75,9 +75,7 @@ class JournalConformance:
             assert by_key(restored.states) == by_key([good.state])
             assert {name: len(note) for name, note in restored.notes.items()} == {"schedule:bank": 1_500_000}
 
-    async def test_whoever_opens_the_log_is_told_the_epoch_of_its_cursors(
-        self, journal: Journal, twin: Journal
-    ) -> None:
+    async def test_whoever_opens_the_log_gets_the_epoch_of_its_cursors(self, journal: Journal, twin: Journal) -> None:
         async with opened(journal) as (writer, first), reading(journal) as reader:
             again = await writer.open()
             cursor, _ = await snapshot(reader, Filter())
@@ -111,21 +109,21 @@ class JournalConformance:
 
     async def test_a_follower_gets_every_event_once_and_in_order(self, journal: Journal) -> None:
         rows = [baseline(f"account{number}", 0) for number in range(3)]
-        told: list[BalanceChanged] = []
+        committed: list[BalanceChanged] = []
         async with opened(journal) as (writer, _), reading(journal) as reader:
             start = (await reader.bounds()).head
             await writer.commit(Batch(rows))
             for amount in range(1, 21):
                 rows = [change(row, amount) for row in rows]
-                told += [row.event for row in rows if row.event is not None]
+                committed += [row.event for row in rows if row.event is not None]
                 await writer.commit(Batch(rows))
-            found = await read(reader, start, len(told))
-        assert [JSON.event(event.data) for event in found] == told
-        assert [event.version for event in found] == [event.version for event in told]
-        assert [event.key for event in found] == [event.key for event in told]
+            found = await read(reader, start, len(committed))
+        assert [JSON.event(event.data) for event in found] == committed
+        assert [event.version for event in found] == [event.version for event in committed]
+        assert [event.key for event in found] == [event.key for event in committed]
         positions = [event.position for event in found]
         assert positions == sorted(set(positions))
-        assert [format_rfc3339(event.observed_at) for event in found] == [event.observed_at for event in told]
+        assert [format_rfc3339(event.observed_at) for event in found] == [event.observed_at for event in committed]
 
     async def test_a_cursor_resumes_behind_the_last_event_sent(self, journal: Journal, twin: Journal) -> None:
         row = baseline("account1", 0)
@@ -192,7 +190,7 @@ class JournalConformance:
         assert [event.version for event in events(commits)] == [2] * 5
         assert by_key(baselines(commits)) == by_key([newcomer.state])
 
-    async def test_a_baseline_is_told_before_the_first_change_of_its_balance(self, journal: Journal) -> None:
+    async def test_a_baseline_comes_before_the_first_change_of_its_balance(self, journal: Journal) -> None:
         async with opened(journal) as (writer, _), reading(journal) as reader:
             cursor, _ = await snapshot(reader, Filter())
             row = baseline("account1", 0)
@@ -286,11 +284,11 @@ class JournalConformance:
                 head = (await reader.bounds()).head
                 with pytest.raises(Fenced), anyio.fail_after(PATIENCE):
                     await old.commit(Batch([change(row, 666)]))
-                told = change(row, 1)
-                await new.commit(Batch([told]))
-                assert [JSON.event(event.data) for event in await read(reader, head, 1)] == [told.event]
+                later = change(row, 1)
+                await new.commit(Batch([later]))
+                assert [JSON.event(event.data) for event in await read(reader, head, 1)] == [later.event]
                 _, states = await snapshot(reader, Filter())
-        assert by_key(states) == by_key([told.state])
+        assert by_key(states) == by_key([later.state])
 
     async def test_a_writer_may_open_again_and_go_on(self, journal: Journal) -> None:
         row = baseline("account1", 0)

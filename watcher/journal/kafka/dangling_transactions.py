@@ -7,7 +7,7 @@ without. Its records then hold the partition back for ever: nobody reads beyond 
 transactional id has the same producer id, so an end written under it ends that transaction too.
 
 The end must be the same in both partitions. Where both hang, nobody has seen anything, and it is aborted: the next
-reading finds what is still untold. Where one hangs, the other one says how it was decided.
+reading finds what is still to be published. Where one hangs, the other one says how it was decided.
 """
 
 from collections.abc import Callable, Sequence

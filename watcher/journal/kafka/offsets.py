@@ -77,7 +77,7 @@ async def read_range(
 
 class OffsetProbe:
     """Where the log begins and ends. It never fetches: a broker answers one connection's requests in turn, and an
-    offset asked for behind a waiting fetch is told half a second late. One for the whole journal.
+    offset asked for behind a waiting fetch comes half a second late. One for the whole journal.
     """
 
     def __init__(self, cluster: Cluster, topics: Sequence[str]) -> None:

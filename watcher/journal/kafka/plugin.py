@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from watcher.journal import JournalOptions, PrivateFile
+from watcher.journal import JournalOptions, JournalPlugin, PrivateFile
 from watcher.journal.kafka.journal import KafkaJournal
 from watcher.journal.kafka.settings import KafkaSettings, require_valid
 from watcher.redaction.secret import without_user
@@ -39,7 +39,7 @@ class KafkaPlugin:
             retention=options.retention,
         )
 
-    def private_files(self, url: str, settings: KafkaSettings) -> Iterator[PrivateFile]:  # noqa: ARG002 (the seam's signature)
+    def private_files(self, _url: str, settings: KafkaSettings) -> Iterator[PrivateFile]:
         for name in ("sasl_password_file", "ssl_keyfile"):
             if (file := getattr(settings, name)) is not None:
                 yield PrivateFile(f"[kafka] {name}", Path(file))
@@ -50,4 +50,4 @@ def servers_of(url: str) -> list[str]:
     return [server.strip() for server in url.removeprefix("kafka://").split(",")]
 
 
-PLUGIN = KafkaPlugin()
+PLUGIN: JournalPlugin = KafkaPlugin()

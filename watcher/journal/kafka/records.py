@@ -1,4 +1,4 @@
-"""What stands in the topics, as bytes: events, state, notes, and the marks of `init` and of each owner. Pure."""
+"""The records of the topics, as bytes: events, state, notes, the markers of a log, the claims of owners. Pure."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -18,7 +18,7 @@ Headers = list[tuple[str, bytes]]
 MARKER = b"marker"
 OWNER = b"owner"
 CONTROL_KEYS = (OWNER, MARKER)
-"""Records of the state topic that are neither balances nor notes."""
+"""Keys of the records of the state topic that are neither balances nor notes."""
 CONTENT_TYPE = "content-type"
 BINARY: tuple[str, bytes] = (CONTENT_TYPE, b"application/octet-stream")
 PART_HEADER = "part"
@@ -40,7 +40,7 @@ class TopicNames(NamedTuple):
 
 
 class OutgoingRecord(NamedTuple):
-    """One record to be sent: what a partition of ours is told."""
+    """One record to be sent to a partition of ours."""
 
     topic: str
     key: bytes
@@ -89,13 +89,13 @@ class Encoder:
         unfit: dict[str, str] = {}
         for row in batch.rows:
             try:
-                told = list(self._row(epoch, row))
+                row_records = list(self._row(epoch, row))
             except UNENCODABLE as error:
                 unfit[str(row.state.key)] = f"not to be encoded: {error}"
                 continue
-            if (size := max(map(_size, told))) > MAX_RECORD_BYTES:
+            if (size := max(map(_size, row_records))) > MAX_RECORD_BYTES:
                 unfit[str(row.state.key)] = too_large(size)
-            records += told
+            records += row_records
         refuse_unfit(unfit)
         for name, note in batch.notes.items():
             records += note_records(self._topics.state, name, note)
@@ -130,7 +130,7 @@ def _size(record: OutgoingRecord) -> int:
 def note_records(topic: str, name: str, note: bytes) -> Iterator[OutgoingRecord]:
     """A note under its name; one beyond PART_BYTES in parts, keyed `name`, `name#1`, … in this order.
 
-    Parts that a shorter successor leaves behind stay in the topic. Nothing joins them: see Notes.
+    Parts that a shorter successor leaves behind stay in the topic. Nothing joins them: see NoteAssembler.
     """
     if len(note) <= PART_BYTES:
         yield OutgoingRecord(topic, name.encode(), note, [BINARY])
@@ -177,12 +177,12 @@ def state_after(event: Published) -> BalanceState:
 
 def state_before(event: Published) -> BalanceState:
     """The state that an event came from, as far as it says."""
-    told, after = JSON.event(event.data), state_after(event)
+    change, after = JSON.event(event.data), state_after(event)
     return msgspec.structs.replace(
         after,
-        version=told.version - 1,
-        amount=told.previous_amount,
-        observed_at=told.previous_observed_at,
+        version=change.version - 1,
+        amount=change.previous_amount,
+        observed_at=change.previous_observed_at,
         slot=None,
         as_of=None,
     )
@@ -220,14 +220,14 @@ class NoteAssembler:
 
 
 class PartitionContents:
-    """What one state partition holds: of each balance and mark the last record, decoded once, at the end; the notes."""
+    """What one state partition holds: of each balance, marker and owner the last record, decoded once, at the end; the notes."""
 
     def __init__(self) -> None:
         self._last: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = {}
         self._notes = NoteAssembler()
 
     def add(self, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
-        """Keys of balances contain `/`; what else is no mark of ours is a note."""
+        """Keys of balances contain `/`; what else has no control key is a note."""
         if b"/" in key or key in CONTROL_KEYS:
             self._last[key] = (value, headers)
         else:

@@ -172,7 +172,7 @@ class LogTail:
 
     async def _reload(self, consumer: AIOKafkaConsumer) -> None:
         """Events that the tail had not read were deleted. The states are there; whoever followed the events and cannot
-        read them any more is told so. Raises WrongJournal when this is another log, which begins before the tail's place."""
+        read them any more learns it. Raises WrongJournal when this is another log, which begins before the tail's place."""
         self._reloading, positions = True, self.positions
         while self._reloading:
             try:

@@ -127,7 +127,7 @@ class TopicAdmin:
                 )
 
     async def _await_configs(self) -> None:
-        """Until the broker we ask knows what the controller was told. Raises Unavailable."""
+        """Until the broker we ask knows what the controller has taken. Raises Unavailable."""
         with within(self._seconds, "waiting for the topics' new configs"):
             while True:
                 found = await self.ready()

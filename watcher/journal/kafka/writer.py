@@ -61,7 +61,7 @@ class KafkaWriter:
         self._was_open = False
         self._producer: TransactionalProducer | None = None
         self._opened_at = 0
-        """Where the state ended when we opened it: a successor's claim stands behind."""
+        """The offset where the state ended when we opened it: a successor's claim stands behind."""
         self._last_offsets: dict[TopicPartition, int] = {}
         """Where our last records stand."""
 
@@ -158,24 +158,24 @@ class KafkaWriter:
         return False
 
     async def _end_dangling(self) -> None:
-        """The fence has ended all transactions of this id, and the coordinator is done with them: see `hanging`."""
+        """The fence has ended all transactions of this id, and the coordinator is done with them: see `dangling_transactions`."""
         both = [self._event_partition, self._state_partition]
         committed, written = await self._offsets.last_stable(both), await self._offsets.high_watermarks(both)
-        hanging = [partition for partition in both if committed[partition] < written[partition]]
-        told = len(hanging) == 1 and await was_committed(
-            self._cluster, self._offsets, self._event_partition, self._state_partition, hanging[0]
+        dangling = [partition for partition in both if committed[partition] < written[partition]]
+        commit = len(dangling) == 1 and await was_committed(
+            self._cluster, self._offsets, self._event_partition, self._state_partition, dangling[0]
         )
-        log.warning("journal.transaction_hangs", partition=self.partition, ended="committed" if told else "aborted")
+        log.warning("journal.transaction_hangs", partition=self.partition, ended="committed" if commit else "aborted")
         producer = self._live_producer()
         with within(self._cluster.deadlines.commit, f"ending a transaction that hangs in partition {self.partition}"):
             await producer.begin_transaction()
-            for partition in hanging:
+            for partition in dangling:
                 producer.join_transaction(partition)
-            await (producer.commit_transaction() if told else producer.abort_transaction())
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
 
     async def _require_events(self, restored: Restored) -> None:
-        told = any(state.version for state in restored.states)
-        if told and (await self._offsets.high_watermarks([self._event_partition]))[self._event_partition] == 0:
+        has_changes = any(state.version for state in restored.states)
+        if has_changes and (await self._offsets.high_watermarks([self._event_partition]))[self._event_partition] == 0:
             raise topics_recreated(self._topics)
 
     async def commit(self, batch: Batch) -> None:
@@ -225,10 +225,10 @@ class KafkaWriter:
         Of topics that were made anew under a living producer too: the broker takes what it sends, at places where
         other records of ours have stood.
         """
-        for told in await asyncio.gather(*sent):
-            if 0 <= told.offset <= self._last_offsets.get(told.topic_partition, -1):
-                raise Unavailable(f"partition {self.partition} of topic {told.topic} begins anew: open it again")
-            self._last_offsets[told.topic_partition] = told.offset
+        for metadata in await asyncio.gather(*sent):
+            if 0 <= metadata.offset <= self._last_offsets.get(metadata.topic_partition, -1):
+                raise Unavailable(f"partition {self.partition} of topic {metadata.topic} begins anew: open it again")
+            self._last_offsets[metadata.topic_partition] = metadata.offset
 
     async def _raise_if_fenced(self) -> None:
         """Raises Fenced when a greater claim stands here. Reads without a producer, so that nobody is fenced."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from watcher.journal import JournalOptions, PrivateFile
+from watcher.journal import JournalOptions, JournalPlugin, PrivateFile
 from watcher.journal.sqlite.journal import SqliteJournal, path_of
 from watcher.runtime.config_section import SettingsError
 
@@ -15,19 +15,19 @@ class SqlitePlugin:
     Settings: type[msgspec.Struct] | None = None
     example = "sqlite:///FILE (four slashes for an absolute path)"
 
-    def check(self, url: str, settings: None) -> None:  # noqa: ARG002 (the seam's signature)
+    def check(self, url: str, _settings: None) -> None:
         if not url.startswith("sqlite:///") or url == "sqlite:///":
             raise SettingsError(f"journal = {url!r}: write {self.example}")
 
-    def open(self, options: JournalOptions, settings: None) -> SqliteJournal:  # noqa: ARG002 (the seam's signature)
+    def open(self, options: JournalOptions, _settings: None) -> SqliteJournal:
         return SqliteJournal(
             path_of(options.url), encoding=options.encoding, retention=options.retention, clock=options.clock
         )
 
-    def private_files(self, url: str, settings: None) -> Iterator[PrivateFile]:  # noqa: ARG002 (the seam's signature)
+    def private_files(self, url: str, _settings: None) -> Iterator[PrivateFile]:
         path = path_of(url)
         for side in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
             yield PrivateFile("journal", side, unless="if no relay of another user reads it")
 
 
-PLUGIN = SqlitePlugin()
+PLUGIN: JournalPlugin = SqlitePlugin()

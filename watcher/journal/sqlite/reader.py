@@ -4,7 +4,7 @@ The log is read in short transactions. Who is at the head reads on a connection 
 whoever is far behind, or wants a snapshot, is served on others.
 
 A cursor's only position is the `seq` of the first event still to come. Baselines have no place of their own in the
-log: a live follower is told of them in the order in which they were made, a replay does not repeat them.
+log: a live follower gets them in the order in which they were made, a replay does not repeat them.
 """
 
 import sqlite3

@@ -1,4 +1,4 @@
-"""One SQLite file, open to read: its connections, what it knows of its log, and who is told of commits."""
+"""One SQLite file, open to read: its connections, what it knows of its log, and who is woken by commits."""
 
 import contextlib
 import sqlite3
@@ -96,7 +96,7 @@ class OpenFile:
 
     @property
     def version(self) -> int:
-        """What differs as soon as anyone has committed; -1 when it cannot be told, which differs from everything."""
+        """What differs as soon as anyone has committed; -1 when it is not known, which differs from everything."""
         if not self.stands:
             return -1
         try:

@@ -29,13 +29,13 @@ class SimulatedReply(msgspec.Struct, frozen=True):
     """The connection breaks after so many bytes of the body; -1: before the first byte of the head."""
 
 
-def reply(status: int, data: Any, **headers: str) -> SimulatedReply:
+def json_reply(status: int, data: Any, **headers: str) -> SimulatedReply:
     """JSON. Header names are written with `_` for `-`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return SimulatedReply(status, {"content-type": "application/json", **named}, msgspec.json.encode(data))
 
 
-def page(status: int, text: str) -> SimulatedReply:
+def page_reply(status: int, text: str) -> SimulatedReply:
     """What a proxy in front of an API says."""
     body = f"<!DOCTYPE html><html><head><title>{text}</title></head><body><h1>{text}</h1></body></html>"
     return SimulatedReply(status, {"content-type": "text/html"}, body.encode())

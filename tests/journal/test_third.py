@@ -1,0 +1,32 @@
+"""A journal of somebody else's keeps what every journal must keep, and the daemon runs on it."""
+
+import pytest
+
+from tests.journal.acme_memory import Log, MemoryJournal
+from watcher.journal.views import ViewLimits
+from watcher.testing.journal_conformance import JournalConformance
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class TestConformance(JournalConformance):
+    @pytest.fixture
+    async def log(self):
+        return Log()
+
+    @pytest.fixture
+    async def journal(self, log):
+        return MemoryJournal(log)
+
+    @pytest.fixture
+    async def twin(self, log):
+        return MemoryJournal(log)
+
+    @pytest.fixture
+    async def hasty(self, log):
+        return MemoryJournal(log, ViewLimits(longest=0.0))
