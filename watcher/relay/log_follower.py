@@ -22,7 +22,7 @@ logger = structlog.get_logger()
 
 
 class LogFollower:
-    """Publishes what is committed. When the log is away it comes again, and when another stands there it begins with that."""
+    """Publishes what is committed. It tries again while the log cannot be read, and begins anew when another log stands there."""
 
     def __init__(self, log: Log, flusher: Flusher, connections: ConnectionRegistry, tuning: RelayTuning) -> None:
         self.following = False
@@ -42,7 +42,7 @@ class LogFollower:
         failures = 0
         while True:
             try:
-                await self._log.bounds()  # a follower who waits does not say whether the log is there
+                await self._log.bounds()  # a `follow` that waits does not show whether the log is there
                 self._is_back()
                 self._move()
                 failures = 0

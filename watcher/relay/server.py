@@ -130,24 +130,24 @@ class Relay:
     async def _show_page(self, _: RoutedRequest) -> HttpAnswer:
         return self._page
 
-    async def _upgrade(self, asked: RoutedRequest) -> HttpAnswer | None:
+    async def _upgrade(self, request: RoutedRequest) -> HttpAnswer | None:
         """None lets it become a stream, whose place is taken from now on."""
-        if head.has_body(asked.request):
+        if head.has_body(request.http):
             return error(400, "bad_request", "an upgrade has no body")
-        origin = head.field(asked.request.headers, "Origin")
+        origin = head.field(request.http.headers, "Origin")
         connections = self.connections
-        if origin is not None and not self._guard.allows_origin(origin, asked.host):
+        if origin is not None and not self._guard.allows_origin(origin, request.host):
             connections.count_refusal("origin")
             return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
-        if asked.rights is None and asked.presented:
+        if request.rights is None and request.presented:
             connections.count_refusal("unauthorized")
             return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
         if connections.reserved >= self.listener.limits.connections or self.listener.closing:
             connections.count_refusal("full")
             logger.warning("relay.full", connections=connections.reserved)
             return error(503, "rate_limited", "too many connections: come back later", ("Retry-After", "5"))
-        assert isinstance(asked.connection, WebSocket)
-        asked.connection.admit(asked.rights if asked.presented else None)
+        assert isinstance(request.connection, WebSocket)
+        request.connection.admit(request.rights if request.presented else None)
         return None
 
     async def _say_farewell(self) -> None:
@@ -177,7 +177,7 @@ class Relay:
             async for message in websocket:
                 self._obey(connection, message)
         except ConnectionClosed:
-            pass  # however it ended, there is nobody left to tell
+            pass  # however it ended, nothing can be sent any more
         finally:
             self.connections.remove(connection)
             self._timers.leave(connection)
@@ -217,7 +217,7 @@ class Relay:
 
 
 def live_page() -> HttpAnswer:
-    """The live page. It may run its own script, wear its own style and talk to where it came from; nothing else."""
+    """The live page. It may use its own script and style and connect to where it came from; nothing else."""
     body = resources.files("watcher.relay").joinpath("page.html").read_bytes()
     allowed: dict[bytes, list[str]] = {b"script": [], b"style": []}
     for kind, text in INLINE.findall(body):
