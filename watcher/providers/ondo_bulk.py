@@ -90,10 +90,10 @@ def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str
     for number, row in enumerate(rows, 1):
         if number % CHANGED_ROWS == 0:
             yield
-        told = attempt(BALANCE, row)
-        held = told or attempt(HELD, row)
+        whole = attempt(BALANCE, row)
+        held = whole or attempt(HELD, row)
         accounts.append("" if held is None else held.holder.account)
-        amounts.append("" if told is None else told.balance)
+        amounts.append("" if whole is None else whole.balance)
     return accounts, amounts
 
 
@@ -113,7 +113,7 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
         rows = _Rows(chain)
         end = yield from _taken(rows, body, start, size)
         close = body.find(b"}", end, end + HEAD) + 1
-        token, symbol = _named(body[place:start] + b"]" + body[end:close])
+        token, symbol = _token_of(body[place:start] + b"]" + body[end:close])
         if len(found) == TOKENS:
             raise Malformed(f"more than {TOKENS} tokens in one listing")
         behind = _BEHIND.match(body, close)
@@ -129,12 +129,12 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     return found
 
 
-def _named(told: bytes) -> tuple[str, str | None]:
+def _token_of(data: bytes) -> tuple[str, str | None]:
     """Of a token without its rows: its address, and its symbol unless it cannot be understood. Raises Malformed."""
     try:
-        token = decode(_TOKEN, told)
+        token = decode(_TOKEN, data)
     except Malformed:
-        return decode(ADDRESS, told).address, None
+        return decode(ADDRESS, data).address, None
     return token.address, token.symbol
 
 
