@@ -24,15 +24,15 @@ from anyio.abc import TaskGroup
 
 from watcher.poller.http2 import Http2, trace_phase
 
-MOST = 100
+MAX_CONNECTIONS = 100
 """Connections of one pool, as many as requests are in flight at most (see poller.py): nobody waits for one."""
-INTERIM = 20
+MAX_INTERIM = 20
 """Answers of status 1xx before the answer, at most."""
-PARTS = 32
+PARTS_PER_STEP = 32
 """Received parts of HTTP/1.1 between two breaths."""
-KEEP = 75.0
+KEEP_IDLE = 75.0
 """Seconds that an idle connection is kept: polls of one provider may be that far apart."""
-ALIVE = [
+KEEPALIVE_OPTIONS = [
     (level, getattr(socket, option), value)
     for level, option, value in (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
@@ -73,7 +73,7 @@ class HttpConnections(httpx.AsyncHTTPTransport):
 
 class _Pool(httpcore.AsyncConnectionPool):
     def __init__(self, tasks: TaskGroup) -> None:
-        super().__init__(max_connections=None, max_keepalive_connections=MOST)
+        super().__init__(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
         self._tls = httpx.create_ssl_context()
         self._tls.set_alpn_protocols(["http/1.1", "h2"])
         self._tasks = tasks
@@ -120,16 +120,16 @@ class _Connection(httpcore.AsyncConnectionInterface):
             raise
         over_tls = stream.get_extra_info("ssl_object")
         if over_tls is not None and over_tls.selected_alpn_protocol() == "h2":
-            self._made = connection = Http2(self._origin, stream, KEEP)
+            self._made = connection = Http2(self._origin, stream, KEEP_IDLE)
             self._tasks.start_soon(connection.run)
         else:
-            self._made = _Http1(self._origin, stream, KEEP)
+            self._made = _Http1(self._origin, stream, KEEP_IDLE)
         return self._made
 
     async def _connect(self, request: httpcore.Request) -> httpcore.AsyncNetworkStream:
         host = self._origin.host.decode("ascii")
         await trace_phase(request, "connection.connect_tcp.started")
-        tcp = await httpcore.AnyIOBackend().connect_tcp(host, self._origin.port, socket_options=ALIVE)
+        tcp = await httpcore.AnyIOBackend().connect_tcp(host, self._origin.port, socket_options=KEEPALIVE_OPTIONS)
         stream: httpcore.AsyncNetworkStream = _Stream(tcp)
         if self._origin.scheme == b"https":
             await trace_phase(request, "connection.start_tls.started")
@@ -172,13 +172,13 @@ class _Http1(httpcore.AsyncHTTP11Connection):
 
     async def _receive_event(self, timeout: float | None = None) -> Any:
         self._parts += 1
-        if self._parts % PARTS == 0:
+        if self._parts % PARTS_PER_STEP == 0:
             await anyio.lowlevel.checkpoint()
         event = await super()._receive_event(timeout)
         status = getattr(event, "status_code", None)
         if status is not None:
             self._interim = self._interim + 1 if status < 200 else 0
-            if self._interim > INTERIM:
+            if self._interim > MAX_INTERIM:
                 raise httpcore.RemoteProtocolError("interim answers without end")
         return event
 

@@ -26,25 +26,25 @@ import h2.exceptions
 import h2.settings
 import httpcore
 
-READ = 64 * 1024
+READ_BYTES = 64 * 1024
 """Bytes off the wire at once."""
-WINDOW = 2**24
+RECEIVE_WINDOW = 2**24
 """Bytes that may come unread, of one answer and of all together."""
-FRAMES = 32
+FRAMES_PER_STEP = 32
 """Handled between two breaths."""
-IDLE_FRAMES = 5_000
+MAX_IDLE_FRAMES = 5_000
 """Frames in a row, at most, that belong to no answer: pings, settings, interim answers."""
-STREAMS = 100
+MAX_STREAMS = 100
 """Requests at a time at most, whatever the server allows."""
-TURNS = 3
+TURNS_BEFORE_SEND = 3
 """Turns of the loop in which what the kernel holds already is read; when we were stalled, that may be a GOAWAY."""
 REFUSED = "Request refused"
 """The message when the server did not accept a request."""
 BROKEN_OFF = "Answer broken off"
 """The message when the server gave up one answer alone."""
 _GOAWAY = 7
-_HEAD = 9
-_CONFIG = h2.config.H2Configuration(validate_inbound_headers=False)
+_FRAME_HEAD = 9
+_H2_CONFIG = h2.config.H2Configuration(validate_inbound_headers=False)
 _Event = h2.events.ResponseReceived | h2.events.DataReceived | h2.events.StreamEnded | h2.events.StreamReset
 
 
@@ -120,12 +120,12 @@ class Http2(httpcore.AsyncConnectionInterface):
 
     async def _read(self) -> None:
         try:
-            while data := await self._network.read(READ):
+            while data := await self._network.read(READ_BYTES):
                 self._last_received = anyio.current_time()
                 self._unread += data
                 for number, frame in enumerate(self._frames(), 1):
                     self._receive(frame)
-                    if number % FRAMES == 0:
+                    if number % FRAMES_PER_STEP == 0:
                         await anyio.lowlevel.checkpoint()
                 self._outgoing.set()
             self._end(httpcore.RemoteProtocolError, "Server disconnected")
@@ -146,9 +146,9 @@ class Http2(httpcore.AsyncConnectionInterface):
     def _frames(self) -> Iterator[bytes]:
         """Those that are whole, one by one: what is right before a wrong one is used."""
         unread = self._unread
-        while len(unread) >= _HEAD:
-            size = _HEAD + int.from_bytes(unread[:3])
-            if size > _HEAD + self._h2.max_inbound_frame_size:
+        while len(unread) >= _FRAME_HEAD:
+            size = _FRAME_HEAD + int.from_bytes(unread[:3])
+            if size > _FRAME_HEAD + self._h2.max_inbound_frame_size:
                 raise h2.exceptions.FrameTooLargeError
             if len(unread) < size:
                 break
@@ -158,10 +158,10 @@ class Http2(httpcore.AsyncConnectionInterface):
 
     def _receive(self, frame: bytes) -> None:
         if frame[3] == _GOAWAY:  # h2 would receive nothing any more, not even what the server promises here to finish
-            self._go_away(int.from_bytes(frame[_HEAD : _HEAD + 4]) & 0x7FFFFFFF)
+            self._go_away(int.from_bytes(frame[_FRAME_HEAD : _FRAME_HEAD + 4]) & 0x7FFFFFFF)
             return
         self._idle_frames += 1
-        if self._idle_frames > IDLE_FRAMES:
+        if self._idle_frames > MAX_IDLE_FRAMES:
             raise h2.exceptions.ProtocolError
         for event in self._h2.receive_data(frame):
             if isinstance(event, _Event):
@@ -220,7 +220,7 @@ class Http2(httpcore.AsyncConnectionInterface):
         )
 
     async def _begin(self, stream: _Stream, request: httpcore.Request) -> None:
-        for _ in range(TURNS):
+        for _ in range(TURNS_BEFORE_SEND):
             await anyio.lowlevel.checkpoint()
         while not self._retired and len(self._streams) >= self._most:
             await self._room.wait()
@@ -246,7 +246,7 @@ class Http2(httpcore.AsyncConnectionInterface):
     @property
     def _most(self) -> int:
         """Until the server has spoken, one."""
-        return min(self._h2.remote_settings.max_concurrent_streams, STREAMS) if self._greeted else 1
+        return min(self._h2.remote_settings.max_concurrent_streams, MAX_STREAMS) if self._greeted else 1
 
     async def _send_body(self, stream: _Stream, request: httpcore.Request) -> None:
         if stream.sent:
@@ -380,12 +380,12 @@ async def trace_phase(request: httpcore.Request, event: str) -> None:
 def _greeting() -> h2.connection.H2Connection:
     """A connection with a client's first frames ready to be sent."""
     codes = h2.settings.SettingCodes
-    ours = {codes.ENABLE_PUSH: 0, codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_HEADER_LIST_SIZE: READ}
-    connection = h2.connection.H2Connection(_CONFIG)
+    ours = {codes.ENABLE_PUSH: 0, codes.INITIAL_WINDOW_SIZE: RECEIVE_WINDOW, codes.MAX_HEADER_LIST_SIZE: READ_BYTES}
+    connection = h2.connection.H2Connection(_H2_CONFIG)
     connection.local_settings = h2.settings.Settings(client=True, initial_values=ours)
     del connection.local_settings[codes.ENABLE_CONNECT_PROTOCOL]  # for servers alone, and some refuse it from a client
     connection.initiate_connection()
-    connection.increment_flow_control_window(WINDOW)
+    connection.increment_flow_control_window(RECEIVE_WINDOW)
     return connection
 
 
