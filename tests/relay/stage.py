@@ -30,7 +30,7 @@ def nothing(rights):
 
 def calm(**shorter):
     """A pace at which nothing ends, and no heartbeat comes between, however long the machine stands still."""
-    hours = dict.fromkeys(("heartbeat", "ping", "auth", "upgrade", "stall", "astray"), 3600.0)
+    hours = dict.fromkeys(("heartbeat", "ping", "auth", "upgrade", "stall", "stuck"), 3600.0)
     return RelayTuning(**hours | shorter)
 
 

@@ -37,7 +37,7 @@ async def test_while_the_journal_is_away_nothing_is_promised_and_then_nothing_is
 
 
 async def test_a_replay_waits_for_a_journal_that_went_and_goes_on_where_it_was(tmp_path, short_memory):
-    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000)) as stage:
+    async with staged(tmp_path, calm(outbox_bytes=20_000, replay_bytes=8_000)) as stage:
         await stage.teller.tell("A")
         async with slow(stage) as one:
             await one.subscribe(snapshot=False)
@@ -58,7 +58,7 @@ async def test_a_replay_waits_for_a_journal_that_went_and_goes_on_where_it_was(t
 
 async def test_who_needs_what_the_log_no_longer_holds_is_ended_and_comes_again_for_a_snapshot(tmp_path, short_memory):
     ahead = []
-    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000), ahead=ahead) as stage:
+    async with staged(tmp_path, calm(outbox_bytes=20_000, replay_bytes=8_000), ahead=ahead) as stage:
         await stage.teller.tell("A")
         async with slow(stage) as one:
             cursor = (await one.subscribe(snapshot=False))["cursor"]
@@ -81,7 +81,7 @@ async def _read_on(one):
 
 
 async def test_unsubscribing_between_pages_ends_them_and_a_heartbeat_waits_for_their_end(tmp_path):
-    pace = calm(page=50, heartbeat=0.05, sweep=0.01, outbox=20_000)
+    pace = calm(page=50, heartbeat=0.05, sweep=0.01, outbox_bytes=20_000)
     async with staged(tmp_path, pace) as stage:
         await stage.teller.tell(*(f"a{n}" for n in range(1500)), symbol=BIG[:1000])
         async with slow(stage) as one:

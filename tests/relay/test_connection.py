@@ -8,7 +8,7 @@ from watcher.relay.settings import RelayTuning
 
 
 def test_who_reads_the_log_is_stuck_without_progress_or_far_behind():
-    one = connection(subscription("1", "A"), tuning=RelayTuning(astray=60.0, astray_events=100))
+    one = connection(subscription("1", "A"), tuning=RelayTuning(stuck=60.0, stuck_events=100))
     one.leave(HEAD, 0.0)
     head = Cursor("c0", (50,))
     one.measure(head, 0.0)

@@ -21,7 +21,7 @@ class Reader:
     def __init__(self, account, limit=10**9):
         wanted = Filter() if account is None else Filter(account=(account,))
         self.subscription = Subscription("1", wanted, 0, conflate=False, interval_seconds=0.0)
-        self.outbox = Outbox(RelayTuning(outbox=limit), HEAD, None, None)
+        self.outbox = Outbox(RelayTuning(outbox_bytes=limit), HEAD, None, None)
         self.got = []
 
     def join(self, fan_out):

@@ -249,7 +249,7 @@ async def test_a_conflating_reader_drops_what_pends_of_the_old_log_and_counts_it
 
 
 async def test_slow_readers_get_the_old_log_before_the_snapshot_or_not_at_all(tmp_path, short_memory):
-    pace = calm(outbox=20_000, chunk=8_000, page=20, heartbeat=0.1, sweep=0.01)
+    pace = calm(outbox_bytes=20_000, replay_bytes=8_000, page=20, heartbeat=0.1, sweep=0.01)
     async with staged(tmp_path, pace) as stage, Successions(stage) as logs, slow(stage) as one, slow(stage) as other:
         await stage.teller.tell("A")
         lagging, waiting = Told(one, logs.epochs), Told(other, logs.epochs)
@@ -279,7 +279,7 @@ async def test_slow_readers_get_the_old_log_before_the_snapshot_or_not_at_all(tm
 
 async def test_pages_that_another_log_interrupts_begin_anew(tmp_path):
     """Twice: those that the client asked for, and those that came unasked."""
-    pace = calm(outbox=20_000, page=10, heartbeat=0.05, sweep=0.01)
+    pace = calm(outbox_bytes=20_000, page=10, heartbeat=0.05, sweep=0.01)
     async with staged(tmp_path, pace) as stage, Successions(stage) as logs, slow(stage) as one:
         accounts = [f"a{number}" for number in range(300)]
         await stage.teller.tell(*accounts, symbol=BIG)
@@ -303,7 +303,7 @@ async def test_pages_that_another_log_interrupts_begin_anew(tmp_path):
 
 
 async def test_who_unsubscribes_before_its_turn_gets_nothing_of_the_new_log(tmp_path):
-    pace = calm(outbox=20_000, page=10, heartbeat=0.05, sweep=0.01)
+    pace = calm(outbox_bytes=20_000, page=10, heartbeat=0.05, sweep=0.01)
     async with staged(tmp_path, pace) as stage, Successions(stage) as logs, slow(stage) as one:
         accounts = [f"a{number}" for number in range(200)]
         await stage.teller.tell("B")
@@ -387,7 +387,7 @@ class Late:
 
 
 async def test_a_reader_of_the_log_that_sees_another_one_first_waits_for_the_others(tmp_path, short_memory):
-    pace = calm(outbox=20_000, chunk=8_000)
+    pace = calm(outbox_bytes=20_000, replay_bytes=8_000)
     async with staged(tmp_path) as stage, Successions(stage) as logs:
         await stage.teller.tell("A")
         late = Late(stage.teller.journal)
@@ -484,7 +484,7 @@ async def test_the_same_log_that_was_away_goes_on_without_a_gap_and_without_a_sn
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_happens_meanwhile_nothing_of_two_logs_is_mixed(tmp_path, short_memory, seed):
     chance = random.Random(seed)
-    pace = calm(outbox=20_000, chunk=8_000, page=7, heartbeat=0.05, sweep=0.01)
+    pace = calm(outbox_bytes=20_000, replay_bytes=8_000, page=7, heartbeat=0.05, sweep=0.01)
     async with (
         staged(tmp_path, pace) as stage,
         Successions(stage) as logs,

@@ -23,7 +23,7 @@ from watcher.relay.subscription import Subscription, interval_of
 
 HEAD = Cursor("c0", (0,))
 INTERVAL = 0.5
-SMALL = RelayTuning(outbox=500, held=1500)
+SMALL = RelayTuning(outbox_bytes=500, conflated_bytes=1500)
 
 
 def subscription(name, accounts, *, conflate=False, interval=0.0):
@@ -227,7 +227,7 @@ def test_what_is_held_back_survives_a_full_outbox_and_nothing_around_it_is_told_
 def test_a_subscription_that_began_further_on_is_not_given_what_lies_before():
     """Two on one connection: the second reads the log from the start, joins, and the outbox runs over at once."""
     first, second = subscription("1", "A"), subscription("2", "B")
-    line = Line(connection(first, tuning=RelayTuning(outbox=500)))
+    line = Line(connection(first, tuning=RelayTuning(outbox_bytes=500)))
     for account in "AB" * 10:
         line.publish(account)
         line.flush()

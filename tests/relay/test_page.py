@@ -379,7 +379,7 @@ def test_another_journal_under_the_relay_replaces_all_on_the_same_connection(blo
 
 def test_a_page_that_lags_goes_on_and_says_live_again(tmp_path, visit):
     """So little may be pending that each change takes the page off the live path, and the log brings it back."""
-    with Blotter(tmp_path, pace=calm(outbox=1, held=1)) as blotter:
+    with Blotter(tmp_path, pace=calm(outbox_bytes=1, conflated_bytes=1)) as blotter:
         keys = some(blotter)
         blotter.start()
         page = visit("about:blank")

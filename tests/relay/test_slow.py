@@ -27,7 +27,7 @@ async def slow(stage):
 
 
 async def test_a_full_outbox_is_told_and_the_log_tells_the_rest(tmp_path):
-    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000)) as stage:
+    async with staged(tmp_path, calm(outbox_bytes=20_000, replay_bytes=8_000)) as stage:
         await stage.teller.tell("A", "B")
         async with slow(stage) as one, stage.subscriber() as other:
             await one.push("welcome")
@@ -54,7 +54,7 @@ async def test_a_full_outbox_is_told_and_the_log_tells_the_rest(tmp_path):
 
 
 async def test_answers_outlive_a_cleared_outbox(tmp_path):
-    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000)) as stage:
+    async with staged(tmp_path, calm(outbox_bytes=20_000, replay_bytes=8_000)) as stage:
         await stage.teller.tell("A")
         async with slow(stage) as one:
             await one.subscribe(snapshot=False)
@@ -67,7 +67,7 @@ async def test_answers_outlive_a_cleared_outbox(tmp_path):
 
 
 async def test_a_slow_conflating_reader_gets_the_latest_and_is_told_how_many_it_did_not(tmp_path):
-    async with staged(tmp_path, calm(outbox=20_000, heartbeat=0.2, sweep=0.02)) as stage:
+    async with staged(tmp_path, calm(outbox_bytes=20_000, heartbeat=0.2, sweep=0.02)) as stage:
         await stage.teller.tell("A", "B")
         async with slow(stage) as one:
             await one.subscribe(snapshot=False, delivery="conflate")
@@ -100,7 +100,7 @@ async def test_a_fast_conflating_reader_without_an_interval_gets_every_event(tmp
 
 
 async def test_a_reader_that_takes_nothing_is_seen_and_ended(tmp_path):
-    async with staged(tmp_path, calm(stall=1800.0, astray=1e9, farewell=0.2, sweep=0.02)) as stage:
+    async with staged(tmp_path, calm(stall=1800.0, stuck=1e9, close_timeout=0.2, sweep=0.02)) as stage:
         await stage.teller.tell("A")
         async with slow(stage) as one, stage.subscriber() as other:
             await one.subscribe(snapshot=False)
@@ -122,7 +122,7 @@ async def test_a_reader_that_takes_nothing_is_seen_and_ended(tmp_path):
 
 
 async def test_a_reader_that_falls_too_far_behind_is_ended(tmp_path):
-    pace = calm(outbox=20_000, chunk=8_000, astray_events=100, sweep=0.02)
+    pace = calm(outbox_bytes=20_000, replay_bytes=8_000, stuck_events=100, sweep=0.02)
     async with staged(tmp_path, pace) as stage:
         await stage.teller.tell("A", "B", "C", "D")
         async with slow(stage) as one:
@@ -134,7 +134,7 @@ async def test_a_reader_that_falls_too_far_behind_is_ended(tmp_path):
 
 
 async def test_a_reader_that_comes_no_nearer_is_ended(tmp_path):
-    pace = calm(outbox=20_000, chunk=8_000, astray=1800.0, sweep=0.02)
+    pace = calm(outbox_bytes=20_000, replay_bytes=8_000, stuck=1800.0, sweep=0.02)
     async with staged(tmp_path, pace) as stage:
         await stage.teller.tell("A")
         async with slow(stage) as one:
@@ -177,7 +177,7 @@ async def test_a_flood_of_pings_from_a_client_that_reads_nothing_costs_no_memory
 
 
 async def test_several_subscriptions_of_one_slow_reader_lose_nothing(tmp_path):
-    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000)) as stage:
+    async with staged(tmp_path, calm(outbox_bytes=20_000, replay_bytes=8_000)) as stage:
         await stage.teller.tell("A", "B")
         async with slow(stage) as one:
             await one.subscribe(snapshot=False, filter={"account": ["A"]})
@@ -194,7 +194,7 @@ async def test_several_subscriptions_of_one_slow_reader_lose_nothing(tmp_path):
 
 async def test_one_slow_reader_of_all_and_of_the_latest_is_told_nothing_twice(tmp_path):
     """C is held back for its interval, D is told meanwhile, and then A, which is wanted in full, fills the outbox."""
-    async with staged(tmp_path, calm(outbox=20_000, chunk=8_000)) as stage:
+    async with staged(tmp_path, calm(outbox_bytes=20_000, replay_bytes=8_000)) as stage:
         await stage.teller.tell("A", "C", "D")
         async with slow(stage) as one:
             await one.subscribe(snapshot=False, filter={"account": ["A"]})

@@ -72,7 +72,7 @@ async def stage(tmp_path):
     async with staged(tmp_path) as stage:
         await stage.teller.tell(*(f"a{number}" for number in range(1500)), symbol=BIG[:1000])
         stage.log = Counting(stage.teller.journal)
-        async with relaying(stage.log, calm(page=50, outbox=20_000, sweep=0.01)) as (stage.relay, stage.port):
+        async with relaying(stage.log, calm(page=50, outbox_bytes=20_000, sweep=0.01)) as (stage.relay, stage.port):
             yield stage
 
 

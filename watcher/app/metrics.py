@@ -1,189 +1,235 @@
-"""Every figure of a running instance as metrics: read where it is kept, at the moment of the scrape."""
+"""Every metric of a running instance: tables of figures, each read where it is kept, at the moment of the scrape.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+Names carry their unit (`_seconds`, `_ratio`); a counter's gets `_total` behind it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import anyio
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
 
-from watcher.app.exposition import Family, Labels
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.logs import setup
 from watcher.poller.poller import Poller
+from watcher.relay.connections import RelayStats
+from watcher.relay.http.admission import Admission
 from watcher.relay.server import Relay
 
-Samples = list[tuple[Labels, float]]
+T = TypeVar("T")
+Value = float | Mapping[str, float] | None
+"""A mapping has one sample for each of its keys. None: no sample."""
 
 
-def of(pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay | None) -> Iterator[Family]:
-    """All families, by their rooms."""
-    yield from of_providers(pollers, committers)
-    yield from _journal(committers)
-    yield Family(
-        "watcher_log_lines_dropped", "Log lines that stderr did not take.", "counter", [((), float(setup.dropped()))]
-    )
-    if relay is not None:
-        yield from _relay(relay)
+class Figure(msgspec.Struct, Generic[T], frozen=True):
+    """One metric: how its value is read off a T."""
+
+    name: str
+    help: str
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    value: Callable[[T], Value]
+    by: str | None = None
+    """Label of the mapping's keys."""
 
 
-def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Family]:
-    """What each sample tells of is one provider, which it names."""
-    yield from _polling(pollers)
-    yield from _schedules(pollers)
-    yield from _unsettled(pollers, committers)
+def counter(name: str, text: str, value: Callable[[T], Value], by: str | None = None) -> Figure[T]:
+    return Figure(f"watcher_{name}", text, CounterMetricFamily, value, by)
 
 
-def _polling(pollers: Sequence[Poller]) -> Iterator[Family]:
-    def each(value: Callable[[Poller], float | None]) -> Samples:
-        return [((("provider", p.name),), found) for p in pollers if (found := value(p)) is not None]
+def gauge(name: str, text: str, value: Callable[[T], Value]) -> Figure[T]:
+    return Figure(f"watcher_{name}", text, GaugeMetricFamily, value)
 
-    def counter(name: str, text: str, value: Callable[[Poller], float | None]) -> Family:
-        return Family(f"watcher_{name}", text, "counter", each(value))
 
-    yield counter("polls", "Requests sent.", lambda p: p.stats.polls)
-    yield counter("answers", "Good answers.", lambda p: p.stats.answers)
-    yield counter("refusals", "Requests refused for their rate (429).", lambda p: p.stats.refusals)
-    yield counter("changes", "Changes found.", lambda p: p.stats.changes)
-    yield counter(
-        "candidates", "Readings that had to be repeated before they were believed.", lambda p: p.stats.candidates
-    )
-    yield counter("stale_readings", "Readings dropped as older than what was known.", lambda p: p.stats.stale)
-    yield counter(
-        "orders_went_back", "Times that an order was given up (order.went_back).", lambda p: p.stats.went_back
-    )
-    yield counter("request_seconds", "Time from sending to the end of the answer.", lambda p: p.stats.request_seconds)
-    yield Family(
-        "watcher_max_balances",
-        "Balances of the provider that may be known.",
-        "gauge",
-        each(lambda p: p.provider.max_balances),
-    )
-    yield Family(
-        "watcher_refused_balances",
+class ProviderView(msgspec.Struct, frozen=True):
+    """One provider at the moment of the scrape (`now`: monotonic seconds)."""
+
+    poller: Poller
+    committers: Sequence[Committer]
+    now: float
+
+    @property
+    def last_success(self) -> float | None:
+        micros = self.poller.stats.last_success
+        return None if micros is None else micros / 1e6
+
+    @property
+    def paused(self) -> float:
+        until = self.poller.budget.paused_until(self.now)
+        return 0.0 if until is None else until - self.now
+
+    @property
+    def stalest(self) -> float | None:
+        found = (schedule.stalest(self.now) for schedule in self.poller.schedules)
+        return max((age for _, age in filter(None, found)), default=None)
+
+    @property
+    def cycle(self) -> float | None:
+        return max((schedule.cycle(self.now) for schedule in self.poller.schedules), default=None)
+
+    @property
+    def expected_delay(self) -> float | None:
+        return max((schedule.expected_mean_delay(self.now) for schedule in self.poller.schedules), default=None)
+
+    @property
+    def known(self) -> int:
+        return sum(committer.ledger.known(self.poller.name) for committer in self.committers)
+
+    def age(self, since: Callable[[Ledger, str], float | None]) -> float:
+        """Seconds since the earliest of those times over all ledgers; 0 without one."""
+        found = (since(committer.ledger, self.poller.name) for committer in self.committers)
+        return self.now - min((time for time in found if time is not None), default=self.now)
+
+
+class RelayView(msgspec.Struct, frozen=True):
+    stats: RelayStats
+    admission: Admission
+
+
+PROVIDERS: tuple[Figure[ProviderView], ...] = (
+    counter("polls", "Requests sent.", lambda p: p.poller.stats.polls),
+    counter("answers", "Good answers.", lambda p: p.poller.stats.answers),
+    counter("refusals", "Requests refused for their rate (429).", lambda p: p.poller.stats.refusals),
+    counter("changes", "Changes found.", lambda p: p.poller.stats.changes),
+    counter(
+        "candidates",
+        "Readings that had to be repeated before they were believed.",
+        lambda p: p.poller.stats.candidates,
+    ),
+    counter("stale_readings", "Readings dropped as older than what was known.", lambda p: p.poller.stats.stale),
+    counter(
+        "orders_went_back",
+        "Times that an order was given up (order.went_back).",
+        lambda p: p.poller.stats.went_back,
+    ),
+    counter(
+        "request_seconds",
+        "Time from sending to the end of the answer.",
+        lambda p: p.poller.stats.request_seconds,
+    ),
+    gauge("max_balances", "Balances of the provider that may be known.", lambda p: p.poller.provider.max_balances),
+    gauge(
+        "refused_balances",
         "Balances in the last answers that were not taken in, since max_balances are known.",
-        "gauge",
-        each(lambda p: sum(p.stats.left_out.values())),
-    )
-    failures: Samples = [
-        ((("provider", p.name), ("kind", kind)), float(count))
-        for p in pollers
-        for kind, count in sorted(p.stats.failures.items())
-    ]
-    yield Family("watcher_poll_failures", "Polls that gave no reading, by kind.", "counter", failures)
-
-    def success(p: Poller) -> float | None:
-        return None if p.stats.last_success is None else p.stats.last_success / 1e6
-
-    yield Family("watcher_last_success_timestamp_seconds", "When the last good answer arrived.", "gauge", each(success))
-
-
-def _schedules(pollers: Sequence[Poller]) -> Iterator[Family]:
-    now = anyio.current_time()
-
-    def gauge(name: str, text: str, value: Callable[[Poller], float | None]) -> Family:
-        found: Samples = [((("provider", p.name),), number) for p in pollers if (number := value(p)) is not None]
-        return Family(f"watcher_{name}", text, "gauge", found)
-
-    def stalest(p: Poller) -> float | None:
-        return max((found[1] for schedule in p.schedules if (found := schedule.stalest(now))), default=None)
-
-    yield gauge("watches", "Balances and listings that are read.", lambda p: sum(map(len, p.schedules)))
-    yield gauge("stalest_seconds", "Age of the reading of the watch that waits the longest.", stalest)
-    yield gauge("paused_seconds", "How long the provider is still left alone.", lambda p: _left(p, now))
-    yield gauge("budget_used_ratio", "Share of the binding limit in use.", lambda p: p.budget.utilization(now))
-    yield gauge(
-        "schedule_cycle_seconds",
-        "Average time between two readings of one watch.",
-        lambda p: max((schedule.cycle(now) for schedule in p.schedules), default=None),
-    )
-    yield gauge(
+        lambda p: sum(p.poller.stats.left_out.values()),
+    ),
+    counter("poll_failures", "Polls that gave no reading, by kind.", lambda p: p.poller.stats.failures, by="kind"),
+    gauge("last_success_timestamp_seconds", "When the last good answer arrived.", lambda p: p.last_success),
+    gauge("watches", "Balances and listings that are read.", lambda p: sum(map(len, p.poller.schedules))),
+    gauge("stalest_seconds", "Age of the reading of the watch that waits the longest.", lambda p: p.stalest),
+    gauge("paused_seconds", "How long the provider is still left alone.", lambda p: p.paused),
+    gauge("budget_used_ratio", "Share of the binding limit in use.", lambda p: p.poller.budget.utilization(p.now)),
+    gauge("schedule_cycle_seconds", "Average time between two readings of one watch.", lambda p: p.cycle),
+    gauge(
         "schedule_expected_delay_seconds",
         "Mean delay from a change to its reading, as the schedule believes.",
-        lambda p: max((schedule.expected_mean_delay(now) for schedule in p.schedules), default=None),
-    )
-
-
-def _unsettled(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Family]:
-    now = anyio.current_time()
-
-    def oldest(name: str, text: str, since: Callable[[Ledger, str], float | None]) -> Family:
-        def age(poller: Poller) -> float:
-            found = (since(committer.ledger, poller.name) for committer in committers)
-            return now - min((one for one in found if one is not None), default=now)
-
-        return Family(f"watcher_{name}", text, "gauge", [((("provider", p.name),), age(p)) for p in pollers])
-
-    known: Samples = [
-        ((("provider", p.name),), sum(committer.ledger.known(p.name) for committer in committers)) for p in pollers
-    ]
-    yield Family("watcher_known_balances", "Balances that are known of.", "gauge", known)
-    yield oldest(
+        lambda p: p.expected_delay,
+    ),
+    gauge("known_balances", "Balances that are known of.", lambda p: p.known),
+    gauge(
         "oldest_doubt_seconds",
         "Age of the oldest difference that is not believed yet; 0: there is none.",
-        Ledger.candidate_since,
-    )
-    yield oldest(
+        lambda p: p.age(Ledger.candidate_since),
+    ),
+    gauge(
         "longest_behind_seconds",
         "For how long all that comes for some balance is older than what is known of it; 0: for none.",
-        Ledger.stale_since,
+        lambda p: p.age(Ledger.stale_since),
+    ),
+)
+
+JOURNAL: tuple[Figure[Committer], ...] = (
+    gauge("journal_ready", "1 while the journal can be written.", lambda c: c.problem is None and c.ready.is_set()),
+    gauge("pending_rows", "Rows that wait for a commit.", lambda c: c.ledger.pending),
+    counter("commits", "Commits.", lambda c: c.commits),
+    counter("committed_rows", "Rows committed: changes and baselines.", lambda c: c.rows),
+    counter("commit_failures", "Times that the journal was in doubt or down.", lambda c: c.failures),
+    counter("rejected_records", "Records that the journal will not take.", lambda c: c.rejected),
+    counter("commit_seconds", "Time spent committing.", lambda c: c.commit_seconds),
+)
+
+PROCESS: tuple[Figure[None], ...] = (
+    counter("log_lines_dropped", "Log lines that stderr did not take.", lambda _: setup.dropped()),
+)
+
+RELAY: tuple[Figure[RelayView], ...] = (
+    gauge("relay_connections", "Open connections.", lambda r: r.stats.connections),
+    gauge(
+        "relay_sockets",
+        "Sockets accepted and not closed yet: connections, requests, handshakes.",
+        lambda r: len(r.admission.sockets),
+    ),
+    counter(
+        "relay_crowded_out",
+        "Sockets closed because there were too many that are no connection.",
+        lambda r: r.admission.crowded_out,
+    ),
+    counter(
+        "relay_descriptors_exhausted",
+        "Times that no descriptor was free for a socket.",
+        lambda r: r.admission.exhausted,
+    ),
+    gauge("relay_stalled", "Connections that take nothing right now.", lambda r: r.stats.stalled),
+    gauge("relay_reading", "Connections that read the log right now.", lambda r: r.stats.reading),
+    counter("relay_accepted", "Connections accepted.", lambda r: r.stats.accepted),
+    counter("relay_updates", "Updates sent.", lambda r: r.stats.sent),
+    counter(
+        "relay_conflated",
+        "Events replaced by a later one of their key, where the client asked for that.",
+        lambda r: r.stats.conflated,
+    ),
+    counter("relay_lagging", "Times that a reader was too slow for the live path.", lambda r: r.stats.lagging),
+    counter("relay_snapshots", "Snapshots sent.", lambda r: r.stats.snapshots),
+    counter("relay_log_errors", "Times that the log could not be read.", lambda r: r.stats.log_errors),
+    counter("relay_refused", "Upgrades refused.", lambda r: r.stats.refused, by="reason"),
+    counter("relay_dropped", "Connections ended by us.", lambda r: r.stats.dropped, by="reason"),
+)
+
+
+def everything(pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay | None) -> Iterator[Metric]:
+    yield from of_providers(pollers, committers)
+    yield from families(JOURNAL, "partition", {str(committer.partition): committer for committer in committers})
+    yield from families(PROCESS, None, {"": None})
+    if relay is not None:
+        yield from families(RELAY, None, {"": RelayView(relay.stats, relay.listener.admission)})
+
+
+def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Metric]:
+    """Each sample is of one provider, which it names."""
+    now = anyio.current_time()
+    yield from families(
+        PROVIDERS, "provider", {poller.name: ProviderView(poller, committers, now) for poller in pollers}
     )
 
 
-def _left(poller: Poller, now: float) -> float:
-    until = poller.budget.paused_until(now)
-    return 0.0 if until is None else until - now
+def families(figures: Iterable[Figure[T]], label: str | None, things: Mapping[str, T]) -> Iterator[Metric]:
+    """The figures of each thing. `label`: of the things' names; None where there is one that needs none."""
+    for figure in figures:
+        family = figure.family(figure.name, figure.help, labels=[name for name in (label, figure.by) if name])
+        for name, thing in things.items():
+            labels = [] if label is None else [name]
+            value = figure.value(thing)
+            if isinstance(value, Mapping):
+                for key, count in sorted(value.items()):
+                    family.add_metric([*labels, key], count)
+            elif value is not None:
+                family.add_metric(labels, value)
+        yield family
 
 
-def _journal(committers: Sequence[Committer]) -> Iterator[Family]:
-    def family(name: str, text: str, kind: str, value: Callable[[Committer], float]) -> Family:
-        samples: Samples = [((("partition", str(c.partition)),), value(c)) for c in committers]
-        return Family(f"watcher_{name}", text, "gauge" if kind == "gauge" else "counter", samples)
+class _Scrape(Collector):
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
 
-    yield family(
-        "journal_ready",
-        "1 while the journal can be written.",
-        "gauge",
-        lambda c: c.trouble is None and c.ready.is_set(),
-    )
-    yield family("pending_rows", "Rows that wait for a commit.", "gauge", lambda c: c.ledger.pending)
-    yield family("commits", "Commits.", "counter", lambda c: c.commits)
-    yield family("committed_rows", "Rows committed: changes and baselines.", "counter", lambda c: c.rows)
-    yield family("commit_failures", "Times that the journal was in doubt or down.", "counter", lambda c: c.failures)
-    yield family("rejected_records", "Records that the journal will not take.", "counter", lambda c: c.rejected)
-    yield family("commit_seconds", "Time spent committing.", "counter", lambda c: c.commit_seconds)
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
 
 
-def _relay(relay: Relay) -> Iterable[Family]:
-    stats, admission = relay.stats, relay.listener.admission
-
-    def one(name: str, text: str, value: float, *, gauge: bool = False) -> Family:
-        return Family(f"watcher_relay_{name}", text, "gauge" if gauge else "counter", [((), value)])
-
-    def by_reason(name: str, text: str, counts: dict[str, int]) -> Family:
-        samples: Samples = [((("reason", reason),), count) for reason, count in sorted(counts.items())]
-        return Family(f"watcher_relay_{name}", text, "counter", samples)
-
-    return (
-        one("connections", "Open connections.", stats.connections, gauge=True),
-        one(
-            "sockets",
-            "Sockets accepted and not closed yet: connections, requests, handshakes.",
-            len(admission.sockets),
-            gauge=True,
-        ),
-        one("crowded_out", "Sockets closed because there were too many that are no connection.", admission.crowded_out),
-        one("descriptors_exhausted", "Times that no descriptor was free for a socket.", admission.exhausted),
-        one("stalled", "Connections that take nothing right now.", stats.stalled, gauge=True),
-        one("reading", "Connections that read the log right now.", stats.reading, gauge=True),
-        one("accepted", "Connections accepted.", stats.accepted),
-        one("updates", "Updates sent.", stats.sent),
-        one(
-            "conflated",
-            "Events replaced by a later one of their key, where the client asked for that.",
-            stats.conflated,
-        ),
-        one("lagging", "Times that a reader was too slow for the live path.", stats.lagging),
-        one("snapshots", "Snapshots sent.", stats.snapshots),
-        one("log_errors", "Times that the log could not be read.", stats.log_errors),
-        by_reason("refused", "Upgrades refused.", stats.refused),
-        by_reason("dropped", "Connections ended by us.", stats.dropped),
-    )
+def exposition(metrics: Iterable[Metric]) -> bytes:
+    """The text of `/metrics`."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Scrape(metrics))
+    return generate_latest(registry)

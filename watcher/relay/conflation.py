@@ -123,7 +123,7 @@ class Conflater:
             self._put(slot if waiting.key is None else waiting.key, waiting)
 
     def take(self, now: float) -> list[tuple[FramedEvent, Cursor]]:
-        """Everything that is due, in order, each with the cursor that may be told with it."""
+        """Everything that is due, in order, each with the cursor that may be sent with it."""
         while self._wake and self._wake[0][0] <= now:
             _, _, key = heapq.heappop(self._wake)
             waiting = self._held.pop(key, None)
@@ -163,7 +163,7 @@ class Conflater:
         """Back to the last `take`: whatever was offered since will be read from the log again.
 
         What is held back from before stays, or the log would have to be read from there, and what was sent meanwhile
-        would be told twice.
+        would be sent twice.
         """
         self.conflated -= self._again
         self._again = 0

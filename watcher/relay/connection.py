@@ -153,9 +153,9 @@ class Connection:
         behind = self.outbox.position.behind(head)
         if behind < self._nearest:
             self._nearest, self._nearest_at = behind, now
-        too_long = now - self._nearest_at >= self._tuning.astray
-        return too_long or behind - self._started_behind > self._tuning.astray_events
+        too_long = now - self._nearest_at >= self._tuning.stuck
+        return too_long or behind - self._started_behind > self._tuning.stuck_events
 
     def hang_up(self, why: CloseReason) -> None:
         # Early by one sweep, since that late may a stalled one have been found.
-        self._hang_up(why, self._tuning.farewell - self._tuning.sweep)
+        self._hang_up(why, self._tuning.close_timeout - self._tuning.sweep)

@@ -11,6 +11,10 @@ from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.live_path import BATCH, SLICE_SECONDS, Flusher
 from watcher.relay.log import Log, following
 from watcher.relay.settings import RelayTuning
+from watcher.runtime.backoff import Backoff
+
+BACKOFF = Backoff(first=0.1, longest=5.0)
+"""Between two tries to follow the log."""
 
 logger = structlog.get_logger()
 
@@ -33,13 +37,13 @@ class LogFollower:
         self._flusher.start((await self._log.bounds()).head)
 
     async def follow(self) -> None:
-        delay = 0.1
+        failures = 0
         while True:
             try:
                 await self._log.bounds()  # a follower who waits does not say whether the log is there
                 self._is_back()
                 self._move()
-                delay = 0.1
+                failures = 0
                 async with following(self._log, self._flusher.fan_out.cursor) as commits:
                     async for commit in commits:
                         await self.publish(commit)
@@ -49,8 +53,8 @@ class LogFollower:
                 await self.change_log(problem.reason)
             self.following = False
             self._move()
-            await anyio.sleep(delay)
-            delay = min(2 * delay, 5.0)
+            failures += 1
+            await anyio.sleep(BACKOFF.pause(failures))
 
     async def publish(self, commit: Commit) -> None:
         """HOT."""
@@ -65,7 +69,7 @@ class LogFollower:
             if fan_out.overflowed:
                 flusher.take_off()
             now = time()
-            if now >= until or size >= self._tuning.chunk:
+            if now >= until or size >= self._tuning.replay_bytes:
                 await flusher.settled()
                 now = time()
                 until, size = now + SLICE_SECONDS, 0

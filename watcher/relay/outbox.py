@@ -99,7 +99,7 @@ class Outbox:
             ready.append(self)
         self.frames += frames
         self.size += size
-        if self.size > self._tuning.outbox:
+        if self.size > self._tuning.outbox_bytes:
             overflowed.append(self)
 
     # Emptied.
@@ -228,17 +228,21 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        return self.size > self._tuning.outbox or (self.conflater is not None and self.conflater.full)
+        return self.size > self._tuning.outbox_bytes or (self.conflater is not None and self.conflater.full)
 
     @property
     def enough(self) -> bool:
         """Whoever reads the log for it stops here until this was sent."""
-        return self.size >= self._tuning.chunk or self.crowded or (self.conflater is not None and self.conflater.ready)
+        return (
+            self.size >= self._tuning.replay_bytes
+            or self.crowded
+            or (self.conflater is not None and self.conflater.ready)
+        )
 
     def conflate(self, subscriptions: list[Subscription]) -> None:
         """After a subscription came, changed or went: these stand."""
         if self.conflater is None and any(each.conflate for each in subscriptions):
-            self.conflater = Conflater(self._tuning.outbox, self._tuning.held)
+            self.conflater = Conflater(self._tuning.outbox_bytes, self._tuning.conflated_bytes)
         if self.conflater is not None:
             self.conflater.keep(lambda key: wanted_by_any(subscriptions, key))
 

@@ -1,4 +1,4 @@
-"""What the relay can be told (`[relay]` in the config), and the fixed quantities of its protocol."""
+"""The `[relay]` table of the config, and the fixed quantities of the protocol."""
 
 import ipaddress
 
@@ -53,21 +53,21 @@ class RelayTuning(msgspec.Struct, frozen=True):
     upgrade: float = 10.0
     stall: float = 15.0
     """The kernel took no byte for so long while something was pending."""
-    astray: float = 60.0
+    stuck: float = 60.0
     """A replaying connection came no nearer to the head for so long."""
-    astray_events: int = 100_000
+    stuck_events: int = 100_000
     """It fell so much further behind than it was when it left the live path."""
-    farewell: float = 2.0
+    close_timeout: float = 2.0
     """Between a close frame and the abort."""
     sweep: float = 0.1
     """Between two looks at the connections that do not drain."""
     reconnect: float = 1.0
     """What `shutdown` advises."""
-    outbox: int = 256 * 1024
-    """Bytes."""
-    held: int = 4 * 1024 * 1024
-    """Bytes of latest values that a conflating connection may have pending before it reads the log instead."""
-    chunk: int = 64 * 1024
-    """Bytes that a replay puts into an outbox before it waits until that is empty."""
+    outbox_bytes: int = 256 * 1024
+    """That may wait for a connection on the live path."""
+    conflated_bytes: int = 4 * 1024 * 1024
+    """Of latest values that a conflating connection may have pending before it reads the log instead."""
+    replay_bytes: int = 64 * 1024
+    """That a replay puts into an outbox before it waits until that is empty."""
     page: int = 500
     """Rows of a snapshot in one push."""

@@ -161,7 +161,7 @@ class Listener:
         self._keep(self._connect(accepted))
 
     async def _connect(self, accepted: AcceptedSocket) -> None:
-        limits = {"ssl_handshake_timeout": self._tuning.upgrade, "ssl_shutdown_timeout": self._tuning.farewell}
+        limits = {"ssl_handshake_timeout": self._tuning.upgrade, "ssl_shutdown_timeout": self._tuning.close_timeout}
         try:
             await self._loop.connect_accepted_socket(
                 self._connection, accepted, ssl=self._context, **(limits if self._context is not None else {})
@@ -170,7 +170,7 @@ class Listener:
             pass  # of TLS, mostly: asyncio closes it
         finally:
             if not accepted.is_served:  # and if there was nothing yet that could close it, its place is given back
-                self._loop.call_later(self._tuning.farewell, accepted.close)
+                self._loop.call_later(self._tuning.close_timeout, accepted.close)
 
     def _make(self, service: HttpService, create: Callable[..., HttpConnection]) -> HttpConnection:
         return create(
@@ -178,7 +178,7 @@ class Listener:
             ServerProtocol(select_subprotocol=_subprotocol, max_size=self.limits.message_bytes),
             self,
             ping_interval=None,  # one shared ping frame instead of a task for each connection
-            close_timeout=self._tuning.farewell,
+            close_timeout=self._tuning.close_timeout,
             max_queue=4,
             # Paused means that something is in the buffer, resumed that it is empty. TLS takes 0 for always.
             write_limit=0 if self._context is None else (1, 0),
@@ -212,7 +212,7 @@ class Listener:
         """Wait a little for those who are there, then cut them off."""
         for accepted in self.admission.late(math.inf):
             accepted.dismiss()
-        with anyio.move_on_after(self._tuning.farewell):
+        with anyio.move_on_after(self._tuning.close_timeout):
             await self.admission.emptied()
         for accepted in list(self.admission.sockets.values()):
             accepted.dismiss()
