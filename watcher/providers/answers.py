@@ -33,7 +33,7 @@ at all."""
 MAX_VALUES = 100_000
 """Commas and brackets in it, which stand for as many values: some thirty thousand balances."""
 ROWS_PER_STEP = 300
-"""Rows that are read between two breaths: some milliseconds."""
+"""Rows that are read in one step of work: some milliseconds."""
 MAX_ERROR_BYTES = 2**16
 """Bytes of an error: what is longer is a page, and nobody's word."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

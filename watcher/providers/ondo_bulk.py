@@ -20,7 +20,7 @@ from watcher.providers.json_pieces import BETWEEN_ROWS, HEAD, SPACE, NotCuttable
 T = TypeVar("T")
 
 SIZE = 2**20
-"""Bytes decoded between two breaths: some ten milliseconds."""
+"""Bytes decoded in one step of work: some ten milliseconds."""
 TOKENS = 10_000
 """In one listing. Each costs a little in one go, whatever the number of its holders."""
 LEAST = len(b'{"holderAddress":{"account":""},"balance":""},')
@@ -105,7 +105,7 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     found: list[TokenColumn] = []
     opening = _OPENING.match(body)
     place, more = (opening.end(), True) if opening else (0, False)
-    breath = place
+    yielded = place
     while more:
         start = body.find(b"[", place, place + HEAD) + 1
         if not start:
@@ -120,8 +120,8 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
         if behind is None:
             raise NotCuttable
         found.append(TokenColumn(chain, token, symbol, rows.pages.whole()))
-        if end - breath > size or len(found) % CHANGED_ROWS == 0:
-            breath = end
+        if end - yielded > size or len(found) % CHANGED_ROWS == 0:
+            yielded = end
             yield
         place, more = behind.end(), behind[1] is not None
     if place != len(body):
