@@ -19,7 +19,7 @@ from tests.bench.large import Journal
 from tests.polling import helius, poller_of
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
-from watcher.poller.connections import KEEP, MOST, HttpConnections
+from watcher.poller.connections import KEEP_IDLE, MAX_CONNECTIONS, HttpConnections
 from watcher.poller.http_exchange import HEADERS
 
 BODY = (
@@ -90,7 +90,7 @@ async def bare(base_url, polls, watches):
                 tasks.start_soon(post, times // watches)
 
     timeout = httpx.Timeout(provider.settings.timeout)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=MOST, keepalive_expiry=KEEP)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_IDLE)
     async with httpx.AsyncClient(
         params=params, headers=HEADERS, timeout=timeout, limits=limits, http2=True, trust_env=False
     ) as client:

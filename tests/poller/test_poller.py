@@ -19,9 +19,9 @@ from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
 from watcher.model.times import format_rfc3339
 from watcher.poller import http_exchange as exchange_module
-from watcher.poller.connections import MOST, HttpConnections
+from watcher.poller.connections import MAX_CONNECTIONS, HttpConnections
 from watcher.poller.failure_policy import EXHAUSTED_PAUSE, REFUSED_PAUSE
-from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, HttpExchange
+from watcher.poller.http_exchange import MAX_COOKIE_BYTES, MAX_HEAD_BYTES, MAX_HEADER_FIELDS, HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Credentials, Request
@@ -162,8 +162,8 @@ def test_no_more_requests_are_in_flight_than_connections_are_kept(file):
 
     api = Api(lambda *_: hang)
     poll(file, 7, (helius(300, limits=((1000, 1.0),), timeout=5.0), api))
-    assert sum(time < 5 for time in api.times) == MOST
-    assert len(api.times) == 2 * MOST
+    assert sum(time < 5 for time in api.times) == MAX_CONNECTIONS
+    assert len(api.times) == 2 * MAX_CONNECTIONS
 
 
 def test_pairs_are_packed_and_told_apart_in_the_answer(file):
@@ -717,12 +717,17 @@ def test_cookies_are_few_and_small_whatever_is_set():
         return httpx.Response(200, headers=cookies)
 
     send(answer, times=40)
-    assert max(map(len, heads)) <= COOKIES
+    assert max(map(len, heads)) <= MAX_COOKIE_BYTES
     assert len(heads[1]) > 1500, "but they are sent back"
 
 
 @pytest.mark.parametrize(
-    "headers", [[(f"h{number}", "x") for number in range(FIELDS + 1)], [("x", "v" * HEAD)], [("v" * HEAD, "x")]]
+    "headers",
+    [
+        [(f"h{number}", "x") for number in range(MAX_HEADER_FIELDS + 1)],
+        [("x", "v" * MAX_HEAD_BYTES)],
+        [("v" * MAX_HEAD_BYTES, "x")],
+    ],
 )
 @pytest.mark.parametrize("status", [200, 429])
 def test_a_head_that_is_too_large_is_not_looked_at(headers, status):

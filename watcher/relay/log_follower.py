@@ -15,6 +15,8 @@ from watcher.runtime.backoff import Backoff
 
 BACKOFF = Backoff(first=0.1, longest=5.0)
 """Between two tries to follow the log."""
+JOURNAL_RETRY = 0.5
+"""Seconds until whoever was behind asks a journal again that did not answer."""
 
 logger = structlog.get_logger()
 
