@@ -75,7 +75,7 @@ def resting(stage):
     [PING * 5000, frame(10, b"") * 5000, frame(9, b"x" * 125) * 500, frame(1, b"", fin=False) + frame(0, b"", fin=False) * 4000],
     ids=["pings", "pongs", "long pings", "fragments"],
 )  # fmt: skip
-async def test_a_flood_is_read_no_further_than_its_budget(stage, scarce, flood):
+async def test_a_flood_is_read_no_further_than_its_budget(scarce, stage, flood):
     async with raw(stage) as flooder, stage.subscriber() as neighbour:
         await neighbour.subscribe()
         flooder.send(flood)
@@ -89,7 +89,7 @@ async def test_a_flood_is_read_no_further_than_its_budget(stage, scarce, flood):
         assert len(resting(stage)) == 1
 
 
-async def test_who_was_told_to_go_is_read_no_further_either(stage, scarce, monkeypatch):
+async def test_who_was_told_to_go_is_read_no_further_either(scarce, stage, monkeypatch):
     monkeypatch.setattr(websocket, "FRAMES", 300)
     monkeypatch.setattr(budgets, "FRAMES_A_TURN", 1_000_000)
     async with raw(stage) as flooder:
@@ -107,9 +107,10 @@ async def test_what_was_not_read_at_once_is_read_later_and_in_its_order(stage, m
         assert client.pongs() == 500
 
 
-async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them(stage, monkeypatch):
+async def test_several_share_a_budget_and_who_sends_little_does_not_pay_for_them(tmp_path, monkeypatch):
     monkeypatch.setattr(budgets, "ALL_FRAMES_PER_SECOND", 1e-6)
-    async with contextlib.AsyncExitStack() as opened:
+    async with staged(tmp_path) as stage, contextlib.AsyncExitStack() as opened:
+        await stage.teller.tell("A")
         for _ in range(6):
             flooder = await opened.enter_async_context(raw(stage))
             flooder.send(PING * 3000)

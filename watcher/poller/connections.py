@@ -29,7 +29,7 @@ MAX_CONNECTIONS = 100
 MAX_INTERIM = 20
 """Answers of status 1xx before the answer, at most."""
 PARTS_PER_STEP = 32
-"""Received parts of HTTP/1.1 between two breaths."""
+"""Received parts of HTTP/1.1 in one step of work."""
 KEEP_IDLE = 75.0
 """Seconds that an idle connection is kept: polls of one provider may be that far apart."""
 KEEPALIVE_OPTIONS = [

@@ -31,7 +31,7 @@ READ_BYTES = 64 * 1024
 RECEIVE_WINDOW = 2**24
 """Bytes that may come unread, of one answer and of all together."""
 FRAMES_PER_STEP = 32
-"""Handled between two breaths."""
+"""Handled in one step of work."""
 MAX_IDLE_FRAMES = 5_000
 """Frames in a row, at most, that belong to no answer: pings, settings, interim answers."""
 MAX_STREAMS = 100

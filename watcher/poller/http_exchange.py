@@ -33,7 +33,7 @@ MAX_HELD = 256 * 2**20
 CRUMBS = (10_000, 64)
 """Pieces in which any answer may come, and the bytes that allow one piece more."""
 PIECES_PER_STEP = 32
-"""Received between two breaths, however little is in them."""
+"""Received in one step of work, however little is in them."""
 HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "balance-watcher"}
 
 
@@ -174,7 +174,7 @@ class _Pieces:
         self._count = self._size = 0
 
     def take(self, size: int) -> bool:
-        """Count one more; whether it is time for a breath. Raises Malformed for a body in crumbs."""
+        """Count one more; whether it is time to yield. Raises Malformed for a body in crumbs."""
         self._count, self._size = self._count + 1, self._size + size
         free, crumb = CRUMBS
         if self._count > free + self._size // crumb:

@@ -142,7 +142,7 @@ class Poller:
         try:
             response, times = await self._send(request, slot)
             try:
-                self._policy.heard(job, response.wait, times.received)
+                self._policy.pause_as_asked(job, response.wait, times.received)
                 result, verdict = await self._receive(request, response, times)
             finally:
                 self._exchange.release(response)

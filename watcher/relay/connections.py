@@ -105,7 +105,7 @@ class ConnectionRegistry:
         self._flusher.put(connection.outbox, frame)
 
     def drop(self, connection: Connection, why: CloseReason, cause: DropCause | None = None) -> None:
-        """End it and say why, in the log and the metrics too: who stalls will hardly read a close frame."""
+        """End it and say why, in the log and the metrics too: a stalled client will hardly read the close frame."""
         if connection.outbox.open:
             reason = cause or why.reason
             self._dropped[reason] = self._dropped.get(reason, 0) + 1

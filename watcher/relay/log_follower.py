@@ -15,12 +15,14 @@ from watcher.runtime.backoff import Backoff
 
 BACKOFF = Backoff(first=0.1, longest=5.0)
 """Between two tries to follow the log."""
+JOURNAL_RETRY = 0.5
+"""Seconds until whoever was behind asks a journal again that did not answer."""
 
 logger = structlog.get_logger()
 
 
 class LogFollower:
-    """Publishes what is committed. When the log is away it comes again, and when another stands there it begins with that."""
+    """Publishes what is committed. It tries again while the log cannot be read, and begins anew when another log stands there."""
 
     def __init__(self, log: Log, flusher: Flusher, connections: ConnectionRegistry, tuning: RelayTuning) -> None:
         self.following = False
@@ -40,7 +42,7 @@ class LogFollower:
         failures = 0
         while True:
             try:
-                await self._log.bounds()  # a follower who waits does not say whether the log is there
+                await self._log.bounds()  # a `follow` that waits does not show whether the log is there
                 self._is_back()
                 self._move()
                 failures = 0

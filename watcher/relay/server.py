@@ -30,6 +30,7 @@ from watcher.relay.live_path import BATCH, Flusher
 from watcher.relay.log import Log
 from watcher.relay.log_follower import LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
+from watcher.relay.opening import SubscriptionOpener
 from watcher.relay.outbox import Outbox
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
@@ -65,11 +66,15 @@ class Relay:
         self._wall = wall
         self._tuning = tuning
         self._guard = Guard(settings, tokens)
-        self._snapshots = SnapshotReader(log, ReadBudget(lambda: self.flusher.time()), tuning.page)  # noqa: PLW0108 - it has none yet
+        self._budget = ReadBudget(lambda: self.flusher.time())  # noqa: PLW0108 - it has none yet
+        self._snapshots = SnapshotReader(log, self._budget, tuning.page)
         self._page = live_page()
         status = msgspec.structs.replace(status, following=lambda: self.follower.following)
         self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room)
         self._timers = Timers(self.connections, self.flusher, tuning, wall, status.sees)
+        self._opener = SubscriptionOpener(
+            self.connections, self.flusher, self.follower, self._snapshots, self._timers.heartbeat
+        )
         self._catch_up: CatchUp
 
     def _routes(self, status: Status) -> HttpRoutes:
@@ -104,9 +109,10 @@ class Relay:
                     self.connections,
                     self.flusher,
                     self.follower,
-                    self._snapshots,
+                    self._opener,
+                    log=self._log,
+                    budget=self._budget,
                     tasks=tasks,
-                    heartbeat=self._timers.heartbeat,
                 )
                 tasks.start_soon(self.follower.follow)
                 tasks.start_soon(self._timers.run)
@@ -124,24 +130,24 @@ class Relay:
     async def _show_page(self, _: RoutedRequest) -> HttpAnswer:
         return self._page
 
-    async def _upgrade(self, asked: RoutedRequest) -> HttpAnswer | None:
+    async def _upgrade(self, request: RoutedRequest) -> HttpAnswer | None:
         """None lets it become a stream, whose place is taken from now on."""
-        if head.has_body(asked.request):
+        if head.has_body(request.http):
             return error(400, "bad_request", "an upgrade has no body")
-        origin = head.field(asked.request.headers, "Origin")
+        origin = head.field(request.http.headers, "Origin")
         connections = self.connections
-        if origin is not None and not self._guard.allows_origin(origin, asked.host):
+        if origin is not None and not self._guard.allows_origin(origin, request.host):
             connections.count_refusal("origin")
             return error(403, "forbidden", "pages of that origin may not connect: see [relay] origins")
-        if asked.rights is None and asked.presented:
+        if request.rights is None and request.presented:
             connections.count_refusal("unauthorized")
             return error(401, "unauthorized", "not a token of this relay", ("WWW-Authenticate", "Bearer"))
         if connections.reserved >= self.listener.limits.connections or self.listener.closing:
             connections.count_refusal("full")
             logger.warning("relay.full", connections=connections.reserved)
             return error(503, "rate_limited", "too many connections: come back later", ("Retry-After", "5"))
-        assert isinstance(asked.connection, WebSocket)
-        asked.connection.admit(asked.rights if asked.presented else None)
+        assert isinstance(request.connection, WebSocket)
+        request.connection.admit(request.rights if request.presented else None)
         return None
 
     async def _say_farewell(self) -> None:
@@ -171,7 +177,7 @@ class Relay:
             async for message in websocket:
                 self._obey(connection, message)
         except ConnectionClosed:
-            pass  # however it ended, there is nobody left to tell
+            pass  # however it ended, nothing can be sent any more
         finally:
             self.connections.remove(connection)
             self._timers.leave(connection)
@@ -211,7 +217,7 @@ class Relay:
 
 
 def live_page() -> HttpAnswer:
-    """The live page. It may run its own script, wear its own style and talk to where it came from; nothing else."""
+    """The live page. It may use its own script and style and connect to where it came from; nothing else."""
     body = resources.files("watcher.relay").joinpath("page.html").read_bytes()
     allowed: dict[bytes, list[str]] = {b"script": [], b"style": []}
     for kind, text in INLINE.findall(body):

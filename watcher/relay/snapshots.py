@@ -65,19 +65,19 @@ class SnapshotReader:
 
     def __init__(self, log: Log, budget: ReadBudget, size: int) -> None:
         self.log = log
-        self.budget = budget
+        self._budget = budget
         self._size = size
 
     async def open(self, wanted: Filter) -> SnapshotPages:
         """What the filter shows stands for. Raises JournalError."""
-        came, full = self.budget.number(), filters.expand(wanted)
-        async with self.budget.turn(ReadQueue.FIRST_LOOKS):
+        came, full = self._budget.number(), filters.expand(wanted)
+        async with self._budget.turn(ReadQueue.FIRST_LOOKS):
             snapshot = await self.log.glance(full, self._size)
         if snapshot is None:
-            async with self.budget.turn(ReadQueue.PAGES, came):
+            async with self._budget.turn(ReadQueue.PAGES, came):
                 pass  # a view is begun only when its pages are next: it has an end
             snapshot = await self.log.snapshot(full)
-        return SnapshotPages(snapshot, self.budget, self._size, came)
+        return SnapshotPages(snapshot, self._budget, self._size, came)
 
 
 class BalancesBody:
@@ -127,20 +127,20 @@ class Balances:
         self._refused = refused
         self._readers: set[HttpConnection] = set()
 
-    async def answer(self, asked: RoutedRequest) -> HttpAnswer:
-        assert asked.rights is not None
-        of_this_address = sum(other.address == asked.connection.address for other in self._readers)
+    async def answer(self, request: RoutedRequest) -> HttpAnswer:
+        assert request.rights is not None
+        of_this_address = sum(other.address == request.connection.address for other in self._readers)
         if len(self._readers) >= READERS or of_this_address >= READERS_EACH:
             self._refused("busy")
             return error(503, "rate_limited", "too many look at the balances: come back later", ("Retry-After", "5"))
-        asked.connection.count_in(self._readers)
+        request.connection.count_in(self._readers)
         try:
-            filter_ = filters.parse(parse_qs(asked.query, max_num_fields=QUERY_FIELDS))
+            filter_ = filters.parse(parse_qs(request.query, max_num_fields=QUERY_FIELDS))
         except ValueError as mistake:
             return error(400, "bad_request", str(mistake))
         if filters.size(filter_) > (most := StreamLimits().filter_values):
             return error(400, "filter_limit", f"at most {most} filter values")
-        wanted = filters.intersect(filter_, asked.rights)
+        wanted = filters.intersect(filter_, request.rights)
         if wanted is None:
             return error(403, "forbidden", "the token allows nothing of what the filter asks for")
         return HttpAnswer(200, JSON, BalancesBody(self._snapshots, wanted))

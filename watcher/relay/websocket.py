@@ -25,7 +25,7 @@ PIECE = 1024
 NEXT_TURN = 0.005
 """Seconds until a connection is read on when a turn of the loop has read enough of others."""
 LONGEST = 10.0
-"""Seconds without a look at a connection: who goes meanwhile is seen to go behind them."""
+"""Seconds that a connection is not read at most: that its client has left is seen only when it is read."""
 
 
 class WebSocket(HttpConnection):
@@ -134,7 +134,7 @@ class WebSocket(HttpConnection):
         seconds, others = self._budget.take(frames, now), self._frame_budget.take(frames, self.loop)
         if self._budget.left(now) < FRAMES - FEW:
             seconds = max(seconds, others)
-        if seconds > 0 and self.protocol.state is not State.CLOSED:  # one that was told to go may go on sending
+        if seconds > 0 and self.protocol.state is not State.CLOSED:  # one that was sent a close frame may go on sending
             self._rest(seconds)
 
     def _rest(self, seconds: float) -> None:

@@ -1,8 +1,8 @@
 """Who is let in: each socket is counted from accept to close, and those that are no stream are kept few.
 
-What a stranger can have without a word is a descriptor. So a socket whose request has not come, or whose answer is
-still on its way, is one of a bounded number of pending sockets; when there is one too many, an older one of the address
-that has most of them goes. Whoever fills the room pushes out itself.
+Anybody who connects takes a descriptor, without a token or a request. So the sockets whose request has not come, or
+whose answer is still on its way, are bounded in number. When there is one too many, an older one of the address that has
+most of them is closed: whoever fills the room pushes out its own.
 """
 
 import asyncio
@@ -134,7 +134,7 @@ class AcceptedSocket(socket.socket):
             self._stop_waiting()
             self.close()
         else:
-            with contextlib.suppress(OSError):  # it has gone by itself
+            with contextlib.suppress(OSError):  # the other side has closed it
                 self.shutdown(socket.SHUT_RDWR)  # TLS is on its way on top of it, sees that and closes it
 
 
@@ -185,7 +185,7 @@ class Admission:
     def _make_room(self, among: "_AddressSockets") -> None:
         oldest = among.least_missed()
         self.leave_pending(oldest)
-        if oldest.stage is Stage.CLOSING:  # it only had not closed yet
+        if oldest.stage is Stage.CLOSING:  # it has its answer: nothing is lost
             oldest.dismiss()
             return
         self.crowded_out += 1
@@ -193,7 +193,7 @@ class Admission:
         oldest.dismiss()
 
     def leave_pending(self, accepted: AcceptedSocket) -> None:
-        """It is a stream now, or leaves."""
+        """It is a stream now, or closes."""
         here = self._by_address.get(accepted.address)
         if here is not None and accepted in here:
             here.remove(accepted)
@@ -211,11 +211,11 @@ class Admission:
             self._empty.set()
 
     def late(self, before: float) -> list[AcceptedSocket]:
-        """Those that came before and have not asked."""
+        """Those that came before that time and whose request has not come."""
         return [each for here in self._by_address.values() for each in here.reading_since(before)]
 
     def stuck(self, before: float) -> list[AcceptedSocket]:
-        """Those that came before, have asked and got no word: were they to stay, nobody would be accepted."""
+        """Those that came before that time and still wait for our work: as long as they stay, nobody may be accepted."""
         return [each for here in self._by_address.values() for each in here.at(Stage.HANDLING) if each.since <= before]
 
     async def emptied(self) -> None:

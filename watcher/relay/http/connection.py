@@ -82,7 +82,7 @@ class HttpConnection(ServerConnection):
         return "" if self._socket is None else self._socket.address
 
     def _has_gone(self) -> bool:
-        """TLS may report a request and the end at once. What it had is given back then, and it takes no more."""
+        """TLS may report a request and the end at once. What the connection held is given back by then."""
         return self.connection_lost_waiter.done()
 
     def _reach(self, stage: Stage) -> None:
@@ -139,7 +139,7 @@ class HttpConnection(ServerConnection):
         self._ended = True
         if self._in_pieces and self._answering is not None:
             self._answering.cancel()
-        # What is asked for may still go out, but for TLS, which ends both ways at once.
+        # An answer may still go out, except over TLS, which ends both ways at once.
         whole = self._answering is not None and not self._in_pieces and not self._closing
         return whole and self.transport.can_write_eof()
 
@@ -171,10 +171,10 @@ class HttpConnection(ServerConnection):
         if self._socket is not None and self.protocol.state is State.OPEN:
             self._service.admission.leave_pending(self._socket)
 
-    async def _respond(self, asked: Request | HttpAnswer) -> bool:
-        """Find the answer and write it; True when there is none, since it may become a stream. Ends when it goes."""
+    async def _respond(self, found: Request | HttpAnswer) -> bool:
+        """Find the answer and write it; True when there is none, since it may become a stream. Cancelled when it closes."""
         try:
-            request, answer = (None, asked) if isinstance(asked, HttpAnswer) else (asked, await self._answer(asked))
+            request, answer = (None, found) if isinstance(found, HttpAnswer) else (found, await self._answer(found))
             if answer is None:
                 return True
             self._received.clear()
@@ -211,7 +211,7 @@ class HttpConnection(ServerConnection):
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:
-            with contextlib.suppress(OSError):  # it has gone, and the loop has not heard of it yet
+            with contextlib.suppress(OSError):  # it is closed, and the loop has not reported it yet
                 self.transport.write_eof()
         await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
 
@@ -264,7 +264,7 @@ class HttpConnection(ServerConnection):
                     raise
 
     def _reset(self) -> None:
-        """End it so that the other side sees that it has not got the whole: without chunks only a reset tells."""
+        """End it so that the other side sees that the answer is not whole: without chunks only a reset shows that."""
         if (raw := self.transport.get_extra_info("socket")) is not None and not self.transport.is_closing():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()

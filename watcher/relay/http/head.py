@@ -1,8 +1,8 @@
 """The heads of HTTP/1.x: bytes in, a request or the right refusal out; and the answer, as bytes. Pure.
 
-websockets reads heads too, and hangs up without a word on all that cannot become a websocket: other methods with a
-body, other protocols, a line that makes no sense. Here each gets its answer. What does become one is given to
-websockets as it came, and is held to the same rules before.
+websockets reads heads too, and closes without an answer on everything that cannot become a websocket: other methods
+with a body, other protocols, a line that makes no sense. Here each gets its answer. A request that does become one is
+checked by the same rules and then given to websockets as it came.
 """
 
 import http

@@ -1,4 +1,4 @@
-"""One port: what listens there, accepts within bounds, and makes a connection of each socket that has asked."""
+"""One port: what listens there, accepts within bounds, and makes a connection of each socket whose request has come."""
 
 import asyncio
 import functools
@@ -140,7 +140,7 @@ class Listener:
             self._loop.add_reader(accepted, self._receive, accepted)
 
     def _receive(self, accepted: AcceptedSocket) -> None:
-        """Until it has asked, a connection is a socket and some bytes: no transport, no task, no websocket."""
+        """Until its request has come, a connection is a socket and some bytes: no transport, no task, no websocket."""
         secret = self._context is not None
         try:
             data = accepted.recv(1, socket.MSG_PEEK) if secret else accepted.recv(head.MOST)
@@ -209,7 +209,7 @@ class Listener:
                 listener.close()
 
     async def end(self) -> None:
-        """Wait a little for those who are there, then cut them off."""
+        """Wait a little for those who are there, then abort them."""
         for accepted in self.admission.late(math.inf):
             accepted.dismiss()
         with anyio.move_on_after(self._tuning.close_timeout):

@@ -38,21 +38,21 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What a process tells of itself; made once by the root, for the relay's port and for `metrics_port`."""
+    """What a process reports of itself; made once by the root, for the relay's port and for `metrics_port`."""
 
     metrics: Callable[[Filter], bytes]
     """The text of `/metrics`, as far as those rights go."""
     readiness: Callable[[], Readiness]
     sees: Sees = named
     following: Callable[[], bool] = lambda: True
-    """Whether the log is followed. The relay says that of itself."""
+    """Whether the log is followed; the relay puts its own here."""
 
 
 class RoutedRequest(msgspec.Struct, frozen=True):
     """A request that has passed the guard."""
 
     connection: HttpConnection
-    request: Request
+    http: Request
     path: str
     query: str
     host: str
@@ -110,13 +110,13 @@ class HttpRoutes:
     async def _health(self, _: RoutedRequest) -> HttpAnswer:
         return HttpAnswer(200, head.JSON, b'{"status":"ok"}')
 
-    async def _metrics(self, asked: RoutedRequest) -> HttpAnswer:
-        assert asked.rights is not None
-        return HttpAnswer(200, "text/plain; version=0.0.4; charset=utf-8", self._status.metrics(asked.rights))
+    async def _metrics(self, request: RoutedRequest) -> HttpAnswer:
+        assert request.rights is not None
+        return HttpAnswer(200, "text/plain; version=0.0.4; charset=utf-8", self._status.metrics(request.rights))
 
-    async def _readiness(self, asked: RoutedRequest) -> HttpAnswer:
+    async def _readiness(self, request: RoutedRequest) -> HttpAnswer:
         """Who shows no token learns which part is not ready; what is wrong with it may name accounts and hosts."""
-        rights = asked.rights if self.guard.asks_for_tokens else None
+        rights = request.rights if self.guard.asks_for_tokens else None
         found, following = self._status.readiness(), self._status.following()
         ready = found.ready and following
         shown: dict[str, object] = {"following": following}

@@ -18,7 +18,7 @@ from watcher.runtime.config_section import SettingsError
 SEND_BUFFER = 64 * 1024
 """Linux doubles it for its own bookkeeping."""
 UNACKNOWLEDGED = 20_000
-"""Milliseconds. Longer than our own rule for stalled readers, which tells the reason."""
+"""Milliseconds. Longer than our own limit for stalled readers, which gives a reason."""
 DRAWS = 20
 """Free ports that are tried where there are several addresses: what is free at one may be taken at another."""
 
@@ -31,7 +31,8 @@ Address = tuple[socket.AddressFamily, str]
 def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> list[socket.socket]:
     """One socket for each address of the host, all on one port.
 
-    `guarded`: tokens are asked for. `key`: where the config names the port. Raises SettingsError for an unguarded public address, OSError when the port is taken.
+    `guarded`: tokens are asked for. `key`: where the config names the port. Raises SettingsError for a public address
+    without tokens, OSError when the port is taken.
     """
     addresses = _addresses(settings.host)
     if not guarded and not all(is_loopback(host) for _, host in addresses):
