@@ -108,8 +108,8 @@ def silent_when_busy():
     """After a start an amount must repeat itself before it is believed, which that of a busy balance does not."""
     proved = rules._proved
 
-    def repeated(candidate, sight, proof):
-        return candidate.amount == sight.amount and proved(candidate, sight, proof)
+    def repeated(candidate, observation, proof):
+        return candidate.amount == observation.amount and proved(candidate, observation, proof)
 
     rules._proved = repeated
 

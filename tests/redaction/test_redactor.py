@@ -224,8 +224,8 @@ def test_nothing_is_withheld_where_nothing_is_hidden():
 
 
 def test_a_symbol_that_repeats_a_secret_is_withheld_before_it_is_committed():
-    shelves = Store()
-    assert [shelves.denomination("base", 6, symbol).symbol for symbol in ("USDC", f"x{SECRET[:9]}", None)] == [
+    store = Store()
+    assert [store.denomination("base", 6, symbol).symbol for symbol in ("USDC", f"x{SECRET[:9]}", None)] == [
         "USDC",
         WITHHELD,
         None,

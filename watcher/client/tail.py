@@ -33,7 +33,7 @@ async def tail(
 ) -> None:
     """Follow the relay until cancelled. With `json` a line is `{"cursor": …, "event": {…}}`.
 
-    Raises RelayRefused, ReaderGone, and OSError when no relay is there to begin with; later cuts are waited out.
+    Raises RelayRefused, ReaderClosed, and OSError when no relay is there to begin with; later cuts are waited out.
     """
     columns = TailColumns(colour=colour)
 

@@ -31,7 +31,7 @@ class Ledger:
         self._listings = Listings()
         self._count = 0
         self._epoch = ""
-        """The log's; `restore` tells it."""
+        """The log's; `restore` sets it."""
 
     def __len__(self) -> int:
         """Balances committed."""

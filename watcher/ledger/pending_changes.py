@@ -13,14 +13,14 @@ from watcher.model.readings import Reading
 from watcher.model.times import format_rfc3339
 
 SHARED_ROWS = 100
-"""Rows of one commit where several providers tell changes: a few milliseconds."""
+"""Rows of one commit where several providers have changes: a few milliseconds."""
 
 
 class PendingChange(msgspec.Struct, frozen=True):
     """A change or a baseline that is not committed. Its amount is that of the record."""
 
     number: int
-    """Drafts are taken in this order."""
+    """Changes are taken in this order."""
     previous: str | None
     """The committed amount, or the one in flight; None: this is a baseline."""
     since: str | None
@@ -32,8 +32,8 @@ class PendingChange(msgspec.Struct, frozen=True):
 
 
 class ProviderQueues(MutableMapping[Key, PendingChange]):
-    """Drafts that wait, by key; in a queue for each provider, so that whoever tells little does not wait behind one that
-    tells much."""
+    """Changes that wait, by key; in a queue for each provider, so that a provider with few does not wait behind one with
+    many."""
 
     def __init__(self) -> None:
         self.of: defaultdict[str, dict[Key, PendingChange]] = defaultdict(dict)
@@ -95,7 +95,7 @@ class PendingChanges:
         """So many at most, the oldest of each provider, and of each as many as of any other that has as many.
         Of the providers in `but` none.
 
-        Where there are several providers each gets a part of a commit only: what the others tell next waits for its end.
+        Where there are several providers each gets only a part of a commit, because the next changes of the others wait for its end.
         """
         limit = min(limit, SHARED_ROWS) if self.shared else limit
         queues = sorted((queue for name, queue in self.pending.of.items() if queue and name not in but), key=len)

@@ -1,7 +1,7 @@
 """From reading to change: what one observation of one balance means, given what is known of it.
 
 Replicas lag, caches repeat themselves and answers overtake one another. These rules decide whether an observation is stale,
-says what is known already, tells a change, or only makes one a candidate until a later request repeats it.
+repeats what is known, is a change, or is only a candidate until a later request repeats it.
 docs/semantics.md says the same for users.
 """
 
@@ -44,7 +44,7 @@ class Ruling(Enum):
     STALE = auto()
     """Older than what is known: dropped."""
     OVERTAKEN = auto()
-    """Perhaps older than what is known, for there is no order to tell: dropped."""
+    """Perhaps older than what is known, since there is no order: dropped."""
     UNCHANGED = auto()
     """What is known already."""
     CANDIDATE = auto()

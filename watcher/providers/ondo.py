@@ -220,7 +220,7 @@ def _as_asked(scope: Scope, found: Sequence[TokenColumn]) -> list[TokenColumn]:
 
 
 def _checked(scope: Scope, column: TokenColumn, account: str, amount: str) -> Reading:
-    """One row as a reading. Raises Unclear."""
+    """One row as a reading. Raises UnreadableRow."""
     name = None
     try:
         (name,) = _canonical(column.chain, [account])
