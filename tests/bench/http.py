@@ -18,9 +18,8 @@ import httpx
 from tests.bench.large import Journal
 from tests.polling import helius, poller_of
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
 from watcher.ledger import Ledger
-from watcher.poller.connections import KEEP, MOST, HttpConnections
+from watcher.poller.connections import KEEP_IDLE, MAX_CONNECTIONS, HttpConnections
 from watcher.poller.http_exchange import HEADERS
 
 BODY = (
@@ -60,7 +59,7 @@ async def polled(base_url, polls, watches):
     committer = Committer(Journal(), Ledger(), gather=0.05)
     async with HttpConnections() as transport, anyio.create_task_group() as tasks:
         await tasks.start(committer.run)
-        poller = poller_of(provider, None, Intake([committer]), transport=transport)
+        poller = poller_of(provider, None, committer, transport=transport)
         tasks.start_soon(poller.run)
         while poller.stats.answers < polls // 10:  # noqa: ASYNC110 (connections are made and baselines told)
             await anyio.sleep(0.01)
@@ -91,7 +90,7 @@ async def bare(base_url, polls, watches):
                 tasks.start_soon(post, times // watches)
 
     timeout = httpx.Timeout(provider.settings.timeout)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=MOST, keepalive_expiry=KEEP)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_IDLE)
     async with httpx.AsyncClient(
         params=params, headers=HEADERS, timeout=timeout, limits=limits, http2=True, trust_env=False
     ) as client:

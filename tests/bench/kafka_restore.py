@@ -33,11 +33,11 @@ TURNS = 3
 
 def fill(address, topics, keys):
     """That many baselines, sent by a client that is not ours."""
-    encoder, row = Encoder(topics, JSON), baseline("x", 10**9)
+    encoder, row = Encoder(topics, JSON, "/bench"), baseline("x", 10**9)
     producer = Producer({"bootstrap.servers": address, "linger.ms": 50, "queue.buffering.max.messages": 1_000_000})
     for number in range(keys):
         state = msgspec.structs.replace(row.state, account=f"0x{number:040x}", amount=str(10**9 + number))
-        ((topic, key, value, headers),) = encoder.batch(Batch([msgspec.structs.replace(row, state=state)]))
+        ((topic, key, value, headers),) = encoder.batch("e0", Batch([msgspec.structs.replace(row, state=state)]))
         producer.produce(topic, value, key, partition=partition_of(state.key.home, PARTITIONS), headers=headers)
         if number % 10_000 == 0:
             producer.poll(0)

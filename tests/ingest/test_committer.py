@@ -431,11 +431,11 @@ class TestTheJournalIsDown:
                     waiting = len(pending)
                     await anyio.sleep(600.0)
                     assert len(pending) == waiting, "nobody gets past a journal that is down"
-                    assert committer.trouble is not None
+                    assert committer.problem is not None
                     assert committer.failures > 100
                     thief.execute("ROLLBACK")
                 await anyio.sleep(30.0)
-                assert committer.trouble is None
+                assert committer.problem is None
                 tasks.cancel_scope.cancel()
             assert max(pending) <= 40 + 1
             assert {int(name[1:]): int(amount) for name, (_, amount) in world.amounts().items()} == accepted
@@ -646,7 +646,8 @@ class TestIntake:
         worlds = [World(folder / f"{partition}.db") for partition in range(3)]
         async with contextlib.AsyncExitStack() as stack:
             intake = Intake([await stack.enter_async_context(world.running()) for world in worlds])
-            await intake.ready()
+            for committer in intake.committers:
+                await committer.ready.wait()
             yield intake, worlds
 
     def test_each_balance_goes_to_the_partition_of_its_account(self, path):

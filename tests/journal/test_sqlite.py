@@ -30,7 +30,7 @@ from watcher.journal.sqlite.writer import PUT_STATE, ROWS
 from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON
 from watcher.model.keys import Filter
-from watcher.model.log import Expired, Unavailable
+from watcher.model.log import Cursor, Expired, Unavailable
 from watcher.testing.journal_conformance import JournalConformance
 from watcher.testing.journal_samples import (
     BEGAN,
@@ -246,6 +246,14 @@ class TestRetention:
             now[0] = BEGAN
             await writer.commit(Batch([row := change(row, 2)]))
             assert [event.version for event in await read(reader, bounds.oldest, 1)] == [2]
+
+    async def test_nothing_is_missed_before_the_first_position(self, at):
+        row = baseline("a", 0)
+        async with opened(at()) as (writer, _), reading(at()) as reader:
+            await writer.commit(Batch([row]))
+            await writer.commit(Batch([change(row, 1)]))
+            epoch = (await reader.bounds()).head.epoch
+            assert [event.version for event in await read(reader, Cursor(epoch, (0,)), 1)] == [1]
 
     async def test_a_slow_follower_whose_place_goes_learns_of_it(self, at):
         now = [BEGAN]

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius, journal, poller_of
-from watcher.poller.connections import ALIVE, INTERIM, HttpConnections
+from watcher.poller.connections import KEEPALIVE_OPTIONS, MAX_INTERIM, HttpConnections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.protocol import Credentials, Request, Response
@@ -309,7 +309,7 @@ def test_a_server_that_says_without_end_that_an_answer_will_come_is_given_up(sta
         async with stream:
             for _ in range(3):
                 await stream.receive()
-                await stream.send(INTERIM * interim + GOOD)
+                await stream.send(MAX_INTERIM * interim + GOOD)
 
     async def main(server, times):
         async with served(server) as port, exchanging(f"http://127.0.0.1:{port}") as exchange:
@@ -410,9 +410,9 @@ def test_the_kernel_asks_idle_connections_whether_they_stand():
             await exchange.send(REQUEST)
             (connection,) = exchange._transport._pool.connections
             raw = connection._made._network_stream.get_extra_info("socket")
-            return [raw.getsockopt(level, option) for level, option, _ in ALIVE]
+            return [raw.getsockopt(level, option) for level, option, _ in KEEPALIVE_OPTIONS]
 
-    assert anyio.run(main) == [value for _, _, value in ALIVE]
+    assert anyio.run(main) == [value for _, _, value in KEEPALIVE_OPTIONS]
 
 
 @pytest.mark.parametrize("protocols", [("h2",), ("http/1.1",)])

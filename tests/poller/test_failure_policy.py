@@ -58,7 +58,7 @@ class House:
 
     def answered(self, granted, job, failure=None, headers=None):
         """A failure, or a good answer."""
-        self.policy.heard(job, requested_wait(Response(200, b"", 1.8e9, headers or {})), self.now)
+        self.policy.pause_as_asked(job, requested_wait(Response(200, b"", 1.8e9, headers or {})), self.now)
         if failure is not None:
             self.policy.failed(job, granted, failure, self.now)
             return

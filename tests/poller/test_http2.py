@@ -344,7 +344,7 @@ def test_a_server_that_closes_without_a_word_costs_what_was_in_flight(run):
 @pytest.mark.parametrize("first", [GREETING + goaway(0), None], ids=["goaway", "shut"])
 def test_a_server_that_leaves_before_anything_is_asked_is_not_connected_to_again_and_again(run, first, monkeypatch):
     """It is quicker than we are."""
-    monkeypatch.setattr(http2, "TURNS", 100)
+    monkeypatch.setattr(http2, "TURNS_BEFORE_SEND", 100)
 
     async def main(world):
         return [*await world.send_at_a_time(3), await world.send()], len(world.peers) <= 4

@@ -19,9 +19,9 @@ from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
 from watcher.model.times import format_rfc3339
 from watcher.poller import http_exchange as exchange_module
-from watcher.poller.connections import MOST, HttpConnections
+from watcher.poller.connections import MAX_CONNECTIONS, HttpConnections
 from watcher.poller.failure_policy import EXHAUSTED_PAUSE, REFUSED_PAUSE
-from watcher.poller.http_exchange import COOKIES, FIELDS, HEAD, HttpExchange
+from watcher.poller.http_exchange import MAX_COOKIE_BYTES, MAX_HEAD_BYTES, MAX_HEADER_FIELDS, HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Credentials, Request
@@ -124,7 +124,7 @@ def test_the_age_of_the_oldest_doubt_is_a_metric(file):
             poller = poller_of(helius(1, limits=((1, 1.0),)), api, intake)
 
             def age():
-                families = {family.name: family for family in metrics.of_providers([poller], intake.committers)}
+                families = {family.name: family for family in metrics.of_providers([poller], [intake])}
                 (sample,) = families["watcher_oldest_doubt_seconds"].samples
                 assert sample.labels == {"provider": "helius"}
                 return sample.value
@@ -162,8 +162,8 @@ def test_no_more_requests_are_in_flight_than_connections_are_kept(file):
 
     api = Api(lambda *_: hang)
     poll(file, 7, (helius(300, limits=((1000, 1.0),), timeout=5.0), api))
-    assert sum(time < 5 for time in api.times) == MOST
-    assert len(api.times) == 2 * MOST
+    assert sum(time < 5 for time in api.times) == MAX_CONNECTIONS
+    assert len(api.times) == 2 * MAX_CONNECTIONS
 
 
 def test_pairs_are_packed_and_told_apart_in_the_answer(file):
@@ -522,6 +522,27 @@ def test_no_secret_reaches_the_log_or_an_error(file, logs):
 # --- restarts, cancellation, a journal that is away
 
 
+def test_a_request_that_hangs_is_saved_meanwhile(file):
+    """Whoever is killed then leaves word of it."""
+
+    async def hang():
+        await anyio.sleep_forever()
+
+    api = Api(lambda request, n: hang if n == 3 else fine(request, n))
+
+    async def main():
+        async with journal(file) as intake, anyio.create_task_group() as tasks:
+            poller = poller_of(helius(1, min_interval=10.0), api, intake)
+            tasks.start_soon(poller.run)
+            await anyio.sleep(25)
+            unsaved = poller.budget.unsaved_changes
+            tasks.cancel_scope.cancel()
+        return unsaved
+
+    assert virtually(main) is False
+    assert len(api.arrivals) == 3
+
+
 def test_the_start_is_saved_before_the_first_request(file):
     committed = []
 
@@ -717,12 +738,17 @@ def test_cookies_are_few_and_small_whatever_is_set():
         return httpx.Response(200, headers=cookies)
 
     send(answer, times=40)
-    assert max(map(len, heads)) <= COOKIES
+    assert max(map(len, heads)) <= MAX_COOKIE_BYTES
     assert len(heads[1]) > 1500, "but they are sent back"
 
 
 @pytest.mark.parametrize(
-    "headers", [[(f"h{number}", "x") for number in range(FIELDS + 1)], [("x", "v" * HEAD)], [("v" * HEAD, "x")]]
+    "headers",
+    [
+        [(f"h{number}", "x") for number in range(MAX_HEADER_FIELDS + 1)],
+        [("x", "v" * MAX_HEAD_BYTES)],
+        [("v" * MAX_HEAD_BYTES, "x")],
+    ],
 )
 @pytest.mark.parametrize("status", [200, 429])
 def test_a_head_that_is_too_large_is_not_looked_at(headers, status):

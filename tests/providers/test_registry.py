@@ -1,5 +1,7 @@
 """The registry, and a sixth provider that comes from outside the package."""
 
+import importlib
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -16,6 +18,7 @@ from watcher.providers.settings import ProviderSettings
 from watcher.runtime.config_section import SettingsError
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "acme_balances.py"
+GUIDE = SAMPLE.parents[2] / "docs" / "adding-a-provider.md"
 ACCOUNT = "acme1qqqqqqqq"
 
 
@@ -63,6 +66,12 @@ def test_a_sixth_provider_joins_from_outside_with_keys_and_addresses_of_its_own(
     body = b'{"height":7,"count":1,"vaults":[{"vault":3,"units":"12"}]}'
     (reading,) = acme.read(request, Response(200, body, NOW)).readings
     assert (str(reading.key), reading.amount, reading.order) == (f"acme/acme:main/{ACCOUNT}/3/total", "12", 7)
+
+
+def test_what_the_guide_shows_of_bytes_is_so(installed):
+    installed("")
+    (shown,) = re.findall(r"```python\n(acme = .*?)```", GUIDE.read_text(), re.DOTALL)
+    exec(shown, {**vars(importlib.import_module("acme_balances")), "Response": Response})
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,11 @@ def test_a_push_of_an_unknown_type_is_its_cursor_and_one_of_a_known_type_is_whol
         wire.read('{"type":"welcome","cursor":"ab.7"}', "ping")
 
 
+def test_an_error_whose_code_is_new_is_read():
+    read = wire.read('{"id":1,"error":{"code":"too_early","message":"later","temporary":true}}', "ping")
+    assert (read.error.code, read.error.temporary) == ("too_early", True)
+
+
 def test_a_field_that_is_new_is_passed_over():
     assert wire.read('{"type":"live","cursor":"ab.9","since":5}', "ping") == wire.read(PUSHES["live"], "ping")
 

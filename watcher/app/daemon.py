@@ -14,14 +14,14 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
-from watcher.app import metrics as figures
 from watcher.app.exit_status import Exit
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.provider_sources import Source, secret_of, sources
 from watcher.app.settings import Settings
+from watcher.app.status_report import StatusReport
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
+from watcher.ingest.intake import Intake, intake_of
 from watcher.journal import Journal, JournalOptions, Reader
 from watcher.ledger import Ledger
 from watcher.limits.budget import Budget
@@ -29,15 +29,13 @@ from watcher.limits.windows import BudgetError
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
-from watcher.model.filters import FilterMatcher
-from watcher.model.keys import Filter
 from watcher.poller.assembly import budget_of, schedules_of
 from watcher.poller.connections import HttpConnections
 from watcher.poller.poller import Poller
 from watcher.providers.protocol import Provider
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener
-from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status, named
+from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelayTuning
 from watcher.runtime.config_section import SettingsError
@@ -87,13 +85,7 @@ class Daemon:
         self.committers: list[Committer] = []
         self.pollers: list[Poller] = []
         self.relay: Relay | None = None
-        self.status = Status(metrics=self.metrics, readiness=self.readiness, sees=self.sees)
-        self._watched = {
-            source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
-            for source in self.sources
-        }
-        self._seen: dict[tuple[Filter, str], bool] = {}
-        """By the rights of each token, of which there are as many as the config has."""
+        self._report = StatusReport(self.sources, self.pollers, self.committers, lambda: self.relay)
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises Exit, and errors that `exits_for_known_errors` turns into one.
@@ -151,7 +143,7 @@ class Daemon:
             reader,
             tokens=self.tokens,
             wall=wall,
-            status=self.status,
+            status=self._report.status(),
             room=descriptors_left(wished, len(self.sources)),
         )
         possible = relay.listener.limits.connections
@@ -165,7 +157,7 @@ class Daemon:
         listening = msgspec.structs.replace(self.config.relay, port=self.config.metrics_port)
         return Listener(
             listening,
-            HttpRoutes(WITHOUT_RELAY, auth.Guard(listening, self.tokens), self.status),
+            HttpRoutes(WITHOUT_RELAY, auth.Guard(listening, self.tokens), self._report.status()),
             tuning=RelayTuning(),
             room=descriptors_left(0, len(self.sources)),
             key="metrics_port",
@@ -174,14 +166,15 @@ class Daemon:
     async def _open_pollers(
         self, committing: TaskScope, tasks: TaskGroup, transports: Sequence[HttpConnections]
     ) -> None:
-        self.committers = [
+        self.committers += [
             Committer(self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition)
             for partition in range(self.journal.partitions)
         ]
         for committer in self.committers:
             committing.start_soon(committer.run)
-        intake = Intake(self.committers)
-        await intake.ready()
+        for committer in self.committers:
+            await committer.ready.wait()
+        intake = intake_of(self.committers)
         for number, (source, transport) in enumerate(zip(self.sources, transports, strict=True)):
             self.pollers.append(self._poller(number, source, intake, transport))
         for poller in self.pollers:
@@ -189,7 +182,7 @@ class Daemon:
         tasks.start_soon(self._send_heartbeats)
         tasks.start_soon(self._end_when_all_refuse)
 
-    def _poller(self, number: int, source: Source, intake: Intake, transport: HttpConnections) -> Poller:
+    def _poller(self, number: int, source: Source, intake: Committer | Intake, transport: HttpConnections) -> Poller:
         provider = source.provider
         now = anyio.current_time()
         poller = Poller(
@@ -239,37 +232,6 @@ class Daemon:
         if all(poller.stats.refused_at_first for poller in self.pollers):
             names = ", ".join(poller.name for poller in self.pollers)
             raise Exit(78, f"every provider refused our credentials ({names}): look at the keys they are given")
-
-    def readiness(self) -> Readiness:
-        """What `/readyz` shows: ready means that changes can be committed and told."""
-        trouble = next((committer.trouble for committer in self.committers if committer.trouble), None)
-        return Readiness(
-            ready=trouble is None and all(committer.ready.is_set() for committer in self.committers),
-            journal=trouble or "ok",
-            providers={poller.name: poller.stats.problem or "ok" for poller in self.pollers},
-        )
-
-    def metrics(self, rights: Filter) -> bytes:
-        """The text of `/metrics`. Whoever may not see everything gets the figures of the providers that are theirs."""
-        if rights == auth.EVERYTHING:
-            return figures.exposition(figures.everything(self.pollers, self.committers, self.relay))
-        theirs = [poller for poller in self.pollers if self.sees(rights, poller.name)]
-        return figures.exposition(figures.of_providers(theirs, self.committers))
-
-    def sees(self, rights: Filter, provider: str) -> bool:
-        """Whether a token with these rights may know how a provider is: one that reads a balance which it may see.
-
-        A half that does not poll cannot know what is read, and goes by the providers that the token names.
-        """
-        if not named(rights, provider):
-            return False
-        watched = self._watched.get(provider)
-        if watched is None or rights == auth.EVERYTHING:
-            return True
-        if (known := self._seen.get((rights, provider))) is None:
-            matcher = FilterMatcher.of(rights)
-            known = self._seen[rights, provider] = any(matcher.touches(scope) for scope in watched)
-        return known
 
 
 def _budget(provider: Provider) -> Budget:

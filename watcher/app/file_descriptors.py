@@ -6,7 +6,7 @@ config asks for, and the relay gets what the rest of the process leaves.
 
 import resource
 
-from watcher.poller.connections import MOST
+from watcher.poller.connections import MAX_CONNECTIONS
 from watcher.relay.http.admission import PENDING_SOCKETS, NoDescriptors, divide_descriptors
 
 OURS = 96
@@ -15,7 +15,7 @@ OURS = 96
 
 def descriptors_left(streams: int, providers: int) -> int:
     """Raise the soft limit as far as needed and allowed. Returns how many descriptors are left for the relay's port."""
-    kept = OURS + MOST * providers
+    kept = OURS + MAX_CONNECTIONS * providers
     return raised(kept + PENDING_SOCKETS + streams) - kept
 
 

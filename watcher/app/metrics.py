@@ -142,7 +142,7 @@ PROVIDERS: tuple[Figure[ProviderView], ...] = (
 )
 
 JOURNAL: tuple[Figure[Committer], ...] = (
-    gauge("journal_ready", "1 while the journal can be written.", lambda c: c.trouble is None and c.ready.is_set()),
+    gauge("journal_ready", "1 while the journal can be written.", lambda c: c.problem is None and c.ready.is_set()),
     gauge("pending_rows", "Rows that wait for a commit.", lambda c: c.ledger.pending),
     counter("commits", "Commits.", lambda c: c.commits),
     counter("committed_rows", "Rows committed: changes and baselines.", lambda c: c.rows),

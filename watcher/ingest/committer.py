@@ -50,7 +50,7 @@ class Committer:
         """The notes as they were restored."""
         self.ready = anyio.Event()
         """Set by the first successful open."""
-        self.trouble: str | None = None
+        self.problem: str | None = None
         """Why the journal cannot be written at the moment, in one line."""
         self.commits = 0
         self.rows = 0
@@ -209,9 +209,9 @@ class Committer:
                 self._opened()
 
     def _opened(self) -> None:
-        if self.trouble is not None:
+        if self.problem is not None:
             log.info("journal.recovered", partition=self.partition)
-        self.trouble = None
+        self.problem = None
         self._open, self._in_flight = True, 0
         self._opened_times += 1
         self._work.set()  # what was in flight may pend again
@@ -219,9 +219,9 @@ class Committer:
         self._advance()
 
     def _failed(self, error: Unavailable) -> None:
-        if self.trouble is None:
+        if self.problem is None:
             log.warning("journal.unavailable", partition=self.partition, reason=str(error))
-        self.trouble = one_line(str(error), 400)  # `/readyz` shows it, and it may quote a broker
+        self.problem = one_line(str(error), 400)  # `/readyz` shows it, and it may quote a broker
         self.failures += 1
         self._open = False
 

@@ -69,7 +69,7 @@ class Evaluation:
             yield from self._compare(readings)
         else:
             for start in range(0, len(readings), CHANGED_ROWS):
-                self._hear(readings[start : start + CHANGED_ROWS])
+                self._evaluate_slice(readings[start : start + CHANGED_ROWS])
                 if start + CHANGED_ROWS < len(readings):
                     yield
         if scope is not None and not self._answer.partial:
@@ -86,11 +86,11 @@ class Evaluation:
             yield
         for page in comparison.pages:
             for readings in page.to_evaluate():
-                self._hear(readings)
+                self._evaluate_slice(readings)
                 yield
         self._named_whole = comparison.complete_groups()
 
-    def _hear(self, readings: Iterable[Reading]) -> None:
+    def _evaluate_slice(self, readings: Iterable[Reading]) -> None:
         confirmed = self._store.confirm(readings, self._visit, self._order)
         self.verdict.accepted += confirmed.accepted
         self._order = confirmed.order

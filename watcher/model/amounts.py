@@ -6,7 +6,7 @@ from decimal import Context, Decimal, Inexact, InvalidOperation
 # that does not fit is an error and never a rounded balance.
 EXACT = Context(prec=100, Emin=-200, Emax=200, traps=[InvalidOperation, Inexact])
 SYMBOL = 64
-"""Characters of a symbol: it is for display, and what is longer is none."""
+"""Characters of a symbol, which is for display. A longer text is taken for none."""
 
 
 class AmountError(ValueError):
@@ -36,7 +36,7 @@ def canonical(value: str | int | Decimal) -> str:
 
 
 def symbol(text: str | None) -> str | None:
-    """As a provider gives it, unless it is too long to be one."""
+    """The symbol that a provider gives; None when it is too long."""
     return text if text is None or len(text) <= SYMBOL else None
 
 

@@ -1,4 +1,4 @@
-"""A large listing as columns: rows that say nothing new are compared as they stand and never made into readings."""
+"""A bulk listing as columns: rows that repeat what is known are compared as they are, and never become readings."""
 
 import gc
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -11,25 +11,25 @@ from watcher.model.keys import Key
 from watcher.model.readings import Reading
 
 PAGE_ROWS = 5_000
-"""Rows between two breaths, where hardly one says something new: a few milliseconds."""
+"""Rows in one step of work, where nearly all repeat what is known: a few milliseconds."""
 CHANGED_ROWS = 100
-"""Rows between two breaths that each become a reading, or may: a few milliseconds."""
+"""Rows in one step of work that become readings, or may: a few milliseconds."""
 ColumnPage = tuple[tuple[str, ...], tuple[str, ...]]
 """Accounts, and amounts as the provider wrote them; equally many."""
 
 
 class Contradiction(ValueError):
-    """One answer tells one key twice and differently: it proves nothing."""
+    """One answer names one key twice with different amounts: it proves nothing."""
 
     def __init__(self, key: Key) -> None:
         super().__init__(f"the answer contradicts itself on {key}")
 
 
 class UnreadableRow(ValueError):
-    """One row of a listing cannot be understood. `account`: whose it is, canonical, if it tells."""
+    """One row of a listing cannot be understood. `account`: its account, canonical, if that can be read."""
 
     def __init__(self, reason: object, account: str | None) -> None:
-        """`reason`: what becomes one line when it is asked for."""
+        """`reason`: becomes one line when the text is asked for."""
         super().__init__(reason)
         self.account = account
 
@@ -79,9 +79,9 @@ class PageBuilder:
 
 
 class BulkListing(Sequence[Reading]):
-    """The readings of a listing without any order. `check` makes one of a row, or raises Unclear.
+    """The readings of a listing without any order. `check` makes a reading of a row, or raises UnreadableRow.
 
-    Only a row that spells what is known already may go unchecked: its account and amount were checked before.
+    Only a row that repeats what is known may go unchecked: its account and amount were checked before.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class BulkListing(Sequence[Reading]):
     def __getitem__(self, where: int | slice) -> Reading | list[Reading]:
         return list(self)[where]
 
-    def understood(self) -> Generator[None, None, tuple["BulkListing", str]]:
-        """The rows that can be understood, of balances of which no row is unclear; and in one line, what is wrong.
+    def readable_rows(self) -> Generator[None, None, tuple["BulkListing", str]]:
+        """The readable rows, without balances that also have an unreadable one; and in one line, what is wrong.
 
-        Every row is checked: it is for a listing of which one raised Unclear.
+        Every row is checked: this is for a listing of which one row raised UnreadableRow.
         """
         columns: list[TokenColumn] = []
         first: UnreadableRow | None = None
@@ -138,7 +138,7 @@ class BulkListing(Sequence[Reading]):
         return BulkListing(self.provider, columns, self.check), f"not all can be understood: {first}{more}"
 
     def clear(self) -> Generator[None, None, None]:
-        """Let go of all rows, a page at a time: to free half a million of them at once takes long."""
+        """Free all rows, a page at a time: to free half a million at once takes long."""
         for column in self.columns:
             while column.pages:
                 column.pages.pop()
@@ -146,9 +146,9 @@ class BulkListing(Sequence[Reading]):
 
 
 def collect_young() -> None:
-    """Let the collector see the long tuples that were made since it last came.
+    """Let the collector see the long tuples that were made since its last run.
 
-    It goes through a tuple of strings once, and then never again. But it comes only after hundreds of tuples, and would
-    go through all that a large listing is made of in one go, long after that has left the cache.
+    It looks through a tuple of strings once, and then never again. But by itself it runs only after hundreds of tuples, and would
+    look through a whole bulk listing at once, long after that has left the cache.
     """
     gc.collect(0)

@@ -54,7 +54,7 @@ class RecentAmount(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """The last committed amount of one key and what telling its next change needs. Baselines are version 0."""
+    """The last committed amount of one key, and what it takes to judge its next change. Baselines are version 0."""
 
     provider: str
     chain: str
@@ -74,7 +74,7 @@ class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     recent_amounts: tuple[RecentAmount, ...] = ()
     """Amounts replaced within the last `settle` seconds, oldest first."""
     absent_without_order: bool = False
-    """This amount is an absence told without a chain position."""
+    """This amount is an absence, from an answer without a chain position."""
 
     @property
     def key(self) -> Key:
@@ -89,7 +89,7 @@ class CommitRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """What lets a consumer tell "unchanged" from "dead". Telemetry: it follows no law but that `time` is never ahead."""
+    """Lets a consumer tell "unchanged" from "dead". Telemetry: its only law is that `time` is never ahead."""
 
     provider: str
     time: str
@@ -103,7 +103,7 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def event_id(epoch: str, key: Key, version: int) -> str:
-    """32 hex digits; the same for the same log, key and version, whoever computes it and whenever, and for no other."""
+    """32 hex digits; always the same for one log, key and version, and different for any other."""
     return hashlib.blake2b(f"{epoch}\n{key}\n{version}".encode(), digest_size=16).hexdigest()
 
 

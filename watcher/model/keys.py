@@ -1,4 +1,4 @@
-"""What a balance is called: its key, the scope of a listing, a filter over keys."""
+"""Names of balances: the key of one, the scope of a listing, a filter over keys."""
 
 import hashlib
 from typing import Literal
@@ -28,7 +28,7 @@ class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
 
     @property
     def home(self) -> str:
-        """What decides the partition: all balances of one account stay in order for consumers."""
+        """Decides the partition: all balances of one account stay in order for consumers."""
         return f"{self.provider}/{self.chain}/{self.account}"
 
 
@@ -44,7 +44,7 @@ class _KeyParts(msgspec.Struct, array_like=True):
 
 
 class Scope(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
-    """The set of keys that one complete listing speaks for. A part that is None is not narrowed."""
+    """The set of keys that one complete listing covers. A part that is None matches everything."""
 
     provider: str
     chain: str | None = None

@@ -1,4 +1,4 @@
-"""The log: cursors, slices, snapshots, and why it cannot be read."""
+"""The log: cursors, commits, snapshots, and the reasons why it cannot be read."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -34,7 +34,7 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
         return cls(epoch, tuple(map(int, parts)))
 
     def reaches(self, other: "Cursor") -> bool:
-        """Nothing that `other` still has to come before it is missing here."""
+        """Whether everything before `other` lies before this cursor too."""
         return self.epoch == other.epoch and all(
             mine >= theirs for mine, theirs in zip(self.positions, other.positions, strict=True)
         )
@@ -46,20 +46,20 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
         return Cursor(self.epoch, tuple(positions))
 
     def least(self, other: "Cursor") -> "Cursor":
-        """Nothing that either still has to come lies before it."""
+        """The cursor before which both have everything."""
         return Cursor(self.epoch, tuple(map(min, self.positions, other.positions)))
 
     def greatest(self, other: "Cursor") -> "Cursor":
-        """Everything that lies before either lies before it."""
+        """The cursor before which everything lies that one of them has."""
         return Cursor(self.epoch, tuple(map(max, self.positions, other.positions)))
 
     def behind(self, head: "Cursor") -> int:
-        """Events between this place and `head`, about."""
+        """About how many events lie between this place and `head`."""
         return sum(max(0, far - near) for near, far in zip(self.positions, head.positions, strict=True))
 
 
 class JournalError(Exception):
-    """Anything the journal could not do. Its text is one line that says what to do."""
+    """The journal could not do something. The text is one line that says what to do."""
 
 
 class Unavailable(JournalError):
@@ -75,7 +75,7 @@ class Expired(JournalError):
 
 
 class SnapshotRevoked(JournalError):
-    """A snapshot was taken away from a reader that held its view for too long. Ask again, and read faster."""
+    """A snapshot was revoked because its reader held the view for too long. Ask again, and read faster."""
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
@@ -92,7 +92,7 @@ class Published(msgspec.Struct, frozen=True, gc=False):
 
 
 class Commit(msgspec.Struct, frozen=True):
-    """A slice of the log, in order. `cursor` is the place behind it."""
+    """A slice of the log, in order. `cursor` is the place after it."""
 
     cursor: Cursor
     events: list[Published] = []
@@ -120,7 +120,7 @@ class Snapshot(Protocol):
 
     @property
     def cursor(self) -> Cursor:
-        """Where in the log it holds."""
+        """The place in the log at which it is true."""
 
     @property
     def rows(self) -> int:
@@ -128,7 +128,7 @@ class Snapshot(Protocol):
 
     @property
     def over(self) -> bool:
-        """Its view was taken away."""
+        """Its view was revoked."""
 
     async def page(self, size: int) -> Sequence[BalanceState]:
         """The next balances, at most `size`; none at the end. Raises SnapshotRevoked, Unavailable."""
@@ -138,7 +138,7 @@ class Snapshot(Protocol):
 
 
 class SmallSnapshot(msgspec.Struct):
-    """A small snapshot, which is at hand and holds no view."""
+    """A small snapshot, which is in memory and holds no view."""
 
     cursor: Cursor
     states: list[BalanceState]

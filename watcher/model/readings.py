@@ -1,4 +1,4 @@
-"""What a provider's answer says of balances."""
+"""What an answer of a provider says about balances."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,7 +13,7 @@ Ordering = Literal["strict", "weak", "none"]
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
-    """What one answer said of one key. `amount` None means: the provider says that there is no such balance."""
+    """What one answer says about one key. `amount` None: the provider says that there is no such balance."""
 
     key: Key
     amount: str | None
@@ -45,16 +45,17 @@ class Answer(msgspec.Struct, frozen=True):
     readings: Sequence[Reading]
     ordering: Ordering
     settle: float
-    """Seconds; see "From reading to change" in docs/semantics.md."""
+    """Seconds; see docs/semantics.md."""
     times: Times
     listing: Scope | None = None
-    """Set when the answer is a listing: unless it is partial, what it covers and does not name, it says is absent."""
+    """Set when the answer is a listing: unless it is partial, a balance that it covers and does not name is absent."""
     fingerprint: bytes = b""
     """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
     partial: bool = False
-    """Of a listing: something in it could not be understood, or is not in it. It proves no absence."""
+    """Of a listing: a part of it is missing or could not be understood. It proves no absence."""
     # goes with partition = provider (issue 14)
     collapsed_from: int | None = None
-    """Of a listing's part: how many balances were known, where the whole lacks most of them, else 0. None: the whole."""
+    """Of a part of a listing: how many balances were known, where the whole listing lacks most of them, else 0. None: this is
+    the whole."""
     max_known: int | None = None
-    """Balances of the provider that may be known: another one is not taken in, and stays unknown. None: no bound."""
+    """Balances of the provider that may be known; another one stays unknown. None: no bound."""

@@ -16,13 +16,13 @@ from watcher.providers.protocol import ReadResult
 LARGE = 2**16
 """Bytes from which on an answer is read in slices."""
 HASHED = 2**20
-"""Bytes hashed between two breaths."""
+"""Bytes hashed in one step of work."""
 
 
 def clear_rows_only(result: ReadResult) -> Generator[None, None, ReadResult]:
     """What can be understood of a bulk listing of which a row raised UnreadableRow. Raises Malformed for none."""
     rows = cast("BulkListing", result.readings)
-    known, remark = yield from rows.understood()
+    known, remark = yield from rows.readable_rows()
     yield from rows.clear()
     if not known:
         raise Malformed(remark)

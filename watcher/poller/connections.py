@@ -1,12 +1,13 @@
 """A provider's connections: httpx's transport over httpcore's pool and HTTP/1.1, and HTTP/2 of our own (see http2.py).
 
-What the pool learns of a connection is ours, for three habits that cost most when many requests are in flight.
+The pool's connections are a class of ours, since httpcore's own have three faults that cost most when many requests are
+in flight.
 
-- Asking whether an idle connection still stands, which the pool does of each, twice for every request, it collected
-  all that can be known of a socket: with ten connections a third of what a poll costs.
-- A connection looked idle for some turns of the loop after it was given a request. Those that came meanwhile were given
-  the same one, had to begin again, and could go on so until their time was over, with nothing wrong over there.
-- One that could not be made was made once more by each that had waited for it, and was closed by nobody then.
+- The pool asks each idle connection whether it is still open, twice for every request. httpcore's collect all that can
+  be known of a socket to answer that: with ten connections a third of what a poll costs.
+- They look idle for some turns of the loop after they were given a request. Requests that come meanwhile are given the
+  same connection, have to begin again, and can go on so until they time out, while nothing is wrong with the server.
+- One that cannot be made is made again by each request that has waited for it, and then nobody closes it.
 """
 
 import select
@@ -23,15 +24,15 @@ from anyio.abc import TaskGroup
 
 from watcher.poller.http2 import Http2, trace_phase
 
-MOST = 100
+MAX_CONNECTIONS = 100
 """Connections of one pool, as many as requests are in flight at most (see poller.py): nobody waits for one."""
-INTERIM = 20
+MAX_INTERIM = 20
 """Answers of status 1xx before the answer, at most."""
-PARTS = 32
-"""Of HTTP/1.1 that came, between two breaths."""
-KEEP = 75.0
+PARTS_PER_STEP = 32
+"""Received parts of HTTP/1.1 in one step of work."""
+KEEP_IDLE = 75.0
 """Seconds that an idle connection is kept: polls of one provider may be that far apart."""
-ALIVE = [
+KEEPALIVE_OPTIONS = [
     (level, getattr(socket, option), value)
     for level, option, value in (
         (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
@@ -41,14 +42,14 @@ ALIVE = [
     )
     if hasattr(socket, option)
 ]
-"""The kernel asks an idle connection after 20 s whether it stands, and gives it up 15 s later: what lies between does
-not forget it, and what was forgotten is not kept for the next request."""
+"""The kernel probes an idle connection after 20 s, and closes it 15 s later when nothing answers. So routers on the way
+do not forget it, and one that was forgotten is not kept for the next request."""
 
 
 class HttpConnections(httpx.AsyncHTTPTransport):
-    """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats nothing.
+    """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats no request.
 
-    To be entered, and left by the same task before any task group that was entered before it.
+    One task has to enter and leave it, and leaves it before any task group that it entered before.
     """
 
     def __init__(self) -> None:
@@ -67,12 +68,12 @@ class HttpConnections(httpx.AsyncHTTPTransport):
     ) -> None:
         await super().__aexit__(kind, error, traceback)
         self._tasks.cancel_scope.cancel()
-        await self._tasks.__aexit__(None, None, None)  # what the block raised stays what it is, and comes in no group
+        await self._tasks.__aexit__(None, None, None)  # what the block raised must not be wrapped in a group
 
 
 class _Pool(httpcore.AsyncConnectionPool):
     def __init__(self, tasks: TaskGroup) -> None:
-        super().__init__(max_connections=None, max_keepalive_connections=MOST)
+        super().__init__(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
         self._tls = httpx.create_ssl_context()
         self._tls.set_alpn_protocols(["http/1.1", "h2"])
         self._tasks = tasks
@@ -82,7 +83,7 @@ class _Pool(httpcore.AsyncConnectionPool):
 
 
 class _Connection(httpcore.AsyncConnectionInterface):
-    """Made by the first request that it is given, and taken from that moment on."""
+    """Made by the first request that it is given, and busy from that moment on."""
 
     def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext, tasks: TaskGroup) -> None:
         self._origin = origin
@@ -119,16 +120,16 @@ class _Connection(httpcore.AsyncConnectionInterface):
             raise
         over_tls = stream.get_extra_info("ssl_object")
         if over_tls is not None and over_tls.selected_alpn_protocol() == "h2":
-            self._made = connection = Http2(self._origin, stream, KEEP)
+            self._made = connection = Http2(self._origin, stream, KEEP_IDLE)
             self._tasks.start_soon(connection.run)
         else:
-            self._made = _Http1(self._origin, stream, KEEP)
+            self._made = _Http1(self._origin, stream, KEEP_IDLE)
         return self._made
 
     async def _connect(self, request: httpcore.Request) -> httpcore.AsyncNetworkStream:
         host = self._origin.host.decode("ascii")
         await trace_phase(request, "connection.connect_tcp.started")
-        tcp = await httpcore.AnyIOBackend().connect_tcp(host, self._origin.port, socket_options=ALIVE)
+        tcp = await httpcore.AnyIOBackend().connect_tcp(host, self._origin.port, socket_options=KEEPALIVE_OPTIONS)
         stream: httpcore.AsyncNetworkStream = _Stream(tcp)
         if self._origin.scheme == b"https":
             await trace_phase(request, "connection.start_tls.started")
@@ -146,7 +147,7 @@ class _Connection(httpcore.AsyncConnectionInterface):
         return origin == self._origin
 
     def is_available(self) -> bool:
-        if self._made is None:  # it may become one of HTTP/2
+        if self._made is None:  # it may become one of HTTP/2, which takes several
             return self._origin.scheme == b"https" and not self._failed
         return (isinstance(self._made, Http2) or not self._beginning) and self._made.is_available()
 
@@ -161,9 +162,9 @@ class _Connection(httpcore.AsyncConnectionInterface):
 
 
 class _Http1(httpcore.AsyncHTTP11Connection):
-    """Closed when more came than one answer: the rest would be taken for the answer to the next request.
+    """It closes when more came than one answer, for the rest would be taken for the answer to the next request.
 
-    Breathes between the parts of what came at once, and gives up a server that says for ever that an answer will come.
+    It lets others run between the parts of what came at once, and gives up a server that sends interim answers for ever.
     """
 
     _parts = 0
@@ -171,13 +172,13 @@ class _Http1(httpcore.AsyncHTTP11Connection):
 
     async def _receive_event(self, timeout: float | None = None) -> Any:
         self._parts += 1
-        if self._parts % PARTS == 0:
+        if self._parts % PARTS_PER_STEP == 0:
             await anyio.lowlevel.checkpoint()
         event = await super()._receive_event(timeout)
         status = getattr(event, "status_code", None)
         if status is not None:
             self._interim = self._interim + 1 if status < 200 else 0
-            if self._interim > INTERIM:
+            if self._interim > MAX_INTERIM:
                 raise httpcore.RemoteProtocolError("interim answers without end")
         return event
 
@@ -188,7 +189,7 @@ class _Http1(httpcore.AsyncHTTP11Connection):
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """Knows its socket."""
+    """A stream that knows its socket."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
@@ -198,7 +199,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             return await self._stream.read(max_bytes, timeout)
-        except ssl.SSLError as error:  # an alert of theirs, or no TLS any more
+        except ssl.SSLError as error:  # an alert of the server, or no TLS any more
             raise httpcore.ReadError from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -215,7 +216,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     ) -> httpcore.AsyncNetworkStream:
         try:
             return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
-        except BaseException:  # given up while hands are shaken: nobody else would close it
+        except BaseException:  # given up during the handshake, and nobody else would close it
             with anyio.CancelScope(shield=True):
                 await self.aclose()
             raise
@@ -224,10 +225,10 @@ class _Stream(httpcore.AsyncNetworkStream):
         return self._readable() if info == "is_readable" else self._stream.get_extra_info(info)
 
     def _readable(self) -> bool:
-        """Of an idle connection: it was closed, over there or here, or says what nobody asked for."""
+        """Of an idle connection: it was closed at either end, or brings what nobody asked for."""
         if self._socket.fileno() < 0:
             return True
-        if self._tls is not None:  # what came in one piece with the answer is not in the socket any more
+        if self._tls is not None:  # what came together with the answer is not in the socket any more
             try:
                 self._tls.read(1)
             except ssl.SSLWantReadError:

@@ -88,7 +88,7 @@ class FailurePolicy:
         self._lanes.recall_all()
         self._limiter.resume()
 
-    def heard(self, job: PollJob, wait: float | None, now: float) -> None:
+    def pause_as_asked(self, job: PollJob, wait: float | None, now: float) -> None:
         """An answer of any kind came. `wait`: seconds for which its headers ask for no request; None: they do not."""
         if wait is not None:
             self._limiter.pause(now + wait, self._budget.refusal_scope(job.lane.endpoint))

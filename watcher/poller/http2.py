@@ -1,15 +1,15 @@
 """One connection of HTTP/2, for as many requests at a time as the server takes.
 
-httpcore's own is read only while a request waits, loses what the server promised to finish when it says GOAWAY, and goes
-on for ever once nobody speaks at the other end, since a deadline of ours ends an attempt from outside. Here one task
-reads for all requests, idle or not, so that the end of a connection is known before the next one is sent on it:
+httpcore's own reads only while a request waits, loses what the server promised to finish when it sends GOAWAY, and never
+ends once the other end is silent, since our deadline ends an attempt from outside. Here one task reads for all
+requests, idle or not, so that the end of a connection is known before the next request is sent on it:
 
-- GOAWAY: no new request; what the server will finish is read, what it did not take up fails.
+- GOAWAY: no new request. What the server will finish is read, what it did not accept fails.
 - RST_STREAM: that request fails, the others go on.
-- An attempt out of time: no new request. When nothing at all came since it began, the connection is dead, and
+- A request that times out: no new request. When nothing at all came since it began, the connection is dead, and
   with it whatever else was sent on it.
 
-Nothing is repeated. Only a request of which no byte was sent is passed on to another connection.
+Nothing is repeated. Only a request of which no byte was sent moves to another connection.
 """
 
 from collections import deque
@@ -26,25 +26,25 @@ import h2.exceptions
 import h2.settings
 import httpcore
 
-READ = 64 * 1024
+READ_BYTES = 64 * 1024
 """Bytes off the wire at once."""
-WINDOW = 2**24
+RECEIVE_WINDOW = 2**24
 """Bytes that may come unread, of one answer and of all together."""
-FRAMES = 32
-"""Taken between two breaths."""
-IDLE_FRAMES = 5_000
-"""Frames in a row, at most, that bring nothing of any answer: pings, settings, interim answers."""
-STREAMS = 100
+FRAMES_PER_STEP = 32
+"""Handled in one step of work."""
+MAX_IDLE_FRAMES = 5_000
+"""Frames in a row, at most, that belong to no answer: pings, settings, interim answers."""
+MAX_STREAMS = 100
 """Requests at a time at most, whatever the server allows."""
-TURNS = 3
-"""Of the loop, in which what the kernel holds already comes to be read: a leave, above all, when we were stalled."""
+TURNS_BEFORE_SEND = 3
+"""Turns of the loop in which what the kernel holds already is read; when we were stalled, that may be a GOAWAY."""
 REFUSED = "Request refused"
-"""How the message begins when the server did not take a request up."""
+"""The message when the server did not accept a request."""
 BROKEN_OFF = "Answer broken off"
-"""How it begins when the server gave up one answer alone."""
+"""The message when the server gave up one answer alone."""
 _GOAWAY = 7
-_HEAD = 9
-_CONFIG = h2.config.H2Configuration(validate_inbound_headers=False)
+_FRAME_HEAD = 9
+_H2_CONFIG = h2.config.H2Configuration(validate_inbound_headers=False)
 _Event = h2.events.ResponseReceived | h2.events.DataReceived | h2.events.StreamEnded | h2.events.StreamReset
 
 
@@ -55,22 +55,22 @@ class _Stream:
         self.number = 0
         self.events: deque[_Event] = deque()
         self.failure: tuple[type[Exception], str] | None = None
-        """What ends it behind the events."""
+        """What ends it after the events."""
         self.sent = False
         self.whole = False
-        """All of the answer is there."""
+        """The whole answer has come."""
         self._news = anyio.Event()
 
     def wake(self) -> None:
         self._news.set()
 
     async def changed(self) -> None:
-        """Wait for whatever may matter to this one."""
+        """Wait for whatever may concern this stream."""
         await self._news.wait()
         self._news = anyio.Event()
 
     async def next(self) -> _Event:
-        """What came next. Raises what ended it."""
+        """The next event. Raises what ended the stream."""
         while not self.events:
             if self.failure is not None:
                 kind, message = self.failure
@@ -80,7 +80,7 @@ class _Stream:
 
 
 class Http2(httpcore.AsyncConnectionInterface):
-    """Over a stream that was made. `keep`: seconds that it is kept idle. `run` has to run beside the requests."""
+    """Over a network stream. `keep`: seconds that it is kept idle. `run` has to run beside the requests."""
 
     def __init__(self, origin: httpcore.Origin, stream: httpcore.AsyncNetworkStream, keep: float) -> None:
         self._origin = origin
@@ -89,12 +89,12 @@ class Http2(httpcore.AsyncConnectionInterface):
         self._h2 = _greeting()
         self._streams: dict[int, _Stream] = {}
         self._greeted = False
-        """The server said how many requests it takes at a time."""
+        """The server's settings have come: how many requests it takes at a time."""
         self._retired = False
         """Takes no new request."""
         self._closed = False
         self._used = False
-        self._why: tuple[type[Exception], str] = (httpcore.RemoteProtocolError, REFUSED)
+        self._end_reason: tuple[type[Exception], str] = (httpcore.RemoteProtocolError, REFUSED)
         """What ended it."""
         self._last_received = self._idle_since = anyio.current_time()
         self._idle_frames = 0
@@ -108,7 +108,7 @@ class Http2(httpcore.AsyncConnectionInterface):
     # --- the two tasks of a connection
 
     async def run(self) -> None:
-        """Read and write until it is over; closes what it was given."""
+        """Read and write until the end; closes the network stream."""
         try:
             async with self._tasks as tasks:
                 tasks.start_soon(self._write)
@@ -120,12 +120,12 @@ class Http2(httpcore.AsyncConnectionInterface):
 
     async def _read(self) -> None:
         try:
-            while data := await self._network.read(READ):
+            while data := await self._network.read(READ_BYTES):
                 self._last_received = anyio.current_time()
                 self._unread += data
                 for number, frame in enumerate(self._frames(), 1):
                     self._receive(frame)
-                    if number % FRAMES == 0:
+                    if number % FRAMES_PER_STEP == 0:
                         await anyio.lowlevel.checkpoint()
                 self._outgoing.set()
             self._end(httpcore.RemoteProtocolError, "Server disconnected")
@@ -141,14 +141,14 @@ class Http2(httpcore.AsyncConnectionInterface):
                 self._outgoing = anyio.Event()
                 await self._network.write(self._h2.data_to_send())
         except httpcore.NetworkError:
-            self._retire()  # there may be something to read yet, and there the end is met
+            self._retire()  # something may be left to read, and reading meets the end
 
     def _frames(self) -> Iterator[bytes]:
-        """Those that are whole, one by one: what is right before a wrong one counts."""
+        """Those that are whole, one by one: what is right before a wrong one is used."""
         unread = self._unread
-        while len(unread) >= _HEAD:
-            size = _HEAD + int.from_bytes(unread[:3])
-            if size > _HEAD + self._h2.max_inbound_frame_size:
+        while len(unread) >= _FRAME_HEAD:
+            size = _FRAME_HEAD + int.from_bytes(unread[:3])
+            if size > _FRAME_HEAD + self._h2.max_inbound_frame_size:
                 raise h2.exceptions.FrameTooLargeError
             if len(unread) < size:
                 break
@@ -157,26 +157,26 @@ class Http2(httpcore.AsyncConnectionInterface):
             yield frame
 
     def _receive(self, frame: bytes) -> None:
-        if frame[3] == _GOAWAY:  # h2 would take nothing any more, not even what the server promises here to finish
-            self._go_away(int.from_bytes(frame[_HEAD : _HEAD + 4]) & 0x7FFFFFFF)
+        if frame[3] == _GOAWAY:  # h2 would receive nothing any more, not even what the server promises here to finish
+            self._go_away(int.from_bytes(frame[_FRAME_HEAD : _FRAME_HEAD + 4]) & 0x7FFFFFFF)
             return
         self._idle_frames += 1
-        if self._idle_frames > IDLE_FRAMES:
+        if self._idle_frames > MAX_IDLE_FRAMES:
             raise h2.exceptions.ProtocolError
         for event in self._h2.receive_data(frame):
             if isinstance(event, _Event):
-                self._receive_of_stream(event)
+                self._receive_for_stream(event)
             elif isinstance(event, h2.events.RemoteSettingsChanged):
                 self._greeted = True
-                self._look_again()
+                self._wake_all()
             elif isinstance(event, h2.events.WindowUpdated):
-                self._look_again()
+                self._wake_all()
 
-    def _receive_of_stream(self, event: _Event) -> None:
+    def _receive_for_stream(self, event: _Event) -> None:
         stream = self._streams.get(event.stream_id or 0)
         if stream is None:  # given up before
             if isinstance(event, h2.events.DataReceived):
-                self._taken(event)
+                self._acknowledge(event)
             return
         if isinstance(event, h2.events.StreamReset):
             refused = event.error_code == h2.errors.ErrorCodes.REFUSED_STREAM
@@ -207,25 +207,25 @@ class Http2(httpcore.AsyncConnectionInterface):
             assert isinstance(answer, h2.events.ResponseReceived), "h2 lets nothing come before it"
             status, headers = _status_and_headers(answer)
         except BaseException as error:
-            self._leave(stream)
+            self._leave_stream(stream)
             if isinstance(error, anyio.get_cancelled_exc_class()):
-                self._out_of_time(began)
+                self._timed_out(began)
             raise
         body = self._body(stream, request, began)
         return httpcore.Response(
             status,
             headers=headers,
-            content=_Body(body, lambda: self._leave(stream)),
+            content=_Body(body, lambda: self._leave_stream(stream)),
             extensions={"http_version": b"HTTP/2"},
         )
 
     async def _begin(self, stream: _Stream, request: httpcore.Request) -> None:
-        for _ in range(TURNS):
+        for _ in range(TURNS_BEFORE_SEND):
             await anyio.lowlevel.checkpoint()
         while not self._retired and len(self._streams) >= self._most:
             await self._room.wait()
         if self._retired:
-            self._pass_on()
+            self._move_request()
         try:
             number = self._h2.get_next_available_stream_id()
         except h2.exceptions.NoAvailableStreamIDError:
@@ -238,15 +238,15 @@ class Http2(httpcore.AsyncConnectionInterface):
         self._streams[number] = stream
         self._outgoing.set()
 
-    def _pass_on(self) -> NoReturn:
-        """To another connection; but one that took no request at all would be followed by others like it, for ever."""
-        kind, message = self._why
+    def _move_request(self) -> NoReturn:
+        """To another connection; but one that took no request at all would be followed by more like it, without end."""
+        kind, message = self._end_reason
         raise httpcore.ConnectionNotAvailable if self._used else kind(message)
 
     @property
     def _most(self) -> int:
         """Until the server has spoken, one."""
-        return min(self._h2.remote_settings.max_concurrent_streams, STREAMS) if self._greeted else 1
+        return min(self._h2.remote_settings.max_concurrent_streams, MAX_STREAMS) if self._greeted else 1
 
     async def _send_body(self, stream: _Stream, request: httpcore.Request) -> None:
         if stream.sent:
@@ -256,7 +256,7 @@ class Http2(httpcore.AsyncConnectionInterface):
             rest = memoryview(data)
             while rest:
                 if stream.failure or stream.whole:
-                    return  # it is not interested in the rest
+                    return  # the server does not want the rest
                 room = min(self._h2.local_flow_control_window(stream.number), self._h2.max_outbound_frame_size)
                 if room > 0:
                     self._h2.send_data(stream.number, bytes(rest[:room]))
@@ -274,66 +274,66 @@ class Http2(httpcore.AsyncConnectionInterface):
             await trace_phase(request, "http2.receive_response_body.started")
             while not isinstance(event := await stream.next(), h2.events.StreamEnded):
                 if isinstance(event, h2.events.DataReceived):
-                    self._taken(event)
+                    self._acknowledge(event)
                     yield event.data or b""
         except anyio.get_cancelled_exc_class():
-            self._out_of_time(began)
+            self._timed_out(began)
             raise
 
-    def _taken(self, event: h2.events.DataReceived) -> None:
-        """The server may send as much again."""
+    def _acknowledge(self, event: h2.events.DataReceived) -> None:
+        """Let the server send as much again."""
         self._h2.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id or 0)
         self._outgoing.set()
 
-    def _leave(self, stream: _Stream) -> None:
-        """Whole or given up."""
+    def _leave_stream(self, stream: _Stream) -> None:
+        """The stream is whole or given up."""
         if self._streams.pop(stream.number, None) is None:
             return
         for event in stream.events:
             if isinstance(event, h2.events.DataReceived):
-                self._taken(event)
+                self._acknowledge(event)
         if not (stream.failure or (stream.sent and stream.whole)):
             self._h2.reset_stream(stream.number, h2.errors.ErrorCodes.CANCEL)
         self._outgoing.set()
         self._idle_since = anyio.current_time()
-        self._look_again()
+        self._wake_all()
         if self._retired:
             self._retire()
 
     # --- its end
 
-    def _out_of_time(self, began: float) -> None:
-        """An attempt that began then was ended by its deadline."""
+    def _timed_out(self, began: float) -> None:
+        """An attempt that began at `began` was ended by its deadline."""
         if self._last_received <= began:
             self._end(httpcore.ReadTimeout, "silent")
         else:
             self._retire()
 
     def _retire(self) -> None:
-        """Closed when the last answer is there."""
+        """Take no new request, and close when the last answer has come."""
         self._retired = True
-        self._look_again()
+        self._wake_all()
         if not self._streams:
             self._end(httpcore.ReadError, "closed by us")
 
     def _end(self, kind: type[Exception], message: str) -> None:
         if not self._closed:
             if not self._retired:
-                self._why = (kind, message)
+                self._end_reason = (kind, message)
             self._closed = self._retired = True
             for stream in self._streams.values():
                 stream.failure = stream.failure or (kind, message)
-            self._look_again()
+            self._wake_all()
             self._tasks.cancel_scope.cancel()
 
-    def _look_again(self) -> None:
+    def _wake_all(self) -> None:
         room, self._room = self._room, anyio.Event()
         room.set()
         for stream in self._streams.values():
             stream.wake()
 
     async def aclose(self) -> None:
-        """`run` does the rest."""
+        """Ends `run`, which closes the stream."""
         self._end(httpcore.ReadError, "closed by us")
 
     # --- what a pool asks
@@ -358,17 +358,17 @@ class Http2(httpcore.AsyncConnectionInterface):
 
 
 class _Body:
-    """Of an answer; `leave` is called at its end, however that comes."""
+    """The body of an answer. `leave` is called when it ends, however it does."""
 
     def __init__(self, parts: AsyncIterator[bytes], leave: Callable[[], None]) -> None:
         self._parts = parts
-        self._leave = leave
+        self._leave_stream = leave
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._parts
 
     async def aclose(self) -> None:
-        self._leave()
+        self._leave_stream()
 
 
 async def trace_phase(request: httpcore.Request, event: str) -> None:
@@ -378,14 +378,14 @@ async def trace_phase(request: httpcore.Request, event: str) -> None:
 
 
 def _greeting() -> h2.connection.H2Connection:
-    """With what a client says first ready to be sent."""
+    """A connection with a client's first frames ready to be sent."""
     codes = h2.settings.SettingCodes
-    ours = {codes.ENABLE_PUSH: 0, codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_HEADER_LIST_SIZE: READ}
-    connection = h2.connection.H2Connection(_CONFIG)
+    ours = {codes.ENABLE_PUSH: 0, codes.INITIAL_WINDOW_SIZE: RECEIVE_WINDOW, codes.MAX_HEADER_LIST_SIZE: READ_BYTES}
+    connection = h2.connection.H2Connection(_H2_CONFIG)
     connection.local_settings = h2.settings.Settings(client=True, initial_values=ours)
-    del connection.local_settings[codes.ENABLE_CONNECT_PROTOCOL]  # a server's to say, and some take offence
+    del connection.local_settings[codes.ENABLE_CONNECT_PROTOCOL]  # for servers alone, and some refuse it from a client
     connection.initiate_connection()
-    connection.increment_flow_control_window(WINDOW)
+    connection.increment_flow_control_window(RECEIVE_WINDOW)
     return connection
 
 

@@ -18,22 +18,22 @@ from watcher.providers.failures import Malformed
 from watcher.providers.protocol import Credentials, Provider, Request, Response
 from watcher.providers.waits import requested_wait
 
-CONNECT = 10.0
+CONNECT_TIMEOUT = 10.0
 """Seconds, at most, of the time-out that go into making a connection."""
-URLS = 1000
+MAX_URLS = 1000
 """Kept as they were parsed, of the requests made last."""
-COOKIES = 4096
+MAX_COOKIE_BYTES = 4096
 """Bytes of our own header, at most: cookies that need more are all dropped."""
-FIELDS = 200
+MAX_HEADER_FIELDS = 200
 """Of an answer's head, at most."""
-HEAD = 32 * 1024
+MAX_HEAD_BYTES = 32 * 1024
 """Bytes in all fields of a head, at most."""
 MAX_HELD = 256 * 2**20
 """Bytes of all answers of one provider in memory at a time, at most, or four times `max_bytes` where that is more."""
 CRUMBS = (10_000, 64)
 """Pieces in which any answer may come, and the bytes that allow one piece more."""
-PIECES = 32
-"""Received between two breaths, however little is in them."""
+PIECES_PER_STEP = 32
+"""Received in one step of work, however little is in them."""
 HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "balance-watcher"}
 
 
@@ -53,7 +53,7 @@ class HttpExchange:
     ) -> None:
         self._base_url = provider.base_url
         self._timeout = timeout = provider.settings.timeout
-        self._timeouts = httpx.Timeout(timeout, connect=min(CONNECT, timeout)).as_dict()
+        self._timeouts = httpx.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout)).as_dict()
         self._max_bytes = provider.settings.max_bytes
         self._transport = transport
         self._wall = wall
@@ -61,7 +61,7 @@ class HttpExchange:
         self._cookies = httpx.Cookies()
         self.bytes_held = 0
         """Of answers, decompressed, that were not released."""
-        self._url = lru_cache(URLS)(self._parsed)
+        self._url = lru_cache(MAX_URLS)(self._parsed)
         self.use_credentials(credentials)
 
     @property
@@ -111,7 +111,8 @@ class HttpExchange:
         if "set-cookie" in answer.headers:
             answer.request = request
             self._cookies.extract_cookies(answer)
-            if sum(len(cookie.name) + len(cookie.value or "") + len("=; ") for cookie in self._cookies.jar) > COOKIES:
+            sizes = (len(cookie.name) + len(cookie.value or "") + len("=; ") for cookie in self._cookies.jar)
+            if sum(sizes) > MAX_COOKIE_BYTES:
                 self._cookies.clear()
 
     def _parsed(self, path: str, params: tuple[tuple[str, str], ...]) -> httpx.URL:
@@ -162,8 +163,8 @@ class HttpExchange:
 def _refuse_long_head(headers: httpx.Headers) -> None:
     """Called before anything in it is looked at. Raises Malformed."""
     fields = headers.raw
-    if len(fields) > FIELDS or sum(len(name) + len(value) for name, value in fields) > HEAD:
-        raise Malformed(f"the answer's head is larger than {FIELDS} fields of {HEAD} bytes in all")
+    if len(fields) > MAX_HEADER_FIELDS or sum(len(name) + len(value) for name, value in fields) > MAX_HEAD_BYTES:
+        raise Malformed(f"the answer's head is larger than {MAX_HEADER_FIELDS} fields of {MAX_HEAD_BYTES} bytes in all")
 
 
 class _Pieces:
@@ -173,9 +174,9 @@ class _Pieces:
         self._count = self._size = 0
 
     def take(self, size: int) -> bool:
-        """Count one more; whether it is time for a breath. Raises Malformed for a body in crumbs."""
+        """Count one more; whether it is time to yield. Raises Malformed for a body in crumbs."""
         self._count, self._size = self._count + 1, self._size + size
         free, crumb = CRUMBS
         if self._count > free + self._size // crumb:
             raise Malformed(f"the answer comes in crumbs: {self._count} pieces for {self._size} bytes")
-        return self._count % PIECES == 0
+        return self._count % PIECES_PER_STEP == 0

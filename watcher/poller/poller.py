@@ -18,7 +18,7 @@ from watcher.model.targets import LISTING, Target
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE, clear_rows_only, fingerprint
 from watcher.poller.checkpoints import Checkpoints, NoteSink
-from watcher.poller.connections import MOST
+from watcher.poller.connections import MAX_CONNECTIONS
 from watcher.poller.failure_policy import FailurePolicy
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.poll_stats import PollStats
@@ -32,7 +32,7 @@ from watcher.scheduling.schedule import Schedule
 
 
 class AnswerSink(NoteSink, Protocol):
-    """Where answers go: ingest's `Intake`, which this room does not import."""
+    """Where answers go: a `Committer` or the `Intake` of the room ingest, which this room does not import."""
 
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer means. Raises Contradiction, and UnreadableRow for a row of a bulk listing."""
@@ -129,7 +129,7 @@ class Poller:
     async def _grant_forever(self, tasks: TaskGroup) -> None:
         while True:
             now = anyio.current_time()
-            room = self._in_flight < MOST and not self._exchange.is_full
+            room = self._in_flight < MAX_CONNECTIONS and not self._exchange.is_full
             job, when = self._lanes.next_job(now) if room else (None, inf)
             if job is None:
                 await self._limiter.wait_until(when)
@@ -142,7 +142,7 @@ class Poller:
         try:
             response, times = await self._send(request, slot)
             try:
-                self._policy.heard(job, response.wait, times.received)
+                self._policy.pause_as_asked(job, response.wait, times.received)
                 result, verdict = await self._receive(request, response, times)
             finally:
                 self._exchange.release(response)

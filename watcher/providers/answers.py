@@ -33,7 +33,7 @@ at all."""
 MAX_VALUES = 100_000
 """Commas and brackets in it, which stand for as many values: some thirty thousand balances."""
 ROWS_PER_STEP = 300
-"""Rows that are read between two breaths: some milliseconds."""
+"""Rows that are read in one step of work: some milliseconds."""
 MAX_ERROR_BYTES = 2**16
 """Bytes of an error: what is longer is a page, and nobody's word."""
 Order = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -54,7 +54,7 @@ _DECIMAL = re.compile(r"-?[0-9]{1,78}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?"
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, once: Callable[[T], bool] | None = None) -> T:
     """The one place that opens bytes from outside. Raises Malformed, also when an object tells one member twice.
 
-    `once` may prove of what was found, cheaper than a second look at the bytes, that nothing can be told twice in them.
+    `once` may prove of what was found, cheaper than a second look at the bytes, that no member can stand twice in them.
     """
     _refuse_endless(body)
     body = body.removeprefix(BOM)
@@ -85,11 +85,11 @@ def attempt(decoder: msgspec.json.Decoder[T], part: msgspec.Raw) -> T | None:
         return None
 
 
-def literal(told: str | msgspec.Raw) -> str:
+def literal(value: str | msgspec.Raw) -> str:
     """A number, in a string or not, as it was written. Raises Malformed for what is neither."""
-    if isinstance(told, str):
-        return told
-    text = bytes(told)
+    if isinstance(value, str):
+        return value
+    text = bytes(value)
     if text[:1] == b'"':
         try:
             return _TEXT.decode(text)
@@ -100,18 +100,18 @@ def literal(told: str | msgspec.Raw) -> str:
     return text.decode()
 
 
-def base_units(told: str | msgspec.Raw) -> str:
+def base_units(value: str | msgspec.Raw) -> str:
     """Canonical amount of a whole number of base units, `"6.5E+12"` too. Raises Malformed.
 
     A JSON number where a string is documented counts as long as no reader on its way can have rounded it.
     """
-    if isinstance(told, msgspec.Raw) and _PLAIN.fullmatch(told):
-        return bytes(told)[1:-1].decode()  # nearly every amount takes this path
-    text = literal(told)
+    if isinstance(value, msgspec.Raw) and _PLAIN.fullmatch(value):
+        return bytes(value)[1:-1].decode()  # nearly every amount takes this path
+    text = literal(value)
     amount = canonical(text) if _BASE.fullmatch(text) else token_units(text)
     if "." in amount or len(amount) > 78:
         raise Malformed(quoting("not a whole number of base units: {}", text))
-    if isinstance(told, msgspec.Raw) and bytes(told)[:1] != b'"' and int(amount) > MOST_IN_A_NUMBER:
+    if isinstance(value, msgspec.Raw) and bytes(value)[:1] != b'"' and int(amount) > MOST_IN_A_NUMBER:
         raise Malformed(quoting("a number that may have been rounded, where a string is due: {}", text))
     return amount
 
@@ -132,7 +132,7 @@ def quoting(template: str, text: str) -> Quoting[str]:
 
 
 def distinct(readings: Sequence[Reading]) -> list[Reading]:
-    """The readings, one for each key. Raises Malformed when one key is told twice and differently."""
+    """The readings, one for each key. Raises Malformed when two readings of one key differ."""
     found: dict[Key, Reading] = {}
     for reading in readings:
         if found.setdefault(reading.key, reading) != reading:

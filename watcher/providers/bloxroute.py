@@ -42,7 +42,7 @@ from watcher.runtime.slicing import run_at_once
 
 T = TypeVar("T")
 
-UNTOLD = msgspec.Raw()
+NOT_GIVEN = msgspec.Raw()
 """A field that a row does not have."""
 MINUTE = 60.0
 """Credits are counted by the provider's clock minute."""
@@ -60,15 +60,15 @@ class _Minted(msgspec.Struct, gc=False):
 
 class _Row(_Minted, gc=False):
     symbol: str | None = None
-    settled: msgspec.Raw = msgspec.field(name="settledAmount", default=UNTOLD)
-    settled_snake: msgspec.Raw = msgspec.field(name="settled_amount", default=UNTOLD)
-    unsettled: msgspec.Raw = msgspec.field(name="unsettledAmount", default=UNTOLD)
-    unsettled_snake: msgspec.Raw = msgspec.field(name="unsettled_amount", default=UNTOLD)
-    open_orders: msgspec.Raw = msgspec.field(name="openOrdersAmount", default=UNTOLD)
-    open_orders_snake: msgspec.Raw = msgspec.field(name="open_orders_amount", default=UNTOLD)
-    open_orders_page: msgspec.Raw = msgspec.field(name="openOrderAmount", default=UNTOLD)
+    settled: msgspec.Raw = msgspec.field(name="settledAmount", default=NOT_GIVEN)
+    settled_snake: msgspec.Raw = msgspec.field(name="settled_amount", default=NOT_GIVEN)
+    unsettled: msgspec.Raw = msgspec.field(name="unsettledAmount", default=NOT_GIVEN)
+    unsettled_snake: msgspec.Raw = msgspec.field(name="unsettled_amount", default=NOT_GIVEN)
+    open_orders: msgspec.Raw = msgspec.field(name="openOrdersAmount", default=NOT_GIVEN)
+    open_orders_snake: msgspec.Raw = msgspec.field(name="open_orders_amount", default=NOT_GIVEN)
+    open_orders_page: msgspec.Raw = msgspec.field(name="openOrderAmount", default=NOT_GIVEN)
 
-    def told(self) -> dict[str, tuple[msgspec.Raw, ...]]:
+    def amounts(self) -> dict[str, tuple[msgspec.Raw, ...]]:
         """All spellings of each of the `KINDS`, by its name in the answer."""
         return {
             "settledAmount": (self.settled, self.settled_snake),
@@ -139,7 +139,7 @@ class Bloxroute(ConfiguredProvider[BloxrouteSettings]):
                 continue
             counts.update(keys)
             symbols.setdefault(mint, symbol(row.symbol))
-            for key, (name, spellings) in zip(keys, row.told().items(), strict=True):
+            for key, (name, spellings) in zip(keys, row.amounts().items(), strict=True):
                 _add(sums, key, name, spellings, gaps)
         if gaps.nameless:
             gaps.keys |= self._sums.incomplete(counts)
@@ -201,28 +201,28 @@ def _refuse(request: Request, response: Response, answer: _Answer[Any]) -> NoRet
 def _mint(row: _Row | msgspec.Raw, gaps: Gaps) -> str | None:
     """Whose row it is. None, and a gap, for what does not tell. Raises Malformed for what tells two."""
     minted = attempt(_MINTED, row) if isinstance(row, msgspec.Raw) else row
-    told = {minted.mint, minted.mint_snake, minted.mint_page} - {None} if minted is not None else set()
-    if len(told) > 1:
+    mints = {minted.mint, minted.mint_snake, minted.mint_page} - {None} if minted is not None else set()
+    if len(mints) > 1:
         raise Malformed("a row tells more than one tokenMint")
-    if not told:
+    if not mints:
         gaps.add("a row tells no tokenMint")
         return None
-    return gaps.key(solana, str(told.pop()))
+    return gaps.key(solana, str(mints.pop()))
 
 
 def _add(sums: dict[Key, Decimal], key: Key, name: str, spellings: Sequence[msgspec.Raw], gaps: Gaps) -> None:
-    """The amount of a field that has several spellings; one that is not told is unknown and never zero."""
+    """The amount of a field that has several spellings; one that is not given is unknown and never zero."""
     try:
-        told = {token_units(literal(spelling)) for spelling in spellings if spelling is not UNTOLD}
+        amounts = {token_units(literal(spelling)) for spelling in spellings if spelling is not NOT_GIVEN}
     except Malformed as failure:
         gaps.add(failure, key, of=f"{key.token}, {name}")
         return
-    if len(told) > 1:
+    if len(amounts) > 1:
         raise Malformed(f"a row of {key.token} tells more than one {name}")
-    if not told:
+    if not amounts:
         gaps.add(f"a row of {key.token} tells no {name}", key)
         return
     try:
-        sums[key] = EXACT.add(sums.get(key, Decimal(0)), Decimal(told.pop()))
+        sums[key] = EXACT.add(sums.get(key, Decimal(0)), Decimal(amounts.pop()))
     except ArithmeticError:
         gaps.add(f"the rows of {key.token} have no exact sum of at most 100 digits", key)

@@ -46,8 +46,8 @@ class Failure(Exception):
 class Quoting(Generic[T]):
     """A text that quotes what came from outside, made when it is asked for.
 
-    Of a hundred thousand rows that cannot be understood one is told, and to make a quotation fit to be shown takes
-    longer than to find the row wrong.
+    Of a hundred thousand rows that cannot be understood one is reported. To make a quotation safe to show takes longer
+    than to find the row wrong.
     """
 
     def __init__(self, template: str, quoted: T, shown: Callable[[T], str]) -> None:

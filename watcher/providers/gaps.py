@@ -1,12 +1,12 @@
-"""What of an answer cannot be understood: those balances are unknown, and no word is lost about the others.
+"""What of an answer cannot be understood: those balances are unknown, and all the others stand.
 
-A row that cannot be read makes its balance unknown even where another row tells it well: the two may belong together.
+A row that cannot be read makes its balance unknown even where another row is fine: the two may belong together.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -18,8 +18,8 @@ from watcher.providers.answers import attempt
 from watcher.providers.failures import Malformed
 from watcher.providers.protocol import ReadResult
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 SUMS = 100_000
 """Balances of several rows that are remembered."""
@@ -33,13 +33,13 @@ class Gaps:
         self.keys: set[Key] = set()
         """Balances that such a part is about, as far as it tells."""
         self.nameless = False
-        """One of them does not tell what it is about: it may belong to any balance that is told in several rows."""
+        """One of them does not say what it is about: it may belong to any balance that has several rows."""
         self._reason: object = None
         """What is wrong with the first of them."""
         self._of = ""
 
     def add(self, reason: object, *keys: Key, of: str = "") -> None:
-        """`reason`: what becomes one line when it is told, as a failure does; of the first gap alone it is. `of`: what
+        """`reason`: what becomes one line when it is reported, as a failure does; of the first gap alone it is. `of`: what
         it is about, in our own words."""
         if not self.count:
             self._reason, self._of = reason, f"{of}: " if of else ""
@@ -47,18 +47,18 @@ class Gaps:
         self.keys.update(keys)
         self.nameless = self.nameless or not keys
 
-    def key(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    def key(self, make: Callable[[*Ts], T], *args: *Ts) -> T | None:
         """The key, or the address, that a row is about; None, and a gap, when it names none (AddressError)."""
         try:
-            return make(*args, **kwargs)
+            return make(*args)
         except AddressError as error:
             self.add(error)
             return None
 
-    def reading(self, key: Key, of: str, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    def reading(self, key: Key, of: str, make: Callable[[*Ts], T], *args: *Ts) -> T | None:
         """What a row says of that key; None, and a gap, when it cannot be understood (Malformed). `of`: as `add` has it."""
         try:
-            return make(*args, **kwargs)
+            return make(*args)
         except Malformed as failure:
             self.add(failure, key, of=of)
             return None
@@ -91,7 +91,7 @@ class Sums:
     """Of how many rows each balance was the sum in its last whole answer, where it was more than one.
 
     An answer that lacks something may lack one of them, and what is left is no balance. Of more than SUMS
-    balances those told last are remembered.
+    balances the latest are remembered.
     """
 
     def __init__(self) -> None:

@@ -217,15 +217,15 @@ class Helius(ConfiguredProvider[HeliusSettings]):
             remarks.append(gaps.remark())
         return ReadResult(gaps.without(readings), missing=tuple(missing), remark=remarks[0] if remarks else None)
 
-    def _amount(self, target: Target, told: msgspec.Raw) -> _Amount | None:
+    def _amount(self, target: Target, raw: msgspec.Raw) -> _Amount | None:
         """What one of several accounts holds; None: it is not there, or no longer a token account.
 
         Raises Misconfigured for an account that never was one, and Malformed.
         """
-        if bytes(told) == b"null":
+        if bytes(raw) == b"null":
             return None
         try:
-            return _holding(target, told)
+            return _holding(target, raw)
         except _NoTokenAccount:
             if target in self._held:
                 return None
@@ -250,7 +250,7 @@ def _opened(request: Request, response: Response) -> _Reply:
 
 
 def _refuse_others(request: Request, response: Response, unread: Malformed | None = None) -> NoReturn:
-    """No JSON-RPC answer: nobody's word but for a short plain text, which is how the used-up credits are told at times."""
+    """No JSON-RPC answer. A short plain text may still be the API's word: used-up credits are reported so at times."""
     text = response.body[:PLAIN].decode("utf-8", "replace")
     plain = len(response.body) < PLAIN and "<" not in text
     if plain and _USED_UP.fullmatch(text.strip(" \r\n\t.!\"'")):
@@ -263,7 +263,7 @@ def _refuse_others(request: Request, response: Response, unread: Malformed | Non
 
 
 def _refuse(request: Request, response: Response, error: _Error | str | None) -> NoReturn:
-    """By what the error says, which is told apart better than by its code or the status."""
+    """By what the error says: that is clearer than its code or the status."""
     code, message, data = (
         (error.code, error.message, error.data) if isinstance(error, _Error) else (0, str(error), None)
     )
@@ -298,12 +298,12 @@ def _result(decoder: msgspec.json.Decoder[T], reply: _Reply) -> T:
     return found
 
 
-def _holding(target: Target, told: msgspec.Raw) -> _Amount:
+def _holding(target: Target, raw: msgspec.Raw) -> _Amount:
     """What a token account holds.
 
     Raises _NoTokenAccount for one of another sort, Misconfigured for one of another mint, Malformed for nonsense.
     """
-    account = attempt(_ACCOUNT, told)
+    account = attempt(_ACCOUNT, raw)
     if account is None:
         raise Malformed("not an account as documented")
     data = attempt(_DATA, account.data)

@@ -18,7 +18,7 @@ T = TypeVar("T", bound=Sized)
 U = TypeVar("U", bound=Sized)
 
 PIECE = 2**16
-"""Bytes opened between two breaths: a few milliseconds."""
+"""Bytes opened in one step of work: a few milliseconds."""
 REACH = 2**14
 """Bytes before the end of a piece in which a row has to end."""
 ROWS = 100_000

@@ -199,7 +199,7 @@ def _held(body: bytes) -> Generator[None, None, _Holdings[Any]]:
 
 
 def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Raises Malformed when one mint is told twice."""
+    """Raises Malformed when one mint stands there twice."""
     entries: dict[str, Any] = {}
     for part in parts:
         entries |= part

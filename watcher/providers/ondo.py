@@ -141,11 +141,11 @@ def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None
     scope, gaps = target.scope, Gaps()
     readings: list[Reading] = []
     lost: set[str] = set()
-    for number, told in enumerate(tokens, 1):
+    for number, raw in enumerate(tokens, 1):
         if number % CHANGED_ROWS == 0:
             yield
-        token = attempt(_TOKEN, told)
-        named = token or attempt(ADDRESS, told)
+        token = attempt(_TOKEN, raw)
+        named = token or attempt(ADDRESS, raw)
         address = gaps.key(addresses.canonical, str(scope.chain), named.address if named else "")
         if address is None:
             continue
@@ -165,10 +165,10 @@ def _one_by_one(target: Target, tokens: Sequence[msgspec.Raw]) -> Generator[None
     return gaps.listing(distinct([reading for reading in readings if reading.key not in gaps.keys]), target)
 
 
-def _row(scope: Scope, token: str, name: str | None, told: msgspec.Raw, gaps: Gaps) -> Reading | None:
+def _row(scope: Scope, token: str, name: str | None, raw: msgspec.Raw, gaps: Gaps) -> Reading | None:
     """One row. None, and a gap, for what cannot be understood. Raises Malformed for what we did not ask for."""
-    row = attempt(BALANCE, told)
-    held = row or attempt(HELD, told)
+    row = attempt(BALANCE, raw)
+    held = row or attempt(HELD, raw)
     account = gaps.key(addresses.canonical, str(scope.chain), held.holder.account if held else "")
     if account is None:
         return None
@@ -247,7 +247,7 @@ def _canonical(name: str, accounts: list[str]) -> list[str]:
 
 
 def _merged(tokens: Iterable[Iterable[Reading]]) -> list[Reading]:
-    """All rows, one for each key. Raises Malformed when one key is told twice and differently."""
+    """All rows, one for each key. Raises Malformed when two rows of one key differ."""
     readings = list(chain.from_iterable(tokens))
     return readings if len({reading.key for reading in readings}) == len(readings) else distinct(readings)
 

@@ -20,7 +20,7 @@ from watcher.providers.json_pieces import BETWEEN_ROWS, HEAD, SPACE, NotCuttable
 T = TypeVar("T")
 
 SIZE = 2**20
-"""Bytes decoded between two breaths: some ten milliseconds."""
+"""Bytes decoded in one step of work: some ten milliseconds."""
 TOKENS = 10_000
 """In one listing. Each costs a little in one go, whatever the number of its holders."""
 LEAST = len(b'{"holderAddress":{"account":""},"balance":""},')
@@ -90,10 +90,10 @@ def _one_by_one(rows: list[msgspec.Raw]) -> Generator[None, None, tuple[list[str
     for number, row in enumerate(rows, 1):
         if number % CHANGED_ROWS == 0:
             yield
-        told = attempt(BALANCE, row)
-        held = told or attempt(HELD, row)
+        whole = attempt(BALANCE, row)
+        held = whole or attempt(HELD, row)
         accounts.append("" if held is None else held.holder.account)
-        amounts.append("" if told is None else told.balance)
+        amounts.append("" if whole is None else whole.balance)
     return accounts, amounts
 
 
@@ -105,7 +105,7 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     found: list[TokenColumn] = []
     opening = _OPENING.match(body)
     place, more = (opening.end(), True) if opening else (0, False)
-    breath = place
+    yielded = place
     while more:
         start = body.find(b"[", place, place + HEAD) + 1
         if not start:
@@ -113,15 +113,15 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
         rows = _Rows(chain)
         end = yield from _taken(rows, body, start, size)
         close = body.find(b"}", end, end + HEAD) + 1
-        token, symbol = _named(body[place:start] + b"]" + body[end:close])
+        token, symbol = _token_of(body[place:start] + b"]" + body[end:close])
         if len(found) == TOKENS:
             raise Malformed(f"more than {TOKENS} tokens in one listing")
         behind = _BEHIND.match(body, close)
         if behind is None:
             raise NotCuttable
         found.append(TokenColumn(chain, token, symbol, rows.pages.whole()))
-        if end - breath > size or len(found) % CHANGED_ROWS == 0:
-            breath = end
+        if end - yielded > size or len(found) % CHANGED_ROWS == 0:
+            yielded = end
             yield
         place, more = behind.end(), behind[1] is not None
     if place != len(body):
@@ -129,12 +129,12 @@ def columns(chain: str, body: bytes, size: int = SIZE) -> Generator[None, None, 
     return found
 
 
-def _named(told: bytes) -> tuple[str, str | None]:
+def _token_of(data: bytes) -> tuple[str, str | None]:
     """Of a token without its rows: its address, and its symbol unless it cannot be understood. Raises Malformed."""
     try:
-        token = decode(_TOKEN, told)
+        token = decode(_TOKEN, data)
     except Malformed:
-        return decode(ADDRESS, told).address, None
+        return decode(ADDRESS, data).address, None
     return token.address, token.symbol
 
 

@@ -219,7 +219,7 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
     def read_in_slices(self, request: Request, response: Response) -> Generator[None, None, ReadResult]:
         """The same of a listing with status 200, `ROWS_PER_STEP` rows at a time. An empty one says that the account is not indexed
         yet: nothing about balances."""
-        answer = yield from _listed(response.body)
+        answer = yield from _opened(response.body)
         if not answer.success or answer.data is None or _failed(answer.errors):
             raise Temporary(f"the account could not be read: {_shown(answer.errors)}")
         if not answer.data:
@@ -262,8 +262,8 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
             if reading is not None:
                 readings.append(reading)
         known = distinct(gaps.without(readings))
-        told = {reading.key for reading in known}
-        missing = tuple(target for key, target in due.items() if key not in told)
+        known_keys = {reading.key for reading in known}
+        missing = tuple(target for key, target in due.items() if key not in known_keys)
         return ReadResult(known, missing=missing, remark=gaps.remark() if gaps.count else None)
 
     def _listing(self, request: Request, answer: _Rows[Any], latest: int) -> Generator[None, None, ReadResult]:
@@ -278,30 +278,36 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
         for number, row in enumerate(_unrepeated(rows), 1):
             if number % ROWS_PER_STEP == 0:
                 yield
-            holding = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
-            if holding is None:
-                gaps.add("a row is not as documented")
-                continue
-            token = gaps.key(felt, holding.token.address)
-            if token is None:
-                continue
-            key = self._key(str(target.scope.account), token)
-            held = gaps.reading(key, token, _held, key, row, latest)
-            if held is None:
-                continue
-            account, reading = held
-            if account != key.account:
-                raise Malformed(f"the answer tells of account {account}, which we did not ask for")
-            # Several rows of one token (ERC-1155 has one for each id) are one balance.
-            one = sums.get(key)
-            sums[key] = reading if one is None else _sum(one, reading)
-            counts[key] += 1
+            reading = self._listed(str(target.scope.account), row, latest, gaps)
+            if reading is not None:
+                # Several rows of one token (ERC-1155 has one for each id) are one balance.
+                one = sums.get(reading.key)
+                sums[reading.key] = reading if one is None else _sum(one, reading)
+                counts[reading.key] += 1
         cut = _cut(answer, len(answer.data))
         if gaps.nameless or cut is not None:
             gaps.keys |= self._sums.incomplete(counts)
         elif not gaps.count:
             self._sums.remember(counts)
         return gaps.listing(list(sums.values()), target, cut)
+
+    def _listed(self, asked: str, row: _Held | msgspec.Raw, latest: int, gaps: Gaps) -> Reading | None:
+        """One row. None, and a gap, for what cannot be understood. Raises Malformed for an account that was not asked for."""
+        holding = attempt(_HOLDING, row) if isinstance(row, msgspec.Raw) else row
+        if holding is None:
+            gaps.add("a row is not as documented")
+            return None
+        token = gaps.key(felt, holding.token.address)
+        if token is None:
+            return None
+        key = self._key(asked, token)
+        held = gaps.reading(key, token, _held, key, row, latest)
+        if held is None:
+            return None
+        account, reading = held
+        if account != asked:
+            raise Malformed(f"the answer tells of account {account}, which we did not ask for")
+        return reading
 
     def _key(self, account: str, token: str) -> Key:
         return Key(self.name, STARKNET, account, token)
@@ -311,7 +317,7 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
         return self._key(felt(pair.account), felt(pair.token))
 
 
-def _listed(body: bytes) -> Generator[None, None, _Rows[Any]]:
+def _opened(body: bytes) -> Generator[None, None, _Rows[Any]]:
     """A listing. Raises Malformed."""
     if len(body) > PIECE:
         with contextlib.suppress(NotCuttable):
@@ -371,7 +377,7 @@ def _pair(target: Target) -> dict[str, Any]:
 
 
 def _unrepeated(rows: Iterable[_Held | msgspec.Raw]) -> Iterator[_Held | msgspec.Raw]:
-    """Each row once. Raises Malformed when one row is told twice and differently."""
+    """Each row once. Raises Malformed when two rows of one id differ."""
     found: dict[str, _Held] = {}
     for row in rows:
         # By its spelling: whole numbers can be chosen so that a dictionary of them takes very long.

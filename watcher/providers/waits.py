@@ -56,7 +56,7 @@ def retry_after(response: Response) -> float | None:
 def spent(response: Response) -> float | None:
     """Seconds until a quota that is used up is there again, by `RateLimit` as it is and as it was; at most an hour.
 
-    None: nothing is used up, or the answer does not say. `RateLimit-Policy` tells the window where no time is told.
+    None: nothing is used up, or the answer does not say. `RateLimit-Policy` gives the window where no time is given.
     """
     headers = response.headers
     waits = [*_by_items(headers.get("ratelimit", ""), headers.get("ratelimit-policy", ""))]
@@ -87,8 +87,8 @@ def _reset(response: Response) -> float | None:
 
 
 def _longest(waits: Iterable[float]) -> float | None:
-    told = [wait for wait in waits if wait > 0]
-    return min(max(told), LONGEST_WAIT) if told else None
+    sensible = [wait for wait in waits if wait > 0]
+    return min(max(sensible), LONGEST_WAIT) if sensible else None
 
 
 def _members(text: str) -> Iterator[str]:
@@ -113,10 +113,10 @@ def _dates(text: str) -> list[float]:
 
 
 def _by_items(limits: str, policies: str) -> Iterator[float]:
-    windows = {name: told["w"] for name, told in _items(policies) if "w" in told}
-    for name, told in _items(limits):
-        wait = told.get("t", windows.get(name))
-        if told.get("r") == 0.0 and wait is not None:
+    windows = {name: given["w"] for name, given in _items(policies) if "w" in given}
+    for name, given in _items(limits):
+        wait = given.get("t", windows.get(name))
+        if given.get("r") == 0.0 and wait is not None:
             yield wait
 
 

@@ -1,44 +1,23 @@
 """Connections off the live path: each is served what it asked for, and reads the log until it has reached the head."""
 
-from collections.abc import Callable
-
 import anyio
 import anyio.abc
 import anyio.lowlevel
-import structlog
-from msgspec import UNSET
 
-from watcher.model.log import (
-    Bounds,
-    Commit,
-    Cursor,
-    Expired,
-    GapReason,
-    JournalError,
-    Published,
-    SnapshotRevoked,
-    Unavailable,
-)
+from watcher.model.log import Commit, Expired, Published, SnapshotRevoked, Unavailable
 from watcher.relay import wire
-from watcher.relay.budgets import ReadQueue
-from watcher.relay.commands import CommandRefused
+from watcher.relay.budgets import ReadBudget, ReadQueue
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.connection import Connection
 from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.live_path import FanOut, Flusher
-from watcher.relay.log import following
-from watcher.relay.log_follower import LogFollower
-from watcher.relay.messages import JOURNAL_AWAY, SLOW_CONSUMER, Live, SnapshotPage
-from watcher.relay.session import OpenSubscription
-from watcher.relay.snapshots import SnapshotPages, SnapshotReader
-from watcher.relay.subscription import Subscription
+from watcher.relay.log import Log, following
+from watcher.relay.log_follower import JOURNAL_RETRY, LogFollower
+from watcher.relay.messages import SLOW_CONSUMER, Live
+from watcher.relay.opening import SubscriptionOpener
 
 LOOKED = 64
 """Events of a replay between two turns of the loop."""
-JOURNAL_RETRY = 0.5
-"""Seconds before a journal that did not answer is asked again."""
-
-logger = structlog.get_logger()
 
 
 class CatchUp:
@@ -49,20 +28,19 @@ class CatchUp:
         connections: ConnectionRegistry,
         flusher: Flusher,
         follower: LogFollower,
-        snapshots: SnapshotReader,
+        opener: SubscriptionOpener,
         *,
+        log: Log,
+        budget: ReadBudget,
         tasks: anyio.abc.TaskGroup,
-        heartbeat: Callable[[Connection], None],
     ) -> None:
-        """`heartbeat`: sends one that had to wait for the pages of a snapshot."""
         self._connections = connections
         self._flusher = flusher
         self._follower = follower
-        self._snapshots = snapshots
-        self._log = snapshots.log
-        self._budget = snapshots.budget
+        self._opener = opener
+        self._log = log
+        self._budget = budget
         self._tasks = tasks
-        self._heartbeat = heartbeat
 
     def read_for(self, connection: Connection) -> None:
         if self._connections.start_reading(connection):
@@ -75,9 +53,9 @@ class CatchUp:
             while outbox.open:
                 await outbox.room()
                 if connection.restarts:
-                    await self._restart(connection)
+                    await self._opener.restart(connection)
                 elif connection.pending:
-                    await self._open(connection, connection.next_pending())
+                    await self._opener.open(connection, connection.next_pending())
                 elif outbox.live or await self._catch_up(connection):
                     return
         except Expired as problem:
@@ -86,157 +64,6 @@ class CatchUp:
             self._connections.drop(connection, SLOW_CONSUMER, "outlived")
         finally:
             self._connections.stop_reading(connection)
-
-    async def _open(self, connection: Connection, asked: OpenSubscription) -> None:
-        try:
-            await self._begin(connection, asked)
-        except CommandRefused as refused:
-            frame = connection.session.not_subscribed(asked, refused.code, str(refused))
-            self._connections.put(connection, frame)
-        except Unavailable as problem:
-            self._refuse(connection, asked, problem)
-
-    def _refuse(self, connection: Connection, asked: OpenSubscription, problem: Unavailable) -> None:
-        text = f"the journal does not answer: {problem}"
-        self._connections.put(connection, connection.session.not_subscribed(asked, "internal", text))
-
-    async def _begin(self, connection: Connection, asked: OpenSubscription) -> None:
-        """Raises CommandRefused."""
-        fan_out, subscription = self._flusher.fan_out, asked.subscription
-        bounds = await self._log.bounds()
-        gap = _gap_of(asked, bounds)
-        recovered = asked.cursor is not None and gap is None
-        pages = None
-        if not recovered and (asked.snapshot or gap is not None):
-            pages = await self._snapshots.open(subscription.wanted)
-        try:
-            start = pages.cursor if pages is not None else asked.cursor if recovered else bounds.head
-            assert start is not None
-            if not await self._is_followed(fan_out, start):
-                connection.ask_again(asked)
-                return
-            if subscription.id not in connection.session.subscriptions:
-                raise CommandRefused("forbidden", "the token was replaced by one that allows nothing of it")
-            cursor = self._subscribe(connection, asked, start, pages, gap)
-            if pages is not None:
-                self._connections.count_snapshot()
-                await self._page(connection, subscription, cursor, pages)
-        finally:
-            if pages is not None:
-                pages.close()
-
-    def _subscribe(
-        self,
-        connection: Connection,
-        asked: OpenSubscription,
-        start: Cursor,
-        pages: SnapshotPages | None,
-        gap: GapReason | None,
-    ) -> Cursor:
-        """The subscription stands, and its data begins at `start`; the cursor that its reply has."""
-        fan_out, now = self._flusher.fan_out, self._flusher.time()
-        if connection.outbox.live:
-            fan_out.leave(connection.outbox, connection.subscriptions)
-            connection.leave(fan_out.cursor, now)
-        before = connection.outbox.position
-        cursor = connection.begin(asked.subscription, start)
-        connection.measure(fan_out.cursor, now)
-        rows = 0 if pages is None else pages.rows
-        recovered = asked.cursor is not None and gap is None
-        reply = connection.session.subscribed(asked, cursor, recovered=recovered, rows=rows, reason=gap)
-        self._connections.put(connection, reply)
-        connection.rearrange()
-        # One reading of the log serves all subscriptions of a connection: only what lies before it is read for this.
-        connection.session.charge(rows if pages is not None else start.behind(before), now)
-        return cursor
-
-    async def _restart(self, connection: Connection) -> None:
-        """Serve the next subscription that another log left behind, as one whose cursor is not recoverable."""
-        subscription, fan_out = connection.restarts[0], self._flusher.fan_out
-        try:
-            pages = await self._snapshots.open(subscription.wanted)
-        except Unavailable as problem:
-            self._follower.is_away(problem)
-            while connection.pending:
-                self._refuse(connection, connection.next_pending(), problem)
-            await anyio.sleep(JOURNAL_RETRY)
-            return
-        try:
-            if not await self._is_followed(fan_out, pages.cursor):
-                return
-            if subscription.id in connection.session.subscriptions:
-                cursor = connection.begin(subscription, pages.cursor)
-                connection.restarted(subscription)
-                self._connections.count_snapshot()
-                await self._page(connection, subscription, cursor, pages, connection.reason)
-            else:
-                connection.restarted(subscription)
-                if connection.end_pages():
-                    self._heartbeat(connection)
-        finally:
-            pages.close()
-        if fan_out is self._flusher.fan_out and not connection.subscriptions:
-            connection.outbox.move(fan_out.cursor)
-
-    async def _is_followed(self, fan_out: FanOut, start: Cursor) -> bool:
-        """Whether that fan-out is of the log of that cursor, and still stands; if the log is new to it, after a wait."""
-        if fan_out is self._flusher.fan_out and fan_out.cursor.epoch != start.epoch:
-            await self._follower.moved()
-            return False
-        return fan_out is self._flusher.fan_out
-
-    async def _page(
-        self,
-        connection: Connection,
-        subscription: Subscription,
-        cursor: Cursor,
-        pages: SnapshotPages,
-        reason: GapReason | None = None,
-    ) -> None:
-        """Send the whole snapshot. `reason`: why it comes unasked."""
-        fan_out = self._flusher.fan_out
-        connection.begin_pages(pages)
-        try:
-            await self._send_pages(connection, subscription, cursor, pages, reason)
-        except SnapshotRevoked:
-            raise
-        except JournalError as problem:  # half of it is nothing
-            logger.warning("relay.snapshot_failed", problem=str(problem))
-            self._connections.drop(connection, JOURNAL_AWAY)
-        finally:
-            connection.close_pages()
-        if not self._log_changed(fan_out):
-            connection.measure(fan_out.cursor, self._flusher.time())
-        if connection.end_pages():
-            self._heartbeat(connection)
-
-    async def _send_pages(
-        self,
-        connection: Connection,
-        subscription: Subscription,
-        cursor: Cursor,
-        pages: SnapshotPages,
-        reason: GapReason | None,
-    ) -> None:
-        fan_out, number, read, last = self._flusher.fan_out, 0, 0, False
-        while not last:
-            await connection.outbox.room()
-            async with pages.page() as states:
-                # After a change of the log it begins anew.
-                ended = subscription.id not in connection.session.subscriptions
-                if ended or not connection.outbox.open or self._log_changed(fan_out):
-                    return
-                number, read = number + 1, read + len(states)
-                last = read >= pages.rows or not states
-                page = SnapshotPage(
-                    subscription_id=subscription.id,
-                    cursor=str(cursor),
-                    page=number,
-                    last=last,
-                    reason=reason if number == 1 and reason is not None else UNSET,
-                    data=wire.rows(row for row in states if subscription.matcher.matches(row.key)),
-                )
-                self._connections.put(connection, wire.push(page))
 
     async def _catch_up(self, connection: Connection) -> bool:
         """Read the log until there is something else to do; whether the live path was joined."""
@@ -326,16 +153,3 @@ class CatchUp:
             outbox.put(wire.LiveFrame(wire.push(Live(cursor=str(outbox.watermark(fan_out.cursor))))))
         self._flusher.mark(outbox)
         return True
-
-
-def _gap_of(asked: OpenSubscription, bounds: Bounds) -> GapReason | None:
-    """Why its cursor cannot be resumed from; None when it can, or when it has none. Raises CommandRefused."""
-    cursor = asked.cursor
-    if cursor is None:
-        return None
-    if cursor.epoch == bounds.head.epoch and len(cursor.positions) != len(bounds.head.positions):
-        raise CommandRefused("bad_cursor", "not a cursor of this log: it has another number of positions")
-    gap = bounds.gap(cursor)
-    if gap is not None and asked.subscription.without_gaps:
-        raise CommandRefused("unrecoverable_cursor", f"the log cannot be read from there: {gap}")
-    return gap

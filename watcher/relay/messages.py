@@ -5,7 +5,7 @@ against them, and AsyncAPI is made of them. The order of fields is the order on 
 left out then; null is written where a value is None.
 """
 
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -30,6 +30,8 @@ Code = Literal[
     "internal",
 ]
 """What is wrong, for programs. Answers over HTTP use the same words."""
+AnyCode = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(Code))})]
+"""As a client reads it: a word that is new is no reason not to read on, since `temporary` has the rule."""
 Delivery = Literal["all", "conflate"]
 OnGap = Literal["snapshot", "error"]
 AuthState = Literal["none", "required", "ok"]
@@ -72,7 +74,7 @@ SLOW_CONSUMER = CloseReason(4200, "slow_consumer")
 
 
 class Error(Struct, frozen=True):
-    code: Code
+    code: AnyCode
     message: str
     temporary: bool
 
@@ -183,7 +185,7 @@ class Shutdown(Push, frozen=True, kw_only=True, tag="shutdown"):
 class ErrorPush(Push, frozen=True, kw_only=True, tag="error"):
     """A message without a usable id was wrong, or a subscription has ended."""
 
-    code: Code
+    code: AnyCode
     message: str
     temporary: bool
 

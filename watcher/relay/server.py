@@ -30,6 +30,7 @@ from watcher.relay.live_path import BATCH, Flusher
 from watcher.relay.log import Log
 from watcher.relay.log_follower import LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
+from watcher.relay.opening import SubscriptionOpener
 from watcher.relay.outbox import Outbox
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
@@ -65,11 +66,15 @@ class Relay:
         self._wall = wall
         self._tuning = tuning
         self._guard = Guard(settings, tokens)
-        self._snapshots = SnapshotReader(log, ReadBudget(lambda: self.flusher.time()), tuning.page)  # noqa: PLW0108 - it has none yet
+        self._budget = ReadBudget(lambda: self.flusher.time())  # noqa: PLW0108 - it has none yet
+        self._snapshots = SnapshotReader(log, self._budget, tuning.page)
         self._page = live_page()
         status = msgspec.structs.replace(status, following=lambda: self.follower.following)
         self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room)
         self._timers = Timers(self.connections, self.flusher, tuning, wall, status.sees)
+        self._opener = SubscriptionOpener(
+            self.connections, self.flusher, self.follower, self._snapshots, self._timers.heartbeat
+        )
         self._catch_up: CatchUp
 
     def _routes(self, status: Status) -> HttpRoutes:
@@ -104,9 +109,10 @@ class Relay:
                     self.connections,
                     self.flusher,
                     self.follower,
-                    self._snapshots,
+                    self._opener,
+                    log=self._log,
+                    budget=self._budget,
                     tasks=tasks,
-                    heartbeat=self._timers.heartbeat,
                 )
                 tasks.start_soon(self.follower.follow)
                 tasks.start_soon(self._timers.run)

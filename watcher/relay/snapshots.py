@@ -65,19 +65,19 @@ class SnapshotReader:
 
     def __init__(self, log: Log, budget: ReadBudget, size: int) -> None:
         self.log = log
-        self.budget = budget
+        self._budget = budget
         self._size = size
 
     async def open(self, wanted: Filter) -> SnapshotPages:
         """What the filter shows stands for. Raises JournalError."""
-        came, full = self.budget.number(), filters.expand(wanted)
-        async with self.budget.turn(ReadQueue.FIRST_LOOKS):
+        came, full = self._budget.number(), filters.expand(wanted)
+        async with self._budget.turn(ReadQueue.FIRST_LOOKS):
             snapshot = await self.log.glance(full, self._size)
         if snapshot is None:
-            async with self.budget.turn(ReadQueue.PAGES, came):
+            async with self._budget.turn(ReadQueue.PAGES, came):
                 pass  # a view is begun only when its pages are next: it has an end
             snapshot = await self.log.snapshot(full)
-        return SnapshotPages(snapshot, self.budget, self._size, came)
+        return SnapshotPages(snapshot, self._budget, self._size, came)
 
 
 class BalancesBody:

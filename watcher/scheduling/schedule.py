@@ -33,11 +33,11 @@ _HAS_BASELINE = bytes(flags & HAS_BASELINE for flags in range(256))
 
 
 class Schedule(Generic[T]):
-    """The targets of one budget, and who is next.
+    """The targets of one budget, and which is next.
 
     max_interval: seconds within which every target should be read; sets how much of the budget is spent on that.
     min_interval: seconds before which no target is read again; when all are younger, the request is left unused.
-    name: what identifies a target in `save`, so that a later watch list finds its own again.
+    name: what identifies a target in `save`, so that a later watch list finds its targets again.
     """
 
     def __init__(
@@ -55,9 +55,8 @@ class Schedule(Generic[T]):
         self._min_interval = min_interval
         size = len(self._targets)
         self._index = TargetIndex(self._targets)
-        self._names = array(
-            "Q", (name_digest(name(target)) for target in self._targets)
-        )  # made here, for `save` must be quick
+        # Made here, for `save` must be quick.
+        self._names = array("Q", (name_digest(name(target)) for target in self._targets))
         self._rates = ChangeRates(size)
         self._last = array("d", [now]) * size
         self._state, self._flags, self._tries = bytearray(size), bytearray(size), bytearray(size)
@@ -66,6 +65,7 @@ class Schedule(Generic[T]):
         self._owed_guarantee = 0.0  # guarantee polls
         self._urgent_last = False
         self._share = GUARANTEE
+        """Of polls, for the longest unread: no target waits longer than cycle / share."""
         self._service_time = _ServiceTime(max(100, size))
         self._random = random.Random(seed)  # noqa: S311 (spreads the first sweep, hides nothing)
         order = list(range(size))
@@ -172,16 +172,11 @@ class Schedule(Generic[T]):
         return (self.cycle(now) / 2 + rates.delay) / (1 + rates.changes_seen)
 
     def stalest(self, now: float) -> tuple[T, float] | None:
-        """The target unread the longest and for how many seconds (since the start, if never). Looks at all of them."""
+        """The target that was unread for the longest, and for how many seconds; since the start, if it never was read."""
         if not self._targets:
             return None
         oldest = min(self._last)
         return self._targets[self._last.index(oldest)], now - oldest
-
-    @property
-    def guarantee(self) -> float:
-        """The share of polls that goes to the longest unread: no target waits longer than cycle / guarantee."""
-        return self._share
 
     def save(self, now: float) -> bytes:
         """What was learned, about 32 bytes a target."""
@@ -245,7 +240,7 @@ class Schedule(Generic[T]):
         for i, key in zip(order, keys, strict=True):
             self._heap.key[i] = -max(key, 1 / FIXED_POINT)
             self._to_rest(i)
-            if not self._flags[i] & HAS_BASELINE:  # it has no last reading to be too close to
+            if not self._flags[i] & HAS_BASELINE:  # it has no last reading that it could be too close to
                 self._fresh = -1
                 self._heap.push(i)
         self._push_rested(now)

@@ -52,7 +52,7 @@ RECORD_ERRORS = (
     RecordTooLargeError,
     UnsupportedForMessageFormatError,
 )
-"""Of what was sent: sent again, it is refused again."""
+"""Refusals of what was sent: sent again, it is refused again."""
 AUTHORIZATION_ERRORS = (
     ClusterAuthorizationFailedError,
     DelegationTokenAuthorizationFailed,
@@ -60,7 +60,7 @@ AUTHORIZATION_ERRORS = (
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
 )
-"""Of who we are."""
+"""Refusals of our user, or of its rights."""
 CONFIGURATION_ERRORS = (
     InvalidConfigurationError,
     InvalidRequiredAcksError,
@@ -68,11 +68,12 @@ CONFIGURATION_ERRORS = (
     InvalidTransactionTimeout,
     SecurityDisabled,
 )
-"""Of how the cluster is made, or we are. What a client says of versions is not: it guesses while a broker comes up."""
+"""Refusals of how the cluster or this client is configured. An error about versions is none: the client guesses them while
+a broker comes up."""
 
 
 class DenialTimer:
-    """Since when we are refused something."""
+    """Tells a right that is missing from one that a broker has yet to learn."""
 
     def __init__(self, apart: float, stands: float) -> None:
         """`apart`: seconds between two refusals that have nothing to do with one another, since whoever is refused asks
@@ -82,18 +83,19 @@ class DenialTimer:
         self._since = self._last = -math.inf
 
     def persists(self, now: float) -> bool:
-        """Once more; whether that is to be believed."""
+        """Another refusal, at `now`. Whether refusals have lasted so long that they are to be believed."""
         if now - self._last > self._apart:
             self._since = now
         self._last = now
         return now - self._since >= self._stands
 
     def clear(self) -> None:
+        """What was refused has succeeded."""
         self._last = -math.inf
 
     @contextlib.contextmanager
     def tolerated(self) -> Iterator[None]:
-        """Forbidden is Unavailable until it is to be believed."""
+        """Turns Forbidden into Unavailable until it is to be believed."""
         try:
             yield
         except Forbidden as error:
@@ -103,9 +105,9 @@ class DenialTimer:
 
 
 def journal_error(error: BaseException, what: str, *, sending: bool = False) -> JournalError:
-    """What it means that `error` came while doing `what`, which was to send records or not.
+    """The JournalError that `error` means. `what`: what was being done; `sending`: that was to send records.
 
-    The client wraps some in errors that say nothing.
+    The client wraps some errors in others that say nothing, so causes count too.
     """
     last: BaseException | None = error
     while last is not None:

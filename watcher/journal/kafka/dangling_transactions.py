@@ -1,13 +1,13 @@
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
-"""A transaction that the cluster has forgotten to end: what must become of it.
+"""A dangling transaction is one that the cluster has forgotten to end. This file finds out how it must end.
 
 A coordinator that comes back with a decided transaction writes the end to each partition. A broker that restarts after
 a kill may not yet know the leaders of those partitions, take them for deleted, and call the transaction complete
 without. Its records then hold the partition back for ever: nobody reads beyond them. Whoever has fenced the
 transactional id has the same producer id, so an end written under it ends that transaction too.
 
-The end must be the same in both partitions. Where both hang, nobody has seen anything, and it is aborted: the next
-reading finds what is still to be published. Where one hangs, the other one says how it was decided.
+The end must be the same in both partitions. Where it dangles in both, nobody has seen anything, and it is aborted: the next
+reading finds what is still to be published. Where it dangles in one, the other one says how it was decided.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, read_rang
 from watcher.journal.kafka.records import decode_event, decode_state
 
 TAIL_OFFSETS = 4_000
-"""Places at the end of the events among which the last transaction stands: 1,000 rows at most, and control records."""
+"""Offsets at the end of the events among which the last transaction stands: 1,000 rows at most, and control records."""
 
 
 async def was_committed(
     cluster: Cluster, offsets: OffsetProbe, changed: TopicPartition, states: TopicPartition, dangling: TopicPartition
 ) -> bool:
-    """Whether the transaction that hangs in one of the two partitions is committed in the other."""
+    """Whether the transaction that dangles in one of the two partitions is committed in the other."""
     committed, written = await offsets.last_stable([changed, states]), await offsets.high_watermarks([changed, states])
     first = (await offsets.log_starts([changed]))[changed]
     late = {dangling: committed[dangling]}
@@ -45,7 +45,7 @@ async def was_committed(
 def _versions_by_key(
     records: Sequence[ConsumedRecord], version: Callable[[ConsumedRecord], int]
 ) -> dict[bytes, set[int]]:
-    """Key → the versions that the records of balances speak of."""
+    """Key → the versions in the records of balances."""
     found: dict[bytes, set[int]] = {}
     for one in records:
         if b"/" in one.key:

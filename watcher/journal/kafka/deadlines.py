@@ -98,9 +98,9 @@ def _asked_for(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def within(seconds: float, what: str, *, sending: bool = False) -> Iterator[None]:
-    """Whatever goes wrong inside, or takes longer, is Unavailable, or what else it means, and says while doing what.
+    """Turns what goes wrong inside, or takes longer, into the JournalError that it means; its text names `what`.
 
-    `sending`: of records, which may be refused.
+    `sending`: records are sent inside, and may be refused.
     """
     try:
         with anyio.fail_after(seconds), ours_only():

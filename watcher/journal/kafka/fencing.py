@@ -11,7 +11,8 @@ from watcher.journal.kafka.records import LogMarker, OwnerRecord, TopicNames
 
 
 class LogIdentity:
-    """The log that this instance works on: the one that it met first. Every partition says which one it belongs to."""
+    """The log that this instance works on: the first one that it finds. Each partition's marker names the log of that
+    partition."""
 
     def __init__(self, topics: TopicNames) -> None:
         self._topics = topics

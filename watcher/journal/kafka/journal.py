@@ -119,11 +119,11 @@ class KafkaJournal:
         marked = await self._with_broker(lambda admin: self._make(admin, created, aligned, new_log=new_log))
         if new_log:
             await self._fence_writers()
-        said = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
-        said = ["began a new log"] if new_log and not created else said
-        said += [f"set {', '.join(aligned)}"] if aligned else []
+        done = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
+        done = ["began a new log"] if new_log and not created else done
+        done += [f"set {', '.join(aligned)}"] if aligned else []
         names = ", ".join(self._topics)
-        return f"{'; '.join(said) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
+        return f"{'; '.join(done) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
     async def _make(self, admin: TopicAdmin, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
         """May be repeated; what each try does is added to the two lists. Whether the marker was written."""

@@ -67,7 +67,7 @@ async def read_until(
 async def read_range(
     cluster: Cluster, start: Offsets, ends: Offsets, *, isolation: str = "read_committed"
 ) -> list[ConsumedRecord]:
-    """What stands between those places, each partition of `start` up to its end in `ends`. Raises Unavailable."""
+    """The records of each partition of `start`, from there up to its end in `ends`. Raises Unavailable."""
     found: list[ConsumedRecord] = []
     async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
         assign_at(consumer, start)

@@ -26,7 +26,7 @@ class StateTable:
         self.rows[state.key] = state
 
     def add_baseline(self, state: BalanceState) -> bool:
-        """A baseline just committed; whether it is news. A state record of a change says what its event says."""
+        """Add a baseline just committed. False for a known key, and for the state of a change: its event says the same."""
         if state.version or state.key in self.rows:
             return False
         self.rows[state.key] = state
@@ -38,7 +38,7 @@ class StateTable:
             self.rows[event.key] = state_after(event)
 
     def roll_back(self, event: Published) -> None:
-        """This event is still to come: a row that stands at it already goes back to the one before."""
+        """Take back an event that nobody may see yet: a row at its version goes back to the one before."""
         row = self.rows.get(event.key)
         if row is not None and row.version == event.version:
             self.rows[event.key] = state_before(event)

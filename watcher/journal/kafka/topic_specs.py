@@ -32,7 +32,9 @@ class TopicSpec(NamedTuple):
     partitions: int
     policy: str
     exact: Mapping[str, str]
+    """Configs with the one value that each may have."""
     ceilings: Mapping[str, str]
+    """Configs with the greatest value that each may have."""
 
     def initial_configs(self, replicas: int) -> dict[str, str]:
         """The configs that a new topic is given."""
@@ -45,6 +47,7 @@ class TopicSpec(NamedTuple):
 
     @property
     def config_names(self) -> list[str]:
+        """The configs that `require` and `corrections` look at."""
         return [*self.initial_configs(1), "max.message.bytes"]
 
     def require(self, found: TopicState | None) -> None:

@@ -128,7 +128,7 @@ def leave_mark(path: Path, epoch: str, head: int) -> None:
 
 
 class LogMetadata(NamedTuple):
-    """What the database says of its log."""
+    """What the database stores about its log."""
 
     log: str
     """The epoch."""

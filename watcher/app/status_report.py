@@ -1,0 +1,69 @@
+"""What a running instance reports of itself: `/readyz` and `/metrics`, as far as the rights of a token go."""
+
+from collections.abc import Callable, Sequence
+
+from watcher.app import metrics
+from watcher.app.provider_sources import Source
+from watcher.ingest.committer import Committer
+from watcher.model.filters import FilterMatcher
+from watcher.model.keys import Filter
+from watcher.poller.poller import Poller
+from watcher.relay.http.auth import EVERYTHING
+from watcher.relay.http.routes import Readiness, Status, named
+from watcher.relay.server import Relay
+
+
+class StatusReport:
+    """Looks at the parts of one instance when it is asked. `pollers` and `committers` are filled while the instance starts."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        pollers: Sequence[Poller],
+        committers: Sequence[Committer],
+        relay: Callable[[], Relay | None],
+    ) -> None:
+        self._pollers = pollers
+        self._committers = committers
+        self._relay = relay
+        self._watched_scopes = {
+            source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
+            for source in sources
+        }
+        self._visible: dict[tuple[Filter, str], bool] = {}
+        """By the rights of each token, of which there are as many as the config has."""
+
+    def status(self) -> Status:
+        """For the routes of a port."""
+        return Status(metrics=self.metrics, readiness=self.readiness, sees=self.may_see)
+
+    def readiness(self) -> Readiness:
+        """Ready means that changes can be committed and published."""
+        problem = next((committer.problem for committer in self._committers if committer.problem), None)
+        return Readiness(
+            ready=problem is None and all(committer.ready.is_set() for committer in self._committers),
+            journal=problem or "ok",
+            providers={poller.name: poller.stats.problem or "ok" for poller in self._pollers},
+        )
+
+    def metrics(self, rights: Filter) -> bytes:
+        """The text of `/metrics`: everything, or the figures of the providers that these rights may see."""
+        if rights == EVERYTHING:
+            return metrics.exposition(metrics.everything(self._pollers, self._committers, self._relay()))
+        visible = [poller for poller in self._pollers if self.may_see(rights, poller.name)]
+        return metrics.exposition(metrics.of_providers(visible, self._committers))
+
+    def may_see(self, rights: Filter, provider: str) -> bool:
+        """Whether these rights may know the status of a provider: it reads a balance that they may see.
+
+        An instance without pollers cannot know what is read, and goes by the providers that the rights name.
+        """
+        if not named(rights, provider):
+            return False
+        scopes = self._watched_scopes.get(provider)
+        if scopes is None or rights == EVERYTHING:
+            return True
+        if (known := self._visible.get((rights, provider))) is None:
+            matcher = FilterMatcher.of(rights)
+            known = self._visible[rights, provider] = any(matcher.touches(scope) for scope in scopes)
+        return known
