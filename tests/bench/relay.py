@@ -114,7 +114,7 @@ def variants(crowd, relay):
         broadcast(websockets, text, text=True)
 
     async def publish(count):
-        await relay.follower.publish(source.commit(count))
+        await relay.flusher.publish(source.commit(count), RelayTuning().replay_bytes)
         while relay.flusher.fan_out.ready or relay.flusher.fan_out.round:  # noqa: ASYNC110 - a turn of the loop is what is measured
             await asyncio.sleep(0)
 
@@ -233,7 +233,7 @@ async def held(crowd, folder, count):
             idling = await turns(lambda: anyio.sleep(0.05))
 
             async def deliver():
-                await stage.relay.follower.publish(source.commit(4))
+                await stage.relay.flusher.publish(source.commit(4), RelayTuning().replay_bytes)
                 await drained(connections)
 
             busy = await turns(deliver)

@@ -1,6 +1,6 @@
 """The live path: who gets what, in which order, whatever happens between an event and its way to the sockets."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.relay.stage import SOLANA
@@ -56,13 +56,15 @@ STEP = st.one_of(
 )
 
 
-@given(st.lists(STEP, max_size=40))
-def test_everybody_gets_what_was_published_while_there_once_and_in_order(steps):
+@example({0, 1}, [("publish", 0), ("deal", 1), ("publish", 0)])
+@example({0, 1}, [("publish", 0), ("deal", 1), ("leave", 0)])
+@given(st.sets(st.integers(0, 5), min_size=2), st.lists(STEP, min_size=5, max_size=40))
+def test_everybody_gets_what_was_published_while_there_once_and_in_order(begun, steps):
     fan_out = FanOut(HEAD)
     every = [Reader(account) for account in (None, None, "A", "A", "B", None)]
     readers = {each.outbox: each for each in every}
     expected, there = {each: [] for each in every}, []
-    for what, number in steps:
+    for what, number in [*(("join", number) for number in sorted(begun)), *steps]:
         if what == "publish":
             publish(fan_out, number)
             for one in there:

@@ -1,5 +1,6 @@
 """One connection by itself, on the live path and off it: a log in a list, a fan-out, and a socket that is asked to take."""
 
+import asyncio
 import json
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.relay.stage import SOLANA
+from tests.relay.stage import PATIENCE, SOLANA
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
 from watcher.relay import wire
@@ -309,3 +310,20 @@ def test_places_in_a_log_of_two_partitions(places):
     assert one.greatest(other).reaches(one)
     assert one.greatest(other).reaches(other)
     assert one.least(other).behind(one.greatest(other)) == sum(abs(a - b) for a, b in zip(*places, strict=True))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("end", [Outbox.unblock, Outbox.close])
+async def test_there_is_no_room_until_the_socket_has_taken_everything_or_is_closed(end):
+    """What the outbox gave to the socket is not in it any more, and still waits."""
+    outbox = Outbox(SMALL, HEAD, None, None)
+    await outbox.room()
+    outbox.block()
+    waits = asyncio.ensure_future(outbox.room())
+    await asyncio.sleep(0)
+    assert outbox.has_waiter
+    assert not waits.done()
+    end(outbox)
+    async with asyncio.timeout(PATIENCE):
+        await waits
+    assert not outbox.has_waiter

@@ -116,6 +116,7 @@ async def test_a_reader_that_takes_nothing_is_seen_and_ended(tmp_path):
                     await anyio.sleep(0.1)
             assert stage.relay.stats.dropped == {"stalled": 1}
             await until(lambda: len(stage.relay.listener.admission.sockets) == 1)
+            assert not stage.relay.connections.blocked
             await stage.teller.tell("A")
             assert (await other.push("update"))["event"]["version"] == 201
             assert stage.relay.stats.stalled == 0

@@ -182,7 +182,7 @@ class ConnectionRegistry:
                 connection.rearrange()
                 for frame in ended:
                     outbox.put(frame)
-            if outbox.waiting or outbox.awaited:
+            if outbox.waiting or outbox.has_waiter:
                 self._flusher.mark(outbox)
 
     # What is counted.

@@ -205,7 +205,7 @@ class Outbox:
             await self._drained.wait()
 
     @property
-    def awaited(self) -> bool:
+    def has_waiter(self) -> bool:
         """Somebody waits for room."""
         return self._drained is not None
 
