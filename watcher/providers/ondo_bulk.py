@@ -30,32 +30,32 @@ _OPENING = re.compile(rb'(?:\xef\xbb\xbf)?%b\{%b"tokens"%b:%b\[%b' % (5 * (SPACE
 _BEHIND = re.compile(rb"%b(?:(,)%b|\]%b\}%b)" % (4 * (SPACE,)))
 
 
-class Holder(msgspec.Struct, gc=False):
+class _Holder(msgspec.Struct, gc=False):
     account: str
 
 
-class _HolderRow(msgspec.Struct, gc=False):
-    holder: Holder = msgspec.field(name="holderAddress")
+class OndoHolder(msgspec.Struct, gc=False):
+    holder: _Holder = msgspec.field(name="holderAddress")
 
 
-class _BalanceRow(_HolderRow, gc=False):
+class OndoBalance(OndoHolder, gc=False):
     balance: str
 
 
-class Address(msgspec.Struct):
+class _TokenAddress(msgspec.Struct):
     address: str = msgspec.field(name="tokenAddress")
 
 
-class Token(Address, Generic[T]):
+class OndoToken(_TokenAddress, Generic[T]):
     symbol: str = msgspec.field(name="tokenSymbol")
     balances: list[T]
 
 
-BALANCE = msgspec.json.Decoder(_BalanceRow)
-HELD = msgspec.json.Decoder(_HolderRow)
-ADDRESS = msgspec.json.Decoder(Address)
-_TOKEN = msgspec.json.Decoder(Token[_BalanceRow])
-_ROWS = msgspec.json.Decoder(list[_BalanceRow])
+BALANCE = msgspec.json.Decoder(OndoBalance)
+HELD = msgspec.json.Decoder(OndoHolder)
+ADDRESS = msgspec.json.Decoder(_TokenAddress)
+_TOKEN = msgspec.json.Decoder(OndoToken[OndoBalance])
+_ROWS = msgspec.json.Decoder(list[OndoBalance])
 _CLOSED = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -71,7 +71,7 @@ class _Rows:
         accounts: list[str] = []
         amounts: list[str] = []
 
-        def once(rows: list[_BalanceRow]) -> bool:
+        def once(rows: list[OndoBalance]) -> bool:
             """Whether the bytes of these rows have no room for anything else, so that nothing is told twice."""
             accounts[:] = [row.holder.account for row in rows]
             amounts[:] = [row.balance for row in rows]
