@@ -253,7 +253,7 @@ def _merged(tokens: Iterable[Iterable[Reading]]) -> list[Reading]:
 
 
 def _folded(targets: Iterable[Target]) -> tuple[Target, ...]:
-    """Without duplicates and without what the listing of another target tells as well."""
+    """Without duplicates, and without targets that the listing of another one covers."""
     unique = dict.fromkeys(targets)
     scopes = {target.scope for target in unique}
     return tuple(target for target in unique if not any(wider in scopes for wider in _wider(target.scope)))
