@@ -8,7 +8,6 @@ import httpx
 from trio.testing import MockClock
 
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
 from watcher.journal.sqlite.file import inline
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.ledger import Ledger
@@ -119,7 +118,7 @@ async def journal(path, run=inline):
     committer = Committer(sqlite.writer(0), Ledger(), gather=0.0)
     async with anyio.create_task_group() as tasks:
         await tasks.start(committer.run)
-        yield Intake([committer])
+        yield committer
         tasks.cancel_scope.cancel()
 
 

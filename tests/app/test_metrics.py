@@ -34,8 +34,8 @@ def scrape(tmp_path):
         async with journal(tmp_path / "balances.db") as intake:
             poller = poller_of(helius(1, limits=((1, 1.0),)), Api(answer), intake)
             committers = [
-                *intake.committers,
-                Committer(intake.committers[0]._writer, Ledger(), gather=0.0, partition=1),
+                intake,
+                Committer(intake._writer, Ledger(), gather=0.0, partition=1),
             ]
             status = Status(metrics=nothing, readiness=Readiness)
             relay = Relay(RelaySettings(), None, tokens=None, wall=int, status=status)

@@ -18,7 +18,6 @@ import httpx
 from tests.bench.large import Journal
 from tests.polling import helius, poller_of
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
 from watcher.ledger import Ledger
 from watcher.poller.connections import KEEP_IDLE, MAX_CONNECTIONS, HttpConnections
 from watcher.poller.http_exchange import HEADERS
@@ -60,7 +59,7 @@ async def polled(base_url, polls, watches):
     committer = Committer(Journal(), Ledger(), gather=0.05)
     async with HttpConnections() as transport, anyio.create_task_group() as tasks:
         await tasks.start(committer.run)
-        poller = poller_of(provider, None, Intake([committer]), transport=transport)
+        poller = poller_of(provider, None, committer, transport=transport)
         tasks.start_soon(poller.run)
         while poller.stats.answers < polls // 10:  # noqa: ASYNC110 (connections are made and baselines told)
             await anyio.sleep(0.01)

@@ -21,7 +21,7 @@ import anyio
 import msgspec
 
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
+from watcher.ingest.intake import intake_of
 from watcher.journal import Restored
 from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Times
@@ -112,7 +112,7 @@ class Watcher:
         self.request = self.provider.ask(group.lanes[0], group.targets, 60.0)
         self.scope = self.request.targets[0].scope
         self.committers = [Committer(Journal(), Ledger(), gather=0.0, bound=10**9) for _ in range(partitions)]
-        self.intake = Intake(self.committers)
+        self.intake = intake_of(self.committers)
         self.now = 0.0
 
     def answer(self, readings, known):

@@ -29,7 +29,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.polling import START, journal, poller_of
-from watcher.ingest.intake import Intake
+from watcher.ingest.committer import Committer
 from watcher.ledger import Verdict
 from watcher.model.readings import Answer
 from watcher.poller.poller import Poller
@@ -88,7 +88,7 @@ class Counted(World):
 class Ear:
     """The intake, remembering how long each watch went without a good answer."""
 
-    def __init__(self, intake: Intake, last_received: dict[Any, float], blind: dict[str, float]) -> None:
+    def __init__(self, intake: Committer, last_received: dict[Any, float], blind: dict[str, float]) -> None:
         self._intake = intake
         self._last_received = last_received
         self._blind = blind

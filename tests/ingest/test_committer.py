@@ -646,7 +646,8 @@ class TestIntake:
         worlds = [World(folder / f"{partition}.db") for partition in range(3)]
         async with contextlib.AsyncExitStack() as stack:
             intake = Intake([await stack.enter_async_context(world.running()) for world in worlds])
-            await intake.ready()
+            for committer in intake.committers:
+                await committer.ready.wait()
             yield intake, worlds
 
     def test_each_balance_goes_to_the_partition_of_its_account(self, path):

@@ -11,7 +11,7 @@ from tests.journal.laws import records, violations
 from tests.polling import START, Api, journal, poller_of, virtually
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.test_large import body
-from watcher.ingest.intake import Intake
+from watcher.ingest.intake import intake_of
 from watcher.ingest.partitions import partition_of
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE
@@ -45,7 +45,7 @@ async def journals(folder, partitions):
     async with AsyncExitStack() as stack:
         files = [folder / f"{partition}.db" for partition in range(partitions)]
         alone = [await stack.enter_async_context(journal(file)) for file in files]
-        yield Intake([intake.committers[0] for intake in alone]), files
+        yield intake_of(alone), files
 
 
 def polled(folder, partitions, bodies, *, reads):

@@ -124,7 +124,7 @@ def test_the_age_of_the_oldest_doubt_is_a_metric(file):
             poller = poller_of(helius(1, limits=((1, 1.0),)), api, intake)
 
             def age():
-                families = {family.name: family for family in metrics.of_providers([poller], intake.committers)}
+                families = {family.name: family for family in metrics.of_providers([poller], [intake])}
                 (sample,) = families["watcher_oldest_doubt_seconds"].samples
                 assert sample.labels == {"provider": "helius"}
                 return sample.value
@@ -520,6 +520,27 @@ def test_no_secret_reaches_the_log_or_an_error(file, logs):
 
 
 # --- restarts, cancellation, a journal that is away
+
+
+def test_a_request_that_hangs_is_saved_meanwhile(file):
+    """Whoever is killed then leaves word of it."""
+
+    async def hang():
+        await anyio.sleep_forever()
+
+    api = Api(lambda request, n: hang if n == 3 else fine(request, n))
+
+    async def main():
+        async with journal(file) as intake, anyio.create_task_group() as tasks:
+            poller = poller_of(helius(1, min_interval=10.0), api, intake)
+            tasks.start_soon(poller.run)
+            await anyio.sleep(25)
+            unsaved = poller.budget.unsaved_changes
+            tasks.cancel_scope.cancel()
+        return unsaved
+
+    assert virtually(main) is False
+    assert len(api.arrivals) == 3
 
 
 def test_the_start_is_saved_before_the_first_request(file):

@@ -165,7 +165,7 @@ def test_no_target_is_read_again_before_min_interval_and_the_request_is_left_unu
 def test_max_interval_sets_the_guaranteed_share(max_interval, share):
     schedule = Schedule(range(60), seed=1, now=0.0, max_interval=max_interval)
     run(schedule, 0.0, 300.0, 1.0, changes={1, 2, 3})
-    assert schedule.guarantee == pytest.approx(share)
+    assert schedule._share == pytest.approx(share)
 
 
 def test_max_interval_is_kept_where_the_budget_allows_it():

@@ -21,7 +21,7 @@ from watcher.app.provider_sources import Source, secret_of, sources
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
+from watcher.ingest.intake import Intake, intake_of
 from watcher.journal import Journal, JournalOptions, Reader
 from watcher.ledger import Ledger
 from watcher.limits.budget import Budget
@@ -172,8 +172,9 @@ class Daemon:
         ]
         for committer in self.committers:
             committing.start_soon(committer.run)
-        intake = Intake(self.committers)
-        await intake.ready()
+        for committer in self.committers:
+            await committer.ready.wait()
+        intake = intake_of(self.committers)
         for number, (source, transport) in enumerate(zip(self.sources, transports, strict=True)):
             self.pollers.append(self._poller(number, source, intake, transport))
         for poller in self.pollers:
@@ -181,7 +182,7 @@ class Daemon:
         tasks.start_soon(self._send_heartbeats)
         tasks.start_soon(self._end_when_all_refuse)
 
-    def _poller(self, number: int, source: Source, intake: Intake, transport: HttpConnections) -> Poller:
+    def _poller(self, number: int, source: Source, intake: Committer | Intake, transport: HttpConnections) -> Poller:
         provider = source.provider
         now = anyio.current_time()
         poller = Poller(

@@ -1,4 +1,4 @@
-"""All partitions of a journal behind one interface: the pollers hand their answers to it."""
+"""What pollers hand their answers to: the committer of the only partition, or all partitions behind the same interface."""
 
 from collections.abc import Sequence
 
@@ -15,6 +15,11 @@ from watcher.model.readings import Answer, Reading
 from watcher.runtime.slicing import run_in_slices
 
 
+def intake_of(committers: Sequence[Committer]) -> "Committer | Intake":
+    """`committers[p]` is partition p's. An answer needs no splitting where there is one."""
+    return committers[0] if len(committers) == 1 else Intake(committers)
+
+
 class Intake:
     """Splits answers by partition. An account lives in one partition, so most answers have one part."""
 
@@ -25,8 +30,6 @@ class Intake:
 
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer meant, over all partitions. Waits while a partition is down or full."""
-        if len(self.committers) == 1:
-            return await self.committers[0].accept(answer)
         bulk = answer.readings if isinstance(answer.readings, BulkListing) else None
         parts = await (self._spread(answer.readings) if bulk is None else self._split(bulk))
         partitions = self._partitions_of(answer.listing)
@@ -113,11 +116,6 @@ class Intake:
     def notes(self) -> dict[str, bytes]:
         """The notes as partition 0 restored them."""
         return self.committers[0].notes
-
-    async def ready(self) -> None:
-        """Return once every partition is open."""
-        for committer in self.committers:
-            await committer.ready.wait()
 
     async def flush(self) -> None:
         """Return once everything accepted and noted before is committed, in every partition."""

@@ -6,9 +6,9 @@ import anyio
 import anyio.lowlevel
 import structlog
 
-from watcher.model.log import Commit, Expired, GapReason, Unavailable
+from watcher.model.log import Expired, GapReason, Unavailable
 from watcher.relay.connections import ConnectionRegistry
-from watcher.relay.live_path import BATCH, SLICE_SECONDS, Flusher
+from watcher.relay.live_path import BATCH, Flusher
 from watcher.relay.log import Log, following
 from watcher.relay.settings import RelayTuning
 from watcher.runtime.backoff import Backoff
@@ -48,7 +48,8 @@ class LogFollower:
                 failures = 0
                 async with following(self._log, self._flusher.fan_out.cursor) as commits:
                     async for commit in commits:
-                        await self.publish(commit)
+                        await self._flusher.publish(commit, self._tuning.replay_bytes)
+                        self._move()
             except Unavailable as problem:
                 self.is_away(problem)
             except Expired as problem:
@@ -57,28 +58,6 @@ class LogFollower:
             self._move()
             failures += 1
             await anyio.sleep(BACKOFF.pause(failures))
-
-    async def publish(self, commit: Commit) -> None:
-        """HOT."""
-        flusher, fan_out, time = self._flusher, self._flusher.fan_out, self._flusher.time
-        now = time()
-        until, size = now + SLICE_SECONDS, 0
-        for event in commit.events:
-            if fan_out.dealing:  # settling it would hold the loop, and cost more than the wait
-                await flusher.settled()
-            fan_out.publish(event, now)
-            size += len(event.data)
-            if fan_out.overflowed:
-                flusher.take_off()
-            now = time()
-            if now >= until or size >= self._tuning.replay_bytes:
-                await flusher.settled()
-                now = time()
-                until, size = now + SLICE_SECONDS, 0
-        fan_out.advance(commit)
-        if fan_out.ready or fan_out.round:
-            flusher.schedule()
-        self._move()
 
     async def change_log(self, reason: GapReason) -> None:
         """The log cannot be read on: begin at the head of what stands there now, and serve everybody anew from it."""

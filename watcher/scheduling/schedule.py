@@ -65,6 +65,7 @@ class Schedule(Generic[T]):
         self._owed_guarantee = 0.0  # guarantee polls
         self._urgent_last = False
         self._share = GUARANTEE
+        """Of polls, for the longest unread: no target waits longer than cycle / share."""
         self._service_time = _ServiceTime(max(100, size))
         self._random = random.Random(seed)  # noqa: S311 (spreads the first sweep, hides nothing)
         order = list(range(size))
@@ -176,11 +177,6 @@ class Schedule(Generic[T]):
             return None
         oldest = min(self._last)
         return self._targets[self._last.index(oldest)], now - oldest
-
-    @property
-    def guarantee(self) -> float:
-        """The share of polls that goes to the longest unread: no target waits longer than cycle / guarantee."""
-        return self._share
 
     def save(self, now: float) -> bytes:
         """What was learned, about 32 bytes a target."""
