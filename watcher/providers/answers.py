@@ -52,7 +52,7 @@ _DECIMAL = re.compile(r"-?[0-9]{1,78}(?:\.[0-9]{1,40})?(?:[eE][-+]?[0-9]{1,3})?"
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, once: Callable[[T], bool] | None = None) -> T:
-    """The one place that opens bytes from outside. Raises Malformed, also when an object tells one member twice.
+    """The one place that opens bytes from outside. Raises Malformed, also when an object has one member twice.
 
     `once` may prove of what was found, cheaper than a second look at the bytes, that no member can stand twice in them.
     """
@@ -157,7 +157,7 @@ def documented_error(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
 
 
 def is_redirect(response: Response) -> bool:
-    """A redirect: whatever stands in it, we were not heard."""
+    """Whether it is a redirect: the API has not answered, whatever stands in the body."""
     return 300 <= response.status < 400
 
 
@@ -166,7 +166,7 @@ def refuse(request: Request, response: Response, word: str | None, *, wait: floa
 
     word: what the provider said, in the shape that it documents for errors. None: the body has another shape, so a
     gateway, a balancer or a page speaks, and nothing follows for our key, our plan or a watch.
-    wait: seconds, after too many requests, where no header tells how long.
+    wait: seconds, after too many requests, where no header says how long.
     """
     status = response.status
     if 200 <= status < 300:
@@ -205,7 +205,7 @@ def _refuse_endless(body: bytes) -> None:
 
 
 def _refuse_repeated_members(body: bytes) -> None:
-    """Refuse JSON that tells one member of an object twice, of which a decoder silently keeps the last.
+    """Refuse JSON in which an object has one member twice: a decoder silently keeps the last.
 
     What was kept, written anew, has fewer colons then. Only an escape could hide one, so those are looked at slowly.
     Raises Malformed.

@@ -199,7 +199,7 @@ def _refuse(request: Request, response: Response, answer: _Answer[Any]) -> NoRet
 
 
 def _mint(row: _Row | msgspec.Raw, gaps: Gaps) -> str | None:
-    """Whose row it is. None, and a gap, for what does not tell. Raises Malformed for what tells two."""
+    """Whose row it is. None, and a gap, for a row that does not say. Raises Malformed for a row that names two."""
     minted = attempt(_MINTED, row) if isinstance(row, msgspec.Raw) else row
     mints = {minted.mint, minted.mint_snake, minted.mint_page} - {None} if minted is not None else set()
     if len(mints) > 1:

@@ -31,7 +31,7 @@ class Gaps:
     def __init__(self) -> None:
         self.count = 0
         self.keys: set[Key] = set()
-        """Balances that such a part is about, as far as it tells."""
+        """Balances that such parts are about, as far as they say."""
         self.nameless = False
         """One of them does not say what it is about: it may belong to any balance that has several rows."""
         self._reason: object = None

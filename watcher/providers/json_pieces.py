@@ -1,8 +1,8 @@
-"""A large answer, cut between its rows and opened a piece at a time: a decoder takes all in one go, and for as long
-nothing else runs.
+"""A large answer is cut between its rows and opened a piece at a time: a decoder takes all in one go, and nothing else
+runs meanwhile.
 
-A cut is looked for where rows seem to end, and believed when each piece is whole by itself: pieces that are, with commas
-between them, are the whole. An answer that cannot be cut so is left to be opened in one go, if it is small enough for that.
+A cut is tried where a row seems to end, and accepted when the piece before it is whole by itself: such pieces, with commas
+between them, are the whole answer. An answer that cannot be cut so is opened in one go, if it is small enough for that.
 """
 
 import re

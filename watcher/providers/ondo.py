@@ -24,7 +24,7 @@ from watcher.providers.answers import attempt, decode, distinct, documented_erro
 from watcher.providers.failures import Malformed, Temporary, Throttled
 from watcher.providers.gaps import Gaps
 from watcher.providers.json_pieces import NotCuttable
-from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, Token, _BalanceRow, columns
+from watcher.providers.ondo_bulk import ADDRESS, BALANCE, HELD, SIZE, OndoBalance, OndoToken, columns
 from watcher.providers.protocol import Credentials, ReadResult, Request, Response
 from watcher.providers.settings import ConfiguredProvider, ProviderSettings, Watch
 from watcher.providers.waits import refusal_wait
@@ -55,9 +55,9 @@ class _Gateway(msgspec.Struct, forbid_unknown_fields=True):
     message: Literal["Forbidden"]
 
 
-_ANSWER = msgspec.json.Decoder(_Answer[Token[_BalanceRow]])
+_ANSWER = msgspec.json.Decoder(_Answer[OndoToken[OndoBalance]])
 _CLOSED = msgspec.json.Decoder(_Answer[msgspec.Raw])
-_TOKEN = msgspec.json.Decoder(Token[msgspec.Raw])
+_TOKEN = msgspec.json.Decoder(OndoToken[msgspec.Raw])
 _COMPLAINT = msgspec.json.Decoder(_Complaint)
 _GATEWAY = msgspec.json.Decoder(_Gateway)
 _CANONICAL_AMOUNT = re.compile(r"(?:0|[1-9][0-9]{0,59})(?:\.[0-9]{0,39}[1-9])?").fullmatch
@@ -131,7 +131,7 @@ class Ondo(ConfiguredProvider[OndoSettings]):
         )
 
 
-def _nothing_more(body: bytes, answer: _Answer[Token[_BalanceRow]]) -> bool:
+def _nothing_more(body: bytes, answer: _Answer[OndoToken[OndoBalance]]) -> bool:
     """Whether the answer has no member but the documented ones, each of which an object must have."""
     return body.count(b":") == 1 + sum(3 + 3 * len(token.balances) for token in answer.tokens)
 
@@ -179,7 +179,7 @@ def _row(scope: Scope, token: str, name: str | None, raw: msgspec.Raw, gaps: Gap
     return None if amount is None else Reading(key, amount, UNIT, None, name)
 
 
-def _readings(scope: Scope, token: Token[_BalanceRow]) -> Iterator[Reading]:
+def _readings(scope: Scope, token: OndoToken[OndoBalance]) -> Iterator[Reading]:
     """The rows of one token. Raises Malformed for what we did not ask for and what is no address or amount.
 
     Whole columns pass through C, because a chain has half a million holders: a third of the time of a loop.
@@ -253,7 +253,7 @@ def _merged(tokens: Iterable[Iterable[Reading]]) -> list[Reading]:
 
 
 def _folded(targets: Iterable[Target]) -> tuple[Target, ...]:
-    """Without duplicates and without what the listing of another target tells as well."""
+    """Without duplicates, and without targets that the listing of another one covers."""
     unique = dict.fromkeys(targets)
     scopes = {target.scope for target in unique}
     return tuple(target for target in unique if not any(wider in scopes for wider in _wider(target.scope)))

@@ -1,9 +1,9 @@
 """A chain's half a million holders, a megabyte at a time, into columns.
 
-A JSON decoder takes an answer in one go, and for as long nothing else runs. So the body is cut between two rows; that a
-cut is right shows when the part before it is by itself a list of whole rows. An answer that has more than documented is
-left to the decoder. A row of another shape stands in its column as one that no check
-lets pass, with its account where it tells one.
+A JSON decoder takes an answer in one go, and nothing else runs meanwhile. So the body is cut between two rows. A cut is
+right when the part before it is a list of whole rows by itself. An answer that has more than documented is left to the
+decoder. A row of another shape stands in its column with an amount that no check lets pass, and with its account where it
+names one.
 """
 
 import re
@@ -24,38 +24,38 @@ SIZE = 2**20
 TOKENS = 10_000
 """In one listing. Each costs a little in one go, whatever the number of its holders."""
 LEAST = len(b'{"holderAddress":{"account":""},"balance":""},')
-"""Bytes of a row beside what it tells."""
+"""Bytes of a row beside its account and amount."""
 
 _OPENING = re.compile(rb'(?:\xef\xbb\xbf)?%b\{%b"tokens"%b:%b\[%b' % (5 * (SPACE,)))
 _BEHIND = re.compile(rb"%b(?:(,)%b|\]%b\}%b)" % (4 * (SPACE,)))
 
 
-class Holder(msgspec.Struct, gc=False):
+class _Holder(msgspec.Struct, gc=False):
     account: str
 
 
-class _HolderRow(msgspec.Struct, gc=False):
-    holder: Holder = msgspec.field(name="holderAddress")
+class OndoHolder(msgspec.Struct, gc=False):
+    holder: _Holder = msgspec.field(name="holderAddress")
 
 
-class _BalanceRow(_HolderRow, gc=False):
+class OndoBalance(OndoHolder, gc=False):
     balance: str
 
 
-class Address(msgspec.Struct):
+class _TokenAddress(msgspec.Struct):
     address: str = msgspec.field(name="tokenAddress")
 
 
-class Token(Address, Generic[T]):
+class OndoToken(_TokenAddress, Generic[T]):
     symbol: str = msgspec.field(name="tokenSymbol")
     balances: list[T]
 
 
-BALANCE = msgspec.json.Decoder(_BalanceRow)
-HELD = msgspec.json.Decoder(_HolderRow)
-ADDRESS = msgspec.json.Decoder(Address)
-_TOKEN = msgspec.json.Decoder(Token[_BalanceRow])
-_ROWS = msgspec.json.Decoder(list[_BalanceRow])
+BALANCE = msgspec.json.Decoder(OndoBalance)
+HELD = msgspec.json.Decoder(OndoHolder)
+ADDRESS = msgspec.json.Decoder(_TokenAddress)
+_TOKEN = msgspec.json.Decoder(OndoToken[OndoBalance])
+_ROWS = msgspec.json.Decoder(list[OndoBalance])
 _CLOSED = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -71,8 +71,8 @@ class _Rows:
         accounts: list[str] = []
         amounts: list[str] = []
 
-        def once(rows: list[_BalanceRow]) -> bool:
-            """Whether the bytes of these rows have no room for anything else, so that nothing is told twice."""
+        def once(rows: list[OndoBalance]) -> bool:
+            """Whether the bytes of these rows have no room for anything else, so that no member stands twice."""
             accounts[:] = [row.holder.account for row in rows]
             amounts[:] = [row.balance for row in rows]
             return len(part) == len(rows) * LEAST - 1 + len("".join(accounts)) + len("".join(amounts))
@@ -152,7 +152,7 @@ def _taken(rows: _Rows, body: bytes, place: int, size: int) -> Generator[None, N
 
 
 def _lowered(accounts: list[str]) -> list[str]:
-    """EVM addresses in their one spelling. What is no address is left as it is, for the check to refuse."""
+    """EVM addresses in lower case. A text that is no address stays unchanged; the check refuses it later."""
     text = "\n".join(accounts)
     lowered = text.lower()
     if lowered == text or not text.isascii() or "0X" in text:

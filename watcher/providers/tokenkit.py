@@ -245,7 +245,7 @@ class TokenKit(ConfiguredProvider[TokenKitSettings]):
         return found
 
     def _pairs(self, request: Request, rows: Iterable[_Row | msgspec.Raw], latest: int) -> ReadResult:
-        """The pairs that the answer tells; what it tells so that it cannot be understood is missing."""
+        """The pairs in the answer. A pair whose row cannot be understood is missing."""
         due = {self._key(str(target.scope.account), str(target.scope.token)): target for target in request.targets}
         readings, gaps = [], Gaps()
         for row in rows:
@@ -355,7 +355,7 @@ def _reading(key: Key, row: _Row | _Held | msgspec.Raw, latest: int) -> Reading:
 
 
 def _held(key: Key, row: _Held | msgspec.Raw, latest: int) -> tuple[str, Reading]:
-    """Whose row it is, and what it tells. Raises Malformed."""
+    """Whose row it is, and its reading. Raises Malformed."""
     reading = _reading(key, row, latest)
     assert isinstance(row, _Held)
     decorated = msgspec.structs.replace(reading, symbol=symbol(row.token.symbol), decimals=row.token.decimals)

@@ -25,16 +25,16 @@ _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
 """A variable's name that is surely none of the keys that people write where the name belongs."""
 _PATH = re.compile(r".*[/.\\].*", re.DOTALL)
 SHORT_PATH = 32
-"""Characters of a path that may be told wherever it leads. Keys with such marks in them are longer."""
+"""A path of at most so many characters may be shown wherever it leads: keys that look like a path are longer."""
 _QUOTES = "\"'`´‘’‚‛“”„‟«»‹›"
 _ASSIGNED = re.compile(r"^(?:export\s+[A-Za-z_][A-Za-z0-9_]*|[A-Z][A-Z0-9]*_[A-Z0-9_]*)=(?!=*$)")
-"""A variable and its value. It is told, so it is nothing that may be the beginning of a key that has `=` in it."""
+"""A variable and its value. It is shown, so it must be nothing that may begin a key with `=` in it."""
 _HEADED = re.compile(r"^(?:Bearer\s+|(?:Authorization|X-API-Key|API-Key):\s*)", re.IGNORECASE)
 
 log = structlog.get_logger()
 
 Judge = Callable[[str], str | None]
-"""What is wrong with a value, to be put behind `NAME …`; None: nothing is. It never tells the value."""
+"""What is wrong with a value, to be put behind `NAME …`; None: nothing is. It never contains the value."""
 
 
 class Secret:

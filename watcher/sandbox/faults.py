@@ -72,7 +72,7 @@ def _number(name: str, value: str) -> float:
 
 
 class Memory:
-    """What was last told of each balance, and when each resource was last read honestly."""
+    """Which balances were last shown falsely, and when each resource was last read honestly."""
 
     def __init__(self, seed: int) -> None:
         self.lied: set[BalanceKey] = set()
@@ -137,7 +137,7 @@ class Lens:
         return thrown < float(getattr(self.faults, fault))
 
     def slotted(self, balances: list[SimulatedBalance], behind: int) -> list[Seen]:
-        """The balances at a complete slot, `behind` the one in the making; a stale replica tells its older slot."""
+        """The balances at a complete slot, `behind` the one in the making; a stale replica shows an older one."""
         slot = self.truth.slot(self.now) - behind
         older = slot - self.dice.randint(*LAG)
         if self.hit("stale") and self._may_hide(balances, slot, older):

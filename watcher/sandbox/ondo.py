@@ -91,7 +91,7 @@ class SimulatedOndo:
         return _error(400, "PAUSED_GM_CHAIN", "The chain is paused.")
 
     def answer(self, request: SimulatedRequest, lens: Lens, /) -> SimulatedReply:
-        """Raises nothing: what is wrong with a request is told with the documented codes."""
+        """Raises nothing: a wrong request is answered with the documented code."""
         path = _PATH.fullmatch(request.path)
         if path is None or request.method != "GET":
             return _error(404, "RESOURCE_NOT_FOUND", "no such resource")

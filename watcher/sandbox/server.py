@@ -17,7 +17,7 @@ IDLE = 120.0
 async def serve(
     world: World, *, host: str = "127.0.0.1", port: int = 0, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until cancelled; `task_status` is told the port. Raises OSError when the port is taken."""
+    """Serve until cancelled; `task_status` is given the port. Raises OSError when the port is taken."""
     async with await anyio.create_tcp_listener(local_host=host, local_port=port) as listener:
         task_status.started(listener.extra(SocketAttribute.local_port))  # noqa: S610 (anyio's, not Django's)
         await listener.serve(lambda stream: _Conversation(world, stream).run())
