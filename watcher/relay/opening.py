@@ -159,7 +159,7 @@ class SubscriptionOpener:
             self._connections.drop(connection, JOURNAL_AWAY)
         finally:
             connection.close_pages()
-        if not fan_out is not self._flusher.fan_out:
+        if fan_out is self._flusher.fan_out:
             connection.measure(fan_out.cursor, self._flusher.time())
         if connection.end_pages():
             self._heartbeat(connection)
