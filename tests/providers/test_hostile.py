@@ -271,7 +271,7 @@ def test_of_thousands_of_rows_that_are_wrong_one_is_made_fit_to_be_shown(made):
     def work():
         found = run_at_once(provider.read_in_slices(request, response))
         if isinstance(found.readings, BulkListing):
-            remarks.append(run_at_once(found.readings.understood())[1])
+            remarks.append(run_at_once(found.readings.readable_rows())[1])
         else:
             remarks.append(found.remark)
 

@@ -90,7 +90,9 @@ class HttpConnection(ServerConnection):
             self._socket.reach(stage)
 
     def dismiss(self) -> None:
-        self.transport.abort()
+        # A transport that was closed before its buffer was empty forgets its loop, and fails in `abort` once it is lost.
+        if not self._has_gone():
+            self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = self._service.admission.sockets.get(transport.get_extra_info("socket").fileno())
@@ -114,7 +116,7 @@ class HttpConnection(ServerConnection):
         except Exception:
             logger.exception("relay.connection_failed")
         finally:
-            self.transport.abort()
+            self.dismiss()
 
     def data_received(self, data: bytes) -> None:
         if self.streams:
@@ -267,7 +269,7 @@ class HttpConnection(ServerConnection):
         """End it so that the other side sees that the answer is not whole: without chunks only a reset shows that."""
         if (raw := self.transport.get_extra_info("socket")) is not None and not self.transport.is_closing():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.transport.abort()
+        self.dismiss()
 
 
 async def _next(body: AsyncIterator[bytes]) -> bytes:
