@@ -191,6 +191,23 @@ async def test_who_resets_while_it_is_told_is_no_fault_of_ours(capsys):
     assert "answer_broken" not in capsys.readouterr().out
 
 
+async def test_who_takes_the_last_byte_and_sends_no_more_in_one_moment_is_no_fault_of_ours(capsys):
+    body = Pieces(*[bytes(500)] * 20_000)
+    async with telling(body) as (port, made):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await until(lambda: made and made[0].paused)
+            assert 0 < made[0].transport.get_write_buffer_size() < 1000
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):  # nobody else has the loop: the server sees both at once
+                while client.recv(1 << 20):
+                    pass
+            client.shutdown(socket.SHUT_WR)
+            await until(lambda: made[0].connection_lost_waiter.done() and not made[0].tasks)
+    assert body.closed.is_set()
+    assert not capsys.readouterr().out
+
+
 async def test_a_body_in_pieces_arrives_whole_and_empty_pieces_do_not_end_it():
     body = Pieces(b"", b"one ", b"", BIG, b" two")
     async with telling(body) as (port, _), httpx.AsyncClient(timeout=PATIENCE) as client:

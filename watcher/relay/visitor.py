@@ -84,7 +84,9 @@ class Visitor(ServerConnection):
             self.door.move(self._guest, stage)
 
     def dismiss(self) -> None:
-        self.transport.abort()
+        # A transport that was closed before its buffer was empty forgets its loop, and fails in `abort` once it is lost.
+        if not self._has_gone():
+            self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._guest = self.door.guests.get(transport.get_extra_info("socket").fileno())
@@ -109,7 +111,7 @@ class Visitor(ServerConnection):
         except Exception:
             logger.exception("relay.connection_failed")
         finally:
-            self.transport.abort()
+            self.dismiss()
 
     def data_received(self, data: bytes) -> None:
         if self.streams:
@@ -263,7 +265,7 @@ class Visitor(ServerConnection):
         """End it so that the other side sees that it has not got the whole: without chunks only a reset tells."""
         if (raw := self.transport.get_extra_info("socket")) is not None and not self.transport.is_closing():
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.transport.abort()
+        self.dismiss()
 
 
 async def _next(body: AsyncIterator[bytes]) -> bytes:
