@@ -1,9 +1,12 @@
 """What is written to a pipe that nobody reads, to a full disk and to who has gone holds nobody, and is lost in the open."""
 
+import array
 import contextlib
 import errno
 import fcntl
 import os
+import sys
+import termios
 import threading
 
 import anyio
@@ -139,7 +142,7 @@ def _exactly(descriptor, count):
 
 def test_whoever_has_more_to_say_than_is_read_waits_and_nothing_is_lost(pipe):
     stream = LineWriter(OutputThread(pipe[1], lossy=False, max_buffered=64 * 1024))
-    written = []
+    line, written = f"00000 {'z' * 90}\n".encode(), []
 
     async def write():
         for number in range(3000):
@@ -147,11 +150,18 @@ def test_whoever_has_more_to_say_than_is_read_waits_and_nothing_is_lost(pipe):
             written.append(number)
             await free_space(stream)
 
+    def stands():
+        """The pipe is full, its thread knows, and no line has room any more."""
+        there = array.array("i", [0])
+        fcntl.ioctl(pipe[0], termios.FIONREAD, there)
+        left = len(written) - there[0] // len(line)
+        return there[0] > 0 and stream.output.full and stream.output._size == left * sys.getsizeof(line)
+
     async def follow():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write)
             # The loop goes on while the writer waits: it is seen to stand still.
-            while not stream.output.full:
+            while not stands():
                 await anyio.lowlevel.checkpoint()
             stood = len(written)
             for _ in range(100):
