@@ -211,7 +211,7 @@ async def test_who_takes_the_last_byte_and_sends_no_more_in_one_moment_is_no_fau
                 while client.recv(1 << 20):
                     pass
             client.shutdown(socket.SHUT_WR)
-            await until(lambda: made[0].connection_lost_waiter.done())
+            await until(made[0].connection_lost_waiter.done)
     assert body.closed.is_set()
     assert not capsys.readouterr().out
 
