@@ -30,7 +30,7 @@ def test_a_commit_takes_all_notes_and_a_later_one_replaces_an_earlier_one():
     assert not notes.committed_up_to(1), "they are in flight"
     notes.committed(5, reduced=False)
     assert notes.committed_up_to(notes.added)
-    assert not notes
+    assert not notes.ready(0.0)
 
 
 def test_what_is_added_while_its_key_is_in_flight_stands_for_both():
@@ -66,6 +66,7 @@ def test_a_large_note_that_ran_out_of_time_alone_is_deferred(data, out_of_time, 
     fail(notes, 0.0)
     assert fail(notes, 1.0, out_of_time=out_of_time) == {"a": data}
     assert notes.committed_up_to(1) == deferred, "nobody waits for what is deferred"
+    assert notes.ready(1.0 + DEFERRED - 0.1) != deferred, "a deferred one starts no round"
     assert bool(notes.take(1.0 + DEFERRED - 0.1, rows_wait=False)) != deferred
     notes.take_back()
     assert notes.take(1.0 + DEFERRED, rows_wait=False) == {"a": data}

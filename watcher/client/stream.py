@@ -127,7 +127,9 @@ class Stream:
                             async for update in updates:
                                 yield update
                     except (asyncio.CancelledError, GeneratorExit):
-                        socket.transport.abort()  # who is cancelled cannot wait for a farewell: it would stay open
+                        # Who is cancelled cannot wait for a farewell: it would stay open. What is lost already has none.
+                        if not socket.connection_lost_waiter.done():
+                            socket.transport.abort()
                         raise
             except ConnectionClosed as closed:
                 self._closed(closed.rcvd.code if closed.rcvd else 1006, closed.rcvd.reason if closed.rcvd else "")

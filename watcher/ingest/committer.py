@@ -243,8 +243,9 @@ class Committer:
     async def _rested(self) -> None:
         """Return once there may be something to take: a provider has rested, or something else has come."""
         now = anyio.current_time()
-        rest = self._rests.next(now)
-        if rest and not self._note_queue and not self._rows_wait(now):
+        if self._note_queue.ready(now) or self._rows_wait(now):
+            return
+        if rest := self._rests.left(now):
             with anyio.move_on_after(rest):
                 await self._work.wait()
             self._work = anyio.Event()

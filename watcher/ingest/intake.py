@@ -47,7 +47,7 @@ class Intake:
         ]
         return merge_verdicts(verdicts)
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     def _max_known_in(self, partition: int, answer: Answer) -> int | None:
         """Balances of the provider that the partition may know; the other partitions know the rest."""
         if answer.max_known is None:
@@ -56,7 +56,7 @@ class Intake:
             committer.ledger.known(answer.provider) for committer in self.committers if committer.partition != partition
         )
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     async def _collapsed_from(self, scope: Scope, rows: int) -> int:
         """How many balances of a scope were above zero, where a listing of so many rows names none of them, or fewer than
         half of four and more; else 0. Rows of balances that were unknown count. One partition alone cannot answer that.
@@ -77,7 +77,7 @@ class Intake:
             verdicts.append(verdict)
         return merge_verdicts(verdicts)
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     async def _spread(self, readings: Sequence[Reading]) -> dict[int, Sequence[Reading]]:
         parts: dict[int, list[Reading]] = {}
         for start in range(0, len(readings), PAGE_ROWS):
@@ -86,7 +86,7 @@ class Intake:
             await anyio.lowlevel.checkpoint()
         return {**parts}
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     async def _split(self, bulk: BulkListing) -> dict[int, Sequence[Reading]]:
         """Everything is compared before a partition gets any of it, because one wrong row spoils the whole answer."""
         parts = await run_in_slices(self._splitter.split(bulk))
@@ -94,7 +94,7 @@ class Intake:
             await run_in_slices(committer.ledger.compare(part))
         return {partition: part for partition, part in enumerate(parts) if len(part)}
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     def _partitions_of(self, listing: Scope | None) -> Sequence[int]:
         """Partitions that must get a listing although it names none of their keys: they find what is absent."""
         if listing is None:
@@ -123,7 +123,7 @@ class Intake:
             await committer.flush()
 
 
-# goes with partition = provider (issue 14)
+# goes with partition = provider
 def merge_verdicts(verdicts: Sequence[Verdict]) -> Verdict:
     """One verdict for all of them."""
     return Verdict(

@@ -36,9 +36,9 @@ class NoteQueue:
         self._deferred: dict[str, float] = {}
         """The key of a note → when it may be tried again."""
 
-    def __bool__(self) -> bool:
-        """Some wait, deferred ones included."""
-        return bool(self._waiting)
+    def ready(self, now: float) -> bool:
+        """Whether some wait that are not deferred."""
+        return any(self._deferred.get(key, now) <= now for key in self._waiting)
 
     def add(self, key: str, data: bytes) -> None:
         """For the next commit. It replaces what waits under that key."""

@@ -11,7 +11,7 @@ def partition_of(home: str, partitions: int) -> int:
     return int.from_bytes(hashlib.blake2b(home.encode(), digest_size=8).digest()) % partitions
 
 
-# goes with partition = provider (issue 14)
+# goes with partition = provider
 def spread(readings: Iterable[Reading], partitions: int) -> dict[int, list[Reading]]:
     """Readings by the partition that their key lives in, in order."""
     out: dict[int, list[Reading]] = {}

@@ -20,12 +20,13 @@ class ProviderRests:
         return bool(self._until)
 
     def resting(self, now: float) -> set[str]:
-        return {provider for provider, until in self._until.items() if until > now}
-
-    def next(self, now: float) -> float:
-        """Seconds until one goes on. Those that have rested are forgotten."""
+        """Who rests. Those that have rested are forgotten."""
         self._until = {provider: until for provider, until in self._until.items() if until > now}
-        return min(self._until.values(), default=now) - now
+        return set(self._until)
+
+    def left(self, now: float) -> float:
+        """Seconds until the next one has rested; 0: nobody rests."""
+        return max(0.0, min(self._until.values(), default=now) - now)
 
     def begin(self, providers: Collection[str], now: float, seconds: float) -> None:
         """After a commit that took so long."""

@@ -9,7 +9,7 @@ from watcher.ledger import Ledger
 from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, PageBuilder, TokenColumn
 
 
-# goes with partition = provider (issue 14)
+# goes with partition = provider
 class Splitter:
     """Remembers which row of a page belongs to which partition: most listings name their accounts in the same order again."""
 

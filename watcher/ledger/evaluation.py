@@ -9,7 +9,7 @@ from watcher.ledger.listings import COMPLETE, Listing
 from watcher.ledger.record import Arrival, BalanceRecord, TokenGroup
 from watcher.ledger.rules import ABSENT, Observation, Ruling, greatest, outcome_of
 from watcher.ledger.store import Store, Visit
-from watcher.model.bulk_listing import CHANGED_ROWS, PAGE_ROWS, BulkListing
+from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading
 
@@ -129,18 +129,18 @@ class Evaluation:
         """Balances that the listing does not name, but for those that are known to be nothing."""
         arrival = self._arrival
         left_out: list[tuple[TokenGroup, str, BalanceRecord]] = []
-        for looked, (group, accounts, records) in enumerate(self._store.covered(scope, but=self._named_whole), 1):
-            self._visit.enter(group)
-            for number in [number for number, record in enumerate(records) if record.last_seen is not arrival]:
-                record = records[number]
-                if id(record) in self._named or record.amount is None:
-                    self._unconfirmed += 1
-                elif record.amount == ABSENT and record.candidate is None:
-                    self._confirm_absence(group, accounts[number], record)
-                else:
-                    left_out.append((group, accounts[number], record))
-            if len(records) == PAGE_ROWS or looked % CHANGED_ROWS == 0:
-                yield
+        for together in self._store.covered(scope, but=self._named_whole):
+            for group, accounts, records in together:
+                self._visit.enter(group)
+                for number in [number for number, record in enumerate(records) if record.last_seen is not arrival]:
+                    record = records[number]
+                    if id(record) in self._named or record.amount is None:
+                        self._unconfirmed += 1
+                    elif record.amount == ABSENT and record.candidate is None:
+                        self._confirm_absence(group, accounts[number], record)
+                    else:
+                        left_out.append((group, accounts[number], record))
+            yield
         return left_out
 
     def _collapsed_from(self, scope: Scope, left_out: int) -> Generator[None, None, int]:
@@ -151,12 +151,11 @@ class Evaluation:
         if self._answer.collapsed_from is not None or not left_out or not len(self._answer.readings):
             return left_out if self._answer.collapsed_from is None else self._answer.collapsed_from
         known = self._emptied - self._appeared  # the answer itself changed what is known
-        for looked, (_, _, records) in enumerate(self._store.covered(scope), 1):
-            known += sum(record.amount not in (None, ABSENT) for record in records)
+        for together in self._store.covered(scope):
+            known += sum(record.amount not in (None, ABSENT) for _, _, records in together for record in records)
             if known >= 2 * left_out:
                 return 0
-            if len(records) == PAGE_ROWS or looked % CHANGED_ROWS == 0:
-                yield
+            yield
         return known if known >= COLLAPSE_FROM else 0
 
     def _can_repeat(self) -> bool:

@@ -78,22 +78,22 @@ class Ledger:
         """How many balances of the provider are known of, in any way."""
         return self._store.count(provider)
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     def count_above_zero(self, scope: Scope) -> Generator[None, None, int]:
         """How many balances in the scope are known to be above zero."""
         count = 0
-        for _, _, records in self._store.covered(scope):
-            count += sum(record.amount not in (None, ABSENT) for record in records)
+        for together in self._store.covered(scope):
+            count += sum(record.amount not in (None, ABSENT) for _, _, records in together for record in records)
             yield
         return count
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     def accounts(self, provider: str, chain: str, token: str) -> Mapping[str, BalanceRecord]:
         """What is known of one token, by account. Not to be changed."""
         group = self._store.get(provider, chain, token, "total")
         return {} if group is None else group.records
 
-    # goes with partition = provider (issue 14)
+    # goes with partition = provider
     def compare(self, columns: BulkListing) -> Generator[None, None, None]:
         """Only try whether a listing can be understood: raises what `evaluating` would, and no word of it was said.
 

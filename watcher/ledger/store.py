@@ -9,6 +9,7 @@ import msgspec
 from watcher.ledger.pending_changes import PendingChange, PendingChanges
 from watcher.ledger.record import Arrival, BalanceRecord, Candidate, Denomination, StaleStreak, TokenGroup
 from watcher.ledger.rules import Observation, Outcome, Ruling, still_recent
+from watcher.model.bulk_listing import CHANGED_ROWS, PAGE_ROWS
 from watcher.model.events import BalanceState
 from watcher.model.keys import Key, Kind, Scope
 from watcher.model.readings import Reading, Unit
@@ -252,18 +253,26 @@ class Store:
 
     def covered(
         self, scope: Scope, but: Collection[TokenGroup] = ()
-    ) -> Iterator[tuple[TokenGroup, Sequence[str], Sequence[BalanceRecord]]]:
-        """What a complete listing of the scope covers: accounts of one group and their records, `PAGE_ROWS` at a time.
+    ) -> Iterator[list[tuple[TokenGroup, Sequence[str], Sequence[BalanceRecord]]]]:
+        """What a complete listing of the scope covers: accounts of one group and their records, as much at a time as is
+        looked at in one go: a page of `PAGE_ROWS`, or `CHANGED_ROWS` small groups.
 
         Groups in `but` are left out; what comes to a group meanwhile may be.
         """
-        if scope.account is not None:
-            for group in self.within(scope):
-                yield group, [scope.account], [group.records[scope.account]]
-            return
+        together = []
         for group in self.within(scope):
-            for accounts, records in () if group in but else list(group.pages()):
-                yield group, accounts, records
+            pages: Iterable[tuple[Sequence[str], Sequence[BalanceRecord]]]
+            if scope.account is not None:
+                pages = [([scope.account], [group.records[scope.account]])]
+            else:
+                pages = () if group in but else list(group.pages())
+            for accounts, records in pages:
+                together.append((group, accounts, records))
+                if len(records) == PAGE_ROWS or len(together) == CHANGED_ROWS:
+                    yield together
+                    together = []
+        if together:
+            yield together
 
     def _listed(self, provider: str) -> dict[str, list[TokenGroup]]:
         accounts = self._accounts.get(provider)
