@@ -132,7 +132,7 @@ class Jupiter(ConfiguredProvider[JupiterSettings]):
         entries = yield from _entries(body)
         if "error" in entries:
             raise Malformed(f"an error with status 200: {glimpse(body)}")
-        readings, gaps, account = [], Gaps(), str(target.scope.account)
+        readings, gaps, provider, account = [], Gaps(), self.name, str(target.scope.account)
         rows: Iterable[tuple[str, Any]] = zip(entries, open_rows(entries.values(), _BALANCE), strict=True)
         for number, (name, entry) in enumerate(rows, 1):
             if number % ROWS_PER_STEP == 0:
@@ -140,7 +140,7 @@ class Jupiter(ConfiguredProvider[JupiterSettings]):
             token = NATIVE if name == SOL else gaps.key(solana, name)
             if token is None:
                 continue
-            key = self._key(account, token)
+            key = Key(provider, SOLANA, account, token)
             reading = gaps.reading(key, name, _balance, key, entry)
             if reading is not None:
                 readings.append(reading)
@@ -148,10 +148,10 @@ class Jupiter(ConfiguredProvider[JupiterSettings]):
 
     def _holdings(self, target: Target, body: bytes) -> Generator[None, None, ReadResult]:
         holdings = yield from _held(body)
-        readings, gaps, account = [], Gaps(), str(target.scope.account)
+        readings, gaps, provider, account = [], Gaps(), self.name, str(target.scope.account)
         marked = bytes(holdings.amount) != b""
         if marked:
-            native = self._key(account, NATIVE)
+            native = Key(provider, SOLANA, account, NATIVE)
             amount = gaps.reading(native, "the native balance", base_units, holdings.amount)
             if amount is not None:
                 readings.append(Reading(native, amount, "base", symbol=SOL))
@@ -163,7 +163,7 @@ class Jupiter(ConfiguredProvider[JupiterSettings]):
             mint = gaps.key(solana, name)
             if mint is None:
                 continue
-            key = self._key(account, mint)
+            key = Key(provider, SOLANA, account, mint)
             if isinstance(parts, msgspec.Raw):
                 gaps.add("not a list of token accounts as documented", key, of=name)
             elif parts:
@@ -172,9 +172,6 @@ class Jupiter(ConfiguredProvider[JupiterSettings]):
                 if amount is not None:
                     readings.append(Reading(key, amount, "base", decimals=decimals))
         return gaps.listing(readings, target, None if marked else NO_MARK)
-
-    def _key(self, account: str, token: str) -> Key:
-        return Key(self.name, SOLANA, account, token)
 
 
 def _entries(body: bytes) -> Generator[None, None, dict[str, Any]]:
