@@ -101,7 +101,7 @@ class Balance:
 
     @property
     def partition(self):
-        return partition_of(self.key.home, PARTITIONS)
+        return partition_of(self.key.provider, PARTITIONS)
 
     def row(self, amount):
         """The baseline at first, then changes."""
@@ -128,15 +128,15 @@ class Balance:
         return CommitRow(self.state, changed(EPOCH, self.state, before.amount, before.observed_at) if before else None)
 
 
-def account(number, partitions, partition=0):
-    """The `number`-th account of a series of the bank that lives in that partition."""
-    names = (f"account{number}x{salt}" for salt in itertools.count())
-    return next(name for name in names if partition_of(f"bank/eip155:1/{name}", partitions) == partition)
+def provider_in(partition, partitions=PARTITIONS):
+    """The name of a provider that lives in this partition."""
+    names = (f"bank{number}" for number in itertools.count())
+    return next(name for name in names if partition_of(name, partitions) == partition)
 
 
 def balance_in(partition, salt=""):
     """A balance that lives in this partition."""
-    return next(b for n in itertools.count() if (b := Balance(f"account{salt}{n}")).partition == partition)
+    return Balance(f"account{salt}", provider_in(partition))
 
 
 def seen(address, topic, partitions=PARTITIONS):

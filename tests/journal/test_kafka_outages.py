@@ -30,7 +30,6 @@ from tests.journal.kafka_world import (
 )
 from watcher.ingest import committer as committer_module
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
 from watcher.journal import Batch
 from watcher.journal.kafka.offsets import assign_at, poll
 from watcher.ledger import Ledger
@@ -201,22 +200,22 @@ KEYS = [[balance_in(partition, f"pressed{number}x").key for number in range(20)]
 class Feed:
     """A poller that never rests: every answer names every balance of a partition, and each has changed."""
 
-    def __init__(self, intake, keys):
-        self.intake = intake
+    def __init__(self, committer, keys):
+        self.committer = committer
         self.keys = keys
         self.told = 0
         self.resting = False
 
     async def run(self):
         while not self.resting:
-            await self.intake.accept(self.answer())
+            await self.committer.accept(self.answer())
             self.told += 1
             await anyio.sleep(0.005)
 
     def answer(self):
         now, number = anyio.current_time(), self.told + 1
         readings = [Reading(key, str(number), "base", order=number) for key in self.keys]
-        return Answer("jupiter", readings, "strict", 0.0, Times(now, now, START + number))
+        return Answer(self.keys[0].provider, readings, "strict", 0.0, Times(now, now, START + number))
 
 
 class TestBackPressure:
@@ -227,8 +226,7 @@ class TestBackPressure:
         async with ready(own_broker.address, prefix) as made, contextlib.AsyncExitStack() as stack:
             stack.enter_context(hurrying(made, start=2.0, request=2.0))
             committers = [Committer(made.writer(p), Ledger(), gather=0.01, bound=BOUND) for p in range(PARTITIONS)]
-            # One for each partition: behind a partition that holds it back a feed would leave the others without work.
-            feeds = [Feed(Intake(committers), keys) for keys in KEYS]
+            feeds = [Feed(committer, keys) for committer, keys in zip(committers, KEYS, strict=True)]
             async with anyio.create_task_group() as tasks:
                 for committer in committers:
                     await tasks.start(committer.run)
@@ -246,7 +244,8 @@ class TestBackPressure:
                         await further(feeds, 10)
                         for feed in feeds:
                             feed.resting = True
-                    await feeds[0].intake.flush()
+                    for committer in committers:
+                        await committer.flush()
                 tasks.cancel_scope.cancel()
         events = seen(own_broker.address, f"{prefix}balances.changed.v1")
         assert {key: told == list(range(1, len(told) + 1)) for key, told in versions(events).items()} == {

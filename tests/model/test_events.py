@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.ingest.partitions import partition_of, spread
 from watcher.model.amounts import AmountError, canonical, subtract
 from watcher.model.events import (
     JSON,
@@ -145,7 +144,6 @@ def test_a_time_that_names_no_instant_is_refused(text):
 @given(KEYS)
 def test_a_key_survives_its_wire_form(key):
     assert Key.parse(str(key)) == key
-    assert str(key).startswith(f"{key.home}/")
 
 
 @pytest.mark.parametrize("text", ["", "a/b/c/d", "a/b/c/d/total/e", "a/b/c/d/gross"])
@@ -245,22 +243,6 @@ def test_health_is_written_in_the_fields_of_the_contract():
 def test_an_id_belongs_to_one_version_of_one_key_in_one_log(one, other):
     assert (event_id(*one) == event_id(*other)) == (one == other)
     assert len(event_id(*one)) == 32
-
-
-@given(st.lists(KEYS, max_size=20), st.integers(1, 64))
-def test_every_reading_lives_in_one_partition_with_its_account_and_in_order(keys, partitions):
-    readings = [Reading(key, "1", "base") for key in keys]
-    parts = spread(readings, partitions)
-    assert sorted(map(id, readings)) == sorted(id(reading) for part in parts.values() for reading in part)
-    for partition, part in parts.items():
-        assert {partition_of(reading.key.home, partitions) for reading in part} == {partition}
-        assert [r for r in readings if any(r is each for each in part)] == part
-
-
-def test_partitions_are_fixed_for_life():
-    """Golden: another figure here would move every key of every journal there is."""
-    homes = [f"jupiter/solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp/{name}" for name in "abcdef"]
-    assert [partition_of(home, 8) for home in homes] == [2, 2, 1, 3, 1, 7]
 
 
 @given(KEYS, st.tuples(*[st.booleans()] * 3), KEYS)

@@ -21,7 +21,7 @@ from watcher.app.provider_sources import Source, secret_of, sources
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake, intake_of
+from watcher.ingest.partitions import partition_of
 from watcher.journal import Journal, JournalOptions, Reader
 from watcher.ledger import Ledger
 from watcher.limits.budget import Budget
@@ -166,36 +166,39 @@ class Daemon:
     async def _open_pollers(
         self, committing: TaskScope, tasks: TaskGroup, transports: Sequence[HttpConnections]
     ) -> None:
-        self.committers += [
-            Committer(self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition)
-            for partition in range(self.journal.partitions)
-        ]
+        homes = [partition_of(source.provider.name, self.journal.partitions) for source in self.sources]
+        committers = {
+            partition: Committer(
+                self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition
+            )
+            for partition in sorted(set(homes))  # one in which no provider lives costs nothing
+        }
+        self.committers += committers.values()
         for committer in self.committers:
             committing.start_soon(committer.run)
         for committer in self.committers:
             await committer.ready.wait()
-        intake = intake_of(self.committers)
         for number, (source, transport) in enumerate(zip(self.sources, transports, strict=True)):
-            self.pollers.append(self._poller(number, source, intake, transport))
+            self.pollers.append(self._poller(number, source, committers[homes[number]], transport))
         for poller in self.pollers:
             tasks.start_soon(poller.run)
         tasks.start_soon(self._send_heartbeats)
         tasks.start_soon(self._end_when_all_refuse)
 
-    def _poller(self, number: int, source: Source, intake: Committer | Intake, transport: HttpConnections) -> Poller:
+    def _poller(self, number: int, source: Source, committer: Committer, transport: HttpConnections) -> Poller:
         provider = source.provider
         now = anyio.current_time()
         poller = Poller(
             provider,
             transport,
-            intake,
+            committer,
             credentials=source.credentials(),
             budget=self.budgets[provider.name],
             schedules=schedules_of(provider, seed=number, now=now),
             wall=wall,
             seed=number,
         )
-        poller.restore(intake.notes, now)
+        poller.restore(committer.notes, now)
         return poller
 
     async def _send_heartbeats(self) -> None:

@@ -148,8 +148,8 @@ class Evaluation:
 
         0: it is no collapse. `left_out`: how many of those it does not name.
         """
-        if self._answer.collapsed_from is not None or not left_out or not len(self._answer.readings):
-            return left_out if self._answer.collapsed_from is None else self._answer.collapsed_from
+        if not left_out or not len(self._answer.readings):
+            return left_out
         known = self._emptied - self._appeared  # the answer itself changed what is known
         for together in self._store.covered(scope):
             known += sum(record.amount not in (None, ABSENT) for _, _, records in together for record in records)

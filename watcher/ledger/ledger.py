@@ -7,20 +7,18 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 
 from collections.abc import Collection, Generator, Iterable, Mapping
 
-from watcher.ledger.bulk_comparison import BulkComparison
-from watcher.ledger.evaluation import COLLAPSE_FROM, Evaluation, Verdict
+from watcher.ledger.evaluation import Evaluation, Verdict
 from watcher.ledger.listings import Listings
 from watcher.ledger.pending_changes import commit_row
 from watcher.ledger.record import Arrival, BalanceRecord
 from watcher.ledger.rules import ABSENT
 from watcher.ledger.store import Store
 from watcher.model.amounts import symbol
-from watcher.model.bulk_listing import BulkListing
 from watcher.model.events import BalanceState, CommitRow
-from watcher.model.keys import Key, Scope
+from watcher.model.keys import Key
 from watcher.model.readings import Answer
 
-__all__ = ["COLLAPSE_FROM", "Ledger", "Verdict"]
+__all__ = ["Ledger", "Verdict"]
 
 
 class Ledger:
@@ -77,29 +75,6 @@ class Ledger:
     def known(self, provider: str) -> int:
         """How many balances of the provider are known of, in any way."""
         return self._store.count(provider)
-
-    # goes with partition = provider
-    def count_above_zero(self, scope: Scope) -> Generator[None, None, int]:
-        """How many balances in the scope are known to be above zero."""
-        count = 0
-        for together in self._store.covered(scope):
-            count += sum(record.amount not in (None, ABSENT) for _, _, records in together for record in records)
-            yield
-        return count
-
-    # goes with partition = provider
-    def accounts(self, provider: str, chain: str, token: str) -> Mapping[str, BalanceRecord]:
-        """What is known of one token, by account. Not to be changed."""
-        group = self._store.get(provider, chain, token, "total")
-        return {} if group is None else group.records
-
-    # goes with partition = provider
-    def compare(self, columns: BulkListing) -> Generator[None, None, None]:
-        """Only try whether a listing can be understood: raises what `evaluating` would, and no word of it was said.
-
-        One that was compared does not fail when it is evaluated, whatever becomes known in between.
-        """
-        return BulkComparison(self._store, columns).compare()
 
     def evaluate(self, answer: Answer) -> Verdict:
         """What the answer means, in one go."""

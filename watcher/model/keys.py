@@ -26,11 +26,6 @@ class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
         provider, chain, account, token, kind = text.split("/")
         return msgspec.convert((provider, chain, account, token, kind), _KeyParts).key()
 
-    @property
-    def home(self) -> str:
-        """Decides the partition: all balances of one account stay in order for consumers."""
-        return f"{self.provider}/{self.chain}/{self.account}"
-
 
 class _KeyParts(msgspec.Struct, array_like=True):
     provider: str

@@ -53,9 +53,5 @@ class Answer(msgspec.Struct, frozen=True):
     """Equal for equal bodies, where the body alone decides what a listing says. Empty: not known."""
     partial: bool = False
     """Of a listing: a part of it is missing or could not be understood. It proves no absence."""
-    # goes with partition = provider
-    collapsed_from: int | None = None
-    """Of a part of a listing: how many balances were known, where the whole listing lacks most of them, else 0. None: this is
-    the whole."""
     max_known: int | None = None
     """Balances of the provider that may be known; another one stays unknown. None: no bound."""

@@ -32,7 +32,7 @@ from watcher.scheduling.schedule import Schedule
 
 
 class AnswerSink(NoteSink, Protocol):
-    """Where answers go: a `Committer` or the `Intake` of the room ingest, which this room does not import."""
+    """Where answers go: a `Committer` of the room ingest, which this room does not import."""
 
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer means. Raises Contradiction, and UnreadableRow for a row of a bulk listing."""

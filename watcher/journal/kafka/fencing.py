@@ -7,7 +7,7 @@ moment, and claims never shrink, so each of the two would be greater than the ot
 """
 
 from watcher.journal import Fenced, WrongJournal
-from watcher.journal.kafka.records import LogMarker, OwnerRecord, TopicNames
+from watcher.journal.kafka.records import PARTITION_BY, LogMarker, OwnerRecord, TopicNames
 
 
 class LogIdentity:
@@ -23,6 +23,7 @@ class LogIdentity:
         that of another log."""
         if marker is None:
             raise missing_marker(self._topics, partition)
+        require_partition_rule(self._topics, marker)
         if self._epoch is None:
             self._epoch = marker.epoch
         if self._epoch != marker.epoch:
@@ -32,6 +33,16 @@ class LogIdentity:
                 "`watcher init --new-log` was run; start again"
             )
         return self._epoch
+
+
+def require_partition_rule(topics: TopicNames, marker: LogMarker) -> None:
+    """Raises WrongJournal for a log in which a key stands in another partition than this version would look for it."""
+    if marker.partition_by != PARTITION_BY:
+        raise WrongJournal(
+            f"topic {topics.state} is partitioned by {marker.partition_by}, and this version partitions by {PARTITION_BY}: "
+            f"delete {topics.state} and {topics.changed}, or take another topic_prefix, and run `watcher init`; "
+            "versions begin at 1 again"
+        )
 
 
 def missing_marker(topics: TopicNames, partition: int) -> WrongJournal:

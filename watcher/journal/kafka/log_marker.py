@@ -11,9 +11,10 @@ from aiokafka import TopicPartition
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.deadlines import within
+from watcher.journal.kafka.fencing import require_partition_rule
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, poll
 from watcher.journal.kafka.producer import TransactionalProducer
-from watcher.journal.kafka.records import MARKER, LogMarker, PartitionContents, TopicNames, control_record
+from watcher.journal.kafka.records import MARKER, PARTITION_BY, LogMarker, PartitionContents, TopicNames, control_record
 
 
 class LogMarkers:
@@ -26,7 +27,8 @@ class LogMarkers:
         self._partitions = partitions
 
     async def has_log(self) -> bool:
-        """Whether `init` has made a log here. Raises WrongJournal when the events were re-created under it.
+        """Whether `init` has made a log here. Raises WrongJournal when the events were re-created under it, and for one
+        whose balances stand in other partitions than ours would.
 
         The marker's transaction has part in the events too, where it ends in a control record that no consumer sees:
         from then on their partition 0 has never been empty.
@@ -52,7 +54,10 @@ class LogMarkers:
                 while contents.marker is None and await consumer.position(partition) < written[partition]:
                     for record in itertools.chain(*(await poll(consumer, self._cluster.deadlines.request)).values()):
                         contents.add(record.key, record.value, record.headers)
-        return contents.marker is not None
+        if contents.marker is None:
+            return False
+        require_partition_rule(self._topics, contents.marker)
+        return True
 
     async def write(self, transactional_id: str, *, new_log: bool) -> bool:
         """Write the markers unless they stand there, or anew for a `new_log`; whether they were written. Two at once
@@ -93,7 +98,9 @@ class LogMarkers:
     async def _write_everywhere(self, producer: TransactionalProducer) -> None:
         """In every partition, so that whoever opens one finds there which log it belongs to, and one that lost its
         records is no empty one."""
-        topic, key, value, headers = control_record(self._topics.state, MARKER, LogMarker(secrets.token_hex(8)))
+        topic, key, value, headers = control_record(
+            self._topics.state, MARKER, LogMarker(secrets.token_hex(8), PARTITION_BY)
+        )
         with within(self._cluster.deadlines.admin, "writing the marker"):
             await producer.begin_transaction()
             producer.join_transaction(TopicPartition(self._topics.changed, 0))

@@ -16,6 +16,8 @@ from watcher.model.times import parse_rfc3339
 Headers = list[tuple[str, bytes]]
 
 MARKER = b"marker"
+PARTITION_BY = "provider"
+"""The rule of this version; see ingest/partitions.py."""
 OWNER = b"owner"
 CONTROL_KEYS = (OWNER, MARKER)
 """Keys of the records of the state topic that are neither balances nor notes."""
@@ -53,6 +55,8 @@ class LogMarker(msgspec.Struct, frozen=True):
 
     epoch: str
     """Lower-case hex: the epoch of every cursor into this log."""
+    partition_by: str = "account"
+    """What decides a key's partition. Markers of before name no rule: theirs was provider, chain and account."""
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, order=True):

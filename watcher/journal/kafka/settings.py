@@ -30,8 +30,8 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     topic_prefix: str = ""
     """Put before each topic and transactional id."""
-    partitions: int = 8
-    """Used by `init` and fixed for life."""
+    partitions: int = 16
+    """Used by `init` and fixed for life. All of a provider stands in one."""
     source: str = "/balance-watcher"
     """The beginning of every event's `ce_source`: a URI reference."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
