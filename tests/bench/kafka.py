@@ -56,8 +56,8 @@ async def timed(what):
 
 async def commits(made, address, prefix, rounds):
     """Seconds of each commit: ours, bare."""
-    encoder = Encoder(TopicNames.under(prefix), JSON)
-    ready = [list(encoder.batch(batch)) for batch in batches(1, rounds)]
+    encoder = Encoder(TopicNames.under(prefix), JSON, "/bench")
+    ready = [list(encoder.batch("e0", batch)) for batch in batches(1, rounds)]
     writer = made.writer(0)
     await writer.open()
     raw = AIOKafkaProducer(bootstrap_servers=address, transactional_id=f"{prefix}bare", max_batch_size=BATCH_BYTES)
