@@ -18,15 +18,14 @@ import anyio
 import anyio.lowlevel
 from aiokafka import TopicPartition
 
-from tests.journal.kafka_world import account
+from tests.journal.kafka_world import provider_in
 from tests.kafka_broker import NoBroker, ladder
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import Intake
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
+from watcher.model.keys import Key
 from watcher.model.readings import Answer, Reading, Times
 from watcher.model.times import parse_rfc3339
-from watcher.testing.journal_samples import baseline
 
 PARTITIONS = 8
 GATHER = 0.010
@@ -37,16 +36,14 @@ SECONDS = 8.0
 
 
 def keys(partition):
-    """Balances of one account, as one listing names them."""
-    owner = account(partition, PARTITIONS, partition)
-    whole = baseline(owner, 0).state.key
-    return [type(whole)(whole.provider, whole.chain, owner, f"token{number}") for number in range(LISTED)]
+    """Balances of one account of a provider that lives there, as one listing names them."""
+    return [Key(provider_in(partition, PARTITIONS), "eip155:1", "owner", f"token{number}") for number in range(LISTED)]
 
 
 def answer(named, amount):
     now = anyio.current_time()
     readings = [Reading(key, str(amount), "base", order=amount) for key in named]
-    return Answer("bank", readings, "strict", 0.0, Times(now, now, time.time_ns() // 1000))
+    return Answer(named[0].provider, readings, "strict", 0.0, Times(now, now, time.time_ns() // 1000))
 
 
 class Timed:
@@ -72,7 +69,6 @@ class Bench:
             Committer(Timed(made.writer(number), self.spent), Ledger(), gather=GATHER, partition=number)
             for number in range(PARTITIONS)
         ]
-        self.intake = Intake(self.committers)
         self.ages, self.floor = [], []
 
     async def follow(self, *, task_status):
@@ -102,26 +98,31 @@ class Bench:
 
     async def measured(self, feed):
         """(ages of the changes, median commit, median age at the bare consumer) in milliseconds of that feed."""
-        await self.intake.flush()
+        await self.flush()
         await anyio.sleep(0.3)
         self.ages, self.floor = [], []
         self.spent.clear()
         await feed
-        await self.intake.flush()
+        await self.flush()
         await anyio.sleep(0.3)
         return sorted(self.ages), statistics.median(self.spent), statistics.median(self.floor)
 
+    async def flush(self):
+        for committer in self.committers:
+            await committer.flush()
+
     async def quiet(self, changes, named):
         for amount in range(1, changes + 1):
-            await self.intake.accept(answer([random.choice(named[amount % PARTITIONS])], amount))
+            partition = amount % PARTITIONS
+            await self.committers[partition].accept(answer([random.choice(named[partition])], amount))
             await anyio.sleep(1 / RATE * (0.5 + amount % 11 / 10))
 
     async def saturated(self, named):
         until, amount = anyio.current_time() + SECONDS, 1_000_000
         while anyio.current_time() < until:
             amount += 1
-            for listed in named:
-                await self.intake.accept(answer(listed, amount))
+            for committer, listed in zip(self.committers, named, strict=True):
+                await committer.accept(answer(listed, amount))
                 await anyio.lowlevel.checkpoint()
 
 
@@ -142,9 +143,9 @@ async def run(address, changes):
     async with anyio.create_task_group() as tasks:
         for committer in bench.committers:
             await tasks.start(committer.run)
-        for listed in named:
-            await bench.intake.accept(answer(listed, 0))
-        await bench.intake.flush()
+        for committer, listed in zip(bench.committers, named, strict=True):
+            await committer.accept(answer(listed, 0))
+        await bench.flush()
         await tasks.start(bench.follow)
         await tasks.start(bench.consume)
         ages, commit, floor = await bench.measured(bench.quiet(changes, named))

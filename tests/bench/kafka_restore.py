@@ -17,7 +17,6 @@ import msgspec
 from confluent_kafka import Producer
 
 from tests.kafka_broker import NoBroker, ladder
-from watcher.ingest.partitions import partition_of
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.records import Encoder, TopicNames
@@ -38,7 +37,7 @@ def fill(address, topics, keys):
     for number in range(keys):
         state = msgspec.structs.replace(row.state, account=f"0x{number:040x}", amount=str(10**9 + number))
         ((topic, key, value, headers),) = encoder.batch("e0", Batch([msgspec.structs.replace(row, state=state)]))
-        producer.produce(topic, value, key, partition=partition_of(state.key.home, PARTITIONS), headers=headers)
+        producer.produce(topic, value, key, partition=number % PARTITIONS, headers=headers)
         if number % 10_000 == 0:
             producer.poll(0)
     producer.flush()

@@ -4,7 +4,6 @@
   against a bare typed decode of the same body, in turns; once into structs that the collector watches, which is what
   msgspec makes by default, and once into structs that it does not, which is the cheapest there is;
 - unchanged: the same body once more;
-- split: the same as "whole" over eight partitions;
 - hold: the longest that the event loop was not free for another task that asks for a turn all the time, and how much of
   that was our own CPU time, which is what counts on a machine that others use too;
 - memory: the peak on top of what the ledger keeps, against the size of the body.
@@ -21,7 +20,6 @@ import anyio
 import msgspec
 
 from watcher.ingest.committer import Committer
-from watcher.ingest.intake import intake_of
 from watcher.journal import Restored
 from watcher.ledger import Ledger
 from watcher.model.readings import Answer, Times
@@ -32,7 +30,6 @@ from watcher.providers.settings import Watch
 from watcher.runtime.slicing import run_in_slices
 
 TOKENS = 40
-PARTITIONS = 8
 
 
 class Holder(msgspec.Struct, gc=False):
@@ -105,14 +102,13 @@ class Journal:
 class Watcher:
     """What the poller does with an answer once it is there."""
 
-    def __init__(self, partitions=1):
+    def __init__(self):
         settings = OndoSettings(type="ondo", watch=[Watch(chain="ethereum-1")])
         self.provider = Ondo("ondo", settings, keyed=True)
         (group,) = self.provider.groups
         self.request = self.provider.ask(group.lanes[0], group.targets, 60.0)
         self.scope = self.request.targets[0].scope
-        self.committers = [Committer(Journal(), Ledger(), gather=0.0, bound=10**9) for _ in range(partitions)]
-        self.intake = intake_of(self.committers)
+        self.committer = Committer(Journal(), Ledger(), gather=0.0, bound=10**9)
         self.now = 0.0
 
     def answer(self, readings, known):
@@ -124,10 +120,10 @@ class Watcher:
         self.now += 100.0
         response = Response(200, data, self.now)
         known = await run_in_slices(fingerprint(data))
-        if await self.intake.repeat(self.answer([], known)) is not None:
+        if await self.committer.repeat(self.answer([], known)) is not None:
             return False
         found = await run_in_slices(self.provider.read_in_slices(self.request, response))
-        await self.intake.accept(self.answer(found.readings, known))
+        await self.committer.accept(self.answer(found.readings, known))
         await run_in_slices(found.readings.clear())  # type: ignore[attr-defined] # a bulk listing has it
         return True
 
@@ -164,16 +160,15 @@ async def longest_hold(work):
 
 
 @asynccontextmanager
-async def watching(rows, partitions=1):
+async def watching(rows):
     """A watcher that knows body 0."""
-    watcher = Watcher(partitions)
+    watcher = Watcher()
     async with anyio.create_task_group() as tasks:
-        for committer in watcher.committers:
-            await tasks.start(committer.run)
+        await tasks.start(watcher.committer.run)
         data = body(rows, 0)
         for _ in range(2):
             assert await watcher.take(data)
-        await watcher.intake.flush()
+        await watcher.committer.flush()
         yield watcher
         tasks.cancel_scope.cancel()
 
@@ -185,14 +180,9 @@ async def measure(rows):
         gc.unfreeze()
         await holds(watcher, rows)
         await memory(watcher, rows)
-    async with watching(rows, PARTITIONS) as watcher:
-        gc.freeze()
-        await ratios(watcher, rows, f"{PARTITIONS} parts")
-        gc.unfreeze()
-        await holds(watcher, rows)
 
 
-async def ratios(watcher, rows, kind="whole", turns=5):
+async def ratios(watcher, rows, turns=5):
     usual, cheap = msgspec.json.Decoder(WatchedListing), msgspec.json.Decoder(Listing)
     theirs, least, ours, again = [], [], [], []
     for turn in range(1, turns + 1):
@@ -200,13 +190,13 @@ async def ratios(watcher, rows, kind="whole", turns=5):
         theirs.append(await timed(lambda data=data: bare(usual, data)))
         least.append(await timed(lambda data=data: bare(cheap, data)))
         ours.append(await timed(lambda data=data: watcher.take(data)))
-        await watcher.intake.flush()
+        await watcher.committer.flush()
         again.append(await timed(lambda data=data: watcher.take(data)))
     floor, cheapest, whole, same = map(statistics.median, (theirs, least, ours, again))
     print(
         f"bare      {floor * 1e3:6.0f} ms for {rows:,} rows ({len(data) / 1e6:.0f} MB), {cheapest * 1e3:.0f} untracked"
     )
-    for name, seconds, goal in ((kind, whole, 2), ("unchanged", same, 0.15)):
+    for name, seconds, goal in (("whole", whole, 2), ("unchanged", same, 0.15)):
         print(
             f"{name:9} {seconds * 1e3:6.0f} ms: {seconds / floor:.2f} x a bare typed decode (goal {goal}), "
             f"{seconds / cheapest:.2f} x one into untracked structs"
@@ -217,7 +207,7 @@ async def holds(watcher, rows):
     data = body(rows, 0)
     gc.collect()
     whole = await longest_hold(lambda: watcher.take(data))
-    await watcher.intake.flush()
+    await watcher.committer.flush()
     same = await longest_hold(lambda: watcher.take(data))
     print(f"hold      {whole} at the longest, {same} when unchanged (goal 50)")
 

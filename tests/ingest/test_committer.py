@@ -17,13 +17,11 @@ from trio.testing import MockClock
 
 from tests.journal.laws import records, violations
 from watcher.ingest.committer import CLOSING, DEADLINE, STOPPING, Committer
-from watcher.ingest.intake import Intake, merge_verdicts
-from watcher.ingest.partitions import partition_of
 from watcher.journal import Fenced
 from watcher.journal.sqlite import file as sqlite_file
 from watcher.journal.sqlite.file import connect, inline, worker
 from watcher.journal.sqlite.journal import SqliteJournal
-from watcher.ledger import Ledger, Verdict
+from watcher.ledger import Ledger
 from watcher.model.keys import Key, Scope
 from watcher.model.log import Unavailable
 from watcher.model.readings import Answer, Reading, Times
@@ -638,79 +636,7 @@ class TestAnyTrouble:
         return truth
 
 
-class TestIntake:
-    """Three files stand for three partitions: the committers are real ones."""
-
-    @contextlib.asynccontextmanager
-    async def intake(self, folder):
-        worlds = [World(folder / f"{partition}.db") for partition in range(3)]
-        async with contextlib.AsyncExitStack() as stack:
-            intake = Intake([await stack.enter_async_context(world.running()) for world in worlds])
-            for committer in intake.committers:
-                await committer.ready.wait()
-            yield intake, worlds
-
-    def test_each_balance_goes_to_the_partition_of_its_account(self, path):
-        async def main():
-            async with self.intake(path.parent) as (intake, worlds):
-                told = await intake.accept(answer(dict.fromkeys(range(50), 1), order=1))
-                assert told.baselines == 50
-                assert told.accepted == 50
-                await intake.flush()
-                told = await intake.accept(answer({**dict.fromkeys(range(50), 1), 3: 2, 4: 2, 5: 2}, order=2))
-                assert told.changed == {key(3), key(4), key(5)}
-                await intake.flush()
-                for partition, world in enumerate(worlds):
-                    here = {f"a{number}" for number in range(50) if partition_of(key(number).home, 3) == partition}
-                    assert world.amounts().keys() == here
-
-        in_virtual_time(main)
-
-    def test_a_listing_of_a_whole_chain_tells_absence_in_every_partition(self, path):
-        async def main():
-            async with self.intake(path.parent) as (intake, worlds):
-                scope = Scope("bank", "eip155:1")
-                for order in (1, 2):
-                    await intake.accept(answer(dict.fromkeys(range(30), 1), order=order, listing=scope))
-                for order in (3, 4, 5):
-                    await anyio.sleep(1.0)
-                    await intake.accept(answer({0: 1}, order=order, listing=scope))
-                await intake.flush()
-                gone = [amount for world in worlds for name, (_, amount) in world.amounts().items() if name != "a0"]
-                assert gone == ["0"] * 29
-
-        in_virtual_time(main)
-
-    @pytest.mark.parametrize(("left", "answers"), [(0, 3), (14, 3), (15, 2), (29, 2)])
-    def test_whether_a_chain_collapses_is_asked_of_all_partitions_together(self, path, left, answers):
-        async def main():
-            async with self.intake(path.parent) as (intake, _):
-                scope = Scope("bank", "eip155:1")
-                for order in range(1, answers + 2):
-                    await anyio.sleep(1.0)
-                    left_now = 30 if order < 3 else left
-                    told = await intake.accept(answer(dict.fromkeys(range(left_now), 1), order=order, listing=scope))
-                    assert told.changed == set()
-                await anyio.sleep(1.0)
-                told = await intake.accept(answer(dict.fromkeys(range(left), 1), order=99, listing=scope))
-                assert len(told.changed) == 30 - left
-
-        in_virtual_time(main)
-
-    def test_an_empty_listing_of_one_account_goes_to_the_partition_of_that_account(self, path):
-        async def main():
-            async with self.intake(path.parent) as (intake, worlds):
-                scope = Scope("bank", "eip155:1", "a7")
-                for order in (1, 2):
-                    await intake.accept(answer({7: 5}, order=order, listing=scope))
-                for _ in range(3):
-                    await anyio.sleep(60.0)
-                    await intake.accept(answer({}, listing=scope))
-                await intake.flush()
-                assert [world.amounts() for world in worlds if world.amounts()] == [{"a7": (1, "0")}]
-
-        in_virtual_time(main)
-
+class TestSeveralProviders:
     def test_whoever_tells_little_does_not_wait_behind_one_who_tells_much(self, path):
         async def main():
             disk = Disk()
@@ -728,36 +654,6 @@ class TestIntake:
                 assert committer.ledger.waiting("bank") >= 2000
 
         in_virtual_time(main)
-
-    def test_balances_of_all_partitions_together_have_one_bound(self, path):
-        async def main():
-            async with self.intake(path.parent) as (intake, worlds):
-                scope = Scope("bank", "eip155:1")
-                for order in range(1, 4):
-                    said = answer(dict.fromkeys(range(100), order), order=order, listing=scope)
-                    told = await intake.accept(msgspec.structs.replace(said, max_known=40))
-                assert (told.refused, len(told.changed)) == (60, 40)
-                await intake.flush()
-                assert sum(len(world.amounts()) for world in worlds) == 40
-
-        in_virtual_time(main)
-
-    def test_notes_live_in_the_first_partition(self, path):
-        async def main():
-            async with self.intake(path.parent) as (intake, _):
-                intake.note("limiter:bank", b"1")
-                await intake.flush()
-            async with self.intake(path.parent) as (intake, worlds):
-                assert intake.notes == {"limiter:bank": b"1"}
-                assert [len(world.committer.notes) for world in worlds] == [1, 0, 0]
-
-        in_virtual_time(main)
-
-    def test_one_verdict_says_what_all_of_them_say(self):
-        one = Verdict({key(1)}, {key(2)}, {key(4)}, set(), 2, 3, 4)
-        other = Verdict({key(3)}, {key(2)}, {key(5)}, {key(6)}, 20, 30, 40)
-        together = Verdict({key(1), key(3)}, {key(2)}, {key(4), key(5)}, {key(6)}, 22, 33, 44)
-        assert merge_verdicts([one, other]) == together
 
 
 class TestProduction:

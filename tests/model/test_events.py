@@ -24,7 +24,6 @@ from watcher.model.events import (
 )
 from watcher.model.keys import Filter, Key, Scope
 from watcher.model.log import Cursor
-from watcher.model.readings import Reading
 from watcher.model.times import format_rfc3339, parse_rfc3339
 
 BASE = st.integers(0, 2**256 - 1)

@@ -1,6 +1,4 @@
-"""The real poller over answers of Ondo of more than a megabyte, as bytes; one journal file for each partition."""
-
-from contextlib import AsyncExitStack, asynccontextmanager
+"""The real poller over answers of Ondo of more than a megabyte, as bytes."""
 
 import anyio
 import httpx
@@ -11,8 +9,6 @@ from tests.journal.laws import records, violations
 from tests.polling import START, Api, journal, poller_of, virtually
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.test_large import body
-from watcher.ingest.intake import intake_of
-from watcher.ingest.partitions import partition_of
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE
 from watcher.providers.ondo import Ondo, OndoSettings
@@ -40,15 +36,7 @@ def answered_body(more=(), **changes):
     return body([(AAPL, [*rows.items(), *more]), (TSLA, [(ONE, "3")])])
 
 
-@asynccontextmanager
-async def journals(folder, partitions):
-    async with AsyncExitStack() as stack:
-        files = [folder / f"{partition}.db" for partition in range(partitions)]
-        alone = [await stack.enter_async_context(journal(file)) for file in files]
-        yield intake_of(alone), files
-
-
-def polled(folder, partitions, bodies, *, reads):
+def polled(folder, bodies, *, reads):
     """Give these answers and then the last one for ever; the API, and all events by account."""
     assert min(map(len, bodies)) > LARGE
     provider = Counted("ondo", OndoSettings(type="ondo", watch=[Watch(chain="ethereum-1")]), keyed=True)
@@ -62,34 +50,30 @@ def polled(folder, partitions, bodies, *, reads):
     api = Api(answer)
 
     async def main():
-        async with journals(folder, partitions) as (intake, files):
-            poller = poller_of(provider, api, intake)
+        async with journal(file) as committer:
+            poller = poller_of(provider, api, committer)
             async with anyio.create_task_group() as tasks:
                 await tasks.start(poller.run)
                 await done.wait()
                 tasks.cancel_scope.cancel()
-            await intake.flush()
-            return poller, files
+            await committer.flush()
+            return poller
 
-    poller, files = virtually(main)
+    file = folder / "balances.db"
+    poller = virtually(main)
     assert provider.reads == reads
+    assert violations(file) == []
     events = {}
-    for partition, file in enumerate(files):
-        assert violations(file) == []
-        changes, states = records(file)
-        for state in states:
-            assert partition_of(f"ondo/eip155:1/{state['account']}", partitions) == partition
-        for _, event in changes:
-            events.setdefault(event["account"], []).append(event)
+    for _, event in records(file)[0]:
+        events.setdefault(event["account"], []).append(event)
     return poller, api, events
 
 
-@pytest.mark.parametrize("partitions", [1, 3])
-def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_read(tmp_path, partitions):
+def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_read(tmp_path):
     first, second = answered_body(), answered_body(**{ONE: "8"})
     third = answered_body([(NEW, "1")], **{ONE: "9", OTHER: "4"})
     bodies = [first, first, second, second, second, third]
-    poller, api, events = polled(tmp_path, partitions, bodies, reads=4)
+    poller, api, events = polled(tmp_path, bodies, reads=4)
     amounts = {name: [(e["previous_amount"], e["amount"]) for e in each] for name, each in events.items()}
     assert amounts == {ONE: [("7.5", "8"), ("8", "9")], OTHER: [("9000.5", "4")], NEW: [("0", "1")]}
 
@@ -103,13 +87,12 @@ def test_a_change_is_told_once_and_a_repeated_answer_is_a_sight_without_being_re
     assert poller.stats.changes == 4
 
 
-@pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("bad", [("0x12", "5"), (NEW, "-1"), (NEW, None), (OTHER, None)])
-def test_one_row_that_cannot_be_understood_hides_no_other_one_in_any_partition(tmp_path, partitions, bad):
+def test_one_row_that_cannot_be_understood_hides_no_other_one(tmp_path, bad):
     """Its own balance is unknown, even where another row tells it well."""
     news = dict.fromkeys(list(HELD)[:30], "1")
     wrong, after = answered_body([bad], **news, **{OTHER: "4"}), answered_body(**{**news, OTHER: "4", ONE: "9"})
-    poller, api, events = polled(tmp_path, partitions, [answered_body(), answered_body(), wrong, after], reads=4)
+    poller, api, events = polled(tmp_path, [answered_body(), answered_body(), wrong, after], reads=4)
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
         **{name: ["1", "9"] if name == ONE else ["1"] for name in news},
         OTHER: ["4"],
@@ -119,19 +102,18 @@ def test_one_row_that_cannot_be_understood_hides_no_other_one_in_any_partition(t
     assert poller.stats.failures == {}
 
 
-@pytest.mark.parametrize("partitions", [1, 3])
-def test_an_answer_that_contradicts_itself_in_one_row_says_nothing_in_any_partition(tmp_path, partitions):
+def test_an_answer_that_contradicts_itself_in_one_row_says_nothing(tmp_path):
     wrong = answered_body([(OTHER, "5")], **dict.fromkeys(list(HELD)[:30], "1"))
     after = answered_body(**{ONE: "9"})
-    poller, _, events = polled(tmp_path, partitions, [answered_body(), answered_body(), wrong, after], reads=4)
+    poller, _, events = polled(tmp_path, [answered_body(), answered_body(), wrong, after], reads=4)
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {ONE: ["9"]}
     assert poller.stats.failures == {"malformed": 1}
 
 
-def test_what_is_gone_is_told_by_every_partition_once_it_is_confirmed(tmp_path):
+def test_what_is_gone_is_told_once_it_is_confirmed(tmp_path):
     gone = list(HELD)[100:140]
     without = body([(AAPL, [row for row in HELD.items() if row[0] not in gone]), (TSLA, [(ONE, "3")])])
-    _, _, events = polled(tmp_path, 3, [answered_body(), answered_body(), without, without], reads=4)
+    _, _, events = polled(tmp_path, [answered_body(), answered_body(), without, without], reads=4)
     assert {name: [event["amount"] for event in each] for name, each in events.items()} == {
         name: ["0"] for name in gone
     }
