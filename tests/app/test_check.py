@@ -7,7 +7,16 @@ import pytest
 
 from tests.app.test_settings import HELIUS
 from watcher.app import settings
-from watcher.app.check import check, duration_words, limit_lines, limit_words, plan, same_credentials, same_watches
+from watcher.app.check import (
+    check,
+    duration_words,
+    limit_lines,
+    limit_words,
+    plan,
+    same_credentials,
+    same_watches,
+    shared_partitions,
+)
 from watcher.app.provider_sources import sources
 from watcher.limits.windows import Limit
 from watcher.redaction.secret import Secret
@@ -28,6 +37,15 @@ def provider(kind, watches, **more):
 
 def pairs(count):
     return [{"account": FELT, "token": f"0x{n + 1:x}"} for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "lines"),
+    [(16, ["bloxroute and tokenkit share partition 9: they commit and move together"]), (1, [])],
+)
+def test_providers_that_share_a_partition_are_named_where_there_are_several(partitions, lines):
+    names = ("jupiter", "bloxroute", "helius", "ondo", "tokenkit")
+    assert list(shared_partitions(names, partitions)) == lines
 
 
 def test_the_month_binds_helius_free_and_not_the_second():

@@ -74,7 +74,7 @@ class TestRecords:
         assert message.headers() == [
             ("ce_specversion", b"1.0"),
             ("ce_type", b"balance.changed.v1"),
-            ("ce_source", f"/balance-watcher/{epoch}/jupiter".encode()),
+            ("ce_source", f"/balance-watcher/{epoch}/{balance.key.provider}".encode()),
             ("ce_id", event_id(EPOCH, balance.key, 1).encode()),
             ("ce_time", b"2023-11-14T22:13:20.000001Z"),
             ("ce_subject", str(balance.key).encode()),

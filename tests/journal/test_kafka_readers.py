@@ -192,7 +192,7 @@ class TestReaders:
             assert [e.version for e in events] == [1]
 
     async def test_a_filter_narrows_the_snapshot(self, kafka, prefix):
-        one, two = balance_in(0), balance_in(1)
+        one, two = balance_in(0, "one"), balance_in(1, "two")
         async with ready(kafka.address, prefix) as made, reading(made) as reader:
             for balance in (one, two):
                 async with opened(made, balance.partition) as writer:

@@ -8,7 +8,14 @@ from watcher.journal import WrongJournal
 from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka import records as wire
 from watcher.journal.kafka.fencing import LogIdentity
-from watcher.journal.kafka.records import LogMarker, NoteAssembler, PartitionContents, TopicNames, note_records
+from watcher.journal.kafka.records import (
+    PARTITION_BY,
+    LogMarker,
+    NoteAssembler,
+    PartitionContents,
+    TopicNames,
+    note_records,
+)
 from watcher.journal.kafka.settings import security
 from watcher.model.events import JSON, BalanceState, changed
 from watcher.runtime.config_section import SettingsError
@@ -96,9 +103,22 @@ class TestSource:
 class TestIdentity:
     def test_the_log_that_was_met_first_is_the_one_that_every_partition_belongs_to(self):
         identity = LogIdentity(TopicNames.under(""))
-        assert [identity.verify(partition, LogMarker("ab")) for partition in (1, 0, 1)] == ["ab", "ab", "ab"]
+        assert [identity.verify(partition, LogMarker("ab", PARTITION_BY)) for partition in (1, 0, 1)] == [
+            "ab",
+            "ab",
+            "ab",
+        ]
         with pytest.raises(WrongJournal, match=r"partition 0 of .* belongs to another log \(cd\)"):
-            identity.verify(0, LogMarker("cd"))
+            identity.verify(0, LogMarker("cd", PARTITION_BY))
+
+    @pytest.mark.parametrize(
+        ("marker", "rule"), [(b'{"epoch":"ab"}', "account"), (b'{"epoch":"ab","partition_by":"x"}', "x")]
+    )
+    def test_a_log_in_which_keys_stand_elsewhere_is_refused(self, marker, rule):
+        with pytest.raises(
+            WrongJournal, match=f"partitioned by {rule}, and this version partitions by provider: delete"
+        ):
+            LogIdentity(TopicNames.under("")).verify(0, wire.decode_marker(marker))
 
     @pytest.mark.parametrize(
         ("partition", "advice"), [(0, "run `watcher init` to"), (3, "run `watcher init --new-log`")]

@@ -27,6 +27,7 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from watcher.journal import Batch, Rejected, WrongJournal
+from watcher.journal.kafka import log_marker
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.topic_admin import TopicAdmin
@@ -221,6 +222,18 @@ class TestTopics:
                 await delete(admin, changed)
             await init_until_it_works(made)
             await made.check()
+
+    async def test_a_log_of_the_former_partition_rule_is_refused_by_everybody(self, kafka, prefix, monkeypatch):
+        monkeypatch.setattr(log_marker, "PARTITION_BY", "account")
+        made = journal(kafka.address, prefix)
+        await made.init()
+        monkeypatch.undo()
+        with pytest.raises(WrongJournal, match="is partitioned by account, and this version partitions by provider"):
+            await made.check()
+        for attempt in (made.init(), made.init(new_log=True), made.reader(), made.writer(2).open()):
+            with pytest.raises(WrongJournal, match="is partitioned by account"):
+                await attempt
+        await made.close()
 
     async def test_an_init_that_breaks_off_begins_anew_by_itself_while_there_is_time(self, kafka, prefix, monkeypatch):
         """It leaves a control record in the events, which is none of them."""

@@ -15,6 +15,7 @@ from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import connections
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
+from watcher.ingest.partitions import partition_of
 from watcher.limits.windows import Limit
 from watcher.model.targets import Target
 from watcher.poller.assembly import schedules_of
@@ -37,6 +38,8 @@ async def check(config: Settings, environment: Mapping[str, str], offline: bool,
     for source in built.sources:
         for line in limit_lines(source.provider):
             print_line(line)
+    for line in shared_partitions([source.provider.name for source in built.sources], built.journal.partitions):
+        print_line(line)
     hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in built.sources}
     providers = [source.provider for source in built.sources]
     for warning in itertools.chain(same_watches(providers), same_credentials(hosts), built.exposed()):
@@ -65,6 +68,16 @@ def limit_lines(provider: Provider) -> Iterator[str]:
     yield f"  binding limit: {limit_words(allowed.binding)} at {provider.cost:g} a request{share}"
     for warning in allowed.warnings:
         yield f"  warning: {warning}"
+
+
+def shared_partitions(names: Sequence[str], partitions: int) -> Iterator[str]:
+    """A line for each partition in which several providers live, where the journal has more than one."""
+    homes: dict[int, list[str]] = {}
+    for name in names:
+        homes.setdefault(partition_of(name, partitions), []).append(name)
+    for partition, together in sorted(homes.items()):
+        if partitions > 1 and len(together) > 1:
+            yield f"{', '.join(together[:-1])} and {together[-1]} share partition {partition}: they commit and move together"
 
 
 async def _ask_all(found: Sequence[Source]) -> None:
