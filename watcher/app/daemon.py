@@ -95,15 +95,17 @@ class Daemon:
         await self._prepare_journal()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._close)
-            reader = await self._open_reader(stack)  # before the relay's tasks, so that it is closed after them
+            reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
             relaying = await stack.enter_async_context(task_scope())
-            port = await self._open_relay(reader, relaying)
             committing = await stack.enter_async_context(task_scope())
+            # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
+            self._open_committers(committing)
+            port = await self._open_relay(await self._open_reader(reading), relaying)
             # They enclose the pollers' tasks, since each has tasks of its own.
             transports = [await stack.enter_async_context(HttpConnections()) for _ in self.sources]
             async with anyio.create_task_group() as tasks:
                 if self.only != "relay":
-                    await self._open_pollers(committing, tasks, transports)
+                    await self._open_pollers(tasks, transports)
                 log.info("started", instance=self.instance, port=port, journal=self.config.journal)
                 task_status.started(Started(port))
                 await anyio.sleep_forever()
@@ -163,23 +165,24 @@ class Daemon:
             key="metrics_port",
         )
 
-    async def _open_pollers(
-        self, committing: TaskScope, tasks: TaskGroup, transports: Sequence[HttpConnections]
-    ) -> None:
-        homes = [partition_of(source.provider.name, self.journal.partitions) for source in self.sources]
-        committers = {
-            partition: Committer(
-                self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition
-            )
-            for partition in sorted(set(homes))  # one in which no provider lives costs nothing
-        }
-        self.committers += committers.values()
+    def _home(self, source: Source) -> int:
+        return partition_of(source.provider.name, self.journal.partitions)
+
+    def _open_committers(self, committing: TaskScope) -> None:
+        """One for each partition in which a provider lives; any other would cost something and commit nothing."""
+        self.committers += [
+            Committer(self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition)
+            for partition in sorted({self._home(source) for source in self.sources})
+        ]
         for committer in self.committers:
             committing.start_soon(committer.run)
+
+    async def _open_pollers(self, tasks: TaskGroup, transports: Sequence[HttpConnections]) -> None:
         for committer in self.committers:
             await committer.ready.wait()
+        committers = {committer.partition: committer for committer in self.committers}
         for number, (source, transport) in enumerate(zip(self.sources, transports, strict=True)):
-            self.pollers.append(self._poller(number, source, committers[homes[number]], transport))
+            self.pollers.append(self._poller(number, source, committers[self._home(source)], transport))
         for poller in self.pollers:
             tasks.start_soon(poller.run)
         tasks.start_soon(self._send_heartbeats)
