@@ -21,7 +21,6 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from watcher.model import filters
 from watcher.model.events import BalanceChanged
-from watcher.model.log import GapReason
 from watcher.relay import wire
 from watcher.relay.messages import (
     BalanceRow,
@@ -67,7 +66,7 @@ class FullSnapshot(msgspec.Struct, frozen=True):
 
     cursor: str
     rows: list[BalanceRow]
-    reason: GapReason | None
+    reason: str | None
 
 
 def warn(snapshot: FullSnapshot) -> None:
@@ -113,7 +112,7 @@ class Stream:
         self._versions: dict[tuple[str, ...], int] = {}
         self._wait = 0.0
         self._rows: list[BalanceRow] = []
-        self._reason: GapReason | None = None
+        self._reason: str | None = None
         self._paging = False
 
     async def __aiter__(self) -> AsyncGenerator[Update, None]:

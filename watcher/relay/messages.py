@@ -32,6 +32,8 @@ Code = Literal[
 """What is wrong, for programs. Answers over HTTP use the same words."""
 AnyCode = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(Code))})]
 """As a client reads it: a word that is new is no reason not to read on, since `temporary` has the rule."""
+AnyGapReason = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(GapReason))})]
+"""As a client reads it: whatever the reason, the snapshot is as good."""
 Delivery = Literal["all", "conflate"]
 OnGap = Literal["snapshot", "error"]
 AuthState = Literal["none", "required", "ok"]
@@ -146,7 +148,7 @@ class SnapshotPage(Push, frozen=True, kw_only=True, tag="snapshot"):
     cursor: str
     page: int
     last: bool
-    reason: GapReason | UnsetType = UNSET
+    reason: AnyGapReason | UnsetType = UNSET
     """In page 1 of a snapshot that comes unasked."""
     data: list[BalanceRow]
 
@@ -234,7 +236,7 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
     cursor: str
     snapshot_rows: int
     delivery: Delivery
-    reason: GapReason | UnsetType = UNSET
+    reason: AnyGapReason | UnsetType = UNSET
 
 
 class UnsubscribeResult(Struct, frozen=True):
