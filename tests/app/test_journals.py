@@ -114,13 +114,15 @@ def test_one_that_cannot_be_loaded_is_named(installed, name, value, says):
 @pytest.mark.parametrize(
     ("journal", "more", "says"),
     [
-        ("kafka://", {}, "is no HOST:PORT"),
+        ("kafka://", {}, "write kafka://"),
+        ("kafka://a:\u00b2", {}, "is no HOST:PORT"),
         ("kafka://a:9092,b", {}, "'b' is no HOST:PORT"),
         ("kafka://a:0", {}, "'a:0' is no HOST:PORT"),
         ("kafka://a:9092", {"partitions": 0}, "write a number from 1"),
         ("kafka://a:9092", {"security_protocol": "SASL_SSL"}, "needs sasl_username"),
         ("kafka://me:canary-1@a:9092", {}, "no user, password or option"),
         ("sqlite://x.db", {}, "sqlite:///FILE"),
+        ("sqlite:///x\0.db", {}, "sqlite:///FILE"),
     ],
 )
 def test_a_url_or_a_table_that_cannot_be_is_refused_before_anything_is_opened(journal, more, says):

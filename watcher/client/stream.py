@@ -17,7 +17,8 @@ import msgspec
 import structlog
 from msgspec import UNSET
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.uri import parse_uri
 
 from watcher.model import filters
 from watcher.model.events import BalanceChanged
@@ -59,6 +60,15 @@ class RelayRefused(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
+
+
+def is_relay_url(text: str) -> bool:
+    """Whether a `Stream` can try to connect there."""
+    try:
+        parse_uri(text).host.encode("idna")  # as the lookup of the name does, which raises UnicodeError
+    except (InvalidURI, ValueError):
+        return False
+    return True
 
 
 class FullSnapshot(msgspec.Struct, frozen=True):

@@ -60,8 +60,8 @@ class Scope(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
         )
 
     @property
-    def record(self) -> str:
-        """The key of this listing's own record in the state. Never contains `/`, so it is never a balance."""
+    def note_key(self) -> str:
+        """The key of this listing's note. Never contains `/`, so it is never a balance."""
         parts = "\n".join(part if part is not None else "\0" for part in (self.chain, self.account, self.token))
         return f"listing:{self.provider}:{hashlib.blake2b(parts.encode(), digest_size=12).hexdigest()}"
 
