@@ -212,6 +212,7 @@ class Daemon:
 
         While the journal is opened there are no pollers yet: they start with the new keys.
         """
+        renewed = []
         for number, source in enumerate(self.sources):
             name = source.provider.name
             try:
@@ -222,7 +223,9 @@ class Daemon:
             self.sources[number] = msgspec.structs.replace(source, secret=key)
             for poller in self.pollers[number : number + 1]:
                 poller.renew(self.sources[number].credentials())
-        log.info("keys.renewed")
+            renewed.append(name)
+        if renewed:
+            log.info("keys.renewed", providers=renewed)
 
     def exposed(self) -> Iterator[str]:
         """A line for each key, token or balance that others could read."""

@@ -37,6 +37,9 @@ AnyGapReason = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(GapR
 Delivery = Literal["all", "conflate"]
 OnGap = Literal["snapshot", "error"]
 AuthState = Literal["none", "required", "ok"]
+AnyDelivery = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(Delivery))})]
+AnyAuthState = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(AuthState))})]
+"""As a client reads them: it goes by neither."""
 Retry = Literal["never", "backing_off", "at_once"]
 Id = Annotated[Raw, Meta(extra_json_schema={"type": ["integer", "string"]})]
 """A command's id in the client's own spelling, which comes back as it was."""
@@ -137,7 +140,7 @@ class Welcome(Push, frozen=True, kw_only=True, tag="welcome"):
     epoch: str
     cursor: str
     oldest_cursor: str
-    auth: AuthState
+    auth: AnyAuthState
     limits: StreamLimits
 
 
@@ -226,7 +229,7 @@ class NoParams(Struct, frozen=True):
 
 
 class AuthResult(Struct, frozen=True):
-    auth: AuthState
+    auth: AnyAuthState
 
 
 class SubscribeResult(Struct, frozen=True, kw_only=True):
@@ -235,7 +238,7 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
     recovered: bool
     cursor: str
     snapshot_rows: int
-    delivery: Delivery
+    delivery: AnyDelivery
     reason: AnyGapReason | UnsetType = UNSET
 
 
