@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from watcher.journal import Batch, Fenced, Restored, Unwritable
-from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, refuse_unfit, too_large
+from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, UNPARSABLE, refuse_unfit, too_large
 from watcher.journal.sqlite.file import (
     Run,
     contents_of,
@@ -25,6 +25,7 @@ from watcher.journal.sqlite.identity import leave_mark
 from watcher.journal.sqlite.reading import CommitSignal
 from watcher.journal.sqlite.retention import Retention
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
+from watcher.model.keys import Key
 from watcher.model.log import JournalError
 from watcher.model.times import parse_rfc3339
 
@@ -166,7 +167,7 @@ class SqliteWriter:
         except UNENCODABLE:
             refuse_unfit(self._unfit(rows))
             raise
-        if largest > MAX_RECORD_BYTES:
+        if largest > MAX_RECORD_BYTES or not all(Key.parsable(str(state[0])) for state in states):
             refuse_unfit(self._unfit(rows))
         return events, states
 
@@ -181,6 +182,8 @@ class SqliteWriter:
             else:
                 if size > MAX_RECORD_BYTES:
                     unfit[str(row.state.key)] = too_large(size)
+                elif not Key.parsable(str(row.state.key)):
+                    unfit[str(row.state.key)] = UNPARSABLE
         return unfit
 
     def _encoded(self, rows: Sequence[CommitRow]) -> tuple[Records, Records, int]:
