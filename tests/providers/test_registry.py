@@ -98,6 +98,14 @@ def test_a_plugin_that_cannot_be_loaded_is_named(installed, target):
         registry.known()
 
 
+def test_a_plugin_whose_code_fails_as_it_is_imported_is_named(installed):
+    installed("raise RuntimeError('not today')")
+    with pytest.raises(SettingsError, match=r"provider plugin acme = .*not today.*: repair or uninstall it"):
+        registry.known()
+    with pytest.raises(SettingsError, match=r"chain plugin acme = .*not today.*: repair or uninstall it"):
+        families()
+
+
 def test_a_plugin_cannot_take_the_name_of_one_of_ours(installed, monkeypatch):
     installed("")
     monkeypatch.setattr(registry, "BUILT_IN", {"acme": registry.BUILT_IN["helius"]})

@@ -42,7 +42,7 @@ def known() -> Mapping[str, type[Provider]]:
     for point in entry_points(group=GROUP):
         try:
             kind = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever its code raises
             raise SettingsError(
                 f"the provider plugin {point.name} = {point.value} cannot be loaded ({error}): repair or uninstall it"
             ) from error

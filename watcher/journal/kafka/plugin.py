@@ -26,7 +26,7 @@ class KafkaPlugin:
             )
         for server in servers_of(url):
             host, colon, port = server.rpartition(":")
-            if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+            if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
                 raise SettingsError(f"journal = {url!r}: {server!r} is no HOST:PORT")
         require_valid(settings)
 
