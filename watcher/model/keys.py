@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import msgspec
 
 Kind = Literal["total", "settled", "unsettled", "open_orders"]
-_KIND_ENDINGS = tuple(f"/{kind}" for kind in get_args(Kind))
+KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 
 class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
@@ -30,7 +30,7 @@ class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
     @staticmethod
     def parsable(text: str) -> bool:
         """Whether `parse` takes it: `str` of a key with a `/` within a part, or of another kind, it does not."""
-        return text.count("/") == 4 and text.endswith(_KIND_ENDINGS)
+        return text.count("/") == 4 and text.rpartition("/")[2] in KINDS
 
     @property
     def home(self) -> str:
