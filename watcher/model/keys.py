@@ -1,11 +1,12 @@
 """Names of balances: the key of one, the scope of a listing, a filter over keys."""
 
 import hashlib
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 Kind = Literal["total", "settled", "unsettled", "open_orders"]
+KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 
 class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
@@ -25,6 +26,11 @@ class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
         """The inverse of `str`. Raises ValueError for a string that is not five parts."""
         provider, chain, account, token, kind = text.split("/")
         return msgspec.convert((provider, chain, account, token, kind), _KeyParts).key()
+
+    @staticmethod
+    def parsable(text: str) -> bool:
+        """Whether `parse` takes it: `str` of a key with a `/` within a part, or of another kind, it does not."""
+        return text.count("/") == 4 and text.rpartition("/")[2] in KINDS
 
     @property
     def home(self) -> str:
