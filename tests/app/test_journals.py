@@ -36,6 +36,21 @@ class AcmePlugin:
 
     def private_files(self, url, settings):
         yield PrivateFile("[acme] password_file", Path(settings.password_file), unless="if they may")
+
+
+class NoPlugin:
+    Settings = None
+    example = "acme://HOST"
+
+
+class Greedy(AcmePlugin):
+    class Settings(msgspec.Struct):
+        shelf: int
+
+
+class Moody(AcmePlugin):
+    def __init__(self):
+        raise RuntimeError("not today")
 """
 
 
@@ -82,6 +97,7 @@ def test_a_journal_of_ones_own_is_found_by_its_scheme_and_has_a_table_of_its_own
         ({"journal": "acme://there", "acme": {"shelf": 10}}, "shelf = 10: write a number up to 9"),
         ({"journal": "acmee://there"}, "kafka://HOST:PORT or acme://HOST"),
         ({"amce": {}}, "did you mean `acme`?"),
+        ({"journal": "acme://me:canary-1@there/x"}, "'acme://***@there/x': no user or password stands in it"),
     ],
 )
 def test_a_mistake_in_it_is_one_line_that_names_it(installed, table, says):
@@ -90,6 +106,7 @@ def test_a_mistake_in_it_is_one_line_that_names_it(installed, table, says):
         settings.parse(table)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "canary" not in str(refused.value)
 
 
 def test_ours_cannot_be_replaced(installed):
@@ -103,6 +120,11 @@ def test_ours_cannot_be_replaced(installed):
         ("acme", "acme_journal:Missing", "acme = acme_journal:Missing cannot be loaded"),
         ("acme", "nowhere:Acme", "acme = nowhere:Acme cannot be loaded"),
         ("Acme_Journal", "acme_journal:AcmePlugin", "its name is no scheme of a URL"),
+        ("acme", "acme_journal:Moody", r"cannot be loaded \(not today\)"),
+        ("acme", "acme_journal:NoPlugin", r"is no JournalPlugin \(it has no check, open, private_files\)"),
+        ("acme", "acme_journal", "is no JournalPlugin"),
+        ("acme", "acme_journal:Greedy", "its Settings lack a default .*shelf"),
+        ("relay", "acme_journal:AcmePlugin", "relay has the name of a key of ours"),
     ],
 )
 def test_one_that_cannot_be_loaded_is_named(installed, name, value, says):
@@ -114,13 +136,17 @@ def test_one_that_cannot_be_loaded_is_named(installed, name, value, says):
 @pytest.mark.parametrize(
     ("journal", "more", "says"),
     [
-        ("kafka://", {}, "is no HOST:PORT"),
+        ("kafka://", {}, "write kafka://"),
         ("kafka://a:9092,b", {}, "'b' is no HOST:PORT"),
         ("kafka://a:0", {}, "'a:0' is no HOST:PORT"),
+        ("kafka://a:9²", {}, "'a:9²' is no HOST:PORT"),
         ("kafka://a:9092", {"partitions": 0}, "write a number from 1"),
         ("kafka://a:9092", {"security_protocol": "SASL_SSL"}, "needs sasl_username"),
         ("kafka://me:canary-1@a:9092", {}, "no user, password or option"),
         ("sqlite://x.db", {}, "sqlite:///FILE"),
+        ("sqlite:///.", {}, "sqlite:///FILE"),
+        ("sqlite:////", {}, "sqlite:///FILE"),
+        ("sqlite:///a\0b", {}, "sqlite:///FILE"),
     ],
 )
 def test_a_url_or_a_table_that_cannot_be_is_refused_before_anything_is_opened(journal, more, says):

@@ -161,7 +161,9 @@ def test_a_tail_without_a_relay_says_that_none_is_there(house):
     one_clear_line(process, 69, "watcher run")
 
 
-@pytest.mark.parametrize("url", ["relay", "http://127.0.0.1:8765/", "ws://"])
+@pytest.mark.parametrize(
+    "url", ["relay", "http://127.0.0.1:8765/", "ws://", "ws://h:99999/", "ws://[::1/", "ws://h:1/#x", "ws://a..b/"]
+)
 def test_a_tail_of_something_that_is_no_address_says_how_one_looks(house, url):
     one_clear_line(house.finished("tail", url), 2, "ws://")
 

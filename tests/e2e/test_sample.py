@@ -144,5 +144,4 @@ def test_the_guide_shows_the_sample_byte_for_byte():
     blocks = re.findall(r"```(?:python|toml)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     assert (SAMPLE / "acme_balances.py").read_text() in blocks
     assert (SAMPLE / "pyproject.toml").read_text() in blocks
-    fuzz = (SAMPLE / "acme_fuzz.py").read_text()
-    assert any(block in fuzz for block in blocks if "def referee" in block)
+    assert (SAMPLE / "acme_fuzz.py").read_text() in blocks

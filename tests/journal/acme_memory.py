@@ -19,7 +19,7 @@ from watcher.journal import (
     Restored,
     Writer,
 )
-from watcher.journal.record_limits import MAX_RECORD_BYTES, refuse_unfit, too_large
+from watcher.journal.record_limits import MAX_RECORD_BYTES, UNPARSABLE, refuse_unfit, too_large
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import JSON, BalanceState, CommitRow, ProviderHealth
 from watcher.model.filters import FilterMatcher
@@ -67,9 +67,7 @@ class MemoryWriter:
     async def commit(self, batch: Batch) -> None:
         if self._log.owner != self._token:
             raise Fenced("another instance writes this log now")
-        refuse_unfit(
-            {str(row.state.key): too_large(size) for row in batch.rows if (size := _size(row)) > MAX_RECORD_BYTES}
-        )
+        refuse_unfit({str(row.state.key): why for row in batch.rows if (why := _unfit(row)) is not None})
         (first,) = self._log.head.positions
         rows = [row for row in batch.rows if row.event is not None]
         events = [_published(row, position) for position, row in enumerate(rows, first)]
@@ -82,8 +80,11 @@ class MemoryWriter:
         pass
 
 
-def _size(row: CommitRow) -> int:
-    return max(len(JSON.encode(record)) for record in (row.state, row.event) if record is not None)
+def _unfit(row: CommitRow) -> str | None:
+    size = max(len(JSON.encode(record)) for record in (row.state, row.event) if record is not None)
+    if size > MAX_RECORD_BYTES:
+        return too_large(size)
+    return None if Key.parsable(str(row.state.key)) else UNPARSABLE
 
 
 def _published(row: CommitRow, position: int) -> Published:

@@ -999,10 +999,10 @@ def test_a_listings_note_follows_its_baselines():
     assert notes == {}
     desk.ledger.committed()
     _, notes = desk.ledger.take(4)
-    assert list(notes) == [ACCOUNT.record]
+    assert list(notes) == [ACCOUNT.note_key]
     desk.reopen()
     assert not desk.ledger.idle
-    assert list(desk.ledger.take()[1]) == [ACCOUNT.record]
+    assert list(desk.ledger.take()[1]) == [ACCOUNT.note_key]
     desk.ledger.committed()
     assert desk.ledger.idle
 

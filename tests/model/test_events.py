@@ -261,7 +261,7 @@ def key_parts(key):
 
 def test_the_record_of_a_listing_is_never_a_balance_and_tells_scopes_apart():
     scopes = [Scope("p"), Scope("p", "a"), Scope("p", None, "a"), Scope("p", None, None, "a"), Scope("p", "a", "a")]
-    records = {scope.record for scope in scopes}
+    records = {scope.note_key for scope in scopes}
     assert len(records) == len(scopes)
     assert not any("/" in record for record in records)
 

@@ -78,7 +78,23 @@ def careless(read):
     return lambda request, response: msgspec.structs.replace(read(request, response), partial=False)
 
 
-@pytest.mark.parametrize(("bug", "says"), [(rounded, "and not"), (careless, "proves absences|taken for absent")])
+def slashed(read):
+    """A reader that makes keys which no journal could read again."""
+
+    def wrong(request, response):
+        found = read(request, response)
+        readings = [
+            msgspec.structs.replace(one, key=msgspec.structs.replace(one.key, token="a/b")) for one in found.readings
+        ]
+        return msgspec.structs.replace(found, readings=readings[:1])
+
+    return wrong
+
+
+BUGS = [(rounded, "and not"), (careless, "proves absences|taken for absent"), (slashed, "cannot be read again")]
+
+
+@pytest.mark.parametrize(("bug", "says"), BUGS)
 def test_a_bug_in_a_reader_is_found_with_its_seed_and_number(bug, says):
     (case,) = (case for case in cases.cases() if case.name == "jupiter" and "/balances/" in case.request.path)
     case.provider.read = bug(case.provider.read)

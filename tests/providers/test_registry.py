@@ -98,6 +98,14 @@ def test_a_plugin_that_cannot_be_loaded_is_named(installed, target):
         registry.known()
 
 
+def test_a_plugin_whose_code_fails_as_it_is_imported_is_named(installed):
+    installed("raise RuntimeError('not today')")
+    with pytest.raises(SettingsError, match=r"provider plugin acme = .*not today.*: repair or uninstall it"):
+        registry.known()
+    with pytest.raises(SettingsError, match=r"chain plugin acme = .*not today.*: repair or uninstall it"):
+        families()
+
+
 def test_a_plugin_cannot_take_the_name_of_one_of_ours(installed, monkeypatch):
     installed("")
     monkeypatch.setattr(registry, "BUILT_IN", {"acme": registry.BUILT_IN["helius"]})
@@ -116,6 +124,10 @@ def test_a_plugin_cannot_take_the_name_of_one_of_ours(installed, monkeypatch):
         ("self.groups = (TargetGroup(targets, ()),)", r"has a group without lanes: TargetGroup\(targets, \(Lane\("),
         ("self.groups = (TargetGroup(targets, (Lane(batch=0),)),)", "has a lane whose batch is below 1"),
         ("self.groups = (TargetGroup(targets), TargetGroup(targets))", "in its groups twice, and would read it twice"),
+        (
+            "self.groups = (TargetGroup((Target('pair', Scope(name, CHAIN, targets[0].scope.account, 'a/b')),)),)",
+            "watches acme1qqqqqqqq, a/b: no part of a balance's key may hold a `/`",
+        ),
         ("del self.limits", "sets no limits: the constructor of ConfiguredProvider does"),
         ("self.groups = targets.group", "cannot be made: 'tuple' object has no attribute 'group'"),
         ("self.mistake()", "cannot be made: .*missing 1 required positional argument"),

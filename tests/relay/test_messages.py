@@ -209,6 +209,13 @@ def test_an_error_whose_code_is_new_is_read():
     assert (read.error.code, read.error.temporary) == ("too_early", True)
 
 
+def test_a_snapshot_whose_reason_is_new_is_read():
+    push = PUSHES["snapshot unasked"].replace("epoch_changed", "moved")
+    assert wire.read(push, "ping").reason == "moved"
+    reply = REPLIES["subscribe with a gap"].replace("expired", "moved")
+    assert wire.read(f'{{"id":1,"result":{reply}}}', "subscribe").result.reason == "moved"
+
+
 def test_a_field_that_is_new_is_passed_over():
     assert wire.read('{"type":"live","cursor":"ab.9","since":5}', "ping") == wire.read(PUSHES["live"], "ping")
 

@@ -1,6 +1,5 @@
 """The simulated APIs: ours, and one that comes from outside the package."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,10 +14,10 @@ SAMPLE = Path(__file__).parents[1] / "sample" / "acme_simulated.py"
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Puts a distribution on the path that has a simulated API: `installed(target)`."""
+    """Puts a distribution on the path that has a simulated API: `installed(target, code)`, the code behind the sample's."""
 
-    def install(target="acme_simulated:SimulatedAcme"):
-        shutil.copy(SAMPLE, tmp_path)
+    def install(target="acme_simulated:SimulatedAcme", code=""):
+        (tmp_path / SAMPLE.name).write_text(SAMPLE.read_text() + code)
         info = tmp_path / "acme_simulated-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_simulated\nVersion: 1.0\n")
@@ -60,6 +59,22 @@ def test_one_that_cannot_be_loaded_is_named_in_one_line(installed, target):
     with pytest.raises(ValueError, match=f"the sandbox plugin acme = {target} .*: repair or uninstall it") as refused:
         SandboxSettings()
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("raise RuntimeError('not today')", r"cannot be loaded \(not today\)"),
+        (
+            "class Bare:\n    name = 'acme'\n    cost = 1\n",
+            r"is no SimulatedApi \(it has no quotas, demo, populate, .*answer\)",
+        ),
+    ],
+)
+def test_one_whose_code_fails_or_lacks_something_is_named_too(installed, code, says):
+    installed("acme_simulated:Bare", f"\n{code}")
+    with pytest.raises(ValueError, match=f"^the sandbox plugin acme = acme_simulated:Bare {says}: repair or"):
+        SandboxSettings()
 
 
 def test_ours_cannot_be_replaced(installed, monkeypatch):

@@ -121,7 +121,7 @@ async def _ask(source: Source) -> Iterator[str]:
 
 
 def _table(name: str, rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    yield f"{name}: answers with {len(rows)} balances"
+    yield f"{name}: answers with {_count(len(rows), 'balance', 'balances')}"
     shown = rows[:SHOWN]
     widths = [max((width(row[i]) for row in shown), default=0) for i in range(5)]
     for account, token, kind, amount, unit in shown:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import anyio
 
@@ -20,7 +19,7 @@ from watcher.app import daemon, settings
 from watcher.app import demo as demonstration
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.client import tail as tailing
-from watcher.client.stream import RelayRefused
+from watcher.client.stream import RelayRefused, is_relay_url
 from watcher.logs import output, setup
 from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
@@ -181,8 +180,7 @@ def use_utf8() -> None:
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     setup.configure()
-    address = urlsplit(options.url)
-    if address.scheme not in ("ws", "wss") or not address.hostname:
+    if not is_relay_url(options.url):
         raise Exit(2, f"{secret.without_user(options.url)!r} is no address of a relay: write ws://HOST:PORT/v1/stream")
     token = None
     if options.token_env is not None:

@@ -214,15 +214,24 @@ class Daemon:
             await anyio.sleep(HEARTBEAT)
 
     def reload_keys(self) -> None:
-        """Read the keys of the providers again. A key that cannot be read is logged, and its provider keeps the one it has."""
-        for poller, source in zip(self.pollers, self.sources, strict=True):
+        """Read the keys of the providers again. A key that cannot be read is logged, and its provider keeps the one it has.
+
+        While the journal is opened there are no pollers yet: they start with the new keys.
+        """
+        renewed = []
+        for number, source in enumerate(self.sources):
+            name = source.provider.name
             try:
-                key = secret_of(poller.name, source.provider.settings, self.environment)
+                key = secret_of(name, source.provider.settings, self.environment)
             except SettingsError as error:
-                log.error("key.unreadable", provider=poller.name, reason=str(error))  # noqa: TRY400 (it says all)
+                log.error("key.unreadable", provider=name, reason=str(error))  # noqa: TRY400 (it says all)
                 continue
-            poller.renew(msgspec.structs.replace(source, secret=key).credentials())
-        log.info("keys.renewed")
+            self.sources[number] = msgspec.structs.replace(source, secret=key)
+            for poller in self.pollers[number : number + 1]:
+                poller.renew(self.sources[number].credentials())
+            renewed.append(name)
+        if renewed:
+            log.info("keys.renewed", providers=renewed)
 
     def exposed(self) -> Iterator[str]:
         """A line for each key, token or balance that others could read."""

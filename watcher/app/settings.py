@@ -63,6 +63,8 @@ def parse(table: Mapping[str, Any]) -> Settings:
     families()  # a chain's plug-in that cannot be loaded is reported here, and not by whoever first needs an address
     kinds = journals.known()
     tables = {scheme: kind.Settings for scheme, kind in kinds.items() if kind.Settings is not None}
+    if taken := {*TopLevel.__struct_fields__, "relay", "providers"} & kinds.keys():
+        raise SettingsError(f"the journal plugin {min(taken)} has the name of a key of ours: rename or uninstall it")
     _refuse_unknown_top(table, (*TopLevel.__struct_fields__, "relay", *tables, "providers"))
     top = _top_level(table)
     plugin = journals.plugin_of(top.journal, kinds)

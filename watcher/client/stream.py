@@ -17,11 +17,11 @@ import msgspec
 import structlog
 from msgspec import UNSET
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.uri import parse_uri
 
 from watcher.model import filters
 from watcher.model.events import BalanceChanged
-from watcher.model.log import GapReason
 from watcher.relay import wire
 from watcher.relay.messages import (
     BalanceRow,
@@ -62,12 +62,21 @@ class RelayRefused(Exception):
         self.code = code
 
 
+def is_relay_url(text: str) -> bool:
+    """Whether a `Stream` can try to connect there."""
+    try:
+        parse_uri(text).host.encode("idna")  # as the lookup of the name does, which raises UnicodeError
+    except (InvalidURI, ValueError):
+        return False
+    return True
+
+
 class FullSnapshot(msgspec.Struct, frozen=True):
     """All balances that match, at one cursor. `reason`: why it came unasked; None when it was asked for."""
 
     cursor: str
     rows: list[BalanceRow]
-    reason: GapReason | None
+    reason: str | None
 
 
 def warn(snapshot: FullSnapshot) -> None:
@@ -113,7 +122,7 @@ class Stream:
         self._versions: dict[tuple[str, ...], int] = {}
         self._wait = 0.0
         self._rows: list[BalanceRow] = []
-        self._reason: GapReason | None = None
+        self._reason: str | None = None
         self._paging = False
 
     async def __aiter__(self) -> AsyncGenerator[Update, None]:

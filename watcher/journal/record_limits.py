@@ -1,4 +1,4 @@
-"""What no journal takes: records that are too large, or that no encoding can express."""
+"""What no journal takes: records that are too large, that no encoding can express, or whose key nobody could read again."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,7 @@ MAX_RECORD_BYTES = 250_000
 """Of one record, in any journal. A broker takes 1 MiB by default."""
 UNENCODABLE = (msgspec.MsgspecError, UnicodeError, OverflowError)
 """What an encoder raises for a record that it cannot express."""
+UNPARSABLE = "a key that cannot be read again: a part of it holds a `/`, or its kind is none of ours"
 
 
 def refuse_unfit(unfit: Mapping[str, str]) -> None:

@@ -66,7 +66,7 @@ class Ledger:
     def stale_since(self, provider: str) -> float | None:
         """Monotonic seconds: since when all is older that comes for a balance of the provider; None: for none of them."""
         stale_streaks = self._store.stale_streaks[provider].values()
-        return min((lag.since for lag in stale_streaks), default=None)
+        return min((streak.since for streak in stale_streaks), default=None)
 
     def get(self, key: Key) -> BalanceRecord | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""

@@ -67,7 +67,7 @@ class Listings:
         self._flight: dict[str, int] = {}
 
     def of(self, scope: Scope) -> Listing:
-        name = scope.record
+        name = scope.note_key
         found = self._known.get(name)
         if found is None:
             found = self._known[name] = Listing(scope)
@@ -80,7 +80,7 @@ class Listings:
         if listing.complete < COMPLETE:
             listing.complete += 1
             listing.behind = behind
-            self.unsaved[scope.record] = listing
+            self.unsaved[scope.note_key] = listing
 
     def restart(self, scope: Scope) -> None:
         """An answer named balances that were not taken in. What they are now is their baseline once there is room, and
@@ -88,10 +88,10 @@ class Listings:
         listing = self.of(scope)
         listing.complete, listing.behind, listing.was_restarted = 0, 0, True
         listing.fingerprint, listing.with_recent_amounts = b"", []
-        if listing.saved or scope.record in self._flight:
-            self.unsaved[scope.record] = listing
+        if listing.saved or scope.note_key in self._flight:
+            self.unsaved[scope.note_key] = listing
         else:
-            self.unsaved.pop(scope.record, None)
+            self.unsaved.pop(scope.note_key, None)
 
     def restart_covering(self, key: Key) -> None:
         """The same of every listing that speaks of the key."""

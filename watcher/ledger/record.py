@@ -16,7 +16,7 @@ chain began anew."""
 
 
 class Arrival(msgspec.Struct, gc=False):
-    """When an answer arrived. One object for all that the answer says, so that its repetition can move it for all."""
+    """When an answer arrived. All records that it confirmed share this object: when the answer is repeated, it moves for all of them."""
 
     received: float
     """Monotonic seconds."""

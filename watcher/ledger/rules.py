@@ -227,8 +227,8 @@ def _returns(known: BalanceRecord, observation: Observation) -> bool:
     )
 
 
-def _recent(recent_amounts: RecentAmount, now: int, settle: float) -> bool:
-    return now - recent_amounts.replaced_at <= settle * 1_000_000
+def _recent(former: RecentAmount, now: int, settle: float) -> bool:
+    return now - former.replaced_at <= settle * 1_000_000
 
 
 def _proved(candidate: Candidate, observation: Observation, proof: Proof) -> bool:

@@ -248,8 +248,8 @@ class Store:
 
     def within(self, scope: Scope) -> list[TokenGroup]:
         """Where balances stand of which a listing of the scope speaks."""
-        store = self._groups.values() if scope.account is None else self._listed(scope.provider).get(scope.account, ())
-        return [group for group in store if group.within(scope)]
+        groups = self._groups.values() if scope.account is None else self._listed(scope.provider).get(scope.account, ())
+        return [group for group in groups if group.within(scope)]
 
     def covered(
         self, scope: Scope, but: Collection[TokenGroup] = ()

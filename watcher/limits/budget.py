@@ -3,7 +3,7 @@
 A provider counts requests as they arrive, which is neither when they are granted nor when they are answered. So a call
 is in flight from its grant until the attempt has ended, and counts from that time on. The next grant waits until the
 window that ends now, calls in flight included, has room. Grants leave evenly, at the interval of the limit that binds:
-the window is the guard, not the pacer, and what a pause or a stall left unused is not caught up.
+the window is the guard, not the pacer, and what a pause or a stall left unused is not made up for.
 
 `Budget` is arithmetic over the windows of `windows.py` and is given the time, in monotonic seconds. `Limiter` is the
 thin part that waits.

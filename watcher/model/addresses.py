@@ -119,7 +119,7 @@ def _loaded(point: EntryPoint) -> AddressFamily:
     where = f"the chain plugin {point.name} = {point.value}"
     try:
         family = point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever its code raises
         raise SettingsError(f"{where} cannot be loaded ({error}): repair or uninstall it") from error
     if not isinstance(family, AddressFamily) or family.namespace != point.name or not _NAMESPACE.fullmatch(point.name):
         raise SettingsError(f"{where} is no AddressFamily of the CAIP-2 namespace {point.name}: repair or uninstall it")

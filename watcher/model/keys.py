@@ -1,11 +1,12 @@
 """Names of balances: the key of one, the scope of a listing, a filter over keys."""
 
 import hashlib
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 Kind = Literal["total", "settled", "unsettled", "open_orders"]
+KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 
 class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
@@ -25,6 +26,11 @@ class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
         """The inverse of `str`. Raises ValueError for a string that is not five parts."""
         provider, chain, account, token, kind = text.split("/")
         return msgspec.convert((provider, chain, account, token, kind), _KeyParts).key()
+
+    @staticmethod
+    def parsable(text: str) -> bool:
+        """Whether `parse` takes it: `str` of a key with a `/` within a part, or of another kind, it does not."""
+        return text.count("/") == 4 and text.rpartition("/")[2] in KINDS
 
 
 class _KeyParts(msgspec.Struct, array_like=True):
@@ -55,8 +61,8 @@ class Scope(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
         )
 
     @property
-    def record(self) -> str:
-        """The key of this listing's own record in the state. Never contains `/`, so it is never a balance."""
+    def note_key(self) -> str:
+        """The key of this listing's note. Never contains `/`, so it is never a balance."""
         parts = "\n".join(part if part is not None else "\0" for part in (self.chain, self.account, self.token))
         return f"listing:{self.provider}:{hashlib.blake2b(parts.encode(), digest_size=12).hexdigest()}"
 

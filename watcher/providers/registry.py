@@ -42,7 +42,7 @@ def known() -> Mapping[str, type[Provider]]:
     for point in entry_points(group=GROUP):
         try:
             kind = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever its code raises
             raise SettingsError(
                 f"the provider plugin {point.name} = {point.value} cannot be loaded ({error}): repair or uninstall it"
             ) from error
@@ -83,6 +83,11 @@ def _wrong(provider: Provider) -> Iterator[str]:
             yield "has a group without lanes: TargetGroup(targets, (Lane(endpoint),))"
         elif min(lane.batch for lane in group.lanes) < 1:
             yield "has a lane whose batch is below 1: a request carries one target or more"
+    scopes = (target.scope for group in provider.groups for target in group.targets)
+    if (
+        scope := next((scope for scope in scopes if "/" in f"{scope.chain}{scope.account}{scope.token}"), None)
+    ) is not None:
+        yield f"watches {scope.account}, {scope.token}: no part of a balance's key may hold a `/`"
     counts = Counter(target for group in provider.groups for target in group.targets)
     if (twice := next((target for target, count in counts.items() if count > 1), None)) is not None:
         yield f"has [{twice}] in its groups twice, and would read it twice"

@@ -32,9 +32,14 @@ Code = Literal[
 """What is wrong, for programs. Answers over HTTP use the same words."""
 AnyCode = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(Code))})]
 """As a client reads it: a word that is new is no reason not to read on, since `temporary` has the rule."""
+AnyGapReason = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(GapReason))})]
+"""As a client reads it: whatever the reason, the snapshot is as good."""
 Delivery = Literal["all", "conflate"]
 OnGap = Literal["snapshot", "error"]
 AuthState = Literal["none", "required", "ok"]
+AnyDelivery = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(Delivery))})]
+AnyAuthState = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(AuthState))})]
+"""As a client reads them: it goes by neither."""
 Retry = Literal["never", "backing_off", "at_once"]
 Id = Annotated[Raw, Meta(extra_json_schema={"type": ["integer", "string"]})]
 """A command's id in the client's own spelling, which comes back as it was."""
@@ -135,7 +140,7 @@ class Welcome(Push, frozen=True, kw_only=True, tag="welcome"):
     epoch: str
     cursor: str
     oldest_cursor: str
-    auth: AuthState
+    auth: AnyAuthState
     limits: StreamLimits
 
 
@@ -146,7 +151,7 @@ class SnapshotPage(Push, frozen=True, kw_only=True, tag="snapshot"):
     cursor: str
     page: int
     last: bool
-    reason: GapReason | UnsetType = UNSET
+    reason: AnyGapReason | UnsetType = UNSET
     """In page 1 of a snapshot that comes unasked."""
     data: list[BalanceRow]
 
@@ -224,7 +229,7 @@ class NoParams(Struct, frozen=True):
 
 
 class AuthResult(Struct, frozen=True):
-    auth: AuthState
+    auth: AnyAuthState
 
 
 class SubscribeResult(Struct, frozen=True, kw_only=True):
@@ -233,8 +238,8 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
     recovered: bool
     cursor: str
     snapshot_rows: int
-    delivery: Delivery
-    reason: GapReason | UnsetType = UNSET
+    delivery: AnyDelivery
+    reason: AnyGapReason | UnsetType = UNSET
 
 
 class UnsubscribeResult(Struct, frozen=True):

@@ -122,7 +122,7 @@ class WebSocket(HttpConnection):
                 self.connection.outbox.shut()  # nothing may follow the close frame that was just answered
             self._pay(max(1, self._frames))
         if self._unread:
-            self.transport.pause_reading()
+            self._pause_reading()
 
     def process_event(self, event: Event) -> None:
         self._frames += 1
@@ -138,7 +138,7 @@ class WebSocket(HttpConnection):
             self._rest(seconds)
 
     def _rest(self, seconds: float) -> None:
-        self.transport.pause_reading()
+        self._pause_reading()
         self._resting = self.loop.call_later(min(seconds, LONGEST), self._go_on)
 
     def _go_on(self) -> None:
@@ -153,7 +153,7 @@ class WebSocket(HttpConnection):
         super().pause_writing()
         # Who is no stream yet is read on, or nobody saw it go. TLS may pause before the connection is made.
         if self.streams:
-            self.transport.pause_reading()
+            self._pause_reading()
         if self.connection is not None:
             self._connections.block(self.connection)
 
@@ -165,5 +165,9 @@ class WebSocket(HttpConnection):
 
     def _resume_reading(self) -> None:
         self._read()
-        if self._reads:
+        if self._reads and not self.transport.is_closing():
             self.transport.resume_reading()
+
+    def _pause_reading(self) -> None:
+        if not self.transport.is_closing():  # TLS fails when it is asked between its end and the report of it
+            self.transport.pause_reading()

@@ -20,6 +20,8 @@ BUILT_IN: Mapping[str, type[SimulatedApi]] = {
 }
 """In the order in which they populate the world."""
 PROVIDERS = tuple(BUILT_IN)
+PARTS = tuple(part for part in vars(SimulatedApi) if not part.startswith("_"))
+"""Of a SimulatedApi."""
 
 
 def known() -> Mapping[str, type[SimulatedApi]]:
@@ -29,10 +31,12 @@ def known() -> Mapping[str, type[SimulatedApi]]:
         where = f"the sandbox plugin {point.name} = {point.value}"
         try:
             kind = point.load()
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever its code raises
             raise ValueError(f"{where} cannot be loaded ({error}): repair or uninstall it") from error
         if getattr(kind, "name", None) != point.name:
             raise ValueError(f"{where} is no SimulatedApi with the name {point.name}: repair or uninstall it")
+        if lacks := [part for part in PARTS if not hasattr(kind, part)]:
+            raise ValueError(f"{where} is no SimulatedApi (it has no {', '.join(lacks)}): repair or uninstall it")
         plugins[point.name] = kind
     return {**BUILT_IN, **{name: kind for name, kind in plugins.items() if name not in BUILT_IN}}
 

@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from watcher.model.amounts import canonical
+from watcher.model.keys import Key
 from watcher.providers.failures import Failure
 from watcher.providers.protocol import Provider, ReadResult, Request, Response
 from watcher.testing.mutations import BOM, mutated
@@ -126,6 +127,7 @@ def _hold_laws(provider: Provider, request: Request, status: int, found: ReadRes
     assert len(set(keys)) == len(keys), "two readings of one key"
     for reading in found.readings:
         assert reading.amount is None or reading.amount == canonical(reading.amount), "an amount is not canonical"
+        assert Key.parsable(str(reading.key)), f"a key that cannot be read again: {reading.key}"
         assert any(target.scope.covers(reading.key) for target in request.targets), "nobody asked for this"
         assert reading.order is None or 0 <= reading.order < 2**63, "an order that no journal can keep"
         assert reading.decimals is None or 0 <= reading.decimals <= 255, "decimals that no token has"

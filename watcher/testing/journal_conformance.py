@@ -75,6 +75,20 @@ class JournalConformance:
             assert by_key(restored.states) == by_key([good.state])
             assert {name: len(note) for name, note in restored.notes.items()} == {"schedule:bank": 1_500_000}
 
+    @pytest.mark.parametrize("part", [{"token": "a/b"}, {"kind": "staked"}])
+    async def test_a_key_that_cannot_be_read_again_is_refused(
+        self, journal: Journal, twin: Journal, part: dict[str, str]
+    ) -> None:
+        good, first = change(baseline("account1", 5), 6), baseline("account2", 5)
+        bad = msgspec.structs.replace(first, state=msgspec.structs.replace(first.state, **part))
+        async with opened(journal) as (writer, _):
+            with pytest.raises(Rejected) as refused:
+                await writer.commit(Batch([good, bad]))
+            assert list(refused.value.records) == [str(bad.state.key)]
+            await writer.commit(Batch([good]))
+        async with opened(twin) as (_, restored):
+            assert by_key(restored.states) == by_key([good.state])
+
     async def test_whoever_opens_the_log_gets_the_epoch_of_its_cursors(self, journal: Journal, twin: Journal) -> None:
         async with opened(journal) as (writer, first), reading(journal) as reader:
             again = await writer.open()

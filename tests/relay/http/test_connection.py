@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 from websockets.server import ServerProtocol
 
+from tests import loopback
 from tests.relay.hostile import UPGRADE, frame
 from tests.relay.stage import PATIENCE, until
 from watcher.model.log import Unavailable
@@ -59,19 +61,18 @@ class Made(list):
 
 
 @contextlib.asynccontextmanager
-async def visited(answer, serve_stream=None, *, stall=3600.0, kind=HttpConnection):
+async def visited(answer, serve_stream=None, *, stall=3600.0, kind=HttpConnection, tls=None):
     """A server of connections that get that answer, or become streams; gives its port, and those that it made."""
     made = Made()
     service = HttpService(answer, serve_stream, Admission(1), made.tasks, PATIENCE, stall)
 
     def create():
-        made.append(
-            kind(service, ServerProtocol(), Serving(), ping_interval=None, close_timeout=PATIENCE, write_limit=0)
-        )
+        options = {"ping_interval": None, "close_timeout": PATIENCE, "write_limit": 0 if tls is None else (1, 0)}
+        made.append(kind(service, ServerProtocol(), Serving(), **options))
         return made[-1]
 
     async with asyncio.timeout(PATIENCE):
-        server = await asyncio.get_running_loop().create_server(create, "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(create, "127.0.0.1", 0, ssl=tls)
         try:
             yield server.sockets[0].getsockname()[1], made
         finally:
@@ -152,6 +153,22 @@ async def test_who_is_gone_before_it_is_a_stream_takes_no_place(kind, capsys):
         await made[0].wait_closed()
         await until(lambda: not made.tasks)
         assert taken == ([] if kind is Lost else made)
+    assert "relay.connection_failed" not in capsys.readouterr().out
+
+
+async def test_who_asks_for_a_stream_over_tls_and_closes_before_it_is_one_is_no_fault_of_ours(tmp_path, capsys):
+    certificate = loopback.made(tmp_path, "IP:127.0.0.1")
+
+    async def upgrade(connection, request):
+        while not connection.transport._closed:  # noqa: ASYNC110 - until the turn before the connection hears of it
+            await asyncio.sleep(0)
+
+    async with visited(upgrade, tls=loopback.context(certificate)) as (port, made):
+        trust = ssl.create_default_context(cafile=certificate[0])
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+        writer.write(UPGRADE + frame(8, b"\x03\xe8"))
+        writer.close()
+        await until(lambda: made and made[0].connection_lost_waiter.done() and not made.tasks)
     assert "relay.connection_failed" not in capsys.readouterr().out
 
 

@@ -97,6 +97,7 @@ def test_a_taken_port_on_one_address_gives_the_other_back(resolves):
             pass
 
 
-def test_a_host_that_is_no_address_is_told_in_one_line():
-    with pytest.raises(SettingsError, match="is not an address of this machine"), listening(host="no such host"):
+@pytest.mark.parametrize("host", ["no such host", "a" * 64, "a..b"])
+def test_a_host_that_is_no_address_is_told_in_one_line(host):
+    with pytest.raises(SettingsError, match="is not an address of this machine"), listening(host=host):
         pass

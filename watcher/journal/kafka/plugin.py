@@ -26,8 +26,8 @@ class KafkaPlugin:
             )
         for server in servers_of(url):
             host, colon, port = server.rpartition(":")
-            if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-                raise SettingsError(f"journal = {url!r}: {server!r} is no HOST:PORT")
+            if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+                raise SettingsError(f"journal = {url!r}: {server!r} is no HOST:PORT: write {self.example}")
         require_valid(settings)
 
     def open(self, options: JournalOptions, settings: KafkaSettings) -> KafkaJournal:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from watcher.journal import Batch, Restored
-from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, refuse_unfit, too_large
+from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, UNPARSABLE, refuse_unfit, too_large
 from watcher.model.events import JSON, BalanceState, Codec, CommitRow, ProviderHealth, codec_of
 from watcher.model.keys import Key
 from watcher.model.log import Published
@@ -99,6 +99,8 @@ class Encoder:
                 continue
             if (size := max(map(_size, row_records))) > MAX_RECORD_BYTES:
                 unfit[str(row.state.key)] = too_large(size)
+            elif not Key.parsable(str(row.state.key)):
+                unfit[str(row.state.key)] = UNPARSABLE
             records += row_records
         refuse_unfit(unfit)
         for name, note in batch.notes.items():

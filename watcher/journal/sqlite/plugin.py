@@ -16,7 +16,7 @@ class SqlitePlugin:
     example = "sqlite:///FILE (four slashes for an absolute path)"
 
     def check(self, url: str, _settings: None) -> None:
-        if not url.startswith("sqlite:///") or url == "sqlite:///":
+        if not url.startswith("sqlite:///") or not path_of(url).name or "\0" in url:
             raise SettingsError(f"journal = {url!r}: write {self.example}")
 
     def open(self, options: JournalOptions, _settings: None) -> SqliteJournal:

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from watcher.journal import Batch, Fenced, Restored, Unwritable
-from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, refuse_unfit, too_large
+from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, UNPARSABLE, refuse_unfit, too_large
 from watcher.journal.sqlite.file import (
     Run,
     contents_of,
@@ -25,6 +25,7 @@ from watcher.journal.sqlite.identity import leave_mark
 from watcher.journal.sqlite.reading import CommitSignal
 from watcher.journal.sqlite.retention import Retention
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
+from watcher.model.keys import KINDS, Key
 from watcher.model.log import JournalError
 from watcher.model.times import parse_rfc3339
 
@@ -162,11 +163,11 @@ class SqliteWriter:
         Raises Rejected.
         """
         try:
-            events, states, largest = self._encoded(rows)
+            events, states, fit = self._encoded(rows)
         except UNENCODABLE:
             refuse_unfit(self._unfit(rows))
             raise
-        if largest > MAX_RECORD_BYTES:
+        if not fit:
             refuse_unfit(self._unfit(rows))
         return events, states
 
@@ -181,10 +182,12 @@ class SqliteWriter:
             else:
                 if size > MAX_RECORD_BYTES:
                     unfit[str(row.state.key)] = too_large(size)
+                elif not Key.parsable(str(row.state.key)):
+                    unfit[str(row.state.key)] = UNPARSABLE
         return unfit
 
-    def _encoded(self, rows: Sequence[CommitRow]) -> tuple[Records, Records, int]:
-        """The same, and the size of the largest record, in bytes."""
+    def _encoded(self, rows: Sequence[CommitRow]) -> tuple[Records, Records, bool]:
+        """The same, and whether all of it is small enough and can be read again."""
         content, encode = self._codec.content_type, self._codec.encode_all
         states_now = [row.state for row in rows]
         keys = [f"{state.provider}/{state.chain}/{state.account}/{state.token}/{state.kind}" for state in states_now]
@@ -198,7 +201,9 @@ class SqliteWriter:
             (key, event.version, _micros(event.observed_at), content, data)
             for (key, event), data in zip(changes, event_data, strict=True)
         ]
-        return events, states, max(map(len, itertools.chain(state_data, event_data)), default=0)
+        small = max(map(len, itertools.chain(state_data, event_data)), default=0) <= MAX_RECORD_BYTES
+        parsable = "".join(keys).count("/") == 4 * len(keys) and KINDS.issuperset([state.kind for state in states_now])
+        return events, states, small and parsable
 
     def _heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         with self._transaction() as connection:

@@ -158,7 +158,8 @@ class HttpConnection(ServerConnection):
         streams = False
         with anyio.CancelScope() as self._answering:
             streams = await self._respond(self._request.result())
-        if self._has_gone() or not streams:
+        # TLS is closed one turn of the loop before that is reported, and fails when it is closed and used once more.
+        if self._has_gone() or self.transport.is_closing() or not streams:
             return
         self._answering = None
         received, self._received = bytes(self._received), bytearray()

@@ -69,8 +69,9 @@ def _on_one_port(addresses: list[Address], settings: RelaySettings, key: str) ->
 def _addresses(host: str) -> list[Address]:
     try:
         infos = socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise SettingsError(f"[relay] host = {host!r} is not an address of this machine: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
+        reason = error.strerror if isinstance(error, OSError) else "no such name"
+        raise SettingsError(f"[relay] host = {host!r} is not an address of this machine: {reason}") from error
     return list(dict.fromkeys((family, str(address[0])) for family, _, _, _, address in infos))
 
 
