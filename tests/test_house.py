@@ -18,6 +18,7 @@ DOORS = {
     "redaction": {"runtime"},
     "limits": set(),
     "model": {"redaction", "runtime"},
+    "fleet": {"model"},
     "logs": {"redaction", "runtime"},
     "providers": {"model", "limits", "redaction", "runtime"},
     "ledger": {"model", "redaction"},

@@ -10,12 +10,12 @@ import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from watcher.ingest.partitions import partition_of
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.deadlines import Deadlines
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.log import Unavailable
+from watcher.model.partitions import partition_of
 from watcher.model.times import format_rfc3339
 
 PARTITIONS = 3

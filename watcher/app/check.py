@@ -15,8 +15,8 @@ from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import connections
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
-from watcher.ingest.partitions import partition_of
 from watcher.limits.windows import Limit
+from watcher.model.partitions import partition_of
 from watcher.model.targets import Target
 from watcher.poller.assembly import schedules_of
 from watcher.poller.checkpoints import restore_rates

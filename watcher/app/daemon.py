@@ -21,7 +21,6 @@ from watcher.app.provider_sources import Source, secret_of, sources
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.ingest.committer import Committer
-from watcher.ingest.partitions import partition_of
 from watcher.journal import Journal, JournalOptions, Reader
 from watcher.ledger import Ledger
 from watcher.limits.budget import Budget
@@ -29,6 +28,7 @@ from watcher.limits.windows import BudgetError
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
+from watcher.model.partitions import partition_of
 from watcher.poller.assembly import budget_of, schedules_of
 from watcher.poller.connections import HttpConnections
 from watcher.poller.poller import Poller

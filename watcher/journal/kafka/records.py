@@ -17,7 +17,7 @@ Headers = list[tuple[str, bytes]]
 
 MARKER = b"marker"
 PARTITION_BY = "provider"
-"""The rule of this version; see ingest/partitions.py."""
+"""The rule of this version; see model/partitions.py."""
 OWNER = b"owner"
 CONTROL_KEYS = (OWNER, MARKER)
 """Keys of the records of the state topic that are neither balances nor notes."""

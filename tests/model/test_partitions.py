@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.ingest.partitions import partition_of
+from watcher.model.partitions import partition_of
 
 NAMES = ("jupiter", "bloxroute", "helius", "ondo", "tokenkit", "Jupiter", "jupiter-2", "")
 
