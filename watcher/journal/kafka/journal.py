@@ -17,10 +17,10 @@ from watcher.journal.kafka.deadlines import CLIENT_ERRORS, Deadlines
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker
 from watcher.journal.kafka.group_admin import GroupDescription, describe_group, remove_member
 from watcher.journal.kafka.log_marker import LogMarkers
+from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, TopicNames
-from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.settings import KafkaSettings, group_id, member_name, security
 from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
