@@ -117,8 +117,8 @@ class KafkaJournal:
         """The lasting name of this process in the fleet; None: it has none. Raises SettingsError."""
         return member_name(self._settings, self._environ)
 
-    def membership(self, claim: MemberClaim, clock: Callable[[], float]) -> Membership:
-        """In the configured group. `clock`: seconds that run on while the machine is suspended. Raises SettingsError."""
+    def membership(self, claim: Callable[[], MemberClaim], clock: Callable[[], float]) -> Membership:
+        """In the configured group. `claim`: gives what to tell at a join; `clock`: seconds that run on while the machine is suspended. Raises SettingsError."""
         return Membership(
             self._cluster,
             self._topics.heartbeat,

@@ -1,8 +1,8 @@
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
-"""A member of the fleet: stays in the group, tells its claim, gives on what it is assigned.
+"""A member of the fleet: stays in the group, tells what it claims, gives on what it is assigned.
 
-What to do with an assignment, and with a member that is cut off, others decide. What follows from an error is decided here:
-it ends this process, or the conversation is abandoned and another begun, under the same member id.
+What to claim, and what to do with an assignment or when it is cut off, fleet/handover.py decides. What follows from an error is
+decided here: it ends this process, or the conversation is abandoned and another begun, under the same member id.
 """
 
 from collections import deque
@@ -53,31 +53,30 @@ class Membership:
         cluster: Cluster,
         topic: str,
         partitions: int,
-        claim: MemberClaim,
+        claim: Callable[[], MemberClaim],
         *,
         group: str,
         member: str | None,
         session: float,
         clock: Callable[[], float],
     ) -> None:
-        """`claim`: the first one, which owns nothing. `member`: the lasting name of a static one. `session`: seconds.
+        """`claim`: gives what to tell at a join. `member`: the lasting name of a static one. `session`: seconds.
         `clock`: seconds that run on while the machine is suspended. `topic`: what the group subscribes to."""
         self._cluster = cluster
         self._topic = topic
-        self._claim = claim
         self._group = group
         self._member = member
         self._clock = clock
         self._timing = GroupTiming(session)
         self._session = GroupSession(session, clock())
         self._pacing = RejoinPacing(session)
-        self._assignor = FleetAssignor(lambda: self._claim, self._take, partitions)
+        self._assignor = FleetAssignor(claim, self._take, partitions)
         self._denied = DenialTimer(60.0, cluster.deadlines.denied)
         self._coordinator: FleetCoordinator | None = None
         self._member_id = ""
         """As the coordinator has named us: the next conversation goes on under it, so that nobody takes us for another one."""
         self._cut_off = True
-        """Whether we hold nothing that the group has not given away, perhaps, since; at first we hold nothing."""
+        """Whether the group may have given away what we hold, and we have said so; at first we hold nothing."""
         self._leaving = False
         self._staying = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -101,36 +100,20 @@ class Membership:
         self._notices.append(notice)
         self._noticed.set()
 
-    def tell(self, providers: dict[str, float], config: str) -> None:
-        """This member's config is another one now: provider → requests a second, and its hash."""
-        if (providers, config) != (self._claim.providers, self._claim.config):
-            self._claim = msgspec.structs.replace(self._claim, providers=providers, config=config)
-            self.rejoin()
-
-    def lost(self, partition: int) -> None:
-        """Another member has it: claim it no more."""
-        owned = [other for other in self._claim.owned if other != partition]
-        self._claim = msgspec.structs.replace(self._claim, owned=owned)
-
     def rejoin(self) -> None:
-        """Ask for an assignment, at most once a session."""
+        """Ask for another assignment; at most once a session, whatever asks for it."""
         self._pacing.want()
 
     def _take(self, data: bytes) -> None:
         """What the leader has assigned to us."""
         try:
-            assignment = decode_assignment(data)
+            assignment = _assignment_in(data)
         except ClaimError as error:
             if self._coordinator is not None:
                 self._coordinator.fail(error)
             return
-        owned = sorted(assignment.partitions)
-        self._claim = msgspec.structs.replace(self._claim, owned=owned, epoch=assignment.epoch)
+        self._denied.clear()
         self._cut_off = False
-        if assignment.config != self._claim.config:
-            # A static member that comes back is given what was assigned to it before, and no join tells the leader of its
-            # new config: this hash alone shows it.
-            self.rejoin()
         self._notice(ReceivedAssignment(assignment, self._clock()))
 
     async def run(self) -> None:
@@ -224,12 +207,19 @@ class Membership:
 
     async def _other_use(self, error: KafkaError | ClaimError) -> str:
         """What else the group is used for."""
+        if isinstance(error, ClaimError):
+            return str(error)
         try:
             found = await describe_group(self._cluster, self._group, settle=0.0)
         except JournalError as reason:
-            return f"{error!r}; {reason}"
-        if isinstance(error, ClaimError):
-            return str(error)
+            return str(reason)
         return (
             f"its members use protocol {found.protocol_type!r} with assignor {found.protocol!r}; ours is {ASSIGNOR!r}"
         )
+
+
+def _assignment_in(data: bytes) -> Assignment:
+    """Raises ClaimError. A broker that mixes both of Kafka's protocols in one group assigns by itself, and knows no user data."""
+    if not data:
+        raise ClaimError("the broker itself assigns in it, since it has members of the newer consumer protocol")
+    return decode_assignment(data)
