@@ -20,7 +20,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from structlog.testing import capture_logs
 
 from tests.loopback import PATIENCE, Still, context, made, served
-from tests.polling import helius, journal, poller_of
+from tests.polling import always, helius, journal, poller_of
 from watcher.poller.connections import KEEPALIVE_OPTIONS, MAX_INTERIM, HttpConnections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
@@ -66,7 +66,7 @@ def reset(stream):
 @contextlib.asynccontextmanager
 async def exchanging(base_url, connections=None):
     provider = helius(1, base_url=base_url, timeout=PATIENCE)
-    async with connections or HttpConnections() as transport:
+    async with connections or HttpConnections(always) as transport:
         yield HttpExchange(provider, transport, Credentials(), lambda: 0)
 
 
@@ -87,7 +87,7 @@ class Watched(HttpConnections):
     """Tells when an attempt has come to a phase."""
 
     def __init__(self, phase):
-        super().__init__()
+        super().__init__(always)
         self.reached = anyio.Event()
         self._phase = phase
 
@@ -362,7 +362,7 @@ def test_a_connection_of_http_1_on_which_an_attempt_was_out_of_time_is_closed_an
             came[number] = "closed"
 
     async def main():
-        connections = HttpConnections()
+        connections = HttpConnections(always)
         async with served(serve) as port, exchanging(f"http://127.0.0.1:{port}", connections) as exchange:
             outcomes = [await attempted(exchange, REQUEST)]
             async with anyio.create_task_group() as tasks:
@@ -655,7 +655,7 @@ def test_the_log_names_the_phase_and_tells_another_trouble_at_once(tmp_path):
 
     async def main():
         file = tmp_path / "balances.db"
-        async with journal(file) as intake, HttpConnections() as connections, anyio.create_task_group() as tasks:
+        async with journal(file) as intake, HttpConnections(always) as connections, anyio.create_task_group() as tasks:
             async with served(broken) as port:
                 provider = helius(1, limits=((50, 1.0),), base_url=f"http://127.0.0.1:{port}")
                 poller = poller_of(provider, None, intake, transport=connections)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.loopback import PATIENCE, Still, context, made, served
-from tests.polling import helius
+from tests.polling import always, helius
 from watcher.poller import http2
 from watcher.poller.connections import HttpConnections
 from watcher.poller.http_exchange import HttpExchange
@@ -114,7 +114,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def begun(self, tls):
-        async with served(self._serve, tls) as port, HttpConnections() as transport:
+        async with served(self._serve, tls) as port, HttpConnections(always) as transport:
             provider = helius(1, base_url=f"https://127.0.0.1:{port}", timeout=PATIENCE, max_bytes=1000)
             self.exchange = HttpExchange(provider, transport, Credentials(), lambda: 0)
             yield self
