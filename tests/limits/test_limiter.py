@@ -464,6 +464,33 @@ def test_a_slot_held_at_the_last_save_counts_as_of_the_restart():
     assert restored([limit], note, 30.0).ready_at(30.0) == pytest.approx(90.0 + ARRIVAL_GRACE, abs=0.05)
 
 
+def test_after_a_release_nothing_is_in_doubt_and_the_first_call_may_leave_at_once():
+    limit = Limit(10, 1.0)
+    note = Budget([limit]).save(30.0, WALL + 30_000_000)
+    budget = restored([limit], note, 30.1, released=True, begin=30.1)
+    assert budget.ready_at(30.1) == 30.1
+    assert budget._windows[0].counted == 0
+
+
+def test_without_a_release_what_may_have_been_granted_until_the_beginning_counts_as_spent_then():
+    limit = Limit(10, 1.0)
+    note = Budget([limit]).save(30.0, WALL + 30_000_000)
+    budget = restored([limit], note, 30.1, begin=32.1)
+    assert budget._windows[0].counted == 10
+    assert budget.ready_at(30.1) == pytest.approx(32.1 + ARRIVAL_GRACE + 1.0, abs=0.01)
+    large = restored([Limit(60, 60.0)], Budget([Limit(60, 60.0)]).save(30.0, WALL + 30_000_000), 30.1, begin=32.1)
+    assert large._windows[0].counted == 3
+    assert large.ready_at(30.1) == pytest.approx(32.1), "nothing leaves before, although there is room"
+
+
+def test_a_restore_that_took_longer_than_the_lease_stamps_what_is_in_doubt_when_it_was_over():
+    limit = Limit(10, 10.0)
+    note = Budget([limit]).save(30.0, WALL + 30_000_000)
+    budget = restored([limit], note, 40.0, begin=32.0)
+    assert budget.ready_at(40.0) == 40.0
+    assert budget._windows[0].segments[0][1] == pytest.approx(32.0 + ARRIVAL_GRACE)
+
+
 @pytest.mark.parametrize("wall", [WALL - 1, WALL - 10**12, 0])
 def test_a_clock_that_went_backwards_means_full(wall):
     budget = restored([Limit(60, 60.0)], Budget([Limit(60, 60.0)]).save(0.0, WALL), 5.0, wall)

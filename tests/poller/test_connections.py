@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import always, helius, journal, poller_of
+from watcher.limits.lease import Unsent
 from watcher.poller.connections import KEEPALIVE_OPTIONS, MAX_INTERIM, HttpConnections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
@@ -247,6 +248,37 @@ def test_what_comes_behind_an_answer_is_not_the_answer_to_the_next_request(right
             return [(await exchange.send(Request("GET", f"/x{number}", ()))).body for number in range(6)]
 
     assert anyio.run(main) == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_without_a_lease_nothing_of_a_request_is_written(right, trust, tls):
+    trust(right)
+    leased, received = [True], []
+
+    async def serve(stream):
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    received.append(await stream.receive())
+                    await stream.send(GOOD)
+
+    async def main():
+        async with (
+            served(serve, context(right, "http/1.1") if tls else None) as port,
+            exchanging(
+                f"{'https' if tls else 'http'}://127.0.0.1:{port}", HttpConnections(lambda: leased[0])
+            ) as exchange,
+        ):
+            await exchange.send(REQUEST)
+            leased[0] = False
+            for _ in range(2):  # on a connection that stands, and on one that is made for it
+                with pytest.raises(Unsent):
+                    await exchange.send(REQUEST)
+            leased[0] = True
+            return (await exchange.send(REQUEST)).body
+
+    assert anyio.run(main) == b"ok"
+    assert len(received) == 2
 
 
 CUT = {

@@ -211,3 +211,63 @@ def test_after_an_end_in_order_the_next_one_begins_at_once_and_after_a_kill_when
         new = world.processes[1].committer
         assert least <= of(world, "new")[0] - (new.lease._begins - (0.0 if new.released else LATE)) < most
         world.end()
+
+
+def test_a_connect_that_takes_longer_than_a_lease_comes_to_its_request(monkeypatch):
+    world = World(monkeypatch, 1, SLOW, connect=2.5)
+    old = world.start("old")
+    world.run(60.0)
+    assert len(of(world, "old")) > 7
+    assert old.poller.stats.unsent_at < 0
+    world.end()
+
+
+def test_a_connect_that_outlives_the_lease_is_seen(monkeypatch):
+    """The lease is renewed while a request is in flight: without that none is ever sent."""
+    monkeypatch.setattr(Budget, "in_flight", False)
+    world = World(monkeypatch, 1, SLOW, connect=2.5)
+    old = world.start("old")
+    world.run(60.0)
+    assert old.poller.stats.unsent_at > 0
+    world.end()
+
+
+def test_an_owner_that_asks_nothing_commits_nothing_and_one_that_asks_saves_once_a_second(monkeypatch):
+    world = World(monkeypatch, 1, TEN, connect=0.0)
+    old = world.start("old")
+    world.run(20.0)
+    commits = old.committer.commits
+    world.run(50.0)
+    assert old.committer.commits - commits <= 31
+    assert len([time for time in of(world, "old") if time > 20.0]) > 0.85 * 300
+    old.poller.budget.pause(1000.0)
+    world.run(150.0)  # the rates that were learned are saved once more
+    commits = old.committer.commits
+    world.run(900.0)
+    assert old.committer.commits == commits
+    world.end()
+
+
+def test_a_journal_whose_commits_take_as_long_as_a_lease_stops_polling(monkeypatch):
+    for seconds, polls in ((1.0, True), (LATE, False)):
+        world = World(monkeypatch, 1, TEN)
+        world.start("old", after=lambda seconds=seconds: seconds)
+        world.run(30.0)
+        assert bool(of(world, "old")) == polls
+        world.end()
+
+
+def test_what_is_frozen_between_grant_and_wire_goes_back_to_the_schedule_and_nobody_has_failed(monkeypatch):
+    world = World(monkeypatch, 1, TEN)
+    old = world.start("old")
+    world.run(10.0)
+    old.frozen = True
+    world.run(20.0)
+    old.frozen = False
+    before = old.poller.stats.polls
+    world.run(40.0)
+    assert old.poller.stats.unsent_at == pytest.approx(20.0, abs=0.5)
+    assert old.poller.stats.failures == {}
+    assert old.poller.stats.polls - before > 150, "it owns the partition yet"
+    assert refused(world) == 0
+    world.end()
