@@ -29,7 +29,9 @@ def restore_before_fence_kafka():
         self._producer = await self._cluster.transactional_producer(self.transactional_id)
         fenced_at = self._boottime()
         await self._await_no_open_transaction()
-        return contents.restored(self._epoch, fenced_at, released=self._claim.settles(contents.owner))
+        return contents.restored(
+            self._epoch, fenced_at, released=self._claim.settles(contents.owner, opened=self._was_open)
+        )
 
     KafkaWriter._fence_and_restore = restore_and_fence
 

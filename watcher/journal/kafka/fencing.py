@@ -76,9 +76,10 @@ class OwnerClaim:
         """What it writes into a partition that it lets go in order."""
         return msgspec.structs.replace(self.record, released=True)
 
-    def settles(self, found: OwnerRecord | None) -> bool:
-        """Whether nothing is in doubt of the owner that stood in a partition before us."""
-        return found is None or found.released or found.instance == self.record.instance
+    def settles(self, found: OwnerRecord | None, *, opened: bool) -> bool:
+        """Whether nothing is in doubt of the owner that stands in a partition: there is none, it released it, or it is the
+        writer that had `opened` it. An earlier writer of ours, whose pollers are gone, is as doubtful as any other."""
+        return found is None or found.released or (opened and found.instance == self.record.instance)
 
     def resolve(self, found: OwnerRecord | None, *, opened: bool, since_start: bool = False) -> None:
         """Another claim stands in a partition. Raises Fenced when we had `opened` it and the other is greater; Lost when

@@ -127,7 +127,9 @@ class KafkaWriter:
         await self._await_no_open_transaction()
         await self._read_state(consumer, contents)
         self._verify_owner(contents)
-        restored = contents.restored(self._epoch, fenced_at, released=self._claim.settles(contents.owner))
+        restored = contents.restored(
+            self._epoch, fenced_at, released=self._claim.settles(contents.owner, opened=self._was_open)
+        )
         await self._require_events(restored)
         return restored
 
