@@ -27,6 +27,11 @@ def wall():
     return START + round(anyio.current_time() * 1e6)
 
 
+def always():
+    """May a request leave? Where there is no lease."""
+    return True
+
+
 def virtually(main, *args, clock=None):
     """Run in virtual time."""
     clock = clock or MockClock(autojump_threshold=0)

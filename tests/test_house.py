@@ -30,7 +30,7 @@ DOORS = {
     "journal/kafka": {"journal", "model", "redaction", "runtime"},
     "client": {"model", "relay", "redaction", "logs", "runtime"},
     "poller": {"model", "limits", "scheduling", "providers", "ledger", "redaction", "runtime"},
-    "ingest": {"model", "ledger", "journal", "redaction", "runtime"},
+    "ingest": {"model", "ledger", "limits", "journal", "redaction", "runtime"},
 }
 """Room → rooms that it may import, lowest first: each imports only rooms that stand above it here. `app` imports all."""
 

@@ -57,7 +57,7 @@ async def polled(base_url, polls, watches):
     """CPU seconds of a poll, all that a poller does included."""
     provider = helius(watches, limits=((100_000, 1.0),), base_url=base_url)
     committer = Committer(Journal(), Ledger(), gather=0.05)
-    async with HttpConnections() as transport, anyio.create_task_group() as tasks:
+    async with HttpConnections(committer.lease.valid) as transport, anyio.create_task_group() as tasks:
         await tasks.start(committer.run)
         poller = poller_of(provider, None, committer, transport=transport)
         tasks.start_soon(poller.run)

@@ -16,6 +16,7 @@ from math import inf
 from typing import NamedTuple
 
 from watcher.limits.budget import Budget
+from watcher.limits.lease import LATE
 from watcher.limits.windows import Limit
 from watcher.scheduling.schedule import Schedule
 
@@ -85,7 +86,7 @@ class World:
         """From start to end; gives what was last saved: once a second, so never the last of it."""
         budget = Budget(self.case.limits, cost=self.case.cost)
         if note is not None:
-            budget.restore(note, start, WALL + int(start * 1e6))
+            budget.restore(note, start, WALL + int(start * 1e6), released=False, begin=start + LATE)
         schedule = Schedule(list(self.unread), seed=1, now=start)
         ends: list[tuple[float, int, int, object]] = []
         now, save_at, note = start, start, b""

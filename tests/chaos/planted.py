@@ -27,8 +27,11 @@ def restore_before_fence_kafka():
         await self._read_state(consumer, contents)
         self._verify_owner(contents)
         self._producer = await self._cluster.transactional_producer(self.transactional_id)
+        fenced_at = self._boottime()
         await self._await_no_open_transaction()
-        return contents.restored(self._epoch)
+        return contents.restored(
+            self._epoch, fenced_at, released=self._claim.settles(contents.owner, opened=self._was_open)
+        )
 
     KafkaWriter._fence_and_restore = restore_and_fence
 
@@ -38,14 +41,14 @@ def restore_before_fence_sqlite():
 
     async def opening(self):
         restored = await self._run(lambda: restore(self))
-        await self._run(lambda: raise_fence(self, self._connection))
-        return restored
+        released = await self._run(lambda: raise_fence(self, self._connection))
+        return msgspec.structs.replace(restored, fenced_at=self._boottime(), released=released)
 
     def restore(self):
         self._close()
         self._connection = open_to_write(self._path)
         self._file = identity(self._path)
-        return self._restore(self._connection)
+        return self._restore(0.0, released=False)
 
     SqliteWriter.open = opening
 

@@ -31,7 +31,7 @@ class SlowJournal:
         self._done = itertools.cycle(done)
 
     async def open(self):
-        return Restored(list(self.states.values()), dict(self.notes), "e0")
+        return Restored(list(self.states.values()), dict(self.notes), "e0", anyio.current_time(), released=True)
 
     async def commit(self, batch):
         self.sizes.append(len(batch.rows))
@@ -44,6 +44,9 @@ class SlowJournal:
                 self._put(batch)
             raise
         self._put(batch)
+
+    async def release(self):
+        pass
 
     async def close(self):
         pass

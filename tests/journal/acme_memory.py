@@ -4,7 +4,7 @@ Everything that it needs of ours it imports from the faces that any package may 
 """
 
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import anyio
 import msgspec
@@ -34,6 +34,7 @@ class Log:
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(8)
         self.owner = ""
+        self.released = True
         self.states: dict[Key, BalanceState] = {}
         self.notes: dict[str, bytes] = {}
         self.commits: list[Commit] = []
@@ -53,20 +54,26 @@ LOGS: dict[str, Log] = {}
 
 
 class MemoryWriter:
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, boottime: Callable[[], float]) -> None:
         self._log = log
+        self._boottime = boottime
         self._token = secrets.token_hex(8)
         self._opened = False
 
     async def open(self) -> Restored:
         if self._opened and self._log.owner != self._token:
             raise Fenced("another instance writes this log now")
-        self._opened, self._log.owner = True, self._token
-        return Restored(list(self._log.states.values()), dict(self._log.notes), self._log.epoch)
+        settled = self._log.released or self._log.owner == self._token
+        self._opened, self._log.owner, self._log.released = True, self._token, False
+        states, notes = list(self._log.states.values()), dict(self._log.notes)
+        return Restored(states, notes, self._log.epoch, self._boottime(), settled)
 
-    async def commit(self, batch: Batch) -> None:
+    def _require_owner(self) -> None:
         if self._log.owner != self._token:
             raise Fenced("another instance writes this log now")
+
+    async def commit(self, batch: Batch) -> None:
+        self._require_owner()
         refuse_unfit({str(row.state.key): why for row in batch.rows if (why := _unfit(row)) is not None})
         (first,) = self._log.head.positions
         rows = [row for row in batch.rows if row.event is not None]
@@ -75,6 +82,10 @@ class MemoryWriter:
         self._log.states.update((row.state.key, row.state) for row in batch.rows)
         self._log.notes.update(batch.notes)
         self._log.append(Commit(Cursor(self._log.epoch, (first + len(events),)), events, baselines))
+
+    async def release(self) -> None:
+        self._require_owner()
+        self._log.released = True
 
     async def close(self) -> None:
         pass
@@ -174,13 +185,19 @@ class MemoryJournal:
     partitions = 1
     gather = 0.0
 
-    def __init__(self, log: Log, view_limits: ViewLimits = ViewLimits()) -> None:  # noqa: B008 (frozen)
+    def __init__(
+        self,
+        log: Log,
+        view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
+        boottime: Callable[[], float] = anyio.current_time,
+    ) -> None:
         self._log = log
+        self._boottime = boottime
         self._view_limits = view_limits
 
     def writer(self, partition: int) -> Writer:
         assert partition == 0
-        return MemoryWriter(self._log)
+        return MemoryWriter(self._log, self._boottime)
 
     async def reader(self) -> Reader:
         return MemoryReader(self._log, self._view_limits)
@@ -211,7 +228,7 @@ class MemoryPlugin:
         pass
 
     def open(self, options: JournalOptions, _settings: None) -> MemoryJournal:
-        return MemoryJournal(LOGS.setdefault(options.url, Log()))
+        return MemoryJournal(LOGS.setdefault(options.url, Log()), boottime=options.boottime)
 
     def private_files(self, _url: str, _settings: None) -> Iterator[PrivateFile]:
         yield from ()

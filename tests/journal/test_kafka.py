@@ -26,7 +26,7 @@ from tests.journal.kafka_world import (
     until_head,
     versions,
 )
-from watcher.journal import Batch, Fenced
+from watcher.journal import Batch, Fenced, Lost
 from watcher.journal.views import ViewLimits
 from watcher.model.events import MSGPACK, CommitRow, changed, event_id
 from watcher.model.keys import Filter
@@ -329,3 +329,68 @@ def lose_one_answer(producer, request_name):
         return answer
 
     producer._send_unobserved = ask_and_lose
+
+
+class TestFleets:
+    async def test_who_is_fenced_by_a_member_of_its_fleet_has_lost_the_partition_and_fences_nobody_in_turn(
+        self, kafka, prefix
+    ):
+        async with (
+            ready(kafka.address, prefix, group="fleet") as one,
+            ready(kafka.address, prefix, group="fleet") as other,
+            opened(one, 0) as old,
+            opened(other, 0) as new,
+        ):
+            with pytest.raises(Lost):
+                await old.commit(Batch([], {"limiter:bank": b"of the old one"}))
+            with pytest.raises(Lost):
+                await old.open()
+            await new.commit(Batch([], {"limiter:bank": b"of the new one"}))
+            async with opened(one, 0) as again:  # it is given the partition once more
+                await again.release()
+                with pytest.raises(Lost):
+                    await new.commit(Batch([], {"limiter:bank": b"of the new one"}))
+            writer = other.writer(0)
+            restored = await writer.open()
+            assert restored.released
+            assert restored.notes == {"limiter:bank": b"of the new one"}
+            await writer.close()
+
+    async def test_who_is_fenced_while_it_opens_what_it_was_given_opens_again(self, kafka, prefix):
+        async with (
+            ready(kafka.address, prefix, group="fleet") as one,
+            ready(kafka.address, prefix, group="fleet") as other,
+            opened(one, 0) as healed,
+        ):
+            new = other.writer(0)
+            claim, transact = new._claim, new._transact
+
+            async def fenced_meanwhile(records):
+                new._transact = transact
+                await healed.open()  # it has been cut off, and has not looked yet
+                await transact(records)
+
+            new._transact = fenced_meanwhile
+            with pytest.raises(Unavailable):
+                await new.open()
+            await new.open()
+            assert claim.record.generation > one._claim.record.generation
+            with pytest.raises(Lost):
+                await healed.commit(Batch([], {"limiter:bank": b"stamps"}))
+            await new.close()
+
+    @pytest.mark.parametrize(("first", "second"), [("", "fleet"), ("fleet", "")])
+    async def test_of_a_fleet_and_an_instance_of_its_own_the_later_goes_on(self, kafka, prefix, first, second):
+        async with ready(kafka.address, prefix, group=first) as one, ready(kafka.address, prefix, group=first) as idle:
+            for made in (one, idle):
+                await made.check()
+            async with opened(one, 0) as old, ready(kafka.address, prefix, group=second) as other:
+                await other.check()
+                async with opened(other, 0) as new:
+                    with pytest.raises(Fenced):
+                        await old.commit(Batch([], {"limiter:bank": b"stamps"}))
+                    with pytest.raises(
+                        Fenced
+                    ):  # it had not opened the partition, and began before the other claimed it
+                        await idle.writer(0).open()
+                    await new.commit(Batch([], {"limiter:bank": b"stamps"}))

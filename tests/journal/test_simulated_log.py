@@ -62,7 +62,7 @@ class Log:
         for rows, noted in self.complete:
             states.update((row.state.key, row.state) for row in rows if row is not None)
             notes.update(noted)
-        return Restored(list(states.values()), notes, "e0")
+        return Restored(list(states.values()), notes, "e0", anyio.current_time(), released=False)
 
 
 class SimulatedWriter:
@@ -129,6 +129,9 @@ class SimulatedWriter:
         self.log.settle()
         await self.step("complete")
 
+    async def release(self):
+        pass
+
     async def close(self):
         pass
 
@@ -164,8 +167,8 @@ class TakesLossForSuccess(SimulatedWriter):
 class ForgetsVersions(SimulatedWriter):
     async def open(self):
         restored = await super().open()
-        return Restored(
-            [msgspec.structs.replace(state, version=0) for state in restored.states], restored.notes, restored.epoch
+        return msgspec.structs.replace(
+            restored, states=[msgspec.structs.replace(state, version=0) for state in restored.states]
         )
 
 

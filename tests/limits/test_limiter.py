@@ -363,9 +363,11 @@ def test_whatever_happens_no_limit_is_exceeded_in_any_window(limits, cost, share
 # --- across a restart
 
 
-def restored(limits, data, now, wall=None):
+def restored(limits, data, now, wall=None, *, released=False, begin=None):
+    """`begin`: now, unless it is said: as if the fence had been LATE seconds ago."""
     budget = Budget(limits)
-    budget.restore(data, now, WALL + int(now * 1e6) if wall is None else wall)
+    wall = WALL + int(now * 1e6) if wall is None else wall
+    budget.restore(data, now, wall, released=released, begin=now if begin is None else begin)
     return budget
 
 
@@ -408,7 +410,7 @@ def test_a_killed_process_and_its_successor_together_keep_every_limit(rows, dura
 class Forgetful(Budget):
     """The bug of a limiter that lives in memory alone."""
 
-    def restore(self, data, now, wall):
+    def restore(self, data, now, wall, *, released, begin):
         pass
 
 
@@ -459,14 +461,41 @@ def test_a_slot_held_at_the_last_save_counts_as_of_the_restart():
     budget = Budget([limit])
     budget.grant(0.0)
     note = budget.save(1.0, WALL + 1_000_000)
-    assert restored([limit], note, 30.0).ready_at(30.0) == pytest.approx(90.0, abs=0.05)
+    assert restored([limit], note, 30.0).ready_at(30.0) == pytest.approx(90.0 + ARRIVAL_GRACE, abs=0.05)
+
+
+def test_after_a_release_nothing_is_in_doubt_and_the_first_call_may_leave_at_once():
+    limit = Limit(10, 1.0)
+    note = Budget([limit]).save(30.0, WALL + 30_000_000)
+    budget = restored([limit], note, 30.1, released=True, begin=30.1)
+    assert budget.ready_at(30.1) == 30.1
+    assert budget._windows[0].counted == 0
+
+
+def test_without_a_release_what_may_have_been_granted_until_the_beginning_counts_as_spent_then():
+    limit = Limit(10, 1.0)
+    note = Budget([limit]).save(30.0, WALL + 30_000_000)
+    budget = restored([limit], note, 30.1, begin=32.1)
+    assert budget._windows[0].counted == 10
+    assert budget.ready_at(30.1) == pytest.approx(32.1 + ARRIVAL_GRACE + 1.0, abs=0.01)
+    large = restored([Limit(60, 60.0)], Budget([Limit(60, 60.0)]).save(30.0, WALL + 30_000_000), 30.1, begin=32.1)
+    assert large._windows[0].counted == 3
+    assert large.ready_at(30.1) == pytest.approx(32.1), "nothing leaves before, although there is room"
+
+
+def test_a_restore_that_took_longer_than_the_lease_stamps_what_is_in_doubt_when_it_was_over():
+    limit = Limit(10, 10.0)
+    note = Budget([limit]).save(30.0, WALL + 30_000_000)
+    budget = restored([limit], note, 40.0, begin=32.0)
+    assert budget.ready_at(40.0) == 40.0
+    assert budget._windows[0].segments[0][1] == pytest.approx(32.0 + ARRIVAL_GRACE)
 
 
 @pytest.mark.parametrize("wall", [WALL - 1, WALL - 10**12, 0])
 def test_a_clock_that_went_backwards_means_full(wall):
     budget = restored([Limit(60, 60.0)], Budget([Limit(60, 60.0)]).save(0.0, WALL), 5.0, wall)
     assert budget.utilization(5.0) == 1.0
-    assert budget.ready_at(5.0) == pytest.approx(65.0, abs=0.05)
+    assert budget.ready_at(5.0) == pytest.approx(65.0 + ARRIVAL_GRACE, abs=0.05)
 
 
 def test_a_clock_that_was_never_set_means_full():
@@ -491,7 +520,7 @@ def test_a_month_is_remembered_across_restarts_in_a_few_kilobytes():
     assert len(note) < 8000
     for _ in range(20):
         budget = Budget([limit])
-        budget.restore(note, 0.0, WALL + 1_000_000)
+        budget.restore(note, 0.0, WALL + 1_000_000, released=False, begin=0.0)
         note = budget.save(0.0, WALL + 1_000_000)
     assert budget.utilization(0.0) == pytest.approx(before, abs=0.01)
     assert len(budget._windows[0].segments) <= SEGMENTS
@@ -501,10 +530,10 @@ def test_a_changed_plan_takes_up_what_the_old_one_knew():
     budget = Budget([Limit(60, 60.0)], cost=1)
     drive(budget, Counter([]), lambda: 0.0, 30.0)
     dearer = Budget([Limit(300, 60.0)], cost=5)
-    dearer.restore(budget.save(30.0, WALL), 0.0, WALL)
+    dearer.restore(budget.save(30.0, WALL), 0.0, WALL, released=True, begin=0.0)
     assert dearer._windows[0].counted == 30  # each is a call of its own, rounded up
     longer = Budget([Limit(1000, 3600.0)])
-    longer.restore(budget.save(30.0, WALL), 0.0, WALL)
+    longer.restore(budget.save(30.0, WALL), 0.0, WALL, released=True, begin=0.0)
     assert longer._windows[0].counted == 30
 
 
@@ -518,7 +547,7 @@ def test_pauses_survive_a_restart_unless_a_restart_is_the_cure():
 
 def test_bytes_that_are_no_save_are_refused():
     with pytest.raises(ValueError, match="malformed"):
-        Budget([Limit(1, 1.0)]).restore(b"\xc1rubbish", 0.0, WALL)
+        Budget([Limit(1, 1.0)]).restore(b"\xc1rubbish", 0.0, WALL, released=False, begin=0.0)
 
 
 def test_no_call_leaves_while_another_has_been_unsaved_for_too_long():

@@ -20,7 +20,8 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from structlog.testing import capture_logs
 
 from tests.loopback import PATIENCE, Still, context, made, served
-from tests.polling import helius, journal, poller_of
+from tests.polling import always, helius, journal, poller_of
+from watcher.limits.lease import Unsent
 from watcher.poller.connections import KEEPALIVE_OPTIONS, MAX_INTERIM, HttpConnections
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
@@ -66,7 +67,7 @@ def reset(stream):
 @contextlib.asynccontextmanager
 async def exchanging(base_url, connections=None):
     provider = helius(1, base_url=base_url, timeout=PATIENCE)
-    async with connections or HttpConnections() as transport:
+    async with connections or HttpConnections(always) as transport:
         yield HttpExchange(provider, transport, Credentials(), lambda: 0)
 
 
@@ -87,7 +88,7 @@ class Watched(HttpConnections):
     """Tells when an attempt has come to a phase."""
 
     def __init__(self, phase):
-        super().__init__()
+        super().__init__(always)
         self.reached = anyio.Event()
         self._phase = phase
 
@@ -249,6 +250,37 @@ def test_what_comes_behind_an_answer_is_not_the_answer_to_the_next_request(right
     assert anyio.run(main) == [b"0", b"1", b"2", b"3", b"4", b"5"]
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_without_a_lease_nothing_of_a_request_is_written(right, trust, tls):
+    trust(right)
+    leased, received = [True], []
+
+    async def serve(stream):
+        async with stream:
+            with contextlib.suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                while True:
+                    received.append(await stream.receive())
+                    await stream.send(GOOD)
+
+    async def main():
+        async with (
+            served(serve, context(right, "http/1.1") if tls else None) as port,
+            exchanging(
+                f"{'https' if tls else 'http'}://127.0.0.1:{port}", HttpConnections(lambda: leased[0])
+            ) as exchange,
+        ):
+            await exchange.send(REQUEST)
+            leased[0] = False
+            for _ in range(2):  # on a connection that stands, and on one that is made for it
+                with pytest.raises(Unsent):
+                    await exchange.send(REQUEST)
+            leased[0] = True
+            return (await exchange.send(REQUEST)).body
+
+    assert anyio.run(main) == b"ok"
+    assert len(received) == 2
+
+
 CUT = {
     "body cut": b"HTTP/1.1 %d X\r\nretry-after: 30\r\ncontent-length: 9\r\n\r\n{",
     "no gzip": b"HTTP/1.1 %d X\r\nretry-after: 30\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
@@ -362,7 +394,7 @@ def test_a_connection_of_http_1_on_which_an_attempt_was_out_of_time_is_closed_an
             came[number] = "closed"
 
     async def main():
-        connections = HttpConnections()
+        connections = HttpConnections(always)
         async with served(serve) as port, exchanging(f"http://127.0.0.1:{port}", connections) as exchange:
             outcomes = [await attempted(exchange, REQUEST)]
             async with anyio.create_task_group() as tasks:
@@ -655,7 +687,7 @@ def test_the_log_names_the_phase_and_tells_another_trouble_at_once(tmp_path):
 
     async def main():
         file = tmp_path / "balances.db"
-        async with journal(file) as intake, HttpConnections() as connections, anyio.create_task_group() as tasks:
+        async with journal(file) as intake, HttpConnections(always) as connections, anyio.create_task_group() as tasks:
             async with served(broken) as port:
                 provider = helius(1, limits=((50, 1.0),), base_url=f"http://127.0.0.1:{port}")
                 poller = poller_of(provider, None, intake, transport=connections)

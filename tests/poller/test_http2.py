@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from tests.loopback import PATIENCE, Still, context, made, served
 from tests.polling import helius
+from watcher.limits.lease import Unsent
 from watcher.poller import http2
 from watcher.poller.connections import HttpConnections
+from watcher.poller.http2_messages import PREFACE, without_requests
 from watcher.poller.http_exchange import HttpExchange
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Malformed
@@ -105,6 +107,8 @@ class World:
 
     def __init__(self, answer, first=GREETING, *, mute=()):
         self.peers = []
+        self.leased = True
+        """Whether a request may leave."""
         self.changed = anyio.Event()
         self._answer = answer
         self._first = first
@@ -114,7 +118,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def begun(self, tls):
-        async with served(self._serve, tls) as port, HttpConnections() as transport:
+        async with served(self._serve, tls) as port, HttpConnections(lambda: self.leased) as transport:
             provider = helius(1, base_url=f"https://127.0.0.1:{port}", timeout=PATIENCE, max_bytes=1000)
             self.exchange = HttpExchange(provider, transport, Credentials(), lambda: 0)
             yield self
@@ -148,6 +152,8 @@ class World:
             return (Unreachable, failure.phase, failure.reason)
         except Malformed:
             return Malformed
+        except Unsent:
+            return Unsent
 
     async def send_at_a_time(self, count):
         """In that order."""
@@ -253,6 +259,76 @@ def test_what_came_in_one_piece_leaves_others_their_turns(run):
 
     assert run(main, flooding) == b"1"
     assert turns >= 90
+
+
+# --- the lease is over
+
+
+def heads(peer):
+    """Streams of which the server has seen anything but acknowledgements."""
+    return [stream for kind, _, stream, _ in peer.seen if kind in (HEADERS, DATA, RESET)]
+
+
+@pytest.mark.parametrize("body", [None, b"{}"])
+def test_without_a_lease_no_request_leaves_and_answers_on_their_way_still_come(run, body):
+    held = []
+
+    async def hold_the_first(peer, number):
+        if (peer.number, number) == (1, 3):
+            held.append(peer)
+        else:
+            await peer.send(ok(number))
+
+    async def main(world):
+        found = {"first": await world.send(body)}
+
+        async def send(name):
+            found[name] = await world.send(body)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send, "on its way")
+            await world.until(lambda: held)
+            world.leased = False
+            tasks.start_soon(send, "too late")
+            tasks.start_soon(send, "too late as well")
+            await settled()
+            await held[0].send(frame(PING, payload=b"12345678"))
+            await settled()
+            await held[0].send(ok(3))
+        world.leased = True
+        found["later"] = await world.send(body)
+        return found, heads(world.peers[0]), any(kind == PING for kind, *_ in world.peers[0].seen)
+
+    found, seen, acknowledged = run(main, hold_the_first)
+    assert found == {
+        "first": b"1",
+        "on its way": b"3",
+        "too late": Unsent,
+        "too late as well": Unsent,
+        "later": b"1",  # on another connection
+    }
+    assert set(seen) == {1, 3}
+    assert acknowledged
+
+
+@pytest.mark.parametrize("preface", [b"", PREFACE])
+def test_what_is_written_without_requests_is_the_rest(preface):
+    ping, window = frame(PING, ACK, payload=b"12345678"), frame(WINDOW, 0, 3, b"\0\0\0\1")
+    kept = frame(HEADERS, END_STREAM, 3, b"\x82") + frame(RESET, 0, 3, b"\0\0\0\x08")
+    withdrawn = frame(HEADERS, 0, 5, b"\x82") + frame(9, END_HEADERS, 5, b"") + frame(DATA, END_STREAM, 5, b"{}")
+    outgoing = preface + GREETING + withdrawn + ping + kept + frame(RESET, 0, 5, b"\0\0\0\x08") + window
+    assert without_requests(outgoing, {5}) == preface + GREETING + ping + kept + window
+    assert without_requests(outgoing, ()) == outgoing
+
+
+def test_a_connect_that_outlasts_the_lease_brings_no_request(run):
+    async def main(world):
+        world.leased = False
+        found = await world.send(), await world.send(b"{}")
+        await settled()
+        return found, [heads(peer) for peer in world.peers]
+
+    assert run(main, answer) == ((Unsent, Unsent), [[], []])
 
 
 # --- the server leaves

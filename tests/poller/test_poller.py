@@ -13,7 +13,20 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from tests.polling import START, Api, account_of, balance, fine, helius, journal, poll, poller_of, tokenkit, virtually
+from tests.polling import (
+    START,
+    Api,
+    account_of,
+    always,
+    balance,
+    fine,
+    helius,
+    journal,
+    poll,
+    poller_of,
+    tokenkit,
+    virtually,
+)
 from watcher.app import metrics
 from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
@@ -847,7 +860,7 @@ def test_trouble_on_the_network_is_told_by_its_phase(error, phase, reason):
 async def really_send(base_url, times=1):
     """Over a real socket. Gives the last answer or failure."""
     provider = helius(1, base_url=base_url, timeout=60.0)
-    async with HttpConnections() as transport:
+    async with HttpConnections(always) as transport:
         exchange = HttpExchange(provider, transport, Credentials(), lambda: 0)
         for _ in range(times):
             try:

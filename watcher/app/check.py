@@ -107,7 +107,7 @@ async def _ask(source: Source) -> Iterator[str]:
     group = provider.groups[0]
     lane = group.lanes[0]
     request = provider.ask(lane, group.targets[: lane.batch], 60.0)
-    async with HttpConnections() as transport:
+    async with HttpConnections(lambda: True) as transport:  # one request, under no lease
         exchange = HttpExchange(provider, transport, source.credentials(), wall)
         response: Response = await exchange.send(request)
     readings = provider.read(request, response).readings

@@ -24,6 +24,7 @@ from watcher.ingest.committer import Committer
 from watcher.journal import Journal, JournalOptions, Reader
 from watcher.ledger import Ledger
 from watcher.limits.budget import Budget
+from watcher.limits.lease import Lease
 from watcher.limits.windows import BudgetError
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
@@ -56,10 +57,15 @@ def wall() -> int:
     return time.time_ns() // 1000
 
 
+def boottime() -> float:
+    """Seconds that run on while the machine is suspended, where a clock does: leases are measured by it."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
     """The journal that the config names. Raises WrongJournal."""
     plugin = journals.plugin_of(config.journal, journals.known())
-    options = JournalOptions(config.journal, config.encoding, config.retention, wall, environment)
+    options = JournalOptions(config.journal, config.encoding, config.retention, wall, environment, boottime)
     return plugin.open(options, config.journal_settings)
 
 
@@ -102,7 +108,7 @@ class Daemon:
             self._open_committers(committing)
             port = await self._open_relay(await self._open_reader(reading), relaying)
             # They enclose the pollers' tasks, since each has tasks of its own.
-            transports = [await stack.enter_async_context(HttpConnections()) for _ in self.sources]
+            transports = [await stack.enter_async_context(HttpConnections(lease.valid)) for lease in self._leases()]
             async with anyio.create_task_group() as tasks:
                 if self.only != "relay":
                     await self._open_pollers(tasks, transports)
@@ -171,11 +177,22 @@ class Daemon:
     def _open_committers(self, committing: TaskScope) -> None:
         """One for each partition in which a provider lives; any other would cost something and commit nothing."""
         self.committers += [
-            Committer(self.journal.writer(partition), Ledger(), gather=self.journal.gather, partition=partition)
+            Committer(
+                self.journal.writer(partition),
+                Ledger(),
+                gather=self.journal.gather,
+                partition=partition,
+                boottime=boottime,
+            )
             for partition in sorted({self._home(source) for source in self.sources})
         ]
         for committer in self.committers:
             committing.start_soon(committer.run)
+
+    def _leases(self) -> list[Lease]:
+        """Of each source's partition."""
+        leases = {committer.partition: committer.lease for committer in self.committers}
+        return [leases[self._home(source)] for source in self.sources]
 
     async def _open_pollers(self, tasks: TaskGroup, transports: Sequence[HttpConnections]) -> None:
         for committer in self.committers:

@@ -34,8 +34,8 @@ STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
     (Forbidden, 78),
     (WrongJournal, 2),
     (SettingsError, 2),
-    (Unavailable, 69),
     (Unwritable, 69),
+    (Unavailable, 69),  # behind what has closed the journal: whoever waits for a commit then learns no more than that
     (OSError, 69),
     (ReaderClosed, 0),
 )

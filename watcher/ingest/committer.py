@@ -6,11 +6,13 @@ lost.
 
 A slow journal may never finish 1,000 rows in time. After a commit of unknown outcome the next one is smaller: half as many
 rows (group_size.py), and notes without rows (notes.py). So whatever can be committed alone is committed.
+
+It holds the partition's lease: requests leave only while a commit that was begun lately has succeeded (limits/lease.py).
 """
 
 import contextlib
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 
 import anyio
 import anyio.lowlevel
@@ -23,6 +25,7 @@ from watcher.ingest.provider_rests import ProviderRests
 from watcher.ingest.rejections import RETRY, RejectedKeys
 from watcher.journal import Batch, Rejected, Writer
 from watcher.ledger import Ledger, Verdict
+from watcher.limits.lease import LATE, Lease
 from watcher.model.events import CommitRow
 from watcher.model.log import JournalError, Unavailable
 from watcher.model.readings import Answer
@@ -41,26 +44,47 @@ log = structlog.get_logger()
 
 
 class Committer:
-    """One partition's way into the journal. `gather` seconds pass after a commit before the next one begins."""
+    """One partition's way into the journal. `gather` seconds pass after a commit before the next one begins.
 
-    def __init__(self, writer: Writer, ledger: Ledger, *, gather: float, bound: int = 1000, partition: int = 0) -> None:
+    boottime: the clock of leases, the same that the writer is given.
+    """
+
+    problem: str | None = None
+    """Why the journal cannot be written at the moment, in one line."""
+    commits = 0
+    rows = 0
+    """Rows committed."""
+    failures = 0
+    """Times that the journal could not be opened or the outcome of a commit was unknown."""
+    rejected = 0
+    """Records that the journal will not take, counted each time."""
+    commit_seconds = 0.0
+    """The sum over all commits."""
+    _in_flight = 0
+    """Rows of the commit that is under way."""
+    _rounds = 0
+    """Times that the ledger was asked for rows and learned that they are committed."""
+    _opened_times = 0
+
+    def __init__(
+        self,
+        writer: Writer,
+        ledger: Ledger,
+        *,
+        gather: float,
+        bound: int = 1000,
+        partition: int = 0,
+        boottime: Callable[[], float] = anyio.current_time,
+    ) -> None:
         self.ledger = ledger
         self.partition = partition
+        self.lease = Lease(boottime)
         self.notes: dict[str, bytes] = {}
         """The notes as they were restored."""
+        self.released = False
+        """Whether nothing of the owner before was in doubt when they were."""
         self.ready = anyio.Event()
         """Set by the first successful open."""
-        self.problem: str | None = None
-        """Why the journal cannot be written at the moment, in one line."""
-        self.commits = 0
-        self.rows = 0
-        """Rows committed."""
-        self.failures = 0
-        """Times that the journal could not be opened or the outcome of a commit was unknown."""
-        self.rejected = 0
-        """Records that the journal will not take, counted each time."""
-        self.commit_seconds = 0.0
-        """The sum over all commits."""
         self._writer = writer
         self._gather = gather
         self._bound = bound
@@ -70,11 +94,6 @@ class Committer:
         self._rests = ProviderRests()
         self._open = self._ended = self._busy = False
         self._stop_by = math.inf
-        self._in_flight = 0
-        """Rows of the commit that is under way."""
-        self._rounds = 0
-        """Times that the ledger was asked for rows and learned that they are committed."""
-        self._opened_times = 0
         self._commit_scope: anyio.CancelScope | None = None
         self._work = anyio.Event()
         self._progress = anyio.Event()
@@ -154,7 +173,8 @@ class Committer:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Open, then commit for ever. Opens again after Unavailable; raises Fenced, Unwritable and WrongJournal.
 
-        When cancelled, it commits what pends and gives the partition back, within STOPPING + CLOSING seconds.
+        When cancelled, it commits what pends and gives the partition back, within STOPPING + CLOSING seconds: released,
+        so cancel it when the pollers have ended and noted what they asked. Raises Lost as well.
         """
         failure: JournalError | None = None
         async with anyio.create_task_group() as tasks:
@@ -205,7 +225,9 @@ class Committer:
                 await anyio.sleep(REOPEN.pause(tries))
             else:  # no await from here on: no answer may be evaluated between the old memory and the new one
                 self.ledger.restore(restored.states, restored.notes, restored.epoch)
-                self.notes = restored.notes
+                self.notes, self.released = restored.notes, restored.released
+                # Not released: an owner before us may have renewed its lease just before our fence.
+                self.lease.begin(restored.fenced_at + (0.0 if restored.released else LATE))
                 self._opened()
 
     def _opened(self) -> None:
@@ -339,9 +361,11 @@ class Committer:
     async def _write(self, batch: Batch, began: float) -> None:
         scope = anyio.CancelScope(shield=True, deadline=min(began + DEADLINE, self._stop_by))
         self._commit_scope = scope
+        started = self.lease.clock()  # before its first byte leaves; its end says nothing of a fence meanwhile
         with scope:
             await self._writer.commit(batch)
             self.ledger.committed()  # no await between the two: memory says what the journal says
+            self.lease.renew(started)
             return
         raise Unavailable("a commit got no answer in time")
 
@@ -356,10 +380,20 @@ class Committer:
             try:
                 while await self._commit():
                     pass
+                await self._release()
             except Unavailable as error:  # nothing is lost: the next reading finds it again
                 self._failed(error)
 
+    async def _release(self) -> None:
+        """Say that nothing is in doubt. It is not said again: who is not believed is waited for, LATE seconds."""
+        self.lease.end()
+        scope = anyio.CancelScope(shield=True, deadline=min(anyio.current_time() + DEADLINE, self._stop_by))
+        self._commit_scope = scope
+        with scope:
+            await self._writer.release()
+
     async def _end(self) -> None:
+        self.lease.end()
         self._open, self._ended = False, True
         self._advance()
         with anyio.move_on_after(CLOSING, shield=True), contextlib.suppress(JournalError):

@@ -21,6 +21,10 @@ class Fenced(JournalError):
     """Another instance writes this journal now. This one must end (exit status 75)."""
 
 
+class Lost(JournalError):
+    """Another member of our fleet has claimed this partition since: let it go. The others go on."""
+
+
 class WrongJournal(JournalError):
     """Topics, marker or file are missing, foreign or configured otherwise (exit status 2)."""
 
@@ -60,16 +64,29 @@ class Restored(msgspec.Struct, frozen=True):
     notes: dict[str, bytes]
     epoch: str
     """The log's, as it stands in every cursor: what is committed from here on belongs to it."""
+    fenced_at: float
+    """Seconds of the clock of leases, read when the fence had succeeded, and before anything was read: from then on no
+    commit of an older writer succeeds."""
+    released: bool
+    """Nothing is in doubt: the last owner released the partition, or was this very writer, or there was none."""
 
 
 class Writer(Protocol):
     """One partition's only writer, for as long as nobody else opens it."""
 
     async def open(self) -> Restored:
-        """Fence whoever wrote before, then give what is committed. May be called again after Unavailable."""
+        """Fence whoever wrote before, then give what is committed. May be called again after Unavailable.
+
+        Raises Lost where another member of our fleet owns it by now.
+        """
 
     async def commit(self, batch: Batch) -> None:
-        """All of the batch or nothing. Raises Unavailable when in doubt, Fenced when replaced, Rejected for what is in it."""
+        """All of the batch or nothing. Raises Unavailable when in doubt, Fenced or Lost when replaced, Rejected for what is
+        in it."""
+
+    async def release(self) -> None:
+        """The last word of an owner that has committed all it had and asks no provider any more: whoever opens next need
+        wait for nothing. It is over with the next `open`, whoever's it is. Raises as `commit` does; `close` follows."""
 
     async def close(self) -> None:
         """Give the partition back. Never hangs."""
@@ -135,6 +152,8 @@ class JournalOptions(msgspec.Struct, frozen=True):
     """Gives wall-clock microseconds."""
     environment: Mapping[str, str]
     """Where the secrets are that its table names."""
+    boottime: Callable[[], float]
+    """The clock of leases: gives seconds that run on while the machine is suspended. Called on the event loop."""
 
 
 class PrivateFile(msgspec.Struct, frozen=True):

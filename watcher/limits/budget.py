@@ -14,10 +14,11 @@ from math import ceil, floor, inf
 
 import msgspec
 
+from watcher.limits.lease import LATE
 from watcher.limits.windows import BudgetError, Limit, SlidingWindow, endpoint_words, window_of
 
-LATE = 2.0
-"""Seconds for which grants may go unsaved: the second between two saves, and another for the journal to take one."""
+ARRIVAL_GRACE = 0.25
+"""Seconds in which a request may still arrive after it was given up, or after its sender may ask no more."""
 FORGETTABLE = 3600.0
 """Seconds; when the clocks make no sense, windows up to this long count as full, longer ones as full as when saved."""
 SENSIBLE_WALL = 1_577_836_800_000_000
@@ -109,6 +110,11 @@ class Budget:
             self._unsaved_since = min(self._unsaved_since, now)
         return Slot(endpoint, now)
 
+    @property
+    def in_flight(self) -> bool:
+        """A call has left, or is about to, and has not ended."""
+        return any(window.in_flight for window in self._windows)
+
     def settle(self, slot: Slot, when: float) -> None:
         """The attempt has ended: at `when`, at the latest, the request arrived over there."""
         if not slot.held:
@@ -190,26 +196,28 @@ class Budget:
         """The last save is durable."""
         self._being_saved_since = inf
 
-    def restore(self, data: bytes, now: float, wall: int) -> None:
-        """Before the first grant: continue from what `save` gave.
+    def restore(self, data: bytes, now: float, wall: int, *, released: bool, begin: float) -> None:
+        """Before the first grant: continue from what `save` gave. Nothing leaves before `begin`.
 
-        The process that saved may have been killed: what it can have granted unsaved counts as spent just now. When
-        the clocks make no sense, no time has passed, and short windows are full. Raises ValueError for foreign bytes.
+        Not `released`: whoever saved it may have gone on until `begin`, and what it can have granted unsaved, or had in
+        flight, counts as spent then. Counted as of the fence it would leave the window too early: tried, and the limit
+        was exceeded. Released: it ended in order, and nothing is in doubt. When the clocks make no sense, no time has
+        passed, and short windows are full. Raises ValueError for foreign bytes.
         """
         saved = msgspec.msgpack.decode(data, type=_SavedBudget)
         sensible = wall >= saved.wall >= SENSIBLE_WALL
         elapsed = (wall - saved.wall) / 1e6 if sensible else 0.0
+        spent_at = begin if released else begin + ARRIVAL_GRACE
         for window in self._windows:
             source = _source(window.limit, saved.windows)
             if source is not None:
-                alone = min(LATE, elapsed - source.idle) if sensible else LATE
                 counts = [(now - elapsed - age / 1000, self._calls(calls * saved.cost)) for age, calls in source.counts]
-                # What was in flight may have arrived at any time up to now; what nobody saved was spent at full pace.
-                doubtful = self._calls(source.in_flight * saved.cost) + (window.most_unsaved(alone) if alone > 0 else 0)
-                window.restore([*counts, (now, doubtful)], now)
-                window.next_even = now + max(0.0, source.idle - elapsed)
+                alone = min(LATE, begin - now + elapsed - source.idle) if sensible else LATE
+                unsaved = 0 if released or alone <= 0 else window.most_unsaved(alone)
+                window.restore([*counts, (spent_at, self._calls(source.in_flight * saved.cost) + unsaved)], now)
+                window.next_even = now + max(0.0, begin - now, source.idle - elapsed)
             if not sensible and window.limit.per <= FORGETTABLE:
-                window.count(now, max(1, window.capacity - window.counted))
+                window.count(max(now, spent_at), max(1, window.capacity - window.counted))
         for endpoint, left in saved.pauses:
             self.pause(now + left - elapsed, endpoint)
 

@@ -5,10 +5,7 @@ from collections.abc import Iterator
 
 import anyio
 
-from watcher.limits.budget import Budget, Slot
-
-ARRIVAL_GRACE = 0.25
-"""Seconds in which a request may still arrive after we gave it up without an answer."""
+from watcher.limits.budget import ARRIVAL_GRACE, Budget, Slot
 
 
 class Limiter:

@@ -1,4 +1,7 @@
-"""What a restart must know of one provider: the limiter's counts, saved as they change, and the learned rates."""
+"""What a restart must know of one provider: the limiter's counts, saved as they change, and the learned rates.
+
+A save is what renews the lease, where nothing else is committed.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
@@ -7,6 +10,7 @@ from typing import Protocol
 import anyio
 import msgspec
 
+from watcher.limits.lease import Lease
 from watcher.limits.limiter import Limiter
 from watcher.model.targets import Target
 from watcher.poller.poll_stats import PollStats
@@ -15,12 +19,19 @@ from watcher.scheduling.schedule import Schedule
 
 SAVE_LIMITER = 1.0
 """Seconds between two saves of the limiter, at least."""
+NEARLY_OVER = 0.5
+"""Seconds: a lease with less left is renewed before the next grant, so that the request still leaves under it. More
+than a second is left while saves follow one another, so a busy provider waits for none."""
 SAVE_RATES = 60.0
 """Seconds between two saves of the learned rates."""
 
 
 class NoteSink(Protocol):
-    """Where small records go."""
+    """Where small records go, and under which lease requests leave meanwhile."""
+
+    lease: Lease
+    released: bool
+    """Whether nothing of the owner before is in doubt."""
 
     def note(self, key: str, data: bytes) -> None:
         """Keep it with the next commit."""
@@ -68,12 +79,15 @@ class Checkpoints:
         self._stats = stats
         self._sink = sink
         self._wall = wall
+        self._saving = anyio.Lock()
+        """One save at a time: the budget would take the end of the first for that of the second."""
 
     def restore(self, notes: Mapping[str, bytes], now: float) -> None:
         """Before the first grant. A note that cannot be read is logged; the limiter then waits as after a refusal."""
         try:
             if (counts := notes.get(f"limiter:{self._name}")) is not None:
-                self._budget.restore(counts, now, self._wall())
+                begin = now + self._sink.lease.begins_in()
+                self._budget.restore(counts, now, self._wall(), released=self._sink.released, begin=begin)
         except ValueError:
             self._stats.memory_unreadable("limiter")
             self._budget.pause(now + self._budget.shortest_window(self._budget.endpoints[0]))
@@ -85,14 +99,26 @@ class Checkpoints:
 
     async def save_limiter(self) -> None:
         """Returns once it is durable."""
+        async with self._saving:
+            await self._save_limiter()
+
+    async def _save_limiter(self) -> None:
         await self._sink.save(*self._limiter_note())
         self._budget.mark_saved()
         self._limiter.wake()
 
+    async def renew_lease(self) -> None:
+        """Save, unless what another save or commit has done meanwhile will do."""
+        async with self._saving:
+            if not self._sink.lease.lasts(NEARLY_OVER):
+                await self._save_limiter()
+
     async def save_limiter_forever(self) -> None:
+        """Whoever asks for nothing saves nothing. While a request is in flight, its lease may be needed yet: a connect
+        that takes longer than a lease would otherwise never come to its request."""
         while True:
             await anyio.sleep(SAVE_LIMITER)
-            while not self._budget.unsaved_changes:
+            while not (self._budget.unsaved_changes or self._budget.in_flight):
                 await self._limiter.wait_until(inf)
             await self.save_limiter()
 

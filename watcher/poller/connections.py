@@ -13,6 +13,7 @@ in flight.
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ import httpcore
 import httpx
 from anyio.abc import TaskGroup
 
+from watcher.limits.lease import Unsent
 from watcher.poller.http2 import Http2, trace_phase
 
 MAX_CONNECTIONS = 100
@@ -49,12 +51,13 @@ do not forget it, and one that was forgotten is not kept for the next request.""
 class HttpConnections(httpx.AsyncHTTPTransport):
     """HTTP/2 where it is served, else HTTP/1.1. Each provider has its own. It repeats no request.
 
-    One task has to enter and leave it, and leaves it before any task group that it entered before.
+    One task has to enter and leave it, and leaves it before any task group that it entered before. may_write: the lease
+    under which requests are sent; when it says no, a request raises Unsent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, may_write: Callable[[], bool]) -> None:
         self._tasks = anyio.create_task_group()
-        self._pool = _Pool(self._tasks)  # in place of what the superclass makes
+        self._pool = _Pool(self._tasks, may_write)  # in place of what the superclass makes
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -72,23 +75,27 @@ class HttpConnections(httpx.AsyncHTTPTransport):
 
 
 class _Pool(httpcore.AsyncConnectionPool):
-    def __init__(self, tasks: TaskGroup) -> None:
+    def __init__(self, tasks: TaskGroup, may_write: Callable[[], bool]) -> None:
         super().__init__(max_connections=None, max_keepalive_connections=MAX_CONNECTIONS)
         self._tls = httpx.create_ssl_context()
         self._tls.set_alpn_protocols(["http/1.1", "h2"])
         self._tasks = tasks
+        self._may_write = may_write
 
     def create_connection(self, origin: httpcore.Origin) -> httpcore.AsyncConnectionInterface:
-        return _Connection(origin, self._tls, self._tasks)
+        return _Connection(origin, self._tls, self._tasks, self._may_write)
 
 
 class _Connection(httpcore.AsyncConnectionInterface):
     """Made by the first request that it is given, and busy from that moment on."""
 
-    def __init__(self, origin: httpcore.Origin, tls: ssl.SSLContext, tasks: TaskGroup) -> None:
+    def __init__(
+        self, origin: httpcore.Origin, tls: ssl.SSLContext, tasks: TaskGroup, may_write: Callable[[], bool]
+    ) -> None:
         self._origin = origin
         self._tls = tls
         self._tasks = tasks
+        self._may_write = may_write
         self._made: httpcore.AsyncHTTP11Connection | Http2 | None = None
         self._failed = False
         """It could not be made."""
@@ -120,17 +127,18 @@ class _Connection(httpcore.AsyncConnectionInterface):
             raise
         over_tls = stream.get_extra_info("ssl_object")
         if over_tls is not None and over_tls.selected_alpn_protocol() == "h2":
-            self._made = connection = Http2(self._origin, stream, KEEP_IDLE)
+            self._made = connection = Http2(self._origin, stream, KEEP_IDLE, self._may_write)
             self._tasks.start_soon(connection.run)
         else:
+            stream.may_write = self._may_write
             self._made = _Http1(self._origin, stream, KEEP_IDLE)
         return self._made
 
-    async def _connect(self, request: httpcore.Request) -> httpcore.AsyncNetworkStream:
+    async def _connect(self, request: httpcore.Request) -> "_Stream":
         host = self._origin.host.decode("ascii")
         await trace_phase(request, "connection.connect_tcp.started")
         tcp = await httpcore.AnyIOBackend().connect_tcp(host, self._origin.port, socket_options=KEEPALIVE_OPTIONS)
-        stream: httpcore.AsyncNetworkStream = _Stream(tcp)
+        stream = _Stream(tcp)
         if self._origin.scheme == b"https":
             await trace_phase(request, "connection.start_tls.started")
             stream = await stream.start_tls(self._tls, host)
@@ -191,6 +199,12 @@ class _Http1(httpcore.AsyncHTTP11Connection):
 class _Stream(httpcore.AsyncNetworkStream):
     """A stream that knows its socket."""
 
+    may_write: Callable[[], bool] | None = None
+    """The lease, where all that is written is requests: HTTP/2, which also acknowledges, looks for itself.
+
+    The look stands here, since waking from a freeze, the pool and a connect lie between a grant and the wire: looked at
+    when it was granted, requests left beside those of a successor. A turn of the loop remains behind it."""
+
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
         self._socket: socket.socket = stream.get_extra_info("socket")
@@ -203,6 +217,8 @@ class _Stream(httpcore.AsyncNetworkStream):
             raise httpcore.ReadError from error
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if buffer and self.may_write is not None and not self.may_write():
+            raise Unsent
         try:
             await self._stream.write(buffer, timeout)
         except ssl.SSLError as error:
@@ -213,7 +229,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
+    ) -> "_Stream":
         try:
             return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
         except BaseException:  # given up during the handshake, and nobody else would close it

@@ -9,7 +9,8 @@ requests, idle or not, so that the end of a connection is known before the next 
 - A request that times out: no new request. When nothing at all came since it began, the connection is dead, and
   with it whatever else was sent on it.
 
-Nothing is repeated. Only a request of which no byte was sent moves to another connection.
+Nothing is repeated. Only a request of which no byte was sent moves to another connection. One whose lease is over when
+it would be written is withdrawn.
 """
 
 from collections import deque
@@ -25,6 +26,9 @@ import h2.events
 import h2.exceptions
 import h2.settings
 import httpcore
+
+from watcher.limits.lease import Unsent
+from watcher.poller.http2_messages import has_body, request_headers, status_and_headers, without_requests
 
 READ_BYTES = 64 * 1024
 """Bytes off the wire at once."""
@@ -80,14 +84,22 @@ class _Stream:
 
 
 class Http2(httpcore.AsyncConnectionInterface):
-    """Over a network stream. `keep`: seconds that it is kept idle. `run` has to run beside the requests."""
+    """Over a network stream. `run` has to run beside the requests.
 
-    def __init__(self, origin: httpcore.Origin, stream: httpcore.AsyncNetworkStream, keep: float) -> None:
+    keep: seconds that it is kept idle. may_write: whether a request may leave now.
+    """
+
+    def __init__(
+        self, origin: httpcore.Origin, stream: httpcore.AsyncNetworkStream, keep: float, may_write: Callable[[], bool]
+    ) -> None:
         self._origin = origin
         self._network = stream
         self._keep = keep
+        self._may_write = may_write
         self._h2 = _greeting()
         self._streams: dict[int, _Stream] = {}
+        self._unwritten: dict[int, _Stream] = {}
+        """Requests of which something waits to be written."""
         self._greeted = False
         """The server's settings have come: how many requests it takes at a time."""
         self._retired = False
@@ -139,9 +151,22 @@ class Http2(httpcore.AsyncConnectionInterface):
             while True:
                 await self._outgoing.wait()
                 self._outgoing = anyio.Event()
-                await self._network.write(self._h2.data_to_send())
+                frames = self._h2.data_to_send()
+                if self._unwritten and not self._may_write():
+                    frames = without_requests(frames, self._unwritten)
+                    self._withdraw_requests()
+                self._unwritten.clear()
+                await self._network.write(frames)
         except httpcore.NetworkError:
             self._retire()  # something may be left to read, and reading meets the end
+
+    def _withdraw_requests(self) -> None:
+        """The lease is over: what is not written of requests never will be. No other may follow here, since the server
+        will miss headers that our compression has counted in."""
+        self._retired = True
+        for stream in self._unwritten.values():
+            stream.failure = stream.failure or (Unsent, "")
+        self._wake_all()
 
     def _frames(self) -> Iterator[bytes]:
         """Those that are whole, one by one: what is right before a wrong one is used."""
@@ -205,7 +230,7 @@ class Http2(httpcore.AsyncConnectionInterface):
             await trace_phase(request, "http2.receive_response_headers.started")
             answer = await stream.next()
             assert isinstance(answer, h2.events.ResponseReceived), "h2 lets nothing come before it"
-            status, headers = _status_and_headers(answer)
+            status, headers = status_and_headers(answer)
         except BaseException as error:
             self._leave_stream(stream)
             if isinstance(error, anyio.get_cancelled_exc_class()):
@@ -232,10 +257,10 @@ class Http2(httpcore.AsyncConnectionInterface):
             self._retire()
             raise httpcore.ConnectionNotAvailable from None
         self._used = True
-        stream.sent = not _has_body(request)
-        self._h2.send_headers(number, _headers(request), end_stream=stream.sent)
+        stream.sent = not has_body(request)
+        self._h2.send_headers(number, request_headers(request), end_stream=stream.sent)
         stream.number = number
-        self._streams[number] = stream
+        self._streams[number] = self._unwritten[number] = stream
         self._outgoing.set()
 
     def _move_request(self) -> NoReturn:
@@ -260,12 +285,14 @@ class Http2(httpcore.AsyncConnectionInterface):
                 room = min(self._h2.local_flow_control_window(stream.number), self._h2.max_outbound_frame_size)
                 if room > 0:
                     self._h2.send_data(stream.number, bytes(rest[:room]))
+                    self._unwritten[stream.number] = stream
                     self._outgoing.set()
                     rest = rest[room:]
                 else:
                     await stream.changed()
         if not (stream.failure or stream.whole):
             self._h2.end_stream(stream.number)
+            self._unwritten[stream.number] = stream
             self._outgoing.set()
             stream.sent = True
 
@@ -387,27 +414,3 @@ def _greeting() -> h2.connection.H2Connection:
     connection.initiate_connection()
     connection.increment_flow_control_window(RECEIVE_WINDOW)
     return connection
-
-
-def _has_body(request: httpcore.Request) -> bool:
-    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in request.headers)
-
-
-def _headers(request: httpcore.Request) -> list[tuple[bytes, bytes]]:
-    named = [(name.lower(), value) for name, value in request.headers]
-    url = request.url
-    return [
-        (b":method", request.method),
-        (b":authority", dict(named)[b"host"]),
-        (b":scheme", url.scheme),
-        (b":path", url.target),
-        *((name, value) for name, value in named if name not in (b"host", b"transfer-encoding")),
-    ]
-
-
-def _status_and_headers(answer: h2.events.ResponseReceived) -> tuple[int, list[tuple[bytes, bytes]]]:
-    headers = [(bytes(name), bytes(value)) for name, value in answer.headers or ()]
-    status = next((value for name, value in headers if name == b":status"), b"")
-    if not status.isdigit():
-        raise httpcore.RemoteProtocolError("no status")
-    return int(status), [(name, value) for name, value in headers if not name.startswith(b":")]

@@ -48,6 +48,7 @@ class PollStats(msgspec.Struct):
     last_logged: dict[str, float] = {}
     """Sort of failure → when it was logged last; empty after a good answer."""
     remarked_at: float = -math.inf
+    unsent_at: float = -math.inf
     unlogged: int = 0
     """Failures since the last one that was logged."""
     behind: int = 0
@@ -126,6 +127,14 @@ class PollStats(msgspec.Struct):
             untold=self.unlogged,
         )
         self.last_logged[sort], self.unlogged = now, 0
+
+    def unsent(self, asked: str, now: float) -> None:
+        """The lease was over when a request would have left. Nobody failed, and it is asked again."""
+        if now - self.unsent_at >= REPEAT:
+            log.info(
+                "poll.unsent", provider=self.provider, asked=asked, reason="the lease was over: stamps are saved first"
+            )
+            self.unsent_at = now
 
     def paused(self, seconds: float, endpoint: str | None, reason: str) -> None:
         log.warning(

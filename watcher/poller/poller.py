@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.ledger import Verdict
 from watcher.limits.budget import Budget, Slot
+from watcher.limits.lease import Unsent
 from watcher.limits.limiter import Limiter
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
@@ -17,7 +18,7 @@ from watcher.model.readings import Answer, Times
 from watcher.model.targets import LISTING, Target
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE, clear_rows_only, fingerprint
-from watcher.poller.checkpoints import Checkpoints, NoteSink
+from watcher.poller.checkpoints import NEARLY_OVER, Checkpoints, NoteSink
 from watcher.poller.connections import MAX_CONNECTIONS
 from watcher.poller.failure_policy import FailurePolicy
 from watcher.poller.http_exchange import HttpExchange
@@ -129,13 +130,26 @@ class Poller:
     async def _grant_forever(self, tasks: TaskGroup) -> None:
         while True:
             now = anyio.current_time()
+            begins = now + self._sink.lease.begins_in()
             room = self._in_flight < MAX_CONNECTIONS and not self._exchange.is_full
-            job, when = self._lanes.next_job(now) if room else (None, inf)
+            job, when = self._lanes.next_job(now) if room and begins <= now else (None, inf)
             if job is None:
-                await self._limiter.wait_until(when)
+                await self._limiter.wait_until(begins if begins > now else when)
+            elif (slot := await self._grant(job)) is None:
+                self._lanes.unsent(job, anyio.current_time())
             else:
                 self._in_flight += 1
-                tasks.start_soon(self._poll, job, self._limiter.grant(now, job.lane.endpoint))
+                tasks.start_soon(self._poll, job, slot)
+
+    async def _grant(self, job: PollJob) -> Slot | None:
+        """A place for it, under a lease: a commit first, where that is (nearly) over. None: not now any more."""
+        lease = self._sink.lease
+        if not lease.lasts(NEARLY_OVER):
+            await self._checkpoints.renew_lease()
+        now = anyio.current_time()
+        if not lease.valid() or self.budget.ready_at(now, job.lane.endpoint) > now:
+            return None
+        return self._limiter.grant(now, job.lane.endpoint)
 
     async def _poll(self, job: PollJob, slot: Slot) -> None:
         request = self.provider.ask(job.lane, job.targets, job.schedule.cycle(slot.granted))
@@ -150,6 +164,10 @@ class Poller:
             self._fail(job, slot.granted, failure)
         except Contradiction as error:
             self._fail(job, slot.granted, Malformed(str(error)))
+        except Unsent:
+            now = anyio.current_time()
+            self.stats.unsent(_job_words(job), now)
+            self._lanes.unsent(job, now)
         else:
             self._policy.answered(job, slot.granted, anyio.current_time(), result.missing)
             self._succeed(job, result, verdict, times)

@@ -120,6 +120,11 @@ class LaneScheduler:
         """It left at `granted` and brought nothing, for a reason that may pass: its targets are asked again."""
         job.group.outage.failed(job.targets, granted, now)
 
+    def unsent(self, job: PollJob, now: float) -> None:
+        """It never left, for a reason of ours: its targets are due, and nobody is to blame."""
+        for target in job.targets:
+            job.schedule.unsent(target, now)
+
     def answered(self, job: PollJob, now: float) -> None:
         """It brought a good answer."""
         job.group.outage.answered(now)

@@ -76,7 +76,7 @@ class Schedule(Generic[T]):
         return len(self._targets)
 
     def pick(self, now: float, most: int = 1) -> list[T]:
-        """Up to `most` targets for the request that may be sent now; in flight until `report` or `failed`."""
+        """Up to `most` targets for the request that may be sent now; in flight until `report`, `failed` or `unsent`."""
         self._push_rested(now)
         chosen: list[T] = []
         while len(chosen) < most and (i := self._choose(now)) >= 0:
@@ -125,6 +125,12 @@ class Schedule(Generic[T]):
         `blameless`: everything fails, so ask again after one cycle at the latest.
         """
         self._retry(target, now, most=2 if blameless else 5, least=0.0)
+
+    def unsent(self, target: T, now: float) -> None:
+        """It was picked and not asked: ask now, and nothing is learned of it."""
+        i = self._require_in_flight(target)
+        self._flags[i] &= HAS_BASELINE
+        self._wait_until(i, now)
 
     def outdated(self, target: T, now: float) -> None:
         """The answer is older than what is known, so the target is as unread as before: ask again soon.

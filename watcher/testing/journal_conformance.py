@@ -304,6 +304,37 @@ class JournalConformance:
                 _, states = await snapshot(reader, Filter())
         assert by_key(states) == by_key([later.state])
 
+    async def test_nothing_is_in_doubt_after_a_release_and_only_until_the_next_one_opens(
+        self, journal: Journal, twin: Journal
+    ) -> None:
+        found = []
+        for place, end_in_order in ((journal, True), (twin, False), (journal, True), (twin, True)):
+            async with opened(place) as (writer, restored):
+                found.append(restored.released)
+                await writer.commit(Batch([], {"limiter:bank": b"stamps"}))
+                if end_in_order:
+                    await writer.release()
+        assert found == [True, True, False, True]
+
+    async def test_what_the_writer_itself_did_is_in_no_doubt_when_it_opens_again(
+        self, journal: Journal, twin: Journal
+    ) -> None:
+        async with opened(journal) as (writer, first):
+            await writer.commit(Batch([], {"limiter:bank": b"stamps"}))
+            again = await writer.open()
+            await writer.commit(Batch([], {"limiter:bank": b"more"}))
+        async with opened(twin) as (_, second):
+            assert (again.released, second.released) == (True, False)
+            assert first.fenced_at <= again.fenced_at <= second.fenced_at
+
+    async def test_a_writer_that_was_fenced_releases_nothing(self, journal: Journal, twin: Journal) -> None:
+        async with opened(journal) as (old, _):
+            async with opened(twin):
+                with pytest.raises(Fenced), anyio.fail_after(PATIENCE):
+                    await old.release()
+            async with opened(twin) as (_, restored):
+                assert not restored.released
+
     async def test_a_writer_may_open_again_and_go_on(self, journal: Journal) -> None:
         row = baseline("account1", 0)
         async with opened(journal) as (writer, _):

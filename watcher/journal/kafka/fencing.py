@@ -4,9 +4,17 @@ Every instance has one claim, (generation, id), shared by all of its partitions,
 to each partition that the instance opens. An instance ends when it meets a greater claim in a partition that it had
 opened. Two instances cannot both end: each would have met a claim of the other that was greater than its own of that
 moment, and claims never shrink, so each of the two would be greater than the other.
+
+Members of a fleet (claims of one group) take partitions from one another as they are assigned, and nobody ends: who
+meets the claim of another member in a partition that it had opened has lost that partition alone. It must look before it
+opens anew. A member that had been cut off would otherwise fence the rightful owner, which would open anew and fence it
+in turn, for ever (seen). An instance without a group and a fleet cannot both go on: there the greater claim stays too,
+and a claim that was written since our start counts although we had not opened the partition.
 """
 
-from watcher.journal import Fenced, WrongJournal
+import msgspec
+
+from watcher.journal import Fenced, Lost, WrongJournal
 from watcher.journal.kafka.records import PARTITION_BY, LogMarker, OwnerRecord, TopicNames
 
 
@@ -58,19 +66,40 @@ def missing_marker(topics: TopicNames, partition: int) -> WrongJournal:
 
 
 class OwnerClaim:
-    """What this instance writes into each partition that it opens."""
+    """What this instance writes into each partition that it opens. `group`: of its fleet; empty: it has none."""
 
-    def __init__(self, instance: str) -> None:
-        self.record = OwnerRecord(0, instance)
+    def __init__(self, instance: str, group: str = "") -> None:
+        self.record = OwnerRecord(0, instance, group)
 
-    def resolve(self, found: OwnerRecord | None, *, opened: bool) -> None:
-        """Another claim stands in a partition. Raises Fenced when we had `opened` it and the other is greater.
+    @property
+    def released(self) -> OwnerRecord:
+        """What it writes into a partition that it lets go in order."""
+        return msgspec.structs.replace(self.record, released=True)
+
+    def settles(self, found: OwnerRecord | None, *, opened: bool) -> bool:
+        """Whether nothing is in doubt of the owner that stands in a partition: there is none, it released it, or it is the
+        writer that had `opened` it. An earlier writer of ours, whose pollers are gone, is as doubtful as any other."""
+        return found is None or found.released or (opened and found.instance == self.record.instance)
+
+    def resolve(self, found: OwnerRecord | None, *, opened: bool, since_start: bool = False) -> None:
+        """Another claim stands in a partition. Raises Fenced when we had `opened` it and the other is greater; Lost when
+        we had and it is another member's of our group. `since_start`: it was written after we had started.
 
         A partition that we open for the first time is taken over: our claim grows beyond the one that stands there.
         """
         if found is None or found.instance == self.record.instance:
             return
+        same_fleet = found.group == self.record.group != ""
+        other_kind = found.group != self.record.group
+        if opened and same_fleet:
+            raise Lost(f"another member of the fleet ({found.instance}) has claimed this partition since")
+        if (opened or (other_kind and since_start)) and found > self.record:
+            raise Fenced(f"{_words(found)} writes this journal now; this one ends")
         if not opened:
-            self.record = OwnerRecord(max(self.record.generation, found.generation + 1), self.record.instance)
-        elif found > self.record:
-            raise Fenced(f"another instance ({found.instance}) writes this journal now; this one ends")
+            generation = max(self.record.generation, found.generation + 1)
+            self.record = msgspec.structs.replace(self.record, generation=generation)
+
+
+def _words(found: OwnerRecord) -> str:
+    kind = f"a member of the fleet {found.group!r}" if found.group else "another instance"
+    return f"{kind} ({found.instance})"

@@ -2,12 +2,13 @@
 """The Kafka journal as a whole: what the composition root is given."""
 
 import contextlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import anyio
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.journal import WrongJournal
@@ -48,10 +49,12 @@ class KafkaJournal:
         environ: Mapping[str, str],
         encoding: Encoding = "json",
         retention: float = 604800.0,
+        boottime: Callable[[], float] = anyio.current_time,
+        group: str = "",
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
-        """`servers` as `host:port`. Raises SettingsError for settings that cannot be."""
+        """`servers` as `host:port`. `boottime`: the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
         if not __debug__:
             # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
             raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
@@ -64,7 +67,10 @@ class KafkaJournal:
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
-        self._claim = OwnerClaim(secrets.token_hex(6))
+        self._boottime = boottime
+        self._claim = OwnerClaim(secrets.token_hex(6), group)
+        self._began_at: dict[int, int] = {}
+        """Partition → where its state ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
         self._heartbeats: AIOKafkaProducer | None = None
 
@@ -81,6 +87,8 @@ class KafkaJournal:
             encoder=self._encoder,
             claim=self._claim,
             identity=self._identity,
+            boottime=self._boottime,
+            began_at=self._began_at.get(partition, math.inf),
         )
 
     async def reader(self) -> KafkaReader:
@@ -145,6 +153,11 @@ class KafkaJournal:
         require_topics(self._specs, found)
         await self._require_log()  # a re-created topic has lost its configs too: say what matters more
         require_configs(self._specs, found)
+        if not self._began_at:
+            ends = await self._offsets.last_stable(
+                [TopicPartition(self._topics.state, p) for p in range(self.partitions)]
+            )
+            self._began_at = {place.partition: end for place, end in ends.items()}
 
     async def _require_log(self) -> None:
         """Raises WrongJournal when there is no log. Which one it is, whoever opens a partition sees there."""

@@ -37,6 +37,7 @@ class KafkaPlugin:
             environ=options.environment,
             encoding=options.encoding,
             retention=options.retention,
+            boottime=options.boottime,
         )
 
     def private_files(self, _url: str, settings: KafkaSettings) -> Iterator[PrivateFile]:

@@ -64,6 +64,10 @@ class OwnerRecord(msgspec.Struct, frozen=True, order=True):
 
     generation: int
     instance: str
+    group: str = ""
+    """The fleet that the instance belongs to; empty: none, it writes all partitions alone."""
+    released: bool = False
+    """It has ended in order, and nothing that it may have asked of a provider is in doubt."""
 
 
 def decode_marker(value: bytes) -> LogMarker:
@@ -231,11 +235,15 @@ class PartitionContents:
     def __init__(self) -> None:
         self._last: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = {}
         self._notes = NoteAssembler()
+        self.owner_at = 0
+        """The offset of the last owner's record."""
 
-    def add(self, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]) -> None:
+    def add(self, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...], offset: int = 0) -> None:
         """Keys of balances contain `/`; what else has no control key is a note."""
         if b"/" in key or key in CONTROL_KEYS:
             self._last[key] = (value, headers)
+            if key == OWNER:
+                self.owner_at = offset
         else:
             self._notes.add(key, value, headers)
 
@@ -249,6 +257,6 @@ class PartitionContents:
         found = self._last.get(MARKER)
         return decode_marker(found[0]) if found else None
 
-    def restored(self, epoch: str) -> Restored:
+    def restored(self, epoch: str, fenced_at: float, *, released: bool) -> Restored:
         states = [decode_state(*record) for key, record in self._last.items() if b"/" in key]
-        return Restored(states, dict(self._notes.complete), epoch)
+        return Restored(states, dict(self._notes.complete), epoch, fenced_at, released)

@@ -6,7 +6,7 @@ the next `open` fences it, so that its transaction is over one way or the other,
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
 import structlog
@@ -32,6 +32,9 @@ log = structlog.get_logger()
 class KafkaWriter:
     """The `Writer` of one partition."""
 
+    _opened_at = 0
+    """The offset where the state ended when we opened it: a successor's claim stands behind."""
+
     def __init__(
         self,
         partition: int,
@@ -43,7 +46,10 @@ class KafkaWriter:
         encoder: Encoder,
         claim: OwnerClaim,
         identity: LogIdentity,
+        boottime: Callable[[], float],
+        began_at: float,
     ) -> None:
+        """`began_at`: where the state ended when this instance began; an owner behind it has come since."""
         self.partition = partition
         self.transactional_id = transactional_id
         self._topics = topics
@@ -54,19 +60,19 @@ class KafkaWriter:
         self._encoder = encoder
         self._claim = claim
         self._identity = identity
+        self._boottime = boottime
+        self._began_at = began_at
         self._epoch = ""
         self._missing_since: float | None = None
         """Since when our topics are missing, as far as we looked."""
         self._denied = DenialTimer(60.0, cluster.deadlines.denied)
         self._was_open = False
         self._producer: TransactionalProducer | None = None
-        self._opened_at = 0
-        """The offset where the state ended when we opened it: a successor's claim stands behind."""
         self._last_offsets: dict[TopicPartition, int] = {}
         """Where our last records stand."""
 
     async def open(self) -> Restored:
-        """Raises Unavailable, Fenced, Forbidden, and WrongJournal when this is another log than before, or none."""
+        """Raises Unavailable, Fenced, Lost, Forbidden, and WrongJournal when this is another log than before, or none."""
         try:
             with self._denied.tolerated():
                 return await self._open()
@@ -117,24 +123,30 @@ class KafkaWriter:
         if contents.marker is not None:  # one that was just written need not be visible yet
             self._verify_owner(contents)
         self._producer = await self._cluster.transactional_producer(self.transactional_id)
+        fenced_at = self._boottime()
         await self._await_no_open_transaction()
         await self._read_state(consumer, contents)
         self._verify_owner(contents)
-        restored = contents.restored(self._epoch)
+        restored = contents.restored(
+            self._epoch, fenced_at, released=self._claim.settles(contents.owner, opened=self._was_open)
+        )
         await self._require_events(restored)
         return restored
 
     def _verify_owner(self, contents: PartitionContents) -> None:
         """Nothing is written to a log that is not ours, not even a claim."""
         self._epoch = self._identity.verify(self.partition, contents.marker)
-        self._claim.resolve(contents.owner, opened=self._was_open)
+        self._resolve(contents, opened=self._was_open)
+
+    def _resolve(self, contents: PartitionContents, *, opened: bool) -> None:
+        self._claim.resolve(contents.owner, opened=opened, since_start=contents.owner_at >= self._began_at)
 
     async def _read_state(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
         measured = await self._offsets.last_stable([self._state_partition])
         await read_until(
             consumer,
             measured,
-            lambda record: contents.add(record.key, record.value, record.headers),
+            lambda record: contents.add(record.key, record.value, record.headers, record.offset),
             self._cluster.deadlines,
         )
         self._opened_at = measured[self._state_partition]
@@ -188,6 +200,9 @@ class KafkaWriter:
             await self._transact(records)
         self._denied.clear()
 
+    async def release(self) -> None:
+        await self._transact([control_record(self._topics.state, OWNER, self._claim.released)])
+
     def _live_producer(self) -> TransactionalProducer:
         if self._producer is None:
             raise Unavailable(f"partition {self.partition} is not open")
@@ -231,7 +246,9 @@ class KafkaWriter:
             self._last_offsets[metadata.topic_partition] = metadata.offset
 
     async def _raise_if_fenced(self) -> None:
-        """Raises Fenced when a greater claim stands here. Reads without a producer, so that nobody is fenced."""
+        """Raises Fenced when a greater claim stands here, Lost when another member's does. Reads without a producer, so
+        that nobody is fenced. In a fleet, who was fenced while it opened what it was given tries again: whoever fenced it
+        has been cut off, and finds our claim then."""
         contents = PartitionContents()
         async with self._cluster.reading(self._topics) as consumer:
             assign_at(consumer, {self._state_partition: self._opened_at})
@@ -244,10 +261,10 @@ class KafkaWriter:
         await read_until(
             consumer,
             end,
-            lambda record: contents.add(record.key, record.value, record.headers),
+            lambda record: contents.add(record.key, record.value, record.headers, record.offset),
             self._cluster.deadlines,
         )
-        self._claim.resolve(contents.owner, opened=True)
+        self._resolve(contents, opened=self._was_open or not self._claim.record.group)
 
     async def _abandon_producer(self) -> None:
         producer, self._producer = self._producer, None

@@ -59,6 +59,10 @@ FORMATS: tuple[tuple[str, ...], ...] = (
         # A file of before knows nothing of itself: it may be the log, or a copy of what has long gone on as another file.
         "UPDATE meta SET value = lower(hex(randomblob(8))) WHERE name = 'log'",
     ),
+    (
+        # Whether the last writer has released it. One of before could not: only a file without any is in no doubt.
+        "INSERT INTO meta SELECT 'released', value = 0 FROM meta WHERE name = 'fence'",
+    ),
 )
 """What leads from format N to N + 1, in order. Format N is `PRAGMA user_version`; a new file is of format 0."""
 

@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import anyio
+
 from watcher.journal.sqlite.file import Run, explained, open_to_read, open_to_write, worker
 from watcher.journal.sqlite.reader import SqliteReader
 from watcher.journal.sqlite.reading import CommitSignal
@@ -24,7 +26,8 @@ def path_of(url: str) -> Path:
 
 
 class SqliteJournal:
-    """One database file. `retention` is in seconds; `clock` gives wall-clock microseconds; `runner` makes the threads."""
+    """One database file. `retention` is in seconds; `clock` gives wall-clock microseconds, `boottime` the seconds of leases;
+    `runner` makes the threads."""
 
     partitions = 1
     gather = 0.0
@@ -36,6 +39,7 @@ class SqliteJournal:
         encoding: Encoding,
         retention: float,
         clock: Callable[[], int],
+        boottime: Callable[[], float] = anyio.current_time,
         runner: Callable[[], Run] = worker,
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
@@ -43,6 +47,7 @@ class SqliteJournal:
         self._codec = Codec(encoding)
         self._retention = int(retention * 1e6)
         self._clock = clock
+        self._boottime = boottime
         self._runner = runner
         self._view_limits = view_limits
         self._signal = CommitSignal()
@@ -51,7 +56,10 @@ class SqliteJournal:
     def writer(self, partition: int) -> "SqliteWriter":
         """The one partition's writer."""
         assert partition == 0, "SQLite has one partition"
-        self._writer = SqliteWriter(self.path, self._codec, Retention(self._kept), self._runner(), self._signal)
+        retention = Retention(self._kept)
+        self._writer = SqliteWriter(
+            self.path, self._codec, retention, self._runner(), self._signal, boottime=self._boottime
+        )
         return self._writer
 
     def _kept(self) -> tuple[int, int]:

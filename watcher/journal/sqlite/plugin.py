@@ -21,7 +21,11 @@ class SqlitePlugin:
 
     def open(self, options: JournalOptions, _settings: None) -> SqliteJournal:
         return SqliteJournal(
-            path_of(options.url), encoding=options.encoding, retention=options.retention, clock=options.clock
+            path_of(options.url),
+            encoding=options.encoding,
+            retention=options.retention,
+            clock=options.clock,
+            boottime=options.boottime,
         )
 
     def private_files(self, url: str, _settings: None) -> Iterator[PrivateFile]:

@@ -5,7 +5,7 @@ import functools
 import itertools
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -52,12 +52,22 @@ log = structlog.get_logger()
 class SqliteWriter:
     """Fences by epoch, restores, commits; lets what is past retention go."""
 
-    def __init__(self, path: Path, codec: Codec, retention: Retention, run: Run, signal: CommitSignal) -> None:
+    def __init__(
+        self,
+        path: Path,
+        codec: Codec,
+        retention: Retention,
+        run: Run,
+        signal: CommitSignal,
+        *,
+        boottime: Callable[[], float],
+    ) -> None:
         self._path = path
         self._codec = codec
         self._retention = retention
         self._run = run
         self._signal = signal
+        self._boottime = boottime
         self._owner = secrets.token_hex(8)
         self._fence = 0
         self._log = ""
@@ -68,7 +78,9 @@ class SqliteWriter:
 
     async def open(self) -> Restored:
         """Raises Fenced when another instance opened after us, Unavailable when locked, Unwritable, WrongJournal."""
-        restored = await self._run(self._open)
+        released = await self._run(self._open)
+        fenced_at = self._boottime()  # here, since it may be the event loop's, and before what takes long
+        restored = await self._run(lambda: self._restore(fenced_at, released=released))
         self._signal.local = True
         self._signal.wake()
         return restored
@@ -82,12 +94,16 @@ class SqliteWriter:
         await self._run(lambda: self._heartbeat(health))
         self._signal.wake()
 
+    async def release(self) -> None:
+        await self._run(self._release)
+
     async def close(self) -> None:
         await self._run(self._leave)
         self._signal.local = False
         self._signal.wake()
 
-    def _open(self) -> Restored:
+    def _open(self) -> bool:
+        """Whether nothing is in doubt of whoever wrote before."""
         self._close()
         missing = not self._path.exists()
         connection = open_to_write(self._path)
@@ -95,41 +111,56 @@ class SqliteWriter:
             log.info("journal.made", path=str(self._path))
         self._connection, self._file = connection, identity(self._path)
         try:
-            self._raise_fence(connection)
-            with explained(self._path):
-                return self._restore(connection)
+            return self._raise_fence(connection)
         except JournalError:
             self._close()
             raise
 
-    def _raise_fence(self, connection: sqlite3.Connection) -> None:
-        """Raise the epoch: whoever wrote before is fenced from here on, so what is restored next stays true."""
+    def _raise_fence(self, connection: sqlite3.Connection) -> bool:
+        """Raise the epoch: whoever wrote before is fenced from here on, so what is restored next stays true.
+
+        Whether nothing is in doubt of whoever that was.
+        """
         with explained(self._path), transaction(connection):
-            fence, owner = self._fence_and_owner(connection)
+            fence, owner, released = self._claim(connection)
             # Opened again after a failure: another owner since then is a successor, and he stays.
             if self._fence and owner != self._owner:
                 raise Fenced(f"another instance writes {self._path} now")
             connection.execute("UPDATE meta SET value = ? WHERE name = 'fence'", (fence + 1,))
             connection.execute("UPDATE meta SET value = ? WHERE name = 'owner'", (self._owner,))
+            connection.execute("UPDATE meta SET value = 0 WHERE name = 'released'")
             contents = contents_of(connection)
         self._log, self._head = contents.log, contents.head
         self._fence = fence + 1
+        return bool(released) or owner == self._owner
 
     @staticmethod
-    def _fence_and_owner(connection: sqlite3.Connection) -> tuple[int, str]:
-        fence, owner = connection.execute(
-            "SELECT (SELECT value FROM meta WHERE name = 'fence'), (SELECT value FROM meta WHERE name = 'owner')"
+    def _claim(connection: sqlite3.Connection) -> tuple[int, str, int]:
+        """The fence, whose it is, and whether that one released it."""
+        fence, owner, released = connection.execute(
+            "SELECT (SELECT value FROM meta WHERE name = 'fence'), (SELECT value FROM meta WHERE name = 'owner'),"
+            " (SELECT value FROM meta WHERE name = 'released')"
         ).fetchone()
-        return fence, owner
+        return fence, owner, released
 
-    def _restore(self, connection: sqlite3.Connection) -> Restored:
+    def _restore(self, fenced_at: float, *, released: bool) -> Restored:
+        assert self._connection is not None, "it was opened a moment ago"
+        try:
+            with explained(self._path):
+                states, notes = self._contents(self._connection)
+        except JournalError:
+            self._close()
+            raise
+        return Restored(states, notes, self._log, fenced_at, released)
+
+    def _contents(self, connection: sqlite3.Connection) -> tuple[list[BalanceState], dict[str, bytes]]:
         decode = {codec.content_type: codec.state for codec in (JSON, MSGPACK)}
         rows = connection.execute("SELECT content, data FROM state ORDER BY id")
         try:
             states: list[BalanceState] = [decode[content](data) for content, data in rows]
         except (msgspec.DecodeError, KeyError) as error:
             raise Unwritable(f"{self._path} is damaged: a balance in it cannot be read ({error})") from error
-        return Restored(states, dict(connection.execute("SELECT key, data FROM note").fetchall()), self._log)
+        return states, dict(connection.execute("SELECT key, data FROM note").fetchall())
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -156,6 +187,10 @@ class SqliteWriter:
         self._head = head
         if events:
             leave_mark(self._path, self._log, head)
+
+    def _release(self) -> None:
+        with self._transaction() as connection:
+            connection.execute("UPDATE meta SET value = 1 WHERE name = 'released'")
 
     def _records(self, rows: Sequence[CommitRow]) -> tuple[Records, Records]:
         """What goes into `event` and into `state`. Every commit of every change passes here: no call too many.
