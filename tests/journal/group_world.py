@@ -107,18 +107,18 @@ class Fleet:
         """It says nothing any more, and its sockets are closed."""
         self._scopes[member].cancel()
 
-    async def shared(self, *members, seconds=30.0):
+    async def shared(self, *members, providers=PROVIDERS, seconds=30.0):
         """Until all that is in use is shared by these, in one assignment."""
         with anyio.fail_after(seconds):
-            while not shared(members):  # noqa: ASYNC110 (several members, no one event)
+            while not shared(members, in_use(providers)):  # noqa: ASYNC110 (several members, no one event)
                 await anyio.sleep(0.02)
 
 
-def shared(members):
+def shared(members, partitions):
     if not all(member.assignments for member in members):
         return False
     owned = [partition for member in members for partition in member.owned]
-    return len({member.assignments[-1].epoch for member in members}) == 1 and sorted(owned) == in_use()
+    return len({member.assignments[-1].epoch for member in members}) == 1 and sorted(owned) == partitions
 
 
 def in_use(providers=PROVIDERS):
