@@ -231,6 +231,16 @@ async def test_a_static_member_that_will_not_come_back_is_taken_out(members):
     assert not await one.journal.remove_member("two")
 
 
+async def test_a_static_member_that_is_taken_out_and_lives_joins_again(members):
+    one, two = members.start("one", static=True), members.start("two", static=True)
+    await members.shared(one, two)
+    before = len(two.assignments)
+    assert await one.journal.remove_member("two")
+    await two.until(lambda member: len(member.assignments) > before)
+    await members.shared(one, two)
+    assert two.error is None
+
+
 async def test_a_conversation_that_breaks_is_begun_anew_under_the_same_name(members):
     one, two = members.start("one"), members.start("two")
     await members.shared(one, two)
