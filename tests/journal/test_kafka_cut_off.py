@@ -62,6 +62,19 @@ async def test_a_member_whose_broker_stands_still_for_less_than_a_session_keeps_
     assert len(one.notices) == 1
 
 
+@pytest.mark.parametrize("static", [False, True])
+async def test_a_broker_that_is_killed_and_comes_back_leaves_everything_owned_once(own_broker, members, static):
+    one, two = members.start("one", static=static), members.start("two", static=static)
+    await members.shared(one, two)
+    before = one.membership.confirmed_at
+    own_broker.kill()
+    await anyio.to_thread.run_sync(own_broker.start)
+    for member in (one, two):
+        await member.until(lambda member: member.membership.confirmed_at > before + SESSION)
+    await members.shared(one, two)
+    assert one.error is two.error is None
+
+
 async def test_a_member_that_leaves_while_nothing_answers_is_gone_soon(own_broker, members):
     one = members.start("one", deadlines=hurried(request=2.0))
     await members.shared(one)

@@ -107,11 +107,11 @@ async def test_a_static_member_that_comes_back_with_another_config_is_seen_by_th
 async def test_a_config_that_changes_in_a_running_member_is_assigned_anew(members):
     one, two = members.start("one"), members.start("two")
     await members.shared(one, two)
-    two.ownership._providers, two.ownership._config = {**PROVIDERS, "bank99": 500.0}, OTHER
+    providers = {**PROVIDERS, "bank99": 500.0}
+    two.ownership._providers, two.ownership._config = providers, OTHER
     two.membership.rejoin()
     await two.until(lambda member: member.assignments[-1].config == OTHER)
-    new = in_use({**PROVIDERS, "bank99": 500.0})
-    assert sorted([*one.owned, *two.owned]) == new
+    await members.shared(one, two, providers=providers)
 
 
 async def test_of_two_processes_with_one_name_the_later_one_stays_and_the_other_one_ends(members):
@@ -229,6 +229,16 @@ async def test_a_static_member_that_will_not_come_back_is_taken_out(members):
     await members.shared(one)
     assert anyio.current_time() - began < SESSION / 2
     assert not await one.journal.remove_member("two")
+
+
+async def test_a_static_member_that_is_taken_out_and_lives_joins_again(members):
+    one, two = members.start("one", static=True), members.start("two", static=True)
+    await members.shared(one, two)
+    before = len(two.assignments)
+    assert await one.journal.remove_member("two")
+    await two.until(lambda member: len(member.assignments) > before)
+    await members.shared(one, two)
+    assert two.error is None
 
 
 async def test_a_conversation_that_breaks_is_begun_anew_under_the_same_name(members):

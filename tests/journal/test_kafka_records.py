@@ -80,7 +80,7 @@ class TestNotesInParts:
         contents.add(b"owner", b'{"generation":1,"instance":"x"}', ())
         for record in note_records("state", "limiter:x", b"1"):
             contents.add(record.key, record.value, tuple(record.headers))
-        assert contents.restored("ab").notes == {"limiter:x": b"1"}
+        assert contents.restored("ab", 0.0, released=True).notes == {"limiter:x": b"1"}
         assert contents.owner.instance == "x"
 
 
