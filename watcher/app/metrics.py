@@ -215,7 +215,7 @@ RELAY: tuple[Figure[RelayView], ...] = (
 
 
 def everything(
-    pollers: Sequence[Poller], committers: Sequence[Committer], member: FleetMember | None, relay: Relay | None
+    pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay | None, member: FleetMember | None = None
 ) -> Iterator[Metric]:
     yield from of_providers(pollers, committers)
     yield from families(JOURNAL, "partition", {str(committer.partition): committer for committer in committers})

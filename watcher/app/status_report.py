@@ -54,7 +54,7 @@ class StatusReport:
         """The text of `/metrics`: everything, or the figures of the providers that these rights may see."""
         if rights == EVERYTHING:
             return metrics.exposition(
-                metrics.everything(self._partitions.pollers, self._partitions.committers, self._member(), self._relay())
+                metrics.everything(self._partitions.pollers, self._partitions.committers, self._relay(), self._member())
             )
         visible = [poller for poller in self._partitions.pollers if self.may_see(rights, poller.name)]
         return metrics.exposition(metrics.of_providers(visible, self._partitions.committers))
