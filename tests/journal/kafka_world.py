@@ -57,8 +57,8 @@ def hurrying(made, **seconds):
 
 
 def journal(address, prefix, **arguments):
-    partitions = arguments.pop("partitions", PARTITIONS)
-    settings = KafkaSettings(topic_prefix=prefix, partitions=partitions)
+    partitions, group = arguments.pop("partitions", PARTITIONS), arguments.pop("group", None)
+    settings = KafkaSettings(topic_prefix=prefix, partitions=partitions, group=group)
     return KafkaJournal([address], settings, environ={}, **{"deadlines": PATIENT, **arguments})
 
 
