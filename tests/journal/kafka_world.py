@@ -57,8 +57,8 @@ def hurrying(made, **seconds):
 
 
 def journal(address, prefix, **arguments):
-    partitions, group = arguments.pop("partitions", PARTITIONS), arguments.pop("group", None)
-    settings = KafkaSettings(topic_prefix=prefix, partitions=partitions, group=group)
+    partitions = arguments.pop("partitions", PARTITIONS)
+    settings = KafkaSettings(topic_prefix=prefix, partitions=partitions)
     return KafkaJournal([address], settings, environ={}, **{"deadlines": PATIENT, **arguments})
 
 

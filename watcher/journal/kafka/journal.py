@@ -53,10 +53,11 @@ class KafkaJournal:
         encoding: Encoding = "json",
         retention: float = 604800.0,
         boottime: Callable[[], float] = anyio.current_time,
+        group: str = "",
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
-        """`servers` as `host:port`. `boottime`: the seconds of leases. Raises SettingsError."""
+        """`servers` as `host:port`. `boottime`: the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
         if not __debug__:
             # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
             raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
@@ -71,7 +72,7 @@ class KafkaJournal:
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
         self._boottime = boottime
-        self._claim = OwnerClaim(secrets.token_hex(6), settings.group or "")
+        self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}
         """Partition → where its state ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
@@ -80,8 +81,7 @@ class KafkaJournal:
     def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
 
-    def writer(self, partition: int, *, release_wait: float = 0.0) -> KafkaWriter:
-        """`release_wait`: seconds for which its first opening waits for the owner to release the partition."""
+    def writer(self, partition: int) -> KafkaWriter:
         return KafkaWriter(
             partition,
             self._transactional_id(partition),
@@ -93,7 +93,6 @@ class KafkaJournal:
             identity=self._identity,
             boottime=self._boottime,
             began_at=self._began_at.get(partition, math.inf),
-            release_wait=release_wait,
         )
 
     async def reader(self) -> KafkaReader:

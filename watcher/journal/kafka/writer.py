@@ -26,9 +26,6 @@ from watcher.journal.kafka.producer import TransactionalProducer
 from watcher.journal.kafka.records import OWNER, Encoder, OutgoingRecord, PartitionContents, TopicNames, control_record
 from watcher.model.log import Unavailable
 
-LOOK_FOR_RELEASE = 0.05
-"""Seconds between two looks whether the owner has released a partition."""
-
 log = structlog.get_logger()
 
 
@@ -37,8 +34,6 @@ class KafkaWriter:
 
     _opened_at = 0
     """The offset where the state ended when we opened it: a successor's claim stands behind."""
-    _missing_since: float | None = None
-    """Since when our topics are missing, as far as we looked."""
 
     def __init__(
         self,
@@ -53,10 +48,8 @@ class KafkaWriter:
         identity: LogIdentity,
         boottime: Callable[[], float],
         began_at: float,
-        release_wait: float,
     ) -> None:
-        """`began_at`: where the state ended when this instance began; an owner behind it has come since. `release_wait`:
-        seconds for which the first opening waits for the owner to let go."""
+        """`began_at`: where the state ended when this instance began; an owner behind it has come since."""
         self.partition = partition
         self.transactional_id = transactional_id
         self._topics = topics
@@ -69,8 +62,9 @@ class KafkaWriter:
         self._identity = identity
         self._boottime = boottime
         self._began_at = began_at
-        self._release_wait = release_wait
         self._epoch = ""
+        self._missing_since: float | None = None
+        """Since when our topics are missing, as far as we looked."""
         self._denied = DenialTimer(60.0, cluster.deadlines.denied)
         self._was_open = False
         self._producer: TransactionalProducer | None = None
@@ -128,7 +122,6 @@ class KafkaWriter:
         await self._read_state(consumer, contents)
         if contents.marker is not None:  # one that was just written need not be visible yet
             self._verify_owner(contents)
-        await self._await_release(consumer, contents)
         self._producer = await self._cluster.transactional_producer(self.transactional_id)
         fenced_at = self._boottime()
         await self._await_no_open_transaction()
@@ -139,14 +132,6 @@ class KafkaWriter:
         )
         await self._require_events(restored)
         return restored
-
-    async def _await_release(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
-        """Members learn an assignment within some milliseconds of one another: who fenced at once would find every
-        partition in doubt, and leave its providers alone for as long as a lease lasts."""
-        until = anyio.current_time() + self._release_wait
-        while not self._claim.settles(contents.owner, opened=self._was_open) and anyio.current_time() < until:
-            await anyio.sleep(LOOK_FOR_RELEASE)
-            await self._read_state(consumer, contents)
 
     def _verify_owner(self, contents: PartitionContents) -> None:
         """Nothing is written to a log that is not ours, not even a claim."""
