@@ -11,9 +11,11 @@ from watcher.app import settings
 from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
 from watcher.app.exit_status import Exit, exits_for_known_errors
+from watcher.app.fleet import FleetMember
 from watcher.app.fleet_status import fleet_status
 from watcher.limits.lease import LATE
 from watcher.relay.http.auth import EVERYTHING
+from watcher.sandbox.faults import parse
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, tables
 
@@ -155,6 +157,30 @@ async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
     assert one.daemon.member.moves.lost == 0
     assert anyio.current_time() - began < 3.0  # nothing is in doubt: it was released
     assert fleet.refusals() == 0
+
+
+async def joined_slowly(fleet):
+    """Two members; the providers answer slowly when the second one joins. Whether the first let go in order."""
+    one = fleet.start()
+    await fleet.shared(one)
+    fleet.world.faults = parse("latency=0.4")
+    await fleet.all_are_asked(5.0)
+    two = fleet.start()
+    await fleet.shared(one, two)
+    return one.daemon.member.moves.lost == 0 and released(two)
+
+
+async def test_who_joins_waits_until_the_owner_before_has_its_answers(fleet):
+    assert await joined_slowly(fleet)
+    assert fleet.refusals() == 0
+
+
+async def test_who_does_not_wait_takes_the_partition_from_an_owner_that_still_asks(fleet, monkeypatch):
+    async def at_once(_self, _partition):
+        pass
+
+    monkeypatch.setattr(FleetMember, "_await_release", at_once)
+    assert not await joined_slowly(fleet)
 
 
 async def test_an_instance_without_the_group_ends_the_fleet_and_those_too_who_own_nothing(fleet):

@@ -198,6 +198,8 @@ class FleetMember:
 
     async def _rejoin_when_due(self) -> None:
         """Unless another assignment comes before, which says anew when."""
+        if self._ownership.rejoin_at == inf:
+            return
         await anyio.sleep(max(0.0, self._ownership.rejoin_at - self._clock()))
         if self._ownership.rejoin_at <= self._clock():
             self._membership.rejoin()

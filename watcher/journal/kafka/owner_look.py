@@ -55,7 +55,10 @@ class OwnerLook:
             if record.key == OWNER:
                 owner.add(record.key, record.value, (), record.offset)
         self._seen[partition] = ends[place], owner
-        claim.resolve(owner.owner, opened=False, since_start=owner.owner is not None)
+        # The claims of our own group are no business of who only looks: its claim would grow beyond that of an instance that
+        # has them to take over, and this member would stay although all others end.
+        if owner.owner is not None and owner.owner.group != claim.record.group:
+            claim.resolve(owner.owner, opened=False, since_start=True)
 
     async def heartbeats(self) -> list[ProviderHealth]:
         """In the order in which they were sent; of each provider the last one at least. Raises Unavailable."""
