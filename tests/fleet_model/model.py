@@ -1,4 +1,4 @@
-"""Fence, lease, hand-over and release of one partition: two members, and every order in which their steps can be taken.
+"""Fence, lease, hand-over and release of one partition: some members, and every order in which their steps can be taken.
 
 docs/fleet-model.md says what is proved. Time is counted in ticks, and a step takes none. No step ever has to be taken: a member
 that is frozen, a commit that is late and a message that is lost are those whose next step comes after any number of ticks, or
@@ -8,11 +8,13 @@ Times are kept as ticks that are left, for as long as they matter, and not as da
 any length of time and any number of hand-overs.
 """
 
+import string
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 NEVER = -1
+TICK = "a tick"
 
 RULES = {
     "no lease": "a request leaves whatever the lease says",
@@ -105,7 +107,7 @@ class Log(NamedTuple):
 
 
 class State(NamedTuple):
-    members: tuple[Member, Member] = (Member(), Member())
+    members: tuple[Member, ...]
     log: Log = Log()
     newest: int = NEVER
     """The member whose opening is the latest."""
@@ -139,11 +141,12 @@ class Model:
     late: ticks for which grants may go unsaved, and of a lease. window, requests: the provider's limit.
     """
 
-    def __init__(self, late: int, window: int, requests: int, without: str | None = None) -> None:
+    def __init__(self, late: int, window: int, requests: int, members: int = 2, without: str | None = None) -> None:
         self.late, self.window, self.requests, self.without = late, window, requests, without
         self.interval = window // requests
         self.doubt = -(-late // self.interval)
         """Grants that can go unsaved."""
+        self.start = State((Member(),) * members)
 
     def steps(self, state: State) -> Iterator[tuple[str, State | Broken]]:
         """(what happens, what it leads to)."""
@@ -151,19 +154,19 @@ class Model:
         for me, member in enumerate(state.members):
             for name, rule in STEPS.items():
                 for after in rule(self, state, me, member):
-                    yield f"{'AB'[me]} {name}", after
+                    yield f"{string.ascii_uppercase[me]} {name}", after
 
     # Time
 
     def _ticks(self, state: State) -> Iterator[tuple[str, State]]:
-        a, b = state.members
-        ways = [(self._aged(a), self._aged(b))]
+        aged = tuple(self._aged(member) for member in state.members)
+        ways = [aged]
         if self.without == "clock stands still":
-            ways += [(a, self._aged(b)), (self._aged(a), b)]
+            ways += [(*aged[:me], member, *aged[me + 1 :]) for me, member in enumerate(state.members)]
         saved = state.log.saved
         for members in ways:
             yield (
-                "a tick",
+                TICK,
                 state._replace(
                     members=members,
                     log=state.log._replace(saved=saved._replace(stamps=tick(saved.stamps))),
@@ -336,8 +339,9 @@ class Model:
     # States that differ in nothing that matters
 
     def canonical(self, state: State) -> State:
-        a, b = state.members
-        return state._replace(members=(self._reduced(state, 0, a), self._reduced(state, 1, b)))
+        return state._replace(
+            members=tuple(self._reduced(state, me, member) for me, member in enumerate(state.members))
+        )
 
     def _reduced(self, state: State, me: int, member: Member) -> Member:
         """A fenced member's commit lands no more, and the answer to one that has landed may come at once when it brings no lease.
@@ -376,5 +380,4 @@ STEPS = {
 
 
 def put(state: State, me: int, member: Member) -> State:
-    other = state.members[1 - me]
-    return state._replace(members=(member, other) if me == 0 else (other, member))
+    return state._replace(members=(*state.members[:me], member, *state.members[me + 1 :]))
