@@ -29,6 +29,7 @@ RULES = {
     "fence timed before it": "the wait counts from when the fence was asked for",
     "released written before in-flight ended": "a request leaves after the next owner was told that none does",
     "released before its own first request": "an owner that waits for the end of the former one's lease says that nobody sends",
+    "released with the former owner's stamps": "an owner that has never polled says that nothing is in doubt of the one before",
     "restore before fence": "what was committed between the two is missed",
     "grants before the restored stamps are saved": "the owner after the next one does not learn of the first one's doubt",
     "unsaved grants without a bound": "more is sent than the next owner takes to be in doubt",
@@ -259,6 +260,8 @@ class Model:
         yield put(state, me, saver)
         ended = not member.granted or self.without == "released written before in-flight ended"
         begun = not member.begin or self.without == "released before its own first request"
+        if self.without == "released with the former owner's stamps":
+            saved = state.log.saved
         if ended and begun:
             yield put(state, me, saver._replace(commit=Commit(self.late, saved, release=True)))
 

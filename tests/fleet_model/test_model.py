@@ -33,6 +33,7 @@ BREAKS = {
     "fence timed before it": "overlap",
     "released written before in-flight ended": "not counted",
     "released before its own first request": "overlap",
+    "released with the former owner's stamps": "not counted",
     "restore before fence": "not counted",
     "grants before the restored stamps are saved": "not counted",
     "unsaved grants without a bound": "not counted",
