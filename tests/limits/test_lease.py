@@ -52,5 +52,6 @@ def test_nothing_leaves_once_it_has_ended_whatever_was_committed():
     lease.renew(1.0)
     lease.end()
     lease.renew(1.0)
+    lease.begin(0.0)
     assert not lease.valid()
     assert lease.begins_in() == inf

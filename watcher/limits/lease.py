@@ -26,19 +26,21 @@ class Lease:
         self.clock = clock
         self._begins = inf
         self._renewed = -inf
+        self._ended = False
 
     def begin(self, at: float) -> None:
         """The partition is open: no request leaves before `at`. Opened again after a doubt, it begins no earlier than before:
         the owner whose lease we wait for is the same."""
-        self._begins = at if self._begins == inf else max(self._begins, at)
+        if not self._ended:
+            self._begins = at if self._begins == inf else max(self._begins, at)
 
     def renew(self, commit_started: float) -> None:
         """A commit of the partition that began then, before its first byte left, has succeeded."""
         self._renewed = max(self._renewed, commit_started)
 
     def end(self) -> None:
-        """The partition is given back or lost: no request leaves any more."""
-        self._begins = inf
+        """The partition is given back or lost: no request leaves any more, whatever is committed or opened yet."""
+        self._begins, self._ended = inf, True
 
     def valid(self) -> bool:
         """Whether a request may leave now."""
