@@ -22,7 +22,7 @@ export PIP_USER := 0
 export PIP_REQUIRE_HASHES := 0
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
 
-.PHONY: help setup demo test coverage floors lowest pythons lint format bench fuzz chaos attack lock clean
+.PHONY: help setup demo test coverage floors lowest pythons lint format bench fuzz model chaos attack lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -91,6 +91,9 @@ bench: $(READY)  ## every benchmark, each a ratio measured in one run
 
 fuzz: $(READY)  ## a million mutated answers against our five providers; ARGS="--examples 20000 --seed 7"
 	$(BIN)/watcher-fuzz tests.providers.cases:cases $(ARGS)
+
+model: $(READY)  ## all orders of steps of a hand-over between two members; ARGS="--late 1 --window 2 --without 'no lease'"
+	$(BIN)/python -m tests.fleet_model $(ARGS)
 
 chaos: $(READY)  ## seeded faults against the daemon; ARGS="--journal kafka --seconds 300 --seed 7"
 	$(BIN)/python -m tests.chaos $(ARGS)

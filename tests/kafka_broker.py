@@ -40,6 +40,7 @@ NODE = {
     "log.cleaner.dedupe.buffer.size": "2097152",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "2000",  # 6 s by default: tests of members that die would wait for so long
     "auto.create.topics.enable": "false",
     "broker.session.timeout.ms": "4000",  # how long a killed node must wait before its successor may register
     "broker.heartbeat.interval.ms": "500",

@@ -27,7 +27,7 @@ DOORS = {
     "sandbox": {"model"},
     "scheduling": {"model", "limits", "runtime"},
     "journal/sqlite": {"journal", "model", "redaction", "runtime"},
-    "journal/kafka": {"journal", "model", "redaction", "runtime"},
+    "journal/kafka": {"journal", "fleet", "model", "redaction", "runtime"},
     "client": {"model", "relay", "redaction", "logs", "runtime"},
     "poller": {"model", "limits", "scheduling", "providers", "ledger", "redaction", "runtime"},
     "ingest": {"model", "ledger", "limits", "journal", "redaction", "runtime"},

@@ -5,12 +5,16 @@ import inspect
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.sender import Sender
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest
+
+from watcher.journal.kafka.broker_errors import FencedInstanceId
 
 pytestmark = pytest.mark.anyio
 NOWHERE = "127.0.0.1:9"
@@ -52,6 +56,52 @@ async def test_clients_keep_their_parts_where_we_look_for_them():
         assert inspect.iscoroutinefunction(client.bootstrap)
         assert list(client.hosts)
     producer._closed = consumer._closed = admin._closed = True  # nothing was started
+
+
+def test_the_steps_of_the_coordinator_that_we_override_are_called_as_we_call_them():
+    for name, arguments in (
+        ("_send_req", ["request"]),
+        ("_push_error_to_user", ["exc"]),
+        ("_perform_assignment", ["response"]),
+        ("_on_metadata_change", []),
+        ("coordinator_dead", []),
+        ("request_rejoin", []),
+    ):
+        assert parameters(getattr(GroupCoordinator, name)) == ["self", *arguments]
+    ours = {
+        "group_id",
+        "group_instance_id",
+        "session_timeout_ms",
+        "rebalance_timeout_ms",
+        "heartbeat_interval_ms",
+        "assignors",
+    }
+    assert ours <= set(parameters(GroupCoordinator.__init__))
+    assert parameters(AIOKafkaClient._get_conn)[:3] == ["self", "node_id", "group"]
+    sources = {
+        name: inspect.getsource(getattr(GroupCoordinator, name)) for name in ("_do_heartbeat", "_heartbeat_routine")
+    }
+    assert "self._send_req(" in sources["_do_heartbeat"]
+    assert "fetcher_idle_time" in sources["_heartbeat_routine"]  # never more than 0: a fetch context stays open
+    assert inspect.getsource(CoordinatorGroupRebalance).count("self._coordinator._send_req(") == 2  # join and sync
+
+
+async def test_a_coordinator_keeps_its_parts_where_we_look_for_them():
+    client, subscription = AIOKafkaClient(bootstrap_servers=NOWHERE), SubscriptionState()
+    subscription._fetch_count = 1
+    assert subscription.fetcher_idle_time == 0
+    coordinator = GroupCoordinator(client, subscription, group_id="g", enable_auto_commit=False)
+    try:
+        assert isinstance(coordinator._coordination_task, asyncio.Task)
+        assert (coordinator._heartbeat_task, coordinator._commit_refresh_task) == (None, None)
+        assert (coordinator.member_id, coordinator.coordinator_id) == ("", None)
+        assert isinstance(coordinator._closing, asyncio.Future)
+    finally:
+        await coordinator.close()
+
+
+def test_the_errors_of_a_group_have_the_numbers_that_brokers_give():
+    assert errors.for_code(82) is FencedInstanceId
 
 
 @pytest.mark.kafka

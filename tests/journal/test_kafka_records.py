@@ -16,7 +16,7 @@ from watcher.journal.kafka.records import (
     TopicNames,
     note_records,
 )
-from watcher.journal.kafka.settings import security
+from watcher.journal.kafka.settings import group_id, member_name, security
 from watcher.model.events import JSON, BalanceState, changed
 from watcher.runtime.config_section import SettingsError
 
@@ -80,7 +80,7 @@ class TestNotesInParts:
         contents.add(b"owner", b'{"generation":1,"instance":"x"}', ())
         for record in note_records("state", "limiter:x", b"1"):
             contents.add(record.key, record.value, tuple(record.headers))
-        assert contents.restored("ab").notes == {"limiter:x": b"1"}
+        assert contents.restored("ab", 0.0, released=True).notes == {"limiter:x": b"1"}
         assert contents.owner.instance == "x"
 
 
@@ -98,6 +98,22 @@ class TestSource:
     def test_what_is_none_or_ends_with_a_slash_is_refused(self, source):
         with pytest.raises(SettingsError, match=r"\[kafka\] source = .*: write a URI reference"):
             security(KafkaSettings(source=source), {})
+
+
+class TestFleet:
+    def test_a_group_is_one_of_its_log(self):
+        assert group_id(KafkaSettings(topic_prefix="one.", group="g")) == "one.g"
+
+    def test_a_member_has_the_name_that_is_written_or_stands_in_the_environment(self):
+        assert member_name(KafkaSettings(group="g"), {}) is None
+        assert member_name(KafkaSettings(group="g", member="a"), {}) == "a"
+        assert member_name(KafkaSettings(group="g", member_env="POD"), {"POD": "watcher-0"}) == "watcher-0"
+
+    @pytest.mark.parametrize("environ", [{}, {"POD": ""}, {"POD": "canary-1 of a key"}])
+    def test_what_stands_there_and_is_no_name_is_not_shown(self, environ):
+        with pytest.raises(SettingsError, match="member_env = 'POD'") as refused:
+            member_name(KafkaSettings(group="g", member_env="POD"), environ)
+        assert "canary" not in str(refused.value)
 
 
 class TestIdentity:

@@ -23,6 +23,15 @@ def test_nothing_leaves_before_it_begins_nor_without_a_commit():
     assert lease.begins_in() == 0.0
 
 
+def test_opened_again_it_begins_no_earlier():
+    lease = lease_at([0.0])
+    lease.begin(2.0)
+    lease.begin(1.0)
+    assert lease.begins_in() == 2.0
+    lease.begin(3.0)
+    assert lease.begins_in() == 3.0
+
+
 def test_it_lasts_from_the_start_of_the_last_commit_that_succeeded():
     now = [10.0]
     lease = lease_at(now)

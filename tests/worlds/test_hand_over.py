@@ -92,20 +92,24 @@ def twin(monkeypatch, seed, limits):
     return world
 
 
-def cut_off(monkeypatch, seed, limits):
+def cut_off_at_once(monkeypatch, seed, limits):
     """Just after a commit, so that its lease is as long as can be, the old owner reaches its provider and not its log."""
-    dice = random.Random(f"cut off {seed}")
     world = World(monkeypatch, seed, limits)
     old = world.start("old")
-    world.run(dice.uniform(6.0, 14.0))
+    world.run(random.Random(f"cut off {seed}").uniform(6.0, 14.0))
     commits = old.committer.commits
     while old.committer.commits == commits:
         world.run(world.now + 0.01)
     old.cut_off = True
-    world.run(world.now + dice.choice([0.0, 0.01, 0.5]))
+    return world
+
+
+def cut_off(monkeypatch, seed, limits):
+    world = cut_off_at_once(monkeypatch, seed, limits)
+    world.run(world.now + random.Random(f"followed {seed}").choice([0.0, 0.01, 0.5]))
     world.start("new")
     world.run(world.now + 8.0)
-    old.cut_off = False
+    world.processes[0].cut_off = False
     world.run(world.now + 10.0)
     return world
 
@@ -139,7 +143,21 @@ def stopped(monkeypatch, seed, limits):
     return world
 
 
-STORIES = [killed, frozen, twin, cut_off, late, stopped]
+def doubtful(monkeypatch, seed, limits):
+    """While the new owner waits for the lease of the old one, a commit of its own is in doubt, and it opens again."""
+    world = cut_off_at_once(monkeypatch, seed, limits)
+    new = world.start("new")
+    world.run(world.now + 0.5)
+    new.cut_off = True
+    new.committer.note("schedule:helius", b"")
+    world.run(world.now + 0.3)
+    new.cut_off = False
+    world.run(world.now + 15.0)
+    assert new.committer.failures
+    return world
+
+
+STORIES = [killed, frozen, twin, cut_off, late, stopped, doubtful]
 
 
 @pytest.mark.parametrize("limits", [TEN, ONE, SLOW, FEW, SEVERAL], ids=str)

@@ -82,7 +82,7 @@ class Committer:
         self.notes: dict[str, bytes] = {}
         """The notes as they were restored."""
         self.released = False
-        """Whether nothing of the owner before was in doubt when they were."""
+        """Whether nothing of the owner before was in doubt when we opened first."""
         self.ready = anyio.Event()
         """Set by the first successful open."""
         self._writer = writer
@@ -225,7 +225,9 @@ class Committer:
                 await anyio.sleep(REOPEN.pause(tries))
             else:  # no await from here on: no answer may be evaluated between the old memory and the new one
                 self.ledger.restore(restored.states, restored.notes, restored.epoch)
-                self.notes, self.released = restored.notes, restored.released
+                self.notes = restored.notes
+                if not self.ready.is_set():  # later on it is we who are in no doubt of ourselves
+                    self.released = restored.released
                 # Not released: an owner before us may have renewed its lease just before our fence.
                 self.lease.begin(restored.fenced_at + (0.0 if restored.released else LATE))
                 self._opened()

@@ -200,9 +200,10 @@ class Budget:
         """Before the first grant: continue from what `save` gave. Nothing leaves before `begin`.
 
         Not `released`: whoever saved it may have gone on until `begin`, and what it can have granted unsaved, or had in
-        flight, counts as spent then. Counted as of the fence it would leave the window too early: tried, and the limit
-        was exceeded. Released: it ended in order, and nothing is in doubt. When the clocks make no sense, no time has
-        passed, and short windows are full. Raises ValueError for foreign bytes.
+        flight, counts as spent when the last of it has arrived; nothing leaves before that either. Counted as of the
+        fence it would leave the window too early: tried, and the limit was exceeded. Released: it ended in order, and
+        nothing is in doubt. When the clocks make no sense, no time has passed, and short windows are full.
+        Raises ValueError for foreign bytes.
         """
         saved = msgspec.msgpack.decode(data, type=_SavedBudget)
         sensible = wall >= saved.wall >= SENSIBLE_WALL
@@ -215,7 +216,7 @@ class Budget:
                 alone = min(LATE, begin - now + elapsed - source.idle) if sensible else LATE
                 unsaved = 0 if released or alone <= 0 else window.most_unsaved(alone)
                 window.restore([*counts, (spent_at, self._calls(source.in_flight * saved.cost) + unsaved)], now)
-                window.next_even = now + max(0.0, begin - now, source.idle - elapsed)
+                window.next_even = now + max(0.0, spent_at - now, source.idle - elapsed)
             if not sensible and window.limit.per <= FORGETTABLE:
                 window.count(max(now, spent_at), max(1, window.capacity - window.counted))
         for endpoint, left in saved.pauses:

@@ -28,8 +28,9 @@ class Lease:
         self._renewed = -inf
 
     def begin(self, at: float) -> None:
-        """The partition is open: no request leaves before `at`."""
-        self._begins = at
+        """The partition is open: no request leaves before `at`. Opened again after a doubt, it begins no earlier than before:
+        the owner whose lease we wait for is the same."""
+        self._begins = at if self._begins == inf else max(self._begins, at)
 
     def renew(self, commit_started: float) -> None:
         """A commit of the partition that began then, before its first byte left, has succeeded."""

@@ -42,7 +42,18 @@ class InvalidRecord(BrokerResponseError):
     description = "This record has failed the validation on broker and hence will be rejected."
 
 
-errors.kafka_errors.setdefault(InvalidRecord.errno, InvalidRecord)
+class FencedInstanceId(BrokerResponseError):
+    """Another process has joined the group under our name; aiokafka has no name for it and would ask again for ever."""
+
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = (
+        "The broker rejected this static consumer since another one with the same group.instance.id has registered."
+    )
+
+
+for known_to_brokers in (InvalidRecord, FencedInstanceId):
+    errors.kafka_errors.setdefault(known_to_brokers.errno, known_to_brokers)
 
 RECORD_ERRORS = (
     InvalidRecord,

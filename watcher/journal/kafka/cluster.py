@@ -166,6 +166,18 @@ class Cluster:
         finally:
             await stop_client(consumer)
 
+    async def bare_client(self) -> AIOKafkaClient:
+        """A connected client that neither reads nor writes. Raises Unavailable."""
+        client = AIOKafkaClient(**self._common)
+        self._take_over_bootstrap(client)
+        try:
+            with within(self.deadlines.start, "connecting"):
+                await client.bootstrap()
+        except BaseException:
+            await close_client(client)
+            raise
+        return client
+
     @contextlib.asynccontextmanager
     async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
         admin = AIOKafkaAdminClient(**self._common)
@@ -187,7 +199,12 @@ async def stop_client(client: AIOKafkaProducer | AIOKafkaConsumer | AIOKafkaAdmi
     if isinstance(client, AIOKafkaConsumer) and client._fetcher:
         for task in client._fetcher._pending_tasks:  # a consumer whose fetch waits to be tried again stops half-way
             task.cancel()
-    with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*CLIENT_ERRORS), ours_only():
-        await inner.close()
-    close_sockets(inner)
+    await close_client(inner)
     client._closed = True
+
+
+async def close_client(client: AIOKafkaClient) -> None:
+    """Never hangs, never raises, and leaves no socket open."""
+    with anyio.move_on_after(STOP, shield=True), contextlib.suppress(*CLIENT_ERRORS), ours_only():
+        await client.close()
+    close_sockets(client)

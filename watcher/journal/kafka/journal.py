@@ -11,15 +11,18 @@ import anyio
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from watcher.fleet.claims import MemberClaim
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.deadlines import CLIENT_ERRORS, Deadlines
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker
+from watcher.journal.kafka.group_admin import GroupDescription, describe_group, remove_member
 from watcher.journal.kafka.log_marker import LogMarkers
+from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, TopicNames
-from watcher.journal.kafka.settings import KafkaSettings, security
+from watcher.journal.kafka.settings import KafkaSettings, group_id, member_name, security
 from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
 from watcher.journal.kafka.writer import KafkaWriter
@@ -60,6 +63,7 @@ class KafkaJournal:
             raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
         self.partitions = settings.partitions
         self._settings = settings
+        self._environ = environ
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
         self._specs = topic_specs(self._topics, settings.partitions, retention)
@@ -116,6 +120,32 @@ class KafkaJournal:
         for one in health:
             topic, key, value, headers = self._encoder.health(one)
             await self._heartbeats.send_and_wait(topic, value, key, partition=0, headers=headers)
+
+    def member(self) -> str | None:
+        """The lasting name of this process in the fleet; None: it has none. Raises SettingsError."""
+        return member_name(self._settings, self._environ)
+
+    def membership(self, claim: Callable[[], MemberClaim], clock: Callable[[], float]) -> Membership:
+        """In the configured group. `claim`: gives what to tell at a join; `clock`: seconds that run on while the machine is suspended. Raises SettingsError."""
+        return Membership(
+            self._cluster,
+            self._topics.heartbeat,
+            self.partitions,
+            claim,
+            group=group_id(self._settings),
+            member=self.member(),
+            session=self._settings.session_timeout,
+            clock=clock,
+        )
+
+    async def fleet(self) -> GroupDescription:
+        """The configured group as it is. Raises Unavailable, Forbidden."""
+        return await describe_group(self._cluster, group_id(self._settings))
+
+    async def remove_member(self, name: str) -> bool:
+        """Take this member, by instance or member id, out of the configured group; whether it was in it. Raises Unavailable,
+        Forbidden."""
+        return await remove_member(self._cluster, group_id(self._settings), name)
 
     async def prepare(self) -> None:
         """Topics are made by `init`, when somebody asks for it."""

@@ -24,12 +24,17 @@ SOURCE = re.compile(
 )
 """A URI reference (RFC 3986) without a slash at its end."""
 
+NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+"""Of a group or a member. Kafka's own client asks the same of a member's name."""
+SESSION = (1.0, 1800.0)
+"""Seconds: from what a loaded event loop can still keep to what brokers allow by default."""
+
 
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a real cluster needs. Secrets are named, never written here."""
 
     topic_prefix: str = ""
-    """Put before each topic and transactional id."""
+    """Put before each topic, transactional id and group."""
     partitions: int = 16
     """Used by `init` and fixed for life. All of a provider stands in one."""
     source: str = "/balance-watcher"
@@ -45,6 +50,14 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """PEM: our own certificate, where the cluster asks for one."""
     ssl_keyfile: str | None = None
     ssl_key_password_env: str | None = None
+    group: str | None = None
+    """Makes this process a member of a fleet: all with this group share the providers. None: one process has them all."""
+    member: str | None = None
+    """A lasting name within the group, one process each: a restart within the session moves nothing."""
+    member_env: str | None = None
+    """The environment variable in which that name stands."""
+    session_timeout: float = 10.0
+    """Seconds without a heartbeat after which the group takes a member for dead."""
 
 
 def require_valid(settings: KafkaSettings) -> None:
@@ -58,6 +71,43 @@ def require_valid(settings: KafkaSettings) -> None:
         raise SettingsError(f"[kafka] partitions = {settings.partitions}: write a number from 1 to 10000")
     if settings.security_protocol.startswith("SASL") and settings.sasl_username is None:
         raise SettingsError(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
+    _require_fleet(settings)
+
+
+def _require_fleet(settings: KafkaSettings) -> None:
+    for name in ("group", "member"):
+        if (value := getattr(settings, name)) is not None:
+            _require_name(f"[kafka] {name} = {value!r}", value)
+    if settings.group is None and (settings.member is not None or settings.member_env is not None):
+        raise SettingsError("[kafka] member and member_env name a member of a group: set [kafka] group too")
+    if settings.member is not None and settings.member_env is not None:
+        raise SettingsError("[kafka] member and member_env: write one of the two")
+    if not SESSION[0] <= settings.session_timeout <= SESSION[1]:
+        raise SettingsError(
+            f"[kafka] session_timeout = {settings.session_timeout:g}: write seconds from {SESSION[0]:g} to {SESSION[1]:g}; "
+            "the broker may allow less (group.min.session.timeout.ms, group.max.session.timeout.ms)"
+        )
+
+
+def _require_name(what: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"{what}: write 1 to 200 of the characters A-Z a-z 0-9 . _ -")
+
+
+def group_id(settings: KafkaSettings) -> str:
+    """The group's name in the cluster. With the prefix, as transactional ids are: a group's members share one log, and
+    those of another log under the same name would be given its partitions."""
+    assert settings.group is not None
+    return f"{settings.topic_prefix}{settings.group}"
+
+
+def member_name(settings: KafkaSettings, environ: Mapping[str, str]) -> str | None:
+    """The lasting name of this process within the group; None: it has none. Raises SettingsError."""
+    if settings.member_env is None:
+        return settings.member
+    name = environ.get(settings.member_env, "")
+    _require_name(f"[kafka] member_env = {settings.member_env!r}: no name stands there", name)  # it may be a secret
+    return name
 
 
 def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, Any]:
