@@ -52,11 +52,11 @@ async def kill(fleet, dice):
 
 async def freeze(fleet, dice):
     """SIGSTOP for longer than the session, then SIGCONT: it wakes up and believes that it owns what others ask by now."""
-    member = one_of(fleet, dice)
+    member, seconds = one_of(fleet, dice), SESSION + dice.uniform(1, 7)
     member.daemon.freeze()
-    await asyncio.sleep(SESSION + dice.uniform(1, 7))
+    await asyncio.sleep(seconds)
     member.daemon.thaw()
-    return Harm(frozenset({member.process}), DIRTY, dirty=True)
+    return _taken_over(fleet, member, seconds)
 
 
 async def pause(fleet, dice):
@@ -72,10 +72,10 @@ def cut_off(kind):
     """One member loses Kafka alone for longer than the session, and still reaches the providers."""
 
     async def cut(fleet, dice):
-        member = one_of(fleet, dice)
+        member, seconds = one_of(fleet, dice), SESSION + dice.uniform(1, 7)
         async with member.proxy.cutting(kind):
-            await asyncio.sleep(SESSION + dice.uniform(1, 7))
-        return Harm(frozenset({member.process}), DIRTY, dirty=True)
+            await asyncio.sleep(seconds)
+        return _taken_over(fleet, member, seconds)
 
     cut.__name__ = f"cut_{kind.replace(' ', '_')}"
     return cut
@@ -97,6 +97,11 @@ async def broker_pause(fleet, dice):
     await asyncio.sleep(seconds)
     fleet.broker.thaw()
     return _all(fleet, seconds + DIRTY)
+
+
+def _taken_over(fleet, member, seconds):
+    """Nobody takes over from an exclusive instance: it goes on after so many seconds, and the time that a new commit takes."""
+    return Harm(frozenset({member.process}), DIRTY if fleet.size > 1 else seconds + CLEAN, dirty=True)
 
 
 def _all(fleet, bound):
