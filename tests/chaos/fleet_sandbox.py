@@ -44,6 +44,11 @@ def quotas(worlds):
     return {f"{name}-{number}": [quota] for number in range(worlds) for name, quota in QUOTAS.items()}
 
 
+def limits_of():
+    """The same, as a sandbox takes it."""
+    return ",".join(f"{name}={quota.calls}/{quota.per:g}" for name, quota in QUOTAS.items())
+
+
 def seeds(seed, worlds):
     return [seed * 1000 + number for number in range(worlds)]
 
@@ -120,9 +125,8 @@ def _renamed(balance, number):
 
 
 def main(seed, rate, faults, worlds):
-    limits = ",".join(f"{name}={quota.calls}/{quota.per:g}" for name, quota in QUOTAS.items())
     each = [
-        SandboxSettings(seed=number, rate=float(rate) / int(worlds), faults=faults, limits=limits)
+        SandboxSettings(seed=number, rate=float(rate) / int(worlds), faults=faults, limits=limits_of())
         for number in seeds(int(seed), int(worlds))
     ]
 
