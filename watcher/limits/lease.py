@@ -40,6 +40,10 @@ class Lease:
         """The partition is given back or lost: no request leaves any more."""
         self._begins = inf
 
+    def age(self) -> float:
+        """Seconds since the last successful commit was begun; inf without one. It grows while nobody is asked."""
+        return self.clock() - self._renewed
+
     def valid(self) -> bool:
         """Whether a request may leave now."""
         return self.lasts(0.0)
