@@ -47,6 +47,7 @@ FLOORS = {
         "poller/test_connections.py",
         "test_deployment.py",
         "app/test_exposed_secrets.py",
+        "app/test_fleet_member.py",
         "poller/test_http2.py",
         "logs/test_output.py",
         "poller/test_poller.py",

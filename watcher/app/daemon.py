@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import anyio
@@ -14,25 +14,20 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
-from watcher.app.exit_status import Exit
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
-from watcher.app.provider_sources import Source, secret_of, sources
+from watcher.app.fleet import FleetMember, ownership_of
+from watcher.app.partitions import Clocks, Partitions
+from watcher.app.provider_sources import secret_of, sources
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
-from watcher.ingest.committer import Committer
 from watcher.journal import Journal, JournalOptions, Reader
-from watcher.ledger import Ledger
-from watcher.limits.budget import Budget
-from watcher.limits.lease import Lease
+from watcher.journal.kafka import KafkaJournal
 from watcher.limits.windows import BudgetError
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
-from watcher.model.partitions import partition_of
-from watcher.poller.assembly import budget_of, schedules_of
-from watcher.poller.connections import HttpConnections
-from watcher.poller.poller import Poller
+from watcher.poller.assembly import budget_of
 from watcher.providers.protocol import Provider
 from watcher.relay.http import auth
 from watcher.relay.http.listener import Listener
@@ -86,12 +81,14 @@ class Daemon:
         self.only = only
         self.tokens = auth.load(config.relay, environment)
         self.sources = [] if only == "relay" else sources(config, environment)
-        self.budgets = {source.provider.name: _budget(source.provider) for source in self.sources}
+        for source in self.sources:
+            _require_possible(source.provider)
         self.journal = journal_of(config, environment)
-        self.committers: list[Committer] = []
-        self.pollers: list[Poller] = []
+        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime))
+        self.member: FleetMember | None = None
+        """While it runs in a fleet."""
         self.relay: Relay | None = None
-        self._report = StatusReport(self.sources, self.pollers, self.committers, lambda: self.relay)
+        self._report = StatusReport(self.sources, self.partitions, lambda: self.member, lambda: self.relay)
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises Exit, and errors that `exits_for_known_errors` turns into one.
@@ -103,18 +100,28 @@ class Daemon:
             stack.push_async_callback(self._close)
             reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
             relaying = await stack.enter_async_context(task_scope())
-            committing = await stack.enter_async_context(task_scope())
-            # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
-            self._open_committers(committing)
-            port = await self._open_relay(await self._open_reader(reading), relaying)
-            # They enclose the pollers' tasks, since each has tasks of its own.
-            transports = [await stack.enter_async_context(HttpConnections(lease.valid)) for lease in self._leases()]
             async with anyio.create_task_group() as tasks:
+                # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
+                self._open_partitions(tasks)
+                port = await self._open_relay(await self._open_reader(reading), relaying)
+                self.partitions.may_poll.set()
+                await self.partitions.all_polling()
                 if self.only != "relay":
-                    await self._open_pollers(tasks, transports)
+                    tasks.start_soon(self._send_heartbeats)
                 log.info("started", instance=self.instance, port=port, journal=self.config.journal)
                 task_status.started(Started(port))
                 await anyio.sleep_forever()
+
+    def _open_partitions(self, tasks: TaskGroup) -> None:
+        """All in use, or as the fleet assigns them."""
+        if self.sources and isinstance(self.journal, KafkaJournal) and self.journal.group:
+            self.instance = self.journal.member() or self.instance
+            ownership = ownership_of(self.instance, self.sources)
+            self.member = FleetMember(self.journal, self.partitions, ownership, boottime)
+            tasks.start_soon(self.member.run)
+            return
+        for partition in self.partitions.in_use:
+            tasks.start_soon(self.partitions.run, self.partitions.runner(partition))
 
     async def _prepare_journal(self) -> None:
         if self.only != "relay" and (text := await self.journal.prepare()) is not None:
@@ -171,60 +178,10 @@ class Daemon:
             key="metrics_port",
         )
 
-    def _home(self, source: Source) -> int:
-        return partition_of(source.provider.name, self.journal.partitions)
-
-    def _open_committers(self, committing: TaskScope) -> None:
-        """One for each partition in which a provider lives; any other would cost something and commit nothing."""
-        self.committers += [
-            Committer(
-                self.journal.writer(partition),
-                Ledger(),
-                gather=self.journal.gather,
-                partition=partition,
-                boottime=boottime,
-            )
-            for partition in sorted({self._home(source) for source in self.sources})
-        ]
-        for committer in self.committers:
-            committing.start_soon(committer.run)
-
-    def _leases(self) -> list[Lease]:
-        """Of each source's partition."""
-        leases = {committer.partition: committer.lease for committer in self.committers}
-        return [leases[self._home(source)] for source in self.sources]
-
-    async def _open_pollers(self, tasks: TaskGroup, transports: Sequence[HttpConnections]) -> None:
-        for committer in self.committers:
-            await committer.ready.wait()
-        committers = {committer.partition: committer for committer in self.committers}
-        for number, (source, transport) in enumerate(zip(self.sources, transports, strict=True)):
-            self.pollers.append(self._poller(number, source, committers[self._home(source)], transport))
-        for poller in self.pollers:
-            tasks.start_soon(poller.run)
-        tasks.start_soon(self._send_heartbeats)
-        tasks.start_soon(self._end_when_all_refuse)
-
-    def _poller(self, number: int, source: Source, committer: Committer, transport: HttpConnections) -> Poller:
-        provider = source.provider
-        now = anyio.current_time()
-        poller = Poller(
-            provider,
-            transport,
-            committer,
-            credentials=source.credentials(),
-            budget=self.budgets[provider.name],
-            schedules=schedules_of(provider, seed=number, now=now),
-            wall=wall,
-            seed=number,
-        )
-        poller.restore(committer.notes, now)
-        return poller
-
     async def _send_heartbeats(self) -> None:
         """Publish the health of each provider: soon after the start, then every HEARTBEAT seconds."""
         with anyio.move_on_after(HEARTBEAT):
-            for poller in self.pollers:
+            for poller in self.partitions.pollers:
                 await poller.answered.wait()
         while True:
             await self.journal.heartbeat(self.health())
@@ -244,8 +201,9 @@ class Daemon:
                 log.error("key.unreadable", provider=name, reason=str(error))  # noqa: TRY400 (it says all)
                 continue
             self.sources[number] = msgspec.structs.replace(source, secret=key)
-            for poller in self.pollers[number : number + 1]:
-                poller.renew(self.sources[number].credentials())
+            for poller in self.partitions.pollers:
+                if poller.name == name:
+                    poller.renew(self.sources[number].credentials())
             renewed.append(name)
         if renewed:
             log.info("keys.renewed", providers=renewed)
@@ -255,20 +213,12 @@ class Daemon:
         return exposed(self.config, self.sources)
 
     def health(self) -> list[ProviderHealth]:
-        return [poller.health(self.instance) for poller in self.pollers]
-
-    async def _end_when_all_refuse(self) -> None:
-        """End when the first answer of every provider refuses our credential. One among several is only an alert."""
-        for poller in self.pollers:
-            await poller.answered.wait()
-        if all(poller.stats.refused_at_first for poller in self.pollers):
-            names = ", ".join(poller.name for poller in self.pollers)
-            raise Exit(78, f"every provider refused our credentials ({names}): look at the keys they are given")
+        return [poller.health(self.instance) for poller in self.partitions.pollers]
 
 
-def _budget(provider: Provider) -> Budget:
+def _require_possible(provider: Provider) -> None:
     try:
-        return budget_of(provider)
+        budget_of(provider)
     except BudgetError as error:
         raise SettingsError(f"[providers.{provider.name}]: {error}") from None
 

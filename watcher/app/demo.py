@@ -66,8 +66,8 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
             await tasks.start(stop_on_signal, tasks.cancel_scope)
             port = await tasks.start(_serve, world, 0)
             daemon = Daemon(settings.parse(config(port, seed, Path(folder))), {KEY: VALID_KEY})
-            pollers = daemon.pollers
             started = await tasks.start(daemon.run)
+            pollers = daemon.partitions.pollers
             tasks.start_soon(output.watch_closed, sys.stdout)
             if seconds is not None:
                 tasks.cancel_scope.deadline = anyio.current_time() + seconds

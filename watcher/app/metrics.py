@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from watcher.app.fleet import FleetMember, Holding
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.logs import setup
@@ -151,6 +152,30 @@ JOURNAL: tuple[Figure[Committer], ...] = (
     counter("commit_seconds", "Time spent committing.", lambda c: c.commit_seconds),
 )
 
+FLEET: tuple[Figure[FleetMember], ...] = (
+    gauge("owned_partitions", "Partitions that the fleet has given to this member.", lambda m: len(m.holdings)),
+    counter(
+        "partition_moves",
+        "Partitions that this member opened, let go, and lost without letting them go.",
+        lambda m: msgspec.structs.asdict(m.moves),
+        by="kind",
+    ),
+    gauge("unowned_providers", "Providers of the config that no member polls.", lambda m: len(m.unowned)),
+)
+
+HOLDINGS: tuple[Figure[Holding], ...] = (
+    gauge(
+        "partition_unowned_seconds",
+        "For how long this member has been given the partition without polling it; 0: it polls.",
+        lambda h: h.unpolled_for,
+    ),
+    gauge(
+        "lease_age_seconds",
+        "Time since the last successful commit was begun: at 2 and above the next request waits for one.",
+        lambda h: h.lease_age,
+    ),
+)
+
 PROCESS: tuple[Figure[None], ...] = (
     counter("log_lines_dropped", "Log lines that stderr did not take.", lambda _: setup.dropped()),
 )
@@ -189,9 +214,14 @@ RELAY: tuple[Figure[RelayView], ...] = (
 )
 
 
-def everything(pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay | None) -> Iterator[Metric]:
+def everything(
+    pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay | None, member: FleetMember | None = None
+) -> Iterator[Metric]:
     yield from of_providers(pollers, committers)
     yield from families(JOURNAL, "partition", {str(committer.partition): committer for committer in committers})
+    if member is not None:
+        yield from families(FLEET, None, {"": member})
+        yield from families(HOLDINGS, "partition", {str(holding.partition): holding for holding in member.holdings})
     yield from families(PROCESS, None, {"": None})
     if relay is not None:
         yield from families(RELAY, None, {"": RelayView(relay.stats, relay.listener.admission)})

@@ -3,28 +3,28 @@
 from collections.abc import Callable, Sequence
 
 from watcher.app import metrics
+from watcher.app.fleet import FleetMember
+from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
-from watcher.ingest.committer import Committer
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
-from watcher.poller.poller import Poller
 from watcher.relay.http.auth import EVERYTHING
 from watcher.relay.http.routes import Readiness, Status, named
 from watcher.relay.server import Relay
 
 
 class StatusReport:
-    """Looks at the parts of one instance when it is asked. `pollers` and `committers` are filled while the instance starts."""
+    """Looks at the parts of one instance when it is asked. Its partitions come and go."""
 
     def __init__(
         self,
         sources: Sequence[Source],
-        pollers: Sequence[Poller],
-        committers: Sequence[Committer],
+        partitions: Partitions,
+        member: Callable[[], FleetMember | None],
         relay: Callable[[], Relay | None],
     ) -> None:
-        self._pollers = pollers
-        self._committers = committers
+        self._partitions = partitions
+        self._member = member
         self._relay = relay
         self._watched_scopes = {
             source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
@@ -38,20 +38,26 @@ class StatusReport:
         return Status(metrics=self.metrics, readiness=self.readiness, sees=self.may_see)
 
     def readiness(self) -> Readiness:
-        """Ready means that changes can be committed and published."""
-        problem = next((committer.problem for committer in self._committers if committer.problem), None)
+        """Ready means that changes can be committed and published. A member of a fleet is, when it polls what it was given,
+        and be it nothing."""
+        problems = [committer.problem for committer in self._partitions.committers]
+        if (member := self._member()) is not None:
+            problems.append(member.problem)
+        problem = next(filter(None, problems), None)
         return Readiness(
-            ready=problem is None and all(committer.ready.is_set() for committer in self._committers),
+            ready=problem is None and all(committer.ready.is_set() for committer in self._partitions.committers),
             journal=problem or "ok",
-            providers={poller.name: poller.stats.problem or "ok" for poller in self._pollers},
+            providers={poller.name: poller.stats.problem or "ok" for poller in self._partitions.pollers},
         )
 
     def metrics(self, rights: Filter) -> bytes:
         """The text of `/metrics`: everything, or the figures of the providers that these rights may see."""
         if rights == EVERYTHING:
-            return metrics.exposition(metrics.everything(self._pollers, self._committers, self._relay()))
-        visible = [poller for poller in self._pollers if self.may_see(rights, poller.name)]
-        return metrics.exposition(metrics.of_providers(visible, self._committers))
+            return metrics.exposition(
+                metrics.everything(self._partitions.pollers, self._partitions.committers, self._relay(), self._member())
+            )
+        visible = [poller for poller in self._partitions.pollers if self.may_see(rights, poller.name)]
+        return metrics.exposition(metrics.of_providers(visible, self._partitions.committers))
 
     def may_see(self, rights: Filter, provider: str) -> bool:
         """Whether these rights may know the status of a provider: it reads a balance that they may see.

@@ -42,6 +42,10 @@ class Lease:
         """The partition is given back or lost: no request leaves any more, whatever is committed or opened yet."""
         self._begins, self._ended = inf, True
 
+    def age(self) -> float:
+        """Seconds since the last successful commit was begun; inf without one. It grows while nobody is asked."""
+        return self.clock() - self._renewed
+
     def valid(self) -> bool:
         """Whether a request may leave now."""
         return self.lasts(0.0)

@@ -127,6 +127,11 @@ class Poller:
         finally:
             self._checkpoints.note_all()
 
+    async def drained(self) -> None:
+        """Return once nothing is in flight: no request without an answer, no answer that the journal has not taken."""
+        while self._in_flight:
+            await self._limiter.wait_until(inf)
+
     async def _grant_forever(self, tasks: TaskGroup) -> None:
         while True:
             now = anyio.current_time()

@@ -20,6 +20,7 @@ from watcher.journal.kafka.group_admin import GroupDescription, describe_group, 
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
+from watcher.journal.kafka.owner_look import OwnerLook
 from watcher.journal.kafka.reader import KafkaReader
 from watcher.journal.kafka.records import Encoder, TopicNames
 from watcher.journal.kafka.settings import KafkaSettings, group_id, member_name, security
@@ -72,6 +73,8 @@ class KafkaJournal:
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
         self._boottime = boottime
+        self.group = group
+        self._look = OwnerLook(self._cluster, self._offsets, self._topics)
         self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}
         """Partition → where its state ended when `check` looked first."""
@@ -137,6 +140,19 @@ class KafkaJournal:
             session=self._settings.session_timeout,
             clock=clock,
         )
+
+    async def await_release(self, partition: int) -> None:
+        """Return once the last owner of the partition has released it. Raises Unavailable."""
+        await self._look.await_release(partition)
+
+    async def require_fleet(self, partition: int) -> None:
+        """For a member that owns nothing, and so meets nobody. Raises Fenced when an instance without our group has claimed
+        the partition since `check`, Unavailable."""
+        await self._look.require_fleet(partition, self._claim, self._began_at.get(partition, math.inf))
+
+    async def heartbeats(self) -> list[ProviderHealth]:
+        """In the order in which they were sent; of each provider the last one at least. Raises Unavailable."""
+        return await self._look.heartbeats()
 
     async def fleet(self) -> GroupDescription:
         """The configured group as it is. Raises Unavailable, Forbidden."""

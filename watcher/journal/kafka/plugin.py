@@ -38,6 +38,7 @@ class KafkaPlugin:
             encoding=options.encoding,
             retention=options.retention,
             boottime=options.boottime,
+            group=settings.group or "",
         )
 
     def private_files(self, _url: str, settings: KafkaSettings) -> Iterator[PrivateFile]:

@@ -1,0 +1,153 @@
+"""Whole daemons as members of a fleet, in one process: a real broker, and the providers of a sandbox that count."""
+
+import re
+
+import anyio
+import pytest
+
+from tests.e2e.harness import REQUESTS, SCALED
+from tests.journal.kafka_world import ready
+from watcher.app import settings
+from watcher.app.daemon import Daemon
+from watcher.app.demo import world_of
+from watcher.app.exit_status import Exit, exits_for_known_errors
+from watcher.limits.lease import LATE
+from watcher.relay.http.auth import EVERYTHING
+from watcher.sandbox.server import serve
+from watcher.sandbox.world import VALID_KEY, SandboxSettings, tables
+
+pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
+SESSION = 3.0
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Member:
+    def __init__(self, daemon):
+        self.daemon = daemon
+        self.scope = anyio.CancelScope()
+        self.ended = anyio.Event()
+        self.status = None
+
+    @property
+    def polled(self):
+        return {poller.name for poller in self.daemon.partitions.pollers}
+
+    def figures(self):
+        """The names of all samples of a scrape."""
+        text = self.daemon._report.metrics(EVERYTHING).decode()
+        return {re.split("[{ ]", line)[0] for line in text.splitlines()}
+
+    async def run(self):
+        try:
+            with self.scope, exits_for_known_errors():
+                await self.daemon.run()
+        except Exit as end:
+            self.status = end.status
+        finally:
+            self.ended.set()
+
+    async def stop(self):
+        """As SIGTERM does; the seconds that it takes."""
+        began = anyio.current_time()
+        self.scope.cancel()
+        await self.ended.wait()
+        return anyio.current_time() - began
+
+
+class Fleet:
+    def __init__(self, address, prefix, world, port, tasks):
+        self.world = world
+        self.members = []
+        self._address, self._prefix, self._port, self._tasks = address, prefix, port, tasks
+
+    def start(self, *, group="fleet", member=None, without=(), only="pollers"):
+        kafka = {"topic_prefix": self._prefix, "session_timeout": SESSION, "group": group, "member": member}
+        providers = {
+            name: {**table, "limits": [{"requests": REQUESTS[name], "per": 1}]}
+            for name, table in tables(self._port, 1, "KEY").items()
+            if name not in without
+        }
+        config = {
+            "journal": f"kafka://{self._address}",
+            "kafka": {name: value for name, value in kafka.items() if value and (group or name == "topic_prefix")},
+            "providers": providers,
+        }
+        started = Member(Daemon(settings.parse(config), {"KEY": VALID_KEY}, only))
+        self.members.append(started)
+        self._tasks.start_soon(started.run)
+        return started
+
+    async def shared(self, *members, idle=0, seconds=30.0):
+        """Until these poll all providers, each one's once, and so many have none."""
+        with anyio.fail_after(seconds):
+            while not self._is_shared(members, idle):  # noqa: ASYNC110 (several members, no one event)
+                await anyio.sleep(0.02)
+
+    def _is_shared(self, members, idle):
+        polled = [member.polled for member in members]
+        return sorted(name for names in polled for name in names) == sorted(REQUESTS) and polled.count(set()) == idle
+
+    def polls(self):
+        return {name: found["requests"] for name, found in self._report().items()}
+
+    def refusals(self):
+        return sum(found["refusals"] for found in self._report().values())
+
+    def _report(self):
+        return self.world.report(anyio.current_time())["providers"]
+
+    async def all_are_asked(self, seconds):
+        before = self.polls()
+        with anyio.fail_after(seconds):
+            while any(count == before[name] for name, count in self.polls().items()):  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+
+
+@pytest.fixture
+async def fleet(kafka, prefix):
+    world = world_of(SandboxSettings(seed=1, limits=SCALED))
+    async with ready(kafka.address, prefix, partitions=16), anyio.create_task_group() as tasks:
+        port = await tasks.start(serve, world)
+        made = Fleet(kafka.address, prefix, world, port, tasks)
+        yield made
+        for member in made.members:
+            await member.stop()
+        tasks.cancel_scope.cancel()
+
+
+async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
+    one = fleet.start()
+    await fleet.shared(one)
+    two = fleet.start()
+    await fleet.shared(one, two)
+    assert {
+        "watcher_owned_partitions",
+        "watcher_partition_unowned_seconds",
+        "watcher_lease_age_seconds",
+    } <= two.figures()
+    assert one.daemon.member.moves.let_go == two.daemon.member.moves.opened
+    await fleet.all_are_asked(LATE)
+    assert await two.stop() < 3.0
+    began = anyio.current_time()
+    await fleet.shared(one)
+    await fleet.all_are_asked(5.0)
+    assert anyio.current_time() - began < 3.0  # nothing is in doubt: it was released
+    assert fleet.refusals() == 0
+
+
+async def test_an_instance_without_the_group_ends_the_fleet_and_those_too_who_own_nothing(fleet):
+    members = [fleet.start() for _ in range(5)]  # four movable units: one has none
+    await fleet.shared(*members, idle=1)
+    alone = fleet.start(group=None)
+    await fleet.shared(alone)
+    with anyio.fail_after(30.0):
+        for member in members:
+            await member.ended.wait()
+    assert [member.status for member in members] == [75] * 5
+    assert not alone.ended.is_set()
+    await alone.stop()
+    assert fleet.refusals() == 0
