@@ -8,9 +8,10 @@ import pytest
 from tests.e2e.harness import REQUESTS, SCALED
 from tests.journal.kafka_world import ready
 from watcher.app import settings
-from watcher.app.daemon import Daemon
+from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
 from watcher.app.exit_status import Exit, exits_for_known_errors
+from watcher.app.fleet_status import fleet_status
 from watcher.limits.lease import LATE
 from watcher.relay.http.auth import EVERYTHING
 from watcher.sandbox.server import serve
@@ -100,6 +101,11 @@ class Fleet:
     def _report(self):
         return self.world.report(anyio.current_time())["providers"]
 
+    async def status(self):
+        """As `watcher fleet` shows it."""
+        journal = self.members[0].daemon.journal
+        return fleet_status("fleet", await journal.fleet(), await journal.heartbeats(), journal.partitions, wall())
+
     async def all_are_asked(self, seconds):
         before = self.polls()
         with anyio.fail_after(seconds):
@@ -124,13 +130,17 @@ async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
     await fleet.shared(one)
     two = fleet.start()
     await fleet.shared(one, two)
+    assert one.daemon.member.moves.let_go == two.daemon.member.moves.opened
+    await fleet.all_are_asked(LATE)
     assert {
         "watcher_owned_partitions",
         "watcher_partition_unowned_seconds",
         "watcher_lease_age_seconds",
     } <= two.figures()
-    assert one.daemon.member.moves.let_go == two.daemon.member.moves.opened
-    await fleet.all_are_asked(LATE)
+    status = await fleet.status()
+    assert {one.provider: one.owner for one in status.providers} == {
+        name: member.daemon.instance for member in (one, two) for name in member.polled
+    }
     assert await two.stop() < 3.0
     began = anyio.current_time()
     await fleet.shared(one)

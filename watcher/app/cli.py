@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import anyio
 
 from watcher.app import check as checking
-from watcher.app import daemon, settings
+from watcher.app import daemon, fleet_status, settings
 from watcher.app import demo as demonstration
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.client import tail as tailing
@@ -72,6 +72,13 @@ def parser() -> Parser:
         help="also begin a new log on what stands there, after the journal was rolled back or cloned unseen: balances, "
         "versions and events stay, ids are new, and every subscriber gets a snapshot instead of resuming; stop `run` first",
     )
+    fleet = of.add_parser("fleet", help="who polls what in a fleet ([kafka] group)")
+    config(fleet)
+    fleet.add_argument("--json", action="store_true", help="for programs")
+    action = fleet.add_subparsers(dest="action", metavar="action")
+    leave = action.add_parser("leave", help="take a member out that will not come back: others have its partitions")
+    leave.add_argument("member", metavar="MEMBER", help="its name, as `watcher fleet` shows it")
+    config(leave, default=argparse.SUPPRESS)
     of.add_parser("sample", help="print the documented sample of a config")
     commands_without_config(of)
     return top
@@ -94,8 +101,8 @@ def commands_without_config(of: "argparse._SubParsersAction[Parser]") -> None:
     sandbox.add_argument("--limits", default="", help="none, x10 for ten times the real ones, or helius=50/1,…")
 
 
-def config(command: Parser) -> None:
-    command.add_argument("-c", "--config", type=Path, default=Path("watcher.toml"), metavar="FILE")
+def config(command: Parser, default: Path | str = Path("watcher.toml")) -> None:
+    command.add_argument("-c", "--config", type=Path, default=default, metavar="FILE")
 
 
 def seconds(text: str) -> float:
@@ -161,6 +168,15 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
             await journal.close()
 
     safe_text.print_line(anyio.run(create))
+
+
+def fleet(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    config = settings.load(options.config)
+    setup.configure()
+    if options.action == "leave":
+        anyio.run(fleet_status.leave, config, environment, options.member)
+    else:
+        anyio.run(fleet_status.show, config, environment, options.json)
 
 
 def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
@@ -246,6 +262,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "run": run,
     "check": check,
     "init": init,
+    "fleet": fleet,
     "sample": sample,
     "tail": tail,
     "sandbox": simulate,
