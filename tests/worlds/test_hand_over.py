@@ -157,7 +157,34 @@ def doubtful(monkeypatch, seed, limits):
     return world
 
 
-STORIES = [killed, frozen, twin, cut_off, late, stopped, doubtful]
+def hasty(monkeypatch, seed, limits):
+    """One opens while the old owner has its lease, and is stopped before it polls; the next comes at once."""
+    world = cut_off_at_once(monkeypatch, seed, limits)
+    between = world.start("between", polls=False)
+    world.run(world.now + 0.3)
+    between.stop()
+    while not between.task.done():
+        world.run(world.now + 0.001)
+    world.start("new")
+    world.run(world.now + 15.0)
+    return world
+
+
+def unknown(monkeypatch, seed, limits):
+    """Between an owner that is cut off and the next one that knows the provider comes one whose config does not have it."""
+    world = cut_off_at_once(monkeypatch, seed, limits)
+    between = world.start("between", polls=False)
+    world.run(world.now + LATE + 0.02)
+    between.stop()
+    while not between.task.done():
+        world.run(world.now + 0.001)
+    new = world.start("new")
+    world.run(world.now + 15.0)
+    assert new.committer.released
+    return world
+
+
+STORIES = [killed, frozen, twin, cut_off, late, stopped, doubtful, hasty, unknown]
 
 
 @pytest.mark.parametrize("limits", [TEN, ONE, SLOW, FEW, SEVERAL], ids=str)
@@ -204,9 +231,19 @@ def released_without_stamps(monkeypatch):
     monkeypatch.setattr(Checkpoints, "note_all", lambda _: None)
 
 
+def released_whenever_it_ends(monkeypatch):
+    monkeypatch.setattr(Lease, "has_begun", True)
+
+
+def released_for_all_providers(monkeypatch):
+    monkeypatch.setattr(committer_module, "_stamps_in_doubt", lambda _: set())
+
+
 @pytest.mark.parametrize(
     ("plant", "story", "limits"),
     [
+        (released_whenever_it_ends, hasty, TEN),
+        (released_for_all_providers, unknown, ONE),
         (no_lease, frozen, TEN),
         (no_lease, cut_off, SLOW),
         (looked_at_when_granted, frozen, TEN),
