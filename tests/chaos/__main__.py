@@ -110,7 +110,9 @@ def main():
         print("logs:", folder)
     else:
         shutil.rmtree(folder)
-    return int(not report.violations if options.control else not report.good)
+    if options.control:
+        return int(not (report.seen if options.fleet else report.violations))
+    return int(not report.good)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from tests.chaos.system import STALLED, Stuck
 
 QUIET = (2.0, 5.0)
 """Seconds of rest after each fault: the pace of these is what the others' delays are compared with."""
+AT_THE_PROVIDER = {"refused", "limit exceeded", "overlap"}
+"""The laws that a fault planted by a control breaks: a slow machine breaks none of them."""
 
 
 class FleetReport:
@@ -43,6 +45,11 @@ class FleetReport:
     def good(self):
         return self.trouble is None and self.checker is not None and not self.violations
 
+    @property
+    def seen(self):
+        """Whether a planted fault has shown itself."""
+        return not AT_THE_PROVIDER.isdisjoint(self.judge.violations)
+
     def gaps(self):
         """Kind → (how many providers it concerned, longest seconds unpolled, most that was allowed)."""
         kinds = defaultdict(list)
@@ -67,6 +74,7 @@ async def chaos(folder, *, seconds, seed, size, rate, faults="none", static=Fals
             finally:
                 seen = [arrival for arrival in fleet.arrivals if arrival.at >= since]
                 report.requests = len(seen)
+                report.judge = FleetJudge(quotas(WORLDS))
                 report.judge.judge(seen, report.events, max((arrival.at for arrival in seen), default=since))
             if not control:
                 report.checker = await verdict(fleet, say)
@@ -77,7 +85,7 @@ async def chaos(folder, *, seconds, seed, size, rate, faults="none", static=Fals
 
 
 async def harm(fleet, report, seconds, only, say):
-    """Faults until the time is up; a fleet with a planted fault need not go on after one."""
+    """Faults until the time is up. One that is planted ends the run when it is seen, and nobody need go on after it."""
     dice = random.Random(f"{fleet.seed}/fleet")
     began = time.monotonic()
     while time.monotonic() < began + seconds:
@@ -97,6 +105,11 @@ async def harm(fleet, report, seconds, only, say):
             say(f"stuck: {stuck}")
             return
         report.events.append(Event(fault.__name__, at, settled, *done))
+        if fleet.control:
+            report.judge = FleetJudge(quotas(WORLDS))
+            report.judge.judge(fleet.arrivals, report.events, settled)
+            if report.seen:
+                return
     await asyncio.sleep(QUIET[0])
 
 
