@@ -125,6 +125,11 @@ async def fleet(kafka, prefix):
         tasks.cancel_scope.cancel()
 
 
+def released(member):
+    """Whether nothing was in doubt in what it has opened."""
+    return all(committer.released for committer in member.daemon.partitions.committers)
+
+
 async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
     one = fleet.start()
     await fleet.shared(one)
@@ -132,6 +137,7 @@ async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
     await fleet.shared(one, two)
     assert one.daemon.member.moves.let_go == two.daemon.member.moves.opened
     await fleet.all_are_asked(LATE)
+    assert released(two)
     assert {
         "watcher_owned_partitions",
         "watcher_partition_unowned_seconds",
@@ -145,6 +151,8 @@ async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
     began = anyio.current_time()
     await fleet.shared(one)
     await fleet.all_are_asked(5.0)
+    assert released(one)
+    assert one.daemon.member.moves.lost == 0
     assert anyio.current_time() - began < 3.0  # nothing is in doubt: it was released
     assert fleet.refusals() == 0
 

@@ -16,13 +16,12 @@ from anyio.abc import TaskGroup, TaskStatus
 from watcher.app import journals
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
-from watcher.app.fleet import FleetMember, ownership_of
+from watcher.app.fleet import FleetMember, fleet_of, ownership_of
 from watcher.app.partitions import Clocks, Partitions
 from watcher.app.provider_sources import secret_of, sources
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.journal import Journal, JournalOptions, Reader
-from watcher.journal.kafka import KafkaJournal
 from watcher.limits.windows import BudgetError
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
@@ -84,6 +83,8 @@ class Daemon:
         for source in self.sources:
             _require_possible(source.provider)
         self.journal = journal_of(config, environment)
+        if (fleet := fleet_of(self.journal)) is not None:
+            self.instance = fleet.member() or self.instance  # a lasting name, where it has one
         self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime))
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
@@ -114,10 +115,9 @@ class Daemon:
 
     def _open_partitions(self, tasks: TaskGroup) -> None:
         """All in use, or as the fleet assigns them."""
-        if self.sources and isinstance(self.journal, KafkaJournal) and self.journal.group:
-            self.instance = self.journal.member() or self.instance
+        if self.sources and (journal := fleet_of(self.journal)) is not None:
             ownership = ownership_of(self.instance, self.sources)
-            self.member = FleetMember(self.journal, self.partitions, ownership, boottime)
+            self.member = FleetMember(journal, self.partitions, ownership, boottime)
             tasks.start_soon(self.member.run)
             return
         for partition in self.partitions.in_use:
@@ -179,13 +179,17 @@ class Daemon:
         )
 
     async def _send_heartbeats(self) -> None:
-        """Publish the health of each provider: soon after the start, then every HEARTBEAT seconds."""
-        with anyio.move_on_after(HEARTBEAT):
-            for poller in self.partitions.pollers:
-                await poller.answered.wait()
+        """Publish the health of each provider that we poll: soon after it is polled, then every HEARTBEAT seconds."""
+        more = True
         while True:
+            if more:
+                with anyio.move_on_after(HEARTBEAT):
+                    for poller in self.partitions.pollers:
+                        await poller.answered.wait()
             await self.journal.heartbeat(self.health())
-            await anyio.sleep(HEARTBEAT)
+            with anyio.move_on_after(HEARTBEAT) as waiting:
+                await self.partitions.more_polled()
+            more = not waiting.cancelled_caught
 
     def reload_keys(self) -> None:
         """Read the keys of the providers again. A key that cannot be read is logged, and its provider keeps the one it has.

@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from watcher.app.partitions import PartitionRunner, Partitions
 from watcher.app.provider_sources import Source
 from watcher.fleet.handover import RELEASE_WAIT, HandOver, Ownership
-from watcher.journal import Lost
+from watcher.journal import Journal, Lost
 from watcher.journal.kafka import KafkaJournal
 from watcher.journal.kafka.membership import CutOff, ReceivedAssignment
 from watcher.model.log import Unavailable
@@ -32,6 +32,11 @@ AGAIN = 0.2
 """Seconds after a look that failed."""
 
 log = structlog.get_logger()
+
+
+def fleet_of(journal: Journal) -> KafkaJournal | None:
+    """The journal, if those that write it are a fleet."""
+    return journal if isinstance(journal, KafkaJournal) and journal.group else None
 
 
 def ownership_of(instance: str, sources: Sequence[Source]) -> Ownership:

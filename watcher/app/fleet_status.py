@@ -6,6 +6,7 @@ import msgspec
 
 from watcher.app.daemon import journal_of, wall
 from watcher.app.exit_status import Exit
+from watcher.app.fleet import fleet_of
 from watcher.app.settings import Settings
 from watcher.journal.kafka import KafkaJournal
 from watcher.journal.kafka.group_admin import GroupDescription, GroupMember
@@ -159,8 +160,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _journal(config: Settings, environment: Mapping[str, str]) -> KafkaJournal:
-    journal = journal_of(config, environment)
-    if not isinstance(journal, KafkaJournal) or not journal.group:
+    journal = fleet_of(journal_of(config, environment))
+    if journal is None:
         raise Exit(2, "this config makes no fleet: set [kafka] group")
     return journal
 

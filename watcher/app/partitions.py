@@ -125,6 +125,7 @@ class Partitions:
         self._sources = sources
         self._journal = journal
         self._clocks = clocks
+        self._more = anyio.Event()
         self._open: dict[int, PartitionRunner] = {}
         self._refused_at_first: dict[str, bool] = {}
         """Provider → whether its first answer to this instance refused the credential."""
@@ -155,17 +156,27 @@ class Partitions:
     async def run(self, runner: PartitionRunner) -> None:
         """Until it ends. Raises Fenced, Lost and other errors of the journal, and Exit, in groups."""
         try:
-            await runner.run(lambda: self._living_in(runner.partition), self.may_poll, self._judge_first_answer)
+            await runner.run(lambda: self._living_in(runner.partition), self.may_poll, self._polled)
         finally:
             del self._open[runner.partition]
 
     def _living_in(self, partition: int) -> list[tuple[int, Source]]:
         return [(number, source) for number, source in enumerate(self._sources) if self._home(source) == partition]
 
+    async def more_polled(self) -> None:
+        """Return once another one is polled."""
+        await self._more.wait()
+
     async def all_polling(self) -> None:
         """Return once all that are open poll."""
         for runner in list(self._open.values()):
             await runner.polling.wait()
+
+    async def _polled(self, poller: Poller) -> None:
+        """Runs beside each poller."""
+        more, self._more = self._more, anyio.Event()
+        more.set()
+        await self._judge_first_answer(poller)
 
     async def _judge_first_answer(self, poller: Poller) -> None:
         """End when the first answer of every configured provider refuses our credential. One among several is only an alert.

@@ -1,0 +1,136 @@
+"""One partition let go while its process goes on: asked no more, what is out waited for, what was read committed, released."""
+
+import itertools
+import math
+import random
+
+import anyio
+
+from tests.polling import helius, wall
+from tests.worlds.processes import LogWriter, Process, World
+from watcher.app import partitions
+from watcher.app.partitions import Clocks, PartitionRunner
+from watcher.app.provider_sources import Source
+from watcher.fleet.handover import IN_FLIGHT_WAIT
+
+TEN = ((10, 1.0),)
+ASKED = 10.0
+"""When it is let go."""
+PROMPT = 0.5
+"""Seconds for the commits, at most."""
+
+
+class OnePartition:
+    """The journal of one process, as far as its runner asks."""
+
+    gather, partitions = 0.0, 1
+
+    def __init__(self, process):
+        self._process = process
+
+    def writer(self, _partition):
+        return LogWriter(self._process.world.log, self._process, lambda: 0.004, lambda: 0.001)
+
+
+class RunningProcess(Process):
+    """One that a runner of ours lives in."""
+
+    ended_at = None
+
+    async def _live(self):
+        world = self.world
+        self.runner = PartitionRunner(0, OnePartition(self), Clocks(wall, lambda: world.now))
+        provider = helius(world.watches, limits=world.limits, timeout=20.0, base_url="http://127.0.0.1")
+        may_poll = anyio.Event()
+        may_poll.set()
+
+        async def beside(_poller):
+            pass
+
+        await self.runner.run(lambda: [(world.seed, Source(provider))], may_poll, beside)
+        self.ended_at = world.now
+
+
+def started(world, name):
+    world.processes.append(RunningProcess(world, name))
+    return world.processes[-1]
+
+
+def let_go(world, process, when=ASKED):
+    world.at(when, lambda: process.loop.call_soon(process.runner.let_go))
+
+
+def world_of(monkeypatch, seed, **network):
+    return World(monkeypatch, f"letting go {seed}", TEN, **network)
+
+
+def test_nothing_is_asked_any_more_and_all_that_came_is_committed_and_released(monkeypatch):
+    for seed in range(20):
+        world = world_of(monkeypatch, seed)
+        one = started(world, "one")
+        let_go(world, one, when := random.Random(seed).uniform(5.0, 15.0))
+        world.run(30.0)
+        late = [time for time, _ in world.network.arrivals if time > when + 0.2]  # what had left is on its way
+        assert not late
+        assert one.ended_at < when + PROMPT
+        assert world.log.released
+        assert one.runner.committer.lease.begins_in() == math.inf
+        world.end()
+
+
+def test_what_gets_no_answer_is_waited_for_no_longer_than_the_next_owner_waits(monkeypatch):
+    world = world_of(monkeypatch, 1, delay=6.0)
+    one = started(world, "one")
+    let_go(world, one)
+    world.run(30.0)
+    assert ASKED + IN_FLIGHT_WAIT <= one.ended_at < ASKED + IN_FLIGHT_WAIT + PROMPT
+    assert world.log.released
+    world.end()
+
+
+def test_an_answer_that_comes_while_it_is_let_go_is_committed(monkeypatch):
+    world = world_of(monkeypatch, 2, delay=0.4)
+    one = started(world, "one")
+    let_go(world, one, when=2.5)  # amid the first readings: each makes a baseline
+    world.run(2.5)
+    before = len(world.log.states)
+    world.run(30.0)
+    after = len(world.log.states)
+    world.end()
+    assert 0 < before < after < world.watches
+
+
+def test_a_partition_that_is_not_open_yet_is_only_closed(monkeypatch):
+    world = world_of(monkeypatch, 3)
+    one = started(world, "one")
+    one.cut_off = True
+    let_go(world, one)
+    world.run(ASKED + PROMPT + 1.0)
+    assert one.ended_at is not None
+    assert not world.network.arrivals
+    world.end()
+
+
+def grants_go_on(monkeypatch):
+    """The planted bug: what is let go asks on while it waits."""
+    monkeypatch.setattr(partitions.PartitionRunner, "_finish_requests", _only_wait)
+
+
+async def _only_wait(runner):
+    with anyio.move_on_after(IN_FLIGHT_WAIT):
+        for poller in runner.pollers:
+            await poller.drained()
+
+
+def test_who_asks_on_while_it_waits_is_seen(monkeypatch):
+    grants_go_on(monkeypatch)
+    for seed in itertools.count():
+        world = world_of(monkeypatch, seed, delay=0.3)
+        one = started(world, "one")
+        let_go(world, one)
+        world.run(30.0)
+        granted = [time for time, _ in world.network.arrivals if time > ASKED + IN_FLIGHT_WAIT]
+        world.end()
+        if granted:
+            return
+        assert seed < 20
