@@ -92,7 +92,7 @@ bench: $(READY)  ## every benchmark, each a ratio measured in one run
 fuzz: $(READY)  ## a million mutated answers against our five providers; ARGS="--examples 20000 --seed 7"
 	$(BIN)/watcher-fuzz tests.providers.cases:cases $(ARGS)
 
-model: $(READY)  ## all orders of steps of a hand-over between two members; ARGS="--late 1 --window 2 --without 'no lease'"
+model: $(READY)  ## all orders of steps of a hand-over between members; ARGS="--late 1 --window 2 --without 'no lease'"
 	$(BIN)/python -m tests.fleet_model $(ARGS)
 
 chaos: $(READY)  ## seeded faults against the daemon; ARGS="--journal kafka --seconds 300 --seed 7"

@@ -105,13 +105,63 @@ def test_compose_publishes_the_relay_on_loopback_and_with_tokens(compose):
     assert settings.parse(table).providers
 
 
+@pytest.fixture(scope="module")
+def manifest():
+    """Kind and name → each object of the Kubernetes example."""
+    found = yaml.safe_load_all((ROOT / "config" / "fleet.yml").read_text())
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+def test_the_kubernetes_fleet_is_one_group_whose_members_are_named_after_their_pods(manifest):
+    table = tomllib.loads(manifest["ConfigMap", "watcher"]["data"]["watcher.toml"])
+    pod = manifest["StatefulSet", "watcher"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    (name,) = container["env"]
+    assert settings.parse(table).providers
+    assert table["kafka"]["group"]
+    assert table["kafka"]["member_env"] == name["name"]
+    assert name["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    assert container["args"][:2] == ["watcher", "run"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_the_kubernetes_fleet_hands_over_before_it_is_killed_and_may_do_no_more_than_it_needs(manifest):
+    fleet = manifest["StatefulSet", "watcher"]["spec"]
+    pod = fleet["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["terminationGracePeriodSeconds"] > 10
+    assert manifest["PodDisruptionBudget", "watcher"]["spec"]["maxUnavailable"] == 1
+    assert fleet["podManagementPolicy"] == "Parallel"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [container[probe]["httpGet"]["path"] for probe in ("readinessProbe", "livenessProbe")] == [
+        "/readyz",
+        "/healthz",
+    ]
+    labels = fleet["template"]["metadata"]["labels"]
+    assert fleet["selector"]["matchLabels"] == labels
+    for service in ("watcher", "watcher-members"):
+        assert manifest["Service", service]["spec"]["selector"] == labels
+    assert ("Service", fleet["serviceName"]) in manifest
+
+
 UNIT = ROOT / "config" / "balance-watcher.service"
+MEMBER = ROOT / "config" / "watcher@.service"
+
+
+@pytest.fixture(scope="module", params=[UNIT, MEMBER], ids=lambda unit: unit.name)
+def unit(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def service():
+def service(unit):
     """Each setting of the unit's `[Service]`; of those that stand there twice, both."""
-    section = UNIT.read_text().partition("[Service]")[2].partition("\n[")[0]
+    section = unit.read_text().partition("[Service]")[2].partition("\n[")[0]
     settings = {}
     for line in section.splitlines():
         if "=" in line and not line.startswith("#"):
@@ -125,10 +175,17 @@ def test_the_systemd_unit_never_restarts_what_does_not_get_better(service):
     assert int(service["TimeoutStopSec"]) > 10
 
 
+def test_an_instance_of_the_template_is_a_member_with_its_own_name():
+    text = MEMBER.read_text()
+    (name,) = re.findall(r"^Environment=(\w+)=%i$", text, re.MULTILINE)
+    assert f'member_env = "{name}"' in text
+    assert "watcher run --only pollers" in text  # of two members on one machine, one would find the port taken
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here (.ci/run brings it)")
-def test_systemd_finds_little_that_the_service_could_do_harm_with():
+def test_systemd_finds_little_that_the_service_could_do_harm_with(unit):
     judged = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=39", UNIT],
+        ["systemd-analyze", "security", "--offline=true", "--threshold=39", unit],
         capture_output=True,
         text=True,
         check=False,

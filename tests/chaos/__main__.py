@@ -1,5 +1,8 @@
 """`python -m tests.chaos --journal sqlite|kafka --seconds N --seed S`: seeded faults against the real daemon.
 
+`--fleet N` runs N members of one group instead, before many credentials (1: an exclusive instance before the same), and
+judges limits, overlap and gaps too.
+
 `--control NAME` plants a fault in the daemon that the checker must see. Exit status: 0 as it must be (no violation,
 or with a control at least one), 1 otherwise.
 """
@@ -12,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos import fleet_faults, fleet_run
 from tests.chaos.faults import FAULTS
 from tests.chaos.planted import CONTROLS, FAULTS_FOR
 from tests.chaos.run import chaos
@@ -30,13 +34,15 @@ def arguments():
     )
     parser.add_argument("--faults", help=f"only these, comma-separated: {', '.join(names())}; a control has its own")
     parser.add_argument("--provider-faults", default="none", help="as `watcher sandbox --faults` takes them")
+    parser.add_argument("--fleet", type=int, metavar="N", help="so many members on Kafka instead of one daemon")
+    parser.add_argument("--static", action="store_true", help="members of a fleet with lasting names")
     parser.add_argument("--control", choices=sorted({name for names in CONTROLS.values() for name in names}))
     parser.add_argument("--keep", action="store_true", help="leave the folder with logs and database behind")
     return parser.parse_args()
 
 
 def names():
-    return sorted({fault.__name__ for faults in FAULTS.values() for fault in faults})
+    return sorted({fault.__name__ for faults in FAULTS.values() for fault in faults} | set(fleet_faults.EVERY))
 
 
 def show(report):
@@ -56,10 +62,35 @@ def show(report):
         print("trouble:", report.trouble)
 
 
+def show_fleet(report):
+    print(f"\n{report.faults.total()} events in {report.seconds:.0f} s, {report.requests} requests: ", end="")
+    print(", ".join(f"{count} {name}" for name, count in report.faults.most_common()))
+    print(f"moves: {report.judge.moves}")
+    for kind, (providers, seconds, allowed) in report.gaps().items():
+        others = report.judge.others.get(kind)
+        beside = f", the others at {others:.2f} x their delay" if others else ""
+        print(f"  {kind}: {providers} providers unpolled for up to {seconds:.1f} s (allowed {allowed:.1f}){beside}")
+    if report.checker:
+        print(f"{report.checker.events} changes, {report.checker.states} state records, {report.checker.keys} keys")
+    print(
+        f"violations: {report.violations.total()}" + "".join(f"\n  {n} × {law}" for law, n in report.violations.items())
+    )
+    for example in report.examples:
+        print("   ", example)
+    if report.trouble:
+        print("trouble:", report.trouble)
+
+
 async def run(folder, options):
     """SIGTERM ends the run as Ctrl-C does: everything that it started goes with it."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
-    only = options.faults.split(",") if options.faults else FAULTS_FOR[options.journal].get(options.control)
+    chosen = FAULTS_FOR["fleet" if options.fleet else options.journal].get(options.control)
+    only = options.faults.split(",") if options.faults else chosen
+    if options.fleet:
+        return await fleet_run.chaos(
+            folder, seconds=options.seconds, seed=options.seed, size=options.fleet, rate=options.rate,
+            faults=options.provider_faults, static=options.static, control=options.control, only=only,
+        )  # fmt: skip
     return await chaos(
         folder, options.journal, seconds=options.seconds, seed=options.seed, rate=options.rate,
         faults=options.provider_faults, control=options.control, only=only,
@@ -74,12 +105,14 @@ def main():
     except (KeyboardInterrupt, asyncio.CancelledError):
         shutil.rmtree(folder)
         return 130
-    show(report)
+    (show_fleet if options.fleet else show)(report)
     if options.keep or report.trouble:
         print("logs:", folder)
     else:
         shutil.rmtree(folder)
-    return int(not report.violations if options.control else not report.good)
+    if options.control:
+        return int(not (report.seen if options.fleet else report.violations))
+    return int(not report.good)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,9 @@ class SqliteLog:
 class KafkaLog:
     """Reads both topics from the beginning; it goes to the broker directly, the proxy is not in its way."""
 
-    def __init__(self, address, prefix):
+    def __init__(self, address, prefix, partitions=PARTITIONS):
         self.address = address
+        self.partitions = partitions
         self.changed, self.state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
         self._consumer = None
 
@@ -82,7 +83,7 @@ class KafkaLog:
         places = [
             TopicPartition(topic, part, OFFSET_BEGINNING)
             for topic in (self.changed, self.state)
-            for part in range(PARTITIONS)
+            for part in range(self.partitions)
         ]
         consumer.assign(places)
         return consumer
@@ -98,9 +99,9 @@ class KafkaLog:
         """Everything up to the end of every partition. Nobody writes any more."""
         consumer, ended = self._subscribed(), set()
         until = time.monotonic() + PATIENCE
-        while len(ended) < 2 * PARTITIONS:
+        while len(ended) < 2 * self.partitions:
             if time.monotonic() > until:
-                raise TimeoutError(f"only {len(ended)} of {2 * PARTITIONS} partitions have been read to their end")
+                raise TimeoutError(f"only {len(ended)} of {2 * self.partitions} partitions have been read to their end")
             for message in consumer.consume(2000, 1.0):
                 if not message.error():
                     self._take(checker, message)

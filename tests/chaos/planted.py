@@ -11,6 +11,8 @@ import sys
 import msgspec
 
 from watcher.app import cli
+from watcher.journal.kafka.cluster import Cluster
+from watcher.journal.kafka.fencing import OwnerClaim
 from watcher.journal.kafka.offsets import assign_at
 from watcher.journal.kafka.producer import TransactionalProducer
 from watcher.journal.kafka.records import Encoder, PartitionContents
@@ -18,6 +20,10 @@ from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.sqlite.file import explained, identity, open_to_write, transaction
 from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
 from watcher.ledger import rules
+from watcher.limits.budget import Budget
+from watcher.limits.lease import LATE, Lease
+from watcher.poller.connections import HttpConnections
+from watcher.poller.poller import Poller
 
 
 def restore_before_fence_kafka():
@@ -117,7 +123,64 @@ def silent_when_busy():
     rules._proved = repeated
 
 
+def no_lease():
+    """Whoever has begun asks for ever."""
+    Lease.lasts = lambda self, _seconds: self._begins <= self.clock()
+
+
+def lease_looked_at_late():
+    """It is looked at when a request is granted, and no more where its bytes are written."""
+    HttpConnections.__init__ = _blind(HttpConnections.__init__)
+
+
+def _blind(init):
+    return lambda self, _may_write: init(self, lambda: True)
+
+
+def doubt_stamped_at_the_fence():
+    """What the former owner may have asked until its lease ended counts as asked when it was fenced."""
+    restore = Budget.restore
+
+    def earlier(self, data, now, wall, *, released, begin):
+        if released:
+            restore(self, data, now, wall, released=released, begin=begin)
+            return
+        restore(self, data, now, wall, released=released, begin=begin - LATE)
+        self.pause(begin, remember=False)
+
+    Budget.restore = earlier
+
+
+def stamps_not_handed_over():
+    """Each owner begins with empty windows."""
+    Poller.restore = lambda _self, _notes, _now: None
+
+
+def two_owners():
+    """Each member is given every partition in use, and none is fenced off: each writes under an id of its own."""
+    from watcher.journal.kafka import group_assignor
+
+    assign = group_assignor.assign
+
+    def to_all(claims, partitions):
+        given = assign(claims, partitions)
+        everything = {number: held for each in given.values() for number, held in each.partitions.items()}
+        return {name: msgspec.structs.replace(each, partitions=everything) for name, each in given.items()}
+
+    group_assignor.assign = to_all
+    transactional_producer = Cluster.transactional_producer
+    Cluster.transactional_producer = lambda self, shared: transactional_producer(self, f"{shared}.{os.getpid()}")
+    OwnerClaim.resolve = lambda _self, _found, **_: None
+
+
 CONTROLS = {
+    "fleet": {
+        "no-lease": no_lease,
+        "lease-looked-at-late": lease_looked_at_late,
+        "doubt-stamped-at-the-fence": doubt_stamped_at_the_fence,
+        "stamps-not-handed-over": stamps_not_handed_over,
+        "two-owners": two_owners,
+    },
     "kafka": {
         "restore-before-fence": restore_before_fence_kafka,
         "send-not-awaited": send_not_awaited,
@@ -133,6 +196,13 @@ CONTROLS = {
     },
 }
 FAULTS_FOR = {
+    "fleet": {
+        "no-lease": ["freeze", "cut_held"],
+        "lease-looked-at-late": ["freeze"],
+        "doubt-stamped-at-the-fence": ["cut_held", "cut_group_held"],
+        "stamps-not-handed-over": ["rolling_restart", "join", "leave"],
+        "two-owners": ["join"],
+    },
     "kafka": {
         "restore-before-fence": ["slow_twin"],
         "send-not-awaited": ["refuse_and_kill"],

@@ -11,6 +11,10 @@ import re
 
 PRODUCE, INIT_PRODUCER, ADD_PARTITIONS, END_TXN = 0, 22, 24, 26
 OF_WRITERS = (PRODUCE, INIT_PRODUCER, ADD_PARTITIONS, END_TXN)
+GROUP = (11, 12, 13, 14)
+"""JoinGroup, Heartbeat, LeaveGroup, SyncGroup: all by which a member belongs."""
+CUTS = ("held", "dropped", "refused", "group held")
+"""How its clients may be cut off."""
 WRITER = re.compile(rb"balance-watcher\.\d+")
 LATE = 8.0
 """Seconds after which a held EndTxn is delivered, whatever happened since."""
@@ -39,8 +43,10 @@ class Proxy:
         self.lag = 0.0
         """Each frame waits up to so many seconds."""
         self.stats = {"frames": 0, "connections": 0, "held EndTxn": 0, "late EndTxn": 0, "lost answers": 0}
-        self._open = asyncio.Event()
+        self._open, self._group_open = asyncio.Event(), asyncio.Event()
         self._open.set()
+        self._group_open.set()
+        self._dropping = self._refusing = False
         self._links = set()
         self._dice = random.Random(f"{seed}/proxy")
         self._late = 0
@@ -71,6 +77,25 @@ class Proxy:
         await asyncio.sleep(seconds)
         self._open.set()
 
+    @contextlib.asynccontextmanager
+    async def cutting(self, kind):
+        """Meanwhile nothing passes, or of `group held` no request of the group while all others pass. What was held passes
+        then, what was dropped is lost with its connection."""
+        if kind == "refused":
+            self._refusing = True
+            self.cut()
+        self._dropping = kind == "dropped"
+        gate = self._group_open if kind == "group held" else self._open
+        if kind.endswith("held"):
+            gate.clear()
+        try:
+            yield
+        finally:
+            gate.set()
+            if self._dropping:
+                self.cut()
+            self._dropping = self._refusing = False
+
     def late_ends(self, count, moment=PRODUCE):
         """The next `count` EndTxn requests are lost for their clients, whose connections are cut, and are delivered
         late: when a request of that kind comes from the same writer, behind PRODUCE and before any other."""
@@ -82,6 +107,9 @@ class Proxy:
 
     def _begin(self, reader, writer):
         """A link that is cancelled before its first step hangs up as well."""
+        if self._refusing:
+            writer.transport.abort()
+            return
         self._links.add(task := asyncio.create_task(self._link(reader, writer)))
         task.add_done_callback(self._links.discard)
         task.add_done_callback(lambda _: writer.transport.abort())
@@ -104,6 +132,8 @@ class Proxy:
         while True:
             frame = await self._frame(reader)
             api = int.from_bytes(frame[4:6])
+            if api in GROUP:
+                await self._group_open.wait()
             found = WRITER.search(frame, 0, 200) if api in OF_WRITERS else None
             held = self._waiting.get(found[0]) if found else None
             if api == END_TXN and found and not held and self._late > 0:
@@ -152,4 +182,4 @@ class Proxy:
         if self.lag:
             await asyncio.sleep(self._dice.uniform(0, self.lag))
         await self._open.wait()
-        return frame
+        return await self._frame(reader) if self._dropping else frame

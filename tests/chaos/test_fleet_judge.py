@@ -88,6 +88,7 @@ def test_others_that_slow_down_are_seen():
         *asking("bank", "p0", 0.0, 10.0, 0.5),
         *asking("bank", "p0", 10.0, 18.0, 0.8),
         *asking("bank", "p0", 18.5, END, 0.5),
+        *asking("mint", "p2", 0.0, END, 5.0),
     ]
     assert set(judged(slow, (JOIN,)).violations) == {"others delayed"}
 

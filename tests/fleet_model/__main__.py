@@ -13,10 +13,11 @@ def main() -> int:
     parser.add_argument("--late", type=int, default=2, help="ticks of a lease, and for which grants may go unsaved")
     parser.add_argument("--window", type=int, default=4, help="ticks of the provider's window")
     parser.add_argument("--requests", type=int, default=2, help="requests in a window")
+    parser.add_argument("--members", type=int, default=2)
     parser.add_argument("--without", choices=list(RULES), help="leave out this rule, and show what happens")
     given = parser.parse_args()
     began = time.perf_counter()
-    result = explore(Model(given.late, given.window, given.requests, given.without))
+    result = explore(Model(given.late, given.window, given.requests, given.members, given.without))
     seconds = time.perf_counter() - began
     if isinstance(result, Proof):
         print(f"proved: {result.states:,} states, {result.steps:,} steps, {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Fence, lease, hand-over and release of one partition: two members, and every order in which their steps can be taken.
+"""Fence, lease, hand-over and release of one partition: some members, and every order in which their steps can be taken.
 
 docs/fleet-model.md says what is proved. Time is counted in ticks, and a step takes none. No step ever has to be taken: a member
 that is frozen, a commit that is late and a message that is lost are those whose next step comes after any number of ticks, or
@@ -8,11 +8,13 @@ Times are kept as ticks that are left, for as long as they matter, and not as da
 any length of time and any number of hand-overs.
 """
 
+import string
 from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 NEVER = -1
+TICK = "a tick"
 
 RULES = {
     "no lease": "a request leaves whatever the lease says",
@@ -27,6 +29,7 @@ RULES = {
     "fence timed before it": "the wait counts from when the fence was asked for",
     "released written before in-flight ended": "a request leaves after the next owner was told that none does",
     "released before its own first request": "an owner that waits for the end of the former one's lease says that nobody sends",
+    "released with the former owner's stamps": "an owner that has never polled says that nothing is in doubt of the one before",
     "restore before fence": "what was committed between the two is missed",
     "grants before the restored stamps are saved": "the owner after the next one does not learn of the first one's doubt",
     "unsaved grants without a bound": "more is sent than the next owner takes to be in doubt",
@@ -50,7 +53,7 @@ class Phase(IntEnum):
     """An owner that has opened anew after a doubt, and has fenced another one that came in between. It does not know yet."""
 
 
-POLLS = {Phase.OWNER, Phase.ANEW}
+HOLDS = {Phase.OWNER, Phase.ANEW}
 """Phases with a limiter and a lease."""
 
 
@@ -105,7 +108,7 @@ class Log(NamedTuple):
 
 
 class State(NamedTuple):
-    members: tuple[Member, Member] = (Member(), Member())
+    members: tuple[Member, ...]
     log: Log = Log()
     newest: int = NEVER
     """The member whose opening is the latest."""
@@ -139,31 +142,33 @@ class Model:
     late: ticks for which grants may go unsaved, and of a lease. window, requests: the provider's limit.
     """
 
-    def __init__(self, late: int, window: int, requests: int, without: str | None = None) -> None:
+    def __init__(self, late: int, window: int, requests: int, members: int = 2, without: str | None = None) -> None:
         self.late, self.window, self.requests, self.without = late, window, requests, without
         self.interval = window // requests
         self.doubt = -(-late // self.interval)
         """Grants that can go unsaved."""
+        self._asks = without in ("fence timed before it", "restore before fence")
+        self.start = State((Member(),) * members)
 
     def steps(self, state: State) -> Iterator[tuple[str, State | Broken]]:
         """(what happens, what it leads to)."""
         yield from self._ticks(state)
         for me, member in enumerate(state.members):
-            for name, rule in STEPS.items():
+            for name, rule in STEPS[member.phase].items():
                 for after in rule(self, state, me, member):
-                    yield f"{'AB'[me]} {name}", after
+                    yield f"{string.ascii_uppercase[me]} {name}", after
 
     # Time
 
     def _ticks(self, state: State) -> Iterator[tuple[str, State]]:
-        a, b = state.members
-        ways = [(self._aged(a), self._aged(b))]
+        aged = tuple(self._aged(member) for member in state.members)
+        ways = [aged]
         if self.without == "clock stands still":
-            ways += [(a, self._aged(b)), (self._aged(a), b)]
+            ways += [(*aged[:me], member, *aged[me + 1 :]) for me, member in enumerate(state.members)]
         saved = state.log.saved
         for members in ways:
             yield (
-                "a tick",
+                TICK,
                 state._replace(
                     members=members,
                     log=state.log._replace(saved=saved._replace(stamps=tick(saved.stamps))),
@@ -200,7 +205,7 @@ class Model:
         ready = member.begin == 0 and member.pace == 0 and leased and saved
         leaving = member.commit is not None and member.commit.release
         room = len(member.stamps) + member.granted < self.requests
-        if member.phase in POLLS and ready and room and not leaving:
+        if ready and room and not leaving:
             unsaved = self.late if member.unsaved == NEVER else member.unsaved
             yield put(state, me, member._replace(granted=member.granted + 1, unsaved=unsaved, pace=self.interval))
 
@@ -232,7 +237,7 @@ class Model:
     def _covered(self, state: State) -> State | Broken:
         """For each request at the provider the newest owner has a stamp of its own, which counts as long or longer."""
         me, sent = state.newest, state.arrivals
-        if me != NEVER and state.members[me].phase in POLLS and state.log.owner == me:
+        if me != NEVER and state.members[me].phase in HOLDS and state.log.owner == me:
             counted = state.members[me].stamps
             if len(sent) > len(counted) or any(left > stamp for left, stamp in zip(sent, counted, strict=False)):
                 return Broken(f"not counted: the owner's stamps are {counted}, the provider's {sent} (ticks left)")
@@ -242,12 +247,12 @@ class Model:
 
     def commits_rows(self, state: State, me: int, member: Member) -> Iterator[State]:
         """Without the limiter's note. At once: an answer that comes late gives no more, since the lease counts from the start."""
-        if member.phase == Phase.OWNER and member.commit is None and state.log.owner == me:
+        if member.commit is None and state.log.owner == me:
             yield put(state, me, member._replace(lease=self.late))
 
     def starts_to_save(self, state: State, me: int, member: Member) -> Iterator[State]:
         """A commit with the limiter's note; or the last one, with the release, once nothing is out."""
-        if member.commit is not None or member.phase != Phase.OWNER:
+        if member.commit is not None:
             return
         saved = Saved(member.stamps, member.granted)
         saving = min((left for left in (member.unsaved, member.saving) if left != NEVER), default=NEVER)
@@ -255,6 +260,8 @@ class Model:
         yield put(state, me, saver)
         ended = not member.granted or self.without == "released written before in-flight ended"
         begun = not member.begin or self.without == "released before its own first request"
+        if self.without == "released with the former owner's stamps":
+            saved = state.log.saved
         if ended and begun:
             yield put(state, me, saver._replace(commit=Commit(self.late, saved, release=True)))
 
@@ -274,19 +281,18 @@ class Model:
     # Owners
 
     def asks_for_the_fence(self, state: State, me: int, member: Member) -> Iterator[State]:
-        if member.phase == Phase.OUT and self.without in ("fence timed before it", "restore before fence"):
+        if self._asks:
             read = (state.log.saved, state.log.released) if self.without == "restore before fence" else None
             yield put(state, me, member._replace(phase=Phase.ASKS, read=read, begin=self.late))
 
     def fences(self, state: State, me: int, member: Member) -> Iterator[State]:
-        log = state.log._replace(owner=me)
-        asks = self.without in ("fence timed before it", "restore before fence")
-        if member.phase == (Phase.ASKS if asks else Phase.OUT):
+        if member.phase == Phase.ASKS or not self._asks:
+            log = state.log._replace(owner=me)
             yield put(state._replace(log=log), me, member._replace(phase=Phase.FENCING))
 
     def opens_anew(self, state: State, me: int, member: Member) -> Iterator[State]:
         """A commit got no answer in time: it is in the log, or never will be. Alone, the owner goes on with what it knows."""
-        if member.phase != Phase.OWNER or (member.commit and member.commit.release):
+        if member.commit and member.commit.release:
             return
         member = member._replace(commit=None)
         if state.log.owner != me:
@@ -299,14 +305,14 @@ class Model:
 
     def learns_of_its_fence(self, state: State, me: int, member: Member) -> Iterator[State]:
         """From here on the time is counted: after the fence, whenever that is known."""
-        if member.phase in (Phase.FENCING, Phase.ANEW) and state.log.owner == me:
+        if state.log.owner == me:
             begin = member.begin if self.without == "fence timed before it" else self.late
             fenced = Member(Phase.FENCED, begin=begin, read=member.read)
             yield put(state._replace(newest=me, opens=begin), me, fenced)
 
     def restores(self, state: State, me: int, member: Member) -> Iterator[State | Broken]:
         """And claims: the record of an owner stands in the log before its first grant."""
-        if member.phase != Phase.FENCED or state.log.owner != me:
+        if state.log.owner != me:
             return
         saved, released = member.read or (state.log.saved, state.log.released)
         begin = 0 if released or self.without == "grants from the fence on" else member.begin
@@ -336,14 +342,15 @@ class Model:
     # States that differ in nothing that matters
 
     def canonical(self, state: State) -> State:
-        a, b = state.members
-        return state._replace(members=(self._reduced(state, 0, a), self._reduced(state, 1, b)))
+        return state._replace(
+            members=tuple(self._reduced(state, me, member) for me, member in enumerate(state.members))
+        )
 
     def _reduced(self, state: State, me: int, member: Member) -> Member:
         """A fenced member's commit lands no more, and the answer to one that has landed may come at once when it brings no lease.
         A member whose lease is over for good can only end or open anew.
         """
-        if member.phase not in POLLS or self.without is not None:
+        if member.phase not in HOLDS or self.without is not None:
             return member
         owns = state.log.owner == me
         commit = member.commit
@@ -358,23 +365,27 @@ class Model:
         return Member(Phase.FENCING) if member.phase == Phase.ANEW and owns else Member()
 
 
-STEPS = {
-    "grants": Model.grants,
-    "sends": Model.sends,
-    "does not send": Model.refuses,
+ENDS = {"ends": Model.ends}
+FENCES = {"fences": Model.fences}
+LEARNS = {"learns that it has fenced": Model.learns_of_its_fence}
+POLLS = {"grants": Model.grants, "sends": Model.sends, "does not send": Model.refuses}
+COMMITS = {
     "commits rows": Model.commits_rows,
     "starts to save": Model.starts_to_save,
     "has its save in the log": Model.save_lands,
     "learns that it has saved": Model.save_succeeds,
     "opens anew": Model.opens_anew,
-    "asks for the fence": Model.asks_for_the_fence,
-    "fences": Model.fences,
-    "learns that it has fenced": Model.learns_of_its_fence,
-    "restores": Model.restores,
-    "ends": Model.ends,
 }
+STEPS = {
+    Phase.OUT: {"asks for the fence": Model.asks_for_the_fence} | FENCES,
+    Phase.ASKS: FENCES | ENDS,
+    Phase.FENCING: LEARNS | ENDS,
+    Phase.FENCED: {"restores": Model.restores} | ENDS,
+    Phase.OWNER: POLLS | COMMITS | ENDS,
+    Phase.ANEW: POLLS | LEARNS | ENDS,
+}
+"""Phase → the steps that a member can take in it."""
 
 
 def put(state: State, me: int, member: Member) -> State:
-    other = state.members[1 - me]
-    return state._replace(members=(member, other) if me == 0 else (other, member))
+    return state._replace(members=(*state.members[:me], member, *state.members[me + 1 :]))

@@ -180,13 +180,15 @@ class LogWriter:
 class Process:
     """One `watcher run` with one provider."""
 
-    def __init__(self, world, name, *, before=lambda: 0.004, after=lambda: 0.001):
+    def __init__(self, world, name, *, before=lambda: 0.004, after=lambda: 0.001, polls=True):
         self.world, self.name = world, name
         self.loop = VirtualLoop(world)
         self.frozen = self.killed = self.fenced = False
         self.cut_off = False
         """Nothing that it sends reaches the log."""
         self._before, self._after = before, after
+        self._polls = polls
+        """Its config has the provider."""
         self.poller = None
         self.task = self.loop.create_task(self._live())
 
@@ -211,7 +213,8 @@ class Process:
                         self.world.watches, limits=self.world.limits, timeout=20.0, base_url="http://127.0.0.1"
                     )
                     self.poller = poller_of(provider, None, self.committer, seed=self.world.seed, transport=transport)
-                    tasks.start_soon(self.poller.run)
+                    if self._polls:
+                        tasks.start_soon(self.poller.run)
                     await anyio.sleep_forever()
         except* Fenced:
             self.fenced = True

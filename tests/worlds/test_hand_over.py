@@ -19,6 +19,7 @@ ONE = ((1, 1.0),)
 SLOW = ((1, 3.0),)
 FEW = ((5, 5.0),)
 SEVERAL = ((60, 60.0), (3, 1.0))
+ROOMY = ((40, 60.0),)
 
 
 def refused(world):
@@ -115,18 +116,23 @@ def cut_off(monkeypatch, seed, limits):
 
 
 def late(monkeypatch, seed, limits):
-    """Commits are quick, but for one whose answer comes after the fence of a successor."""
+    """The answer to a commit comes long after the fence of a successor, and then nothing comes from the log any more."""
     dice = random.Random(f"late {seed}")
     world = World(monkeypatch, seed, limits)
     slow = []
-    world.start("old", after=lambda: slow.pop() if slow else 0.001)
+    old = world.start("old", after=lambda: slow.pop() if slow else 0.001)
     world.run(dice.uniform(6.0, 14.0))
     slow += [dice.uniform(1.0, 1.9)]
     while slow:
         world.run(world.now + 0.01)
-    world.run(world.now + 0.02)
+    commits = old.committer.commits
     world.start("new")
-    world.run(world.now + 15.0)
+    while old.committer.commits == commits:
+        world.run(world.now + 0.01)
+    old.cut_off = True
+    world.run(world.now + 8.0)
+    old.cut_off = False
+    world.run(world.now + 8.0)
     return world
 
 
@@ -157,10 +163,37 @@ def doubtful(monkeypatch, seed, limits):
     return world
 
 
-STORIES = [killed, frozen, twin, cut_off, late, stopped, doubtful]
+def hasty(monkeypatch, seed, limits):
+    """One opens while the old owner has its lease, and is stopped before it polls; the next comes at once."""
+    world = cut_off_at_once(monkeypatch, seed, limits)
+    between = world.start("between", polls=False)
+    world.run(world.now + 0.3)
+    between.stop()
+    while not between.task.done():
+        world.run(world.now + 0.001)
+    world.start("new")
+    world.run(world.now + 15.0)
+    return world
 
 
-@pytest.mark.parametrize("limits", [TEN, ONE, SLOW, FEW, SEVERAL], ids=str)
+def unknown(monkeypatch, seed, limits):
+    """Between an owner that is cut off and the next one that knows the provider comes one whose config does not have it."""
+    world = cut_off_at_once(monkeypatch, seed, limits)
+    between = world.start("between", polls=False)
+    world.run(world.now + LATE + 0.02)
+    between.stop()
+    while not between.task.done():
+        world.run(world.now + 0.001)
+    new = world.start("new")
+    world.run(world.now + 15.0)
+    assert new.committer.released
+    return world
+
+
+STORIES = [killed, frozen, twin, cut_off, late, stopped, doubtful, hasty, unknown]
+
+
+@pytest.mark.parametrize("limits", [TEN, ONE, SLOW, FEW, SEVERAL, ROOMY], ids=str)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_no_limit_is_exceeded_and_no_two_ask_at_once(story, limits, monkeypatch):
     for seed in range(4):
@@ -204,15 +237,25 @@ def released_without_stamps(monkeypatch):
     monkeypatch.setattr(Checkpoints, "note_all", lambda _: None)
 
 
+def released_whenever_it_ends(monkeypatch):
+    monkeypatch.setattr(Lease, "has_begun", True)
+
+
+def released_for_all_providers(monkeypatch):
+    monkeypatch.setattr(committer_module, "_stamps_in_doubt", lambda _: set())
+
+
 @pytest.mark.parametrize(
     ("plant", "story", "limits"),
     [
+        (released_whenever_it_ends, hasty, TEN),
+        (released_for_all_providers, unknown, ONE),
         (no_lease, frozen, TEN),
         (no_lease, cut_off, SLOW),
         (looked_at_when_granted, frozen, TEN),
-        (counted_from_the_end, late, SLOW),
+        (counted_from_the_end, late, ROOMY),
         (stamped_at_the_fence, cut_off, ONE),
-        (granted_from_the_fence_on, twin, TEN),
+        (granted_from_the_fence_on, cut_off, ROOMY),
         (released_without_stamps, stopped, FEW),
     ],
     ids=lambda each: getattr(each, "__name__", str(each)),

@@ -23,9 +23,9 @@ from watcher.ingest.group_size import DEADLINE, GroupSize
 from watcher.ingest.notes import NoteQueue
 from watcher.ingest.provider_rests import ProviderRests
 from watcher.ingest.rejections import RETRY, RejectedKeys
-from watcher.journal import Batch, Rejected, Writer
+from watcher.journal import Batch, Rejected, Restored, Writer
 from watcher.ledger import Ledger, Verdict
-from watcher.limits.lease import LATE, Lease
+from watcher.limits.lease import LATE, STAMPS, Lease
 from watcher.model.events import CommitRow
 from watcher.model.log import JournalError, Unavailable
 from watcher.model.readings import Answer
@@ -39,6 +39,9 @@ CLOSING = 1.0
 """Seconds that giving the partition back may take."""
 REOPEN = Backoff(0.1, 5.0)
 """Between two tries to open."""
+
+IN_DOUBT = "stamps-in-doubt"
+"""The key of the note that names, in lines, the notes with stamps that an owner has released without knowing more."""
 
 log = structlog.get_logger()
 
@@ -83,6 +86,8 @@ class Committer:
         """The notes as they were restored."""
         self.released = False
         """Whether nothing of the owner before was in doubt when we opened first."""
+        self.in_doubt: set[str] = set()
+        """Notes with stamps of a former owner that may have asked more, in whose place nobody here has saved others."""
         self.ready = anyio.Event()
         """Set by the first successful open."""
         self._writer = writer
@@ -228,6 +233,7 @@ class Committer:
                 self.notes = restored.notes
                 if not self.ready.is_set():  # later on it is we who are in no doubt of ourselves
                     self.released = restored.released
+                    self.in_doubt = _stamps_in_doubt(restored)
                 # Not released: an owner before us may have renewed its lease just before our fence.
                 self.lease.begin(restored.fenced_at + (0.0 if restored.released else LATE))
                 self._opened()
@@ -317,15 +323,16 @@ class Committer:
             self._note_queue.take_back()
             raise
         else:
-            self._committed(rows, began)
+            self._committed(rows, notes, began)
 
-    def _committed(self, rows: list[CommitRow], began: float) -> None:
+    def _committed(self, rows: list[CommitRow], notes: Mapping[str, bytes], began: float) -> None:
         now = anyio.current_time()
         seconds = now - began
         self.commits += 1
         self.rows += len(rows)
         self.commit_seconds += seconds
         self._in_flight = 0
+        self.in_doubt -= notes.keys()
         if self._rejections:
             self._rejections.forget(row.state.key for row in rows)
         self._group.grow(len(rows), seconds, now)
@@ -380,6 +387,8 @@ class Committer:
         if self._open:
             self._rests.end()
             try:
+                if self.in_doubt or self.notes.get(IN_DOUBT):  # of providers that we do not know
+                    self.note(IN_DOUBT, "\n".join(sorted(self.in_doubt)).encode())
                 while await self._commit():
                     pass
                 await self._release()
@@ -387,8 +396,13 @@ class Committer:
                 self._failed(error)
 
     async def _release(self) -> None:
-        """Say that nothing is in doubt. It is not said again: who is not believed is waited for, LATE seconds."""
+        """Say that nobody asks any more. It is not said again: who is not believed is waited for, LATE seconds.
+
+        While the lease of the owner before us may last it is not ours to say: the next one would ask beside that owner.
+        """
         self.lease.end()
+        if not self.released and not self.lease.has_begun:
+            return
         scope = anyio.CancelScope(shield=True, deadline=min(anyio.current_time() + DEADLINE, self._stop_by))
         self._commit_scope = scope
         with scope:
@@ -400,3 +414,10 @@ class Committer:
         self._advance()
         with anyio.move_on_after(CLOSING, shield=True), contextlib.suppress(JournalError):
             await self._writer.close()
+
+
+def _stamps_in_doubt(restored: Restored) -> set[str]:
+    """A release speaks for the partition: an owner may have released it without knowing all of its providers, in a change of
+    the config, and what an owner before that one has asked of the others is in doubt as before."""
+    named = restored.notes.get(IN_DOUBT, b"").decode().split("\n") if restored.released else restored.notes
+    return {key for key in named if key.startswith(STAMPS)}

@@ -21,6 +21,9 @@ ARRIVAL_GRACE = 0.25
 """Seconds in which a request may still arrive after it was given up, or after its sender may ask no more."""
 FORGETTABLE = 3600.0
 """Seconds; when the clocks make no sense, windows up to this long count as full, longer ones as full as when saved."""
+CLOCK_SKEW = 0.5
+"""Seconds by which the wall clocks of two machines may differ. Who is handed a partition a moment after it was saved must
+not take a clock that is a little behind for one that makes no sense, nor one that is ahead for time that has passed."""
 SENSIBLE_WALL = 1_577_836_800_000_000
 """Wall-clock microseconds: 2020. A clock that says less has never been set."""
 
@@ -202,18 +205,19 @@ class Budget:
         Not `released`: whoever saved it may have gone on until `begin`, and what it can have granted unsaved, or had in
         flight, counts as spent when the last of it has arrived; nothing leaves before that either. Counted as of the
         fence it would leave the window too early: tried, and the limit was exceeded. Released: it ended in order, and
-        nothing is in doubt. When the clocks make no sense, no time has passed, and short windows are full.
-        Raises ValueError for foreign bytes.
+        nothing is in doubt. As little time has passed as the clocks allow; when they make no sense, none, and short
+        windows are full. Raises ValueError for foreign bytes.
         """
         saved = msgspec.msgpack.decode(data, type=_SavedBudget)
-        sensible = wall >= saved.wall >= SENSIBLE_WALL
-        elapsed = (wall - saved.wall) / 1e6 if sensible else 0.0
+        sensible = wall / 1e6 + CLOCK_SKEW >= saved.wall / 1e6 >= SENSIBLE_WALL / 1e6
+        elapsed = max(0.0, (wall - saved.wall) / 1e6 - CLOCK_SKEW) if sensible else 0.0
         spent_at = begin if released else begin + ARRIVAL_GRACE
         for window in self._windows:
             source = _source(window.limit, saved.windows)
             if source is not None:
                 counts = [(now - elapsed - age / 1000, self._calls(calls * saved.cost)) for age, calls in source.counts]
-                alone = min(LATE, begin - now + elapsed - source.idle) if sensible else LATE
+                longest = (wall - saved.wall) / 1e6 + CLOCK_SKEW + begin - now
+                alone = min(LATE, longest - source.idle) if sensible else LATE
                 unsaved = 0 if released or alone <= 0 else window.most_unsaved(alone)
                 window.restore([*counts, (spent_at, self._calls(source.in_flight * saved.cost) + unsaved)], now)
                 window.next_even = now + max(0.0, spent_at - now, source.idle - elapsed)

@@ -15,6 +15,10 @@ LATE = 2.0
 journal to take one. A journal whose commits take as long stops polling."""
 
 
+STAMPS = "limiter:"
+"""How the key of the note with a limiter's stamps begins; the provider's name follows."""
+
+
 class Unsent(Exception):
     """The lease was over when a request would have left: it did not, or not whole. Nobody failed."""
 
@@ -24,7 +28,7 @@ class Lease:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self._begins = inf
+        self._begins = self._first = inf
         self._renewed = -inf
         self._ended = False
 
@@ -32,7 +36,7 @@ class Lease:
         """The partition is open: no request leaves before `at`. Opened again after a doubt, it begins no earlier than before:
         the owner whose lease we wait for is the same."""
         if not self._ended:
-            self._begins = at if self._begins == inf else max(self._begins, at)
+            self._begins = self._first = at if self._begins == inf else max(self._begins, at)
 
     def renew(self, commit_started: float) -> None:
         """A commit of the partition that began then, before its first byte left, has succeeded."""
@@ -41,6 +45,11 @@ class Lease:
     def end(self) -> None:
         """The partition is given back or lost: no request leaves any more, whatever is committed or opened yet."""
         self._begins, self._ended = inf, True
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is over with whoever had the partition before. It stays so when this one has ended."""
+        return self.clock() >= self._first
 
     def age(self) -> float:
         """Seconds since the last successful commit was begun; inf without one. It grows while nobody is asked."""

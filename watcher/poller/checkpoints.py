@@ -10,7 +10,7 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from watcher.limits.lease import Lease
+from watcher.limits.lease import STAMPS, Lease
 from watcher.limits.limiter import Limiter
 from watcher.model.targets import Target
 from watcher.poller.poll_stats import PollStats
@@ -30,8 +30,8 @@ class NoteSink(Protocol):
     """Where small records go, and under which lease requests leave meanwhile."""
 
     lease: Lease
-    released: bool
-    """Whether nothing of the owner before is in doubt."""
+    in_doubt: set[str]
+    """Notes with the stamps of a former owner that may have asked more."""
 
     def note(self, key: str, data: bytes) -> None:
         """Keep it with the next commit."""
@@ -85,9 +85,10 @@ class Checkpoints:
     def restore(self, notes: Mapping[str, bytes], now: float) -> None:
         """Before the first grant. A note that cannot be read is logged; the limiter then waits as after a refusal."""
         try:
-            if (counts := notes.get(f"limiter:{self._name}")) is not None:
+            if (counts := notes.get(stamps := STAMPS + self._name)) is not None:
                 begin = now + self._sink.lease.begins_in()
-                self._budget.restore(counts, now, self._wall(), released=self._sink.released, begin=begin)
+                released = stamps not in self._sink.in_doubt
+                self._budget.restore(counts, now, self._wall(), released=released, begin=begin)
         except ValueError:
             self._stats.memory_unreadable("limiter")
             self._budget.pause(now + self._budget.shortest_window(self._budget.endpoints[0]))
@@ -138,7 +139,7 @@ class Checkpoints:
         self._note_rates(LearnedRates(self._wall(), [schedule.save(now) for schedule in self._schedules]))
 
     def _limiter_note(self) -> tuple[str, bytes]:
-        return f"limiter:{self._name}", self._budget.save(anyio.current_time(), self._wall())
+        return STAMPS + self._name, self._budget.save(anyio.current_time(), self._wall())
 
     def _note_rates(self, learned: LearnedRates) -> None:
         self._sink.note(f"schedule:{self._name}", msgspec.msgpack.encode(learned))
