@@ -8,6 +8,7 @@ import pytest
 from tests.limits.test_limiter import Counter
 from tests.worlds.processes import World
 from watcher.ingest import committer as committer_module
+from watcher.ingest import stamps_in_doubt
 from watcher.limits.budget import Budget
 from watcher.limits.lease import LATE, Lease
 from watcher.limits.windows import Limit
@@ -242,7 +243,7 @@ def released_whenever_it_ends(monkeypatch):
 
 
 def released_for_all_providers(monkeypatch):
-    monkeypatch.setattr(committer_module, "_stamps_in_doubt", lambda _: set())
+    monkeypatch.setattr(stamps_in_doubt, "of", lambda _: set())
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskStatus
 
+from watcher.ingest import stamps_in_doubt
 from watcher.ingest.group_size import DEADLINE, GroupSize
 from watcher.ingest.notes import NoteQueue
 from watcher.ingest.provider_rests import ProviderRests
 from watcher.ingest.rejections import RETRY, RejectedKeys
-from watcher.journal import Batch, Rejected, Restored, Writer
+from watcher.journal import Batch, Rejected, Writer
 from watcher.ledger import Ledger, Verdict
-from watcher.limits.lease import LATE, STAMPS, Lease
+from watcher.limits.lease import LATE, Lease
 from watcher.model.events import CommitRow
 from watcher.model.log import JournalError, Unavailable
 from watcher.model.readings import Answer
@@ -39,9 +40,6 @@ CLOSING = 1.0
 """Seconds that giving the partition back may take."""
 REOPEN = Backoff(0.1, 5.0)
 """Between two tries to open."""
-
-IN_DOUBT = "stamps-in-doubt"
-"""The key of the note that names, in lines, the notes with stamps that an owner has released without knowing more."""
 
 log = structlog.get_logger()
 
@@ -233,7 +231,7 @@ class Committer:
                 self.notes = restored.notes
                 if not self.ready.is_set():  # later on it is we who are in no doubt of ourselves
                     self.released = restored.released
-                    self.in_doubt = _stamps_in_doubt(restored)
+                    self.in_doubt = stamps_in_doubt.of(restored)
                 # Not released: an owner before us may have renewed its lease just before our fence.
                 self.lease.begin(restored.fenced_at + (0.0 if restored.released else LATE))
                 self._opened()
@@ -387,8 +385,8 @@ class Committer:
         if self._open:
             self._rests.end()
             try:
-                if self.in_doubt or self.notes.get(IN_DOUBT):  # of providers that we do not know
-                    self.note(IN_DOUBT, "\n".join(sorted(self.in_doubt)).encode())
+                if self.in_doubt or self.notes.get(stamps_in_doubt.NOTE):
+                    self.note(stamps_in_doubt.NOTE, stamps_in_doubt.encode(self.in_doubt))
                 while await self._commit():
                     pass
                 await self._release()
@@ -414,10 +412,3 @@ class Committer:
         self._advance()
         with anyio.move_on_after(CLOSING, shield=True), contextlib.suppress(JournalError):
             await self._writer.close()
-
-
-def _stamps_in_doubt(restored: Restored) -> set[str]:
-    """A release speaks for the partition: an owner may have released it without knowing all of its providers, in a change of
-    the config, and what an owner before that one has asked of the others is in doubt as before."""
-    named = restored.notes.get(IN_DOUBT, b"").decode().split("\n") if restored.released else restored.notes
-    return {key for key in named if key.startswith(STAMPS)}
