@@ -141,7 +141,7 @@ def poller_of(provider, api, intake, *, seed=1, secret="canary-key", transport=N
         wall=wall,
         seed=seed,
     )
-    poller.restore(intake.notes, now)
+    poller.restore(intake.notes)
     return poller
 
 

@@ -129,12 +129,16 @@ def no_lease():
 
 
 def lease_looked_at_late():
-    """It is looked at when a request is granted, and no more where its bytes are written."""
-    HttpConnections.__init__ = _blind(HttpConnections.__init__)
+    """It is looked at when a request is granted, and no more where its bytes are written; between the two lies a connect, of
+    the time that one to another continent takes."""
+    begun, handle = HttpConnections.__init__, HttpConnections.handle_async_request
 
+    async def after_a_connect(self, request):
+        await asyncio.sleep(0.3)
+        return await handle(self, request)
 
-def _blind(init):
-    return lambda self, _may_write: init(self, lambda: True)
+    HttpConnections.__init__ = lambda self, _may_write: begun(self, lambda: True)
+    HttpConnections.handle_async_request = after_a_connect
 
 
 def doubt_stamped_at_the_fence():
@@ -197,7 +201,7 @@ CONTROLS = {
 }
 FAULTS_FOR = {
     "fleet": {
-        "no-lease": ["freeze", "cut_held"],
+        "no-lease": ["freeze"],
         "lease-looked-at-late": ["freeze"],
         "doubt-stamped-at-the-fence": ["cut_held", "cut_group_held"],
         "stamps-not-handed-over": ["rolling_restart", "join", "leave"],

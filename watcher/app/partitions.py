@@ -112,7 +112,7 @@ class PartitionRunner:
             wall=self._wall,
             seed=seed,
         )
-        poller.restore(self.committer.notes, now)
+        poller.restore(self.committer.notes)
         return poller
 
 

@@ -82,19 +82,23 @@ class Checkpoints:
         self._saving = anyio.Lock()
         """One save at a time: the budget would take the end of the first for that of the second."""
 
-    def restore(self, notes: Mapping[str, bytes], now: float) -> None:
+    def restore(self, notes: Mapping[str, bytes]) -> None:
         """Before the first grant. A note that cannot be read is logged; the limiter then waits as after a refusal."""
+        # Side by side, the wall clock first: what passes between the two makes the stamps later. With a time from before the
+        # poller was made they were earlier than they are, and a limit was exceeded by the 7 ms that it took (seen).
+        wall = self._wall()
+        now = anyio.current_time()
         try:
             if (counts := notes.get(stamps := STAMPS + self._name)) is not None:
                 begin = now + self._sink.lease.begins_in()
                 released = stamps not in self._sink.in_doubt
-                self._budget.restore(counts, now, self._wall(), released=released, begin=begin)
+                self._budget.restore(counts, now, wall, released=released, begin=begin)
         except ValueError:
             self._stats.memory_unreadable("limiter")
             self._budget.pause(now + self._budget.shortest_window(self._budget.endpoints[0]))
         try:
             if (learned := notes.get(f"schedule:{self._name}")) is not None:
-                restore_rates(self._schedules, learned, now, self._wall())
+                restore_rates(self._schedules, learned, now, wall)
         except ValueError:
             self._stats.memory_unreadable("schedule")
 

@@ -85,9 +85,9 @@ class Poller:
         self._in_flight = 0
         """Requests without an answer, and answers that the journal has not taken."""
 
-    def restore(self, notes: Mapping[str, bytes], now: float) -> None:
+    def restore(self, notes: Mapping[str, bytes]) -> None:
         """Before `run`: what the last process knew, from the journal's notes."""
-        self._checkpoints.restore(notes, now)
+        self._checkpoints.restore(notes)
 
     def renew(self, credentials: Credentials) -> None:
         """Go on with these, at once: pauses for a refused key or used-up credits end, those after a 429 do not.
