@@ -19,7 +19,7 @@ class Sink:
     def __init__(self):
         self.lease = Lease(anyio.current_time)
         self.lease.begin(anyio.current_time())
-        self.released = True
+        self.in_doubt = set()
 
 
 def test_a_machine_that_stands_still_between_its_two_clocks_sends_no_request_too_early():
