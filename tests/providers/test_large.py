@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.tables import NOW, asked, built
 from watcher.ledger import Ledger
+from watcher.ledger.bulk_comparison import BulkComparison
+from watcher.ledger.store import Store
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer, Reading, Times
@@ -91,7 +93,7 @@ def in_slices(text, size):
     try:
         found, _ = found_in_slices(text, size)
         if isinstance(found.readings, BulkListing):
-            found = compared(Ledger(), found)
+            found = compared(found)
         return list({reading.key: reading for reading in found.readings}.values()), found.partial
     except Contradiction:
         return said(b"")
@@ -99,13 +101,13 @@ def in_slices(text, size):
         return type(failure)
 
 
-def compared(ledger, found):
+def compared(found):
     """Columns in which nothing is left that cannot be understood."""
     try:
-        drained(ledger.compare(found.readings))
+        drained(BulkComparison(Store(), found.readings).compare())
     except UnreadableRow:
         found = drained(clear_rows_only(found))
-        drained(ledger.compare(found.readings))
+        drained(BulkComparison(Store(), found.readings).compare())
     return found
 
 
