@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tests.chaos.faults import back
 from tests.chaos.fleet_system import SESSION
+from tests.chaos.system import Stuck
 
 CLEAN = 3.0
 """Seconds that a provider may go unpolled when it is handed over in order."""
@@ -24,6 +25,8 @@ class Harm(NamedTuple):
     bound: float
     """Seconds that a provider may go unpolled because of it."""
     dirty: bool
+    deleted: frozenset = frozenset()
+    """Providers that no config had for a while."""
 
 
 def one_of(fleet, dice):
@@ -123,9 +126,27 @@ async def rolling_restart(fleet, dice):
 
 
 async def rolling_config(fleet, dice):
-    """The same with another config: for a while members differ in what they know."""
+    """The same twice with another config: a provider is deleted, nobody asks it, it comes back. For a while members differ in
+    what they know."""
+    provider = dice.choice(sorted(fleet.configured))
+    fleet.edit(without={provider})
+    before = await rolling_restart(fleet, dice)
+    await _unasked(fleet, provider)
     fleet.edit()
-    return await rolling_restart(fleet, dice)
+    fleet.configured -= {provider}  # until all members know it again
+    after = await rolling_restart(fleet, dice)
+    fleet.configured |= {provider}
+    bound = max(before.bound, after.bound)
+    return Harm(before.harmed | after.harmed, bound, dirty=False, deleted=frozenset({provider}))
+
+
+async def _unasked(fleet, provider):
+    """Raises Stuck if anybody asks it."""
+    await asyncio.sleep(1.0)  # what was on its way
+    since = time.monotonic()
+    await asyncio.sleep(3.0)
+    if any(arrival.provider == provider and arrival.at > since for arrival in fleet.arrivals):
+        raise Stuck(f"{provider} is in no config, and is asked")
 
 
 async def scale_to_zero(fleet, dice):

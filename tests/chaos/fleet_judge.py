@@ -54,6 +54,8 @@ class Event(NamedTuple):
     """Seconds that a provider may go unpolled because of it."""
     dirty: bool
     """No release: what the former owner may have asked counts as asked, so its window may have to pass on top."""
+    deleted: frozenset = frozenset()
+    """Providers that no config had for a while: nobody had to ask them."""
 
 
 class Gap(NamedTuple):
@@ -127,7 +129,7 @@ class FleetJudge:
         for provider, quotas in self.quotas.items():
             arrivals = [*asked[provider], Arrival(until, provider, "")]
             around = [pair for pair in pairwise(arrivals) if pair[0].at < event.settled and pair[1].at > event.began]
-            if not _concerned(event, around):
+            if provider in event.deleted or not _concerned(event, around):
                 continue
             seconds = max(0.0, max(after.at - before.at for before, after in around) - self._interval(provider))
             allowed = event.bound + (max(quota.per for quota in quotas) if event.dirty else 0.0)

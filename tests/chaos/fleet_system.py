@@ -48,6 +48,8 @@ class Fleet(System):
         self.members = []
         self.arrivals = []
         self.static = static
+        self.configured = set(fleet_sandbox.quotas(WORLDS))
+        """The providers that every member knows."""
         self._edition = 0
 
     @property
@@ -74,12 +76,14 @@ class Fleet(System):
             kafka["member"] = member
         # Each edition hashes differently and asks for the same.
         tables = fleet_sandbox.tables(self.port, self.seed, WORLDS, max_interval=60.0 + self._edition)
+        tables = {name: table for name, table in tables.items() if name in self.configured}
         table = {"journal": f"kafka://127.0.0.1:{port}", "kafka": kafka, "relay": {"port": 0}, "providers": tables}
         path.write_text(toml(table))
 
-    def edit(self):
+    def edit(self, without=frozenset()):
         """From now on members are started with another config."""
         self._edition += 1
+        self.configured = fleet_sandbox.quotas(WORLDS).keys() - without
         for member in self.members:
             self.write(member.config, member.proxy.port, member.name)
 
@@ -124,7 +128,7 @@ class Fleet(System):
     async def whole(self, patience=PATIENCE):
         """Until every provider has been asked by somebody who is meant to live; gives that time. Raises Stuck."""
         since, seen = time.monotonic(), len(self.arrivals)
-        waiting = set(fleet_sandbox.quotas(WORLDS))
+        waiting = set(self.configured)
         while waiting:
             self.require_alive()
             if time.monotonic() > since + patience:

@@ -128,17 +128,23 @@ def no_lease():
     Lease.lasts = lambda self, _seconds: self._begins <= self.clock()
 
 
-def lease_looked_at_late():
-    """It is looked at when a request is granted, and no more where its bytes are written; between the two lies a connect, of
-    the time that one to another continent takes."""
-    begun, handle = HttpConnections.__init__, HttpConnections.handle_async_request
+def slow_connect():
+    """Between the grant of a request and its first byte lies a connect, of the time that one to another continent takes. No
+    fault: it shows that what follows is seen because of the look alone."""
+    handle = HttpConnections.handle_async_request
 
     async def after_a_connect(self, request):
         await asyncio.sleep(0.3)
         return await handle(self, request)
 
-    HttpConnections.__init__ = lambda self, _may_write: begun(self, lambda: True)
     HttpConnections.handle_async_request = after_a_connect
+
+
+def lease_looked_at_late():
+    """It is looked at when a request is granted, and no more where its bytes are written, after a slow connect."""
+    slow_connect()
+    begun = HttpConnections.__init__
+    HttpConnections.__init__ = lambda self, _may_write: begun(self, lambda: True)
 
 
 def doubt_stamped_at_the_fence():
@@ -157,7 +163,7 @@ def doubt_stamped_at_the_fence():
 
 def stamps_not_handed_over():
     """Each owner begins with empty windows."""
-    Poller.restore = lambda _self, _notes, _now: None
+    Poller.restore = lambda _self, _notes: None
 
 
 def two_owners():
@@ -181,6 +187,7 @@ CONTROLS = {
     "fleet": {
         "no-lease": no_lease,
         "lease-looked-at-late": lease_looked_at_late,
+        "slow-connect": slow_connect,
         "doubt-stamped-at-the-fence": doubt_stamped_at_the_fence,
         "stamps-not-handed-over": stamps_not_handed_over,
         "two-owners": two_owners,
@@ -199,10 +206,13 @@ CONTROLS = {
         "silent-when-busy": silent_when_busy,
     },
 }
+HARMLESS = {"slow-connect"}
+"""Controls that must break no law."""
 FAULTS_FOR = {
     "fleet": {
         "no-lease": ["freeze"],
         "lease-looked-at-late": ["freeze"],
+        "slow-connect": ["freeze"],
         "doubt-stamped-at-the-fence": ["cut_held", "cut_group_held"],
         "stamps-not-handed-over": ["rolling_restart", "join", "leave"],
         "two-owners": ["join"],

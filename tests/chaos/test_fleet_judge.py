@@ -73,6 +73,10 @@ def test_a_provider_that_is_never_asked_again_is_seen():
     assert "unpolled for too long" in judged(arrivals).violations
 
 
+def test_a_provider_that_was_deleted_for_a_while_need_not_be_asked():
+    assert not judged(good(silent=8.0), (KILL._replace(deleted=frozenset({"bank"})),)).violations
+
+
 def test_a_clean_move_has_no_window_on_top():
     assert not judged(good(silent=3.0), (JOIN,)).violations
     assert "unpolled for too long" in judged(good(silent=3.6), (JOIN,)).violations
