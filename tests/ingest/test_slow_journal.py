@@ -45,7 +45,7 @@ class SlowJournal:
             raise
         self._put(batch)
 
-    async def release(self):
+    async def release(self, *, in_doubt=False):
         pass
 
     async def close(self):

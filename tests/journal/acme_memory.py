@@ -83,9 +83,9 @@ class MemoryWriter:
         self._log.notes.update(batch.notes)
         self._log.append(Commit(Cursor(self._log.epoch, (first + len(events),)), events, baselines))
 
-    async def release(self) -> None:
+    async def release(self, *, in_doubt: bool = False) -> None:
         self._require_owner()
-        self._log.released = True
+        self._log.released = not in_doubt
 
     async def close(self) -> None:
         pass

@@ -85,7 +85,8 @@ def test_a_claim_of_before_belongs_to_no_fleet_and_was_not_released():
 def test_nothing_is_in_doubt_of_who_released_of_nobody_and_of_the_writer_itself():
     claim, other = OwnerClaim("one"), OwnerClaim("other")
     assert claim.settles(None, opened=False)
-    assert claim.settles(other.released, opened=False)
+    assert claim.settles(other.released(in_doubt=False), opened=False)
+    assert not claim.settles(other.released(in_doubt=True), opened=False)
     assert claim.settles(claim.record, opened=True)
     assert not claim.settles(other.record, opened=False)
     assert not claim.settles(claim.record, opened=False), "a writer of ours whose pollers are gone"

@@ -129,7 +129,7 @@ class SimulatedWriter:
         self.log.settle()
         await self.step("complete")
 
-    async def release(self):
+    async def release(self, *, in_doubt=False):
         pass
 
     async def close(self):

@@ -133,6 +133,8 @@ class Log:
 
     def __init__(self):
         self.fence, self.owner, self.released = 0, None, True
+        self.let_go = False
+        """The owner has said its last word, in doubt or not."""
         self.states, self.notes = {}, {}
 
 
@@ -151,7 +153,7 @@ class LogWriter:
             raise Fenced("another one writes here")
         released = log.released or log.owner is self
         self._fence = log.fence = log.fence + 1
-        log.owner, log.released = self, False
+        log.owner, log.released, log.let_go = self, False, False
         fenced_at = self._process.world.now
         await anyio.sleep(self._before())
         return Restored(list(log.states.values()), dict(log.notes), "e0", fenced_at, released)
@@ -164,10 +166,10 @@ class LogWriter:
         self._log.notes.update(batch.notes)
         await anyio.sleep(self._after())
 
-    async def release(self):
+    async def release(self, *, in_doubt=False):
         await self._process.reach()
         self._require_owner()
-        self._log.released = True
+        self._log.released, self._log.let_go = not in_doubt, True
 
     def _require_owner(self):
         if self._fence != self._log.fence:

@@ -100,14 +100,40 @@ def test_an_answer_that_comes_while_it_is_let_go_is_committed(monkeypatch):
     assert 0 < before < after < world.watches
 
 
-def test_a_partition_that_is_not_open_yet_is_only_closed(monkeypatch):
+def test_a_partition_that_cannot_be_opened_is_let_go_all_the_same(monkeypatch):
     world = world_of(monkeypatch, 3)
     one = started(world, "one")
     one.cut_off = True
     let_go(world, one)
-    world.run(ASKED + PROMPT + 1.0)
+    world.run(ASKED + IN_FLIGHT_WAIT + PROMPT + 1.0)
     assert one.ended_at is not None
     assert not world.network.arrivals
+    assert not world.log.let_go
+    world.end()
+
+
+def test_a_partition_that_is_being_opened_is_released_so_that_the_next_owner_waits_for_nothing(monkeypatch):
+    world = world_of(monkeypatch, 4)
+    one = started(world, "one")
+    let_go(world, one, when=0.002)
+    world.run(PROMPT)
+    assert one.ended_at is not None
+    assert world.log.fence
+    assert world.log.released
+    assert not world.network.arrivals
+    world.end()
+
+
+def test_who_lets_go_before_its_lease_began_leaves_the_owner_before_it_in_doubt(monkeypatch):
+    world = world_of(monkeypatch, 5)
+    one = started(world, "one")
+    world.at(ASKED, one.kill)
+    world.at(ASKED + 1.0, lambda: started(world, "two"))
+    world.at(ASKED + 1.5, lambda: world.processes[-1].loop.call_soon(world.processes[-1].runner.let_go))
+    world.run(ASKED + 1.5 + PROMPT)
+    assert world.processes[-1].ended_at is not None
+    assert world.log.let_go
+    assert not world.log.released
     world.end()
 
 

@@ -52,7 +52,7 @@ class PartitionRunner:
         self._letting_go = anyio.Event()
 
     def let_go(self) -> None:
-        """`run` ends in order, and says so in the journal: "released". A partition that is not open yet is only closed."""
+        """`run` ends in order, and says so in the journal: "released". A partition that is not open yet is opened for that."""
         self._letting_go.set()
         self._opening.cancel()
 
@@ -74,6 +74,8 @@ class PartitionRunner:
                 await self.committer.ready.wait()
                 await may_poll.wait()
             if self._letting_go.is_set():
+                with anyio.move_on_after(IN_FLIGHT_WAIT):
+                    await self.committer.ready.wait()  # what is not open cannot be released
                 return
             async with contextlib.AsyncExitStack() as stack:
                 # The connections enclose the pollers' tasks, since each has tasks of its own.

@@ -396,15 +396,14 @@ class Committer:
     async def _release(self) -> None:
         """Say that nobody asks any more. It is not said again: who is not believed is waited for, LATE seconds.
 
-        While the lease of the owner before us may last it is not ours to say: the next one would ask beside that owner.
+        While the lease of the owner before us may last, that one is in doubt: the next owner would ask beside it.
         """
         self.lease.end()
-        if not self.released and not self.lease.has_begun:
-            return
+        in_doubt = not self.released and not self.lease.has_begun
         scope = anyio.CancelScope(shield=True, deadline=min(anyio.current_time() + DEADLINE, self._stop_by))
         self._commit_scope = scope
         with scope:
-            await self._writer.release()
+            await self._writer.release(in_doubt=in_doubt)
 
     async def _end(self) -> None:
         self.lease.end()

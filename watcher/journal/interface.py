@@ -84,9 +84,12 @@ class Writer(Protocol):
         """All of the batch or nothing. Raises Unavailable when in doubt, Fenced or Lost when replaced, Rejected for what is
         in it."""
 
-    async def release(self) -> None:
+    async def release(self, *, in_doubt: bool = False) -> None:
         """The last word of an owner that has committed all it had and asks no provider any more: whoever opens next need
-        wait for nothing. It is over with the next `open`, whoever's it is. Raises as `commit` does; `close` follows."""
+        wait for nothing. It is over with the next `open`, whoever's it is. Raises as `commit` does; `close` follows.
+
+        in_doubt: it never asked, and an owner before it may ask still. It lets go; `Restored.released` stays False.
+        """
 
     async def close(self) -> None:
         """Give the partition back. Never hangs."""

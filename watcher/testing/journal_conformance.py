@@ -308,13 +308,13 @@ class JournalConformance:
         self, journal: Journal, twin: Journal
     ) -> None:
         found = []
-        for place, end_in_order in ((journal, True), (twin, False), (journal, True), (twin, True)):
+        for place, in_doubt in ((journal, False), (twin, None), (journal, False), (twin, True), (journal, False)):
             async with opened(place) as (writer, restored):
                 found.append(restored.released)
                 await writer.commit(Batch([], {"limiter:bank": b"stamps"}))
-                if end_in_order:
-                    await writer.release()
-        assert found == [True, True, False, True]
+                if in_doubt is not None:
+                    await writer.release(in_doubt=in_doubt)
+        assert found == [True, True, False, True, False]
 
     async def test_what_the_writer_itself_did_is_in_no_doubt_when_it_opens_again(
         self, journal: Journal, twin: Journal

@@ -30,7 +30,7 @@ class OwnerLook:
         """Partition → up to where its owners are known, and what they were."""
 
     async def await_release(self, partition: int) -> None:
-        """Return once the last record of the partition is "released". Raises Unavailable."""
+        """Return once the last record of the partition is "released", in doubt or not. Raises Unavailable."""
         place = TopicPartition(self._topics.state, partition)
         async with self._cluster.reading([self._topics.state]) as consumer:
             while not await self._is_released(consumer, place):  # noqa: ASYNC110 (no event tells it)

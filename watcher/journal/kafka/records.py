@@ -67,7 +67,9 @@ class OwnerRecord(msgspec.Struct, frozen=True, order=True):
     group: str = ""
     """The fleet that the instance belongs to; empty: none, it writes all partitions alone."""
     released: bool = False
-    """It has ended in order, and nothing that it may have asked of a provider is in doubt."""
+    """It has let go in order: nobody need wait for it."""
+    in_doubt: bool = False
+    """It let go before it was certain that the owner before it asks nothing any more."""
 
 
 def decode_marker(value: bytes) -> LogMarker:

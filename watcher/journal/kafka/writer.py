@@ -200,8 +200,9 @@ class KafkaWriter:
             await self._transact(records)
         self._denied.clear()
 
-    async def release(self) -> None:
-        await self._transact([control_record(self._topics.state, OWNER, self._claim.released)])
+    async def release(self, *, in_doubt: bool = False) -> None:
+        last_word = self._claim.released(in_doubt=in_doubt)
+        await self._transact([control_record(self._topics.state, OWNER, last_word)])
 
     def _live_producer(self) -> TransactionalProducer:
         if self._producer is None:
