@@ -87,8 +87,14 @@ class Fleet(System):
         for member in self.members:
             self.write(member.config, member.proxy.port, member.name)
 
-    async def join(self):
-        """A process in a place that is vacant; gives the member, which serves."""
+    async def join(self, count=1):
+        """So many processes in places that are vacant, all at once, until they serve."""
+        joined = [await self._start() for _ in range(count)]
+        for member in joined:
+            await member.daemon.up(f"{member.process} starts")
+        self.require_alive()
+
+    async def _start(self):
         member = self.vacant[0]
         process = f"p{len(self.daemons)}"
         environment = {**os.environ, fleet_sandbox.KEY: fleet_sandbox.key_of(process)}
@@ -100,8 +106,6 @@ class Fleet(System):
             started = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         member.daemon, member.process = Daemon(started, path), process
         self.daemons.append(member.daemon)
-        await member.daemon.up(f"{process} starts")
-        self.require_alive()
         return member
 
     async def leave(self, *members):
@@ -160,8 +164,7 @@ async def running(folder, *, seed, size, rate, faults="none", static=False, cont
         fleet.witness = Witness(KafkaLog(fleet.broker.address, fleet.prefix, PARTITIONS))
         looking = asyncio.create_task(fleet.look())
         try:
-            for _ in range(size):
-                await fleet.join()
+            await fleet.join(size)
             await fleet.whole()
             yield fleet
         finally:
