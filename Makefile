@@ -22,7 +22,7 @@ export PIP_USER := 0
 export PIP_REQUIRE_HASHES := 0
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN
 
-.PHONY: help setup demo test coverage floors lowest pythons lint format bench fuzz model chaos attack lock clean
+.PHONY: help setup demo test soak coverage floors lowest pythons lint format bench fuzz model chaos attack lock clean
 
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -61,13 +61,17 @@ demo: $(READY)  ## the whole system on this machine; ARGS="--seconds 20" ends by
 	@$(BIN)/watcher demo $(ARGS)
 
 test: $(READY) lint  ## linters, types and all tests; ARGS="-k name" narrows
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not soak" $(ARGS)
+
+soak: $(READY)  ## the tests that take minutes: every control of a fleet
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 coverage: $(READY)  ## which lines no test runs: all tests once more, at half the speed
-	$(PYTEST) --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not soak" --cov --cov-report=term $(ARGS)
 
+# They try versions, not laws: a few examples of each property do.
 floors: $(READY)
-	$(PYTEST) -m "$(FLOORS)" $(ARGS)
+	WATCHER_TEST_EXAMPLES=10 $(PYTEST) -m "$(FLOORS)" $(ARGS)
 
 lowest:  ## the pure and edge floors, on the lowest versions that pyproject.toml allows
 	$(MAKE) floors VENV=$(VENV)-lowest LOCK=requirements-lowest.txt FLOORS="pure or edge"

@@ -74,6 +74,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile(
     "steady",
+    max_examples=int(os.environ.get("WATCHER_TEST_EXAMPLES", "100")),
     derandomize="WATCHER_TEST_ORDER" not in os.environ,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

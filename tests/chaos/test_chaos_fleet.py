@@ -1,14 +1,11 @@
-"""A short seed of a fleet's chaos: three real members keep the laws and the limits, and a planted fault is seen.
-
-The other controls take longer to show themselves: `make chaos ARGS="--fleet 3 --control NAME"`.
-"""
+"""A short seed of a fleet's chaos: real members keep the laws and the limits. `make soak`: each planted fault is seen."""
 
 import asyncio
 
 import pytest
 
 from tests.chaos import fleet_run
-from tests.chaos.planted import FAULTS_FOR
+from tests.chaos.planted import CONTROLS, FAULTS_FOR, HARMLESS
 from tests.kafka_broker import NoBroker
 
 pytestmark = pytest.mark.kafka
@@ -20,19 +17,32 @@ def quiet(_line):
 
 def judged(folder, **options):
     try:
-        return asyncio.run(fleet_run.chaos(folder, seed=3, size=3, rate=20, say=quiet, **options))
+        return asyncio.run(fleet_run.chaos(folder, rate=20, say=quiet, **options))
     except* NoBroker as reason:
         pytest.skip(f"no broker of our own: {reason.exceptions[0]}")
 
 
 def test_a_fleet_under_faults_loses_nothing_and_exceeds_no_limit(tmp_path):
-    report = judged(tmp_path, seconds=20, only=["kill", "cut_group_held"])
+    report = judged(tmp_path, seed=3, size=3, seconds=1, only=["cut_group_held"])
     assert report.good, (report.trouble, report.examples)
     assert report.judge.moves > 0
     assert report.checker.events > 0
 
 
-def test_two_owners_of_one_provider_are_seen(tmp_path):
-    control = "two-owners"
-    report = judged(tmp_path, seconds=5, control=control, only=FAULTS_FOR["fleet"][control])
+def control(folder, name):
+    return judged(folder, seed=5, size=3, seconds=90, control=name, only=FAULTS_FOR["fleet"][name])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", sorted(CONTROLS["fleet"].keys() - HARMLESS))
+def test_each_planted_fault_is_seen(tmp_path, name):
+    report = control(tmp_path, name)
     assert report.seen, report.trouble
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", sorted(HARMLESS))
+def test_what_breaks_no_law_is_not_taken_for_a_fault(tmp_path, name):
+    report = control(tmp_path, name)
+    assert report.faults
+    assert not report.seen, report.judge.examples
