@@ -51,6 +51,23 @@ class RunningProcess(Process):
         self.ended_at = world.now
 
 
+class StartingProcess(Process):
+    """One that says it has started once all that it has open polls."""
+
+    started_at = None
+
+    async def _live(self):
+        world = self.world
+        provider = helius(world.watches, limits=world.limits, timeout=20.0, base_url="http://127.0.0.1")
+        opened = partitions.Partitions([Source(provider)], OnePartition(self), Clocks(wall, lambda: world.now))
+        opened.may_poll.set()
+        self.runner = opened.runner(0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(opened.run, self.runner)
+            await opened.all_polling()
+            self.started_at = world.now
+
+
 def started(world, name):
     world.processes.append(RunningProcess(world, name))
     return world.processes[-1]
@@ -109,6 +126,18 @@ def test_a_partition_that_cannot_be_opened_is_let_go_all_the_same(monkeypatch):
     assert one.ended_at is not None
     assert not world.network.arrivals
     assert not world.log.let_go
+    world.end()
+
+
+def test_what_is_let_go_before_it_polls_keeps_nobody_from_having_started(monkeypatch):
+    world = world_of(monkeypatch, 3)
+    one = StartingProcess(world, "one")
+    world.processes.append(one)
+    one.cut_off = True
+    let_go(world, one)
+    world.run(ASKED + IN_FLIGHT_WAIT + PROMPT + 1.0)
+    assert one.started_at is not None
+    assert one.started_at >= ASKED
     world.end()
 
 

@@ -46,7 +46,8 @@ class PartitionRunner:
         )
         self.pollers: Sequence[Poller] = ()
         """Empty until it polls."""
-        self.polling = anyio.Event()
+        self.settled = anyio.Event()
+        """Set once it polls, or has ended before it could."""
         self._wall = clocks.wall
         self._opening = anyio.CancelScope()
         self._letting_go = anyio.Event()
@@ -89,7 +90,7 @@ class PartitionRunner:
                     for poller in self.pollers:
                         tasks.start_soon(poller.run)
                         tasks.start_soon(beside, poller)
-                    self.polling.set()
+                    self.settled.set()
                     await self._letting_go.wait()
                     await self._finish_requests()
                     tasks.cancel_scope.cancel()
@@ -161,6 +162,7 @@ class Partitions:
             await runner.run(lambda: self._living_in(runner.partition), self.may_poll, self._polled)
         finally:
             del self._open[runner.partition]
+            runner.settled.set()
 
     def _living_in(self, partition: int) -> list[tuple[int, Source]]:
         return [(number, source) for number, source in enumerate(self._sources) if self._home(source) == partition]
@@ -170,9 +172,9 @@ class Partitions:
         await self._more.wait()
 
     async def all_polling(self) -> None:
-        """Return once all that are open poll."""
+        """Return once all that are open poll; who is let go before that is waited for no longer."""
         for runner in list(self._open.values()):
-            await runner.polling.wait()
+            await runner.settled.wait()
 
     async def _polled(self, poller: Poller) -> None:
         """Runs beside each poller."""
