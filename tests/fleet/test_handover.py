@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.fleet.fleets import fleets, next_claims, owners_of
 from watcher.fleet import handover
 from watcher.fleet.assignment import assign
-from watcher.fleet.claims import Assignment, MemberClaim
+from watcher.fleet.claims import WEIGHTIEST, Assignment, MemberClaim, decode_claim, encode
 from watcher.fleet.handover import IN_FLIGHT_WAIT, RELEASE_WAIT, HandOver, Ownership
 
 PARTITIONS = st.integers(0, 7)
@@ -157,6 +157,20 @@ def test_a_lost_partition_is_claimed_no_more_and_explained_or_asked_about():
     steps = ownership.assigned(Assignment(1, 8, "c", {5: True}, []), 22.0)
     assert ownership.rejoin_at == inf
     assert steps.await_release == {5}, "what was lost is opened anew"
+
+
+def test_what_is_taken_while_it_is_let_go_needs_no_other_assignment():
+    ownership = member()
+    ownership.assigned(Assignment(1, 7, "c", {5: False}, []), 10.0)
+    ownership.assigned(Assignment(1, 8, "c", {}, []), 20.0)
+    ownership.lost(5, 21.0)
+    assert ownership.rejoin_at == inf
+
+
+@pytest.mark.parametrize("weight", [1e10, inf])
+def test_limits_that_allow_anything_make_a_claim_that_others_understand(weight):
+    ownership = Ownership("one", {"free": weight, "slow": 0.1}, "c")
+    assert decode_claim(encode(ownership.claim())).providers == {"free": WEIGHTIEST, "slow": 0.1}
 
 
 def test_letting_go_is_done_before_the_next_owner_tires_of_waiting():

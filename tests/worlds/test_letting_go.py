@@ -5,6 +5,7 @@ import math
 import random
 
 import anyio
+import pytest
 
 from tests.polling import helius, wall
 from tests.worlds.processes import LogWriter, Process, World
@@ -12,6 +13,7 @@ from watcher.app import partitions
 from watcher.app.partitions import Clocks, PartitionRunner
 from watcher.app.provider_sources import Source
 from watcher.fleet.handover import IN_FLIGHT_WAIT
+from watcher.model.log import Unavailable
 
 TEN = ((10, 1.0),)
 ASKED = 10.0
@@ -29,13 +31,27 @@ class OnePartition:
         self._process = process
 
     def writer(self, _partition):
-        return LogWriter(self._process.world.log, self._process, lambda: 0.004, lambda: 0.001)
+        return self._process.writer(self._process.world.log, self._process, lambda: 0.004, lambda: 0.001)
+
+
+class FencedWhileOpening(LogWriter):
+    """Another member opens it at the same time: the first try ends in doubt. Kafka's takes it over with the next one."""
+
+    tries = 0
+
+    async def open(self):
+        self.tries += 1
+        if self.tries == 1:
+            await anyio.sleep(0.1)
+            raise Unavailable("fenced while it was opened")
+        return await super().open()
 
 
 class RunningProcess(Process):
     """One that a runner of ours lives in."""
 
     ended_at = None
+    writer = LogWriter
 
     async def _live(self):
         world = self.world
@@ -151,6 +167,21 @@ def test_a_partition_that_is_being_opened_is_released_so_that_the_next_owner_wai
     assert world.log.released
     assert not world.network.arrivals
     world.end()
+
+
+class ShutOutWhileOpening(RunningProcess):
+    writer = FencedWhileOpening
+
+
+@pytest.mark.parametrize("when", [0.05, 0.12], ids=["amid the try", "between two tries"])
+def test_what_was_let_go_is_not_opened_anew_since_another_has_it(monkeypatch, when):
+    world = world_of(monkeypatch, 6)
+    world.processes.append(one := ShutOutWhileOpening(world, "one"))
+    let_go(world, one, when)
+    world.run(PROMPT)
+    world.end()
+    assert one.ended_at is not None
+    assert world.log.fence == 0, "it has fenced the member that was given it since"
 
 
 def test_who_lets_go_before_its_lease_began_leaves_the_owner_before_it_in_doubt(monkeypatch):

@@ -76,7 +76,8 @@ class PartitionRunner:
                 await may_poll.wait()
             if self._letting_go.is_set():
                 with anyio.move_on_after(IN_FLIGHT_WAIT):
-                    await self.committer.ready.wait()  # what is not open cannot be released
+                    # What is not open cannot be released. But no other try: it would fence whoever has been given it since.
+                    await self.committer.opening_ended()
                 return
             async with contextlib.AsyncExitStack() as stack:
                 # The connections enclose the pollers' tasks, since each has tasks of its own.

@@ -14,7 +14,7 @@ import msgspec
 
 VERSION = 1
 WEIGHTIEST = 1e9
-"""Requests a second; no provider allows as many."""
+"""Requests a second: whoever allows more, by limits that mean "none", weighs as much. More in a claim is nonsense."""
 
 
 class ClaimError(ValueError):

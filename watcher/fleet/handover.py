@@ -21,7 +21,7 @@ from math import inf
 
 import msgspec
 
-from watcher.fleet.claims import VERSION, Assignment, MemberClaim
+from watcher.fleet.claims import VERSION, WEIGHTIEST, Assignment, MemberClaim
 
 RELEASE_WAIT = 3.0
 """Seconds for which the next owner waits for the record "released"."""
@@ -58,7 +58,7 @@ class Ownership:
 
     def __init__(self, instance: str, providers: Mapping[str, float], config: str) -> None:
         self._instance = instance
-        self._providers = dict(providers)
+        self._providers = {provider: min(weight, WEIGHTIEST) for provider, weight in providers.items()}
         self._config = config
         self._owned: frozenset[int] = frozenset()
         self._epoch = 0
@@ -80,7 +80,9 @@ class Ownership:
         """Another member of the group has claimed the partition since: it is let go.
 
         To open it anew at once would fence the rightful owner, which would open it anew. Mostly an assignment is on its way that
-        explains the loss. When none comes, as after epochs that were counted twice, nobody else would ever poll it.
+        explains the loss. When none comes, as after epochs that were counted twice, nobody else would ever poll it. One that
+        was being let go is explained already, and another assignment would make all members join.
         """
-        self._owned -= {partition}
-        self.rejoin_at = min(self.rejoin_at, now + LOST_WAIT)
+        if partition in self._owned:
+            self._owned -= {partition}
+            self.rejoin_at = min(self.rejoin_at, now + LOST_WAIT)

@@ -95,7 +95,7 @@ class Committer:
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
         self._rests = ProviderRests()
-        self._open = self._ended = self._busy = False
+        self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
         self._commit_scope: anyio.CancelScope | None = None
         self._work = anyio.Event()
@@ -173,6 +173,11 @@ class Committer:
     def _idle(self) -> bool:
         return not self._busy and not self._work.is_set()
 
+    async def opening_ended(self) -> None:
+        """Return once no try to open is under way: it is open, or only another try would open it."""
+        while self._opening:
+            await self._progress.wait()
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Open, then commit for ever. Opens again after Unavailable; raises Fenced, Unwritable and WrongJournal.
 
@@ -220,6 +225,7 @@ class Committer:
         """Open until it succeeds. What was in flight is settled by what is found committed."""
         tries = 0
         while not self._open:
+            self._opening = True
             try:
                 restored = await self._writer.open()
             except Unavailable as error:
@@ -240,7 +246,7 @@ class Committer:
         if self.problem is not None:
             log.info("journal.recovered", partition=self.partition)
         self.problem = None
-        self._open, self._in_flight = True, 0
+        self._open, self._opening, self._in_flight = True, False, 0
         self._opened_times += 1
         self._work.set()  # what was in flight may pend again
         self.ready.set()
@@ -251,7 +257,8 @@ class Committer:
             log.warning("journal.unavailable", partition=self.partition, reason=str(error))
         self.problem = one_line(str(error), 400)  # `/readyz` shows it, and it may quote a broker
         self.failures += 1
-        self._open = False
+        self._open = self._opening = False
+        self._advance()
 
     async def _commit_all(self) -> None:
         """Commit until nothing pends, never two back to back."""
