@@ -67,7 +67,7 @@ class RunningProcess(Process):
         self.ended_at = world.now
 
 
-class StartingProcess(Process):
+class StartingProcess(RunningProcess):
     """One that says it has started once all that it has open polls."""
 
     started_at = None
