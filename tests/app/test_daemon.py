@@ -1,10 +1,18 @@
 """The root: what it makes of the config, before anything runs."""
 
+from itertools import pairwise
+
+import anyio
 import msgspec
+import pytest
+from trio.testing import MockClock
 
 from tests.app.test_settings import HELIUS
+from tests.journal.acme_memory import Log, MemoryJournal
 from watcher.app import settings
-from watcher.app.daemon import Daemon
+from watcher.app.daemon import HEARTBEAT, Daemon
+from watcher.poller.connections import HttpConnections
+from watcher.runtime.config_section import SettingsError
 
 NEW = "canary-new-key"
 
@@ -23,3 +31,58 @@ def test_keys_that_are_read_again_while_the_journal_is_opened_are_those_that_the
     key.unlink()
     daemon.reload_keys()
     assert NEW in str(msgspec.to_builtins(daemon.sources[0].credentials()))
+
+
+FLEET = {"journal": "kafka://localhost:1", "kafka": {"group": "balances", "member_env": "MEMBER"}}
+
+
+def test_a_relay_beside_a_fleet_is_no_member_and_needs_no_name():
+    config = settings.parse({**FLEET, "providers": {"helius": HELIUS}})
+    assert Daemon(config, {}, "relay").instance
+    assert Daemon(config, {"MEMBER": "one"}, "relay").instance != "one", "its heartbeats would be those of the member"
+    keys = {HELIUS["api_key_env"]: NEW}
+    assert Daemon(config, {**keys, "MEMBER": "one"}, "pollers").instance == "one"
+    with pytest.raises(SettingsError, match="member_env"):
+        Daemon(config, keys, "pollers")
+
+
+class Heard(MemoryJournal):
+    """Keeps when heartbeats came, and of whom they spoke."""
+
+    def __init__(self):
+        super().__init__(Log())
+        self.beats = []
+
+    def writer(self, _partition):
+        return super().writer(0)
+
+    async def heartbeat(self, health):
+        self.beats.append((anyio.current_time(), {one.provider for one in health}))
+
+
+def test_a_provider_that_comes_later_and_does_not_answer_silences_no_other():
+    async def main():
+        table = {"providers": {"helius": HELIUS, "second": {**HELIUS, "type": "helius"}}}
+        daemon = Daemon(settings.parse(table), {HELIUS["api_key_env"]: NEW})
+        daemon.partitions._journal = daemon.journal = heard = Heard()
+
+        async def polled(partition, name):
+            (source,) = [source for source in daemon.sources if source.provider.name == name]
+            runner = daemon.partitions.runner(partition)
+            runner.pollers = [runner._poller(partition, source, HttpConnections(lambda: True))]
+            tasks.start_soon(daemon.partitions._polled, runner.pollers[0])
+            return runner.pollers[0]
+
+        async with anyio.create_task_group() as tasks:
+            (await polled(0, "helius")).answered.set()
+            tasks.start_soon(daemon._send_heartbeats)
+            await anyio.sleep(HEARTBEAT - 1)
+            await polled(1, "second")
+            await anyio.sleep(2 * HEARTBEAT)
+            tasks.cancel_scope.cancel()
+        return heard.beats
+
+    beats = anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+    times = [time for time, providers in beats if "helius" in providers]
+    assert len(times) >= 3
+    assert max(after - before for before, after in pairwise(times)) <= HEARTBEAT + 0.1

@@ -63,6 +63,26 @@ def test_what_the_owner_of_its_partition_does_not_know_nobody_polls():
     assert "nobody polls ondo" in "\n".join(lines(status))
 
 
+def test_without_a_member_nobody_polls_what_our_own_config_knows():
+    status = fleet_status("fleet", group(state="Empty"), [], P, NOW, configured=PROVIDERS)
+    assert status.unowned == sorted(PROVIDERS)
+    assert "nobody polls helius, jupiter: no member runs" in "\n".join(lines(status))
+
+
+def test_what_only_our_own_config_knows_nobody_polls_but_in_a_join_nobody_can_tell():
+    one = member("one", {"jupiter": 1.0}, HOMES.values())
+    assert fleet_status("fleet", group(one), [], P, NOW, configured=PROVIDERS).unowned == ["helius"]
+    joining = group(GroupMember("one-id", "10.0.0.1", None, None), state="PreparingRebalance")
+    assert fleet_status("fleet", joining, [], P, NOW, configured=PROVIDERS).unowned == []
+
+
+def test_a_group_that_others_use_is_told_from_a_fleet():
+    others = GroupDescription("Stable", "consumer", "range", [GroupMember("app-1", "10.0.0.1", None, None)])
+    with pytest.raises(Exit, match=r"is no fleet.*'range'") as end:
+        fleet_status("fleet", others, [], P, NOW)
+    assert end.value.status == 2
+
+
 def test_an_owner_has_a_provider_since_the_first_heartbeat_after_that_of_another_one():
     beats = [beat("jupiter", "one", 90), beat("jupiter", "two", 75), beat("jupiter", "one", 60)]
     beats += [beat("helius", "one", 50), beat("jupiter", "one", 45), beat("jupiter", "one", 30)]

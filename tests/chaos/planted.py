@@ -153,10 +153,10 @@ def doubt_stamped_at_the_fence():
 
     def earlier(self, data, now, wall, *, released, begin):
         if released:
-            restore(self, data, now, wall, released=released, begin=begin)
-            return
-        restore(self, data, now, wall, released=released, begin=begin - LATE)
+            return restore(self, data, now, wall, released=released, begin=begin)
+        sensible = restore(self, data, now, wall, released=released, begin=begin - LATE)
         self.pause(begin, remember=False)
+        return sensible
 
     Budget.restore = earlier
 

@@ -1,13 +1,17 @@
 """What a member decides of its place in the group, and what it sends, without any broker."""
 
+import asyncio
 from io import BytesIO
 
 import anyio
 import pytest
 from aiokafka.protocol.group import HeartbeatRequest_v1
+from structlog.testing import capture_logs
 
+from tests.journal.kafka_world import hurried
 from watcher.fleet.claims import Assignment, MemberClaim, decode_assignment, encode
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
+from watcher.journal.kafka import membership as membership_module
 from watcher.journal.kafka.group_assignor import ASSIGNOR, FleetAssignor
 from watcher.journal.kafka.group_coordinator import GroupTiming, _StaticHeartbeat
 from watcher.journal.kafka.group_session import GroupSession, RejoinPacing
@@ -131,3 +135,27 @@ class TestNotices:
             if len(seen) == 3:
                 break
         assert seen == given
+
+    async def test_a_group_that_cannot_be_reached_is_told_once_and_not_at_each_try(self, monkeypatch):
+        monkeypatch.setattr(membership_module, "AGAIN", 0.01)
+        tries = []
+
+        async def hang_up(_reader, writer):
+            tries.append(writer)
+            writer.close()
+
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            journal = KafkaJournal(
+                [f"127.0.0.1:{port}"], KafkaSettings(group="g"), environ={}, deadlines=hurried(start=0.05)
+            )
+            membership = journal.membership(lambda: CLAIM, anyio.current_time)
+            with capture_logs() as logs:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(membership.run)
+                    with anyio.fail_after(30):
+                        while len(tries) < 30:  # noqa: ASYNC110 (several tries, no one event)
+                            await anyio.sleep(0.01)
+                    await membership.leave()
+            await journal.close()
+        assert [record["event"] for record in logs] == ["fleet.group_unavailable"]

@@ -26,12 +26,14 @@ from tests.polling import (
     poller_of,
     tokenkit,
     virtually,
+    wall,
 )
 from watcher.app import metrics
 from watcher.journal.sqlite.file import inline
 from watcher.limits.budget import LATE
 from watcher.model.times import format_rfc3339
 from watcher.poller import http_exchange as exchange_module
+from watcher.poller.assembly import budget_of
 from watcher.poller.connections import MAX_CONNECTIONS, HttpConnections
 from watcher.poller.failure_policy import EXHAUSTED_PAUSE, REFUSED_PAUSE
 from watcher.poller.http_exchange import MAX_COOKIE_BYTES, MAX_HEAD_BYTES, MAX_HEADER_FIELDS, HttpExchange
@@ -597,6 +599,21 @@ def test_a_memory_that_cannot_be_read_costs_a_period_and_no_more(file, logs):
 
     assert virtually(main)[0] == pytest.approx(2.0, abs=0.1)
     assert [record["what"] for record in events(logs, "provider.memory_unreadable")] == ["limiter", "schedule"]
+
+
+def test_a_provider_that_stands_still_because_the_clock_is_behind_that_of_the_owner_before_is_told(file, logs):
+    async def main():
+        provider = helius(1, limits=((60, 60.0),))
+        async with journal(file) as intake:
+            ahead = wall() + 5_000_000
+            intake.notes["limiter:helius"] = budget_of(provider).save(anyio.current_time(), ahead)
+            api = Api(fine)
+            with anyio.move_on_after(5):
+                await poller_of(provider, api, intake).run()
+            return api.times
+
+    assert virtually(main) == []
+    assert [record["provider"] for record in events(logs, "provider.clock_mismatch")] == ["helius"]
 
 
 def test_while_nothing_can_be_saved_nothing_leaves(file):

@@ -225,7 +225,7 @@ def stamped_at_the_fence(monkeypatch):
     restore = Budget.restore
 
     def at_the_fence(budget, data, now, wall, *, released, begin):
-        restore(budget, data, now, wall, released=released, begin=begin if released else begin - LATE)
+        return restore(budget, data, now, wall, released=released, begin=begin if released else begin - LATE)
 
     monkeypatch.setattr(Budget, "restore", at_the_fence)
 

@@ -83,8 +83,8 @@ class Daemon:
         for source in self.sources:
             _require_possible(source.provider)
         self.journal = journal_of(config, environment)
-        if (fleet := fleet_of(self.journal)) is not None:
-            self.instance = fleet.member() or self.instance  # a lasting name, where it has one
+        if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
+            self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
         self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime))
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
@@ -179,17 +179,21 @@ class Daemon:
         )
 
     async def _send_heartbeats(self) -> None:
-        """Publish the health of each provider that we poll: soon after it is polled, then every HEARTBEAT seconds."""
-        more = True
+        """Publish the health of each provider that we poll: soon after it is polled, and at least every HEARTBEAT seconds.
+
+        A provider of a partition that came later may answer late: the others are not silent for longer meanwhile.
+        """
+        with anyio.move_on_after(HEARTBEAT):
+            await self._all_answered()
         while True:
-            if more:
-                with anyio.move_on_after(HEARTBEAT):
-                    for poller in self.partitions.pollers:
-                        await poller.answered.wait()
             await self.journal.heartbeat(self.health())
-            with anyio.move_on_after(HEARTBEAT) as waiting:
+            with anyio.move_on_after(HEARTBEAT):
                 await self.partitions.more_polled()
-            more = not waiting.cancelled_caught
+                await self._all_answered()
+
+    async def _all_answered(self) -> None:
+        for poller in self.partitions.pollers:
+            await poller.answered.wait()
 
     def reload_keys(self) -> None:
         """Read the keys of the providers again. A key that cannot be read is logged, and its provider keeps the one it has.

@@ -1,6 +1,6 @@
 """`watcher fleet`: who is in the group, who polls what, how fresh that is, and what nobody polls."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -9,7 +9,8 @@ from watcher.app.exit_status import Exit
 from watcher.app.fleet import fleet_of
 from watcher.app.settings import Settings
 from watcher.journal.kafka import KafkaJournal
-from watcher.journal.kafka.group_admin import GroupDescription, GroupMember
+from watcher.journal.kafka.group_admin import SETTLED, GroupDescription, GroupMember
+from watcher.journal.kafka.group_assignor import ASSIGNOR
 from watcher.model.events import ProviderHealth
 from watcher.model.partitions import partition_of
 from watcher.model.times import parse_rfc3339
@@ -49,22 +50,44 @@ class FleetStatus(msgspec.Struct, frozen=True):
     """In Kafka's words: Stable; Empty or Dead without members; else in the midst of a join."""
     members: list[MemberStatus]
     providers: list[PolledProvider]
-    """All that some member knows."""
+    """All that some member or our own config knows."""
     unowned: list[str]
 
 
 def fleet_status(
-    group: str, found: GroupDescription, heartbeats: Sequence[ProviderHealth], partitions: int, now: int
+    group: str,
+    found: GroupDescription,
+    heartbeats: Sequence[ProviderHealth],
+    partitions: int,
+    now: int,
+    *,
+    configured: Iterable[str] = (),
 ) -> FleetStatus:
-    """`heartbeats`: in the order in which they were sent. `now`: wall-clock microseconds."""
+    """`heartbeats`: in the order in which they were sent. `now`: wall-clock microseconds. `configured`: the providers of whoever
+    asks. Raises Exit for a group that is no fleet."""
+    _require_fleet(group, found)
     owners = {provider: member for member in found.members for provider in _polled(member, partitions)}
-    known = sorted({name for member in found.members if member.claim is not None for name in member.claim.providers})
+    known = sorted(_known(found, configured))
     beats = _last_owners(heartbeats)
     providers = [
         _provider(name, partition_of(name, partitions), owners.get(name), beats.get(name, []), now) for name in known
     ]
     members = sorted((_member(member, partitions) for member in found.members), key=lambda member: member.member)
     return FleetStatus(group, found.state, members, providers, [name for name in known if name not in owners])
+
+
+def _require_fleet(group: str, found: GroupDescription) -> None:
+    if found.protocol not in ("", ASSIGNOR):
+        raise Exit(
+            2,
+            f"group {group} is no fleet: its members use protocol {found.protocol_type!r} with assignor {found.protocol!r}",
+        )
+
+
+def _known(found: GroupDescription, configured: Iterable[str]) -> set[str]:
+    """What some member knows. What only we know nobody polls; in the midst of a join nobody can tell."""
+    of_members = {name for member in found.members if member.claim is not None for name in member.claim.providers}
+    return of_members | set(configured) if found.state in SETTLED else of_members
 
 
 def _polled(member: GroupMember, partitions: int) -> list[str]:
@@ -146,7 +169,8 @@ def lines(status: FleetStatus) -> Iterator[str]:
     )
     if status.unowned:
         yield ""
-        yield f"nobody polls {', '.join(status.unowned)}: the owner of the partition has another config"
+        why = "the owner of the partition has another config" if status.members else "no member runs"
+        yield f"nobody polls {', '.join(status.unowned)}: {why}"
 
 
 def _seconds(value: float | None) -> str:
@@ -162,7 +186,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _journal(config: Settings, environment: Mapping[str, str]) -> KafkaJournal:
     journal = fleet_of(journal_of(config, environment))
     if journal is None:
-        raise Exit(2, "this config makes no fleet: set [kafka] group")
+        raise Exit(2, "this config makes no fleet: set [kafka] group, with a journal on Kafka")
     return journal
 
 
@@ -171,7 +195,12 @@ async def show(config: Settings, environment: Mapping[str, str], json: bool) -> 
     journal = _journal(config, environment)
     try:
         status = fleet_status(
-            journal.group, await journal.fleet(), await journal.heartbeats(), journal.partitions, wall()
+            journal.group,
+            await journal.fleet(),
+            await journal.heartbeats(),
+            journal.partitions,
+            wall(),
+            configured=config.providers,
         )
     finally:
         await journal.close()

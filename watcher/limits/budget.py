@@ -199,8 +199,8 @@ class Budget:
         """The last save is durable."""
         self._being_saved_since = inf
 
-    def restore(self, data: bytes, now: float, wall: int, *, released: bool, begin: float) -> None:
-        """Before the first grant: continue from what `save` gave. Nothing leaves before `begin`.
+    def restore(self, data: bytes, now: float, wall: int, *, released: bool, begin: float) -> bool:
+        """Before the first grant: continue from what `save` gave. Nothing leaves before `begin`. Whether the clocks make sense.
 
         Not `released`: whoever saved it may have gone on until `begin`, and what it can have granted unsaved, or had in
         flight, counts as spent when the last of it has arrived; nothing leaves before that either. Counted as of the
@@ -225,6 +225,7 @@ class Budget:
                 window.count(max(now, spent_at), max(1, window.capacity - window.counted))
         for endpoint, left in saved.pauses:
             self.pause(now + left - elapsed, endpoint)
+        return sensible
 
     def _calls(self, cost: float) -> int:
         return ceil(cost / self.cost - 1e-9)

@@ -92,7 +92,8 @@ class Checkpoints:
             if (counts := notes.get(stamps := STAMPS + self._name)) is not None:
                 begin = now + self._sink.lease.begins_in()
                 released = stamps not in self._sink.in_doubt
-                self._budget.restore(counts, now, wall, released=released, begin=begin)
+                if not self._budget.restore(counts, now, wall, released=released, begin=begin):
+                    self._stats.clock_mismatch()
         except ValueError:
             self._stats.memory_unreadable("limiter")
             self._budget.pause(now + self._budget.shortest_window(self._budget.endpoints[0]))

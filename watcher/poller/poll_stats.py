@@ -174,3 +174,8 @@ class PollStats(msgspec.Struct):
     def memory_unreadable(self, what: str) -> None:
         """The note of the last process cannot be read. `what`: which one."""
         log.warning("provider.memory_unreadable", provider=self.provider, what=what)
+
+    def clock_mismatch(self) -> None:
+        """The limiter's stamps are dated later than now, or before clocks were set: the provider may stand still for an hour."""
+        text = "what the limits have counted is not dated in the past, so they count as full: are the machines' clocks right?"
+        log.warning("provider.clock_mismatch", provider=self.provider, text=text)

@@ -77,6 +77,8 @@ class Membership:
         """As the coordinator has named us: the next conversation goes on under it, so that nobody takes us for another one."""
         self._cut_off = True
         """Whether the group may have given away what we hold, and we have said so; at first we hold nothing."""
+        self._logged_reason = ""
+        """Why there is no conversation, as the log has it: an outage is told once, and not at each try."""
         self._leaving = False
         self._staying = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -113,6 +115,7 @@ class Membership:
                 self._coordinator.fail(error)
             return
         self._denied.clear()
+        self._logged_reason = ""
         self._cut_off = False
         self._notice(ReceivedAssignment(assignment, self._clock()))
 
@@ -162,7 +165,9 @@ class Membership:
                 with self._denied.tolerated():
                     await self._converse()
             except Unavailable as error:
-                log.warning("fleet.group_unavailable", group=self._group, reason=str(error))
+                if str(error) != self._logged_reason:
+                    log.warning("fleet.group_unavailable", group=self._group, reason=str(error))
+                self._logged_reason = str(error)
                 await anyio.sleep(AGAIN)
 
     async def _converse(self) -> None:
