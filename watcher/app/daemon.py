@@ -43,6 +43,7 @@ CLOSING = 2.0
 
 RunPart = Literal["pollers", "relay"] | None
 
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 log = structlog.get_logger()
 
 
@@ -53,7 +54,7 @@ def wall() -> int:
 
 def boottime() -> float:
     """Seconds that run on while the machine is suspended, where a clock does: leases are measured by it."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_BOOTTIME)
 
 
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:

@@ -24,6 +24,7 @@ from watcher.ingest.group_size import DEADLINE, GroupSize
 from watcher.ingest.notes import NoteQueue
 from watcher.ingest.provider_rests import ProviderRests
 from watcher.ingest.rejections import RETRY, RejectedKeys
+from watcher.ingest.slow_commits import SlowCommits
 from watcher.journal import Batch, Rejected, Writer
 from watcher.ledger import Ledger, Verdict
 from watcher.limits.lease import LATE, Lease
@@ -38,8 +39,6 @@ STOPPING = 3.0
 """Seconds that all commits together may still take once stopping has begun."""
 CLOSING = 1.0
 """Seconds that giving the partition back may take."""
-TELL_SLOW = 60.0
-"""Seconds between two lines about commits that take longer than a lease, at least."""
 REOPEN = Backoff(0.1, 5.0)
 """Between two tries to open."""
 
@@ -96,9 +95,9 @@ class Committer:
         self._note_queue = NoteQueue()
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
+        self._slow_commits = SlowCommits(partition)
         self._rests = ProviderRests()
         self._open = self._ended = self._busy = False
-        self._told_slow_at = -math.inf
         self._stop_by = math.inf
         self._commit_scope: anyio.CancelScope | None = None
         self._work = anyio.Event()
@@ -336,18 +335,11 @@ class Committer:
         self.in_doubt -= notes.keys()
         if self._rejections:
             self._rejections.forget(row.state.key for row in rows)
-        self._tell_if_slow(seconds, now)
+        self._slow_commits.log_if_slow(seconds, now)
         self._group.grow(len(rows), seconds, now)
         self._note_queue.committed(len(rows), reduced=self._group.reduced)
         if self.ledger.shared:
             self._rests.begin({row.state.provider for row in rows} & self.ledger.backlogs(), now, seconds)
-
-    def _tell_if_slow(self, seconds: float, now: float) -> None:
-        """Nothing has failed, so nothing else would say why nobody is asked."""
-        if seconds >= LATE and now - self._told_slow_at >= TELL_SLOW:
-            self._told_slow_at = now
-            reason = f"requests leave only in the {LATE:g} s after the start of a commit: until one is quicker, nobody is asked"
-            log.warning("journal.slow", partition=self.partition, commit_seconds=round(seconds, 1), reason=reason)
 
     def _reject(self, rows: list[CommitRow], notes: Mapping[str, bytes], error: Rejected) -> None:
         """Leave out what the journal will not take. Raises Unavailable when it must be opened again first.
