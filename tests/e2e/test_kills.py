@@ -1,6 +1,7 @@
 """kill -9 in the middle, five times: nothing is lost, told twice or invented, and no limit is broken."""
 
 import signal
+import sys
 
 import pytest
 
@@ -57,6 +58,14 @@ def test_a_second_instance_whose_port_is_taken_ends_alone(house, half):
     config = house.config(house.sandbox().providers(), relay={"port": port}, metrics_port=port)
     first = house.run(config, *half)
     one_clear_line(house.finished("run", "-c", config, *half), 69, str(port))
+    assert first.end()[0] == 0, first.err
+
+
+def test_a_second_instance_that_may_open_too_few_files_ends_alone(house):
+    config = house.config(house.sandbox().providers())
+    first = house.run(config)
+    few = ("bash", "-c", 'ulimit -n 100; exec "$@"', "", sys.executable, "-m", "watcher")
+    one_clear_line(house.finished("run", "-c", config, program=few), 2, "ulimit -n")
     assert first.end()[0] == 0, first.err
 
 

@@ -29,7 +29,7 @@ from watcher.model.events import ProviderHealth
 from watcher.poller.assembly import budget_of
 from watcher.providers.protocol import Provider
 from watcher.relay.http import auth, sockets
-from watcher.relay.http.listener import Listener
+from watcher.relay.http.listener import Listener, divided
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelayTuning
@@ -118,11 +118,13 @@ class Daemon:
 
     def _bind_port(self, stack: contextlib.AsyncExitStack) -> None:
         """The relay's, or `metrics_port` where there is no relay."""
-        key, listening = "[relay] port", self.config.relay
+        key, listening, wished = "[relay] port", self.config.relay, self.config.relay.max_connections
         if self.only == "pollers":
             if self.config.metrics_port is None:
                 return
+            wished = 0
             key, listening = "metrics_port", msgspec.structs.replace(listening, port=self.config.metrics_port)
+        divided(descriptors_left(wished, len(self.sources)), listening.max_connections)
         guarded = auth.Guard(listening, self.tokens).asks_for_tokens
         self._port = sockets.bind(listening, guarded=guarded, key=key)
         stack.callback(self._port.close)

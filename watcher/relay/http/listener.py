@@ -54,12 +54,7 @@ class Listener:
         """`room`: descriptors that it may have; None for any number. `key`: where the config names the port. `bound`: that
         port, where it is ours already."""
         settings.check()
-        try:
-            streams, pending = divide_descriptors(room, settings.max_connections)
-        except NoDescriptors:
-            raise SettingsError(
-                f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
-            ) from None
+        streams, pending = divided(room, settings.max_connections)
         self.limits = StreamLimits(connections=streams)
         self.admission = Admission(pending if settings.certificate is None else min(pending, PENDING_WITH_TLS))
         self.closing = False
@@ -223,6 +218,16 @@ class Listener:
             await self.admission.emptied()
             while self._tasks:
                 await asyncio.wait(self._tasks)
+
+
+def divided(room: int | None, max_connections: int) -> tuple[int, int]:
+    """Streams, and sockets before they are one, for which so many descriptors suffice. Raises SettingsError when for none."""
+    try:
+        return divide_descriptors(room, max_connections)
+    except NoDescriptors:
+        raise SettingsError(
+            f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
+        ) from None
 
 
 async def _no_stream(connection: HttpConnection) -> None:
