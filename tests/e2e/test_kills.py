@@ -1,12 +1,14 @@
 """kill -9 in the middle, five times: nothing is lost, told twice or invented, and no limit is broken."""
 
 import signal
+import sys
 
 import pytest
 
 from tests.e2e import checker
 from tests.e2e.harness import balances, consumed, one_clear_line, settle, until
 from tests.e2e.test_spine import PARTITIONS, enough, judge, kafka_journal, watched
+from tests.kafka_broker import free_port
 
 KILLS = 5
 CHANGES = 1_000
@@ -48,6 +50,23 @@ def test_five_kills_leave_them_whole_on_real_kafka_too(house, kafka, prefix):
     events = [event for _, _, event in consumed(kafka.address, prefix, PARTITIONS)]
     assert checker.broken_laws(events, states) == []
     assert {event["id"] for event in events} == {event["id"] for event in follower.events}
+
+
+@pytest.mark.parametrize("half", [(), ("--only", "pollers")])
+def test_a_second_instance_whose_port_is_taken_ends_alone(house, half):
+    port = free_port()
+    config = house.config(house.sandbox().providers(), relay={"port": port}, metrics_port=port)
+    first = house.run(config, *half)
+    one_clear_line(house.finished("run", "-c", config, *half), 69, str(port))
+    assert first.end()[0] == 0, first.err
+
+
+def test_a_second_instance_that_may_open_too_few_files_ends_alone(house):
+    config = house.config(house.sandbox().providers())
+    first = house.run(config)
+    few = ("bash", "-c", 'ulimit -n 100; exec "$@"', "", sys.executable, "-m", "watcher")
+    one_clear_line(house.finished("run", "-c", config, program=few), 2, "ulimit -n")
+    assert first.end()[0] == 0, first.err
 
 
 def test_a_second_instance_replaces_the_first_which_says_so_and_ends(house):

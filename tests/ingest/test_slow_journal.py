@@ -6,6 +6,7 @@ import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.ingest.test_committer import answer, in_virtual_time
 from watcher.ingest.committer import DEADLINE, Committer
@@ -13,7 +14,22 @@ from watcher.ingest.group_size import GROUP_ROWS
 from watcher.ingest.notes import DEFERRED, LARGE_NOTE
 from watcher.journal import Restored
 from watcher.ledger import Ledger
+from watcher.limits.lease import LATE
 from watcher.model.keys import Scope
+
+
+def test_commits_that_take_longer_than_a_lease_are_told_once_a_minute():
+    async def main():
+        committer = Committer(SlowJournal(fixed=LATE), Ledger(), gather=0.0)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(committer.run)
+            for _ in range(40):
+                await committer.save("limiter:helius", b"")
+            tasks.cancel_scope.cancel()
+
+    with capture_logs() as logs:
+        in_virtual_time(main)
+    assert [line["event"] for line in logs] == ["journal.slow"] * 2
 
 
 class SlowJournal:

@@ -68,6 +68,17 @@ def test_with_nothing_to_ask_it_says_when_to_look_again():
     assert (len(job.targets), now) == (1, 500.0)
 
 
+def test_one_that_is_to_be_asked_alone_and_was_not_sent_is_asked_alone_again():
+    lanes, _ = lanes_of(tokenkit(3, limits=((60, 60.0, None),)))
+    job, _ = lanes.next_job(0.0)
+    assert len(job.targets) == 3
+    lanes.split(job)
+    for now in range(6):
+        job, _ = lanes.next_job(float(now))
+        assert len(job.targets) == 1
+        lanes.unsent(job, float(now))
+
+
 def test_a_paused_endpoint_does_not_block_the_other_lanes():
     provider = tokenkit(2, listings=2, limits=((6, 60.0, "balances"), (6, 60.0, "account-balances")))
     lanes, budget = lanes_of(provider)

@@ -319,6 +319,21 @@ def test_a_journal_whose_commits_take_as_long_as_a_lease_stops_polling(monkeypat
         world.end()
 
 
+def polls_in_a_minute(monkeypatch, commit_seconds):
+    world = World(monkeypatch, 1, TEN, connect=0.0)
+    world.start("old", before=lambda: commit_seconds / 2, after=lambda: commit_seconds / 2)
+    world.run(60.0)
+    world.end()
+    return len(of(world, "old"))
+
+
+def test_a_slow_journal_costs_few_polls(monkeypatch):
+    quick = polls_in_a_minute(monkeypatch, 0.005)
+    assert polls_in_a_minute(monkeypatch, 0.5) > 0.97 * quick
+    assert polls_in_a_minute(monkeypatch, 1.0) > 0.8 * quick
+    assert polls_in_a_minute(monkeypatch, 1.5) > 0.2 * quick
+
+
 def test_what_is_frozen_between_grant_and_wire_goes_back_to_the_schedule_and_nobody_has_failed(monkeypatch):
     world = World(monkeypatch, 1, TEN)
     old = world.start("old")

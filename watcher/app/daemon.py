@@ -28,8 +28,8 @@ from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
 from watcher.poller.assembly import budget_of
 from watcher.providers.protocol import Provider
-from watcher.relay.http import auth
-from watcher.relay.http.listener import Listener
+from watcher.relay.http import auth, sockets
+from watcher.relay.http.listener import Listener, divided
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelayTuning
@@ -43,6 +43,7 @@ CLOSING = 2.0
 
 RunPart = Literal["pollers", "relay"] | None
 
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 log = structlog.get_logger()
 
 
@@ -53,7 +54,7 @@ def wall() -> int:
 
 def boottime() -> float:
     """Seconds that run on while the machine is suspended, where a clock does: leases are measured by it."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_BOOTTIME)
 
 
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
@@ -89,6 +90,7 @@ class Daemon:
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
         self.relay: Relay | None = None
+        self._port: sockets.BoundPort | None = None
         self._report = StatusReport(self.sources, self.partitions, lambda: self.member, lambda: self.relay)
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -99,6 +101,7 @@ class Daemon:
         await self._prepare_journal()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._close)
+            self._bind_port(stack)  # before anything is fenced: who cannot serve ends without ending the one that does
             reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
             relaying = await stack.enter_async_context(task_scope())
             async with anyio.create_task_group() as tasks:
@@ -112,6 +115,19 @@ class Daemon:
                 log.info("started", instance=self.instance, port=port, journal=self.config.journal)
                 task_status.started(Started(port))
                 await anyio.sleep_forever()
+
+    def _bind_port(self, stack: contextlib.AsyncExitStack) -> None:
+        """The relay's, or `metrics_port` where there is no relay."""
+        key, listening, wished = "[relay] port", self.config.relay, self.config.relay.max_connections
+        if self.only == "pollers":
+            if self.config.metrics_port is None:
+                return
+            wished = 0
+            key, listening = "metrics_port", msgspec.structs.replace(listening, port=self.config.metrics_port)
+        divided(descriptors_left(wished, len(self.sources)), listening.max_connections)
+        guarded = auth.Guard(listening, self.tokens).asks_for_tokens
+        self._port = sockets.bind(listening, guarded=guarded, key=key)
+        stack.callback(self._port.close)
 
     def _open_partitions(self, tasks: TaskGroup) -> None:
         """All in use, or as the fleet assigns them."""
@@ -140,12 +156,12 @@ class Daemon:
         return reader
 
     async def _open_relay(self, reader: Reader | None, relaying: TaskScope) -> int | None:
-        if reader is None and self.config.metrics_port is None:
+        if self._port is None:
             return None
         start = StartSignal[int]()
         serving: Listener | Relay
         if reader is None:
-            serving = self._metrics_port()
+            serving = self._metrics_port(self._port)
         else:
             self.relay = serving = self._relay(reader)
         relaying.start_soon(lambda: serving.run(task_status=start))
@@ -160,6 +176,7 @@ class Daemon:
             wall=wall,
             status=self._report.status(),
             room=descriptors_left(wished, len(self.sources)),
+            bound=self._port,
         )
         possible = relay.listener.limits.connections
         if possible < wished:
@@ -168,14 +185,14 @@ class Daemon:
             )
         return relay
 
-    def _metrics_port(self) -> Listener:
-        listening = msgspec.structs.replace(self.config.relay, port=self.config.metrics_port)
+    def _metrics_port(self, bound: sockets.BoundPort) -> Listener:
+        guard = auth.Guard(self.config.relay, self.tokens)
         return Listener(
-            listening,
-            HttpRoutes(WITHOUT_RELAY, auth.Guard(listening, self.tokens), self._report.status()),
+            self.config.relay,
+            HttpRoutes(WITHOUT_RELAY, guard, self._report.status()),
             tuning=RelayTuning(),
             room=descriptors_left(0, len(self.sources)),
-            key="metrics_port",
+            bound=bound,
         )
 
     async def _send_heartbeats(self) -> None:

@@ -24,6 +24,7 @@ from watcher.ingest.group_size import DEADLINE, GroupSize
 from watcher.ingest.notes import NoteQueue
 from watcher.ingest.provider_rests import ProviderRests
 from watcher.ingest.rejections import RETRY, RejectedKeys
+from watcher.ingest.slow_commits import SlowCommits
 from watcher.journal import Batch, Rejected, Writer
 from watcher.ledger import Ledger, Verdict
 from watcher.limits.lease import LATE, Lease
@@ -94,6 +95,7 @@ class Committer:
         self._note_queue = NoteQueue()
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
+        self._slow_commits = SlowCommits(partition)
         self._rests = ProviderRests()
         self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
@@ -340,6 +342,7 @@ class Committer:
         self.in_doubt -= notes.keys()
         if self._rejections:
             self._rejections.forget(row.state.key for row in rows)
+        self._slow_commits.log_if_slow(seconds, now)
         self._group.grow(len(rows), seconds, now)
         self._note_queue.committed(len(rows), reduced=self._group.reduced)
         if self.ledger.shared:

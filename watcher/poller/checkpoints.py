@@ -18,10 +18,13 @@ from watcher.runtime.slicing import run_in_slices
 from watcher.scheduling.schedule import Schedule
 
 SAVE_LIMITER = 1.0
-"""Seconds between two saves of the limiter, at least."""
+"""Seconds from the start of one save of the limiter to that of the next, at least."""
 NEARLY_OVER = 0.5
-"""Seconds: a lease with less left is renewed before the next grant, so that the request still leaves under it. More
-than a second is left while saves follow one another, so a busy provider waits for none."""
+"""Seconds: a lease with less left is renewed at the next grant. More than a second is left while saves follow one another
+and a commit takes less, so a busy provider needs none."""
+TOO_SHORT = 0.1
+"""Seconds: with less left the grant waits for that, so that the request still leaves under it. With more it does not: where a
+commit takes half a second, a third of the polls would be lost, and nearly all where it takes 1.5 s."""
 SAVE_RATES = 60.0
 """Seconds between two saves of the learned rates."""
 
@@ -115,18 +118,22 @@ class Checkpoints:
 
     async def renew_lease(self) -> None:
         """Save, unless what another save or commit has done meanwhile will do."""
+        enough = TOO_SHORT if self._saving.locked() else NEARLY_OVER
         async with self._saving:
-            if not self._sink.lease.lasts(NEARLY_OVER):
+            if not self._sink.lease.lasts(enough):
                 await self._save_limiter()
 
     async def save_limiter_forever(self) -> None:
         """Whoever asks for nothing saves nothing. While a request is in flight, its lease may be needed yet: a connect
         that takes longer than a lease would otherwise never come to its request."""
+        rest = SAVE_LIMITER
         while True:
-            await anyio.sleep(SAVE_LIMITER)
+            await anyio.sleep(rest)
             while not (self._budget.unsaved_changes or self._budget.in_flight):
                 await self._limiter.wait_until(inf)
+            began = anyio.current_time()
             await self.save_limiter()
+            rest = max(0.0, began + SAVE_LIMITER - anyio.current_time())
 
     async def note_rates_forever(self) -> None:
         while True:

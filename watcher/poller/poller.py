@@ -18,7 +18,7 @@ from watcher.model.readings import Answer, Times
 from watcher.model.targets import LISTING, Target
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE, clear_rows_only, fingerprint
-from watcher.poller.checkpoints import NEARLY_OVER, Checkpoints, NoteSink
+from watcher.poller.checkpoints import NEARLY_OVER, TOO_SHORT, Checkpoints, NoteSink
 from watcher.poller.connections import MAX_CONNECTIONS
 from watcher.poller.failure_policy import FailurePolicy
 from watcher.poller.http_exchange import HttpExchange
@@ -140,20 +140,24 @@ class Poller:
             job, when = self._lanes.next_job(now) if room and begins <= now else (None, inf)
             if job is None:
                 await self._limiter.wait_until(begins if begins > now else when)
-            elif (slot := await self._grant(job)) is None:
+            elif (slot := await self._grant(job, now, tasks)) is None:
                 self._lanes.unsent(job, anyio.current_time())
             else:
                 self._in_flight += 1
                 tasks.start_soon(self._poll, job, slot)
 
-    async def _grant(self, job: PollJob) -> Slot | None:
-        """A place for it, under a lease: a commit first, where that is (nearly) over. None: not now any more."""
+    async def _grant(self, job: PollJob, now: float, tasks: TaskGroup) -> Slot | None:
+        """A place for it, under a lease: a commit first, where that is over, and beside it, where it is nearly over. None: not
+        now any more."""
         lease = self._sink.lease
         if not lease.lasts(NEARLY_OVER):
-            await self._checkpoints.renew_lease()
-        now = anyio.current_time()
-        if not lease.valid() or self.budget.ready_at(now, job.lane.endpoint) > now:
-            return None
+            if lease.lasts(TOO_SHORT):
+                tasks.start_soon(self._checkpoints.renew_lease)
+            else:
+                await self._checkpoints.renew_lease()
+                now = anyio.current_time()
+                if not lease.valid() or self.budget.ready_at(now, job.lane.endpoint) > now:
+                    return None
         return self._limiter.grant(now, job.lane.endpoint)
 
     async def _poll(self, job: PollJob, slot: Slot) -> None:

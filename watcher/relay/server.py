@@ -26,6 +26,7 @@ from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import HttpAnswer, error
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
+from watcher.relay.http.sockets import BoundPort
 from watcher.relay.live_path import BATCH, Flusher
 from watcher.relay.log import Log
 from watcher.relay.log_follower import LogFollower
@@ -57,8 +58,9 @@ class Relay:
         status: Status,
         tuning: RelayTuning = RelayTuning(),  # noqa: B008 - frozen
         room: int | None = None,
+        bound: BoundPort | None = None,
     ) -> None:
-        """`wall`: microseconds. `room`: see Listener."""
+        """`wall`: microseconds. `room`, `bound`: see Listener."""
         self.flusher = Flusher(self._overflow)
         self.connections = ConnectionRegistry(self.flusher, tuning, self._read_for)
         self.follower = LogFollower(log, self.flusher, self.connections, tuning)
@@ -70,7 +72,7 @@ class Relay:
         self._snapshots = SnapshotReader(log, self._budget, tuning.page)
         self._page = live_page()
         status = msgspec.structs.replace(status, following=lambda: self.follower.following)
-        self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room)
+        self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room, bound=bound)
         self._timers = Timers(self.connections, self.flusher, tuning, wall, status.sees)
         self._opener = SubscriptionOpener(
             self.connections, self.flusher, self.follower, self._snapshots, self._timers.heartbeat

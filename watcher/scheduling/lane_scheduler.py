@@ -87,6 +87,8 @@ class PollJob(msgspec.Struct, frozen=True, eq=False):
     lane: Lane
     targets: tuple[Target, ...]
     group: GroupState
+    alone: bool = False
+    """Its target was singled out."""
 
     @property
     def schedule(self) -> Schedule[Target]:
@@ -111,8 +113,9 @@ class LaneScheduler:
         for group in sorted(self._groups, key=lambda group: group.turn):
             lane = min(group.lanes, key=lambda lane: self._budget.ready_at(now, lane.endpoint))
             ready = max(self._budget.ready_at(now, lane.endpoint), _due(group, now))
+            alone = bool(group.singled_out)
             if ready <= now and (targets := self._pick(group, lane, now)):
-                return PollJob(lane, targets, group), now
+                return PollJob(lane, targets, group, alone), now
             when = min(when, ready if ready > now else inf)
         return None, when
 
@@ -122,6 +125,9 @@ class LaneScheduler:
 
     def unsent(self, job: PollJob, now: float) -> None:
         """It never left, for a reason of ours: its targets are due, and nobody is to blame."""
+        if job.alone:
+            job.group.singled_out.extend(job.targets)
+            return
         for target in job.targets:
             job.schedule.unsent(target, now)
 

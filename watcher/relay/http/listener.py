@@ -49,15 +49,12 @@ class Listener:
         tuning: RelayTuning,
         room: int | None = None,
         key: str = "[relay] port",
+        bound: sockets.BoundPort | None = None,
     ) -> None:
-        """`room`: descriptors that it may have; None for any number. `key`: where the config names the port."""
+        """`room`: descriptors that it may have; None for any number. `key`: where the config names the port. `bound`: that
+        port, where it is ours already."""
         settings.check()
-        try:
-            streams, pending = divide_descriptors(room, settings.max_connections)
-        except NoDescriptors:
-            raise SettingsError(
-                f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
-            ) from None
+        streams, pending = divided(room, settings.max_connections)
         self.limits = StreamLimits(connections=streams)
         self.admission = Admission(pending if settings.certificate is None else min(pending, PENDING_WITH_TLS))
         self.closing = False
@@ -67,6 +64,7 @@ class Listener:
         self._routes = routes
         self._tuning = tuning
         self._key = key
+        self._bound = bound
         self._context: Any = None
         self._sockets: list[socket.socket] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,10 +90,10 @@ class Listener:
 
     def bind(self) -> None:
         """Raises SettingsError, and OSError when the port is taken."""
-        self._context = sockets.tls(self._settings)
-        self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
         guarded = self._routes.guard.asks_for_tokens
-        self._sockets = sockets.listen(self._settings, guarded=guarded, key=self._key)
+        bound = self._bound or sockets.bind(self._settings, guarded=guarded, key=self._key)
+        self._sockets, self._context = bound
+        self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
 
     def open(self, serve_stream: ServeStream, create: Callable[..., HttpConnection]) -> None:
         """Let them in. `create`: makes an HttpConnection. To be called in the loop that serves them."""
@@ -220,6 +218,16 @@ class Listener:
             await self.admission.emptied()
             while self._tasks:
                 await asyncio.wait(self._tasks)
+
+
+def divided(room: int | None, max_connections: int) -> tuple[int, int]:
+    """Streams, and sockets before they are one, for which so many descriptors suffice. Raises SettingsError when for none."""
+    try:
+        return divide_descriptors(room, max_connections)
+    except NoDescriptors:
+        raise SettingsError(
+            f"the limit of open files leaves {room} for connections, which is too few: raise it (ulimit -n)"
+        ) from None
 
 
 async def _no_stream(connection: HttpConnection) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from typing import NamedTuple
 
 from watcher.relay.http.admission import BACKLOG
 from watcher.relay.settings import RelaySettings, is_loopback
@@ -26,6 +27,29 @@ TLS_BUFFER = 16 * 1024
 """Bytes that asyncio keeps for each connection from its first one on; its own 256 KiB are a stranger's to fill."""
 
 Address = tuple[socket.AddressFamily, str]
+
+
+class BoundPort(NamedTuple):
+    """A port that is ours: who connects waits until somebody serves it."""
+
+    sockets: list[socket.socket]
+    """One for each address of the host."""
+    tls: ssl.SSLContext | None
+
+    @property
+    def number(self) -> int:
+        return int(self.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+
+
+def bind(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> BoundPort:
+    """All that can be wrong with the port is found here. Raises what `tls` and `listen` raise, and `settings.check`."""
+    settings.check()
+    context = tls(settings)
+    return BoundPort(listen(settings, guarded=guarded, key=key), context)
 
 
 def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port") -> list[socket.socket]:
