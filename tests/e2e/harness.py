@@ -311,7 +311,8 @@ def at_rest(daemon, provider):
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name) and label in line)
 
     label = f'provider="{provider}"'
-    ended = lambda: figure("watcher_answers_total") + figure("watcher_poll_failures_total")  # noqa: E731
+    names = ("watcher_answers_total", "watcher_poll_failures_total", "watcher_unsent_total")
+    ended = lambda: sum(map(figure, names))  # noqa: E731
     until(lambda: 0 < figure("watcher_polls_total") == ended(), f"every request to {provider} ends")
 
 

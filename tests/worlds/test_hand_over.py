@@ -345,6 +345,7 @@ def test_what_is_frozen_between_grant_and_wire_goes_back_to_the_schedule_and_nob
     world.run(40.0)
     assert old.poller.stats.unsent_at == pytest.approx(20.0, abs=0.5)
     assert old.poller.stats.failures == {}
+    assert old.poller.stats.unsent_requests > 0
     assert old.poller.stats.polls - before > 150, "it owns the partition yet"
     assert refused(world) == 0
     world.end()

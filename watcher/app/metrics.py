@@ -91,7 +91,8 @@ class RelayView(msgspec.Struct, frozen=True):
 
 
 PROVIDERS: tuple[Figure[ProviderView], ...] = (
-    counter("polls", "Requests sent.", lambda p: p.poller.stats.polls),
+    counter("polls", "Requests begun.", lambda p: p.poller.stats.polls),
+    counter("unsent", "Of them, those that never left: the lease was over.", lambda p: p.poller.stats.unsent_requests),
     counter("answers", "Good answers.", lambda p: p.poller.stats.answers),
     counter("refusals", "Requests refused for their rate (429).", lambda p: p.poller.stats.refusals),
     counter("changes", "Changes found.", lambda p: p.poller.stats.changes),

@@ -25,7 +25,9 @@ class PollStats(msgspec.Struct):
 
     provider: str
     polls: int = 0
-    """Requests sent."""
+    """Requests begun."""
+    unsent_requests: int = 0
+    """Those of them that never left: the lease was over."""
     answers: int = 0
     """Good ones."""
     failures: dict[str, int] = {}
@@ -130,6 +132,7 @@ class PollStats(msgspec.Struct):
 
     def unsent(self, asked: str, now: float) -> None:
         """The lease was over when a request would have left. Nobody failed, and it is asked again."""
+        self.unsent_requests += 1
         if now - self.unsent_at >= REPEAT:
             log.info(
                 "poll.unsent", provider=self.provider, asked=asked, reason="the lease was over: stamps are saved first"
