@@ -7,14 +7,12 @@ import pytest
 
 from tests.e2e import checker
 from tests.e2e.harness import balances, consumed, one_clear_line, settle, until
-from tests.e2e.test_spine import PARTITIONS, enough, judge, kafka_journal, watched
+from tests.e2e.test_spine import PARTITIONS, PROMPT, SETTLE, enough, judge, kafka_journal, watched
 from tests.kafka_broker import free_port
 
 KILLS = 5
 CHANGES = 1_000
-SETTLE = 5.0
-"""Seconds: no replica lags here."""
-FAULTS = "default,stale=0,cached=0"
+FAULTS = PROMPT
 """An answer that a dying process took with it, repeated by a lagging replica later on, is new to the next process. Where a
 provider gives no position it is believed, as the documentation says; that is not what is shown here."""
 

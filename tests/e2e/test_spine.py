@@ -9,6 +9,10 @@ CHANGES = 2_000
 RATE = 300.0
 """Moves a second at the sandbox."""
 PARTITIONS = 4
+SETTLE = 5.0
+"""Seconds, where no replica lags."""
+PROMPT = "default,stale=0,cached=0"
+"""Faults, and no replica that lags."""
 
 
 def kafka_journal(kafka, prefix):
@@ -59,7 +63,7 @@ def test_two_thousand_changes_arrive_at_a_subscriber_as_they_really_happened(hou
 
 @pytest.mark.kafka
 def test_a_committed_reader_of_real_kafka_finds_the_same_two_thousand_changes(house, kafka, prefix):
-    sandbox, _, daemon, follower = watched(house, **kafka_journal(kafka, prefix))
+    sandbox, _, daemon, follower = watched(house, faults=PROMPT, settle=SETTLE, **kafka_journal(kafka, prefix))
     enough(follower)
     assert judge(sandbox, daemon, follower) >= CHANGES
     states = balances(daemon.port)

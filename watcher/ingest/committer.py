@@ -167,13 +167,10 @@ class Committer:
                 rows = self.rows + self._in_flight + self.ledger.pending
                 rounds = self._rounds + 2  # the one in flight, and one more for the notes of listings
             done = self.rows >= rows and self._rounds >= rounds and self._note_queue.committed_up_to(notes)
-            if self._open and (done or self._idle):
+            idle = not self._busy and not self._work.is_set()
+            if self._open and (done or idle):
                 return
             await self._progress.wait()
-
-    @property
-    def _idle(self) -> bool:
-        return not self._busy and not self._work.is_set()
 
     async def opening_ended(self) -> None:
         """Return once no try to open is under way: it is open, or only another try would open it."""
