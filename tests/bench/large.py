@@ -95,7 +95,7 @@ class Journal:
     async def commit(self, batch):  # noqa: ARG002 (a Writer)
         await anyio.lowlevel.checkpoint()
 
-    async def release(self, *, in_doubt=False):  # noqa: ARG002
+    async def release(self, *, in_doubt=0.0):  # noqa: ARG002
         await anyio.lowlevel.checkpoint()
 
     async def close(self):

@@ -61,7 +61,7 @@ class SlowJournal:
             raise
         self._put(batch)
 
-    async def release(self, *, in_doubt=False):
+    async def release(self, *, in_doubt=0.0):
         pass
 
     async def close(self):

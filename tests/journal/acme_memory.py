@@ -83,7 +83,7 @@ class MemoryWriter:
         self._log.notes.update(batch.notes)
         self._log.append(Commit(Cursor(self._log.epoch, (first + len(events),)), events, baselines))
 
-    async def release(self, *, in_doubt: bool = False) -> None:
+    async def release(self, *, in_doubt: float = 0.0) -> None:
         self._require_owner()
         self._log.released = not in_doubt
 

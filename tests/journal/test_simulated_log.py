@@ -129,7 +129,7 @@ class SimulatedWriter:
         self.log.settle()
         await self.step("complete")
 
-    async def release(self, *, in_doubt=False):
+    async def release(self, *, in_doubt=0.0):
         pass
 
     async def close(self):

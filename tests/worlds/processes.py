@@ -135,6 +135,8 @@ class Log:
         self.fence, self.owner, self.released = 0, None, True
         self.let_go = False
         """The owner has said its last word, in doubt or not."""
+        self.doubt = math.inf
+        """Seconds, as it has said."""
         self.states, self.notes = {}, {}
 
 
@@ -153,10 +155,11 @@ class LogWriter:
             raise Fenced("another one writes here")
         released = log.released or log.owner is self
         self._fence = log.fence = log.fence + 1
-        log.owner, log.released, log.let_go = self, False, False
+        doubt = log.doubt
+        log.owner, log.released, log.let_go, log.doubt = self, False, False, math.inf
         fenced_at = self._process.world.now
         await anyio.sleep(self._before())
-        return Restored(list(log.states.values()), dict(log.notes), "e0", fenced_at, released)
+        return Restored(list(log.states.values()), dict(log.notes), "e0", fenced_at, released, doubt)
 
     async def commit(self, batch):
         await anyio.sleep(self._before())
@@ -166,10 +169,10 @@ class LogWriter:
         self._log.notes.update(batch.notes)
         await anyio.sleep(self._after())
 
-    async def release(self, *, in_doubt=False):
+    async def release(self, *, in_doubt=0.0):
         await self._process.reach()
         self._require_owner()
-        self._log.released, self._log.let_go = not in_doubt, True
+        self._log.released, self._log.let_go, self._log.doubt = not in_doubt, True, in_doubt
 
     def _require_owner(self):
         if self._fence != self._log.fence:

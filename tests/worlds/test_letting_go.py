@@ -13,6 +13,7 @@ from watcher.app import partitions
 from watcher.app.partitions import Clocks, PartitionRunner
 from watcher.app.provider_sources import Source
 from watcher.fleet.handover import IN_FLIGHT_WAIT
+from watcher.limits.lease import LATE
 from watcher.model.log import Unavailable
 
 TEN = ((10, 1.0),)
@@ -57,13 +58,11 @@ class RunningProcess(Process):
         world = self.world
         self.runner = PartitionRunner(0, OnePartition(self), Clocks(wall, lambda: world.now))
         provider = helius(world.watches, limits=world.limits, timeout=20.0, base_url="http://127.0.0.1")
-        may_poll = anyio.Event()
-        may_poll.set()
 
         async def beside(_poller):
             pass
 
-        await self.runner.run(lambda: [(world.seed, Source(provider))], may_poll, beside)
+        await self.runner.run(lambda: [(world.seed, Source(provider))], beside)
         self.ended_at = world.now
 
 
@@ -76,7 +75,6 @@ class StartingProcess(RunningProcess):
         world = self.world
         provider = helius(world.watches, limits=world.limits, timeout=20.0, base_url="http://127.0.0.1")
         opened = partitions.Partitions([Source(provider)], OnePartition(self), Clocks(wall, lambda: world.now))
-        opened.may_poll.set()
         self.runner = opened.runner(0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(opened.run, self.runner)
@@ -194,6 +192,12 @@ def test_who_lets_go_before_its_lease_began_leaves_the_owner_before_it_in_doubt(
     assert world.processes[-1].ended_at is not None
     assert world.log.let_go
     assert not world.log.released
+    assert world.log.doubt < LATE
+    # Who opens next waits for what was left then, and not anew.
+    began = ASKED + 1.5 + PROMPT
+    three = started(world, "three")
+    world.run(ASKED + 3.0)
+    assert three.runner.committer.lease._first == pytest.approx(began + LATE - 0.5, abs=0.1)
     world.end()
 
 

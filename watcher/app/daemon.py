@@ -108,7 +108,6 @@ class Daemon:
                 # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
                 self._open_partitions(tasks)
                 port = await self._open_relay(await self._open_reader(reading), relaying)
-                self.partitions.may_poll.set()
                 await self.partitions.all_polling()
                 if self.only != "relay":
                     tasks.start_soon(self._send_heartbeats)

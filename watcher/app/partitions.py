@@ -60,10 +60,9 @@ class PartitionRunner:
     async def run(
         self,
         sources: Callable[[], Sequence[tuple[int, Source]]],
-        may_poll: anyio.Event,
         beside: Callable[[Poller], Coroutine[Any, Any, None]],
     ) -> None:
-        """Open, and poll once that is allowed, until cancelled or let go. Raises what the committer and `beside` raise.
+        """Open and poll, until cancelled or let go. Raises what the committer and `beside` raise.
 
         sources: who lives here, with the keys of that moment, each with the seed of its pauses.
         beside: runs beside each poller.
@@ -73,7 +72,6 @@ class PartitionRunner:
             committing.start_soon(self.committer.run)
             with self._opening:
                 await self.committer.ready.wait()
-                await may_poll.wait()
             if self._letting_go.is_set():
                 with anyio.move_on_after(IN_FLIGHT_WAIT):
                     # What is not open cannot be released. But no other try: it would fence whoever has been given it since.
@@ -124,8 +122,6 @@ class Partitions:
     """All that one instance has open. `sources`: the configured providers; replaced in place when keys are read again."""
 
     def __init__(self, sources: Sequence[Source], journal: Journal, clocks: Clocks) -> None:
-        self.may_poll = anyio.Event()
-        """Set once the relay serves: nobody is asked by an instance that cannot start."""
         self._sources = sources
         self._journal = journal
         self._clocks = clocks
@@ -160,7 +156,7 @@ class Partitions:
     async def run(self, runner: PartitionRunner) -> None:
         """Until it ends. Raises Fenced, Lost and other errors of the journal, and Exit, in groups."""
         try:
-            await runner.run(lambda: self._living_in(runner.partition), self.may_poll, self._polled)
+            await runner.run(lambda: self._living_in(runner.partition), self._polled)
         finally:
             del self._open[runner.partition]
             runner.settled.set()

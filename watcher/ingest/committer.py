@@ -238,7 +238,7 @@ class Committer:
                     self.released = restored.released
                     self.in_doubt = stamps_in_doubt.of(restored)
                 # Not released: an owner before us may have renewed its lease just before our fence.
-                self.lease.begin(restored.fenced_at + (0.0 if restored.released else LATE))
+                self.lease.begin(restored.fenced_at + (0.0 if restored.released else min(LATE, restored.doubt)))
                 self._opened()
 
     def _opened(self) -> None:
@@ -403,10 +403,10 @@ class Committer:
     async def _release(self) -> None:
         """Say that nobody asks any more. It is not said again: who is not believed is waited for, LATE seconds.
 
-        While the lease of the owner before us may last, that one is in doubt: the next owner would ask beside it.
+        While the lease of the owner before us may last, that one is in doubt: what is left of it is told, and is waited for.
         """
         self.lease.end()
-        in_doubt = not self.released and not self.lease.has_begun
+        in_doubt = 0.0 if self.released else self.lease.doubt()
         scope = anyio.CancelScope(shield=True, deadline=min(anyio.current_time() + DEADLINE, self._stop_by))
         self._commit_scope = scope
         with scope:

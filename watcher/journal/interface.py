@@ -7,6 +7,7 @@ the pollers and a writer, whichever it is.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +70,8 @@ class Restored(msgspec.Struct, frozen=True):
     commit of an older writer succeeds."""
     released: bool
     """Nothing is in doubt: the last owner released the partition, or was this very writer, or there was none."""
+    doubt: float = inf
+    """Seconds from the fence for which an owner may ask yet, as far as the last one has said; with `released` nobody does."""
 
 
 class Writer(Protocol):
@@ -84,11 +87,12 @@ class Writer(Protocol):
         """All of the batch or nothing. Raises Unavailable when in doubt, Fenced or Lost when replaced, Rejected for what is
         in it."""
 
-    async def release(self, *, in_doubt: bool = False) -> None:
+    async def release(self, *, in_doubt: float = 0.0) -> None:
         """The last word of an owner that has committed all it had and asks no provider any more: whoever opens next need
         wait for nothing. It is over with the next `open`, whoever's it is. Raises as `commit` does; `close` follows.
 
-        in_doubt: it never asked, and an owner before it may ask still. It lets go; `Restored.released` stays False.
+        in_doubt: it has asked nothing, since an owner before it may ask for so many seconds yet. It lets go; `released` stays
+        False, and `doubt` says it to the next one. A journal may leave this out.
         """
 
     async def close(self) -> None:

@@ -46,10 +46,9 @@ class Lease:
         """The partition is given back or lost: no request leaves any more, whatever is committed or opened yet."""
         self._begins, self._ended = inf, True
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether it is over with whoever had the partition before. It stays so when this one has ended."""
-        return self.clock() >= self._first
+    def doubt(self) -> float:
+        """Seconds for which whoever had the partition before may ask yet; it runs on when this one has ended."""
+        return max(0.0, self._first - self.clock())
 
     def age(self) -> float:
         """Seconds since the last successful commit was begun; inf without one. It grows while nobody is asked."""

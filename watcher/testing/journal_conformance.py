@@ -308,13 +308,15 @@ class JournalConformance:
         self, journal: Journal, twin: Journal
     ) -> None:
         found = []
-        for place, in_doubt in ((journal, False), (twin, None), (journal, False), (twin, True), (journal, False)):
+        for place, in_doubt in ((journal, 0.0), (twin, None), (journal, 0.0), (twin, 1.5), (journal, 0.0)):
             async with opened(place) as (writer, restored):
                 found.append(restored.released)
                 await writer.commit(Batch([], {"limiter:bank": b"stamps"}))
                 if in_doubt is not None:
                     await writer.release(in_doubt=in_doubt)
+                doubt = restored.doubt
         assert found == [True, True, False, True, False]
+        assert doubt >= 1.5
 
     async def test_what_the_writer_itself_did_is_in_no_doubt_when_it_opens_again(
         self, journal: Journal, twin: Journal

@@ -71,14 +71,14 @@ class OwnerClaim:
     def __init__(self, instance: str, group: str = "") -> None:
         self.record = OwnerRecord(0, instance, group)
 
-    def released(self, *, in_doubt: bool) -> OwnerRecord:
-        """What it writes into a partition that it lets go in order."""
+    def released(self, *, in_doubt: float) -> OwnerRecord:
+        """What it writes into a partition that it lets go in order. `in_doubt`: seconds for which another may ask yet."""
         return msgspec.structs.replace(self.record, released=True, in_doubt=in_doubt)
 
     def settles(self, found: OwnerRecord | None, *, opened: bool) -> bool:
         """Whether nothing is in doubt of the owner that stands in a partition: there is none, it released it, or it is the
         writer that had `opened` it. An earlier writer of ours, whose pollers are gone, is as doubtful as any other."""
-        settled = found is None or (found.released and not found.in_doubt)
+        settled = found is None or found.doubt == 0
         return settled or (opened and found is not None and found.instance == self.record.instance)
 
     def resolve(self, found: OwnerRecord | None, *, opened: bool, since_start: bool = False) -> None:

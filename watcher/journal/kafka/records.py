@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -68,8 +69,13 @@ class OwnerRecord(msgspec.Struct, frozen=True, order=True):
     """The fleet that the instance belongs to; empty: none, it writes all partitions alone."""
     released: bool = False
     """It has let go in order: nobody need wait for it."""
-    in_doubt: bool = False
-    """It let go before it was certain that the owner before it asks nothing any more."""
+    in_doubt: float = 0.0
+    """Seconds: it let go, having asked nothing, when the owner before it could ask for so long yet."""
+
+    @property
+    def doubt(self) -> float:
+        """Seconds for which somebody may ask yet; inf unless it has let go."""
+        return self.in_doubt if self.released else inf
 
 
 def decode_marker(value: bytes) -> LogMarker:
@@ -261,4 +267,5 @@ class PartitionContents:
 
     def restored(self, epoch: str, fenced_at: float, *, released: bool) -> Restored:
         states = [decode_state(*record) for key, record in self._last.items() if b"/" in key]
-        return Restored(states, dict(self._notes.complete), epoch, fenced_at, released)
+        doubt = inf if self.owner is None else self.owner.doubt
+        return Restored(states, dict(self._notes.complete), epoch, fenced_at, released, doubt)

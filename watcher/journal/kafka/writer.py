@@ -200,7 +200,7 @@ class KafkaWriter:
             await self._transact(records)
         self._denied.clear()
 
-    async def release(self, *, in_doubt: bool = False) -> None:
+    async def release(self, *, in_doubt: float = 0.0) -> None:
         last_word = self._claim.released(in_doubt=in_doubt)
         await self._transact([control_record(self._topics.state, OWNER, last_word)])
 

@@ -94,7 +94,7 @@ class SqliteWriter:
         await self._run(lambda: self._heartbeat(health))
         self._signal.wake()
 
-    async def release(self, *, in_doubt: bool = False) -> None:
+    async def release(self, *, in_doubt: float = 0.0) -> None:
         if not in_doubt:  # nobody waits for us to let go of a file
             await self._run(self._release)
 
