@@ -18,7 +18,7 @@ from tests.kafka_broker import Kafka, NoBroker, ladder
 pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
 
 FLOORS = {
-    "world": ("worlds/", "sandbox/test_ledger_against_truth.py", "scheduling/test_outage.py"),
+    "world": ("worlds/", "fleet_model/", "sandbox/test_ledger_against_truth.py", "scheduling/test_outage.py"),
     "edge": (
         "compat/",
         "journal/test_kafka.py",
@@ -63,7 +63,7 @@ FLOORS = {
         "relay/test_page.py",
     ),
 }
-"""Which floor a test stands on. What is not named is pure: it opens no socket and starts no process."""
+"""Which floor a test stands on, unless it says so itself. What is not named is pure: it opens no socket and starts no process."""
 
 LONG = ("attack", "chaos", "e2e", "journal", "relay", "worlds")
 """Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
@@ -89,7 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(here).as_posix()
-        item.add_marker(next((floor for floor, places in FLOORS.items() if place.startswith(places)), "pure"))
+        if not any(item.get_closest_marker(floor) for floor in FLOORS):
+            item.add_marker(next((floor for floor, places in FLOORS.items() if place.startswith(places)), "pure"))
     places = {item: item.path.relative_to(here).parts[0] for item in items}
     items.sort(key=lambda item: LONG.index(places[item]) if places[item] in LONG else len(LONG))
 

@@ -378,6 +378,7 @@ def test_the_streams_are_byte_for_byte_the_benchmarks(name, prefix):
 
 
 @pytest.mark.usefixtures("uncounted")
+@pytest.mark.world
 @pytest.mark.parametrize(("name", "goal"), [("zipf1.2", 0.38), ("mmpp", 0.36), ("epoch", 0.90)])
 def test_changes_are_seen_as_much_sooner_as_promised(name, goal):
     stream = Stream.of(records(name, 100))
