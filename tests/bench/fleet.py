@@ -1,8 +1,8 @@
 """What a fleet costs, in one run: `python -m tests.bench.fleet [seconds]`.
 
 Three members against one exclusive instance that does the same work: 25 credentials at the full pace of their limits, on a
-broker of its own. Processor time of all processes of the watcher, for each request; in turns, the least of two each. Each
-member has a relay of its own, as the exclusive instance has.
+broker of its own. Processor time of all processes of the watcher, for each request; in turns, the least of two each. They
+poll and serve no relay (`--only pollers`): each relay reads the whole log, so three of them are three times that work.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def spent(fleet):
 async def cost(size, seconds):
     """(milliseconds of processor time a request, requests a second)."""
     with tempfile.TemporaryDirectory() as folder:
-        async with running(Path(folder), seed=1, size=size, rate=20.0) as fleet:
+        async with running(Path(folder), seed=1, size=size, rate=20.0, arguments=("--only", "pollers")) as fleet:
             await asyncio.sleep(WARM)
             before, asked = spent(fleet), len(fleet.arrivals)
             await asyncio.sleep(seconds)
@@ -38,19 +38,23 @@ async def cost(size, seconds):
             return (after - before) / asked * 1000, asked / seconds
 
 
-def main(argv):
-    seconds = float(argv[0]) if argv else 30.0
+def measured(seconds):
+    """Processes → costs of each turn."""
     found = {1: [], 3: []}
+    for _ in range(TURNS):
+        for size, costs in found.items():
+            costs.append(asyncio.run(cost(size, seconds)))
+            print(f"{size} process(es): {costs[-1][0]:.2f} ms a request, {costs[-1][1]:.1f} requests/s", flush=True)
+    return found
+
+
+def main(argv):
     try:
-        for _ in range(TURNS):
-            for size, costs in found.items():
-                costs.append(asyncio.run(cost(size, seconds)))
-                print(f"{size} process(es): {costs[-1][0]:.2f} ms a request, {costs[-1][1]:.1f} requests/s", flush=True)
+        found = measured(float(argv[0]) if argv else 30.0)
     except* NoBroker as reason:
         print(f"no broker: {reason.exceptions[0]}")
-        return
-    ratio = min(found[3])[0] / min(found[1])[0]
-    print(f"three members: {ratio:.2f} x one (goal {GOAL})")
+    else:
+        print(f"three members: {min(found[3])[0] / min(found[1])[0]:.2f} x one (goal {GOAL})")
 
 
 if __name__ == "__main__":

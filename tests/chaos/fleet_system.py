@@ -50,6 +50,8 @@ class Fleet(System):
         self.static = static
         self.configured = set(fleet_sandbox.quotas(WORLDS))
         """The providers that every member knows."""
+        self.arguments = ()
+        """Of `run`, beside the config."""
         self._edition = 0
 
     @property
@@ -101,7 +103,7 @@ class Fleet(System):
         if self.control:
             environment["CHAOS_PLANTED"] = self.control
         path = self.folder / f"{process}-{member.name}.log"
-        command = (*OURS, sys.executable, "-m", self.program, "run", "-c", str(member.config))
+        command = (*OURS, sys.executable, "-m", self.program, "run", "-c", str(member.config), *self.arguments)
         with path.open("wb") as log:
             started = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=log, stderr=log)
         member.daemon, member.process = Daemon(started, path), process
@@ -152,10 +154,11 @@ class Fleet(System):
 
 
 @contextlib.asynccontextmanager
-async def running(folder, *, seed, size, rate, faults="none", static=False, control=None):
+async def running(folder, *, seed, size, rate, faults="none", static=False, control=None, arguments=()):
     """Everything up, and every provider asked. Raises Stuck, NoBroker."""
     async with contextlib.AsyncExitStack() as stack:
         fleet = Fleet(folder, seed, size, static=static, control=control)
+        fleet.arguments = arguments
         stack.push_async_callback(fleet.end)
         await fleet.start_sandbox(rate, faults)
         fleet.broker = await _broker(fleet, stack)
