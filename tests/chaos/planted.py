@@ -213,7 +213,7 @@ FAULTS_FOR = {
         "no-lease": ["freeze"],
         "lease-looked-at-late": ["freeze"],
         "slow-connect": ["freeze"],
-        "doubt-stamped-at-the-fence": ["cut_held", "cut_group_held"],
+        "doubt-stamped-at-the-fence": ["cut_group_held"],
         "stamps-not-handed-over": ["rolling_restart", "join", "leave"],
         "two-owners": ["join"],
     },
