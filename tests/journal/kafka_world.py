@@ -8,7 +8,14 @@ from uuid import uuid4
 import anyio
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+)
 
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.deadlines import Deadlines
@@ -182,6 +189,25 @@ def administering(address):
 
 def done(futures):
     return [future.result() for future in futures.values()]
+
+
+@contextlib.contextmanager
+def denied(address, resource, name, *operations):
+    """These operations on that topic or group are nobody's right for a while."""
+    where = (resource, name, ResourcePatternType.LITERAL)
+    with administering(address) as admin:
+        done(
+            admin.create_acls(
+                [
+                    AclBinding(*where, "User:ANONYMOUS", "*", operation, AclPermissionType.DENY)
+                    for operation in operations
+                ]
+            )
+        )
+        try:
+            yield
+        finally:
+            done(admin.delete_acls([AclBindingFilter(*where, None, None, AclOperation.ANY, AclPermissionType.ANY)]))
 
 
 async def delete(admin, *names):

@@ -2,17 +2,10 @@
 
 import anyio
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, ResourceType
 
 from tests.journal.group_world import GROUP, SESSION, fleet
-from tests.journal.kafka_world import administering, done, frozen, hurried, ready
+from tests.journal.kafka_world import denied, frozen, hurried, ready
 from watcher.journal import Forbidden
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -84,13 +77,8 @@ async def test_a_member_that_leaves_while_nothing_answers_is_gone_soon(own_broke
 
 
 async def test_a_group_that_our_user_may_not_join_ends_it(own_broker, prefix, members):
-    where = (ResourceType.GROUP, f"{prefix}{GROUP}", ResourcePatternType.LITERAL)
-    with administering(own_broker.address) as admin:
-        done(admin.create_acls([AclBinding(*where, "User:ANONYMOUS", "*", AclOperation.READ, AclPermissionType.DENY)]))
-        try:
-            one = members.start("one", deadlines=hurried(denied=1.0))
-            await one.until(lambda member: member.error)
-        finally:
-            done(admin.delete_acls([AclBindingFilter(*where, None, None, AclOperation.ANY, AclPermissionType.ANY)]))
+    with denied(own_broker.address, ResourceType.GROUP, f"{prefix}{GROUP}", AclOperation.READ):
+        one = members.start("one", deadlines=hurried(denied=1.0))
+        await one.until(lambda member: member.error)
     assert isinstance(one.error, Forbidden)
     assert GROUP in str(one.error)

@@ -4,16 +4,9 @@ import contextlib
 
 import anyio
 import pytest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclBindingFilter,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
+from confluent_kafka.admin import AclOperation, ResourceType
 
-from tests.journal.kafka_world import administering, balance_in, done, opened, reading, ready
+from tests.journal.kafka_world import balance_in, denied, opened, reading, ready
 from watcher.journal import Batch
 from watcher.model.log import Unavailable
 
@@ -25,32 +18,14 @@ def anyio_backend():
     return "asyncio"
 
 
-@contextlib.contextmanager
-def denied(address, topic):
-    where = (ResourceType.TOPIC, topic, ResourcePatternType.LITERAL)
-    with administering(address) as admin:
-        done(
-            admin.create_acls(
-                [
-                    AclBinding(*where, "User:ANONYMOUS", "*", operation, AclPermissionType.DENY)
-                    for operation in (AclOperation.READ, AclOperation.DESCRIBE)
-                ]
-            )
-        )
-        try:
-            yield
-        finally:
-            done(admin.delete_acls([AclBindingFilter(*where, None, None, AclOperation.ANY, AclPermissionType.ANY)]))
-
-
 async def test_a_right_that_is_missing_for_a_moment_ends_no_reader(own_broker, prefix):
-    balance = balance_in(0)
+    balance, changed = balance_in(0), f"{prefix}balances.changed.v1"
     async with ready(own_broker.address, prefix) as made, opened(made, 0) as writer, reading(made) as reader:
         for amount in range(2):
             await writer.commit(Batch([balance.row(amount)]))
         before = (await reader.bounds()).head
         with (
-            denied(own_broker.address, f"{prefix}balances.changed.v1"),
+            denied(own_broker.address, ResourceType.TOPIC, changed, AclOperation.READ, AclOperation.DESCRIBE),
             anyio.fail_after(60),
             pytest.raises(Unavailable, match="forbids"),
         ):

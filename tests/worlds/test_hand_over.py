@@ -137,14 +137,18 @@ def late(monkeypatch, seed, limits):
     return world
 
 
+def end_in_order(world, process):
+    process.stop()
+    while not process.task.done():
+        world.run(world.now + 0.001)
+
+
 def stopped(monkeypatch, seed, limits):
     """SIGTERM, and the next one at once."""
     world = World(monkeypatch, seed, limits)
     old = world.start("old")
     world.run(random.Random(f"stopped {seed}").uniform(6.0, 14.0))
-    old.stop()
-    while not old.task.done():
-        world.run(world.now + 0.001)
+    end_in_order(world, old)
     world.start("new")
     world.run(world.now + 15.0)
     return world
@@ -169,9 +173,7 @@ def hasty(monkeypatch, seed, limits):
     world = cut_off_at_once(monkeypatch, seed, limits)
     between = world.start("between", polls=False)
     world.run(world.now + 0.3)
-    between.stop()
-    while not between.task.done():
-        world.run(world.now + 0.001)
+    end_in_order(world, between)
     world.start("new")
     world.run(world.now + 15.0)
     return world
@@ -182,9 +184,7 @@ def unknown(monkeypatch, seed, limits):
     world = cut_off_at_once(monkeypatch, seed, limits)
     between = world.start("between", polls=False)
     world.run(world.now + LATE + 0.02)
-    between.stop()
-    while not between.task.done():
-        world.run(world.now + 0.001)
+    end_in_order(world, between)
     new = world.start("new")
     world.run(world.now + 15.0)
     assert new.committer.released

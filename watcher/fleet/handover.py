@@ -6,8 +6,9 @@ Whoever fenced it at once would make of every join a death: the former owner's g
 - Let go, in order: grant no more; wait at most `IN_FLIGHT_WAIT` for what is out, and count the rest as spent; commit what was
   read; save the stamps with "released", as the last record; close.
   "Released" says that nobody sends and that all is counted. So who still waits for the end of the lease before its own says
-  "released, in doubt", and for how long: nobody need wait for it, and the next owner waits for what is left. A partition that is being opened is
-  let go once it is open, so that there is somebody to say it (docs/fleet-model.md shows what is said too early).
+  "released, in doubt", and for how long: nobody need wait for it, and the next owner waits for what is left. A partition that
+  is being opened is let go once it is open, so that there is somebody to say it (docs/fleet-model.md shows what is said too
+  early).
 - Open where a live member was the owner: wait at most `RELEASE_WAIT` for its "released", then fence. Nothing is in doubt if it
   came; without it the opening is as after a death. Where nobody lives who would release it: fence at once.
 - Keep what was ours and is: nobody else has been told otherwise in between.

@@ -52,7 +52,7 @@ async def alone(readiness=lambda: TROUBLE, **settings):
     listening = RelaySettings(port=0, **settings)
     status = Status(metrics=lambda rights: repr(rights).encode(), readiness=readiness)
     routes = HttpRoutes(WITHOUT_RELAY, Guard(listening, load(listening, {})), status)
-    port = Listener(listening, routes, tuning=calm(), key="metrics_port")
+    port = Listener(listening, routes, tuning=calm())
     async with anyio.create_task_group() as tasks:
         number = await tasks.start(lambda task_status: port.run(task_status=task_status))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{number}", timeout=PATIENCE) as http:

@@ -48,11 +48,9 @@ class Listener:
         *,
         tuning: RelayTuning,
         room: int | None = None,
-        key: str = "[relay] port",
         bound: sockets.BoundPort | None = None,
     ) -> None:
-        """`room`: descriptors that it may have; None for any number. `key`: where the config names the port. `bound`: that
-        port, where it is ours already."""
+        """`room`: descriptors that it may have; None for any number. `bound`: the port, where it is ours already."""
         settings.check()
         streams, pending = divided(room, settings.max_connections)
         self.limits = StreamLimits(connections=streams)
@@ -63,7 +61,6 @@ class Listener:
         self._settings = settings
         self._routes = routes
         self._tuning = tuning
-        self._key = key
         self._bound = bound
         self._context: Any = None
         self._sockets: list[socket.socket] = []
@@ -91,7 +88,7 @@ class Listener:
     def bind(self) -> None:
         """Raises SettingsError, and OSError when the port is taken."""
         guarded = self._routes.guard.asks_for_tokens
-        bound = self._bound or sockets.bind(self._settings, guarded=guarded, key=self._key)
+        bound = self._bound or sockets.bind(self._settings, guarded=guarded)
         self._sockets, self._context = bound
         self.direct = self._context is None and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
 
