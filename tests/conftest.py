@@ -44,6 +44,7 @@ FLOORS = {
         "relay/test_log_change.py",
         "relay/http/test_connection.py",
         "sandbox/test_server.py",
+        "testing/",
         "poller/test_connections.py",
         "test_deployment.py",
         "app/test_exposed_secrets.py",

@@ -28,6 +28,7 @@ from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, 
 from watcher.model.keys import KINDS, Key
 from watcher.model.log import JournalError
 from watcher.model.times import parse_rfc3339
+from watcher.runtime.progress import Progress
 
 ROWS = 50
 """Rows that one statement takes where there are as many: SQLite then looks AUTOINCREMENT up, and Python lets the
@@ -44,6 +45,8 @@ PUT_HEALTH = (
     "INSERT INTO provider (name, data, beat) VALUES (?, ?, (SELECT ifnull(max(beat), 0) + 1 FROM provider))"
     " ON CONFLICT (name) DO UPDATE SET data = excluded.data, beat = excluded.beat"
 )
+RESTORED_AT_ONCE = 10_000
+"""Balances."""
 Records = list[tuple[object, ...]]
 _micros = functools.lru_cache(maxsize=1024)(parse_rfc3339)  # the rows of one answer share their time
 log = structlog.get_logger()
@@ -156,9 +159,14 @@ class SqliteWriter:
 
     def _contents(self, connection: sqlite3.Connection) -> tuple[list[BalanceState], dict[str, bytes]]:
         decode = {codec.content_type: codec.state for codec in (JSON, MSGPACK)}
+        (last,) = connection.execute("SELECT max(id) FROM state").fetchone()  # no row of it is ever removed
+        progress = Progress(f"restoring balances from {self._path}", last)
         rows = connection.execute("SELECT content, data FROM state ORDER BY id")
+        states: list[BalanceState] = []
         try:
-            states: list[BalanceState] = [decode[content](data) for content, data in rows]
+            while part := rows.fetchmany(RESTORED_AT_ONCE):
+                states += [decode[content](data) for content, data in part]
+                progress.at(len(states))
         except (msgspec.DecodeError, KeyError) as error:
             raise Unwritable(f"{self._path} is damaged: a balance in it cannot be read ({error})") from error
         return states, dict(connection.execute("SELECT key, data FROM note").fetchall())

@@ -1,0 +1,171 @@
+"""The simulated providers and the whole watcher inside a test, on loopback, each in a thread with an event loop of its own.
+
+    with Sandbox(seed=7) as sandbox, RunningWatcher(sandbox.config(folder), sandbox.environment) as watcher:
+        sandbox.set("helius", chain=…, account=…, token=…, amount="12")
+        read(watcher.stream)
+
+As fixtures of pytest they are `balance_sandbox` and `balance_watcher` (pytest_plugin.py).
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import msgspec
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from watcher.app import settings
+from watcher.app.daemon import Daemon, wall
+from watcher.sandbox import registry
+from watcher.sandbox.messages import VALID_KEY, SimulatedRequest
+from watcher.sandbox.server import serve
+from watcher.sandbox.world import SandboxSettings, World, tables
+
+KEY = "WATCHER_SANDBOX_KEY"
+"""The variable that holds the sandbox's key."""
+REQUESTS = 20
+Result = TypeVar("Result")
+
+
+class SandboxError(ValueError):
+    """The sandbox has no such balance, or the amount or the faults are none."""
+
+
+class Sandbox:
+    """The simulated providers. Nothing moves by itself, no limit holds and nothing goes wrong unless it is asked for.
+
+    seed: which world. rate: changes a second. faults, limits: as `watcher sandbox` takes them. Raises ValueError.
+    """
+
+    def __init__(
+        self, *, seed: int = 1, rate: float = 0.0, faults: str = "none", limits: str = "none", port: int = 0
+    ) -> None:
+        self._settings = SandboxSettings(seed=seed, rate=rate, faults=faults, limits=limits, port=port)
+        self._threads = contextlib.ExitStack()
+        self._portal: BlockingPortal
+        self._world: World
+        self.port = port
+        """The one that it listens on, once it does."""
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as threads:
+            self._portal = threads.enter_context(start_blocking_portal("asyncio"))
+            self._world = self._portal.call(self._new_world)
+            serving, self.port = self._portal.start_task(self._serve)
+            threads.callback(serving.cancel)
+            self._threads = threads.pop_all()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._threads.close()
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:PORT`; a provider is served under `/NAME`."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The key, as the tables of `config` name it."""
+        return {KEY: VALID_KEY}
+
+    def providers(self) -> dict[str, dict[str, Any]]:
+        """`[providers.NAME]` tables that watch every balance of this world.
+
+        Where the sandbox has no limits, each provider is asked REQUESTS times a second: a test need not wait long.
+        """
+        found = tables(self.port, self._settings.seed, KEY)
+        if self._settings.limits == "none":
+            for name, kind in registry.known().items():
+                api = kind()
+                limits = [{"requests": REQUESTS * api.cost, "per": 1.0}]
+                found[name].update({**api.demo, "limits": limits, "share": 1.0})
+        return found
+
+    def config(self, folder: Path, **more: Any) -> dict[str, Any]:
+        """A whole config: these providers, a SQLite journal in `folder`, a relay on a free port. `more`: keys of the top level."""
+        journal = f"sqlite:///{folder / 'balances.db'}"
+        return {"journal": journal, "relay": {"port": 0}, "providers": self.providers(), **more}
+
+    def truth(self) -> dict[str, Any]:
+        """What `GET /_truth` answers: each provider's balances, their changes, and how often it was asked and had to refuse."""
+        report: dict[str, Any] = self._control("_truth", method="GET")
+        return report
+
+    def set(self, provider: str, *, amount: str, account: str, token: str, chain: str, kind: str = "total") -> None:
+        """One balance from now on; `amount` as an event would write it. Raises SandboxError."""
+        balance = {"provider": provider, "chain": chain, "account": account, "token": token, "kind": kind}
+        self._control("_set", msgspec.json.encode({**balance, "amount": amount}))
+
+    def use_faults(self, text: str) -> None:
+        """From now on, in the words of `--faults`. Raises SandboxError."""
+        self._control("_faults", text.encode())
+
+    def freeze(self) -> None:
+        """Nothing moves by itself until `thaw`."""
+        self._control("_freeze")
+
+    def thaw(self) -> None:
+        self._control("_thaw")
+
+    async def _new_world(self) -> World:
+        return World(self._settings, start=anyio.current_time(), wall=wall() / 1e6)
+
+    async def _serve(self, *, task_status: Any) -> None:
+        await serve(self._world, port=self._settings.port, task_status=task_status)
+
+    def _control(self, name: str, body: bytes = b"", method: str = "POST") -> Any:
+        request = SimulatedRequest(method, f"/{name}", {}, {}, body)
+        reply = self._in_loop(lambda: self._world.answer(request, anyio.current_time()))
+        answer = msgspec.json.decode(reply.body)
+        if reply.status != 200:
+            raise SandboxError(answer["error"])
+        return answer
+
+    def _in_loop(self, work: Callable[[], Result]) -> Result:
+        """The world belongs to the loop that serves it."""
+        return self._portal.call(work)
+
+
+class RunningWatcher:
+    """`watcher run` in this process. config: as its file would say it, decoded. environment: where its keys are.
+
+    Entered, it polls and serves. Raises what keeps `watcher run` from starting: SettingsError, JournalError, OSError.
+    """
+
+    def __init__(self, config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        self._config = config
+        self._environment = environment
+        self._threads = contextlib.ExitStack()
+        self.port: int
+        """Of the relay, once it is entered."""
+
+    def __enter__(self) -> Self:
+        daemon = Daemon(settings.parse(self._config), self._environment)
+        with contextlib.ExitStack() as threads:
+            portal = threads.enter_context(start_blocking_portal("asyncio"))
+            running, started = portal.start_task(daemon.run)
+            threads.callback(running.cancel)
+            self.port = started.port
+            self._threads = threads.pop_all()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._threads.close()
+
+    @property
+    def url(self) -> str:
+        """Of the page; `/v1/balances`, `/metrics` and the others stand beside it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def stream(self) -> str:
+        """For `watcher.client.Stream`, or any client of websockets."""
+        return f"ws://127.0.0.1:{self.port}/v1/stream"
