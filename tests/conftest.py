@@ -18,6 +18,7 @@ from tests.kafka_broker import Kafka, NoBroker, ladder
 pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
 
 FLOORS = {
+    "tree": ("test_house.py", "test_lock.py", "test_schemas.py"),
     "world": ("worlds/", "fleet_model/", "sandbox/test_ledger_against_truth.py", "scheduling/test_outage.py"),
     "edge": (
         "compat/",
@@ -60,6 +61,7 @@ FLOORS = {
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
         "journal/test_kafka_outages.py",
+        "journal/test_kafka_rights.py",
         "relay/test_only_relay.py",
         "relay/test_page.py",
     ),
