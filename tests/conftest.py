@@ -18,7 +18,13 @@ from tests.kafka_broker import Kafka, NoBroker, ladder
 pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
 
 FLOORS = {
-    "world": ("worlds/", "fleet_model/", "sandbox/test_ledger_against_truth.py", "scheduling/test_outage.py"),
+    "world": (
+        "worlds/",
+        "fleet_model/",
+        "sandbox/test_ledger_against_truth.py",
+        "scheduling/test_outage.py",
+        "schemas/test_world.py",
+    ),
     "edge": (
         "compat/",
         "journal/test_kafka.py",
