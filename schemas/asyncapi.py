@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from schemas.fields import EPOCH, FIELDS, HELIUS, NOW, example
 from schemas.json_schemas import RECORDS, Schema, body_of, stream_bodies
+from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.topic_specs import TopicSpec, topic_specs
 from watcher.model.keys import KINDS
@@ -40,6 +41,21 @@ CLOUD_EVENT: Mapping[str, tuple[Schema, str]] = {
     "ce_balanceversion": (_text("the event's `version`, in decimal", pattern="^[1-9][0-9]*$"), "1"),
 }  # fmt: skip
 """Headers of an event, each with one that fits the example."""
+
+
+SASL: Mapping[str, Schema] = {
+    "PLAIN": {"type": "plain", "description": "SASL PLAIN, over TLS."},
+    "SCRAM-SHA-256": {"type": "scramSha256", "description": "SASL SCRAM-SHA-256."},
+    "SCRAM-SHA-512": {"type": "scramSha512", "description": "SASL SCRAM-SHA-512."},
+    "OAUTHBEARER": {
+        "type": "oauth2",
+        "description": "SASL OAUTHBEARER: a token from the token endpoint of the cluster's own identity provider.",
+        "flows": {
+            "clientCredentials": {"tokenUrl": "https://identity.example.com/oauth2/token", "availableScopes": {}}
+        },
+    },
+}
+"""By their names in `[kafka] sasl_mechanism`."""
 
 
 class Topic(NamedTuple):
@@ -111,22 +127,24 @@ def servers() -> dict[str, Any]:
         "relayTls": server("wss", "relay.example.com", "The relay with a certificate, or behind a proxy.", "bearer"),
         "kafka": server("kafka", "localhost:9092", "security_protocol = PLAINTEXT"),
         "kafkaTls": server(
-            "kafka-secure", "kafka.example.com:9093", "security_protocol = SASL_SSL", "scram512", "scram256", "plain"
+            "kafka-secure", "kafka.example.com:9093", "security_protocol = SASL_SSL", "certificate", *mechanisms()
         ),
     }
 
 
 def security_schemes() -> dict[str, Any]:
-    return {
-        "bearer": {
-            "type": "http",
-            "scheme": "bearer",
-            "description": "`Authorization: Bearer TOKEN` with the upgrade; or the command `auth`, first and within 5 s.",
-        },
-        "plain": {"type": "plain", "description": "SASL PLAIN, over TLS."},
-        "scram256": {"type": "scramSha256", "description": "SASL SCRAM-SHA-256."},
-        "scram512": {"type": "scramSha512", "description": "SASL SCRAM-SHA-512."},
+    bearer = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer TOKEN` with the upgrade; or the command `auth`, first and within 5 s.",
     }
+    certificate = {"type": "X509", "description": "A certificate of the client's own, where the cluster asks for one."}
+    return {"bearer": bearer, "certificate": certificate, **{name: SASL[name] for name in mechanisms()}}
+
+
+def mechanisms() -> list[str]:
+    """The SASL mechanisms that the watcher itself may use; whoever reads may use any that the cluster has."""
+    return list(get_args(get_type_hints(KafkaSettings)["sasl_mechanism"]))
 
 
 # The websocket.

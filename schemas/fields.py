@@ -83,7 +83,10 @@ FIELDS = {
     "stalest_seconds": Field("age of the watch whose last good answer is oldest; null: one had none yet", 2.5, COUNT),
     "paused_until": Field("nothing is asked before this; null: not paused", None, TIME),
     "budget_used": Field("share of the binding limit that is used", 0.386, {"minimum": 0, "maximum": 1}),
-    "state": Field("how it fares, in one word", "ok"),
+    "state": Field(
+        "`ok`; `waiting`: nothing was asked or answered yet; `paused`: it is left alone for a while; `refused`: it will "
+        "not answer us; `failing`: its answers do not come, or do not count", "ok",
+    ),
     "ProviderHealth.reason": Field("why it is not `ok`, in our words; null: it is", None, {"maxLength": 200}),
     "ProviderStatus.reason": Field("why it is not `ok`, in our words; null: it is", None, {"maxLength": 200}),
     "since": Field("since when it has this `state`", BEFORE, TIME),
