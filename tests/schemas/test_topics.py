@@ -19,9 +19,9 @@ PUBLIC = ("balances.changed.v1", "balances.state.v1", "balances.heartbeat.v1")
 DECODE = {"application/json": json.loads, "application/msgpack": msgspec.msgpack.decode}
 
 
-async def write(made):
+async def write(made, account):
     """A baseline, changes of each sort, and the health of a provider that is well and of one that is not."""
-    balance = Balance("account")
+    balance = Balance(account)
     async with opened(made, 0) as writer:
         await writer.commit(Batch([balance.row(5)]))
         await writer.commit(Batch([balance.row("0")]))
@@ -46,16 +46,16 @@ def records(address, prefix):
                 yield name, message.key().decode(), headers, DECODE[headers["content-type"]](message.value())
 
 
-@pytest.mark.parametrize("encoding", ["json", "msgpack"])
-async def test_every_record_is_as_the_document_has_it(kafka, prefix, encoding):
-    async with ready(kafka.address, prefix, encoding=encoding, partitions=1) as made:
-        await write(made)
+async def test_every_record_of_either_encoding_is_as_the_document_has_it(kafka, prefix):
+    for encoding in ("json", "msgpack"):
+        async with ready(kafka.address, prefix, encoding=encoding, partitions=1) as made:
+            await write(made, encoding)
     contract = Contract()
     found = list(records(kafka.address, prefix))
     for record in found:
         contract.record(*record)
-    assert contract.met == {f"{name}.v1.{encoding}" for name in ("balance-changed", "balance-state", "heartbeat")}
-    assert sorted({topic for topic, *_ in found}) == sorted(PUBLIC)
+    names = [f"{name}.v1" for name in ("balance-changed", "balance-state", "heartbeat")]
+    assert contract.met == {f"{name}.{encoding}" for name in names for encoding in ("json", "msgpack")}
 
     for topic, key, headers, value in {record[0]: record for record in found}.values():
         for planted in (
