@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
-from schemas.fields import DECIMAL, field
-from watcher.relay.messages import METHODS, PUSHES
+from schemas.fields import DECIMAL, field, word
+from watcher.model.log import GapReason
+from watcher.relay.messages import METHODS, PUSHES, Code
 
 Document = Mapping[str, Any]
 Schema = Mapping[str, Any]
@@ -50,7 +51,8 @@ What stands within the messages above.
 
 def page(document: Document) -> str:
     parts = [INTRODUCTION, KAFKA, *_topics(document), STREAM, *_pushes(document), COMMANDS, *_commands(document)]
-    parts += [_error(document), _close_codes(document), PARTS, *_shared(document)]
+    parts += [_error(document), _words("Codes of errors", Code), _words("Reasons of snapshots", GapReason)]
+    parts += [_close_codes(document), PARTS, *_shared(document)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -67,11 +69,17 @@ def _topics(document: Document) -> Iterator[str]:
         yield channel["description"]
         shown = message["examples"][0]
         yield "Headers:"
-        yield _table(document, message["headers"])
+        yield _table(document, _of_any_encoding(document, message["headers"], names))
         yield _block(shown["headers"])
         yield "Value:"
         yield _table(document, _resolved(document, message["payload"]))
         yield _block(shown["payload"])
+
+
+def _of_any_encoding(document: Document, headers: Schema, names: Iterable[str]) -> Schema:
+    types = [document["components"]["messages"][name]["contentType"] for name in names]
+    any_type = {"type": "string", "enum": types, "description": "the encoding of the value"}
+    return {**headers, "properties": {**headers["properties"], "content-type": any_type}}
 
 
 def _key(message: Schema) -> str:
@@ -108,6 +116,11 @@ def _error(document: Document) -> str:
     table = _table(document, _resolved(document, error["properties"]["error"]))
     blocks = [_block(each["payload"]) for each in _examples(document, "error.result")]
     return "\n\n".join(["### An error", "The answer to any command that was not done.", table, *blocks])
+
+
+def _words(heading: str, words: object) -> str:
+    rows = [f"| `{name}` | {word(name)} |" for name in get_args(words)]
+    return "\n\n".join([f"### {heading}", "\n".join(["| word | meaning |", "|---|---|", *rows])])
 
 
 def _close_codes(document: Document) -> str:

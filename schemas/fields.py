@@ -150,6 +150,32 @@ FIELDS = {
 }  # fmt: skip
 
 
+WORDS = {
+    "bad_request": "the message, or a value in it, is not what the protocol has; the text says which",
+    "unknown_method": "there is no such command",
+    "unauthorized": "no token, or none of this relay; the connection is closed unless it had rights before",
+    "forbidden": "the token allows nothing of what was asked for",
+    "bad_cursor": "not a cursor of such a log: send back one that a push gave you, as it was",
+    "unrecoverable_cursor": "the log cannot be read on from there, and you asked for an error then",
+    "not_found": "this connection has no such subscription",
+    "filter_limit": "more filter values than `limits` says",
+    "subscription_limit": "more subscriptions than `limits` says",
+    "rate_limited": "more messages, or more rows, than a connection may ask for at a time: later",
+    "internal": "the journal does not answer: later",
+    "epoch_changed": "it is another log",
+    "ahead": "the cursor is beyond the end of the log: it was put back to an earlier time",
+    "expired": "events behind the cursor are kept no longer",
+}
+"""What the codes of errors mean, and the reasons of snapshots."""
+
+
+def word(name: str) -> str:
+    """Raises LookupError for a code that nobody has explained."""
+    if name not in WORDS:
+        raise LookupError(f"the word {name} is published: say in schemas/fields.py what it means")
+    return WORDS[name]
+
+
 def field(owner: str, name: str) -> Field:
     """The line for a field of the struct `owner`. Raises LookupError for one that nobody has explained."""
     found = FIELDS.get(f"{owner}.{name}") or FIELDS.get(name)

@@ -45,12 +45,13 @@ def strict(node):
 
 
 class Contract:
-    """Judges messages as strictly as the document can be read; keeps which of them it has met."""
+    """Judges messages as strictly as the document can be read; keeps which of them it has met, and which fields."""
 
     def __init__(self, found=None):
         self.document = copy.deepcopy(found or document())
         self.document["components"]["schemas"] = strict(self.document["components"]["schemas"])
         self.met = set()
+        self.fields = set()
 
     def judge(self, schema, value):
         """Raises jsonschema.ValidationError."""
@@ -59,8 +60,38 @@ class Contract:
 
     def payload(self, name, value):
         """One message by its name in the document."""
-        self.judge(self.document["components"]["messages"][name]["payload"], value)
+        schema = self.document["components"]["messages"][name]["payload"]
+        self.judge(schema, value)
         self.met.add(name)
+        self.fields.update(self._fields(schema, value))
+
+    def _fields(self, schema, value):
+        """`Struct.field` of each that stands in the value."""
+        if "$ref" in schema:
+            schema = self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        if isinstance(value, list):
+            items = schema["items"]
+            for one, each in zip(items if isinstance(items, list) else [items] * len(value), value, strict=True):
+                yield from self._fields(one, each)
+        elif isinstance(value, dict):
+            for name, each in value.items():
+                if name in schema.get("properties", {}):
+                    yield f"{schema['title']}.{name}"
+                    yield from self._fields(schema["properties"][name], each)
+                else:
+                    yield from self._fields(schema["additionalProperties"], each)
+
+    def described(self, *names):
+        """`Struct.field` of each that these messages, by their names, and their parts have."""
+        found, titles = set(), [self._title(name) for name in names]
+        while titles:
+            title = titles.pop()
+            schema = self.document["components"]["schemas"][title]
+            if f"{title}." in found:
+                continue
+            found |= {f"{title}.", *(f"{title}.{name}" for name in schema.get("properties", ()))}
+            titles += re.findall(r"#/components/schemas/(\w+)", json.dumps(schema))
+        return {each for each in found if not each.endswith(".")}
 
     # What a websocket of the relay carries.
 
@@ -94,9 +125,11 @@ class Contract:
         assert f"#/channels/stream/messages/{name}" in references, f"not described: {name}"
         return name
 
+    def _title(self, name):
+        return self.document["components"]["messages"][name]["payload"]["$ref"].rpartition("/")[2]
+
     def _schema(self, name):
-        title = self.document["components"]["messages"][name]["payload"]["$ref"].rpartition("/")[2]
-        return self.document["components"]["schemas"][title]
+        return self.document["components"]["schemas"][self._title(name)]
 
     # What a topic carries.
 

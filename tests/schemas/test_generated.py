@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from schemas import asyncapi, generate
-from schemas.fields import example, field
+from schemas.fields import example, field, word
 from tests.relay import test_messages
 from tests.schemas.contract import FORMATS, ROOT, SCHEMAS, Contract
 from watcher.journal.kafka.records import TopicNames
@@ -43,6 +43,8 @@ def test_no_file_differs_from_what_would_be_generated():
 def test_a_field_that_nobody_has_explained_is_not_published():
     with pytest.raises(LookupError, match=r"BalanceRow.colour is published: say in schemas/fields.py"):
         field("BalanceRow", "colour")
+    with pytest.raises(LookupError, match=r"teapot is published: say in schemas/fields.py"):
+        word("teapot")
 
 
 # Records.

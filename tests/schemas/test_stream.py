@@ -18,6 +18,10 @@ BIG = "x" * 4000
 """An account that makes events large, so that few of them fill a socket."""
 
 
+RARE = {"Filter.label", "Filter.tag", "Update.label"}
+"""Fields that stand only where watches have labels, which the stage's relay has not."""
+
+
 class Judged(Subscriber):
     """A subscriber whose every message is judged, and whose every command that is done."""
 
@@ -59,6 +63,7 @@ async def commands(stage, contract):
         assert (await one.ask("list_subscriptions"))["result"]["subscriptions"]
         assert "result" in await one.ask("unsubscribe", subscription_id=opened["subscription_id"])
         assert "result" in await one.ask("ping")
+        await one.subscribe(filter={"account": ["nobody"]}, snapshot=False)
         assert (await one.subscribe(cursor=cursor, on_gap="snapshot"))["recovered"]
         assert (await one.subscribe(cursor=f"00{cursor}"))["reason"] == "epoch_changed"
         await one.push("snapshot")
@@ -125,6 +130,7 @@ async def test_every_command_result_and_push_of_a_real_session_is_as_the_documen
     await staying.push("shutdown")
     await staying.socket.wait_closed()
     assert contract.met == set(contract.document["channels"]["stream"]["messages"])
+    assert contract.described(*contract.met) - contract.fields <= RARE, "described, and never written"
 
 
 @pytest.mark.parametrize(
