@@ -50,7 +50,6 @@ FLOORS = {
         "relay/test_log_change.py",
         "relay/http/test_connection.py",
         "sandbox/test_server.py",
-        "schemas/test_npm.py",
         "schemas/test_stream.py",
         "schemas/test_topics.py",
         "poller/test_connections.py",
@@ -70,6 +69,7 @@ FLOORS = {
         "journal/test_kafka_outages.py",
         "relay/test_only_relay.py",
         "relay/test_page.py",
+        "schemas/test_npm.py",
     ),
 }
 """Which floor a test stands on, unless it says so itself. What is not named is pure: it opens no socket and starts no process."""
