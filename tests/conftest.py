@@ -19,7 +19,13 @@ pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.t
 
 FLOORS = {
     "tree": ("test_house.py", "test_lock.py", "test_schemas.py"),
-    "world": ("worlds/", "fleet_model/", "sandbox/test_ledger_against_truth.py", "scheduling/test_outage.py"),
+    "world": (
+        "worlds/",
+        "fleet_model/",
+        "sandbox/test_ledger_against_truth.py",
+        "scheduling/test_outage.py",
+        "schemas/test_world.py",
+    ),
     "edge": (
         "compat/",
         "journal/test_kafka.py",
@@ -46,6 +52,8 @@ FLOORS = {
         "relay/http/test_connection.py",
         "sandbox/test_server.py",
         "testing/",
+        "schemas/test_stream.py",
+        "schemas/test_topics.py",
         "poller/test_connections.py",
         "test_deployment.py",
         "app/test_exposed_secrets.py",
@@ -64,6 +72,7 @@ FLOORS = {
         "journal/test_kafka_rights.py",
         "relay/test_only_relay.py",
         "relay/test_page.py",
+        "schemas/test_npm.py",
     ),
 }
 """Which floor a test stands on, unless it says so itself. What is not named is pure: it opens no socket and starts no process."""

@@ -176,6 +176,7 @@ def test_what_is_imported_is_declared(folder):
             names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             allowed = {"tests", "watcher", "pytest"} if "testing" in path.parts else {"tests", "watcher"}
+            allowed |= {"schemas"} if folder == "tests" else set()
             if path.with_name("pyproject.toml").exists():  # a distribution of its own
                 allowed |= {module.stem for module in path.parent.glob("*.py")}
             for name in {name.split(".")[0] for name in names} - allowed - sys.stdlib_module_names:

@@ -79,6 +79,8 @@ SLOW_CONSUMER = CloseReason(4200, "slow_consumer")
 
 
 class Error(Struct, frozen=True):
+    """Why something was not done."""
+
     code: AnyCode
     message: str
     temporary: bool
@@ -114,6 +116,8 @@ class BalanceRow(Struct, frozen=True):
 
 
 class ProviderStatus(Struct, frozen=True):
+    """How a provider fares."""
+
     last_success: str | None
     paused_until: str | None
     budget_used: float
@@ -121,6 +125,8 @@ class ProviderStatus(Struct, frozen=True):
 
 
 class SubscriptionInfo(Struct, frozen=True):
+    """A subscription that stands."""
+
     subscription_id: str
     filter: Filter
     delivery: Delivery
@@ -134,6 +140,8 @@ class Push(Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Welcome(Push, frozen=True, kw_only=True, tag="welcome"):
+    """The first message of every connection."""
+
     connection_id: str
     server_time: str
     heartbeat_ms: int
@@ -145,7 +153,7 @@ class Welcome(Push, frozen=True, kw_only=True, tag="welcome"):
 
 
 class SnapshotPage(Push, frozen=True, kw_only=True, tag="snapshot"):
-    """At most 500 rows; pages count from 1, each with the same cursor."""
+    """A page of the state at one cursor: at most 500 balances, each page with the same cursor."""
 
     subscription_id: str
     cursor: str
@@ -166,6 +174,8 @@ class Update(Push, frozen=True, kw_only=True, tag="update"):
 
 
 class Heartbeat(Push, frozen=True, kw_only=True, tag="heartbeat"):
+    """Every 15 s from authorization on, whatever the traffic: its silence is a dead connection."""
+
     cursor: str | UnsetType = UNSET
     """Everything that matches before it was sent."""
     sent: int
@@ -176,14 +186,20 @@ class Heartbeat(Push, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class Lagging(Push, frozen=True, kw_only=True, tag="lagging"):
+    """The client reads too slowly: from now on the relay reads the log for it, and nothing is lost."""
+
     cursor: str
 
 
 class Live(Push, frozen=True, kw_only=True, tag="live"):
+    """The client has caught up."""
+
     cursor: str
 
 
 class Shutdown(Push, frozen=True, kw_only=True, tag="shutdown"):
+    """The relay ends: the connection is closed with 1012 next."""
+
     reconnect_after_ms: int
 
 
@@ -206,11 +222,13 @@ PUSHES: dict[str, type[Push]] = {
 
 
 class AuthParams(Struct, frozen=True):
+    """A token, where the upgrade had none; later, one in the place of the former."""
+
     token: str
 
 
 class SubscribeParams(Struct, frozen=True, kw_only=True):
-    """Without a cursor from now on, after a snapshot if that is wished; with one from there on."""
+    """Changes from now on, after a snapshot if that is wished; with a cursor, from there on."""
 
     filter: Filter = Filter()
     delivery: Delivery = "all"
@@ -221,18 +239,24 @@ class SubscribeParams(Struct, frozen=True, kw_only=True):
 
 
 class UnsubscribeParams(Struct, frozen=True):
+    """The end of a subscription: nothing comes for it after the result."""
+
     subscription_id: str
 
 
 class NoParams(Struct, frozen=True):
-    pass
+    """Nothing."""
 
 
 class AuthResult(Struct, frozen=True):
+    """What the connection may do now."""
+
     auth: AnyAuthState
 
 
 class SubscribeResult(Struct, frozen=True, kw_only=True):
+    """Where the data begins; always before the first of it."""
+
     subscription_id: str
     filter: Filter
     recovered: bool
@@ -243,14 +267,20 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
 
 
 class UnsubscribeResult(Struct, frozen=True):
+    """The subscription that has ended."""
+
     subscription_id: str
 
 
 class ListResult(Struct, frozen=True):
+    """Of this connection."""
+
     subscriptions: list[SubscriptionInfo]
 
 
 class PingResult(Struct, frozen=True):
+    """The relay answers."""
+
     time: str
 
 
@@ -269,11 +299,15 @@ class Command(Struct, Generic[Params], frozen=True):
 
 
 class Reply(Struct, Generic[Result], frozen=True):
+    """A command was done."""
+
     id: Id
     result: Result
 
 
 class ErrorReply(Struct, frozen=True):
+    """A command was not done."""
+
     id: Id
     error: Error
 
