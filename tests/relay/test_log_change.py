@@ -115,7 +115,7 @@ class Told:
     def take(self, message):
         self.messages.append(message)
         kind = message.get("type")
-        if "cursor" not in message or kind == "welcome":
+        if "cursor" not in message:
             return
         log = self.epochs.index(message["cursor"].partition(".")[0])
         assert log >= self.log, "a cursor of an older log"

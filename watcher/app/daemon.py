@@ -18,7 +18,7 @@ from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
 from watcher.app.partitions import Clocks, Partitions
-from watcher.app.provider_sources import secret_of, sources
+from watcher.app.provider_sources import secret_of, sources, unasked_providers, watch_index
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.journal import Journal, JournalOptions, Reader
@@ -83,6 +83,9 @@ class Daemon:
         self.sources = [] if only == "relay" else sources(config, environment)
         for source in self.sources:
             _require_possible(source.provider)
+        asked = [source.provider for source in self.sources]
+        self.watches = watch_index(unasked_providers(config) if only == "relay" else asked)
+        """What the config watches, and how people call it. Who replaces it tells the relay: `watches_changed`."""
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
@@ -176,6 +179,7 @@ class Daemon:
             status=self._report.status(),
             room=descriptors_left(wished, len(self.sources)),
             bound=self._port,
+            watches=lambda: self.watches,
         )
         possible = relay.listener.limits.connections
         if possible < wished:
