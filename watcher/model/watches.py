@@ -9,6 +9,7 @@ from watcher.model.keys import Key, Scope
 
 PARTS = ("account", "token", "chain")
 """Of a scope, the most telling first."""
+NAMES = ("chain", "token", "label", "tag")
 
 
 class Watched(msgspec.Struct, frozen=True, gc=False):
@@ -69,6 +70,8 @@ class WatchIndex:
         self._patterns: dict[str, list[_Pattern]] = {}
         self._by_account: dict[tuple[str, str | None], list[Watched]] = {}
         self._values: dict[str, dict[str, set[str | None]]] = {}
+        self.all_values: dict[str, list[str]] = {}
+        """What watches have as `chain`, `token`, `label` and `tag`, sorted."""
         self.named: tuple[Watched, ...] = ()
         """Those with a label or a tag."""
         self._fill(watches)
@@ -88,6 +91,9 @@ class WatchIndex:
             if watch.label is not None or watch.tags:
                 named.append(watch)
         self.named = tuple(named)
+        for name in NAMES:
+            given = {value for values in self._values.values() for value in values[name] if value is not None}
+            self.all_values[name] = sorted(given)
         for (provider, _), pattern in patterns.items():
             self._patterns.setdefault(provider, []).append(pattern)
         for found in self._patterns.values():
@@ -97,7 +103,7 @@ class WatchIndex:
         scope = watch.scope
         values = self._values.get(scope.provider)
         if values is None:
-            values = self._values[scope.provider] = {name: set() for name in ("chain", "token", "label", "tag")}
+            values = self._values[scope.provider] = {name: set() for name in NAMES}
         values["chain"].add(scope.chain)
         values["token"].add(scope.token)
         values["label"].add(watch.label)
@@ -119,6 +125,12 @@ class WatchIndex:
     def values(self, provider: str, name: str) -> set[str | None]:
         """What the watches of a provider have as `chain`, `token`, `label` or `tag`; None among them: one names none."""
         return self._values[provider][name]
+
+    def names(self, name: str, value: str) -> bool:
+        """Whether some watch has that as its `account`, `chain`, `token`, `label` or a tag."""
+        if name == "account":
+            return any((provider, value) in self._by_account for provider in self.providers)
+        return any(value in values[name] for values in self._values.values())
 
     def of_account(self, provider: str, account: str) -> Iterator[Watched]:
         """Those that name the account or none."""

@@ -175,7 +175,7 @@ class Update(Push, frozen=True, kw_only=True, tag="update"):
 
 class Heartbeat(Push, frozen=True, kw_only=True, tag="heartbeat"):
     cursor: str | UnsetType = UNSET
-    """Everything that matches before it was sent."""
+    """Everything that matches before it was sent. Left out while no subscription stands."""
     sent: int
     conflated: int
     lag_ms: int

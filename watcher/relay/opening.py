@@ -129,7 +129,7 @@ class SubscriptionOpener:
             return None
         rights = connection.session.rights or wanted
         seen = [name for name in self._providers() if self._sees(rights, name)]
-        return note(wanted, watches, seen, names=rights == EVERYTHING)
+        return note(wanted, watches, seen, everything=rights == EVERYTHING)
 
     def _providers(self) -> Iterable[str]:
         """Of the config, and those that tell how they are."""
