@@ -2,6 +2,7 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -289,3 +290,24 @@ def test_the_page_comes_again_by_the_same_rule():
     )
     for code in range(1000, 5000):
         assert (code in never, code in at_once) == (retry_after(code) == "never", retry_after(code) == "at_once")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        messages.Welcome,
+        messages.StreamLimits,
+        messages.SubscribeResult,
+        messages.BalanceRow,
+        messages.SnapshotPage,
+        messages.Update,
+        messages.Heartbeat,
+        messages.Shutdown,
+        messages.Error,
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_field_is_in_the_guide(kind):
+    guide = (Path(__file__).parents[2] / "docs" / "relay.md").read_text()
+    named = {word for quoted in re.findall(r"`([a-z_, ]+)`", guide) for word in quoted.split(", ")}
+    assert {*kind.__struct_fields__} <= named
