@@ -17,7 +17,7 @@ from watcher.model.times import parse_rfc3339
 from watcher.model.watches import WatchIndex
 from watcher.runtime.slicing import run_in_slices
 
-LOOK = 5.0
+LOOK = 1.0
 """Seconds between two looks at whether there are others than before."""
 REST = 10.0
 """It rests for so many times as long as it took to find the first ones."""

@@ -92,7 +92,7 @@ class Daemon:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
         self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime))
         self.gauges = BalanceGauges(
-            config.balance_gauges,
+            0 if only == "relay" else config.balance_gauges,
             lambda: [committer.ledger for committer in self.partitions.committers],
             lambda: self.watches,
         )
