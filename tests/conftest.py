@@ -39,6 +39,8 @@ FLOORS = {
         "relay/test_cuts.py",
         "relay/http/test_admission.py",
         "relay/test_hostile.py",
+        "relay/test_labels.py",
+        "relay/test_rules.py",
         "relay/http/test_sockets.py",
         "relay/test_npm.py",
         "relay/http/test_listener.py",

@@ -50,7 +50,7 @@ ONLY_IN = {
     "pytest": "watcher/testing/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
-    "prometheus_client": "watcher/app/metrics",
+    "prometheus_client": ("watcher/app/metrics", "watcher/app/balance_gauges"),
     "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),
 }
 

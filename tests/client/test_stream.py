@@ -9,13 +9,16 @@ import re
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 from websockets.utils import accept_key
 
 from tests.kafka_broker import free_port
-from tests.relay.stage import PATIENCE, calm, relaying, staged, until
+from tests.relay.stage import PATIENCE, SOLANA, calm, relaying, staged, until
 from tests.relay.test_log_change import Successions
 from watcher.client.stream import RelayRefused, Stream
 from watcher.client.tail import TailColumns, short, tail
+from watcher.model.keys import Scope
+from watcher.model.watches import Watched, WatchIndex
 
 pytestmark = pytest.mark.anyio
 
@@ -197,3 +200,67 @@ async def test_columns_stay_and_colour_is_not_the_only_sign(tmp_path):
         assert "▼ -995" in plain
         assert "\x1b[31m▼ -995\x1b[0m" in coloured
         assert short("3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa") == "3emsAV…PKFVaa"
+
+
+def following(stage, out, **options):
+    given = {"filters": {}, "json": False, "since": None, "token": None, "out": out, "colour": False}
+    return functools.partial(tail, stage.url, **given | options)
+
+
+async def test_tail_shows_the_label_beside_the_account_and_takes_a_filter_by_it(tmp_path):
+    watches = [
+        WatchIndex([Watched(Scope("jupiter", SOLANA, "A"), "Cold storage"), Watched(Scope("jupiter"), tags=("x",))])
+    ]
+    async with staged(tmp_path, watches=watches) as stage:
+        await stage.teller.tell("A", "B")
+        since = str(stage.relay.flusher.fan_out.cursor)
+        await stage.teller.tell("A", "B")
+        for options, labels in (
+            ({"filters": {"label": ["Cold storage"]}}, ["Cold storage"]),
+            ({"filters": {"tag": ["x"]}}, ["Cold storage", None]),
+        ):
+            for as_json in (False, True):
+                out = io.StringIO()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(following(stage, out, since=since, json=as_json, **options))
+                    await until(lambda out=out, labels=labels: out.getvalue().count("\n") >= len(labels))
+                    tasks.cancel_scope.cancel()
+                lines = out.getvalue().splitlines()
+                if as_json:
+                    assert [json.loads(line).get("label") for line in lines] == labels
+                    assert not any("label" in json.loads(line)["event"] for line in lines)
+                else:
+                    assert ["Cold storage A" in line for line in lines] == [label is not None for label in labels]
+
+
+async def test_tail_says_on_stderr_that_its_filter_matches_nothing_and_what_is_near(tmp_path):
+    watches = [WatchIndex([Watched(Scope("helius")), Watched(Scope("jupiter"))])]
+    async with staged(tmp_path, watches=watches) as stage:
+        out = io.StringIO()
+        with capture_logs() as lines:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(following(stage, out, filters={"provider": ["hellius"]}))
+                await until(lambda: lines)
+                tasks.cancel_scope.cancel()
+        assert lines == [
+            {
+                "event": "tail.nothing_matches",
+                "log_level": "warning",
+                "text": "no provider hellius: did you mean helius?",
+            }
+        ]
+        assert out.getvalue() == ""
+
+
+async def test_that_nothing_matches_is_told_once_however_often_it_comes_again(tmp_path):
+    async with staged(tmp_path, watches=[WatchIndex([Watched(Scope("jupiter"))])]) as stage:
+        said = []
+        stream = Stream(stage.url, filters={"provider": ["x"]}, on_nothing=said.append)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect, stream, 1)
+            for accepted in (1, 2):
+                await until(lambda want=accepted: stage.relay.stats.accepted == want and stream.subscribed)
+                for socket in list(stage.relay.listener.admission.sockets.values()):
+                    socket.dismiss()
+            tasks.cancel_scope.cancel()
+        assert said == ["no provider x: there is jupiter"]

@@ -284,7 +284,7 @@ class Follower:
             self._keep(message["event"])
             self.cursor = message["cursor"]
         elif message.get("type") == "heartbeat":
-            self.cursor = message["cursor"]
+            self.cursor = message.get("cursor", self.cursor)
 
     def _keep(self, event):
         key = checker.name(event)

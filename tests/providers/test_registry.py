@@ -10,8 +10,10 @@ import pytest
 
 from tests.providers.tables import NOW, answered, asked, built
 from watcher.app import settings
-from watcher.app.provider_sources import sources
+from watcher.app.provider_sources import sources, watch_index
 from watcher.model.addresses import families
+from watcher.model.keys import Key
+from watcher.model.watches import WatchInfo
 from watcher.providers import registry
 from watcher.providers.protocol import Response
 from watcher.providers.settings import ProviderSettings
@@ -66,6 +68,17 @@ def test_a_sixth_provider_joins_from_outside_with_keys_and_addresses_of_its_own(
     body = b'{"height":7,"count":1,"vaults":[{"vault":3,"units":"12"}]}'
     (reading,) = acme.read(request, Response(200, body, NOW)).readings
     assert (str(reading.key), reading.amount, reading.order) == (f"acme/acme:main/{ACCOUNT}/3/total", "12", 7)
+
+
+def test_a_sixth_provider_has_labels_without_a_line_of_its_own(installed):
+    installed("")
+    watches = [
+        {"account": ACCOUNT, "label": "Main", "tags": ["ops"]},
+        {"account": ACCOUNT, "vault": 3, "label": "Third"},
+    ]
+    index = watch_index([loaded(watch=watches)])
+    infos = [index.info(Key("acme", "acme:main", ACCOUNT, vault)) for vault in ("2", "3")]
+    assert infos == [WatchInfo(True, "Main", ("ops",)), WatchInfo(True, "Third", ("ops",))]
 
 
 def test_what_the_guide_shows_of_bytes_is_so(installed):

@@ -93,7 +93,7 @@ class Follower:
             elif message["type"] == "update":
                 self.take(message, seen)
                 count -= 1
-            elif "cursor" in message and message["type"] != "welcome":
+            elif "cursor" in message:
                 self.cursor = message["cursor"]
 
     def take(self, message, seen):

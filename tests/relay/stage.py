@@ -13,6 +13,7 @@ from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.events import BalanceState, CommitRow, ProviderHealth, changed
 from watcher.model.times import format_rfc3339
+from watcher.model.watches import NOT_KNOWN
 from watcher.relay import wire
 from watcher.relay.http.auth import load
 from watcher.relay.http.routes import Readiness, Status
@@ -178,27 +179,45 @@ class Subscriber:
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, ahead=(), **settings):
-    """A relay that serves a new journal in that folder, on a free port; `calm()` unless told. `ahead`: microseconds to add to its clock."""
+async def staged(
+    folder: Path, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, ahead=(), watches=None, **settings
+):
+    """A relay that serves a new journal in that folder, on a free port; `calm()` unless told. `ahead`: microseconds to add to its clock.
+    `watches`: a list of one WatchIndex, which may be replaced; without it nothing is known of them.
+    """
     path = folder / "balances.db"
     journal = SqliteJournal(path, encoding="json", retention=86400.0, clock=lambda: wall() + sum(ahead))
     teller = Teller(journal)
     await teller.writer.open()
     try:
-        async with relaying(journal, pace, environ, readiness=readiness, metrics=metrics, **settings) as (relay, port):
+        async with relaying(
+            journal, pace, environ, readiness=readiness, metrics=metrics, watches=watches, **settings
+        ) as (relay, port):
             yield Stage(relay, port, teller, path)
     finally:
         await journal.close()
 
 
 @contextlib.asynccontextmanager
-async def relaying(journal, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, room=None, **settings):
+async def relaying(
+    journal, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, room=None, watches=None, **settings
+):
     """A relay of its own on somebody's journal."""
     reader = await journal.reader()
     told = RelaySettings(**{"port": 0, **settings})
     tokens = load(told, environ or {})
     status = Status(metrics=metrics, readiness=readiness)
-    relay = Relay(told, reader, tokens=tokens, wall=wall, status=status, tuning=pace or calm(), room=room)
+    held = [NOT_KNOWN] if watches is None else watches
+    relay = Relay(
+        told,
+        reader,
+        tokens=tokens,
+        wall=wall,
+        status=status,
+        tuning=pace or calm(),
+        room=room,
+        watches=lambda: held[0],
+    )
     try:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(relay_run, relay)

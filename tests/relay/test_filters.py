@@ -5,9 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watcher.model import filters
+from watcher.model.addresses import SOLANA
 from watcher.model.filters import FilterMatcher
-from watcher.model.keys import Filter, Key
+from watcher.model.keys import Filter, Key, Scope
+from watcher.model.watches import Watched, WatchIndex
 from watcher.relay import subscription
+from watcher.relay.http.auth import TokenTable
 from watcher.relay.subscription import SubscriptionIndex
 
 EVM = "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2"
@@ -96,3 +99,50 @@ def test_the_index_forgets_before_it_grows_without_bound(monkeypatch):
     for n in range(100):
         assert index.find(key(account=str(n))) == ("x",)
     assert len(index._known) <= 10
+
+
+LABELLED = WatchIndex(
+    [
+        Watched(Scope("a"), tags=("a", "0x1")),
+        Watched(Scope("a", account=EVM), "b", ("c",)),
+        Watched(Scope("b"), "a", ("b", "c")),
+        Watched(Scope("c", token=FELT), "c"),
+    ]
+)
+
+
+@given(st.lists(st.tuples(FILTERS, st.booleans()), max_size=12), st.lists(KEYS, min_size=1, max_size=6))
+def test_the_index_finds_what_a_scan_finds_by_labels_and_tags_too_each_once(steps, keys):
+    index = SubscriptionIndex(sorted, lambda: LABELLED)
+    held = {}
+    for number, (wanted, stays) in enumerate(steps):
+        matcher = held[number] = FilterMatcher.of(wanted, LABELLED)
+        index.add(number, matcher)
+        for where in keys:
+            assert index.find(where) == [n for n, m in held.items() if m.matches(where)]
+        if not stays:
+            del held[number]
+            index.remove(number)
+    for where in keys:
+        assert index.find(where) == [n for n, m in held.items() if m.matches(where)]
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("ethereum-1", "eip155:1"),
+        ("bsc-56", "eip155:56"),
+        ("solana-900", SOLANA),
+        ("eip155:1", "eip155:1"),
+        ("no chain at all", "no chain at all"),
+    ],
+)
+def test_a_chain_is_taken_as_the_config_takes_it_in_filters_and_in_rights(written, kept):
+    asked = filters.parse({"chain": [written, kept]})
+    assert asked == Filter(chain=(kept,))
+    assert filters.intersect(asked, TokenTable("0" * 64, chain=[written]).rights()) == asked
+
+
+def test_a_token_is_bound_to_parts_of_keys_and_not_to_names_which_the_config_changes():
+    with pytest.raises(TypeError):
+        TokenTable("0" * 64, label=["Hot"])

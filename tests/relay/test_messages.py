@@ -2,14 +2,16 @@
 
 import re
 from importlib import resources
+from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec import UNSET
 
 from watcher.model.events import BalanceState
-from watcher.model.keys import Filter
+from watcher.model.keys import Filter, Scope
 from watcher.model.log import Bounds, Cursor
+from watcher.model.watches import Watched, WatchIndex
 from watcher.relay import messages, wire
 from watcher.relay.messages import (
     METHODS,
@@ -52,8 +54,9 @@ STATE = BalanceState(
 ROW = (
     '{"provider":"helius","chain":"solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp","account":"A","token":"native",'
     '"kind":"total","symbol":null,"amount":"1003","unit":"base","decimals":null,"version":3,"slot":7,"as_of":null,'
-    '"observed_at":"2026-01-25T14:23:57.000000Z"}'
+    '"observed_at":"2026-01-25T14:23:57.000000Z","label":"Cold \\"1\\"","tags":["a","b"],"watched":true}'
 )
+WATCHES = WatchIndex([Watched(Scope("helius"), 'Cold "1"', ("b", "a"))])
 EVENT = (
     '{"id":"33ce8e6f2ce8ac5ff9ac5f64b16a1f2c","provider":"helius","chain":"eip155:1","account":"A","token":"native",'
     '"kind":"total","symbol":null,"version":1,"previous_amount":"1","amount":"3","delta":"2","unit":"base",'
@@ -63,7 +66,7 @@ EVENT = (
 PUSHES = {
     "welcome": (
         '{"type":"welcome","connection_id":"0123456789abcdef","server_time":"2026-01-25T14:23:57.000000Z",'
-        '"heartbeat_ms":15000,"epoch":"ab","cursor":"ab.10-11","oldest_cursor":"ab.3-4","auth":"none",'
+        '"heartbeat_ms":15000,"epoch":"ab","head":"ab.10-11","oldest_cursor":"ab.3-4","auth":"none",'
         '"limits":{"message_bytes":65536,"messages_per_second":5,"burst":20,"filter_values":1024,"subscriptions":32,'
         '"connections":10000}}'
     ),
@@ -74,6 +77,7 @@ PUSHES = {
     ),
     "snapshot unasked, page 2": '{"type":"snapshot","subscription_id":"1","cursor":"ab.7","page":2,"last":true,"data":[]}',
     "update": f'{{"type":"update","cursor":"ab.8","event":{EVENT}}}',
+    "update with a label": f'{{"type":"update","cursor":"ab.8","label":"Cold \\"1\\"","event":{EVENT}}}',
     "heartbeat": (
         '{"type":"heartbeat","cursor":"ab.8","sent":0,"conflated":0,"lag_ms":0,"time":"2026-01-25T14:23:57.000000Z",'
         '"providers":{"helius":{"last_success":null,"paused_until":null,"budget_used":0.25}}}'
@@ -87,11 +91,11 @@ FILTER = '{"provider":["helius"]}'
 REPLIES = {
     "auth": '{"auth":"ok"}',
     "subscribe": (
-        f'{{"subscription_id":"1","filter":{FILTER},"recovered":false,"cursor":"ab.7","snapshot_rows":3,"delivery":"all"}}'
+        f'{{"subscription_id":"1","filter":{FILTER},"recovered":false,"cursor":"ab.7","snapshot_rows":3,"delivery":"all","matches":true}}'
     ),
     "subscribe with a gap": (
         '{"subscription_id":"1","filter":{},"recovered":false,"cursor":"ab.7","snapshot_rows":3,"delivery":"conflate",'
-        '"reason":"expired"}'
+        '"matches":false,"note":"no provider x","reason":"expired"}'
     ),
     "unsubscribe": '{"subscription_id":"1"}',
     "list_subscriptions": f'{{"subscriptions":[{{"subscription_id":"1","filter":{FILTER},"delivery":"all"}}]}}',
@@ -103,7 +107,9 @@ IDS = ["7", "-1", '"a"', '"\\u00e9"', "123456789012345678901234567890", '""']
 
 def page(number, last, states, reason=UNSET):
     return wire.push(
-        SnapshotPage(subscription_id="1", cursor="ab.7", page=number, last=last, reason=reason, data=wire.rows(states))
+        SnapshotPage(
+            subscription_id="1", cursor="ab.7", page=number, last=last, reason=reason, data=wire.rows(states, WATCHES)
+        )
     )
 
 
@@ -117,6 +123,7 @@ def pushes():
         "snapshot unasked": page(1, False, [STATE], "epoch_changed"),
         "snapshot unasked, page 2": page(2, True, []),
         "update": wire.update("ab.8", EVENT.encode()),
+        "update with a label": wire.update("ab.8", EVENT.encode(), wire.label_of('Cold "1"')),
         "heartbeat": wire.push(
             Heartbeat(
                 cursor="ab.8",
@@ -134,7 +141,7 @@ def pushes():
     }
 
 
-def subscribed(wanted, delivery, reason=UNSET):
+def subscribed(wanted, delivery, reason=UNSET, note=UNSET):
     return SubscribeResult(
         subscription_id="1",
         filter=wanted,
@@ -142,6 +149,8 @@ def subscribed(wanted, delivery, reason=UNSET):
         cursor="ab.7",
         snapshot_rows=3,
         delivery=delivery,
+        matches=note is UNSET,
+        note=note,
         reason=reason,
     )
 
@@ -152,7 +161,7 @@ def results():
     return {
         "auth": AuthResult("ok"),
         "subscribe": subscribed(helius, "all"),
-        "subscribe with a gap": subscribed(Filter(), "conflate", "expired"),
+        "subscribe with a gap": subscribed(Filter(), "conflate", "expired", "no provider x"),
         "unsubscribe": UnsubscribeResult("1"),
         "list_subscriptions": ListResult([SubscriptionInfo("1", helius, "all")]),
         "ping": PingResult("2026-01-25T14:23:57.000000Z"),
@@ -281,3 +290,24 @@ def test_the_page_comes_again_by_the_same_rule():
     )
     for code in range(1000, 5000):
         assert (code in never, code in at_once) == (retry_after(code) == "never", retry_after(code) == "at_once")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        messages.Welcome,
+        messages.StreamLimits,
+        messages.SubscribeResult,
+        messages.BalanceRow,
+        messages.SnapshotPage,
+        messages.Update,
+        messages.Heartbeat,
+        messages.Shutdown,
+        messages.Error,
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_field_is_in_the_guide(kind):
+    guide = (Path(__file__).parents[2] / "docs" / "relay.md").read_text()
+    named = {word for quoted in re.findall(r"`([a-z_, ]+)`", guide) for word in quoted.split(", ")}
+    assert {*kind.__struct_fields__} <= named

@@ -73,7 +73,7 @@ def test_welcome_tells_the_log_the_limits_and_whether_a_token_is_needed():
         "server_time": "2026-01-25T14:23:57.000000Z",
         "heartbeat_ms": 15000,
         "epoch": "ab",
-        "cursor": "ab.10-11",
+        "head": "ab.10-11",
         "oldest_cursor": "ab.3-4",
         "auth": "none",
         "limits": {
@@ -211,6 +211,7 @@ def test_a_result_holds_what_the_protocol_names():
         "cursor": "ab.7",
         "snapshot_rows": 3,
         "delivery": "conflate",
+        "matches": True,
         "reason": "expired",
     }
 

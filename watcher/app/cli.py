@@ -25,7 +25,7 @@ from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
 from watcher.sandbox.world import SandboxSettings
 
-PARTS = ("provider", "chain", "account", "token")
+PARTS = ("provider", "chain", "account", "token", "label", "tag")
 
 EPILOG = """exit status: 0 ended as asked; 2 bad usage or config, topics or marker missing or different; 69 broker not reached,
 port taken, database unwritable; 75 replaced by another instance; 78 credentials refused"""

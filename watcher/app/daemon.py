@@ -14,11 +14,12 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
+from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
 from watcher.app.partitions import Clocks, Partitions
-from watcher.app.provider_sources import secret_of, sources
+from watcher.app.provider_sources import secret_of, sources, unasked_providers, watch_index
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.journal import Journal, JournalOptions, Reader
@@ -83,15 +84,23 @@ class Daemon:
         self.sources = [] if only == "relay" else sources(config, environment)
         for source in self.sources:
             _require_possible(source.provider)
+        asked = [source.provider for source in self.sources]
+        self.watches = watch_index(unasked_providers(config) if only == "relay" else asked)
+        """What the config watches, and how people call it. Who replaces it tells the relay: `watches_changed`."""
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
         self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime))
+        self.gauges = BalanceGauges(
+            0 if only == "relay" else config.balance_gauges,
+            lambda: [committer.ledger for committer in self.partitions.committers],
+            lambda: self.watches,
+        )
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
-        self._report = StatusReport(self.sources, self.partitions, lambda: self.member, lambda: self.relay)
+        self._report = StatusReport(self.sources, self.partitions, lambda: self.member, lambda: self.relay, self.gauges)
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises Exit, and errors that `exits_for_known_errors` turns into one.
@@ -111,6 +120,7 @@ class Daemon:
                 await self.partitions.all_polling()
                 if self.only != "relay":
                     tasks.start_soon(self._send_heartbeats)
+                    tasks.start_soon(self.gauges.run)
                 log.info("started", instance=self.instance, port=port, journal=self.config.journal)
                 task_status.started(Started(port))
                 await anyio.sleep_forever()
@@ -176,6 +186,7 @@ class Daemon:
             status=self._report.status(),
             room=descriptors_left(wished, len(self.sources)),
             bound=self._port,
+            watches=lambda: self.watches,
         )
         possible = relay.listener.limits.connections
         if possible < wished:

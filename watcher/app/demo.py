@@ -91,7 +91,7 @@ async def _follow(started: Started, events: list[BalanceChanged], columns: TailC
     print_line(f"the page: http://127.0.0.1:{started.port}/   the stream: ws://127.0.0.1:{started.port}/v1/stream")
     async for update in Stream(f"ws://127.0.0.1:{started.port}/v1/stream"):
         events.append(update.event)
-        print(columns.line(update.event), flush=True)  # noqa: T201 (its cells are fit, and it has colours)
+        print(columns.line(update.event, update.label), flush=True)  # noqa: T201 (its cells are fit, and it has colours)
         await output.free_space(sys.stdout)
 
 

@@ -1,13 +1,15 @@
-"""The configured providers, each with its key."""
+"""The configured providers, each with its key, and what they watch."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from watcher.app.settings import Settings
+from watcher.model.watches import Watched, WatchIndex
 from watcher.providers import registry
 from watcher.providers.protocol import Credentials, Provider
-from watcher.providers.settings import ProviderSettings
+from watcher.providers.settings import ProviderSettings, Watch
 from watcher.redaction import secret
 from watcher.redaction.secret import Secret
 from watcher.runtime.config_section import SettingsError
@@ -45,3 +47,33 @@ def secret_of(name: str, table: ProviderSettings, environment: Mapping[str, str]
     """The key of one provider; None when none is configured. Raises SettingsError for one that cannot be used."""
     what, env, file = f"[providers.{name}]: api_key", table.api_key_env, table.api_key_file
     return secret.read(what, environment, env=env, file=file, judge=secret.key)
+
+
+def watch_index(providers: Iterable[Provider]) -> WatchIndex:
+    """What they watch, with labels and tags. Without any provider nothing is known of what others watch."""
+    held = list(providers)
+    return WatchIndex((watch for provider in held for watch in _watched(provider)), whole=bool(held))
+
+
+def unasked_providers(config: Settings) -> list[Provider]:
+    """The configured providers for a process that asks none of them, and so needs no key. Raises SettingsError."""
+    known = registry.known()
+    return [registry.build(name, table, known, keyed=True) for name, table in config.providers.items()]
+
+
+def _watched(provider: Provider) -> Iterator[Watched]:
+    """What each of its watches covers is what it would ask with the watches of those names alone: it may be of any package."""
+    named: dict[tuple[str | None, tuple[str, ...]], list[Watch]] = defaultdict(list)
+    for watch in provider.settings.watch:
+        if watch.label is not None or watch.tags:
+            named[watch.label, watch.tags].append(watch)
+    known, scopes = registry.known() if named else {}, set()
+    for (label, tags), watches in named.items():
+        table = msgspec.structs.replace(provider.settings, watch=tuple(watches))
+        part = registry.build(provider.name, table, known, keyed=True)
+        for group in part.groups:
+            for target in group.targets:
+                scopes.add(target.scope)
+                yield Watched(target.scope, label, tags)
+    for group in provider.groups:
+        yield from (Watched(target.scope) for target in group.targets if target.scope not in scopes)

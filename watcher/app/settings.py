@@ -20,6 +20,8 @@ from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
 from watcher.runtime.config_section import SettingsError, nearest, section
 
+MOST_GAUGES = 10_000
+"""Each is three hundred bytes of a scrape, which is made in one go."""
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -31,6 +33,8 @@ class TopLevel(msgspec.Struct, frozen=True, kw_only=True):
     retention: float = 604800.0
     """Seconds that events are kept."""
     metrics_port: int | None = None
+    balance_gauges: int = 0
+    """How many balances `/metrics` has, at most."""
 
 
 class Settings(TopLevel, frozen=True, kw_only=True):
@@ -93,6 +97,8 @@ def _top_level(table: Mapping[str, Any]) -> TopLevel:
         raise SettingsError("retention is a number of seconds above 0")
     if top.metrics_port is not None and not 0 <= top.metrics_port <= 65535:
         raise SettingsError(f"metrics_port = {top.metrics_port}: a port is a number from 0 to 65535")
+    if not 0 <= top.balance_gauges <= MOST_GAUGES:
+        raise SettingsError(f"balance_gauges = {top.balance_gauges}: a number of balances from 0 to {MOST_GAUGES}")
     return top
 
 

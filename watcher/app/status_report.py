@@ -1,8 +1,10 @@
 """What a running instance reports of itself: `/readyz` and `/metrics`, as far as the rights of a token go."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from watcher.app import metrics
+from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.fleet import FleetMember
 from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
@@ -22,7 +24,9 @@ class StatusReport:
         partitions: Partitions,
         member: Callable[[], FleetMember | None],
         relay: Callable[[], Relay | None],
+        gauges: BalanceGauges,
     ) -> None:
+        self._gauges = gauges
         self._partitions = partitions
         self._member = member
         self._relay = relay
@@ -53,11 +57,11 @@ class StatusReport:
     def metrics(self, rights: Filter) -> bytes:
         """The text of `/metrics`: everything, or the figures of the providers that these rights may see."""
         if rights == EVERYTHING:
-            return metrics.exposition(
-                metrics.everything(self._partitions.pollers, self._partitions.committers, self._relay(), self._member())
-            )
+            parts = (self._partitions.pollers, self._partitions.committers, self._relay(), self._member())
+            return metrics.exposition(chain(metrics.everything(*parts), self._gauges.families(rights)))
         visible = [poller for poller in self._partitions.pollers if self.may_see(rights, poller.name)]
-        return metrics.exposition(metrics.of_providers(visible, self._partitions.committers))
+        of_providers = metrics.of_providers(visible, self._partitions.committers)
+        return metrics.exposition(chain(of_providers, self._gauges.families(rights)))
 
     def may_see(self, rights: Filter, provider: str) -> bool:
         """Whether these rights may know the status of a provider: it reads a balance that they may see.

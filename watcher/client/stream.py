@@ -89,6 +89,11 @@ def note(problem: str) -> None:
     logger.debug("relay.cut", problem=problem)
 
 
+def warn_of_nothing(text: str) -> None:
+    """What happens when the filter matches nothing now and nobody says otherwise."""
+    logger.warning("relay.nothing_matches", text=text)
+
+
 class Stream:
     """An async iterator of updates. Raises RelayRefused, and nothing else but cancellation."""
 
@@ -103,10 +108,12 @@ class Stream:
         delivery: Delivery = "all",
         on_snapshot: Callable[[FullSnapshot], None] = warn,
         on_cut: Callable[[str], None] = note,
+        on_nothing: Callable[[str], None] = warn_of_nothing,
     ) -> None:
         """`since`: a cursor to go on from; without one from now on, after a snapshot if that is wished.
 
         `on_cut` gets one line each time that no connection could be made or one was lost; what it raises ends the stream.
+        `on_nothing` gets the relay's own line when the filter matches nothing at the first subscription: a typing error?
         """
         self.url = url
         self.cursor = since
@@ -117,6 +124,7 @@ class Stream:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._on_snapshot = on_snapshot
         self._on_cut = on_cut
+        self._on_nothing = on_nothing
         self.subscribed = False
         """Whether the relay ever accepted the subscription."""
         self._versions: dict[tuple[str, ...], int] = {}
@@ -225,6 +233,8 @@ class Stream:
 
     def _subscribed(self, result: SubscribeResult) -> None:
         self._wait = 0.0
+        if not (self.subscribed or result.matches):
+            self._on_nothing("" if result.note is UNSET else result.note)
         self.subscribed = True
         self._rows, self._reason = [], None if result.reason is UNSET else result.reason
         asked_for_rows = self._snapshot and self.cursor is None

@@ -6,6 +6,7 @@ from typing import TextIO
 
 import msgspec
 import structlog
+from msgspec import UNSET, UnsetType
 
 from watcher.client.stream import FullSnapshot, Stream
 from watcher.logs.output import free_space
@@ -31,7 +32,7 @@ async def tail(
     out: TextIO,
     colour: bool,
 ) -> None:
-    """Follow the relay until cancelled. With `json` a line is `{"cursor": …, "event": {…}}`.
+    """Follow the relay until cancelled. With `json` a line is `{"cursor": …, "label": …, "event": {…}}`, `label` where there is one.
 
     Raises RelayRefused, ReaderClosed, and OSError when no relay is there to begin with; later cuts are waited out.
     """
@@ -49,18 +50,22 @@ async def tail(
             )
         log.warning("tail.cut", problem=safe_text.one_line(problem), text="trying again")
 
+    def nothing(text: str) -> None:
+        log.warning("tail.nothing_matches", text=safe_text.one_line(text, 400))
+
     shown = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
-    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
+    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut, on_nothing=nothing)
     async with contextlib.aclosing(aiter(stream)) as updates:
         async for update in updates:
-            out.write((shown(as_json(update)) if json else columns.line(update.event)) + "\n")
+            out.write((shown(as_json(update)) if json else columns.line(update.event, update.label)) + "\n")
             out.flush()
             # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
             await free_space(out)
 
 
 def as_json(update: Update) -> str:
-    return msgspec.json.encode({"cursor": update.cursor, "event": update.event}).decode()
+    label = {} if update.label is UNSET else {"label": update.label}
+    return msgspec.json.encode({"cursor": update.cursor, **label, "event": update.event}).decode()
 
 
 class TailColumns:
@@ -70,15 +75,17 @@ class TailColumns:
         self._colour = colour
         self._widths: list[int] = []
 
-    def line(self, event: BalanceChanged) -> str:
+    def line(self, event: BalanceChanged, label: str | UnsetType = UNSET) -> str:
+        """`label`: of the balance, where it has one."""
         up = not event.delta.startswith("-")
         name = safe_text.one_line(event.symbol or short(event.token), NAME)
         if event.kind != "total":
             name += f" {safe_text.one_line(event.kind, NAME)}"
-        where = [
-            safe_text.one_line(text, NAME) for text in (event.observed_at[11:23], event.provider, short(event.account))
-        ]
-        cells = [*where, name]
+        account = safe_text.one_line(short(event.account), NAME)
+        if label is not UNSET:
+            account = f"{safe_text.one_line(label, NAME)} {account}"
+        where = [safe_text.one_line(text, NAME) for text in (event.observed_at[11:23], event.provider)]
+        cells = [*where, account, name]
         amounts = [*map(safe_text.one_line, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
         self._widen([*cells, *amounts])
         count = len(cells)

@@ -5,7 +5,7 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 `committed`, or until `restore` says what became of it. Nothing here waits or reads a clock.
 """
 
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 
 from watcher.ledger.evaluation import Evaluation, Verdict
 from watcher.ledger.listings import Listings
@@ -71,6 +71,10 @@ class Ledger:
     def get(self, key: Key) -> BalanceRecord | None:
         """What is known of the key; `version` -1 says that nothing of it is committed. Not to be changed."""
         return self._store.find(key)
+
+    def known_keys(self) -> Iterator[Key]:
+        """Of all balances that are known of. Others may become known meanwhile."""
+        return self._store.keys()
 
     def known(self, provider: str) -> int:
         """How many balances of the provider are known of, in any way."""

@@ -70,6 +70,13 @@ class Store:
             (group, account, record) for group in self._groups.values() for account, record in group.records.items()
         )
 
+    def keys(self) -> Iterator[Key]:
+        """Records may be added meanwhile."""
+        for group in list(self._groups.values()):
+            large = len(group.records) > PAGE_ROWS
+            for accounts in [accounts for accounts, _ in group.pages()] if large else [list(group.records)]:
+                yield from map(group.key, accounts)
+
     def get(self, provider: str, chain: str, token: str, kind: Kind) -> TokenGroup | None:
         return self._groups.get((provider, chain, token, kind))
 

@@ -10,7 +10,7 @@ A package of others may add a family by an entry point of the group `balance_wat
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
@@ -139,11 +139,20 @@ def canonical(chain: str, text: str) -> str:
 
 def chain(text: str) -> str:
     """The CAIP-2 id of a chain, from that id or from an alias. Raises AddressError."""
-    aliases = {alias: chain for family in families().values() for alias, chain in family.aliases.items()}
-    if text not in aliases and not _CAIP2.fullmatch(text):
-        choice = f"write a CAIP-2 id such as {ETHEREUM}, or one of {', '.join(aliases)}"
+    known = _aliases()
+    if text not in known and not _CAIP2.fullmatch(text):
+        choice = f"write a CAIP-2 id such as {ETHEREUM}, or one of {', '.join(known)}"
         raise AddressError(text, f"is not a chain: {choice}")
-    return aliases.get(text, text)
+    return known.get(text, text)
+
+
+def aliases(chains: Collection[str]) -> list[str]:
+    """What people write for these CAIP-2 ids."""
+    return [alias for alias, chain in _aliases().items() if chain in chains]
+
+
+def _aliases() -> dict[str, str]:
+    return {alias: chain for family in families().values() for alias, chain in family.aliases.items()}
 
 
 def filter_forms(text: str) -> tuple[str, ...]:

@@ -68,14 +68,20 @@ class Scope(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
 
 
 class Filter(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """AND over the fields, OR within one; None = any. Values are canonical."""
+    """AND over the fields, OR within one; None = any. Values are canonical.
+
+    A journal is asked for parts of the key alone: the relay resolves `label` and `tag`, which stand in its config.
+    """
 
     provider: tuple[str, ...] | None = None
     chain: tuple[str, ...] | None = None
     account: tuple[str, ...] | None = None
     token: tuple[str, ...] | None = None
+    label: tuple[str, ...] | None = None
+    tag: tuple[str, ...] | None = None
 
     def matches(self, key: Key) -> bool:
+        """By the parts of the key."""
         return (
             (self.provider is None or key.provider in self.provider)
             and (self.chain is None or key.chain in self.chain)

@@ -11,9 +11,11 @@ from watcher.model.addresses import AddressError
 from watcher.model.keys import Scope
 from watcher.model.readings import Ordering
 from watcher.model.targets import LISTING, Target, TargetGroup
+from watcher.redaction import safe_text
 from watcher.runtime.config_section import SettingsError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,6 +24,21 @@ class Watch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     account: str | None = None
     token: str | None = None
     chain: str | None = None
+    label: Name | None = None
+    """What people call it. Names change nothing of what is asked, and stand in no key and no event."""
+    tags: Annotated[tuple[Name, ...], msgspec.Meta(max_length=16)] = ()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which `msgspec.convert` reports with the place."""
+        for what, name in (("label", self.label), *(("tags", tag) for tag in self.tags)):
+            if name is not None and not _is_plain(name):
+                shown = safe_text.one_line(name)
+                raise ValueError(f"{what}: '{shown}' is no plain text: leave out control characters and outer spaces")
+
+
+def _is_plain(name: str) -> bool:
+    """It reads the same on a page, on a terminal and in a log line."""
+    return name == name.strip() and safe_text.safe(name) == name
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -7,7 +7,6 @@ import anyio.lowlevel
 from watcher.model.log import Commit, Expired, Published, SnapshotRevoked, Unavailable
 from watcher.relay import wire
 from watcher.relay.budgets import ReadBudget, ReadQueue
-from watcher.relay.conflation import FramedEvent
 from watcher.relay.connection import Connection
 from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.live_path import FanOut, Flusher
@@ -128,7 +127,7 @@ class CatchUp:
             if event.position >= head[event.partition]:
                 break
             cursor = outbox.position.after(event.partition, event.position)
-            outbox.deliver(FramedEvent(event, cursor, wire.update(str(cursor), event.data)), now, subscriptions)
+            outbox.deliver(self._flusher.fan_out.framed(event, cursor), now, subscriptions)
             given += 1
             if outbox.enough:
                 break

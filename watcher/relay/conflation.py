@@ -21,6 +21,8 @@ class FramedEvent(msgspec.Struct, frozen=True, gc=False):
     cursor: Cursor
     """The place behind it."""
     frame: bytes
+    label: bytes = b""
+    """Of its balance, as `wire.update` takes it."""
 
 
 class PendingEvent(msgspec.Struct, gc=False):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from watcher.model.events import ProviderHealth
 from watcher.model.log import Commit, Cursor, Published
+from watcher.model.watches import WatchIndex
 from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.outbox import Outbox
@@ -31,7 +32,9 @@ Recipients = tuple[tuple[Outbox, ...], tuple[tuple[Outbox, float | None], ...]]
 class FanOut:
     """The head of the log as this process knows it, and who is on the live path. Never awaits."""
 
-    def __init__(self, head: Cursor) -> None:
+    def __init__(self, head: Cursor, watches: Callable[[], WatchIndex] = WatchIndex) -> None:
+        """`watches`: those of the config as it is now."""
+        self._watches = watches
         self.cursor = head
         """Everything before is in the outboxes of all that are live and want it, or in the round."""
         self.health: dict[str, ProviderHealth] = {}
@@ -49,7 +52,9 @@ class FanOut:
         self._recent: deque[FramedEvent] = deque()
         self._since = head
         """Everything from here on is among the recent events."""
-        self._index: SubscriptionIndex[tuple[Outbox, Subscription], Recipients] = SubscriptionIndex(self._found)
+        self._index: SubscriptionIndex[tuple[Outbox, Subscription], Recipients] = SubscriptionIndex(
+            self._found, watches
+        )
 
     def join(self, outbox: Outbox, subscriptions: Iterable[Subscription]) -> None:
         self._regroup()
@@ -70,7 +75,7 @@ class FanOut:
     def publish(self, event: Published, now: float) -> None:
         """Give one event to all that want it. HOT."""
         self.cursor = cursor = self.cursor.after(event.partition, event.position)
-        entry = FramedEvent(event, cursor, wire.update(str(cursor), event.data))
+        entry = self.framed(event, cursor)
         self._keep(entry)
         every, conflating = self._index.find(event.key)
         if every:
@@ -80,6 +85,11 @@ class FanOut:
             self.ready.append(outbox)
             if outbox.full:
                 self.overflowed.append(outbox)
+
+    def framed(self, event: Published, cursor: Cursor) -> FramedEvent:
+        """With the label that its balance has now."""
+        label = wire.label_of(self._watches().info(event.key).label)
+        return FramedEvent(event, cursor, wire.update(str(cursor), event.data, label), label)
 
     def _give(self, outboxes: tuple[Outbox, ...], frame: bytes) -> None:
         if outboxes is not self._recipients or self._dealt:
@@ -177,9 +187,12 @@ class Flusher:
     time: Callable[[], float]
     """Monotonic seconds."""
 
-    def __init__(self, overflow: Callable[[list[Outbox]], None]) -> None:
-        """`overflow`: those became too full, and are to leave the live path."""
+    def __init__(
+        self, overflow: Callable[[list[Outbox]], None], watches: Callable[[], WatchIndex] = WatchIndex
+    ) -> None:
+        """`overflow`: those became too full, and are to leave the live path. `watches`: those of the config as it is now."""
         self._overflow = overflow
+        self._watches = watches
         self._flushing = False
         self._flushed: asyncio.Event | None = None
         self._timers: dict[Outbox, asyncio.TimerHandle] = {}
@@ -189,7 +202,7 @@ class Flusher:
     def start(self, head: Cursor) -> None:
         self._loop = asyncio.get_running_loop()
         self.time = self._loop.time
-        self.fan_out = FanOut(head)
+        self.fan_out = FanOut(head, self._watches)
 
     def restart(self, head: Cursor) -> Cursor:
         """Another log begins; where the former one was.
@@ -197,7 +210,7 @@ class Flusher:
         Who finds another fan-out than before holds something of the former log, and throws it away.
         """
         self.fan_out.settle()
-        before, self.fan_out = self.fan_out.cursor, FanOut(head)
+        before, self.fan_out = self.fan_out.cursor, FanOut(head, self._watches)
         return before
 
     async def publish(self, commit: Commit, most: int) -> None:

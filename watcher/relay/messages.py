@@ -113,6 +113,11 @@ class BalanceRow(Struct, frozen=True):
     slot: int | None
     as_of: str | None
     observed_at: str
+    label: str | None
+    """What the config calls it; None: nothing."""
+    tags: tuple[str, ...]
+    watched: bool
+    """False: by the relay's config nobody reads it any more."""
 
 
 class ProviderStatus(Struct, frozen=True):
@@ -146,7 +151,8 @@ class Welcome(Push, frozen=True, kw_only=True, tag="welcome"):
     server_time: str
     heartbeat_ms: int
     epoch: str
-    cursor: str
+    head: str
+    """Where the log ends. No place to resume from: nothing before it was sent."""
     oldest_cursor: str
     auth: AnyAuthState
     limits: StreamLimits
@@ -170,6 +176,8 @@ class Update(Push, frozen=True, kw_only=True, tag="update"):
     # The server never builds one: the event's bytes go out unopened (`wire.update`).
 
     cursor: str
+    label: str | UnsetType = UNSET
+    """What the config calls the balance now."""
     event: BalanceChanged
 
 
@@ -177,7 +185,7 @@ class Heartbeat(Push, frozen=True, kw_only=True, tag="heartbeat"):
     """Every 15 s from authorization on, whatever the traffic: its silence is a dead connection."""
 
     cursor: str | UnsetType = UNSET
-    """Everything that matches before it was sent."""
+    """Everything that matches before it was sent. Left out while no subscription stands."""
     sent: int
     conflated: int
     lag_ms: int
@@ -263,6 +271,10 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
     cursor: str
     snapshot_rows: int
     delivery: AnyDelivery
+    matches: bool
+    """False: no balance of the state, and no watch of the relay's config, matches the filter now."""
+    note: str | UnsetType = UNSET
+    """Where nothing matches: what of the filter is not known, and what is nearest."""
     reason: AnyGapReason | UnsetType = UNSET
 
 

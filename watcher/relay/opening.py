@@ -1,19 +1,24 @@
 """Subscriptions are opened: from a cursor, at the head, or with a snapshot; and anew when another log stands there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
 import structlog
 from msgspec import UNSET
 
+from watcher.model import filters
+from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor, GapReason, JournalError, SnapshotRevoked, Unavailable
 from watcher.relay import wire
 from watcher.relay.commands import CommandRefused
 from watcher.relay.connection import Connection
 from watcher.relay.connections import ConnectionRegistry
+from watcher.relay.http.auth import EVERYTHING
+from watcher.relay.http.routes import Sees
 from watcher.relay.live_path import FanOut, Flusher
 from watcher.relay.log_follower import JOURNAL_RETRY, LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SnapshotPage
+from watcher.relay.near_misses import note
 from watcher.relay.session import OpenSubscription
 from watcher.relay.snapshots import SnapshotPages, SnapshotReader
 from watcher.relay.subscription import Subscription
@@ -30,9 +35,12 @@ class SubscriptionOpener:
         flusher: Flusher,
         follower: LogFollower,
         snapshots: SnapshotReader,
+        *,
         heartbeat: Callable[[Connection], None],
+        sees: Sees,
     ) -> None:
-        """`heartbeat`: sends one that had to wait for the pages of a snapshot."""
+        """`heartbeat`: sends one that had to wait for the pages of a snapshot. `sees`: see http.routes."""
+        self._sees = sees
         self._connections = connections
         self._flusher = flusher
         self._follower = follower
@@ -64,6 +72,9 @@ class SubscriptionOpener:
         if not recovered and (asked.snapshot or gap is not None):
             pages = await self._snapshots.open(subscription.wanted)
         try:
+            nothing = (
+                None if pages is not None and pages.rows else await self._nothing_matches(connection, subscription)
+            )
             start = pages.cursor if pages is not None else asked.cursor if recovered else bounds.head
             assert start is not None
             if not await self._is_followed(fan_out, start):
@@ -71,7 +82,7 @@ class SubscriptionOpener:
                 return
             if subscription.id not in connection.session.subscriptions:
                 raise CommandRefused("forbidden", "the token was replaced by one that allows nothing of it")
-            cursor = self._subscribe(connection, asked, start, pages, gap)
+            cursor = self._subscribe(connection, asked, start, pages, gap=gap, nothing=nothing)
             if pages is not None:
                 self._connections.count_snapshot()
                 await self._page(connection, subscription, cursor, pages)
@@ -85,7 +96,9 @@ class SubscriptionOpener:
         asked: OpenSubscription,
         start: Cursor,
         pages: SnapshotPages | None,
+        *,
         gap: GapReason | None,
+        nothing: str | None,
     ) -> Cursor:
         """The subscription stands, and its data begins at `start`; the cursor that its reply has."""
         fan_out, now = self._flusher.fan_out, self._flusher.time()
@@ -97,12 +110,30 @@ class SubscriptionOpener:
         connection.measure(fan_out.cursor, now)
         rows = 0 if pages is None else pages.rows
         recovered = asked.cursor is not None and gap is None
-        reply = connection.session.subscribed(asked, cursor, recovered=recovered, rows=rows, reason=gap)
+        reply = connection.session.subscribed(
+            asked, cursor, recovered=recovered, rows=rows, reason=gap, nothing=nothing
+        )
         self._connections.put(connection, reply)
         connection.rearrange()
         # One reading of the log serves all subscriptions of a connection: only what lies before it is read for this.
         connection.session.charge(rows if pages is not None else start.behind(before), now)
         return cursor
+
+    async def _nothing_matches(self, connection: Connection, subscription: Subscription) -> str | None:
+        """Why not; None when something of what is watched or of the state does. Raises Unavailable."""
+        wanted, watches = subscription.wanted, self._snapshots.watches()
+        if wanted == Filter() or filters.may_match(wanted, watches):
+            return None
+        by_names = wanted.label is not None or wanted.tag is not None
+        if not by_names and await self._snapshots.holds_any(wanted):
+            return None
+        rights = connection.session.rights or wanted
+        seen = [name for name in self._providers() if self._sees(rights, name)]
+        return note(wanted, watches, seen, everything=rights == EVERYTHING)
+
+    def _providers(self) -> Iterable[str]:
+        """Of the config, and those that tell how they are."""
+        return sorted({*self._snapshots.watches().providers, *self._flusher.fan_out.health})
 
     async def restart(self, connection: Connection) -> None:
         """Serve the next subscription that another log left behind, as one whose cursor is not recoverable."""
@@ -172,23 +203,25 @@ class SubscriptionOpener:
         pages: SnapshotPages,
         reason: GapReason | None,
     ) -> None:
-        fan_out, number, read, last = self._flusher.fan_out, 0, 0, False
-        while not last:
+        fan_out, number = self._flusher.fan_out, 0
+        while not pages.ended:
             await connection.outbox.room()
             async with pages.page() as states:
                 # After a change of the log it begins anew.
                 ended = subscription.id not in connection.session.subscriptions
                 if ended or not connection.outbox.open or fan_out is not self._flusher.fan_out:
                     return
-                number, read = number + 1, read + len(states)
-                last = read >= pages.rows or not states
+                wanted = [row for row in states if subscription.matcher.matches(row.key)]
+                if not wanted and not pages.ended:
+                    continue
+                number += 1
                 page = SnapshotPage(
                     subscription_id=subscription.id,
                     cursor=str(cursor),
                     page=number,
-                    last=last,
+                    last=pages.ended,
                     reason=reason if number == 1 and reason is not None else UNSET,
-                    data=wire.rows(row for row in states if subscription.matcher.matches(row.key)),
+                    data=wire.rows(wanted, self._snapshots.watches()),
                 )
                 self._connections.put(connection, wire.push(page))
 

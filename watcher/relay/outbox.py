@@ -156,7 +156,9 @@ class Outbox:
         self.flushed = head if self.live else self.position
         if self.conflater is not None:
             for entry, cursor in self.conflater.take(now):
-                frames.append(entry.frame if cursor is entry.cursor else wire.update(str(cursor), entry.event.data))
+                frames.append(
+                    entry.frame if cursor is entry.cursor else wire.update(str(cursor), entry.event.data, entry.label)
+                )
                 self.sent += 1
         return frames[0] if len(frames) == 1 else b"".join(frames)
 

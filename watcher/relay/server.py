@@ -15,6 +15,7 @@ import structlog
 from websockets.exceptions import ConnectionClosed
 
 from watcher.model.log import Unavailable
+from watcher.model.watches import NOT_KNOWN, WatchIndex
 from watcher.relay import wire
 from watcher.relay.budgets import FrameBudget, ReadBudget
 from watcher.relay.catch_up import CatchUp
@@ -59,9 +60,12 @@ class Relay:
         tuning: RelayTuning = RelayTuning(),  # noqa: B008 - frozen
         room: int | None = None,
         bound: BoundPort | None = None,
+        watches: Callable[[], WatchIndex] = lambda: NOT_KNOWN,
     ) -> None:
-        """`wall`: microseconds. `room`, `bound`: see Listener."""
-        self.flusher = Flusher(self._overflow)
+        """`wall`: microseconds. `room`, `bound`: see Listener. `watches`: looked at now, and when `watches_changed` is called."""
+        self._watches_of_config = watches
+        self._watches = watches()
+        self.flusher = Flusher(self._overflow, self._watches_now)
         self.connections = ConnectionRegistry(self.flusher, tuning, self._read_for)
         self.follower = LogFollower(log, self.flusher, self.connections, tuning)
         self._log = log
@@ -69,21 +73,19 @@ class Relay:
         self._tuning = tuning
         self._guard = Guard(settings, tokens)
         self._budget = ReadBudget(lambda: self.flusher.time())  # noqa: PLW0108 - it has none yet
-        self._snapshots = SnapshotReader(log, self._budget, tuning.page)
-        self._page = live_page()
+        self._snapshots = SnapshotReader(log, self._budget, tuning.page, self._watches_now)
         status = msgspec.structs.replace(status, following=lambda: self.follower.following)
         self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room, bound=bound)
         self._timers = Timers(self.connections, self.flusher, tuning, wall, status.sees)
-        self._opener = SubscriptionOpener(
-            self.connections, self.flusher, self.follower, self._snapshots, self._timers.heartbeat
-        )
+        parts = (self.connections, self.flusher, self.follower, self._snapshots)
+        self._opener = SubscriptionOpener(*parts, heartbeat=self._timers.heartbeat, sees=status.sees)
         self._catch_up: CatchUp
 
     def _routes(self, status: Status) -> HttpRoutes:
         refused = self.connections.count_refusal
         balances = Balances(self._snapshots, refused)
         routes = {
-            "/": Route(self._show_page),
+            "/": Route(functools.partial(_show, live_page())),
             BALANCES: Route(balances.answer, guarded=True),
             STREAM: Route(self._upgrade, methods=("GET",), wrong_method="a stream is asked for with GET"),
         }
@@ -93,6 +95,18 @@ class Relay:
     def stats(self) -> RelayStats:
         """Added up when somebody asks."""
         return self.connections.stats()
+
+    def watches_changed(self) -> None:
+        """The config was read anew: labels and tags stand for what it says now, in rows, updates and filters."""
+        self._watches = self._watches_of_config()
+        for connection in self.connections:
+            for subscription in connection.session.subscriptions.values():
+                if subscription.wanted.label is not None or subscription.wanted.tag is not None:
+                    subscription.resolve(self._watches)
+                    self._change(connection, subscription)
+
+    def _watches_now(self) -> WatchIndex:
+        return self._watches
 
     def _read_for(self, connection: Connection) -> None:
         self._catch_up.read_for(connection)
@@ -128,9 +142,6 @@ class Relay:
             with anyio.CancelScope(shield=True):
                 self.listener.close()
                 await self.listener.end()
-
-    async def _show_page(self, _: RoutedRequest) -> HttpAnswer:
-        return self._page
 
     async def _upgrade(self, request: RoutedRequest) -> HttpAnswer | None:
         """None lets it become a stream, whose place is taken from now on."""
@@ -186,7 +197,7 @@ class Relay:
 
     def _connect(self, websocket: WebSocket, now: float) -> Connection:
         websocket.forget_handshake()
-        session = Session(self._guard.tokens, websocket.rights, self.listener.limits, now)
+        session = Session(self._guard.tokens, websocket.rights, self.listener.limits, now, self._watches_now)
         transport = websocket.transport
         descriptor = transport.get_extra_info("socket").fileno() if self.listener.direct else None
         outbox = Outbox(self._tuning, self.flusher.fan_out.cursor, transport, descriptor)
@@ -210,12 +221,16 @@ class Relay:
                     self._timers.authorized(connection)
 
     def _change(self, connection: Connection, subscription: Subscription) -> None:
-        """It matches less than before, or has ended."""
+        """It matches less or other than before, or has ended."""
         fan_out, outbox = self.flusher.fan_out, connection.outbox
         fan_out.drop(outbox, subscription)
-        if outbox.live and subscription.id in connection.session.subscriptions:
+        if outbox.live and subscription.opened and subscription.id in connection.session.subscriptions:
             fan_out.add(outbox, subscription)
         connection.rearrange()
+
+
+async def _show(page: HttpAnswer, _: RoutedRequest) -> HttpAnswer:
+    return page
 
 
 def live_page() -> HttpAnswer:

@@ -15,6 +15,7 @@ from watcher.model import filters
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor, GapReason
 from watcher.model.times import format_rfc3339
+from watcher.model.watches import NOT_KNOWN, WatchIndex
 from watcher.relay import commands, wire
 from watcher.relay.budgets import TokenBucket
 from watcher.relay.commands import CommandRefused, Params
@@ -84,13 +85,25 @@ class Session:
         "_rows",
         "_tokens",
         "_wall",
+        "_watches",
         "auth",
         "rights",
         "subscriptions",
     )
 
-    def __init__(self, tokens: Tokens | None, rights: Filter | None, limits: StreamLimits, now: float) -> None:
-        """`rights`: those of the token in the upgrade request, if it had one. `now`: monotonic seconds."""
+    def __init__(
+        self,
+        tokens: Tokens | None,
+        rights: Filter | None,
+        limits: StreamLimits,
+        now: float,
+        watches: Callable[[], WatchIndex] = lambda: NOT_KNOWN,
+    ) -> None:
+        """`rights`: those of the token in the upgrade request, if it had one. `now`: monotonic seconds.
+
+        `watches`: what labels and tags stand for now.
+        """
+        self._watches = watches
         self._tokens = tokens
         self._limits = limits
         self._messages = TokenBucket(limits.burst, limits.messages_per_second)
@@ -111,7 +124,7 @@ class Session:
             server_time=format_rfc3339(wall),
             heartbeat_ms=round(heartbeat * 1000),
             epoch=bounds.head.epoch,
-            cursor=str(bounds.head),
+            head=str(bounds.head),
             oldest_cursor=str(bounds.oldest),
             auth=self.auth,
             limits=self._limits,
@@ -142,9 +155,16 @@ class Session:
     # How the opening of a subscription ended, and how it ends.
 
     def subscribed(
-        self, asked: OpenSubscription, cursor: Cursor, *, recovered: bool, rows: int, reason: GapReason | None
+        self,
+        asked: OpenSubscription,
+        cursor: Cursor,
+        *,
+        recovered: bool,
+        rows: int,
+        reason: GapReason | None,
+        nothing: str | None = None,
     ) -> wire.ControlFrame:
-        """The subscription stands; its data begins at `cursor`."""
+        """The subscription stands; its data begins at `cursor`. `nothing`: why nothing matches now, if so."""
         subscription = asked.subscription
         subscription.open()
         result = SubscribeResult(
@@ -154,6 +174,8 @@ class Session:
             cursor=str(cursor),
             snapshot_rows=rows,
             delivery=subscription.delivery,
+            matches=nothing is None,
+            note=UNSET if nothing is None else nothing,
             reason=UNSET if reason is None else reason,
         )
         return wire.reply(asked.id, result)
@@ -241,7 +263,13 @@ class Session:
             raise CommandRefused("forbidden", "the token allows nothing of what the filter asks for")
         self._count += 1
         subscription = Subscription(
-            str(self._count), allowed, values, conflate=conflate, interval_seconds=interval, without_gaps=without_gaps
+            str(self._count),
+            allowed,
+            values,
+            self._watches(),
+            conflate=conflate,
+            interval_seconds=interval,
+            without_gaps=without_gaps,
         )
         self.subscriptions[subscription.id] = subscription
         return [OpenSubscription(id_, subscription, cursor, snapshot)]

@@ -8,8 +8,10 @@ import anyio
 
 from watcher.model import filters
 from watcher.model.events import BalanceState
+from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
-from watcher.model.log import Cursor, Snapshot, Unavailable
+from watcher.model.log import Cursor, SmallSnapshot, Snapshot, Unavailable
+from watcher.model.watches import WatchIndex
 from watcher.relay import wire
 from watcher.relay.budgets import ReadBudget, ReadQueue
 from watcher.relay.http.connection import HttpConnection
@@ -31,7 +33,14 @@ QUERY_FIELDS = 2000
 class SnapshotPages:
     """One snapshot, read in turns; to be closed."""
 
-    def __init__(self, snapshot: Snapshot, budget: ReadBudget, size: int, came: int) -> None:
+    def __init__(
+        self, snapshot: Snapshot, budget: ReadBudget, size: int, came: int, names: FilterMatcher | None = None
+    ) -> None:
+        """`names`: labels and tags are wanted, which the journal knows nothing of."""
+        self.ended = False
+        """No page follows."""
+        self._names = names
+        self._read = 0
         self._snapshot = snapshot
         self._budget = budget
         self._size = size
@@ -43,6 +52,7 @@ class SnapshotPages:
 
     @property
     def rows(self) -> int:
+        """At most, where labels or tags are wanted and it is large."""
         return self._snapshot.rows
 
     @property
@@ -52,32 +62,50 @@ class SnapshotPages:
 
     @asynccontextmanager
     async def page(self) -> AsyncIterator[Sequence[BalanceState]]:
-        """The next rows, to be made use of within the turn; none at the end. Raises SnapshotRevoked, Unavailable."""
+        """The next rows, to be made use of within the turn; perhaps none. Raises SnapshotRevoked, Unavailable."""
         async with self._budget.turn(ReadQueue.PAGES, self._came):
-            yield await self._snapshot.page(self._size)
+            states = await self._snapshot.page(self._size)
+            self._read += len(states)
+            self.ended = self._read >= self._snapshot.rows or not states
+            yield states if self._names is None else _named(states, self._names)
 
     def close(self) -> None:
         self._snapshot.close()
 
 
 class SnapshotReader:
-    """Opens them, each in its turn. `size`: rows of a page."""
+    """Opens them, each in its turn. `size`: rows of a page. `watches`: those of the config as it is now."""
 
-    def __init__(self, log: Log, budget: ReadBudget, size: int) -> None:
+    def __init__(self, log: Log, budget: ReadBudget, size: int, watches: Callable[[], WatchIndex]) -> None:
         self.log = log
+        self.watches = watches
         self._budget = budget
         self._size = size
 
     async def open(self, wanted: Filter) -> SnapshotPages:
         """What the filter shows stands for. Raises JournalError."""
-        came, full = self._budget.number(), filters.expand(wanted)
+        watches = self.watches()
+        came, full = self._budget.number(), filters.asked_of_journal(wanted, watches)
+        names = None if (wanted.label, wanted.tag) == (None, None) else FilterMatcher.of(wanted, watches)
         async with self._budget.turn(ReadQueue.FIRST_LOOKS):
             snapshot = await self.log.glance(full, self._size)
+            if snapshot is not None and names is not None:
+                snapshot = SmallSnapshot(snapshot.cursor, _named(await snapshot.page(self._size), names))
         if snapshot is None:
             async with self._budget.turn(ReadQueue.PAGES, came):
                 pass  # a view is begun only when its pages are next: it has an end
             snapshot = await self.log.snapshot(full)
-        return SnapshotPages(snapshot, self._budget, self._size, came)
+        return SnapshotPages(snapshot, self._budget, self._size, came, names)
+
+    async def holds_any(self, wanted: Filter) -> bool:
+        """Whether some balance of the state matches; labels and tags may not be asked for. Raises JournalError."""
+        async with self._budget.turn(ReadQueue.FIRST_LOOKS):
+            found = await self.log.glance(filters.expand(wanted), 0)
+        return found is None or found.rows > 0
+
+
+def _named(states: Sequence[BalanceState], names: FilterMatcher) -> list[BalanceState]:
+    return [state for state in states if names.matches(state.key)]
 
 
 class BalancesBody:
@@ -87,7 +115,7 @@ class BalancesBody:
         self._snapshots = snapshots
         self._wanted = wanted
         self._pages: SnapshotPages | None = None
-        self._read = 0
+        self._separator = b""
         self._ended = False
 
     def __aiter__(self) -> "BalancesBody":
@@ -97,15 +125,19 @@ class BalancesBody:
         """Raises JournalError, where it cannot begin and where it is broken off."""
         if self._ended:
             raise StopAsyncIteration
-        before = b","
+        piece = b""
         if self._pages is None:
             self._pages = await self._open()
-            before = b'{"cursor":%b,"data":[' % wire.encode(str(self._pages.cursor))
-        async with self._pages.page() as states:
-            self._read += len(states)
-            self._ended = self._read >= self._pages.rows or not states
-            rows = wire.encode(wire.rows(states))[1:-1]
-        return before + rows + (b"]}" if self._ended else b"")
+            piece = b'{"cursor":%b,"data":[' % wire.encode(str(self._pages.cursor))
+        rows = b""
+        while not (self._ended or rows):  # an empty piece would end the answer
+            async with self._pages.page() as states:
+                self._ended = self._pages.ended
+                rows = wire.encode(wire.rows(states, self._snapshots.watches()))[1:-1]
+        if rows:
+            piece += self._separator + rows
+            self._separator = b","
+        return piece + (b"]}" if self._ended else b"")
 
     async def _open(self) -> SnapshotPages:
         with anyio.move_on_after(PATIENCE):

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
-from watcher.model.filters import FIELDS, FilterMatcher
+from watcher.model.filters import FIELDS, PARTS, FilterMatcher
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
+from watcher.model.watches import WatchIndex
 from watcher.relay.messages import Delivery
 
 REMEMBERED = 1_000_000
@@ -34,6 +35,7 @@ class Subscription:
         id_: str,
         wanted: Filter,
         filter_values: int,
+        watches: WatchIndex = WatchIndex(),  # noqa: B008 - never changed
         *,
         conflate: bool,
         interval_seconds: float,
@@ -42,7 +44,7 @@ class Subscription:
         self.id = id_
         self.wanted = wanted
         """What it may see of what it asked for."""
-        self.matcher = FilterMatcher.of(wanted)
+        self.matcher = FilterMatcher.of(wanted, watches)
         self.filter_values = filter_values
         """How many it takes of those that a connection may have."""
         self.conflate = conflate
@@ -68,7 +70,11 @@ class Subscription:
 
     def narrow(self, wanted: Filter) -> None:
         self.wanted = wanted
-        self.matcher = FilterMatcher.of(wanted)
+        self.matcher = FilterMatcher.of(wanted, self.matcher.watches)
+
+    def resolve(self, watches: WatchIndex) -> None:
+        """Its labels and tags stand for what these watches say."""
+        self.matcher = FilterMatcher.of(self.wanted, watches)
 
     def wants(self, event: Published) -> bool:
         """It has begun there, and the event matches."""
@@ -94,8 +100,10 @@ class SubscriptionIndex(Generic[T, R]):
     What `resolve` makes of the entries found is remembered for the key until the next entry comes or goes.
     """
 
-    def __init__(self, resolve: Callable[[list[T]], R]) -> None:
+    def __init__(self, resolve: Callable[[list[T]], R], watches: Callable[[], WatchIndex] = WatchIndex) -> None:
+        """`watches`: what labels and tags stand for; who is under one has to be added anew when that changes."""
         self._resolve = resolve
+        self._watches = watches
         self._matchers: dict[T, FilterMatcher] = {}
         self._any: dict[T, None] = {}
         self._under: dict[str, dict[str, dict[T, FilterMatcher | None]]] = {name: {} for name in FIELDS}
@@ -139,10 +147,20 @@ class SubscriptionIndex(Generic[T, R]):
 
     def _look(self, key: Key) -> list[T]:
         found = list(self._any)
-        for name, groups in self._under.items():
-            group = groups.get(getattr(key, name))
+        for name in PARTS:
+            group = self._under[name].get(getattr(key, name))
             if group:
                 found.extend(entry for entry, rest in group.items() if rest is None or rest.matches(key))
+        if self._under["label"] or self._under["tag"]:
+            found.extend(self._look_by_names(key))
+        return found
+
+    def _look_by_names(self, key: Key) -> Iterable[T]:
+        """Each once, however many of the key's tags it wants."""
+        info, found = self._watches().info(key), dict[T, None]()
+        for group in (self._under["label"].get(info.label or ""), *map(self._under["tag"].get, info.tags)):
+            if group:
+                found.update((entry, None) for entry, rest in group.items() if rest is None or rest.matches(key))
         return found
 
     def _forget(self) -> None:
@@ -155,7 +173,7 @@ def _fields_named(matcher: FilterMatcher) -> int:
 
 
 def _anchor(matcher: FilterMatcher) -> tuple[str | None, frozenset[str]]:
-    for name in ("account", "token", "chain", "provider"):
+    for name in ("account", "token", "label", "tag", "chain", "provider"):
         values = getattr(matcher, name)
         if values is not None:
             return name, values

@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 import anyio
+from msgspec import UNSET
 
 from watcher.model.times import format_rfc3339
 from watcher.relay import wire
@@ -118,13 +119,13 @@ class Timers:
                 self._connections.drop(connection, SLOW_CONSUMER, "outlived")
 
     def heartbeat(self, connection: Connection) -> None:
-        """Report how far everything was sent."""
+        """Report how far everything was sent. To whom nothing is sent it names no place: who kept it would miss what comes."""
         if not connection.wants_heartbeat():
             return
         fan_out, outbox, rights = self._flusher.fan_out, connection.outbox, connection.session.rights
         fan_out.settle()
         heartbeat = Heartbeat(
-            cursor=str(outbox.watermark(fan_out.cursor)),
+            cursor=str(outbox.watermark(fan_out.cursor)) if connection.subscriptions else UNSET,
             sent=outbox.updates,
             conflated=outbox.conflated,
             lag_ms=self._lag(connection),

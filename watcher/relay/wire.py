@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from watcher.model.events import BalanceState
+from watcher.model.watches import WatchIndex
 from watcher.relay.messages import METHODS, PUSHES, AnyPush, BalanceRow, Code, Error, ErrorPush, ErrorReply, Push, Reply
 
 encode = msgspec.json.Encoder().encode
@@ -50,9 +51,17 @@ def push(message: Push) -> bytes:
     return frame(encode(message))
 
 
-def update(cursor: str, event: bytes) -> bytes:
-    """The bytes of `messages.Update`, with the event's own unopened. Hot: once an event, and once more for each replay."""
-    return frame(b'{"type":"update","cursor":"%b","event":%b}' % (cursor.encode(), event))
+def update(cursor: str, event: bytes, label: bytes = b"") -> bytes:
+    """The bytes of `messages.Update`, with the event's own unopened. Hot: once an event, and once more for each replay.
+
+    `label`: what `label_of` gives.
+    """
+    return frame(b'{"type":"update","cursor":"%b",%b"event":%b}' % (cursor.encode(), label, event))
+
+
+def label_of(label: str | None) -> bytes:
+    """The member of an update that tells the label of its balance; nothing without one."""
+    return b"" if label is None else b'"label":%b,' % encode(label)
 
 
 def reply(id_: bytes, result: Struct) -> ControlFrame:
@@ -67,14 +76,15 @@ def error_reply(id_: bytes | None, code: Code, message: str, *, temporary: bool 
     return ControlFrame(frame(encode(ErrorReply(Raw(id_), Error(code, message, temporary)))))
 
 
-def rows(states: Iterable[BalanceState]) -> list[BalanceRow]:
-    """What a subscriber sees of the state: not what the ledger needs for itself."""
+def rows(states: Iterable[BalanceState], watches: WatchIndex) -> list[BalanceRow]:
+    """What a subscriber sees of the state: not what the ledger needs for itself, but the names that the config gives."""
     return [
         BalanceRow(
             state.provider, state.chain, state.account, state.token, state.kind, state.symbol, state.amount, state.unit,
-            state.decimals, state.version, state.slot, state.as_of, state.observed_at,
+            state.decimals, state.version, state.slot, state.as_of, state.observed_at, info.label, info.tags, info.watched,
         )
         for state in states
+        for info in (watches.info(state.key),)
     ]  # fmt: skip
 
 

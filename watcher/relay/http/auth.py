@@ -40,7 +40,7 @@ class TokenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def rights(self) -> Filter:
         """Raises FilterError."""
-        given = {name: values for name in filters.FIELDS if (values := getattr(self, name)) is not None}
+        given = {name: values for name in filters.PARTS if (values := getattr(self, name)) is not None}
         return filters.parse(given)
 
 
