@@ -55,6 +55,7 @@ FLOORS = {
     "e2e": (
         "attack/",
         "chaos/",
+        "consumers/test_consumers.py",
         "e2e/",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
@@ -65,7 +66,7 @@ FLOORS = {
 }
 """Which floor a test stands on, unless it says so itself. What is not named is pure: it opens no socket and starts no process."""
 
-LONG = ("attack", "chaos", "e2e", "journal", "relay", "worlds")
+LONG = ("attack", "chaos", "consumers", "e2e", "journal", "relay", "worlds")
 """Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
