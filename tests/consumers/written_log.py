@@ -10,6 +10,7 @@ from confluent_kafka.admin import NewTopic
 
 from tests.journal.kafka_world import PARTITIONS, Balance, administering, done, opened, ready, seen
 from watcher.journal import Batch
+from watcher.model.partitions import partition_of
 
 KEYS = 2_100
 PROVIDERS = 9
@@ -47,7 +48,7 @@ class WrittenLog(NamedTuple):
 
     @property
     def desk_topic(self):
-        """A topic of somebody else: key → the desk that the balance belongs to, by another partitioner than ours."""
+        """A topic of somebody else: key → the desk that the balance belongs to, by the partitioner of Java's clients."""
         return f"{self.prefix}desks"
 
 
@@ -113,10 +114,18 @@ def desk(key):
 
 
 def tell_desks(log):
-    """As many partitions as ours have, and keyed alike: only the partitioner is another one."""
+    """As many partitions as ours have, and keyed alike; yet a plain join would miss most of them."""
     with administering(log.address) as admin:
         done(admin.create_topics([NewTopic(log.desk_topic, PARTITIONS)], operation_timeout=60))
-    producer = Producer({"bootstrap.servers": log.address})
+    producer = Producer({"bootstrap.servers": log.address, "partitioner": "murmur2"})
+    elsewhere = set()
+
+    def delivered(error, message):
+        key = message.key().decode()
+        if message.partition() != partition_of(key.split("/")[0], PARTITIONS):
+            elsewhere.add(key)
+
     for key in log.keys:
-        producer.produce(log.desk_topic, desk(key), key)
+        producer.produce(log.desk_topic, desk(key), key, on_delivery=delivered)
     assert producer.flush(60) == 0
+    assert len(elsewhere) > len(log.keys) / 2
