@@ -25,6 +25,7 @@ FLOORS = {
         "journal/test_kafka_cancellation.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
+        "journal/test_kafka_rights.py",
         "journal/test_kafka_topics.py",
         "journal/test_sqlite.py",
         "journal/test_sqlite_identity.py",
@@ -92,6 +93,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = item.path.relative_to(here).as_posix()
         if not any(item.get_closest_marker(floor) for floor in FLOORS):
             item.add_marker(next((floor for floor, places in FLOORS.items() if place.startswith(places)), "pure"))
+        if item.get_closest_marker("pure") and item.get_closest_marker("kafka"):
+            raise pytest.UsageError(f"{item.nodeid} needs a broker: FLOORS must say on which floor it stands")
     places = {item: item.path.relative_to(here).parts[0] for item in items}
     items.sort(key=lambda item: LONG.index(places[item]) if places[item] in LONG else len(LONG))
 
