@@ -32,6 +32,7 @@ FLOORS = {
         "journal/test_kafka_cancellation.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
+        "journal/test_kafka_rights.py",
         "journal/test_kafka_topics.py",
         "journal/test_sqlite.py",
         "journal/test_sqlite_identity.py",
@@ -67,6 +68,7 @@ FLOORS = {
     "e2e": (
         "attack/",
         "chaos/",
+        "consumers/test_consumers.py",
         "e2e/",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
@@ -79,7 +81,7 @@ FLOORS = {
 }
 """Which floor a test stands on, unless it says so itself. What is not named is pure: it opens no socket and starts no process."""
 
-LONG = ("attack", "chaos", "e2e", "journal", "relay", "worlds")
+LONG = ("attack", "chaos", "consumers", "e2e", "journal", "relay", "worlds")
 """Where the files stand that take longest: they come first, so that no worker sits alone with one of them at the end."""
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -105,6 +107,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = item.path.relative_to(here).as_posix()
         if not any(item.get_closest_marker(floor) for floor in FLOORS):
             item.add_marker(next((floor for floor, places in FLOORS.items() if place.startswith(places)), "pure"))
+        if item.get_closest_marker("pure") and item.get_closest_marker("kafka"):
+            raise pytest.UsageError(f"{item.nodeid} needs a broker: FLOORS must say on which floor it stands")
     places = {item: item.path.relative_to(here).parts[0] for item in items}
     items.sort(key=lambda item: LONG.index(places[item]) if places[item] in LONG else len(LONG))
 

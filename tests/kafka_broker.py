@@ -72,26 +72,26 @@ class Kafka(NamedTuple):
     rung: str
 
 
-def jars() -> Path:
-    """The folder of the broker's jars, resolved on first use. Raises NoBroker."""
-    folder = ROOT / ".kafka" / f"kafka-{VERSION}"
+def jars(pom: Path = POM, name: str = "kafka") -> Path:
+    """The folder of what that POM names, the broker's jars by default; resolved on first use. Raises NoBroker."""
+    folder = ROOT / ".kafka" / f"{name}-{VERSION}"
     if shutil.which("java") is None:
         raise NoBroker("no java on PATH")
     folder.parent.mkdir(exist_ok=True)
     with (folder.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once resolve once
         if not folder.is_dir():
-            _resolve(folder)
+            _resolve(pom, folder)
     return folder
 
 
-def _resolve(folder: Path) -> None:
+def _resolve(pom: Path, folder: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise NoBroker("no mvn on PATH")
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         copied = Path(scratch) / "jars"
-        command = [maven, "-B", "-q", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={copied}"]
+        command = [maven, "-B", "-q", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={copied}"]
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         except subprocess.TimeoutExpired as slow:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +36,6 @@ INSTALL = (
 
 Requirements = Sequence[Requirement]
 Environment = Mapping[str, str]
-Wheels = Mapping[str, Distribution]
-"""By canonical name."""
 
 
 class Pin(NamedTuple):
@@ -51,6 +49,16 @@ class Pin(NamedTuple):
         return _holds(self.marker, environment)
 
 
+class Wheel(NamedTuple):
+    """What a wheel tells of itself."""
+
+    version: Version
+    extras: frozenset[str]
+    requires: Requirements
+
+
+Wheels = Mapping[str, Wheel]
+"""By canonical name."""
 Lock = Mapping[str, Sequence[Pin]]
 """Pins by canonical name: several where another version is meant for another Python."""
 
@@ -93,8 +101,13 @@ def environment(python: str, system: str = "Linux") -> Environment:
 
 def installed(*path: str) -> Wheels:
     """What stands there; without a path, what this Python can import."""
-    found = distributions(path=list(path)) if path else distributions()
-    return {canonicalize_name(wheel.metadata["Name"]): wheel for wheel in found}
+    wheels = {}
+    for found in distributions(path=list(path)) if path else distributions():
+        headers = found.metadata  # read anew each time that it is asked for
+        extras = frozenset(canonicalize_name(extra) for extra in headers.get_all("Provides-Extra") or ())
+        requires = [Requirement(line) for line in headers.get_all("Requires-Dist") or ()]
+        wheels[canonicalize_name(headers["Name"])] = Wheel(Version(headers["Version"]), extras, requires)
+    return wheels
 
 
 def gaps(
@@ -122,19 +135,19 @@ def gaps(
         if not requirement.specifier.contains(version, prereleases=True):
             yield f"{requirement} (asked for by {whose}) is not met by {name} {version}"
         wheel = wheels.get(name)
-        if wheel is None or Version(wheel.version) != version:
+        if wheel is None or wheel.version != version:
             if all_known and name not in seen:
                 yield f"{name} {version} is locked, and not installed"
             seen.add(name)
             continue
-        offered = {canonicalize_name(extra) for extra in wheel.metadata.get_all("Provides-Extra") or ()}
         for extra in ("", *requirement.extras):
-            if extra and canonicalize_name(extra) not in offered:
+            if extra and canonicalize_name(extra) not in wheel.extras:
                 yield f"{requirement} (asked for by {whose}): {name} {version} has no such extra"
             if (name, extra) not in seen:
                 seen.add((name, extra))
-                more = (Requirement(line) for line in wheel.requires or ())
-                waiting += [(one, f"{name} {version}") for one in more if _holds(one.marker, environment, extra)]
+                waiting += [
+                    (one, f"{name} {version}") for one in wheel.requires if _holds(one.marker, environment, extra)
+                ]
 
 
 def _hashed(pin: Pin) -> bool:
@@ -155,7 +168,6 @@ def main() -> int:
                 subprocess.run(
                     [*INSTALL, "--python-version", python, "--target", folder, "-r", ROOT / name], check=True
                 )
-                # In there: a wheel's metadata is read when it is asked for.
                 there = environment(f"{python}.0")
                 for gap in gaps(lock, asked, installed(folder), there, all_known=True):
                     print(f"{name}, Python {python}: {gap}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The laws of the tree: who may import whom, which names are unique, who changes a record, how long a function is."""
 
 import ast
+import functools
 import re
 from collections import Counter
 from pathlib import Path
@@ -73,8 +74,13 @@ def place(path):
     return str(path.relative_to(ROOT))
 
 
+@functools.cache
+def tree(path):
+    return ast.parse(path.read_text())
+
+
 def nodes(path):
-    return ast.walk(ast.parse(path.read_text()))
+    return ast.walk(tree(path))
 
 
 def room(parts):
@@ -176,7 +182,7 @@ def test_no_file_imports_for_types_alone():
 
 
 def test_no_two_classes_have_one_public_name():
-    classes = [node.name for path in modules() for node in ast.parse(path.read_text()).body if is_class(node)]
+    classes = [node.name for path in modules() for node in tree(path).body if is_class(node)]
     assert not [name for name, count in Counter(classes).items() if count > 1]
 
 

@@ -1,6 +1,7 @@
 """The locks are enough: for what pyproject.toml asks, on each Python that it promises, without asking a registry."""
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -21,6 +22,7 @@ PATCHES = [*(f"{python}.{patch}" for python in (*PYTHONS, "3.14") for patch in (
 """Requirements may tell the patches of one Python apart. The Makefile takes 3.14 too, where it finds nothing else."""
 
 
+@functools.cache
 def committed(name):
     return lock.read((ROOT / name).read_text())
 
@@ -32,7 +34,7 @@ def here(pins):
 
 def stands_here(pins):
     """Whether this environment is made from that lock, or from one that has it in it."""
-    return all(name in WHEELS and Version(WHEELS[name].version) == pin.version for name, pin in here(pins).items())
+    return all(name in WHEELS and WHEELS[name].version == pin.version for name, pin in here(pins).items())
 
 
 def gaps(pins, asked, *, python=HERE, system="Linux"):
@@ -166,11 +168,14 @@ def test_what_runs_was_tested_in_the_same_files():
     assert all(tested[name] == pins for name, pins in committed("requirements.txt").items())
 
 
+owners_of_modules = functools.cache(packages_distributions)
+
+
 @pytest.mark.parametrize("folder", ["watcher", "tests"])
 def test_what_is_imported_is_declared(folder):
     run, build, tests = lock.project()
     declared = {canonicalize_name(one.name) for one in (run if folder == "watcher" else [*run, *build, *tests])}
-    owners = packages_distributions()
+    owners = owners_of_modules()
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []

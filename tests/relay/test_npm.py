@@ -1,13 +1,12 @@
 """A foreign client: npm's `ws`, installed from its lock file into a copy."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import anyio
 import pytest
 
+from tests.foreign import npm
 from tests.relay.stage import PATIENCE, staged
 
 pytestmark = pytest.mark.anyio
@@ -16,21 +15,9 @@ HERE = Path(__file__).with_name("npm")
 
 
 @pytest.fixture
-async def client(tmp_path):
+def client(tmp_path):
     """The client's script with its modules beside it."""
-    folder = tmp_path / "npm"
-    shutil.copytree(HERE, folder, ignore=shutil.ignore_patterns("node_modules"))
-    reason = "no node and npm here" if not (shutil.which("node") and shutil.which("npm")) else ""
-    if not reason:
-        done = await anyio.run_process(
-            ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund"], cwd=folder, check=False
-        )
-        reason = f"npm ci: {done.stderr.decode()[-200:]}" if done.returncode else ""
-    if reason and os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    if reason:
-        pytest.skip(reason)
-    return folder / "client.js"
+    return npm(HERE, tmp_path / "npm") / "client.js"
 
 
 async def test_npm_ws_follows_and_resumes(tmp_path, client):
