@@ -41,7 +41,7 @@ class Member:
 
     def figures(self):
         """The names of all samples of a scrape."""
-        text = self.daemon._report.metrics(EVERYTHING).decode()
+        text = self.daemon._report.metrics(EVERYTHING).body.decode()
         return {re.split("[{ ]", line)[0] for line in text.splitlines()}
 
     async def run(self):

@@ -91,7 +91,13 @@ class Daemon:
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
-        self._report = StatusReport(self.sources, self.partitions, lambda: self.member, lambda: self.relay)
+        self._report = StatusReport(
+            self.sources,
+            self.partitions,
+            lambda: self.member,
+            lambda: self.relay,
+            journal=config.journal.partition(":")[0],
+        )
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises Exit, and errors that `exits_for_known_errors` turns into one.

@@ -1,15 +1,17 @@
 """What a running instance reports of itself: `/readyz` and `/metrics`, as far as the rights of a token go."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from watcher.app import metrics
 from watcher.app.fleet import FleetMember
+from watcher.app.metrics_exposition import exposition
 from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.http.routes import Readiness, Status, named
+from watcher.relay.http.routes import MetricsText, Readiness, Status, named
 from watcher.relay.server import Relay
 
 
@@ -22,7 +24,11 @@ class StatusReport:
         partitions: Partitions,
         member: Callable[[], FleetMember | None],
         relay: Callable[[], Relay | None],
+        *,
+        journal: str,
     ) -> None:
+        """`journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
+        self._journal = journal
         self._partitions = partitions
         self._member = member
         self._relay = relay
@@ -50,14 +56,14 @@ class StatusReport:
             providers={poller.name: poller.stats.problem or "ok" for poller in self._partitions.pollers},
         )
 
-    def metrics(self, rights: Filter) -> bytes:
-        """The text of `/metrics`: everything, or the figures of the providers that these rights may see."""
+    def metrics(self, rights: Filter, accept: str = "") -> MetricsText:
+        """Everything, or the figures of the providers that these rights may see."""
+        partitions = self._partitions
         if rights == EVERYTHING:
-            return metrics.exposition(
-                metrics.everything(self._partitions.pollers, self._partitions.committers, self._relay(), self._member())
-            )
-        visible = [poller for poller in self._partitions.pollers if self.may_see(rights, poller.name)]
-        return metrics.exposition(metrics.of_providers(visible, self._partitions.committers))
+            found = metrics.everything(partitions.pollers, partitions.committers, self._relay(), self._member())
+            return exposition(itertools.chain(metrics.of_the_build(self._journal), found), accept)
+        visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
+        return exposition(metrics.of_providers(visible, partitions.committers), accept)
 
     def may_see(self, rights: Filter, provider: str) -> bool:
         """Whether these rights may know the status of a provider: it reads a balance that they may see.
