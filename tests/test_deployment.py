@@ -15,6 +15,7 @@ import yaml
 from prometheus_client.core import CounterMetricFamily
 
 from watcher.app import metrics, settings
+from watcher.app.systemd import OPENING
 from watcher.relay.settings import RelaySettings
 
 ROOT = Path(__file__).parent.parent
@@ -192,6 +193,36 @@ def test_systemd_finds_little_that_the_service_could_do_harm_with(unit):
         check=False,
     )
     assert judged.returncode == 0, judged.stdout[-2000:] + judged.stderr
+
+
+def verified(folder, unit, text):
+    """What systemd says against the unit, where its programs are there."""
+    name = unit.name.replace("@", "@a")
+    (folder / name).write_text(text.replace("/opt/balance-watcher/.venv/bin/watcher", "/bin/true"))
+    command = ["systemd-analyze", "verify", "--man=no", f"./{name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stderr.splitlines()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here (.ci/run brings it)")
+def test_systemd_understands_the_unit(unit, tmp_path):
+    text = unit.read_text()
+    version = int(subprocess.check_output(["systemd-analyze", "--version"], text=True).split()[1])
+    known = [] if version >= 253 else ["Failed to parse service type, ignoring: notify-reload"]
+    assert [line.partition(": ")[2] for line in verified(tmp_path, unit, text)] == known
+    misspelled = verified(tmp_path, unit, text.replace("WatchdogSec", "WatchdogSecs"))
+    assert "WatchdogSecs" in misspelled[-1]
+    if unit == UNIT:  # the credential that stands there as a comment
+        (line,) = re.findall(r"^# (LoadCredential=.*)$", text, re.MULTILINE)
+        assert [each.partition(": ")[2] for each in verified(tmp_path, unit, text.replace(f"# {line}", line))] == known
+        assert f'/run/credentials/{unit.name}/{line.partition("=")[2].partition(":")[0]}"' in text
+
+
+def test_systemd_hears_from_the_service_and_restarts_it_when_it_hears_nothing(unit, service):
+    # An older systemd keeps the first line, since it ignores a word that it does not know.
+    assert service["Type"] == "notify notify-reload"
+    assert int(service["WatchdogSec"]) >= 4 * OPENING  # so that a stutter of the loop is no death
+    assert service["Restart"] == "on-failure"  # which a silent watchdog is
+    assert "ExecReload" not in service  # notify-reload sends SIGHUP: a second one would reload twice
 
 
 def test_the_service_may_do_what_it_needs_and_no_more(service):

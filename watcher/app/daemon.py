@@ -21,6 +21,7 @@ from watcher.app.partitions import Clocks, Partitions
 from watcher.app.provider_sources import secret_of, sources
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
+from watcher.app.systemd import Systemd
 from watcher.journal import Journal, JournalOptions, Reader
 from watcher.limits.windows import BudgetError
 from watcher.logs import setup
@@ -91,7 +92,7 @@ class Daemon:
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
-        self._report = StatusReport(
+        self.report = StatusReport(
             self.sources,
             self.partitions,
             lambda: self.member,
@@ -179,7 +180,7 @@ class Daemon:
             reader,
             tokens=self.tokens,
             wall=wall,
-            status=self._report.status(),
+            status=self.report.status(),
             room=descriptors_left(wished, len(self.sources)),
             bound=self._port,
         )
@@ -194,7 +195,7 @@ class Daemon:
         guard = auth.Guard(self.config.relay, self.tokens)
         return Listener(
             self.config.relay,
-            HttpRoutes(WITHOUT_RELAY, guard, self._report.status()),
+            HttpRoutes(WITHOUT_RELAY, guard, self.report.status()),
             tuning=RelayTuning(),
             room=descriptors_left(0, len(self.sources)),
             bound=bound,
@@ -262,9 +263,11 @@ async def serve(config: Settings, environment: Mapping[str, str], only: RunPart)
         built = Daemon(config, environment, only)
         for text in built.exposed():
             log.warning("config.exposed", text=text)
-        await tasks.start(reload_keys_on_hangup, built)
+        systemd, serves = Systemd(environment), StartSignal[Started]()
+        tasks.start_soon(systemd.run, serves.value, built.report.line)
+        await tasks.start(reload_keys_on_hangup, built, systemd)
         try:
-            await built.run()
+            await built.run(task_status=serves)
         finally:
             asked = tasks.cancel_scope.cancel_called
             tasks.cancel_scope.cancel()
@@ -279,12 +282,13 @@ async def report_repeats() -> None:
         setup.report_repeats(wall() / 1e6)
 
 
-async def reload_keys_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
+async def reload_keys_on_hangup(built: Daemon, systemd: Systemd, *, task_status: TaskStatus[None]) -> None:
     """Read the files with the keys again at each SIGHUP."""
     with anyio.open_signal_receiver(signal.SIGHUP) as received:
         task_status.started()
         async for _ in received:
-            built.reload_keys()
+            with systemd.reloading():
+                built.reload_keys()
 
 
 async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

@@ -65,6 +65,21 @@ class StatusReport:
         visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
         return exposition(metrics.of_providers(visible, partitions.committers), accept)
 
+    def line(self) -> str:
+        """In one line, for `systemctl status`: names of providers and counts, since everybody on the machine may read it."""
+        pollers, relay, member = self._partitions.pollers, self._relay(), self._member()
+        watches = sum(len(schedule) for poller in pollers for schedule in poller.schedules)
+        parts = [f"polling {len(pollers)} providers, {watches} watches"] if self._watched_scopes else []
+        if troubled := [poller.name for poller in pollers if poller.stats.problem is not None]:
+            parts.append(f"in trouble: {', '.join(troubled)}")
+        if any(committer.problem is not None for committer in self._partitions.committers):
+            parts.append("the journal takes nothing")
+        if member is not None and member.problem is not None:
+            parts.append("not all of its partitions are polled")
+        if relay is not None:
+            parts.append(f"{relay.stats.connections} subscribers")
+        return "; ".join(parts)
+
     def may_see(self, rights: Filter, provider: str) -> bool:
         """Whether these rights may know the status of a provider: it reads a balance that they may see.
 
