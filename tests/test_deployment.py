@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client.core import CounterMetricFamily
 
-from watcher.app import metrics, settings
+from watcher.app import settings
 from watcher.app.systemd import OPENING
 from watcher.relay.settings import RelaySettings
 
@@ -257,14 +256,3 @@ def files():
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in skipped and not name.startswith(".venv")]
         yield from (Path(folder) / name for name in names)
-
-
-@pytest.mark.parametrize("name", ["prometheus-rules.yml", "grafana.json"])
-def test_every_metric_that_the_alerts_and_the_board_name_is_served(name):
-    tables = (metrics.PROVIDERS, metrics.JOURNAL, metrics.FLEET, metrics.HOLDINGS, metrics.PROCESS, metrics.RELAY)
-    served = {
-        figure.name + ("_total" if figure.family is CounterMetricFamily else "") for table in tables for figure in table
-    }
-    asked = set(re.findall(r"\bwatcher_[a-z_]+", (ROOT / "config" / name).read_text()))
-    assert asked
-    assert asked <= served
