@@ -8,10 +8,14 @@ import time
 
 import pytest
 
-from tests.e2e.harness import until
+from tests.e2e.harness import KEY, until
+from watcher.sandbox.world import tables
 
 BEAT = 0.2
 """Seconds between two heartbeats: half of WATCHDOG_USEC."""
+
+NOBODY = tables(1, 1, KEY)
+"""`[providers.NAME]` tables that lead to a port where nobody is."""
 
 HELD = """
 import os, signal, sys, time
@@ -77,17 +81,8 @@ def manager(tmp_path):
 
 
 def test_systemd_is_told_of_serving_reloading_and_stopping(house, manager):
-    daemon = house.run(house.config(house.sandbox().providers()), env=manager.environment)
-    until(lambda: any("polling 5 providers" in line for line in manager.lines()), "the status line")
-    lines = [line for line in manager.lines() if line != "WATCHDOG=1"]
-    assert lines[0] == "STATUS=opening the journal"
-    assert lines[1].startswith("EXTEND_TIMEOUT_USEC=")
-    assert lines.index("READY=1") < next(n for n, line in enumerate(lines) if "polling 5 providers" in line)
-    assert "watches; 0 subscribers" in lines[-1]
-
-    beats = manager.beats()
-    until(lambda: manager.beats() >= beats + 5, "a regular heartbeat")
-
+    daemon = house.run(house.config(NOBODY), env=manager.environment)
+    until(lambda: "READY=1" in manager.lines(), "it serves")
     now = time.monotonic()
     daemon.process.send_signal(signal.SIGHUP)
     until(lambda: "READY=1" in manager.lines(now), "the end of the reload")
@@ -95,13 +90,23 @@ def test_systemd_is_told_of_serving_reloading_and_stopping(house, manager):
     assert (before, after) == ("RELOADING=1", "READY=1")
     assert now * 1e6 <= int(when.removeprefix("MONOTONIC_USEC=")) <= time.monotonic() * 1e6
 
+    beats = manager.beats()
+    until(lambda: manager.beats() >= beats + 5, "a regular heartbeat")
+    trouble = f"in trouble: {', '.join(NOBODY)}; 0 subscribers"
+    until(lambda: any(line.endswith(trouble) for line in manager.lines()), "the status line")
+    lines = [line for line in manager.lines() if line != "WATCHDOG=1"]
+    assert lines[0] == "STATUS=opening the journal"
+    assert lines[1].startswith("EXTEND_TIMEOUT_USEC=")
+    polling = [number for number, line in enumerate(lines) if line.startswith("STATUS=polling 5 providers, ")]
+    assert lines.index("READY=1") < polling[0]
+
     assert daemon.end()[0] == 0
-    assert manager.lines()[-1] == "STOPPING=1"
+    until(lambda: manager.lines()[-1] == "STOPPING=1", "the end")
     assert manager.lines().count("STOPPING=1") == 1
 
 
 def test_a_daemon_that_ends_by_itself_says_so_and_is_never_ready(house, manager):
-    config = house.config(house.sandbox().providers(), journal=f"sqlite:///{house.folder}/none/balances.db")
+    config = house.config(NOBODY, journal=f"sqlite:///{house.folder}/none/balances.db")
     (house.folder / "none").write_text("a file")
     ended = house.finished("run", "-c", config, env=manager.environment)
     assert ended.status == 69
@@ -116,7 +121,7 @@ def test_a_loop_that_stands_still_gives_no_heartbeat(house, manager, plant, sile
     program = (sys.executable, "-c", plant + HELD)
     go_on = house.folder / "go-on"
     environment = manager.environment | {"GO_ON": str(go_on)}
-    daemon = house.run(house.config(house.sandbox().providers()), env=environment, program=program)
+    daemon = house.run(house.config(NOBODY), env=environment, program=program)
     until(lambda: manager.beats() > 5, "a regular heartbeat")
     daemon.process.send_signal(signal.SIGUSR1)
     until(lambda: "held" in daemon.err, "it is held")

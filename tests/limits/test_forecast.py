@@ -6,8 +6,8 @@ import pytest
 
 from tests.limits.test_limiter import WALL, Counter, drive
 from watcher.limits.budget import Budget
-from watcher.limits.forecast import DAY, MARGIN
-from watcher.limits.windows import Limit
+from watcher.limits.forecast import DAY, MARGIN, _ends_in
+from watcher.limits.windows import Limit, window_of
 
 HOUR = 3600.0
 
@@ -109,3 +109,13 @@ def test_endpoints_that_share_a_limit_burn_it_together():
     found = only(budget.forecasts(now))
     assert found.per_day == pytest.approx(40 * 60 * 24, rel=0.02)
     assert found.ends_in is None
+
+
+def test_a_moment_without_room_is_no_end():
+    window = window_of(Limit(1000, DAY), 1.0, 1.0)
+    for hours_left, calls in ((1, 10), (12, 970)):
+        window.count((hours_left - 24) * HOUR, calls)
+    # It is full after 0.9 hours, has room again after one, and is full for long after 1.36.
+    assert _ends_in(window, 22 / HOUR, 0.0) == pytest.approx(1.36 * HOUR, abs=60)
+    assert _ends_in(window, 21 / HOUR, 0.0) == pytest.approx(1.43 * HOUR, abs=60)
+    assert _ends_in(window, 1 / HOUR, 0.0) is None

@@ -70,6 +70,8 @@ class ProviderView(msgspec.Struct, frozen=True):
     committers: Sequence[Committer]
     now: float
     wall: float
+    forecasts: Sequence[Forecast]
+    """Of its limits of a day and longer."""
 
     @property
     def last_success(self) -> float | None:
@@ -93,10 +95,6 @@ class ProviderView(msgspec.Struct, frozen=True):
     @property
     def expected_delay(self) -> float | None:
         return max((schedule.expected_mean_delay(self.now) for schedule in self.poller.schedules), default=None)
-
-    @property
-    def forecasts(self) -> list[Forecast]:
-        return self.poller.budget.forecasts(self.now)
 
     @property
     def detection_delays(self) -> Histogram:
@@ -315,9 +313,10 @@ def of_the_build(journal: str) -> Iterator[Metric]:
 def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Metric]:
     """Each sample is of one provider, which it names."""
     now, wall = anyio.current_time(), time.time()
-    yield from families(
-        PROVIDERS, "provider", {poller.name: ProviderView(poller, committers, now, wall) for poller in pollers}
-    )
+    views = {
+        poller.name: ProviderView(poller, committers, now, wall, poller.budget.forecasts(now)) for poller in pollers
+    }
+    yield from families(PROVIDERS, "provider", views)
 
 
 def families(figures: Iterable[Figure[T]], label: str | None, things: Mapping[str, T]) -> Iterator[Metric]:
