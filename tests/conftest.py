@@ -61,6 +61,7 @@ FLOORS = {
         "test_deployment.py",
         "app/test_exposed_secrets.py",
         "app/test_fleet_member.py",
+        "app/test_systemd.py",
         "poller/test_http2.py",
         "logs/test_output.py",
         "poller/test_poller.py",

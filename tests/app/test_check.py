@@ -9,14 +9,13 @@ from tests.app.test_settings import HELIUS
 from watcher.app import settings
 from watcher.app.check import (
     check,
-    duration_words,
     limit_lines,
-    limit_words,
     plan,
     same_credentials,
     same_watches,
     shared_partitions,
 )
+from watcher.app.limit_words import duration_words, limit_words
 from watcher.app.provider_sources import sources
 from watcher.limits.windows import Limit
 from watcher.redaction.secret import Secret

@@ -1,14 +1,19 @@
 """What of a config others could read is told, each once, and what nobody can is not."""
 
+import errno
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
 from tests.app.test_settings import HELIUS
 from watcher.app import settings
-from watcher.app.exposed_secrets import exposed, here, readers
+from watcher.app.exposed_secrets import ACL, GROUP, USER, exposed, here, readers
 from watcher.app.provider_sources import sources
+
+NOBODY = 0xFFFFFFFF
+"""The id of an entry that names nobody."""
 
 
 @pytest.fixture
@@ -63,6 +68,27 @@ def test_a_link_is_judged_by_the_file_behind_it_and_a_missing_one_not_at_all(fil
     (tmp_path / "link").symlink_to(file("private", 0o600))
     assert readers(tmp_path / "link") == ""
     assert readers(tmp_path / "missing") == ""
+
+
+def listed(path, *readers):
+    """The path, with an access list: these (tag, id) may read it, its group may not."""
+    entries = [(0x01, 4, NOBODY), *((tag, 4, who) for tag, who in readers), (0x04, 0, NOBODY), (0x10, 4, NOBODY)]
+    packed = b"".join(struct.pack("<HHI", *entry) for entry in sorted([*entries, (0x20, 0, NOBODY)]))
+    try:
+        os.setxattr(path, ACL, struct.pack("<I", 2) + packed)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        pytest.skip("this file system keeps no access lists")
+    return Path(path)
+
+
+def test_a_credential_that_systemd_gives_us_alone_is_not_told_and_other_access_lists_are(file):
+    ours = listed(file("helius", 0o400), (USER, os.geteuid()))
+    assert ours.stat().st_mode & 0o777 == 0o440  # which looks like the group's
+    assert readers(ours) == ""
+    assert "others of its access list (mode 0440" in readers(listed(file("lent", 0o400), (USER, 54321)))
+    assert "others of its access list" in readers(listed(file("shared", 0o400), (GROUP, 54321)))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")

@@ -41,7 +41,7 @@ class Member:
 
     def figures(self):
         """The names of all samples of a scrape."""
-        text = self.daemon._report.metrics(EVERYTHING).decode()
+        text = self.daemon.report.metrics(EVERYTHING).body.decode()
         return {re.split("[{ ]", line)[0] for line in text.splitlines()}
 
     async def run(self):
@@ -139,7 +139,7 @@ async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
     await fleet.shared(one, two)
     assert one.daemon.member.moves.let_go == two.daemon.member.moves.opened
     await fleet.all_are_asked(LATE)
-    assert one.daemon._report.readiness().ready
+    assert one.daemon.report.readiness().ready
     assert released(two)
     assert {
         "watcher_owned_partitions",

@@ -146,7 +146,7 @@ async def live(folder: Path, limits: Limits, faults: str, seconds: float, seed: 
 
 def held(pollers: Sequence[Poller], name: str) -> float:
     stats = [poller.stats for poller in pollers if poller.name == name]
-    return sum(each.request_seconds for each in stats) / sum(each.polls for each in stats)
+    return sum(each.request_durations.sum for each in stats) / sum(each.polls for each in stats)
 
 
 def running(each: Provider, ear: Ear, world: World, seed: int) -> Poller:

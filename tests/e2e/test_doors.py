@@ -62,6 +62,10 @@ def test_without_tokens_the_second_door_answers_this_machine_alone(house):
     config = house.config(sandbox.providers(), metrics_port=0)
     daemon = house.run(config, "--only", "pollers")
     assert get(f"http://127.0.0.1:{daemon.port}/metrics")[0] == 200
+    openmetrics = asked(daemon.port, "/metrics", Accept="application/openmetrics-text; version=1.0.0")[1]
+    assert openmetrics.endswith("# EOF\n")
+    (build,) = (line for line in openmetrics.splitlines() if line.startswith("watcher_build_info{"))
+    assert 'journal="sqlite"' in build
     assert asked(daemon.port, "/metrics", Host="evil.example")[0] == 403
     assert asked(daemon.port, "/")[0] == 404
     assert daemon.end()[0] == 0

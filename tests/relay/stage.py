@@ -16,7 +16,7 @@ from watcher.model.times import format_rfc3339
 from watcher.model.watches import NOT_KNOWN
 from watcher.relay import wire
 from watcher.relay.http.auth import load
-from watcher.relay.http.routes import Readiness, Status
+from watcher.relay.http.routes import MetricsText, Readiness, Status
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings, RelayTuning
 
@@ -25,8 +25,8 @@ PATIENCE = 60.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
 
 
-def nothing(rights):
-    return b""
+def nothing(_rights, _accept):
+    return MetricsText("text/plain", b"")
 
 
 def calm(**shorter):

@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import anyio
 import msgspec
 
+from watcher.app.credit_forecast import credit_forecast, spent_credits
 from watcher.app.daemon import Daemon, wall
 from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import connections
+from watcher.app.limit_words import duration_words, limit_words
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
+from watcher.limits.lease import STAMPS
 from watcher.limits.windows import Limit
 from watcher.model.partitions import partition_of
 from watcher.model.targets import Target
@@ -66,6 +69,7 @@ def limit_lines(provider: Provider) -> Iterator[str]:
         f"each is read every {duration_words(allowed.interval)} on average"
     )
     yield f"  binding limit: {limit_words(allowed.binding)} at {provider.cost:g} a request{share}"
+    yield from credit_forecast(provider, allowed.interval)
     for warning in allowed.warnings:
         yield f"  warning: {warning}"
 
@@ -148,6 +152,8 @@ async def _learned_rates(built: Daemon) -> None:
         print_line(
             f"{source.provider.name}: {_learned(source.provider, notes.get(f'schedule:{source.provider.name}'))}"
         )
+        for line in _spent(source.provider, notes.get(STAMPS + source.provider.name)):
+            print_line(line)
 
 
 def _learned(provider: Provider, learned: bytes | None) -> str:
@@ -160,6 +166,13 @@ def _learned(provider: Provider, learned: bytes | None) -> str:
     except ValueError:
         return "what was learned cannot be read: the next run begins anew"
     return "; ".join(_schedule_line(schedule, now) for schedule in schedules)
+
+
+def _spent(provider: Provider, stamps: bytes | None) -> list[str]:
+    try:
+        return [] if stamps is None else list(spent_credits(provider, stamps, wall()))
+    except ValueError:
+        return ["  the limiter's stamps cannot be read: the next run waits as after a refusal"]
 
 
 def _schedule_line(schedule: Schedule[Target], now: float) -> str:
@@ -239,20 +252,6 @@ def _rate(limit: Limit) -> float:
 
 def _count(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
-
-
-def limit_words(limit: Limit) -> str:
-    """`10 per 1 s`, `1,000,000 per 30 d (balances)`."""
-    where = f" ({limit.endpoint})" if limit.endpoint else ""
-    return f"{limit.requests:,} per {duration_words(limit.per)}{where}"
-
-
-def duration_words(value: float) -> str:
-    """A duration as people say it: `0.39 s`, `60 s`, `2.5 min`, `30 d`."""
-    for size, unit in ((86400.0, "d"), (3600.0, "h")):
-        if value >= 2 * size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value / 60:.3g} min" if value >= 600 else f"{value:.3g} s"
 
 
 def same_watches(providers: Sequence[Provider]) -> Iterator[str]:

@@ -22,6 +22,7 @@ from watcher.app.partitions import Clocks, Partitions
 from watcher.app.provider_sources import secret_of, sources, unasked_providers, watch_index
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
+from watcher.app.systemd import Systemd
 from watcher.journal import Journal, JournalOptions, Reader
 from watcher.limits.windows import BudgetError
 from watcher.logs import setup
@@ -100,7 +101,14 @@ class Daemon:
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
-        self._report = StatusReport(self.sources, self.partitions, lambda: self.member, lambda: self.relay, self.gauges)
+        self.report = StatusReport(
+            self.sources,
+            self.partitions,
+            lambda: self.member,
+            lambda: self.relay,
+            self.gauges,
+            journal=config.journal.partition(":")[0],
+        )
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises Exit, and errors that `exits_for_known_errors` turns into one.
@@ -183,7 +191,7 @@ class Daemon:
             reader,
             tokens=self.tokens,
             wall=wall,
-            status=self._report.status(),
+            status=self.report.status(),
             room=descriptors_left(wished, len(self.sources)),
             bound=self._port,
             watches=lambda: self.watches,
@@ -199,7 +207,7 @@ class Daemon:
         guard = auth.Guard(self.config.relay, self.tokens)
         return Listener(
             self.config.relay,
-            HttpRoutes(WITHOUT_RELAY, guard, self._report.status()),
+            HttpRoutes(WITHOUT_RELAY, guard, self.report.status()),
             tuning=RelayTuning(),
             room=descriptors_left(0, len(self.sources)),
             bound=bound,
@@ -267,9 +275,11 @@ async def serve(config: Settings, environment: Mapping[str, str], only: RunPart)
         built = Daemon(config, environment, only)
         for text in built.exposed():
             log.warning("config.exposed", text=text)
-        await tasks.start(reload_keys_on_hangup, built)
+        systemd, serves = Systemd(environment), StartSignal[Started]()
+        tasks.start_soon(systemd.run, serves.value, built.report.line)
+        await tasks.start(reload_keys_on_hangup, built, systemd)
         try:
-            await built.run()
+            await built.run(task_status=serves)
         finally:
             asked = tasks.cancel_scope.cancel_called
             tasks.cancel_scope.cancel()
@@ -284,12 +294,13 @@ async def report_repeats() -> None:
         setup.report_repeats(wall() / 1e6)
 
 
-async def reload_keys_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
+async def reload_keys_on_hangup(built: Daemon, systemd: Systemd, *, task_status: TaskStatus[None]) -> None:
     """Read the files with the keys again at each SIGHUP."""
     with anyio.open_signal_receiver(signal.SIGHUP) as received:
         task_status.started()
         async for _ in received:
-            built.reload_keys()
+            with systemd.reloading():
+                built.reload_keys()
 
 
 async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import pwd
 import stat
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,11 @@ from watcher.app import journals
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
 from watcher.journal import PrivateFile
+
+ACL = "system.posix_acl_access"
+"""Where Linux keeps a file's access list: a version of four bytes, then (tag, rights, id) for each entry."""
+USER, OWN_GROUP, GROUP = 0x02, 0x04, 0x08
+"""Tags of entries: a named user, the file's group, a named group."""
 
 
 def exposed(config: Settings, sources: Iterable[Source]) -> Iterator[str]:
@@ -56,7 +62,7 @@ def readers(path: Path) -> str:
         who
         for who, can in (
             ("its owner", found.st_uid not in (0, os.geteuid()) and found.st_mode & stat.S_IRUSR),
-            ("its group", found.st_mode & stat.S_IRGRP),
+            *_readers_beside(path, found.st_mode),
             ("everyone", found.st_mode & stat.S_IROTH),
         )
         if can
@@ -66,6 +72,19 @@ def readers(path: Path) -> str:
         if others
         else ""
     )
+
+
+def _readers_beside(path: Path, mode: int) -> Iterator[tuple[str, bool]]:
+    """Its group; or whom its access list names: then the mode's bits for the group are no group's, but the most that those
+    have. So systemd gives a service its credentials."""
+    try:
+        entries = list(struct.iter_unpack("<HHI", os.getxattr(path, ACL)[4:]))
+    except (OSError, struct.error, AttributeError):  # it has none, or the system knows none
+        yield "its group", bool(mode & stat.S_IRGRP)
+        return
+    can = [(tag, who) for tag, rights, who in entries if rights & 4 and mode & stat.S_IRGRP]
+    yield "its group", any(tag == OWN_GROUP for tag, _ in can)
+    yield "others of its access list", any(tag == GROUP or (tag == USER and who != os.geteuid()) for tag, who in can)
 
 
 def _name(uid: int) -> str:

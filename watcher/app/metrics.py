@@ -1,29 +1,43 @@
 """Every metric of a running instance: tables of figures, each read where it is kept, at the moment of the scrape.
 
-Names carry their unit (`_seconds`, `_ratio`); a counter's gets `_total` behind it.
+Names carry their unit (`_seconds`, `_ratio`); a counter's gets `_total` behind it. Where something is counted by kind,
+each kind that an alert may ask for is there from the first scrape on, as 0: Prometheus sees no increase in what appears as 1.
 """
 
+import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from math import inf
 from typing import Generic, TypeVar
 
 import anyio
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 
 from watcher.app.fleet import FleetMember, Holding
 from watcher.ingest.committer import Committer
+from watcher.ingest.detection_delays import BOUNDS
 from watcher.ledger import Ledger
+from watcher.limits.forecast import Forecast
+from watcher.limits.windows import Limit
 from watcher.logs import setup
 from watcher.poller.poller import Poller
 from watcher.relay.connections import RelayStats
 from watcher.relay.http.admission import Admission
 from watcher.relay.server import Relay
+from watcher.runtime.histogram import Histogram
 
 T = TypeVar("T")
-Value = float | Mapping[str, float] | None
+Value = float | Mapping[str, float] | Histogram | None
 """A mapping has one sample for each of its keys. None: no sample."""
+_AnyFamily = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 
 
 class Figure(msgspec.Struct, Generic[T], frozen=True):
@@ -31,7 +45,7 @@ class Figure(msgspec.Struct, Generic[T], frozen=True):
 
     name: str
     help: str
-    family: type[CounterMetricFamily] | type[GaugeMetricFamily]
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily] | type[HistogramMetricFamily]
     value: Callable[[T], Value]
     by: str | None = None
     """Label of the mapping's keys."""
@@ -41,16 +55,23 @@ def counter(name: str, text: str, value: Callable[[T], Value], by: str | None = 
     return Figure(f"watcher_{name}", text, CounterMetricFamily, value, by)
 
 
-def gauge(name: str, text: str, value: Callable[[T], Value]) -> Figure[T]:
-    return Figure(f"watcher_{name}", text, GaugeMetricFamily, value)
+def gauge(name: str, text: str, value: Callable[[T], Value], by: str | None = None) -> Figure[T]:
+    return Figure(f"watcher_{name}", text, GaugeMetricFamily, value, by)
+
+
+def histogram(name: str, text: str, value: Callable[[T], Histogram]) -> Figure[T]:
+    return Figure(f"watcher_{name}", text, HistogramMetricFamily, value)
 
 
 class ProviderView(msgspec.Struct, frozen=True):
-    """One provider at the moment of the scrape (`now`: monotonic seconds)."""
+    """One provider at the moment of the scrape (`now`: monotonic seconds; `wall`: of the wall clock)."""
 
     poller: Poller
     committers: Sequence[Committer]
     now: float
+    wall: float
+    forecasts: Sequence[Forecast]
+    """Of its limits of a day and longer."""
 
     @property
     def last_success(self) -> float | None:
@@ -76,13 +97,26 @@ class ProviderView(msgspec.Struct, frozen=True):
         return max((schedule.expected_mean_delay(self.now) for schedule in self.poller.schedules), default=None)
 
     @property
+    def detection_delays(self) -> Histogram:
+        """All of a provider's changes are committed in one partition."""
+        found = (committer.figures.detection_delays.by_provider.get(self.poller.name) for committer in self.committers)
+        return next(filter(None, found), Histogram(BOUNDS))
+
+    @property
     def known(self) -> int:
         return sum(committer.ledger.known(self.poller.name) for committer in self.committers)
 
     def age(self, since: Callable[[Ledger, str], float | None]) -> float:
         """Seconds since the earliest of those times over all ledgers; 0 without one."""
         found = (since(committer.ledger, self.poller.name) for committer in self.committers)
-        return self.now - min((time for time in found if time is not None), default=self.now)
+        return self.now - min((at for at in found if at is not None), default=self.now)
+
+
+FAILURES = dict.fromkeys(
+    ("exhausted", "malformed", "misconfigured", "refusedcredential", "temporary", "throttled", "unreachable"), 0
+)
+DROPPED = dict.fromkeys(("stalled", "astray", "outlived"), 0)
+"""Slow connections, by the cause of their end."""
 
 
 class RelayView(msgspec.Struct, frozen=True):
@@ -103,14 +137,25 @@ PROVIDERS: tuple[Figure[ProviderView], ...] = (
     ),
     counter("stale_readings", "Readings dropped as older than what was known.", lambda p: p.poller.stats.stale),
     counter(
+        "clock_mismatches",
+        "Starts at which the limiter's stamps were not dated in the past (provider.clock_mismatch).",
+        lambda p: p.poller.stats.clock_mismatches,
+    ),
+    counter(
         "orders_went_back",
         "Times that an order was given up (order.went_back).",
         lambda p: p.poller.stats.went_back,
     ),
-    counter(
-        "request_seconds",
-        "Time from sending to the end of the answer.",
-        lambda p: p.poller.stats.request_seconds,
+    histogram(
+        "request_duration_seconds",
+        "Time from sending a request to the end of its answer, or of the attempt.",
+        lambda p: p.poller.stats.request_durations,
+    ),
+    histogram(
+        "detection_delay_seconds",
+        "The most that a committed change can have gone unnoticed: from the last accepted reading of the old amount to the "
+        "answer that told the new one, proof included. Without changes whose old amount an earlier process read last.",
+        lambda p: p.detection_delays,
     ),
     gauge("max_balances", "Balances of the provider that may be known.", lambda p: p.poller.provider.max_balances),
     gauge(
@@ -118,12 +163,37 @@ PROVIDERS: tuple[Figure[ProviderView], ...] = (
         "Balances in the last answers that were not taken in, since max_balances are known.",
         lambda p: sum(p.poller.stats.left_out.values()),
     ),
-    counter("poll_failures", "Polls that gave no reading, by kind.", lambda p: p.poller.stats.failures, by="kind"),
+    counter(
+        "poll_failures",
+        "Polls that gave no reading, by kind.",
+        lambda p: {**FAILURES, **p.poller.stats.failures},
+        by="kind",
+    ),
     gauge("last_success_timestamp_seconds", "When the last good answer arrived.", lambda p: p.last_success),
     gauge("watches", "Balances and listings that are read.", lambda p: sum(map(len, p.poller.schedules))),
     gauge("stalest_seconds", "Age of the reading of the watch that waits the longest.", lambda p: p.stalest),
     gauge("paused_seconds", "How long the provider is still left alone.", lambda p: p.paused),
     gauge("budget_used_ratio", "Share of the binding limit in use.", lambda p: p.poller.budget.utilization(p.now)),
+    gauge(
+        "limit_used_ratio",
+        "Share in use of each limit of a day and longer; a window slides, and gives back what is that old.",
+        lambda p: {_limit_label(found.limit): found.used for found in p.forecasts},
+        by="limit",
+    ),
+    gauge(
+        "limit_burned_per_day",
+        "Requests or credits of that limit that a day takes, at the rate of the last one.",
+        lambda p: {_limit_label(found.limit): found.per_day for found in p.forecasts},
+        by="limit",
+    ),
+    gauge(
+        "limit_exhausted_timestamp_seconds",
+        "When nothing of that limit is left for long, at that rate; no sample where it lasts.",
+        lambda p: {
+            _limit_label(found.limit): p.wall + found.ends_in for found in p.forecasts if found.ends_in is not None
+        },
+        by="limit",
+    ),
     gauge("schedule_cycle_seconds", "Average time between two readings of one watch.", lambda p: p.cycle),
     gauge(
         "schedule_expected_delay_seconds",
@@ -150,7 +220,7 @@ JOURNAL: tuple[Figure[Committer], ...] = (
     counter("committed_rows", "Rows committed: changes and baselines.", lambda c: c.rows),
     counter("commit_failures", "Times that the journal was in doubt or down.", lambda c: c.failures),
     counter("rejected_records", "Records that the journal will not take.", lambda c: c.rejected),
-    counter("commit_seconds", "Time spent committing.", lambda c: c.commit_seconds),
+    histogram("commit_duration_seconds", "Time that a commit took, where it succeeded.", lambda c: c.figures.durations),
 )
 
 FLEET: tuple[Figure[FleetMember], ...] = (
@@ -211,7 +281,7 @@ RELAY: tuple[Figure[RelayView], ...] = (
     counter("relay_snapshots", "Snapshots sent.", lambda r: r.stats.snapshots),
     counter("relay_log_errors", "Times that the log could not be read.", lambda r: r.stats.log_errors),
     counter("relay_refused", "Upgrades refused.", lambda r: r.stats.refused, by="reason"),
-    counter("relay_dropped", "Connections ended by us.", lambda r: r.stats.dropped, by="reason"),
+    counter("relay_dropped", "Connections ended by us.", lambda r: {**DROPPED, **r.stats.dropped}, by="reason"),
 )
 
 
@@ -228,12 +298,25 @@ def everything(
         yield from families(RELAY, None, {"": RelayView(relay.stats, relay.listener.admission)})
 
 
+def _limit_label(limit: Limit) -> str:
+    """`1000000/2592000s`, and the endpoint where it is one's alone."""
+    words = f"{limit.requests}/{limit.per:g}s"
+    return words if limit.endpoint is None else f"{words} {limit.endpoint}"
+
+
+def of_the_build(journal: str) -> Iterator[Metric]:
+    """What runs here. `journal`: its kind."""
+    facts = {"version": version("balance-watcher"), "python": platform.python_version(), "journal": journal}
+    yield InfoMetricFamily("watcher_build", "What runs here; always 1.", value=facts)
+
+
 def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Metric]:
     """Each sample is of one provider, which it names."""
-    now = anyio.current_time()
-    yield from families(
-        PROVIDERS, "provider", {poller.name: ProviderView(poller, committers, now) for poller in pollers}
-    )
+    now, wall = anyio.current_time(), time.time()
+    views = {
+        poller.name: ProviderView(poller, committers, now, wall, poller.budget.forecasts(now)) for poller in pollers
+    }
+    yield from families(PROVIDERS, "provider", views)
 
 
 def families(figures: Iterable[Figure[T]], label: str | None, things: Mapping[str, T]) -> Iterator[Metric]:
@@ -241,26 +324,19 @@ def families(figures: Iterable[Figure[T]], label: str | None, things: Mapping[st
     for figure in figures:
         family = figure.family(figure.name, figure.help, labels=[name for name in (label, figure.by) if name])
         for name, thing in things.items():
-            labels = [] if label is None else [name]
-            value = figure.value(thing)
-            if isinstance(value, Mapping):
-                for key, count in sorted(value.items()):
-                    family.add_metric([*labels, key], count)
-            elif value is not None:
-                family.add_metric(labels, value)
+            _add(family, [] if label is None else [name], figure.value(thing))
         yield family
 
 
-class _Scrape(Collector):
-    def __init__(self, metrics: Iterable[Metric]) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterable[Metric]:
-        return self._metrics
-
-
-def exposition(metrics: Iterable[Metric]) -> bytes:
-    """The text of `/metrics`."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Scrape(metrics))
-    return generate_latest(registry)
+def _add(family: _AnyFamily, labels: Sequence[str], value: Value) -> None:
+    if isinstance(value, Histogram):
+        assert isinstance(family, HistogramMetricFamily)
+        buckets = [("+Inf" if bound == inf else str(bound), count) for bound, count in value.cumulative()]
+        family.add_metric(labels, buckets, value.sum)
+        return
+    assert not isinstance(family, HistogramMetricFamily)
+    if isinstance(value, Mapping):
+        for key, count in sorted(value.items()):
+            family.add_metric([*labels, key], count)
+    elif value is not None:
+        family.add_metric(labels, value)

@@ -6,12 +6,13 @@ from itertools import chain
 from watcher.app import metrics
 from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.fleet import FleetMember
+from watcher.app.metrics_exposition import exposition
 from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.relay.http.auth import EVERYTHING
-from watcher.relay.http.routes import Readiness, Status, named
+from watcher.relay.http.routes import MetricsText, Readiness, Status, named
 from watcher.relay.server import Relay
 
 
@@ -25,8 +26,12 @@ class StatusReport:
         member: Callable[[], FleetMember | None],
         relay: Callable[[], Relay | None],
         gauges: BalanceGauges,
+        *,
+        journal: str,
     ) -> None:
+        """`journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
         self._gauges = gauges
+        self._journal = journal
         self._partitions = partitions
         self._member = member
         self._relay = relay
@@ -54,14 +59,30 @@ class StatusReport:
             providers={poller.name: poller.stats.problem or "ok" for poller in self._partitions.pollers},
         )
 
-    def metrics(self, rights: Filter) -> bytes:
-        """The text of `/metrics`: everything, or the figures of the providers that these rights may see."""
+    def metrics(self, rights: Filter, accept: str = "") -> MetricsText:
+        """Everything, or the figures of the providers that these rights may see."""
+        partitions = self._partitions
         if rights == EVERYTHING:
-            parts = (self._partitions.pollers, self._partitions.committers, self._relay(), self._member())
-            return metrics.exposition(chain(metrics.everything(*parts), self._gauges.families(rights)))
-        visible = [poller for poller in self._partitions.pollers if self.may_see(rights, poller.name)]
-        of_providers = metrics.of_providers(visible, self._partitions.committers)
-        return metrics.exposition(chain(of_providers, self._gauges.families(rights)))
+            found = metrics.everything(partitions.pollers, partitions.committers, self._relay(), self._member())
+            return exposition(chain(metrics.of_the_build(self._journal), found, self._gauges.families(rights)), accept)
+        visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
+        of_providers = metrics.of_providers(visible, partitions.committers)
+        return exposition(chain(of_providers, self._gauges.families(rights)), accept)
+
+    def line(self) -> str:
+        """In one line, for `systemctl status`: names of providers and counts, since everybody on the machine may read it."""
+        pollers, relay, member = self._partitions.pollers, self._relay(), self._member()
+        watches = sum(len(schedule) for poller in pollers for schedule in poller.schedules)
+        parts = [f"polling {len(pollers)} providers, {watches} watches"] if self._watched_scopes else []
+        if troubled := [poller.name for poller in pollers if poller.stats.problem is not None]:
+            parts.append(f"in trouble: {', '.join(troubled)}")
+        if any(committer.problem is not None for committer in self._partitions.committers):
+            parts.append("the journal takes nothing")
+        if member is not None and member.problem is not None:
+            parts.append("not all of its partitions are polled")
+        if relay is not None:
+            parts.append(f"{relay.stats.connections} subscribers")
+        return "; ".join(parts)
 
     def may_see(self, rights: Filter, provider: str) -> bool:
         """Whether these rights may know the status of a provider: it reads a balance that they may see.

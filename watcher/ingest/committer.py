@@ -20,11 +20,11 @@ import structlog
 from anyio.abc import TaskStatus
 
 from watcher.ingest import stamps_in_doubt
+from watcher.ingest.commit_figures import CommitFigures
 from watcher.ingest.group_size import DEADLINE, GroupSize
 from watcher.ingest.notes import NoteQueue
 from watcher.ingest.provider_rests import ProviderRests
 from watcher.ingest.rejections import RETRY, RejectedKeys
-from watcher.ingest.slow_commits import SlowCommits
 from watcher.journal import Batch, Rejected, Writer
 from watcher.ledger import Ledger, Verdict
 from watcher.limits.lease import LATE, Lease
@@ -60,8 +60,6 @@ class Committer:
     """Times that the journal could not be opened or the outcome of a commit was unknown."""
     rejected = 0
     """Records that the journal will not take, counted each time."""
-    commit_seconds = 0.0
-    """The sum over all commits."""
     _in_flight = 0
     """Rows of the commit that is under way."""
     _rounds = 0
@@ -83,6 +81,7 @@ class Committer:
         self.lease = Lease(boottime)
         self.notes: dict[str, bytes] = {}
         """The notes as they were restored."""
+        self.figures = CommitFigures(partition)
         self.released = False
         """Whether nothing of the owner before was in doubt when we opened first."""
         self.in_doubt: set[str] = set()
@@ -95,7 +94,6 @@ class Committer:
         self._note_queue = NoteQueue()
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
-        self._slow_commits = SlowCommits(partition)
         self._rests = ProviderRests()
         self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
@@ -106,6 +104,7 @@ class Committer:
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer meant. Waits while the journal is down or `bound` rows of its provider pend."""
         verdict = None
+        self.figures.detection_delays.begin(answer.times.observed_at)
         while verdict is None:
             while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
                 await self._progress.wait()
@@ -334,12 +333,11 @@ class Committer:
         seconds = now - began
         self.commits += 1
         self.rows += len(rows)
-        self.commit_seconds += seconds
         self._in_flight = 0
         self.in_doubt -= notes.keys()
         if self._rejections:
             self._rejections.forget(row.state.key for row in rows)
-        self._slow_commits.log_if_slow(seconds, now)
+        self.figures.committed(rows, seconds, now)
         self._group.grow(len(rows), seconds, now)
         self._note_queue.committed(len(rows), reduced=self._group.reduced)
         if self.ledger.shared:

@@ -14,6 +14,7 @@ from math import ceil, floor, inf
 
 import msgspec
 
+from watcher.limits.forecast import DAY, Forecast, forecast
 from watcher.limits.lease import LATE
 from watcher.limits.windows import BudgetError, Limit, SlidingWindow, endpoint_words, window_of
 
@@ -174,6 +175,21 @@ class Budget:
             window.expire(now)
         return min(1.0, max((window.in_flight + window.counted) / window.capacity for window in windows))
 
+    def forecasts(self, now: float) -> list[Forecast]:
+        """Of each limit of a day and longer, at the pace of now."""
+        return [
+            forecast(window, self.cost, now, self._pace(window)) for window in self._windows if window.limit.per >= DAY
+        ]
+
+    def _pace(self, window: SlidingWindow) -> float:
+        """Seconds between two grants that this window counts, at the fastest."""
+        rates = sum(1 / self.interval(endpoint) for endpoint in self._users(window))
+        return max(window.interval, 1 / rates) if rates else window.interval
+
+    def _users(self, window: SlidingWindow) -> list[str | None]:
+        """The endpoints whose calls it counts."""
+        return [endpoint for endpoint, windows in self._by_endpoint.items() if any(each is window for each in windows)]
+
     def save(self, now: float, wall: int) -> bytes:
         """What a later process must know; `wall` in microseconds. Call `mark_saved` when it is durable.
 
@@ -189,7 +205,7 @@ class Budget:
         )
 
     def _saved_window(self, window: SlidingWindow, now: float) -> _SavedWindow:
-        users = [endpoint for endpoint, windows in self._by_endpoint.items() if window in windows]
+        users = self._users(window)
         earliest = min((min(self._ready_at(now, user), now + window.span) for user in users), default=now)
         window.expire(now)
         counts = [(floor(1000 * (now - last)), calls) for _, last, calls in window.segments]

@@ -9,11 +9,14 @@ import structlog
 from watcher.ledger import Verdict
 from watcher.poller.transport_errors import Unreachable
 from watcher.providers.failures import Failure, Throttled
+from watcher.runtime.histogram import Histogram
 
 REPEAT = 60.0
 """Seconds after which a failure that goes on is logged again."""
 NAMED = 10
 """Balances named in the log, where the same is to be said of many."""
+DURATIONS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Bounds of the histogram of requests, in seconds."""
 BEHIND = 10
 """Good answers in a row in which everything is older than what is known: from then on it counts as a problem."""
 
@@ -45,8 +48,8 @@ class PollStats(msgspec.Struct):
     """Whether the very first answer refused our credential; None: no answer yet."""
     no_reading_reason: str | None = None
     """Why the last poll gave no reading, in one line; None: it gave one."""
-    request_seconds: float = 0.0
-    """From sending to the end of the answer, summed over all polls."""
+    request_durations: Histogram = msgspec.field(default_factory=lambda: Histogram(DURATIONS))
+    """Seconds from sending to the end of the answer, or of the attempt."""
     last_logged: dict[str, float] = {}
     """Sort of failure → when it was logged last; empty after a good answer."""
     remarked_at: float = -math.inf
@@ -57,6 +60,7 @@ class PollStats(msgspec.Struct):
     """Answers in a row that brought nothing but what is older than what is known."""
     went_back: int = 0
     """Times that an order was given up because everything was older for long."""
+    clock_mismatches: int = 0
     left_out: dict[str, int] = {}
     """What was asked → how many balances in the last answer to it were not taken in, where there were any."""
     max_balances: int = 0
@@ -74,7 +78,7 @@ class PollStats(msgspec.Struct):
         self.polls += 1
 
     def ended(self, seconds: float) -> None:
-        self.request_seconds += seconds
+        self.request_durations.count(seconds)
 
     def answered(self, verdict: Verdict) -> None:
         """A good answer, whatever it is worth."""
@@ -180,5 +184,6 @@ class PollStats(msgspec.Struct):
 
     def clock_mismatch(self) -> None:
         """The limiter's stamps are dated later than now, or before clocks were set: the provider may stand still for an hour."""
+        self.clock_mismatches += 1
         text = "what the limits have counted is not dated in the past, so they count as full: are the machines' clocks right?"
         log.warning("provider.clock_mismatch", provider=self.provider, text=text)

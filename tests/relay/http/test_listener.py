@@ -12,7 +12,7 @@ from anyio.abc import SocketAttribute
 from tests.relay.stage import PATIENCE, calm, staged
 from watcher.relay.http.auth import Guard, load
 from watcher.relay.http.listener import Listener
-from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status
+from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, MetricsText, Readiness, Status
 from watcher.relay.settings import RelaySettings
 from watcher.relay.snapshots import READERS_EACH
 from watcher.runtime.config_section import SettingsError
@@ -46,11 +46,16 @@ def tokens_file(tmp_path):
     return str(path)
 
 
+def asked(rights, accept):
+    """A scrape that shows what was asked for."""
+    return MetricsText("text/plain", f"{rights!r} {accept!r}".encode())
+
+
 @contextlib.asynccontextmanager
 async def alone(readiness=lambda: TROUBLE, **settings):
     """A port with nothing behind it, and a client of it."""
     listening = RelaySettings(port=0, **settings)
-    status = Status(metrics=lambda rights: repr(rights).encode(), readiness=readiness)
+    status = Status(metrics=asked, readiness=readiness)
     routes = HttpRoutes(WITHOUT_RELAY, Guard(listening, load(listening, {})), status)
     port = Listener(listening, routes, tuning=calm())
     async with anyio.create_task_group() as tasks:
@@ -65,6 +70,7 @@ async def test_it_answers_health_readiness_and_metrics_and_says_clearly_what_it_
         assert (await http.get("/healthz")).json() == {"status": "ok"}
         assert (await http.get("/readyz")).json() == {"following": True, "journal": "ok", "ready": True}
         assert "Filter" in (await http.get("/metrics")).text
+        assert "'a/b;q=0.5'" in (await http.get("/metrics", headers={"Accept": "a/b;q=0.5"})).text
         for path in ("/", "/v1/balances", "/v1/stream"):
             answer = await http.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
@@ -86,7 +92,7 @@ async def test_it_has_the_guard_of_the_relay(tokens_file):
         assert (await http.get("/metrics", **bearer("wrong"))).status_code == 401
         assert "jupiter" in (await http.get("/metrics", **bearer("jupiter"))).text
     public = RelaySettings(host="0.0.0.0", port=0)
-    routes = HttpRoutes(WITHOUT_RELAY, Guard(public, None), Status(metrics=bytes, readiness=Readiness))
+    routes = HttpRoutes(WITHOUT_RELAY, Guard(public, None), Status(metrics=asked, readiness=Readiness))
     port = Listener(public, routes, tuning=calm())
     with pytest.raises(SettingsError, match="no tokens are set"):
         await port.run()

@@ -37,11 +37,18 @@ class Readiness(msgspec.Struct, frozen=True):
     """The same by provider."""
 
 
+class MetricsText(msgspec.Struct, frozen=True):
+    """What `/metrics` answers."""
+
+    content_type: str
+    body: bytes
+
+
 class Status(msgspec.Struct, frozen=True):
     """What a process reports of itself; made once by the root, for the relay's port and for `metrics_port`."""
 
-    metrics: Callable[[Filter], bytes]
-    """The text of `/metrics`, as far as those rights go."""
+    metrics: Callable[[Filter, str], MetricsText]
+    """As far as those rights go, in the format that this `Accept` asks for."""
     readiness: Callable[[], Readiness]
     sees: Sees = named
     following: Callable[[], bool] = lambda: True
@@ -112,7 +119,9 @@ class HttpRoutes:
 
     async def _metrics(self, request: RoutedRequest) -> HttpAnswer:
         assert request.rights is not None
-        return HttpAnswer(200, "text/plain; version=0.0.4; charset=utf-8", self._status.metrics(request.rights))
+        accept = head.field(request.http.headers, "Accept") or ""
+        text = self._status.metrics(request.rights, accept)
+        return HttpAnswer(200, text.content_type, text.body, (("Vary", "Accept"),))
 
     async def _readiness(self, request: RoutedRequest) -> HttpAnswer:
         """Who shows no token learns which part is not ready; what is wrong with it may name accounts and hosts."""
