@@ -14,11 +14,11 @@ from types import TracebackType
 
 import anyio
 
-from watcher.app import check as checking
 from watcher.app import completion as completions
 from watcher.app import daemon, fleet_status, settings
 from watcher.app import demo as demonstration
 from watcher.app.arguments import Parser
+from watcher.app.check import command as checking
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.client import tail as tailing
 from watcher.client.stream import RelayRefused, is_relay_url
@@ -62,6 +62,15 @@ def parser() -> Parser:
     check.add_argument("--json", action="store_true", help="all findings and the plan of each provider, for programs")
     check.add_argument("--schedule", action="store_true", help="also what the schedule believes, from the journal")
 
+    leave = commands_of_the_journal(top, of)
+    commands_without_config(top, of)
+    for command in (*top.commands.values(), leave):
+        log_level(command)
+    return top
+
+
+def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
+    """Gives the parser of `fleet leave`, too."""
     init = top.add_command(of, "init", "create the topics, or the database")
     config(init)
     init.add_argument(
@@ -77,10 +86,7 @@ def parser() -> Parser:
     leave = fleet.add_command(action, "leave", "take a member out that will not come back: others have its partitions")
     leave.add_argument("member", metavar="MEMBER", help="its name, as `watcher fleet` shows it")
     config(leave, default=argparse.SUPPRESS)
-    commands_without_config(top, of)
-    for command in (*top.commands.values(), leave):
-        log_level(command)
-    return top
+    return leave
 
 
 def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
@@ -170,8 +176,10 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
 
 
 def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    config = settings.load(options.config)
-    anyio.run(checking.check, config, environment, options.offline, options.schedule)
+    wish = checking.Wish(offline=options.offline, all=options.all, json=options.json, schedule=options.schedule)
+    if options.json and not sys.stdout.isatty():
+        use_utf8()
+    anyio.run(checking.check, options.config, environment, wish)
 
 
 def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

@@ -150,10 +150,10 @@ def _about(top: Parser, name: str) -> str:
     return _plain(top.commands[name].description).rstrip(".")
 
 
-def _plain(text: str | None) -> str:
+def _plain(help_text: str | None) -> str:
     """One line without what shells read as their own, and without argparse's fields."""
-    told = re.sub(r" ?\(default: %\(default\)s\)", "", text or "").replace("'", "’")
-    return re.sub(r"[\[\]:`\\]", "", told).strip()
+    text = re.sub(r" ?\(default: %\(default\)s\)", "", help_text or "").replace("'", "’")
+    return re.sub(r"[\[\]:`\\]", "", text).strip()
 
 
 def _quoted(text: str) -> str:

@@ -47,15 +47,14 @@ def load(path: Path) -> Settings:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SettingsError(
-            f"no config file at {path}: name one with -c FILE, or start from the sample: `watcher sample` prints config/watcher.toml"
-        ) from None
+        step = "name one with -c FILE, or start from the sample: `watcher sample` prints config/watcher.toml"
+        raise SettingsError(f"no config file at {path}: {step}", next_step=step) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
+        raise SettingsError(f"{path} cannot be read: {error}", next_step="look at its rights and contents") from error
     try:
         return parse(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+        raise SettingsError(f"{path} is not valid TOML: {error}", next_step="mend it there") from error
 
 
 def parse(table: Mapping[str, Any]) -> Settings:

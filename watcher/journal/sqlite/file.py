@@ -67,6 +67,10 @@ FORMATS: tuple[tuple[str, ...], ...] = (
 """What leads from format N to N + 1, in order. Format N is `PRAGMA user_version`; a new file is of format 0."""
 
 
+class OlderFormat(WrongJournal):
+    """The file is of a format that a writer brings to the newest one."""
+
+
 class Run(Protocol):
     """How statements are run: on a thread of their own, or inline."""
 
@@ -160,7 +164,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         raise
     if found < len(FORMATS):
         connection.close()
-        raise WrongJournal(f"{path} is of format {found}, not {len(FORMATS)}: `watcher init` brings it there")
+        raise OlderFormat(f"{path} is of format {found}, not {len(FORMATS)}: `watcher init` brings it there")
     return connection
 
 
