@@ -1,14 +1,10 @@
 """What the limits allow, worked out before a single request is sent."""
 
-import resource
-
-import anyio
 import pytest
 
 from tests.app.test_settings import HELIUS
 from watcher.app import settings
-from watcher.app.check import (
-    check,
+from watcher.app.check.plan import (
     limit_lines,
     plan,
     same_credentials,
@@ -105,7 +101,8 @@ def test_two_tables_on_one_balance_and_two_on_one_key_are_told():
 
 
 def test_the_first_line_says_how_often_each_watch_is_read():
-    line, limit, *_ = limit_lines(provider("helius", [{"account": ACCOUNT}]))
+    one = provider("helius", [{"account": ACCOUNT}])
+    line, limit = limit_lines(one, plan(one))
     assert line == "helius (helius): 1 watch in 1 request; each is read every 2.59 s on average"
     assert limit == "  binding limit: 1,000,000 per 30 d at 1 a request"
 
@@ -124,22 +121,3 @@ def test_a_bound_below_the_number_of_watches_is_warned_of():
     ]
     assert "max_balances 2 is below the number of watches" in warning
     assert not any("max_balances" in text for text in plan(provider("tokenkit", pairs(3), max_balances=3)).warnings)
-
-
-@pytest.mark.parametrize(
-    ("limits", "said"),
-    [
-        ((1024, 1024), "allows the relay 621 connections, and [relay] max_connections asks for 10,000"),
-        ((200, 200), "allows the relay 0 connections"),
-        ((11_220, 20_000), ""),
-        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), ""),
-    ],
-)
-def test_a_limit_of_open_files_that_is_too_low_is_told(monkeypatch, capsys, tmp_path, limits, said):
-    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
-    helius = {"api_key_env": "KEY", "watch": [{"account": ACCOUNT}]}
-    config = settings.parse({"journal": f"sqlite:///{tmp_path}/x.db", "providers": {"helius": helius}})
-    anyio.run(check, config, {"KEY": "canary"}, True, False)
-    told = capsys.readouterr().out
-    assert said in told
-    assert ("open files" in told) == bool(said)

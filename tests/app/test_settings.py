@@ -4,8 +4,9 @@ import pytest
 
 from tests.test_deployment import ROOT
 from watcher.app import settings
+from watcher.app.provider_sources import sources
 from watcher.redaction.redactor import ALLOWED_WORDS, SECRETS
-from watcher.runtime.config_section import SettingsError
+from watcher.runtime.config_section import SettingsError, SettingsErrors
 
 HELIUS = {
     "type": "helius",
@@ -66,6 +67,65 @@ def test_a_mistake_is_one_line_that_names_it(table, says):
     assert "\n" not in text
     for part in says:
         assert part in text
+
+
+def test_all_mistakes_of_a_file_are_told_at_once_each_with_its_place():
+    watches = [{"acount": "x"}, {"account": 5}]
+    wrong = {
+        "jurnal": "x",
+        "retention": "a week",
+        "encoding": "xml",
+        "relay": {"prot": 5, "port": "8765"},
+        "providers": {
+            "helius": {**HELIUS, "share": 2, "timeout": "soon", "watch": watches},
+            "helios": {},
+            "ondo": {"max_intervall": 5},
+        },
+    }
+    with pytest.raises(SettingsErrors) as refused:
+        settings.parse(wrong)
+    assert {error.where for error in refused.value.errors} == {
+        "jurnal",
+        "retention",
+        "encoding",
+        "relay.prot",
+        "relay.port",
+        "providers.helius.share",
+        "providers.helius.timeout",
+        "providers.helius.watch[0].acount",
+        "providers.helius.watch[1].account",
+        "providers.helios",
+        "providers.ondo.max_intervall",
+    }
+    assert str(refused.value).splitlines() == [str(error) for error in refused.value.errors]
+
+
+def test_all_providers_and_watches_that_are_wrong_are_told_at_once():
+    account = HELIUS["watch"][0]["account"]
+    tables = {
+        "helius": {**HELIUS, "watch": [{"account": account}, {"account": "0x1"}, {}]},
+        "second": {**HELIUS, "api_key_env": "MISSING", "base_url": "ftp://x?y"},
+        "third": {**HELIUS, "limits": [{"requests": 1, "per": 1}], "cost": 2},
+    }
+    with pytest.raises(SettingsErrors) as refused:
+        sources(settings.parse({"providers": tables}), {"HELIUS_API_KEY": "canary-of-settings"})
+    told = str(refused.value).splitlines()
+    for says in (
+        "[providers.helius.watch[1]]: '0x1' is not a Solana address",
+        "[providers.helius.watch[2]]: a watch lacks its account",
+        "names MISSING, which is not set",
+        "[providers.second]: base_url is no address",
+        "[providers.second]: base_url is scheme, host and prefix",
+        "[providers.third]: one call costs 2",
+    ):
+        assert sum(says in line for line in told) == 1, told
+    assert len(told) == 6
+
+
+def test_what_is_wrong_in_every_watch_is_the_tables_own_mistake():
+    tables = {"helius": {**HELIUS, "base_url": "ftp://x", "watch": [HELIUS["watch"][0], {"account": "1" * 32}]}}
+    with pytest.raises(SettingsError, match=r"^\[providers\.helius\]: base_url is no address[^\n]*$"):
+        sources(settings.parse({"providers": tables}), {"HELIUS_API_KEY": "canary-of-settings"})
 
 
 @pytest.mark.parametrize(

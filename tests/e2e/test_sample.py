@@ -74,7 +74,7 @@ def test_check_tells_what_the_limits_allow(stranger):
 @pytest.mark.parametrize(
     ("watch", "says"),
     [
-        ({"account": ACCOUNT, "valt": 3}, "unknown key `valt` in [providers.acme.watch]: did you mean `vault`?"),
+        ({"account": ACCOUNT, "valt": 3}, "unknown key `valt` in [providers.acme.watch[0]]: did you mean `vault`?"),
         ({"account": "acme2qqqqqqqq"}, "'acme2qqqqqqqq' is no Acme address: write acme1 and 8 to 40 letters or digits"),
         ({"account": ACCOUNT, "token": "x"}, "a watch names a token: Acme has vaults, write vault = 3"),
     ],

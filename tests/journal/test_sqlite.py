@@ -439,7 +439,7 @@ class TestTrouble:
             await writer.commit(Batch(rows))
             (pages,) = writer._connection.execute("PRAGMA page_count").fetchone()
             writer._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-            with pytest.raises(Unwritable, match=r"no space left for .*balances.db"):
+            with pytest.raises(Unwritable, match=r"database or disk is full: make room for .*balances.db"):
                 await writer.commit(Batch([change(row, 1) for row in rows] * 20, {"note": b"x" * 10_000}))
             assert (await reader.bounds()).head.positions == (1,)
             _, states = await snapshot(reader, Filter())

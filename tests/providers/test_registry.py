@@ -91,7 +91,7 @@ def test_what_the_guide_shows_of_bytes_is_so(installed):
     ("table", "says"),
     [
         ({"finl": True}, r"unknown key `finl` in \[providers.acme\]: did you mean `final`"),
-        ({"watch": [{"valt": 3}]}, r"unknown key `valt` in \[providers.acme.watch\]: did you mean `vault`"),
+        ({"watch": [{"valt": 3}]}, r"unknown key `valt` in \[providers.acme.watch\[0\]\]: did you mean `vault`"),
         (
             {"watch": [{"account": ACCOUNT, "vault": "3"}]},
             r"^providers.acme.watch\[0\].vault: expected int \| null, got",

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from watcher.app import cli
-from watcher.app.check import _table
+from watcher.app.check.ask import table
+from watcher.app.check.report import AnsweredBalance
 from watcher.client.stream import FullSnapshot
 from watcher.client.tail import DIM, GREEN, PLAIN, RED, TailColumns, as_json
 from watcher.logs import setup
@@ -161,7 +162,7 @@ def test_a_symbol_without_end_fills_no_screen_and_columns_stay_where_they_are():
 
 @pytest.mark.parametrize("text", [*(text for text, _ in ATTACKS.values()), *LINES.values()])
 def test_check_and_errors_of_ours_show_nothing_that_a_screen_would_obey(text, capsys):
-    for line in _table("ondo", [(text, text, "total", "1", "base")]):
+    for line in table("ondo", [AnsweredBalance("eip155:1", text, text, None, "total", "1", "base")]):
         safe_text.print_line(line)
     safe_text.print_line(f"watcher: {text}", sys.stderr)
     told = capsys.readouterr()

@@ -8,15 +8,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
 
 import anyio
 
-from watcher.app import check as checking
+from watcher.app import completion as completions
 from watcher.app import daemon, fleet_status, settings
 from watcher.app import demo as demonstration
+from watcher.app.arguments import Parser
+from watcher.app.check import command as checking
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.client import tail as tailing
 from watcher.client.stream import RelayRefused, is_relay_url
@@ -25,46 +27,51 @@ from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
 from watcher.sandbox.world import SandboxSettings
 
+LEVELS = ("debug", "info", "warning", "error")
 PARTS = ("provider", "chain", "account", "token", "label", "tag")
 
 EPILOG = """exit status: 0 ended as asked; 2 bad usage or config, topics or marker missing or different; 69 broker not reached,
 port taken, database unwritable; 75 replaced by another instance; 78 credentials refused"""
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments without showing a value, since that may be a key."""
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        options, rest = self.parse_known_args(args, namespace)
-        if rest:
-            unknown = [argument.partition("=")[0] for argument in rest if argument.startswith("-")] or [
-                "too many values"
-            ]
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return options
-
-    def error(self, message: str) -> NoReturn:
-        super().error(safe_text.safe_line(message))
-
-
 def parser() -> Parser:
     top = Parser(prog="watcher", description="Change data capture for balances.", epilog=EPILOG)
-    of = top.add_subparsers(dest="command", required=True, metavar="command")
+    top.add_argument("--version", action="version", version=f"watcher {version('balance-watcher')}")
+    log_level(top, default=None)
+    of = top.add_subparsers(dest="command", required=True, metavar="command", parser_class=Parser)
 
-    demo = of.add_parser("demo", help="the whole system on this machine, against simulated providers")
-    demo.add_argument("--seconds", type=seconds, metavar="N", help="stop by itself after N seconds")
-    demo.add_argument("--seed", type=int, default=1, metavar="N", help="which simulated world (default: 1)")
+    demo = top.add_command(of, "demo", "the whole system on this machine, against simulated providers")
+    demo.add_argument(
+        "--seconds", type=seconds, metavar="N", help="stop by itself after N seconds (default: at Ctrl-C)"
+    )
+    demo.add_argument("--seed", type=int, default=1, metavar="N", help="which simulated world")
 
-    run = of.add_parser("run", help="the daemon: pollers, journal, relay")
+    run = top.add_command(of, "run", "the daemon: pollers, journal, relay")
     config(run)
-    run.add_argument("--only", choices=("pollers", "relay"), help="one half: pollers and journal, or a relay")
+    only = "one half: pollers and journal, or a relay (default: both)"
+    run.add_argument("--only", choices=("pollers", "relay"), help=only)
 
-    check = of.add_parser("check", help="is the config right, what do the limits allow, what do the providers answer")
+    check = top.add_command(
+        of, "check", "is all there that `run` needs, what do the limits allow, what do the providers answer"
+    )
     config(check)
-    check.add_argument("--offline", action="store_true", help="ask no provider")
+    check.add_argument("--offline", action="store_true", help="ask no provider and no broker")
+    check.add_argument(
+        "--all", action="store_true", help="ask for every watch, within the limits, and not only once a provider"
+    )
+    check.add_argument("--json", action="store_true", help="all findings and the plan of each provider, for programs")
     check.add_argument("--schedule", action="store_true", help="also what the schedule believes, from the journal")
 
-    init = of.add_parser("init", help="create the topics, or the database")
+    leave = commands_of_the_journal(top, of)
+    commands_without_config(top, of)
+    for command in (*top.commands.values(), leave):
+        log_level(command)
+    return top
+
+
+def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
+    """Gives the parser of `fleet leave`, too."""
+    init = top.add_command(of, "init", "create the topics, or the database")
     config(init)
     init.add_argument(
         "--new-log",
@@ -72,37 +79,53 @@ def parser() -> Parser:
         help="also begin a new log on what stands there, after the journal was rolled back or cloned unseen: balances, "
         "versions and events stay, ids are new, and every subscriber gets a snapshot instead of resuming; stop `run` first",
     )
-    fleet = of.add_parser("fleet", help="who polls what in a fleet ([kafka] group)")
+    fleet = top.add_command(of, "fleet", "who polls what in a fleet ([kafka] group)")
     config(fleet)
     fleet.add_argument("--json", action="store_true", help="for programs")
-    action = fleet.add_subparsers(dest="action", metavar="action")
-    leave = action.add_parser("leave", help="take a member out that will not come back: others have its partitions")
+    action = fleet.add_subparsers(dest="action", metavar="action", parser_class=Parser)
+    leave = fleet.add_command(action, "leave", "take a member out that will not come back: others have its partitions")
     leave.add_argument("member", metavar="MEMBER", help="its name, as `watcher fleet` shows it")
     config(leave, default=argparse.SUPPRESS)
-    of.add_parser("sample", help="print the documented sample of a config")
-    commands_without_config(of)
-    return top
+    return leave
 
 
-def commands_without_config(of: "argparse._SubParsersAction[Parser]") -> None:
-    tail = of.add_parser("tail", help="follow the relay, a line per change")
-    tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="default: %(default)s")
+def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
+    top.add_command(of, "sample", "print the documented sample of a config")
+    tail = top.add_command(of, "tail", "follow the relay, a line per change")
+    tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="the relay's stream")
     for part in PARTS:
-        tail.add_argument(f"--{part}", action="append", metavar="VALUE", help="only these; may be repeated")
+        tail.add_argument(
+            f"--{part}", action="append", metavar="VALUE", help="only these; may be repeated (default: all)"
+        )
     tail.add_argument("--json", action="store_true", help="events as they stand in the journal, one a line")
-    tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor instead of now")
-    tail.add_argument("--token-env", metavar="NAME", help="environment variable that holds the relay's token")
+    tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor (default: now)")
+    where = "environment variable that holds the relay's token (default: none is sent)"
+    tail.add_argument("--token-env", metavar="NAME", help=where)
 
-    sandbox = of.add_parser("sandbox", help="the simulated providers alone, for anyone's tests")
-    sandbox.add_argument("--port", type=int, default=9100, help="default: %(default)s; 0 takes a free one")
-    sandbox.add_argument("--seed", type=int, default=1, help="which world (default: %(default)s)")
-    sandbox.add_argument("--rate", type=float, default=5.0, help="changes a second (default: %(default)s)")
-    sandbox.add_argument("--faults", default="none", help="none, default, or late=0.05,stale=0.05,… (default: none)")
-    sandbox.add_argument("--limits", default="", help="none, x10 for ten times the real ones, or helius=50/1,…")
+    sandbox = top.add_command(of, "sandbox", "the simulated providers alone, for anyone's tests")
+    sandbox.add_argument("--port", type=int, default=9100, help="0 takes a free one (default: %(default)s)")
+    sandbox.add_argument("--seed", type=int, default=1, help="which world")
+    sandbox.add_argument("--rate", type=float, default=5.0, help="changes a second")
+    sandbox.add_argument(
+        "--faults",
+        default="none",
+        help="none, the usual ones with `default`, or late=0.05,stale=0.05,... (default: none)",
+    )
+    limits = "none, x10 for ten times the real ones, or helius=50/1,... (default: the real ones)"
+    sandbox.add_argument("--limits", default="", help=limits)
+
+    completion = top.add_command(of, "completion", "print a script that completes commands and flags in your shell")
+    completion.add_argument("shell", choices=tuple(completions.SHELLS), help="for which shell")
 
 
 def config(command: Parser, default: Path | str = Path("watcher.toml")) -> None:
-    command.add_argument("-c", "--config", type=Path, default=default, metavar="FILE")
+    text = "the config (default: watcher.toml)"
+    command.add_argument("-c", "--config", type=Path, default=default, metavar="FILE", help=text)
+
+
+def log_level(command: Parser, default: str | None = argparse.SUPPRESS) -> None:
+    text = "what is logged on stderr, at least (default: info; demo: warning)"
+    command.add_argument("--log-level", choices=LEVELS, default=default, help=text)
 
 
 def seconds(text: str) -> float:
@@ -131,14 +154,17 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
         print("watcher: run without -O and without PYTHONOPTIMIZE, its safety checks would be off", file=sys.stderr)
         return 2
     install()
-    options = parser().parse_args(arguments)
     try:
         with exits_for_known_errors():
+            options = parser().parse_args(arguments)
+            setup.configure(options.log_level or ("warning" if options.command == "demo" else "info"))
             COMMANDS[options.command](options, environment)
     except Exit as end:
-        if end.message:
-            safe_text.print_line(f"watcher: {end.message}", sys.stderr)
+        for line in end.message.splitlines():
+            safe_text.print_line(f"watcher: {line}", sys.stderr)
         return end.status
+    except SystemExit as end:  # argparse has said why
+        return int(end.code or 0)
     except KeyboardInterrupt:
         return 0
     return 0
@@ -146,19 +172,18 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    setup.configure()
     anyio.run(daemon.serve, config, environment, options.only)
 
 
 def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    config = settings.load(options.config)
-    setup.configure()
-    anyio.run(checking.check, config, environment, options.offline, options.schedule)
+    wish = checking.Wish(offline=options.offline, all=options.all, json=options.json, schedule=options.schedule)
+    if options.json and not sys.stdout.isatty():
+        use_utf8()
+    anyio.run(checking.check, options.config, environment, wish)
 
 
 def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    setup.configure()
 
     async def create() -> str:
         journal = daemon.journal_of(config, environment)
@@ -172,7 +197,6 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
 
 def fleet(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    setup.configure()
     if options.action == "leave":
         anyio.run(fleet_status.leave, config, environment, options.member)
     else:
@@ -187,6 +211,11 @@ def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> Non
     print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
 
 
+def completion(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
+    use_utf8()
+    print(completions.script(options.shell, parser()), end="")
+
+
 def use_utf8() -> None:
     """On stdout, whatever the terminal's encoding: a file in TOML or JSON is in UTF-8."""
     stdout: object = sys.stdout
@@ -195,7 +224,6 @@ def use_utf8() -> None:
 
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    setup.configure()
     if not is_relay_url(options.url):
         raise Exit(2, f"{secret.without_user(options.url)!r} is no address of a relay: write ws://HOST:PORT/v1/stream")
     token = None
@@ -237,7 +265,6 @@ def refusals() -> Iterator[None]:
 
 
 def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
-    setup.configure()
     try:
         simulated = SandboxSettings(
             port=options.port, seed=options.seed, rate=options.rate, faults=options.faults, limits=options.limits
@@ -248,7 +275,6 @@ def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> No
 
 
 def demo(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    setup.configure("warning")
     anyio.run(
         demonstration.demo,
         options.seconds,
@@ -266,4 +292,5 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "sample": sample,
     "tail": tail,
     "sandbox": simulate,
+    "completion": completion,
 }

@@ -24,12 +24,9 @@ from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.app.systemd import Systemd
 from watcher.journal import Journal, JournalOptions, Reader
-from watcher.limits.windows import BudgetError
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
-from watcher.poller.assembly import budget_of
-from watcher.providers.protocol import Provider
 from watcher.relay.http import auth, sockets
 from watcher.relay.http.listener import Listener, divided
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes
@@ -83,8 +80,6 @@ class Daemon:
         self.only = only
         self.tokens = auth.load(config.relay, environment)
         self.sources = [] if only == "relay" else sources(config, environment)
-        for source in self.sources:
-            _require_possible(source.provider)
         asked = [source.provider for source in self.sources]
         self.watches = watch_index(unasked_providers(config) if only == "relay" else asked)
         """What the config watches, and how people call it. Who replaces it tells the relay: `watches_changed`."""
@@ -257,13 +252,6 @@ class Daemon:
 
     def health(self) -> list[ProviderHealth]:
         return [poller.health(self.instance) for poller in self.partitions.pollers]
-
-
-def _require_possible(provider: Provider) -> None:
-    try:
-        budget_of(provider)
-    except BudgetError as error:
-        raise SettingsError(f"[providers.{provider.name}]: {error}") from None
 
 
 async def serve(config: Settings, environment: Mapping[str, str], only: RunPart) -> None:

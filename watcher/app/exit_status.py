@@ -1,11 +1,11 @@
 """How a process ends: each known error with its exit status and one line for the user. Any other error is a bug."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from watcher.journal import Fenced, Forbidden, Unwritable, WrongJournal
 from watcher.logs.output import ReaderClosed
-from watcher.model.log import JournalError, Unavailable
+from watcher.model.log import Closed, JournalError, Unavailable
 from watcher.runtime.config_section import SettingsError
 
 
@@ -39,11 +39,14 @@ STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, 69),
     (ReaderClosed, 0),
 )
-"""When several errors come together, the first one of this list decides."""
+"""When several errors come together, the first one of this list decides, and of those the one that happened first."""
 
 
 def exit_for(error: BaseException) -> Exit:
-    """The Exit for an error of STATUS_OF. Raises the error itself when it is none of these."""
+    """The Exit for an error of STATUS_OF. Raises the error itself when it is none of these.
+
+    Of several, what follows from another one is not told: it would be the last line, and hide the cause.
+    """
     leaves = list(_leaves(error))
     for leaf in leaves:
         if isinstance(leaf, Exit):
@@ -51,11 +54,14 @@ def exit_for(error: BaseException) -> Exit:
     unknown = [leaf for leaf in leaves if not isinstance(leaf, tuple(kind for kind, _ in STATUS_OF))]
     if unknown:
         raise error
-    for kind, status in STATUS_OF:
-        for leaf in leaves:
-            if isinstance(leaf, kind):
-                return Exit(status, _words(leaf))
-    raise error
+    causes = [leaf for leaf in leaves if not isinstance(leaf, Closed)] or leaves
+    kind, status = next(row for row in STATUS_OF if any(isinstance(leaf, row[0]) for leaf in causes))
+    return Exit(status, _words(_first([leaf for leaf in causes if isinstance(leaf, kind)])))
+
+
+def _first(errors: Sequence[BaseException]) -> BaseException:
+    """The one that happened first, as far as they say: a group has its errors in the order in which its tasks ended."""
+    return min(errors, key=lambda error: error.number if isinstance(error, JournalError) else 0)
 
 
 def _words(error: BaseException) -> str:

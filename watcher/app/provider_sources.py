@@ -6,13 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from watcher.app.settings import Settings
+from watcher.limits.windows import BudgetError
 from watcher.model.watches import Watched, WatchIndex
+from watcher.poller.assembly import budget_of
 from watcher.providers import registry
 from watcher.providers.protocol import Credentials, Provider
 from watcher.providers.settings import ProviderSettings, Watch
 from watcher.redaction import secret
 from watcher.redaction.secret import Secret
-from watcher.runtime.config_section import SettingsError
+from watcher.runtime.config_section import Mistakes, SettingsError
+
+Kinds = Mapping[str, type[Provider]]
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -36,11 +40,50 @@ def sources(config: Settings, environment: Mapping[str, str]) -> list[Source]:
             "no provider is configured: add a [providers.NAME] table, as in config/watcher.toml (`watcher sample` prints it)"
         )
     known = registry.known()
-    found = []
+    found, mistakes = [], Mistakes()
     for name, table in config.providers.items():
-        key = secret_of(name, table, environment)
-        found.append(Source(registry.build(name, table, known, keyed=key is not None), key))
+        key, keyed = None, True
+        with mistakes.gathered():
+            key = secret_of(name, table, environment)
+            keyed = key is not None
+        with mistakes.gathered():
+            found.append(Source(_built(name, table, known, keyed=keyed), key))
+    mistakes.raise_any()
     return found
+
+
+def _built(name: str, table: ProviderSettings, kinds: Kinds, *, keyed: bool) -> Provider:
+    """The provider of one table. Raises SettingsError for each of its watches that is wrong."""
+    try:
+        provider = registry.build(name, table, kinds, keyed=keyed)
+        budget_of(provider)
+    except BudgetError as error:
+        raise SettingsError(f"[providers.{name}]: {error}", next_step="raise the limits, or lower the cost") from None
+    except SettingsError as error:
+        if len(table.watch) > 1:
+            _raise_each_watch(name, table, kinds, keyed=keyed)
+        raise error from None
+    return provider
+
+
+def _raise_each_watch(name: str, table: ProviderSettings, kinds: Kinds, *, keyed: bool) -> None:
+    """Raises SettingsError for each watch that is wrong where it stands alone, and no other is for the same reason."""
+    wrong: dict[str, list[int]] = {}
+    for number, watch in enumerate(table.watch):
+        try:
+            registry.build(name, msgspec.structs.replace(table, watch=(watch,)), kinds, keyed=keyed)
+        except SettingsError as error:
+            for one in error.errors:
+                wrong.setdefault(str(one), []).append(number)
+    mistakes = Mistakes()
+    for text, numbers in wrong.items():
+        if len(numbers) == len(table.watch):  # it is the table's
+            mistakes.add(SettingsError(text))
+            continue
+        for number in numbers:
+            where = f"providers.{name}.watch[{number}]"
+            mistakes.add(SettingsError(text.replace(f"[providers.{name}]", f"[{where}]", 1), where=where))
+    mistakes.raise_any()
 
 
 def secret_of(name: str, table: ProviderSettings, environment: Mapping[str, str]) -> Secret | None:

@@ -18,7 +18,7 @@ from watcher.providers import registry
 from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
-from watcher.runtime.config_section import SettingsError, nearest, section
+from watcher.runtime.config_section import Mistakes, SettingsError, nearest, section
 
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
@@ -51,15 +51,14 @@ def load(path: Path) -> Settings:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise SettingsError(
-            f"no config file at {path}: name one with -c FILE, or start from the sample: `watcher sample` prints config/watcher.toml"
-        ) from None
+        step = "name one with -c FILE, or start from the sample: `watcher sample` prints config/watcher.toml"
+        raise SettingsError(f"no config file at {path}: {step}", next_step=step) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
+        raise SettingsError(f"{path} cannot be read: {error}", next_step="look at its rights and contents") from error
     try:
         return parse(tomllib.loads(text))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+        raise SettingsError(f"{path} is not valid TOML: {error}", next_step="mend it there") from error
 
 
 def parse(table: Mapping[str, Any]) -> Settings:
@@ -69,56 +68,80 @@ def parse(table: Mapping[str, Any]) -> Settings:
     tables = {scheme: kind.Settings for scheme, kind in kinds.items() if kind.Settings is not None}
     if taken := {*TopLevel.__struct_fields__, "relay", "providers"} & kinds.keys():
         raise SettingsError(f"the journal plugin {min(taken)} has the name of a key of ours: rename or uninstall it")
-    _refuse_unknown_top(table, (*TopLevel.__struct_fields__, "relay", *tables, "providers"))
-    top = _top_level(table)
-    plugin = journals.plugin_of(top.journal, kinds)
-    own = {scheme: section(table.get(scheme, {}), kind, scheme) for scheme, kind in tables.items()}
-    journal_settings = own.get(top.journal.partition("://")[0])
-    plugin.check(top.journal, journal_settings)
-    relay = section(table.get("relay", {}), RelaySettings, "relay")
-    relay.check()
-    providers = _providers(table.get("providers", {}))
+    mistakes = Mistakes()
+    _note_unknown_top(table, (*TopLevel.__struct_fields__, "relay", *tables, "providers"), mistakes)
+    top, relay = TopLevel(), RelaySettings()
+    with mistakes.gathered():
+        top = _top_level(table)
+    own: dict[str, msgspec.Struct] = {}
+    for scheme, kind in tables.items():
+        with mistakes.gathered():
+            own[scheme] = section(table.get(scheme, {}), kind, scheme)
+    scheme = top.journal.partition("://")[0]
+    with mistakes.gathered():
+        plugin = journals.plugin_of(top.journal, kinds)
+        if scheme in own or scheme not in tables:
+            plugin.check(top.journal, own.get(scheme))
+    with mistakes.gathered():
+        relay = section(table.get("relay", {}), RelaySettings, "relay")
+        relay.check()
+    providers = _providers(table.get("providers", {}), mistakes)
+    mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
-    return Settings(**msgspec.structs.asdict(top), journal_settings=journal_settings, relay=relay, providers=providers)
+    return Settings(**msgspec.structs.asdict(top), journal_settings=own.get(scheme), relay=relay, providers=providers)
 
 
-def _refuse_unknown_top(table: Mapping[str, Any], right: tuple[str, ...]) -> None:
+def _note_unknown_top(table: Mapping[str, Any], right: tuple[str, ...], mistakes: Mistakes) -> None:
     for key in table:
         if key not in right:
-            raise SettingsError(f"unknown key `{key}` at the top level{nearest(key, right)}")
+            mistakes.add(SettingsError(f"unknown key `{key}` at the top level{nearest(key, right)}", where=key))
 
 
 def _top_level(table: Mapping[str, Any]) -> TopLevel:
-    if table.get("encoding", "json") not in ("json", "msgpack"):
-        raise SettingsError(f"encoding = {table['encoding']!r}: write json or msgpack")
-    top = section({key: table[key] for key in TopLevel.__struct_fields__ if key in table}, TopLevel, "")
-    if not 0 < top.retention < float("inf"):
-        raise SettingsError("retention is a number of seconds above 0")
-    if top.metrics_port is not None and not 0 <= top.metrics_port <= 65535:
-        raise SettingsError(f"metrics_port = {top.metrics_port}: a port is a number from 0 to 65535")
-    if not 0 <= top.balance_gauges <= MOST_GAUGES:
-        raise SettingsError(f"balance_gauges = {top.balance_gauges}: a number of balances from 0 to {MOST_GAUGES}")
+    mistakes = Mistakes()
+    given = {key: table[key] for key in TopLevel.__struct_fields__ if key in table}
+    if given.get("encoding", "json") not in ("json", "msgpack"):
+        what = f"encoding = {given.pop('encoding')!r}"
+        mistakes.add(SettingsError(f"{what}: write json or msgpack", where="encoding"))
+    with mistakes.gathered():
+        top = section(given, TopLevel, "")
+        if not 0 < top.retention < float("inf"):
+            mistakes.add(SettingsError("retention is no number of seconds above 0: write one", where="retention"))
+        if top.metrics_port is not None and not 0 <= top.metrics_port <= 65535:
+            what = f"metrics_port = {top.metrics_port}"
+            mistakes.add(SettingsError(f"{what}: a port is a number from 0 to 65535", where="metrics_port"))
+        if not 0 <= top.balance_gauges <= MOST_GAUGES:
+            what = f"balance_gauges = {top.balance_gauges}"
+            mistakes.add(SettingsError(f"{what}: a number of balances from 0 to {MOST_GAUGES}", where="balance_gauges"))
+    mistakes.raise_any()
     return top
 
 
-def _providers(tables: Any) -> dict[str, ProviderSettings]:
+def _providers(tables: Any, mistakes: Mistakes) -> dict[str, ProviderSettings]:
     if not isinstance(tables, dict):
-        raise SettingsError("`providers` must hold tables: write [providers.NAME]")
-    return {name: _provider(name, table) for name, table in tables.items()}
+        mistakes.add(SettingsError("`providers` must hold tables: write [providers.NAME]", where="providers"))
+        return {}
+    found = {}
+    for name, table in tables.items():
+        with mistakes.gathered():
+            found[name] = _provider(name, table)
+    return found
 
 
 def _provider(name: str, table: Any) -> ProviderSettings:
     where = f"providers.{name}"
     if not PROVIDER_NAME.fullmatch(name):
-        raise SettingsError(f"[{where}]: a provider's name is made of letters, digits, `-` and `_`")
+        what = f"[{where}]: no name of a provider: write letters, digits, `-` and `_`"
+        raise SettingsError(what, where="providers")
     if not isinstance(table, dict):
-        raise SettingsError(f"`{where}` must be a table: write [{where}]")
+        raise SettingsError(f"`{where}` must be a table: write [{where}]", where=where)
     kind = table.get("type", name)
     known = registry.known()
     if not isinstance(kind, str) or kind not in known:
         raise SettingsError(
             f'[{where}]: no provider type {kind!r}; write type = "…" with one of {", ".join(sorted(known))}'
-            + nearest(str(kind), known)
+            + nearest(str(kind), known),
+            where=where,
         )
     return section({"type": kind, **table}, known[kind].Settings, where)

@@ -29,7 +29,7 @@ from watcher.journal import Batch, Rejected, Writer
 from watcher.ledger import Ledger, Verdict
 from watcher.limits.lease import LATE, Lease
 from watcher.model.events import CommitRow
-from watcher.model.log import JournalError, Unavailable
+from watcher.model.log import Closed, JournalError, Unavailable
 from watcher.model.readings import Answer
 from watcher.redaction.safe_text import one_line
 from watcher.runtime.backoff import Backoff
@@ -141,25 +141,25 @@ class Committer:
     async def save(self, key: str, data: bytes) -> None:
         """`note`, and return once that is committed, or deferred. It does not wait for rows.
 
-        Raises Unavailable at the end.
+        Raises Closed at the end.
         """
         self.note(key, data)
         number = self._note_queue.added
         while not self._note_queue.committed_up_to(number):
             if self._ended:
-                raise Unavailable("the journal was closed before a note was committed")
+                raise Closed("the journal was closed before a note was committed")
             await self._progress.wait()
 
     async def flush(self) -> None:
         """Return once everything accepted and noted before this call is committed, but for notes that are deferred.
 
-        Raises Unavailable at the end.
+        Raises Closed at the end.
         """
         notes, counted = self._note_queue.added, (-1, -1, -1)
         rows = rounds = 0
         while True:
             if self._ended:
-                raise Unavailable("the journal was closed before everything was committed")
+                raise Closed("the journal was closed before everything was committed")
             happened = (self.failures, self._opened_times, self.rejected)
             if counted != happened:  # what was in flight may pend again: count anew
                 counted = happened

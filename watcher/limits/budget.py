@@ -129,6 +129,17 @@ class Budget:
             window.in_flight -= 1
             window.count(when)
 
+    def count(self, when: float, endpoint: str | None = None) -> None:
+        """A call of somebody else, under the same credential, that had arrived at `when`."""
+        self.unsaved_changes = True
+        for window in self._by_endpoint[endpoint]:
+            window.count(when)
+
+    @staticmethod
+    def saved_at(data: bytes) -> int:
+        """Wall-clock microseconds at which `save` gave this. Raises ValueError for foreign bytes."""
+        return msgspec.msgpack.decode(data, type=_SavedBudget).wall
+
     def pause(self, until: float, endpoint: str | None = None, *, remember: bool = True) -> None:
         """Nothing leaves before `until`, from one endpoint or from all. `remember`: after a restart neither."""
         self.unsaved_changes = True

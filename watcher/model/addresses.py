@@ -35,6 +35,9 @@ _CAIP2 = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
 _DIGITS = {letter: value for value, letter in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
 LOOKED_AT = 1000
 """Characters of what is no address that are searched for a secret: those that are shown, and many behind them."""
+_PRIME = 2**255 - 19
+_CURVE_D = -121665 * pow(121666, -1, _PRIME) % _PRIME
+"""Of ed25519: -x² + y² = 1 + d·x²·y² modulo the prime."""
 FELT_BOUND = 2**251 - 256
 """Starknet addresses are above 0 and below this."""
 
@@ -163,6 +166,19 @@ def filter_forms(text: str) -> tuple[str, ...]:
     """
     forms = (family.respelled(text) for family in families().values())
     return tuple(dict.fromkeys(form for form in forms if form is not None)) or (text,)
+
+
+def on_curve(text: str) -> bool:
+    """Whether a Solana address is a point of ed25519, so that somebody may hold its key: wallets are; associated token
+    accounts and others that a program has derived never are. False for what is no address."""
+    if not _BASE58.fullmatch(text):
+        return False
+    number = 0
+    for letter in text:
+        number = number * 58 + _DIGITS[letter]
+    y = int.from_bytes(number.to_bytes(33, "big")[1:], "little") & (2**255 - 1)
+    square = (y * y - 1) * pow(_CURVE_D * y * y + 1, -1, _PRIME) % _PRIME
+    return y < _PRIME and (square == 0 or pow(square, (_PRIME - 1) // 2, _PRIME) == 1)
 
 
 def _padded(text: str) -> str:

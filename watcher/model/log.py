@@ -1,7 +1,8 @@
 """The log: cursors, commits, snapshots, and the reasons why it cannot be read."""
 
+import itertools
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import msgspec
 
@@ -58,12 +59,27 @@ class Cursor(msgspec.Struct, frozen=True, gc=False):
         return sum(max(0, far - near) for near, far in zip(self.positions, head.positions, strict=True))
 
 
+_made = itertools.count(1)
+
+
 class JournalError(Exception):
     """The journal could not do something. The text is one line that says what to do."""
+
+    number: int
+    """The how many-th of this process: of several that end together, a later one may follow from an earlier one."""
+
+    def __new__(cls, *arguments: object, **_named: object) -> Self:
+        made = super().__new__(cls, *arguments)
+        made.number = next(_made)
+        return made
 
 
 class Unavailable(JournalError):
     """The journal does not answer, or the outcome of a commit is unknown: open again, restore, go on."""
+
+
+class Closed(Unavailable):
+    """The journal was closed while somebody waited for a commit: the consequence of something, never its cause."""
 
 
 class Expired(JournalError):

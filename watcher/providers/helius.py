@@ -229,7 +229,9 @@ class Helius(ConfiguredProvider[HeliusSettings]):
         except _NoTokenAccount:
             if target in self._held:
                 return None
-        raise Misconfigured(f"{target.scope.account} is not a token account: watch the account that holds the token")
+        raise Misconfigured(
+            f"{target.scope.account} is not a token account (a wallet is none): watch the account that holds the token"
+        )
 
     def _reading(self, target: Target, held: _Amount | None, slot: int | None) -> Reading:
         scope = target.scope
@@ -281,6 +283,8 @@ def _refuse(request: Request, response: Response, error: _Error | str | None) ->
         lagging = _BEHIND.search(message) or (isinstance(data, dict) and "numSlotsBehind" in data)
         raise Temporary(reason) if lagging else Throttled(reason, refusal_wait(response))
     if response.status < 500 and code in BAD_REQUEST:
+        if _NO_TOKEN.search(message):
+            reason += ": a wallet is none; name the account that holds the token, or ask Jupiter for the wallet"
         raise Misconfigured(f"{reason} (asked for {named_targets(request.targets)})")
     raise Temporary(reason)
 

@@ -1,6 +1,6 @@
 """What a provider makes of its table in the config, with defaults of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ from watcher.model.keys import Scope
 from watcher.model.readings import Ordering
 from watcher.model.targets import LISTING, Target, TargetGroup
 from watcher.redaction import safe_text
-from watcher.runtime.config_section import SettingsError
+from watcher.runtime.config_section import Mistakes, SettingsError
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -141,26 +141,29 @@ class ConfiguredProvider(Generic[S]):
         return tuple(found)
 
     def _check(self, settings: S, *, keyed: bool) -> None:
+        mistakes = Mistakes()
+        for text in self._wrong(settings, keyed=keyed):
+            mistakes.add(self.mistake(text))
+        mistakes.raise_any()
+
+    def _wrong(self, settings: S, *, keyed: bool) -> Iterator[str]:
+        """What the settings' types cannot refuse, each as `mistake` takes it."""
         if not keyed and not self.KEYLESS:
-            raise self.mistake("this API needs a key: name where it is with api_key_env or api_key_file")
+            yield "this API needs a key: name where it is with api_key_env or api_key_file"
         if settings.base_url and not settings.base_url.startswith(("http://", "https://")):
-            raise self.mistake("base_url is no address: write http:// or https:// and the host")
+            yield "base_url is no address: write http:// or https:// and the host"
         if "?" in settings.base_url or "#" in settings.base_url:
-            raise self.mistake("base_url is scheme, host and prefix: leave out what follows `?` or `#`")
+            yield "base_url is scheme, host and prefix: leave out what follows `?` or `#`"
         if "@" in settings.base_url.partition("//")[2].partition("/")[0]:
-            raise self.mistake("base_url holds a user or a password: leave them out, and name where the key is")
+            yield "base_url holds a user or a password: leave them out, and name where the key is"
         if not settings.watch:
-            raise self.mistake(f"nothing to watch: add a [[providers.{self.name}.watch]]")
+            yield f"nothing to watch: add a [[providers.{self.name}.watch]]"
         if settings.limits is not None and not settings.limits:
-            raise self.mistake("limits is empty: leave it out for the defaults, or write the limits of your plan")
+            yield "limits is empty: leave it out for the defaults, or write the limits of your plan"
         for limit in settings.limits or ():
-            self._check_endpoint(limit)
+            if limit.endpoint is not None and limit.endpoint not in self.ENDPOINTS:
+                choice = f"one of {', '.join(self.ENDPOINTS)}" if self.ENDPOINTS else "leave `endpoint` out"
+                yield f"a limit is for endpoint {limit.endpoint!r}, which this API does not have: {choice}"
         low, high = settings.min_interval, settings.max_interval
         if low is not None and high is not None and low > high:
-            raise self.mistake(f"min_interval {low:g} s is above max_interval {high:g} s")
-
-    def _check_endpoint(self, limit: Limit) -> None:
-        if limit.endpoint is None or limit.endpoint in self.ENDPOINTS:
-            return
-        choice = f"one of {', '.join(self.ENDPOINTS)}" if self.ENDPOINTS else "leave `endpoint` out"
-        raise self.mistake(f"a limit is for endpoint {limit.endpoint!r}, which this API does not have: {choice}")
+            yield f"min_interval {low:g} s is above max_interval {high:g} s: lower it"

@@ -21,8 +21,11 @@ LONGEST = 8192
 """Bytes: what a header can carry. What is longer is no key."""
 STARS = "***"
 
-_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,99}")
-"""A variable's name that is surely none of the keys that people write where the name belongs."""
+_NAME = re.compile(
+    r"(?=[A-Z_])(?=.{1,100}\Z)(?>[A-Z]+(?![0-9])|[A-Z0-9]{0,15})(?:_(?>[A-Z]+(?![0-9])|[A-Z0-9]{0,15}))*"
+)
+"""A variable's name that is surely none of the keys that people write where the name belongs: in a key of capitals, letters
+and digits are mixed for longer."""
 _PATH = re.compile(r".*[/.\\].*", re.DOTALL)
 SHORT_PATH = 32
 """A path of at most so many characters may be shown wherever it leads: keys that look like a path are longer."""

@@ -1,7 +1,9 @@
-"""A table of the config as its Struct; each mistake is one line that says what to do."""
+"""A table of the config as its Struct; each mistake is one line that says what to do, and all are told at once."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,16 +12,76 @@ T = TypeVar("T")
 
 
 class SettingsError(ValueError):
-    """A mistake in the config. The message is one line that names the table and says what to do."""
+    """A mistake in the config. The message is one line: where, what is wrong, a colon, and what to do.
+
+    where: the place in the config, as in "providers.helius.watch[2].account". next_step: what to do. Both are optional:
+    `check` takes them from the message where they are missing.
+    """
+
+    def __init__(self, message: str, *, where: str | None = None, next_step: str | None = None) -> None:
+        super().__init__(message)
+        self.where = where
+        self.next_step = next_step
+
+    @property
+    def errors(self) -> "tuple[SettingsError, ...]":
+        """All mistakes that were found: this one."""
+        return (self,)
 
 
-def section(table: Mapping[str, Any], kind: type[T], where: str) -> T:
-    """One table as its Struct. Raises SettingsError naming the key, and the nearest right one when it is unknown."""
-    _refuse_unknown(table, msgspec.inspect.type_info(kind), where)
+class SettingsErrors(SettingsError):
+    """Several mistakes, a line for each."""
+
+    def __init__(self, errors: Iterable[SettingsError]) -> None:
+        self._errors = tuple(errors)
+        super().__init__("\n".join(map(str, self._errors)))
+
+    @property
+    def errors(self) -> tuple[SettingsError, ...]:
+        return self._errors
+
+
+class Mistakes:
+    """Gathers the mistakes of a config, so that all of them are told and not only the first."""
+
+    def __init__(self) -> None:
+        self.errors: list[SettingsError] = []
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[None]:
+        """A SettingsError within ends the block, and is kept."""
+        try:
+            yield
+        except SettingsError as error:
+            self.add(error)
+
+    def add(self, error: SettingsError) -> None:
+        """One that was told before is not told again."""
+        known = {str(one) for one in self.errors}
+        self.errors += [one for one in error.errors if str(one) not in known]
+
+    def raise_any(self) -> None:
+        """Raises SettingsError if there was a mistake."""
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise SettingsErrors(self.errors)
+
+
+def section(table: Any, kind: type[T], where: str) -> T:
+    """One table as its Struct. Raises SettingsError for each wrong value, and for each unknown key with the nearest right one."""
+    mistakes = Mistakes()
+    for error in _unknown(table, msgspec.inspect.type_info(kind), where):
+        mistakes.add(error)
     try:
-        return msgspec.convert(table, kind, strict=True)
+        found = msgspec.convert(table, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise SettingsError(_explain(str(error), where)) from None
+        parts = list(_wrong_values(table, kind, where))
+        # The whole is wrong and each part of it right where a key is missing, or unknown, which has been said.
+        for one in parts or ([] if mistakes.errors else [_explain(str(error), where)]):
+            mistakes.add(one)
+    mistakes.raise_any()
+    return found
 
 
 def nearest(key: str, right: Iterable[str]) -> str:
@@ -29,24 +91,45 @@ def nearest(key: str, right: Iterable[str]) -> str:
     return f": did you mean `{close[0]}`?" if close else f": the keys are {', '.join(choice)}"
 
 
-def _refuse_unknown(value: Any, kind: msgspec.inspect.Type, where: str) -> None:
+def _unknown(value: Any, kind: msgspec.inspect.Type, where: str) -> Iterator[SettingsError]:
     if isinstance(kind, msgspec.inspect.UnionType):
         for part in kind.types:
-            _refuse_unknown(value, part, where)
+            yield from _unknown(value, part, where)
     elif isinstance(kind, msgspec.inspect.StructType) and isinstance(value, Mapping):
         fields = {field.encode_name: field.type for field in kind.fields}
         for key, part in value.items():
+            spot = f"{where}.{key}".lstrip(".")
             if key not in fields:
-                raise SettingsError(f"unknown key `{key}` in [{where}]{nearest(key, fields)}")
-            _refuse_unknown(part, fields[key], f"{where}.{key}".lstrip("."))
+                yield SettingsError(f"unknown key `{key}` in [{where}]{nearest(key, fields)}", where=spot)
+            else:
+                yield from _unknown(part, fields[key], spot)
     elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(value, list):
-        for part in value:
-            _refuse_unknown(part, kind.item_type, where)
+        for number, part in enumerate(value):
+            yield from _unknown(part, kind.item_type, f"{where}[{number}]")
 
 
-def _explain(error: str, where: str) -> str:
+def _wrong_values(value: Any, kind: Any, where: str) -> Iterator[SettingsError]:
+    """Each value of the wrong type, as deep as it stands: msgspec tells the first alone."""
+    for one in typing.get_args(kind) if type(None) in typing.get_args(kind) else (kind,):
+        if isinstance(one, type) and issubclass(one, msgspec.Struct) and isinstance(value, Mapping):
+            hints = typing.get_type_hints(one, include_extras=True)
+            for key in [key for key in one.__struct_fields__ if key in value]:
+                yield from _wrong_values(value[key], hints[key], f"{where}.{key}".lstrip("."))
+            return
+        if typing.get_origin(one) in (list, tuple) and isinstance(value, list):
+            for number, part in enumerate(value):
+                yield from _wrong_values(part, typing.get_args(one)[0], f"{where}[{number}]")
+            return
+    try:
+        msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        yield _explain(str(error), where)
+
+
+def _explain(error: str, where: str) -> SettingsError:
     """msgspec's `Expected `str`, got `int` - at `$.api_key_env`` as `providers.x.api_key_env: expected …`."""
     what, _, path = error.partition(" - at `$")
     what = what.replace("`", "")
     spot = f"{where}{path.rstrip('`')}".lstrip(".")
-    return f"{spot or 'the config'}: {what[:1].lower()}{what[1:]}"
+    what = f"{what[:1].lower()}{what[1:]}"
+    return SettingsError(f"{spot or 'the config'}: {what}", where=spot or None, next_step="write a value of that type")

@@ -67,6 +67,10 @@ FORMATS: tuple[tuple[str, ...], ...] = (
 """What leads from format N to N + 1, in order. Format N is `PRAGMA user_version`; a new file is of format 0."""
 
 
+class OlderFormat(WrongJournal):
+    """The file is of a format that a writer brings to the newest one."""
+
+
 class Run(Protocol):
     """How statements are run: on a thread of their own, or inline."""
 
@@ -160,7 +164,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
         raise
     if found < len(FORMATS):
         connection.close()
-        raise WrongJournal(f"{path} is of format {found}, not {len(FORMATS)}: `watcher init` brings it there")
+        raise OlderFormat(f"{path} is of format {found}, not {len(FORMATS)}: `watcher init` brings it there")
     return connection
 
 
@@ -266,7 +270,7 @@ def _explanation(path: Path, error: sqlite3.Error) -> JournalError:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED | sqlite3.SQLITE_PROTOCOL:
             return Unavailable(f"{path} is locked by another process")
         case sqlite3.SQLITE_FULL:
-            return Unwritable(f"no space left for {path}: make room and start again; nothing was half-written")
+            return _full(path)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return Unwritable(
                 f"{path} is damaged ({error}): restore a copy, with no -wal and no -shm of before "
@@ -274,11 +278,29 @@ def _explanation(path: Path, error: sqlite3.Error) -> JournalError:
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_AUTH:
             return Unwritable(f"{path} cannot be written ({error}): look at the rights of the file and its folder")
+        case sqlite3.SQLITE_IOERR if _is_full(path):
+            return _full(path)
         case sqlite3.SQLITE_IOERR:
             name = getattr(error, "sqlite_errorname", "SQLITE_IOERR")
-            return Unwritable(f"the disk refuses {path} ({name}): nothing was half-written; mend it and start again")
+            return Unwritable(
+                f"the disk refuses {path} ({name}): look at the disk, at quotas and at limits of file sizes (ulimit -f), and "
+                "start again; nothing was half-written"
+            )
         case _:
             return Unwritable(f"{path} cannot be used: {error}")
+
+
+def _full(path: Path) -> Unwritable:
+    return Unwritable(f"database or disk is full: make room for {path} and start again; nothing was half-written")
+
+
+def _is_full(path: Path) -> bool:
+    """SQLite asks for memory that it shares, and the disk that is full then is only an I/O error to it."""
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return found.f_blocks > 0 and found.f_bavail == 0
 
 
 def identity(path: Path) -> tuple[int, int] | None:

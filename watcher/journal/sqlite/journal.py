@@ -10,11 +10,19 @@ from pathlib import Path
 
 import anyio
 
-from watcher.journal.sqlite.file import Run, explained, open_to_read, open_to_write, worker
+from watcher.journal.sqlite.file import (
+    Run,
+    connect,
+    explained,
+    open_to_read,
+    open_to_write,
+    transaction,
+    worker,
+)
 from watcher.journal.sqlite.reader import SqliteReader
 from watcher.journal.sqlite.reading import CommitSignal
 from watcher.journal.sqlite.retention import Retention
-from watcher.journal.sqlite.writer import SqliteWriter
+from watcher.journal.sqlite.writer import PUT_NOTE, SqliteWriter
 from watcher.journal.views import ViewLimits
 from watcher.model.events import Codec, Encoding, ProviderHealth
 from watcher.model.log import JournalError
@@ -99,6 +107,33 @@ class SqliteJournal:
     async def check(self) -> None:
         """Raises WrongJournal when there is no database of this format, Unwritable when it is damaged."""
         await self._runner()(lambda: open_to_read(self.path).close())
+
+    async def released(self) -> bool:
+        """Whether the last writer has ended in order, or there was none. Raises JournalError."""
+        return await self._runner()(self._released)
+
+    def _released(self) -> bool:
+        with contextlib.closing(open_to_read(self.path)) as connection, explained(self.path):
+            return bool(connection.execute("SELECT value FROM meta WHERE name = 'released'").fetchone()[0])
+
+    async def swap_note(self, key: str, before: bytes | None, after: bytes) -> bool:
+        """Put a note in the place of `before` (None: of none), and fence nobody. False: another one stands there by now, or
+        the file cannot be written."""
+        with contextlib.suppress(JournalError):
+            return await self._runner()(lambda: self._swap_note(key, before, after))
+        return False
+
+    def _swap_note(self, key: str, before: bytes | None, after: bytes) -> bool:
+        with (
+            contextlib.closing(connect(self.path, mode="rw")) as connection,
+            explained(self.path),
+            transaction(connection),
+        ):
+            row = connection.execute("SELECT data FROM note WHERE key = ?", (key,)).fetchone()
+            if row != (None if before is None else (before,)):
+                return False
+            connection.execute(PUT_NOTE, (key, after))
+        return True
 
     async def close(self) -> None:
         await self._writer.close()

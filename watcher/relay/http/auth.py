@@ -92,11 +92,13 @@ def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
         tokens = msgspec.convert(table, TokensFile).token
         found = [(_digest(token.sha256), token.rights()) for token in tokens]
     except OSError as error:
-        raise SettingsError(f"[relay] tokens_file {path} cannot be read: {error.strerror}") from error
+        raise SettingsError(
+            f"[relay] tokens_file {path} cannot be read ({error.strerror}): look at its name and rights"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"[relay] tokens_file {path}: {error}") from error
     if not found:
-        raise SettingsError(f"[relay] tokens_file {path} holds no [[token]]")
+        raise SettingsError(f"[relay] tokens_file {path} holds no [[token]]: add one")
     return found
 
 

@@ -126,6 +126,11 @@ def tls(settings: RelaySettings) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(settings.certificate, settings.key)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(f"[relay] certificate {settings.certificate} or its key cannot be used: {error}") from error
+    except ssl.SSLError as error:
+        reason = (error.reason or "no PEM").lower().replace("_", " ")
+        what = f"[relay] certificate {settings.certificate} and key {settings.key} cannot be used ({reason})"
+        raise SettingsError(f"{what}: name the PEM files of one pair, without a password") from error
+    except OSError as error:
+        what = f"[relay] certificate {settings.certificate} or key {settings.key} cannot be read ({error.strerror})"
+        raise SettingsError(f"{what}: look at their names and rights") from error
     return context

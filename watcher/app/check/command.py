@@ -1,0 +1,162 @@
+"""`watcher check`, from the config to the last answer."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from watcher.app import settings
+from watcher.app.check import machine
+from watcher.app.check.ask import Questions
+from watcher.app.check.hints import hints
+from watcher.app.check.learned import learned_rates
+from watcher.app.check.plan import limit_lines, plan, same_credentials, same_watches, shared_partitions
+from watcher.app.check.report import Report
+from watcher.app.daemon import Daemon, journal_of, wall
+from watcher.app.exposed_secrets import exposed
+from watcher.app.findings import Finding
+from watcher.app.limit_words import duration_words
+from watcher.app.provider_sources import Source, sources
+from watcher.app.settings import Settings
+from watcher.journal import Journal, Reader
+from watcher.journal.sqlite.file import OlderFormat
+from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.limits.budget import Budget
+from watcher.limits.lease import STAMPS
+from watcher.model.log import JournalError, Unavailable
+from watcher.relay.http import auth
+
+FRESH = 30.0
+"""Seconds: stamps that were saved so lately are those of a daemon that runs."""
+
+
+class Wish(msgspec.Struct, frozen=True):
+    """The flags of the command."""
+
+    offline: bool = False
+    all: bool = False
+    json: bool = False
+    schedule: bool = False
+
+
+async def check(path: Path, environment: Mapping[str, str], wish: Wish) -> None:
+    """Raises Exit: 2, 69 or 78 as `run` would, 69 when a provider did not answer, 78 when one refused its credential."""
+    report = Report(json=wish.json)
+    config = report.tried(lambda: settings.load(path), "config")
+    if config is not None:
+        await _Check(config, environment, wish, report).run()
+    report.end()
+
+
+class _Check:
+    def __init__(self, config: Settings, environment: Mapping[str, str], wish: Wish, report: Report) -> None:
+        self._config = config
+        self._environment = environment
+        self._wish = wish
+        self._report = report
+        self._sources: Sequence[Source] = ()
+
+    async def run(self) -> None:
+        config, environment, report = self._config, self._environment, self._report
+        tokens = report.tried(lambda: auth.load(config.relay, environment), "relay.tokens_file")
+        self._sources = report.tried(lambda: sources(config, environment), "providers") or ()
+        for source in self._sources:
+            self._plan(source)
+        busy = machine.look(config, report, guarded=tokens is not None, now=wall)
+        journal = report.tried(lambda: journal_of(config, environment), "journal")
+        if journal is None:
+            return
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(journal.close)
+            reader = await self._reader(journal)
+            if reader is not None:
+                stack.push_async_callback(reader.close)
+            self._warn(journal)
+            if self._sources and not report.failed:
+                report.tried(lambda: Daemon(config, environment), "config")  # whatever else `run` would refuse
+            if self._wish.schedule and reader is not None:
+                for line in learned_rates(self._sources, await reader.notes(), wall()):
+                    report.say(line)
+            if not self._wish.offline:
+                for source in self._sources:
+                    await self._ask(source, journal, reader, busy=busy)
+
+    def _plan(self, source: Source) -> None:
+        provider, report = source.provider, self._report
+        allowed = plan(provider)
+        report.plan(provider, allowed)
+        for line in limit_lines(provider, allowed):
+            report.say(line)
+        for text in allowed.warnings:
+            report.found(Finding.of("warning", text, where=f"providers.{provider.name}"), indent="  ")
+        for finding in hints(provider):
+            report.found(finding, indent="  ")
+
+    def _warn(self, journal: Journal) -> None:
+        providers = [source.provider for source in self._sources]
+        for line in shared_partitions([provider.name for provider in providers], journal.partitions):
+            self._report.say(line)
+        hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in self._sources}
+        for text in itertools.chain(
+            same_watches(providers), same_credentials(hosts), exposed(self._config, self._sources)
+        ):
+            self._report.tell("warning", text)
+
+    async def _reader(self, journal: Journal) -> Reader | None:
+        """What reads the journal, once that is looked at as `run` would, and nothing is changed; None: it cannot be read."""
+        report = self._report
+        if isinstance(journal, SqliteJournal):
+            if not machine.database(journal.path, report):
+                return None
+        elif self._wish.offline and not self._wish.schedule:
+            report.found(Finding("info", "journal", "the broker is not asked for its topics", "leave --offline out"))
+            return None
+        try:
+            await journal.check()
+            return await journal.reader()
+        except OlderFormat as error:
+            report.found(Finding("info", "journal", f"{error}", "nothing: `run` does that too"))
+        except JournalError as error:
+            if isinstance(error, Unavailable) and isinstance(journal, SqliteJournal):
+                step = "nothing, if the daemon runs already; else end who holds it"
+                report.found(Finding("warning", "journal", str(error), step))
+            else:
+                report.failure(error, "journal")
+        return None
+
+    async def _ask(self, source: Source, journal: Journal, reader: Reader | None, *, busy: bool) -> None:
+        """Each request takes a slot that the daemon's stamps leave free, and is added to them where nobody else writes them."""
+
+        async def notes() -> Mapping[str, bytes]:
+            return {} if reader is None else await reader.notes()
+
+        name = source.provider.name
+        live = busy or (_fresh((await notes()).get(STAMPS + name)) and not await _released(journal))
+        questions = Questions(source, self._report, wall, notes, live=live)
+        counted = await questions.ask(every=self._wish.all)
+        if counted is None or reader is None:
+            return
+        where, step = f"providers.{name}", None
+        if live:
+            what = f"a running daemon does not count what `check` asks {name}: it may be refused once"
+        elif isinstance(journal, SqliteJournal) and await journal.swap_note(STAMPS + name, questions.stamps, counted):
+            return
+        else:
+            what = f"the journal does not count what `check` asked {name}"
+            step = f"start `run` no sooner than in {duration_words(min(limit.per for limit in source.provider.limits))}"
+        self._report.found(Finding("warning" if live else "info", where, what, step))
+
+
+async def _released(journal: Journal) -> bool:
+    """Whether whoever wrote last has ended, as far as the journal says."""
+    return isinstance(journal, SqliteJournal) and await journal.released()
+
+
+def _fresh(stamps: bytes | None) -> bool:
+    """Whether they were saved so lately that a daemon may run."""
+    try:
+        return stamps is not None and wall() - Budget.saved_at(stamps) < FRESH * 1e6
+    except ValueError:
+        return False
