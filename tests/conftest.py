@@ -48,6 +48,7 @@ FLOORS = {
         "test_deployment.py",
         "app/test_exposed_secrets.py",
         "app/test_fleet_member.py",
+        "app/test_reload.py",
         "poller/test_http2.py",
         "logs/test_output.py",
         "poller/test_poller.py",

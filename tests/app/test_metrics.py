@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.polling import Api, balance, helius, journal, poller_of, virtually
 from tests.relay.stage import nothing
 from watcher.app import metrics
+from watcher.app.reload import Reloads
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.relay.http.routes import Readiness, Status
@@ -43,7 +44,7 @@ def scrape(tmp_path):
             relay.connections._dropped |= {"stalled": 3, "astray": 1}
             with anyio.move_on_after(30):
                 await poller.run()
-            return metrics.exposition(metrics.everything([poller], committers, relay)).decode()
+            return metrics.exposition(metrics.everything([poller], committers, relay, None, Reloads(1.0))).decode()
 
     return virtually(main)
 

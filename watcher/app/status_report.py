@@ -6,6 +6,7 @@ from watcher.app import metrics
 from watcher.app.fleet import FleetMember
 from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
+from watcher.app.reload import Reloads
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.relay.http.auth import EVERYTHING
@@ -22,16 +23,23 @@ class StatusReport:
         partitions: Partitions,
         member: Callable[[], FleetMember | None],
         relay: Callable[[], Relay | None],
+        reloads: Reloads,
     ) -> None:
         self._partitions = partitions
         self._member = member
         self._relay = relay
+        self._reloads = reloads
+        self._visible: dict[tuple[Filter, str], bool] = {}
+        """By the rights of each token, of which there are as many as the config has."""
+        self.watch(sources)
+
+    def watch(self, sources: Sequence[Source]) -> None:
+        """These are configured from now on."""
         self._watched_scopes = {
             source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
             for source in sources
         }
-        self._visible: dict[tuple[Filter, str], bool] = {}
-        """By the rights of each token, of which there are as many as the config has."""
+        self._visible.clear()
 
     def status(self) -> Status:
         """For the routes of a port."""
@@ -54,7 +62,9 @@ class StatusReport:
         """The text of `/metrics`: everything, or the figures of the providers that these rights may see."""
         if rights == EVERYTHING:
             return metrics.exposition(
-                metrics.everything(self._partitions.pollers, self._partitions.committers, self._relay(), self._member())
+                metrics.everything(
+                    self._partitions.pollers, self._partitions.committers, self._relay(), self._member(), self._reloads
+                )
             )
         visible = [poller for poller in self._partitions.pollers if self.may_see(rights, poller.name)]
         return metrics.exposition(metrics.of_providers(visible, self._partitions.committers))
