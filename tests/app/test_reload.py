@@ -22,7 +22,7 @@ PATIENCE = 30.0
 REQUESTS = USUAL | {"tokenkit": 4}
 """A second."""
 SCALED = ",".join(f"{provider}={requests}/1" for provider, requests in REQUESTS.items())
-TIGHT = f"{SCALED},ondo=2/2"
+TIGHT = {"ondo": (2, 2)}
 
 
 @pytest.fixture
@@ -37,16 +37,20 @@ async def until(condition, seconds=PATIENCE):
     return found
 
 
+def limit(requests, per):
+    return {"requests": requests, "per": per}
+
+
 class Running:
     """A daemon before a sandbox, and the file that it reads its config from."""
 
-    def __init__(self, folder, world, port):
+    def __init__(self, folder, world, port, tight):
         self.world = world
         self.table = {
             "journal": f"sqlite:///{folder / 'balances.db'}",
             "relay": {"port": 0},
             "providers": {
-                name: {**table, "limits": [{"requests": REQUESTS[name], "per": 1}], "settle": 2.0}
+                name: {**table, "limits": [limit(*tight.get(name, (REQUESTS[name], 1)))], "settle": 2.0}
                 for name, table in tables(port, 1, "KEY").items()
             },
         }
@@ -115,13 +119,14 @@ class Running:
                 tasks.start_soon(self.asked, name, 2 * sum(group.sweep for group in poller.provider.groups) + 3)
 
 
-@pytest.fixture(params=[SCALED], ids=[""])
+@pytest.fixture(params=[{}], ids=[""])
 async def running(tmp_path, request):
-    world = world_of(SandboxSettings(seed=1, rate=20.0, limits=request.param))
+    limits = [SCALED, *(f"{name}={requests}/{per}" for name, (requests, per) in request.param.items())]
+    world = world_of(SandboxSettings(seed=1, rate=20.0, limits=",".join(limits)))
     with capture_logs() as logs:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(serve, world)
-            made = Running(tmp_path, world, port)
+            made = Running(tmp_path, world, port, request.param)
             made.logs = logs
             made.start(tasks)
             await until(lambda: len(made.pollers()) == len(REQUESTS))
@@ -217,8 +222,6 @@ async def test_a_balance_that_moved_while_nobody_read_it_is_told_once_somebody_d
 async def replaced_again_and_again(running):
     """Refusals of a provider with a tight limit while its table is changed and renamed."""
     names = ["ondo", "bank"]
-    running.providers["ondo"]["limits"] = [{"requests": 2, "per": 2}]
-    await running.reload()
     for number in range(12):
         running.providers[names[0]]["timeout"] = 20.0 + number
         await running.reload()
