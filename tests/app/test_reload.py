@@ -1,11 +1,16 @@
 """A whole daemon whose config is changed while it runs: SQLite, and the providers of a sandbox that count."""
 
+import contextlib
 import copy
+import hashlib
+import json
 
 import anyio
 import msgspec
 import pytest
 from structlog.testing import capture_logs
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.e2e import checker
 from tests.e2e.harness import REQUESTS as USUAL
@@ -14,6 +19,7 @@ from watcher.app.daemon import Daemon
 from watcher.app.demo import world_of
 from watcher.limits.budget import Budget
 from watcher.model.keys import Filter
+from watcher.model.log import Unavailable
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, tables
 
@@ -315,4 +321,67 @@ async def test_a_hundred_wishes_at_once_are_one_or_two_and_harm_nobody(running):
     await until(lambda: running.daemon.config.providers["helius"].timeout == 104.0)
     assert len(running.lines()) < 100
     await running.asked("helius", 10)
+    assert running.refusals() == {}
+
+
+def tokens_file(path, *tokens):
+    path.write_text(
+        "".join(f'[[token]]\nsha256 = "{hashlib.sha256(token.encode()).hexdigest()}"\n' for token in tokens)
+    )
+    return str(path)
+
+
+async def closed(stream):
+    with anyio.fail_after(PATIENCE), contextlib.suppress(ConnectionClosed):
+        while True:
+            await stream.recv()
+    return stream.close_code
+
+
+async def test_a_token_that_is_gone_ends_its_streams_and_no_others(running, tmp_path):
+    url = f"ws://127.0.0.1:{running.daemon._port.number}/v1/stream"
+    with_token = lambda token: connect(url, additional_headers={"Authorization": f"Bearer {token}"})  # noqa: E731
+    async with connect(url) as anyone:
+        running.table["relay"]["tokens_file"] = tokens_file(tmp_path / "tokens", "canary-one", "canary-two")
+        assert (await running.reload())["relay"]
+        assert await closed(anyone) == 4201
+    async with with_token("canary-one") as one, with_token("canary-two") as two:
+        assert json.loads(await two.recv())["auth"] == "ok"
+        tokens_file(tmp_path / "tokens", "canary-two", "canary-three")
+        assert (await running.reload())["result"] == "applied"
+        assert await closed(one) == 4201
+        for token, result in (("canary-three", "result"), ("canary-one", "error"), ("canary-two", "result")):
+            await two.send(json.dumps({"id": 1, "method": "auth", "params": {"token": token}}))
+            assert result in json.loads(await two.recv())
+        assert (await running.reload())["result"] == "unchanged"
+        tokens_file(tmp_path / "tokens", "canary-three")
+        await running.reload()
+        assert await closed(two) == 4201
+    with pytest.raises(InvalidStatus):
+        async with with_token("canary-one"):
+            pass
+
+
+async def test_while_the_journal_is_down_a_reload_waits_for_nothing_and_all_is_right_once_it_is_back(running):
+    (committer,) = running.daemon.partitions.committers
+    commit, down = committer._writer.commit, anyio.Event()
+
+    async def refuse(batch):
+        if not down.is_set():
+            raise Unavailable("the disk is away")
+        await commit(batch)
+
+    committer._writer.commit = refuse
+    await until(lambda: committer.problem)
+    removed = running.providers["helius"]["watch"].pop()
+    line = await running.reload()
+    assert line["watches_removed"] == {"helius": 1}
+    running.providers["helius"]["watch"].append(removed)
+    running.providers.pop("bloxroute")
+    await running.reload()
+    down.set()
+    await until(lambda: not committer.problem)
+    await running.settled()
+    events, _ = await running.told()
+    assert events
     assert running.refusals() == {}
