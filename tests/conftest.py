@@ -62,6 +62,7 @@ FLOORS = {
         "app/test_exposed_secrets.py",
         "app/test_fleet_member.py",
         "app/test_systemd.py",
+        "app/test_reload.py",
         "poller/test_http2.py",
         "logs/test_output.py",
         "poller/test_poller.py",

@@ -11,26 +11,37 @@ from tests.app.test_settings import HELIUS
 from tests.journal.acme_memory import Log, MemoryJournal
 from watcher.app import settings
 from watcher.app.daemon import HEARTBEAT, Daemon
+from watcher.app.partition_runner import Polling, ToPoll
 from watcher.poller.connections import HttpConnections
 from watcher.runtime.config_section import SettingsError
 
 NEW = "canary-new-key"
 
 
-def test_keys_that_are_read_again_while_the_journal_is_opened_are_those_that_the_pollers_start_with(tmp_path):
+def test_a_reload_that_is_wished_for_before_the_journal_is_open_is_done_once_it_is(tmp_path):
     key = tmp_path / "helius.key"
     key.write_text("canary-old-key")
     table = {name: value for name, value in HELIUS.items() if name != "api_key_env"} | {"api_key_file": str(key)}
-    config = {"journal": f"sqlite:///{tmp_path / 'x.db'}", "providers": {"helius": table}}
-    daemon = Daemon(settings.parse(config), {})
+    table["base_url"] = "http://127.0.0.1:1"
+    config = {"journal": f"sqlite:///{tmp_path / 'x.db'}", "relay": {"port": 0}, "providers": {"helius": table}}
 
-    key.write_text(NEW)
-    daemon.reload_keys()  # there is no poller yet
-    assert NEW in str(msgspec.to_builtins(daemon.sources[0].credentials()))
+    async def main():
+        daemon = Daemon(settings.parse(config), {})
+        key.write_text(NEW)
+        daemon.reload()
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(daemon.run)
+            while not daemon.reloads.by_result["applied"]:  # noqa: ASYNC110 (it sets no event)
+                await anyio.sleep(0.01)
+            assert NEW in str(msgspec.to_builtins(daemon.sources[0].credentials()))
+            key.unlink()
+            daemon.reload()
+            while not daemon.reloads.by_result["refused"]:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+            assert NEW in str(msgspec.to_builtins(daemon.sources[0].credentials()))
+            tasks.cancel_scope.cancel()
 
-    key.unlink()
-    daemon.reload_keys()
-    assert NEW in str(msgspec.to_builtins(daemon.sources[0].credentials()))
+    anyio.run(main)
 
 
 FLEET = {"journal": "kafka://localhost:1", "kafka": {"group": "balances", "member_env": "MEMBER"}}
@@ -69,9 +80,10 @@ def test_a_provider_that_comes_later_and_does_not_answer_silences_no_other():
         async def polled(partition, name):
             (source,) = [source for source in daemon.sources if source.provider.name == name]
             runner = daemon.partitions.runner(partition)
-            runner.pollers = [runner._poller(partition, source, HttpConnections(lambda: True))]
-            tasks.start_soon(daemon.partitions._polled, runner.pollers[0])
-            return runner.pollers[0]
+            poller = runner._poller(ToPoll(partition, source), transport := HttpConnections(lambda: True))
+            runner._polled[name] = Polling(poller, transport)
+            tasks.start_soon(daemon.partitions._polled, poller)
+            return poller
 
         async with anyio.create_task_group() as tasks:
             (await polled(0, "helius")).answered.set()

@@ -18,6 +18,7 @@ from tests.promtool import promtool
 from tests.relay.stage import nothing
 from watcher.app import metrics
 from watcher.app.metrics_exposition import exposition, wants_openmetrics
+from watcher.app.reload import Reloads
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.relay.http.routes import Readiness, Status
@@ -52,7 +53,10 @@ def scraped(tmp_path):
             with anyio.move_on_after(30):
                 await poller.run()
             events = [json.loads(line) for (line,) in logged(tmp_path / "balances.db")]
-            found = [*metrics.of_the_build("sqlite"), *metrics.everything([poller], committers, relay)]
+            found = [
+                *metrics.of_the_build("sqlite"),
+                *metrics.everything([poller], committers, relay, None, Reloads(1.0)),
+            ]
             return found, events
 
     found, events = virtually(main)

@@ -10,7 +10,7 @@ import pytest
 from tests.polling import helius, wall
 from tests.worlds.processes import LogWriter, Process, World
 from watcher.app import partitions
-from watcher.app.partitions import Clocks, PartitionRunner
+from watcher.app.partition_runner import Clocks, PartitionRunner, ToPoll
 from watcher.app.provider_sources import Source
 from watcher.fleet.handover import IN_FLIGHT_WAIT
 from watcher.limits.lease import LATE
@@ -62,7 +62,7 @@ class RunningProcess(Process):
         async def beside(_poller):
             pass
 
-        await self.runner.run(lambda: [(world.seed, Source(provider))], beside)
+        await self.runner.run(lambda: [ToPoll(world.seed, Source(provider))], beside)
         self.ended_at = world.now
 
 
@@ -203,7 +203,7 @@ def test_who_lets_go_before_its_lease_began_leaves_the_owner_before_it_in_doubt(
 
 def grants_go_on(monkeypatch):
     """The planted bug: what is let go asks on while it waits."""
-    monkeypatch.setattr(partitions.PartitionRunner, "_finish_requests", _only_wait)
+    monkeypatch.setattr(PartitionRunner, "_finish_requests", _only_wait)
 
 
 async def _only_wait(runner):

@@ -30,10 +30,12 @@ Place = tuple[bool, Key]
 
 
 class BalanceGauges:
-    """`ledgers`: what is known of the balances that are polled here; `watches`: those of the config as it is now."""
+    """`most`: so many at most; `ledgers`: what is known of the balances that are polled here; `watches`: those of the config as it is now."""
 
-    def __init__(self, most: int, ledgers: Callable[[], Sequence[Ledger]], watches: Callable[[], WatchIndex]) -> None:
-        self.most = most
+    def __init__(
+        self, most: Callable[[], int], ledgers: Callable[[], Sequence[Ledger]], watches: Callable[[], WatchIndex]
+    ) -> None:
+        self._most = most
         self._ledgers = ledgers
         self._watches = watches
         self._chosen: list[Key] = []
@@ -44,18 +46,19 @@ class BalanceGauges:
         """Find the first again whenever there may be others."""
         while True:
             began = anyio.current_time()
-            if self.most and self._chosen_of != (now := self._seen()):
+            if self._most() and self._chosen_of != (now := self._seen()):
                 self._chosen, self._left_out = await run_in_slices(self._choose())
                 self._chosen_of = now
             await anyio.sleep(max(LOOK, REST * (anyio.current_time() - began)))
 
     def _seen(self) -> tuple[object, ...]:
         counts = [(ledger, len(ledger)) for ledger in self._ledgers()]
-        return (self.most, self._watches(), *counts)
+        return (self._most(), self._watches(), *counts)
 
     def _choose(self) -> Generator[None, None, tuple[list[Key], int]]:
         """The first, in order, and how many there are beside them."""
-        watches, first, worst, count = self._watches(), list[Place](), None, 0
+        most, watches = self._most(), self._watches()
+        first, worst, count = list[Place](), None, 0
         for keys in _pieces(key for ledger in self._ledgers() for key in ledger.known_keys()):
             count += len(keys)
             for key in keys:
@@ -63,16 +66,16 @@ class BalanceGauges:
                 place = (info.label is None and not info.tags, key)
                 if worst is None or place < worst:
                     first.append(place)
-            if len(first) > self.most:
+            if len(first) > most:
                 first.sort()
-                del first[self.most :]
+                del first[most:]
                 worst = first[-1] if first else (False, Key("", "", "", ""))
             yield
         return [key for _, key in sorted(first)], count - len(first)
 
     def families(self, rights: Filter) -> Iterator[Metric]:
         """As far as those rights go; nothing where the config asks for none."""
-        if not self.most:
+        if not self._most():
             return
         amounts = GaugeMetricFamily(
             "watcher_balance", "The newest accepted amount, as a float, in the unit of its key.", labels=LABELS

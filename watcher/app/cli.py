@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -172,7 +173,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    anyio.run(daemon.serve, config, environment, options.only)
+    anyio.run(daemon.serve, config, environment, options.only, functools.partial(settings.load, options.config))
 
 
 def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

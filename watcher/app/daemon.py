@@ -5,10 +5,12 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import anyio
+import anyio.to_thread
 import msgspec
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
@@ -18,12 +20,13 @@ from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
-from watcher.app.partitions import Clocks, Partitions
-from watcher.app.provider_sources import secret_of, sources, unasked_providers, watch_index
+from watcher.app.partition_runner import Clocks
+from watcher.app.partitions import Partitions
+from watcher.app.reload import Difference, Loaded, Reloads, difference, in_environment, loaded, require_servable
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.app.systemd import Systemd
-from watcher.journal import Journal, JournalOptions, Reader
+from watcher.journal import Journal, JournalOptions, Reader, WrongJournal
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
@@ -71,24 +74,36 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Daemon:
-    """One instance, built from a config and not yet running. Raises SettingsError, WrongJournal."""
+    """One instance, built from a config and not yet running. Raises SettingsError, WrongJournal.
 
-    def __init__(self, config: Settings, environment: Mapping[str, str], only: RunPart = None) -> None:
+    load: reads the config file anew, for a reload. Without one a reload reads keys and tokens alone.
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        environment: Mapping[str, str],
+        only: RunPart = None,
+        load: Callable[[], Settings] | None = None,
+        reloading: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`load` reads the config anew; `reloading` is entered for as long as a reload lasts."""
         self.instance = f"{socket.gethostname()}-{tokens.token_hex(3)}"
         self.config = config
         self.environment = environment
         self.only = only
-        self.tokens = auth.load(config.relay, environment)
-        self.sources = [] if only == "relay" else sources(config, environment)
-        asked = [source.provider for source in self.sources]
-        self.watches = watch_index(unasked_providers(config) if only == "relay" else asked)
-        """What the config watches, and how people call it. Who replaces it tells the relay: `watches_changed`."""
+        self.reloads = Reloads(wall() / 1e6)
+        self._load = load or (lambda: self.config)
+        self._reloading = reloading
+        self._reload_wanted = anyio.Event()
+        now = loaded(config, environment, polls=only != "relay")
+        self.sources, self.tokens, self.watches = [*now.sources], now.tokens, now.watches
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
         self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime))
         self.gauges = BalanceGauges(
-            0 if only == "relay" else config.balance_gauges,
+            lambda: 0 if only == "relay" else self.config.balance_gauges,
             lambda: [committer.ledger for committer in self.partitions.committers],
             lambda: self.watches,
         )
@@ -96,12 +111,14 @@ class Daemon:
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
+        self._guard = auth.Guard(config.relay, self.tokens)
         self.report = StatusReport(
             self.sources,
             self.partitions,
             lambda: self.member,
             lambda: self.relay,
-            self.gauges,
+            gauges=self.gauges,
+            reloads=self.reloads,
             journal=config.journal.partition(":")[0],
         )
 
@@ -119,6 +136,7 @@ class Daemon:
             async with anyio.create_task_group() as tasks:
                 # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
                 self._open_partitions(tasks)
+                tasks.start_soon(self._reload_when_wanted, tasks)
                 port = await self._open_relay(await self._open_reader(reading), relaying)
                 await self.partitions.all_polling()
                 if self.only != "relay":
@@ -137,8 +155,7 @@ class Daemon:
             wished = 0
             key, listening = "metrics_port", msgspec.structs.replace(listening, port=self.config.metrics_port)
         divided(descriptors_left(wished, len(self.sources)), listening.max_connections)
-        guarded = auth.Guard(listening, self.tokens).asks_for_tokens
-        self._port = sockets.bind(listening, guarded=guarded, key=key)
+        self._port = sockets.bind(listening, guarded=self._guard.asks_for_tokens, key=key)
         stack.callback(self._port.close)
 
     def _open_partitions(self, tasks: TaskGroup) -> None:
@@ -148,8 +165,7 @@ class Daemon:
             self.member = FleetMember(journal, self.partitions, ownership, boottime)
             tasks.start_soon(self.member.run)
             return
-        for partition in self.partitions.in_use:
-            tasks.start_soon(self.partitions.run, self.partitions.runner(partition))
+        self.partitions.open_in_use(tasks)
 
     async def _prepare_journal(self) -> None:
         if self.only != "relay" and (text := await self.journal.prepare()) is not None:
@@ -199,10 +215,9 @@ class Daemon:
         return relay
 
     def _metrics_port(self, bound: sockets.BoundPort) -> Listener:
-        guard = auth.Guard(self.config.relay, self.tokens)
         return Listener(
             self.config.relay,
-            HttpRoutes(WITHOUT_RELAY, guard, self.report.status()),
+            HttpRoutes(WITHOUT_RELAY, self._guard, self.report.status()),
             tuning=RelayTuning(),
             room=descriptors_left(0, len(self.sources)),
             bound=bound,
@@ -225,26 +240,59 @@ class Daemon:
         for poller in self.partitions.pollers:
             await poller.answered.wait()
 
-    def reload_keys(self) -> None:
-        """Read the keys of the providers again. A key that cannot be read is logged, and its provider keeps the one it has.
+    def reload(self) -> None:
+        """Read config, keys and tokens anew, soon: once what is being applied is applied. Several wishes meanwhile are one."""
+        self._reload_wanted.set()
 
-        While the journal is opened there are no pollers yet: they start with the new keys.
-        """
-        renewed = []
-        for number, source in enumerate(self.sources):
-            name = source.provider.name
-            try:
-                key = secret_of(name, source.provider.settings, self.environment)
-            except SettingsError as error:
-                log.error("key.unreadable", provider=name, reason=str(error))  # noqa: TRY400 (it says all)
-                continue
-            self.sources[number] = msgspec.structs.replace(source, secret=key)
-            for poller in self.partitions.pollers:
-                if poller.name == name:
-                    poller.renew(self.sources[number].credentials())
-            renewed.append(name)
-        if renewed:
-            log.info("keys.renewed", providers=renewed)
+    async def _reload_when_wanted(self, tasks: TaskGroup) -> None:
+        """One at a time. While a partition is being opened too: it then polls what is wanted by then."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted = anyio.Event()
+            with self._reloading():
+                await self._reload_once(tasks)
+
+    async def _reload_once(self, tasks: TaskGroup) -> None:
+        try:
+            change = await self._read_anew()
+        except (SettingsError, WrongJournal) as error:
+            self.reloads.refused()
+            log.error("config.reloaded", result="refused", reason=str(error), changed="nothing")  # noqa: TRY400 (it says all)
+            return
+        await self._apply(change, tasks)
+        self.reloads.succeeded(change, wall() / 1e6)
+        _log_reload(change)
+
+    async def _read_anew(self) -> Difference:
+        """Off the loop, since a large config takes seconds to read. Raises SettingsError and WrongJournal: nothing has changed."""
+        new = await anyio.to_thread.run_sync(self._loaded_anew)
+        change = difference(Loaded(self.config, self.sources, self.tokens, self.watches), new)
+        if change.needs_restart:  # what `check` would refuse is refused, although it would not be applied
+            journal = journal_of(new.config, self.environment)
+            if self.only != "relay" and (fleet := fleet_of(journal)) is not None:
+                fleet.member()
+            await journal.close()
+        return change
+
+    def _loaded_anew(self) -> Loaded:
+        new = loaded(self._load(), self.environment, polls=self.only != "relay")
+        if self._port is not None:
+            require_servable(new)
+        return new
+
+    async def _apply(self, change: Difference, tasks: TaskGroup) -> None:
+        self.config, self.tokens, self.watches = change.wanted.config, change.wanted.tokens, change.wanted.watches
+        self._guard.use(self.config.relay, self.tokens)
+        if self.relay is not None:
+            self.relay.use_tokens(self.config.relay, self.tokens)
+            self.relay.watches_changed()
+        await self.partitions.reconfigure(change)
+        self.report.watch(self.sources)
+        if self.member is not None:
+            self.member.reconfigure(self.sources)
+        elif self.sources:
+            await self.partitions.let_go_of_unused()
+            self.partitions.open_in_use(tasks)
 
     def exposed(self) -> Iterator[str]:
         """A line for each key, token or balance that others could read."""
@@ -254,18 +302,36 @@ class Daemon:
         return [poller.health(self.instance) for poller in self.partitions.pollers]
 
 
-async def serve(config: Settings, environment: Mapping[str, str], only: RunPart) -> None:
-    """`watcher run`: until a signal."""
+def _log_reload(change: Difference) -> None:
+    """One line, without what there is none of."""
+    config = change.wanted.config
+    parts = {
+        "added": change.added,
+        "removed": change.removed,
+        "changed": change.changed,
+        "keys_renewed": change.renewed,
+        "watches_added": dict(change.watches_added),
+        "watches_removed": dict(change.watches_removed),
+        "relay": change.relay and "tokens and origins",
+        "names": change.named and "labels and tags",
+        "needs_restart": change.needs_restart,
+        "cannot_change_in_the_environment": in_environment(config),
+    }
+    log.info("config.reloaded", result=change.result, **{name: part for name, part in parts.items() if part})
+
+
+async def serve(config: Settings, environment: Mapping[str, str], only: RunPart, load: Callable[[], Settings]) -> None:
+    """`watcher run`: until a signal. `load` reads the config anew, at SIGHUP."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         log.info("starting", journal=config.journal, only=only or "all")
         tasks.start_soon(report_repeats)
-        built = Daemon(config, environment, only)
+        systemd, serves = Systemd(environment), StartSignal[Started]()
+        built = Daemon(config, environment, only, load, systemd.reloading)
         for text in built.exposed():
             log.warning("config.exposed", text=text)
-        systemd, serves = Systemd(environment), StartSignal[Started]()
         tasks.start_soon(systemd.run, serves.value, built.report.line)
-        await tasks.start(reload_keys_on_hangup, built, systemd)
+        await tasks.start(reload_on_hangup, built)
         try:
             await built.run(task_status=serves)
         finally:
@@ -282,13 +348,11 @@ async def report_repeats() -> None:
         setup.report_repeats(wall() / 1e6)
 
 
-async def reload_keys_on_hangup(built: Daemon, systemd: Systemd, *, task_status: TaskStatus[None]) -> None:
-    """Read the files with the keys again at each SIGHUP."""
+async def reload_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGHUP) as received:
         task_status.started()
         async for _ in received:
-            with systemd.reloading():
-                built.reload_keys()
+            built.reload()
 
 
 async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

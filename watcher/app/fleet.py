@@ -14,7 +14,8 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
-from watcher.app.partitions import PartitionRunner, Partitions
+from watcher.app.partition_runner import PartitionRunner
+from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
 from watcher.fleet.handover import RELEASE_WAIT, HandOver, Ownership
 from watcher.journal import Journal, Lost
@@ -41,10 +42,15 @@ def fleet_of(journal: Journal) -> KafkaJournal | None:
 
 def ownership_of(instance: str, sources: Sequence[Source]) -> Ownership:
     """What a member tells of itself."""
+    return Ownership(instance, *_known(sources))
+
+
+def _known(sources: Sequence[Source]) -> tuple[dict[str, float], str]:
+    """The weight of each provider, and the hash of all tables."""
     weights = {source.provider.name: _weight(source) for source in sources}
     tables = {source.provider.name: source.provider.settings for source in sources}
     config = hashlib.sha256(msgspec.json.encode(tables, order="deterministic", enc_hook=str)).hexdigest()[:16]
-    return Ownership(instance, weights, config)
+    return weights, config
 
 
 def _weight(source: Source) -> float:
@@ -130,6 +136,12 @@ class FleetMember:
             finally:
                 with anyio.move_on_after(LEAVING, shield=True):
                     await self._membership.leave()
+
+    def reconfigure(self, sources: Sequence[Source]) -> None:
+        """The config was changed. Which partitions are whose is for the group to say: it is asked, once a session at most."""
+        self._ownership.reconfigured(*_known(sources), self._clock())
+        if self._ownership.rejoin_at < inf:
+            self._membership.rejoin()
 
     def _take(self, notice: ReceivedAssignment | CutOff, tasks: TaskGroup) -> None:
         if isinstance(notice, CutOff):

@@ -22,6 +22,7 @@ from prometheus_client.core import (
 )
 
 from watcher.app.fleet import FleetMember, Holding
+from watcher.app.reload import Reloads
 from watcher.ingest.committer import Committer
 from watcher.ingest.detection_delays import BOUNDS
 from watcher.ledger import Ledger
@@ -285,8 +286,22 @@ RELAY: tuple[Figure[RelayView], ...] = (
 )
 
 
+CONFIG: tuple[Figure[Reloads], ...] = (
+    counter("config_reloads", "Reloads of the config (SIGHUP), by result.", lambda r: r.by_result, by="result"),
+    gauge(
+        "config_last_success_timestamp_seconds",
+        "When the config was last read that holds now: at the start, or by a reload.",
+        lambda r: r.last_success,
+    ),
+)
+
+
 def everything(
-    pollers: Sequence[Poller], committers: Sequence[Committer], relay: Relay | None, member: FleetMember | None = None
+    pollers: Sequence[Poller],
+    committers: Sequence[Committer],
+    relay: Relay | None,
+    member: FleetMember | None,
+    reloads: Reloads,
 ) -> Iterator[Metric]:
     yield from of_providers(pollers, committers)
     yield from families(JOURNAL, "partition", {str(committer.partition): committer for committer in committers})
@@ -294,6 +309,7 @@ def everything(
         yield from families(FLEET, None, {"": member})
         yield from families(HOLDINGS, "partition", {str(holding.partition): holding for holding in member.holdings})
     yield from families(PROCESS, None, {"": None})
+    yield from families(CONFIG, None, {"": reloads})
     if relay is not None:
         yield from families(RELAY, None, {"": RelayView(relay.stats, relay.listener.admission)})
 

@@ -1,127 +1,27 @@
 """The partitions that this instance has open, each with the providers that live in it.
 
-One is opened and let go while the others go on. Without a fleet all in use are opened at once and none is let go before the end.
+One is opened and let go while the others go on. Without a fleet all in use are open: one is let go before the end only when a
+reload has taken the last provider away that lives there.
 """
 
-import contextlib
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
-
 import anyio
-import msgspec
+from anyio.abc import TaskGroup
 
 from watcher.app.exit_status import Exit
+from watcher.app.heritage import Heritages
+from watcher.app.partition_runner import Clocks, PartitionRunner, ToPoll
 from watcher.app.provider_sources import Source
-from watcher.fleet.handover import IN_FLIGHT_WAIT
+from watcher.app.reload import Difference, by_name, targets
 from watcher.ingest.committer import Committer
 from watcher.journal import Journal
-from watcher.ledger import Ledger
 from watcher.model.partitions import partition_of
-from watcher.poller.assembly import budget_of, schedules_of
-from watcher.poller.connections import HttpConnections
 from watcher.poller.poller import Poller
-from watcher.runtime.task_scope import task_scope
-
-
-class Clocks(msgspec.Struct, frozen=True):
-    """The two that only `app` reads, and gives to all others."""
-
-    wall: Callable[[], int]
-    """Microseconds of the wall clock."""
-    boottime: Callable[[], float]
-    """Seconds that run on while the machine is suspended, where a clock does: leases are measured by it."""
-
-
-class PartitionRunner:
-    """One partition, from its opening until it is let go: its committer, and a poller for each provider that lives there."""
-
-    def __init__(self, partition: int, journal: Journal, clocks: Clocks) -> None:
-        self.partition = partition
-        self.committer = Committer(
-            journal.writer(partition),
-            Ledger(),
-            gather=journal.gather,
-            partition=partition,
-            boottime=clocks.boottime,
-        )
-        self.pollers: Sequence[Poller] = ()
-        """Empty until it polls."""
-        self.settled = anyio.Event()
-        """Set once it polls, or has ended before it could."""
-        self._wall = clocks.wall
-        self._opening = anyio.CancelScope()
-        self._letting_go = anyio.Event()
-
-    def let_go(self) -> None:
-        """`run` ends in order, and says so in the journal: "released". A partition that is not open yet is opened for that."""
-        self._letting_go.set()
-        self._opening.cancel()
-
-    async def run(
-        self,
-        sources: Callable[[], Sequence[tuple[int, Source]]],
-        beside: Callable[[Poller], Coroutine[Any, Any, None]],
-    ) -> None:
-        """Open and poll, until cancelled or let go. Raises what the committer and `beside` raise.
-
-        sources: who lives here, with the keys of that moment, each with the seed of its pauses.
-        beside: runs beside each poller.
-        It stops from the source on: first the pollers, then the committer once it has committed what they brought.
-        """
-        async with task_scope() as committing:
-            committing.start_soon(self.committer.run)
-            with self._opening:
-                await self.committer.ready.wait()
-            if self._letting_go.is_set():
-                with anyio.move_on_after(IN_FLIGHT_WAIT):
-                    # What is not open cannot be released. But no other try: it would fence whoever has been given it since.
-                    await self.committer.opening_ended()
-                return
-            async with contextlib.AsyncExitStack() as stack:
-                # The connections enclose the pollers' tasks, since each has tasks of its own.
-                self.pollers = [
-                    self._poller(
-                        seed, source, await stack.enter_async_context(HttpConnections(self.committer.lease.valid))
-                    )
-                    for seed, source in sources()
-                ]
-                async with anyio.create_task_group() as tasks:
-                    for poller in self.pollers:
-                        tasks.start_soon(poller.run)
-                        tasks.start_soon(beside, poller)
-                    self.settled.set()
-                    await self._letting_go.wait()
-                    await self._finish_requests()
-                    tasks.cancel_scope.cancel()
-
-    async def _finish_requests(self) -> None:
-        """Ask nothing more, and give what is out a moment. What has no answer then counts as spent: the pollers note it."""
-        self.committer.lease.end()
-        with anyio.move_on_after(IN_FLIGHT_WAIT):
-            for poller in self.pollers:
-                await poller.drained()
-
-    def _poller(self, seed: int, source: Source, transport: HttpConnections) -> Poller:
-        provider = source.provider
-        now = anyio.current_time()
-        poller = Poller(
-            provider,
-            transport,
-            self.committer,
-            credentials=source.credentials(),
-            budget=budget_of(provider),
-            schedules=schedules_of(provider, seed=seed, now=now),
-            wall=self._wall,
-            seed=seed,
-        )
-        poller.restore(self.committer.notes)
-        return poller
 
 
 class Partitions:
-    """All that one instance has open. `sources`: the configured providers; replaced in place when keys are read again."""
+    """All that one instance has open. `sources`: the configured providers; replaced in place by a reload."""
 
-    def __init__(self, sources: Sequence[Source], journal: Journal, clocks: Clocks) -> None:
+    def __init__(self, sources: list[Source], journal: Journal, clocks: Clocks) -> None:
         self._sources = sources
         self._journal = journal
         self._clocks = clocks
@@ -129,6 +29,8 @@ class Partitions:
         self._open: dict[int, PartitionRunner] = {}
         self._refused_at_first: dict[str, bool] = {}
         """Provider → whether its first answer to this instance refused the credential."""
+        self._heritages = Heritages()
+        self._reloaded = False
 
     @property
     def in_use(self) -> list[int]:
@@ -160,9 +62,50 @@ class Partitions:
         finally:
             del self._open[runner.partition]
             runner.settled.set()
+            runner.ended.set()
 
-    def _living_in(self, partition: int) -> list[tuple[int, Source]]:
-        return [(number, source) for number, source in enumerate(self._sources) if self._home(source) == partition]
+    def _living_in(self, partition: int) -> list[ToPoll]:
+        return [
+            ToPoll(number, source, self._heritages.of(source.provider.name))
+            for number, source in enumerate(self._sources)
+            if self._home(source) == partition
+        ]
+
+    async def reconfigure(self, change: Difference) -> None:
+        """Poll what is wanted from now on. Those that change or go end in order, while the others go on; which partitions are
+        open stays as it is."""
+        before, after = by_name(self._sources), by_name(change.wanted.sources)
+        self._sources[:] = change.wanted.sources
+        self._reloaded = True
+        renewed = {poller.name: poller for poller in self.pollers if poller.name in change.renewed}
+        for name in renewed.keys() - set(change.changed):
+            renewed[name].renew(after[name].credentials())
+        going = {name: targets(after[name]) if name in after else set() for name in (*change.changed, *change.removed)}
+        retired: dict[str, Poller] = {}
+
+        async def retire(runner: PartitionRunner) -> None:
+            retired.update(await runner.retire(going))
+
+        async with anyio.create_task_group() as tasks:
+            for runner in self._open.values():
+                tasks.start_soon(retire, runner)
+        self._heritages.settle(change, before, after, retired, renewed)
+        for runner in self._open.values():
+            if runner.polls:
+                runner.poll(self._living_in(runner.partition))
+        self._heritages.forget_former()
+
+    def open_in_use(self, tasks: TaskGroup) -> None:
+        """Those that are not open yet: each is run in `tasks`."""
+        for partition in self.in_use:
+            if partition not in self._open:
+                tasks.start_soon(self.run, self.runner(partition))
+
+    async def let_go_of_unused(self) -> None:
+        """Those in which no configured provider lives any more."""
+        for runner in [runner for partition, runner in self._open.items() if partition not in self.in_use]:
+            runner.let_go()
+            await runner.ended.wait()
 
     async def more_polled(self) -> None:
         """Return once another one is polled."""
@@ -186,6 +129,8 @@ class Partitions:
         """
         await poller.answered.wait()
         self._refused_at_first.setdefault(poller.name, poller.stats.refused_at_first is True)
+        if self._reloaded:  # somebody is at work on the config, and has the alerts before him
+            return
         if len(self._refused_at_first) == len(self._sources) and all(self._refused_at_first.values()):
             names = ", ".join(source.provider.name for source in self._sources)
             raise Exit(78, f"every provider refused our credentials ({names}): look at the keys they are given")

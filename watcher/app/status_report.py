@@ -9,6 +9,7 @@ from watcher.app.fleet import FleetMember
 from watcher.app.metrics_exposition import exposition
 from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
+from watcher.app.reload import Reloads
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.relay.http.auth import EVERYTHING
@@ -25,8 +26,9 @@ class StatusReport:
         partitions: Partitions,
         member: Callable[[], FleetMember | None],
         relay: Callable[[], Relay | None],
-        gauges: BalanceGauges,
         *,
+        gauges: BalanceGauges,
+        reloads: Reloads,
         journal: str,
     ) -> None:
         """`journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
@@ -35,12 +37,18 @@ class StatusReport:
         self._partitions = partitions
         self._member = member
         self._relay = relay
+        self._reloads = reloads
+        self._visible: dict[tuple[Filter, str], bool] = {}
+        """By the rights of each token, of which there are as many as the config has."""
+        self.watch(sources)
+
+    def watch(self, sources: Sequence[Source]) -> None:
+        """These are configured from now on."""
         self._watched_scopes = {
             source.provider.name: [target.scope for group in source.provider.groups for target in group.targets]
             for source in sources
         }
-        self._visible: dict[tuple[Filter, str], bool] = {}
-        """By the rights of each token, of which there are as many as the config has."""
+        self._visible.clear()
 
     def status(self) -> Status:
         """For the routes of a port."""
@@ -63,7 +71,8 @@ class StatusReport:
         """Everything, or the figures of the providers that these rights may see."""
         partitions = self._partitions
         if rights == EVERYTHING:
-            found = metrics.everything(partitions.pollers, partitions.committers, self._relay(), self._member())
+            parts = (partitions.pollers, partitions.committers, self._relay(), self._member(), self._reloads)
+            found = metrics.everything(*parts)
             return exposition(chain(metrics.of_the_build(self._journal), found, self._gauges.families(rights)), accept)
         visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
         of_providers = metrics.of_providers(visible, partitions.committers)

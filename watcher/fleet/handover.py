@@ -59,12 +59,21 @@ class Ownership:
 
     def __init__(self, instance: str, providers: Mapping[str, float], config: str) -> None:
         self._instance = instance
-        self._providers = {provider: min(weight, WEIGHTIEST) for provider, weight in providers.items()}
-        self._config = config
+        self._knows(providers, config)
         self._owned: frozenset[int] = frozenset()
         self._epoch = 0
         self.rejoin_at = inf
         """When to ask for another assignment, unless one has come before."""
+
+    def _knows(self, providers: Mapping[str, float], config: str) -> None:
+        self._providers = {provider: min(weight, WEIGHTIEST) for provider, weight in providers.items()}
+        self._config = config
+
+    def reconfigured(self, providers: Mapping[str, float], config: str, now: float) -> None:
+        """The config is another: what is claimed is told at the next join, and that is wanted now."""
+        if config != self._config:
+            self._knows(providers, config)
+            self.rejoin_at = now
 
     def claim(self) -> MemberClaim:
         return MemberClaim(VERSION, self._instance, self._providers, self._config, sorted(self._owned), self._epoch)

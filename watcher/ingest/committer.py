@@ -79,8 +79,8 @@ class Committer:
         self.ledger = ledger
         self.partition = partition
         self.lease = Lease(boottime)
-        self.notes: dict[str, bytes] = {}
-        """The notes as they were restored."""
+        self.notes: Mapping[str, bytes] = {}
+        """The notes as they were restored, and since then as they were given to us."""
         self.figures = CommitFigures(partition)
         self.released = False
         """Whether nothing of the owner before was in doubt when we opened first."""
@@ -232,7 +232,7 @@ class Committer:
                 await anyio.sleep(REOPEN.pause(tries))
             else:  # no await from here on: no answer may be evaluated between the old memory and the new one
                 self.ledger.restore(restored.states, restored.notes, restored.epoch)
-                self.notes = restored.notes
+                self.notes = self._note_queue.over(restored.notes)
                 if not self.ready.is_set():  # later on it is we who are in no doubt of ourselves
                     self.released = restored.released
                     self.in_doubt = stamps_in_doubt.of(restored)

@@ -4,6 +4,7 @@ Usually the next commit takes them all, with rows. After a commit of unknown out
 smallest first, and rows in between. A large note that did not fit even so is deferred, and nobody waits for it meanwhile.
 """
 
+from collections import ChainMap
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ class NoteQueue:
         """Notes go without rows, one by one."""
         self._rows_next = False
         """The last commit was a note of its own."""
+        self._latest: dict[str, bytes] = {}
         self._waiting: dict[str, _Note] = {}
         self._in_flight: dict[str, _Note] = {}
         self._deferred: dict[str, float] = {}
@@ -43,8 +45,13 @@ class NoteQueue:
     def add(self, key: str, data: bytes) -> None:
         """For the next commit. It replaces what waits under that key."""
         self.added += 1
+        self._latest[key] = data
         former = self._waiting.get(key)
         self._waiting[key] = _Note(self.added if former is None else former.number, data)
+
+    def over(self, restored: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """These, and in their place what was added under the same keys, from now on too."""
+        return ChainMap(self._latest, dict(restored))
 
     def committed_up_to(self, number: int) -> bool:
         """Whether everything is committed that the first `number` calls of `add` brought, but for what is deferred."""

@@ -5,7 +5,7 @@ rules in `rules.py`. What differs from the committed amount pends until it is ta
 `committed`, or until `restore` says what became of it. Nothing here waits or reads a clock.
 """
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 
 from watcher.ledger.evaluation import Evaluation, Verdict
 from watcher.ledger.listings import Listings
@@ -152,6 +152,10 @@ class Ledger:
                 self._listings.restart_covering(key)
         self._store.pending_changes.return_in_flight(self._store.find)
         self._listings.not_committed()
+
+    def forget_undecided(self, provider: str, read: Callable[[Key], bool]) -> None:
+        """The provider's watches are others now. `read`: whether one of them reads the key."""
+        self._store.forget_undecided(provider, read)
 
     def restore(self, restored_states: Iterable[BalanceState], notes: Mapping[str, bytes], epoch: str) -> None:
         """Start from what the journal, the log `epoch`, holds; or, after a commit of unknown outcome, find out what became of it.

@@ -1,7 +1,7 @@
 """Where the records stand: found by key, or by the scope of a listing without looking at the others."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -201,6 +201,16 @@ class Store:
     def forget_order(self, record: BalanceRecord) -> None:
         """The chain began anew."""
         record.order = None
+
+    def forget_undecided(self, provider: str, read: Callable[[Key], bool]) -> None:
+        """Nobody reads the others any more, so nothing of them is ever decided: begin anew if somebody does."""
+        for key in [key for key in self.open_candidates[provider] if not read(key)]:
+            record = self.find(key)
+            assert record is not None, f"a candidate without a record: {key}"
+            record.candidate = None
+            del self.open_candidates[provider][key]
+        for key in [key for key in self.stale_streaks[provider] if not read(key)]:
+            del self.stale_streaks[provider][key]
 
     def mark_committed(self, key: Key, version: int) -> bool:
         """Whether nothing of the key was committed before."""

@@ -16,7 +16,7 @@ import msgspec
 
 from watcher.limits.forecast import DAY, Forecast, forecast
 from watcher.limits.lease import LATE
-from watcher.limits.windows import BudgetError, Limit, SlidingWindow, endpoint_words, window_of
+from watcher.limits.windows import CLOCK_TOLERANCE, BudgetError, Limit, SlidingWindow, endpoint_words, window_of
 
 ARRIVAL_GRACE = 0.25
 """Seconds in which a request may still arrive after it was given up, or after its sender may ask no more."""
@@ -25,6 +25,8 @@ FORGETTABLE = 3600.0
 CLOCK_SKEW = 0.5
 """Seconds by which the wall clocks of two machines may differ. Who is handed a partition a moment after it was saved must
 not take a clock that is a little behind for one that makes no sense, nor one that is ahead for time that has passed."""
+MEMORY = Limit(requests=10**12, per=3600.0)
+"""No limit: what was asked in its time is remembered, for a limit that comes later than the calls that it counts."""
 SENSIBLE_WALL = 1_577_836_800_000_000
 """Wall-clock microseconds: 2020. A clock that says less has never been set."""
 
@@ -38,6 +40,14 @@ class Slot:
         self.endpoint = endpoint
         self.granted = granted
         self.held = True
+
+
+class Predecessor(msgspec.Struct, frozen=True, eq=False):
+    """A budget that another one carries on: what was spent under it counts there too."""
+
+    budget: "Budget"
+    beside: "Budget | None" = None
+    """Goes on with all that its own room has space for: only what lies beyond that is carried. None: all is."""
 
 
 class _SavedWindow(msgspec.Struct, array_like=True):
@@ -77,6 +87,7 @@ class Budget:
         self.endpoints = tuple(dict.fromkeys(endpoints))
         # Narrow to broad: a fixed order, whoever asks.
         self._windows = [window_of(limit, cost, share) for limit in sorted(limits, key=lambda limit: limit.per)]
+        self._memory = window_of(MEMORY, 1.0, 1.0)
         self._by_endpoint = {
             endpoint: [window for window in self._windows if window.limit.endpoint in (None, endpoint)]
             for endpoint in self.endpoints
@@ -128,6 +139,8 @@ class Budget:
         for window in self._by_endpoint[slot.endpoint]:
             window.in_flight -= 1
             window.count(when)
+        self._memory.expire(when)
+        self._memory.count(when)
 
     def count(self, when: float, endpoint: str | None = None) -> None:
         """A call of somebody else, under the same credential, that had arrived at `when`."""
@@ -252,10 +265,65 @@ class Budget:
                 window.count(max(now, spent_at), max(1, window.capacity - window.counted))
         for endpoint, left in saved.pauses:
             self.pause(now + left - elapsed, endpoint)
+        broadest = max(self._windows, key=lambda window: (window.limit.endpoint is None, window.limit.per))
+        self._memory.restore([(last, calls) for _, last, calls in broadest.segments], now)
         return sensible
+
+    def carry(self, predecessors: Sequence[Predecessor], now: float) -> None:
+        """Before the first grant, in the process of the predecessors: what they have spent of our credential counts here too,
+        and their pauses hold. Each window is as full as what was asked in its time makes it, whatever the limits were.
+        """
+        for window in (*self._windows, self._memory):
+            spent = [(last, calls) for _, last, calls in window.segments]
+            for one in predecessors:
+                spent += one.budget._spent(window.limit, self.cost, one.beside, now)  # noqa: SLF001 (its own kind)
+            window.segments.clear()
+            window.counted = 0
+            window.restore(sorted(spent), now)
+            if window.segments:
+                window.next_even = max(window.next_even, window.segments[-1][1] + window.interval)
+        for one in predecessors:
+            for pauses, remember in ((one.budget._remembered, True), (one.budget._pauses, False)):  # noqa: SLF001
+                for endpoint, until in pauses.items():
+                    if until > now:
+                        self.pause(until, endpoint, remember=remember)
+
+    def _spent(self, limit: Limit, cost: float, beside: "Budget | None", now: float) -> list[tuple[float, int]]:
+        """(when, calls) of what counts under a limit that may not be ours, at that cost a call; oldest first."""
+        window, since = self._knows_of(limit), now - limit.per * (1 + CLOCK_TOLERANCE)
+        dearer = max(1.0, self.cost / cost)  # a call that became dearer was as dear before, perhaps
+        spent = [(last, ceil(calls * dearer - 1e-9)) for _, last, calls in window.segments if last > since]
+        if window.in_flight:
+            spent.append((now + ARRIVAL_GRACE, ceil(window.in_flight * dearer - 1e-9)))
+        beyond = sum(calls for _, calls in spent) - (0 if beside is None else beside._room(limit, cost))  # noqa: SLF001
+        carried = []
+        for when, calls in spent:
+            if beyond > 0:
+                carried.append((when, min(calls, beyond)))
+                beyond -= calls
+        return carried
+
+    def _room(self, limit: Limit, cost: float) -> int:
+        """Calls of that cost which fit into our window of this limit, in all."""
+        same = (window for window in self._windows if _measures(window) == (limit.endpoint, limit.per))
+        return min((floor(window.capacity * self.cost / cost + 1e-9) for window in same), default=0)
+
+    def _knows_of(self, limit: Limit) -> SlidingWindow:
+        """The window that says best what was asked in the time of that limit: one that is long enough, of the same endpoint,
+        and else one that counts more than that."""
+        windows = [
+            window for window in (*self._windows, self._memory) if window.limit.endpoint in (None, limit.endpoint)
+        ]
+        if enough := [window for window in windows if window.limit.per >= limit.per]:
+            return min(enough, key=lambda window: (window.limit.endpoint != limit.endpoint, window.limit.per))
+        return max(windows, key=lambda window: window.limit.per)
 
     def _calls(self, cost: float) -> int:
         return ceil(cost / self.cost - 1e-9)
+
+
+def _measures(window: SlidingWindow) -> tuple[str | None, float]:
+    return window.limit.endpoint, window.limit.per
 
 
 def _source(limit: Limit, saved: Sequence[_SavedWindow]) -> _SavedWindow | None:

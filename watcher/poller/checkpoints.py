@@ -58,8 +58,11 @@ def restore_rates(schedules: Iterable[Schedule[Target]], learned: bytes, now: fl
     """Restore what the note `schedule:NAME` says, aged by the time since. Raises ValueError for foreign bytes."""
     saved = msgspec.msgpack.decode(learned, type=LearnedRates)
     downtime = max(0.0, (wall - saved.wall) / 1e6)
-    for schedule, data in zip(schedules, saved.schedules, strict=False):
-        schedule.restore(data, downtime, now)
+    for schedule in schedules:
+        if (
+            saved.schedules
+        ):  # groups come and go with the watches: each goes on with the one that knows most of its targets
+            schedule.restore(max(saved.schedules, key=schedule.in_common), downtime, now)
 
 
 class Checkpoints:

@@ -88,6 +88,13 @@ class FailurePolicy:
         self._lanes.recall_all()
         self._limiter.resume()
 
+    def go_on(self, new: "FailurePolicy") -> "FailurePolicy":
+        """The config was changed: decide over the watches and limits of that one, with all that is known of key and watches. Those
+        that were set aside are asked again: it was changed for them, perhaps."""
+        self._limiter, self._budget, self._lanes, self._aside = new._limiter, new._budget, new._lanes, new._aside  # noqa: SLF001 (its own kind)
+        self._stats.left_out.clear()  # of watches that may be gone
+        return self
+
     def pause_as_asked(self, job: PollJob, wait: float | None, now: float) -> None:
         """An answer of any kind came. `wait`: seconds for which its headers ask for no request; None: they do not."""
         if wait is not None:

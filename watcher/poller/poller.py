@@ -1,11 +1,12 @@
 """A provider's tasks: one that grants, one for each request in flight, two that save what a restart must know."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from math import inf
 from typing import Protocol
 
 import anyio
 import httpx
+import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.ledger import Verdict
@@ -49,7 +50,13 @@ class Poller:
 
     transport: its `HttpConnections`; closed by whoever made it. credentials: what no reason may quote.
     schedules: one for each of its groups. wall: gives wall-clock microseconds. seed: makes pauses replayable.
+    former: the retired one that it replaces, as the config was changed: it goes on with the figures and what is known of the key.
     """
+
+    _in_flight = 0
+    """Requests without an answer, and answers that the journal has not taken."""
+    _still_read: Collection[Target] | None = None
+    """Once it is retired: the targets that are read on by whoever replaces it."""
 
     def __init__(
         self,
@@ -62,13 +69,14 @@ class Poller:
         schedules: Sequence[Schedule[Target]],
         wall: Callable[[], int],
         seed: int,
+        former: "Poller | None" = None,
     ) -> None:
         self.provider = provider
         self.name = provider.name
         self.budget = budget
         self.schedules = schedules
-        self.stats = PollStats(provider.name)
-        self.answered = anyio.Event()
+        self.stats: PollStats = PollStats(provider.name) if former is None else former.stats
+        self.answered: anyio.Event = anyio.Event() if former is None else former.answered
         """Set by the first answer of any kind; `stats.refused_at_first` says which."""
         self._bulk = provider if isinstance(provider, BulkProvider) else None
         self._sink = sink
@@ -77,13 +85,12 @@ class Poller:
         self._lanes = LaneScheduler(provider.groups, schedules, budget)
         SECRETS.add(_secret_values(credentials))
         longest = provider.settings.max_interval
-        self._policy = FailurePolicy(self._limiter, self._lanes, self.stats, max_interval=longest, seed=seed)
+        policy = FailurePolicy(self._limiter, self._lanes, self.stats, max_interval=longest, seed=seed)
+        self.policy: FailurePolicy = former.policy.go_on(policy) if former is not None else policy
         self._checkpoints = Checkpoints(self.name, self._limiter, schedules, self.stats, sink=sink, wall=wall)
         self._wall = wall
         self._reading_large = anyio.Lock()
         """One large answer at a time: several together would have the loop for themselves."""
-        self._in_flight = 0
-        """Requests without an answer, and answers that the journal has not taken."""
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
         """Before `run`: what the last process knew, from the journal's notes."""
@@ -96,7 +103,7 @@ class Poller:
         """
         self._exchange.use_credentials(credentials)
         SECRETS.add(_secret_values(credentials))
-        self._policy.credentials_renewed(anyio.current_time())
+        self.policy.credentials_renewed(anyio.current_time())
 
     def health(self, instance: str) -> ProviderHealth:
         """What the heartbeat says of this provider now."""
@@ -127,6 +134,11 @@ class Poller:
         finally:
             self._checkpoints.note_all()
 
+    def retire(self, still_read: Collection[Target]) -> None:
+        """Ask nothing more. What is out is answered yet, and what that says of these targets counts."""
+        self._still_read = still_read
+        self._limiter.wake()
+
     async def drained(self) -> None:
         """Return once nothing is in flight: no request without an answer, no answer that the journal has not taken."""
         while self._in_flight:
@@ -136,7 +148,7 @@ class Poller:
         while True:
             now = anyio.current_time()
             begins = now + self._sink.lease.begins_in()
-            room = self._in_flight < MAX_CONNECTIONS and not self._exchange.is_full
+            room = self._in_flight < MAX_CONNECTIONS and not self._exchange.is_full and self._still_read is None
             job, when = self._lanes.next_job(now) if room and begins <= now else (None, inf)
             if job is None:
                 await self._limiter.wait_until(begins if begins > now else when)
@@ -156,7 +168,11 @@ class Poller:
             else:
                 await self._checkpoints.renew_lease()
                 now = anyio.current_time()
-                if not lease.valid() or self.budget.ready_at(now, job.lane.endpoint) > now:
+                if (
+                    self._still_read is not None
+                    or not lease.valid()
+                    or self.budget.ready_at(now, job.lane.endpoint) > now
+                ):
                     return None
         return self._limiter.grant(now, job.lane.endpoint)
 
@@ -165,7 +181,7 @@ class Poller:
         try:
             response, times = await self._send(request, slot)
             try:
-                self._policy.pause_as_asked(job, response.wait, times.received)
+                self.policy.pause_as_asked(job, response.wait, times.received)
                 result, verdict = await self._receive(request, response, times)
             finally:
                 self._exchange.release(response)
@@ -178,7 +194,7 @@ class Poller:
             self.stats.unsent(_job_words(job), now)
             self._lanes.unsent(job, now)
         else:
-            self._policy.answered(job, slot.granted, anyio.current_time(), result.missing)
+            self.policy.answered(job, slot.granted, anyio.current_time(), result.missing)
             self._succeed(job, result, verdict, times)
         self._in_flight -= 1
         self._limiter.wake()
@@ -196,6 +212,8 @@ class Poller:
 
     async def _receive(self, request: Request, response: Response, times: Times) -> tuple[ReadResult, Verdict]:
         """What the answer says, and what it means to the ledger. Raises Failure, Contradiction."""
+        if self._still_read is not None and not set(request.targets) & set(self._still_read):
+            return ReadResult([]), Verdict()
         large = response.status == 200 and len(response.body) >= LARGE and request.targets[0].family == LISTING
         if large and self._bulk is not None:
             reading = self._bulk.read_in_slices(request, response)
@@ -207,7 +225,8 @@ class Poller:
     def _read(self, request: Request, response: Response) -> ReadResult:
         """What the answer says. Raises Failure; each knows for how long the answer asks us to wait."""
         try:
-            return self.provider.read(request, response)
+            result = self.provider.read(request, response)
+            return result if self._still_read is None else _only_of(self._still_read, result)
         except Failure as failure:
             if failure.retry_after is None:
                 failure.retry_after = response.wait
@@ -271,7 +290,7 @@ class Poller:
         if not isinstance(failure, Unreachable):
             self._note_first_answer(refused=isinstance(failure, RefusedCredential))
         self.stats.failed(failure, _job_words(job), now)
-        self._policy.failed(job, granted, failure, now)
+        self.policy.failed(job, granted, failure, now)
 
     def _note_first_answer(self, *, refused: bool) -> None:
         if self.stats.refused_at_first is None:
@@ -293,6 +312,14 @@ def _report_targets(job: PollJob, result: ReadResult, verdict: Verdict, now: flo
         if any(target.scope.covers(key) for key in verdict.candidates):
             job.schedule.confirm(target)
     return read
+
+
+def _only_of(targets: Collection[Target], result: ReadResult) -> ReadResult:
+    """What it says of these."""
+    if result.listing is not None:  # it answers one target, which is among them
+        return result
+    readings = [one for one in result.readings if any(target.scope.covers(one.key) for target in targets)]
+    return msgspec.structs.replace(result, readings=readings)
 
 
 def _is_outdated(target: Target, result: ReadResult, verdict: Verdict) -> bool:

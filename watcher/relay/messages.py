@@ -72,6 +72,7 @@ JOURNAL_AWAY = CloseReason(1012, "internal")
 UNAUTHORIZED = CloseReason(4001, "unauthorized")
 RATE_LIMITED = CloseReason(4101, "rate_limited")
 AUTH_TIMEOUT = CloseReason(4102, "auth_timeout")
+TOKEN_EXPIRED = CloseReason(4201, "token_expired")
 SLOW_CONSUMER = CloseReason(4200, "slow_consumer")
 
 

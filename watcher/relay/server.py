@@ -31,7 +31,7 @@ from watcher.relay.http.sockets import BoundPort
 from watcher.relay.live_path import BATCH, Flusher
 from watcher.relay.log import Log
 from watcher.relay.log_follower import LogFollower
-from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, CloseReason, Shutdown
+from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, TOKEN_EXPIRED, CloseReason, Shutdown
 from watcher.relay.opening import SubscriptionOpener
 from watcher.relay.outbox import Outbox
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
@@ -80,6 +80,14 @@ class Relay:
         parts = (self.connections, self.flusher, self.follower, self._snapshots)
         self._opener = SubscriptionOpener(*parts, heartbeat=self._timers.heartbeat, sees=status.sees)
         self._catch_up: CatchUp
+
+    def use_tokens(self, settings: RelaySettings, tokens: Tokens | None) -> None:
+        """From now on these tokens and origins. Streams end that were opened with a token that is gone or allows something else:
+        they reconnect with their cursor, and are let in with what is right by then."""
+        self._guard.use(settings, tokens)
+        for connection in list(self.connections):
+            if not self._guard.grants(connection.session.rights):
+                self.connections.drop(connection, TOKEN_EXPIRED)
 
     def _routes(self, status: Status) -> HttpRoutes:
         refused = self.connections.count_refusal
@@ -197,7 +205,8 @@ class Relay:
 
     def _connect(self, websocket: WebSocket, now: float) -> Connection:
         websocket.forget_handshake()
-        session = Session(self._guard.tokens, websocket.rights, self.listener.limits, now, self._watches_now)
+        rights = websocket.rights if self._guard.grants(websocket.rights) else None  # a reload may have come in between
+        session = Session(self._guard.tokens, rights, self.listener.limits, now, self._watches_now)
         transport = websocket.transport
         descriptor = transport.get_extra_info("socket").fileno() if self.listener.direct else None
         outbox = Outbox(self._tuning, self.flusher.fan_out.cursor, transport, descriptor)

@@ -213,6 +213,10 @@ class Schedule(Generic[T]):
             )
         )
 
+    def in_common(self, data: bytes) -> int:
+        """Of how many of our targets it was saved what was learned. Raises ValueError for bytes that `save` did not write."""
+        return len(set(array("Q", msgspec.msgpack.decode(data, type=SavedSchedule).names)).intersection(self._names))
+
     def restore(self, data: bytes, downtime: float, now: float) -> None:
         """Before the first pick: continue from what `save` gave `downtime` seconds ago, faded by that time.
 

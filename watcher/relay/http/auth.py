@@ -57,6 +57,20 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._known)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokens) and set(self._known) == set(other._known)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def replace(self, others: "Tokens") -> None:
+        """From now on these. The rights of one that is as it was are the same object as before: `granted` knows them by that."""
+        before = {pair: pair[1] for pair in self._known}
+        self._known = [(digest, before.get((digest, rights), rights)) for digest, rights in others._known]  # noqa: SLF001
+
+    def granted(self, rights: Filter) -> bool:
+        """Whether they are those of a token that is ours still."""
+        return any(rights is known for _, known in self._known)
+
     def rights(self, token: bytes) -> Filter | None:
         """What the token allows; None for a token that is not ours. Takes as long for either."""
         digest = hashlib.sha256(token).digest()
@@ -83,7 +97,7 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> list[tuple[bytes
         raise SettingsError(
             f"[relay] tokens_env names {name}, which is empty: put the tokens there, separated by commas"
         )
-    return [(hashlib.sha256(token.reveal().encode()).digest(), EVERYTHING) for token in found]
+    return [(hashlib.sha256(token.reveal().encode()).digest(), Filter()) for token in found]
 
 
 def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
@@ -159,7 +173,15 @@ class Guard:
     """Who may ask at this port: under which name of it, from which page, with which token."""
 
     def __init__(self, settings: RelaySettings, tokens: Tokens | None) -> None:
-        self.tokens = tokens
+        self.tokens: Tokens | None = None
+        self.use(settings, tokens)
+
+    def use(self, settings: RelaySettings, tokens: Tokens | None) -> None:
+        """From now on these. Whoever has our tokens has the new ones."""
+        if self.tokens is not None and tokens is not None:
+            self.tokens.replace(tokens)
+        else:
+            self.tokens = tokens
         self._origins = settings.origins
         self._hosts = known_hosts(settings)
 
@@ -177,6 +199,10 @@ class Guard:
             return EVERYTHING
         token = bearer(authorization) if authorization is not None else None
         return None if token is None else self.tokens.rights(token)
+
+    def grants(self, rights: Filter | None) -> bool:
+        """Whether who has been given them has them still. None: nothing was given."""
+        return self.tokens is None or rights is None or self.tokens.granted(rights)
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether pages of that origin may open a stream."""

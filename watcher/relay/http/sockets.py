@@ -58,15 +58,10 @@ def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port")
     `guarded`: tokens are asked for. `key`: where the config names the port. Raises SettingsError for a public address
     without tokens, OSError when the port is taken.
     """
-    addresses = _addresses(settings.host)
-    if not guarded and not all(is_loopback(host) for _, host in addresses):
-        raise SettingsError(
-            f"[relay] host = {settings.host!r} can be reached from other machines and no tokens are set: "
-            "name tokens_env or tokens_file, or bind 127.0.0.1"
-        )
-    for _ in range(DRAWS if settings.port == 0 and len(addresses) > 1 else 1):
+    found = addresses(settings, guarded=guarded)
+    for _ in range(DRAWS if settings.port == 0 and len(found) > 1 else 1):
         try:
-            return _on_one_port(addresses, settings, key)
+            return _on_one_port(found, settings, key)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -74,15 +69,26 @@ def listen(settings: RelaySettings, *, guarded: bool, key: str = "[relay] port")
     raise taken
 
 
-def _on_one_port(addresses: list[Address], settings: RelaySettings, key: str) -> list[socket.socket]:
+def addresses(settings: RelaySettings, *, guarded: bool) -> list[Address]:
+    """Those of the host. Raises SettingsError as `listen` does."""
+    found = _addresses(settings.host)
+    if not guarded and not all(is_loopback(host) for _, host in found):
+        raise SettingsError(
+            f"[relay] host = {settings.host!r} can be reached from other machines and no tokens are set: "
+            "name tokens_env or tokens_file, or bind 127.0.0.1"
+        )
+    return found
+
+
+def _on_one_port(at: list[Address], settings: RelaySettings, key: str) -> list[socket.socket]:
     with contextlib.ExitStack() as opened:
         found: list[socket.socket] = []
-        for family, host in addresses:
+        for family, host in at:
             port = found[0].getsockname()[1] if found else settings.port
             try:
                 found.append(opened.enter_context(_socket(family, host, port, key)))
             except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(addresses) == 1:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(at) == 1:
                     raise  # of several addresses one may be missing, as ::1 often is
         if not found:
             raise OSError(errno.EADDRNOTAVAIL, f"none of the addresses of {settings.host!r} is on this machine")
