@@ -26,9 +26,11 @@ PATIENCE = 300.0
 """Seconds for anything to come about on a busy machine before it counts as stuck."""
 
 MANY = 20
-SILENT = 4 * sandbox.SETTLE + 10.0
+SILENT = 4 * sandbox.SETTLE
 """A hot balance is silent when nothing is told of it in so many answers and so many seconds. The contract's law names 3
-and 2 x `settle`; the rest is for a busy machine and for the journal."""
+and 2 x `settle`; the rest is for the journal."""
+BUSY = 10.0
+"""Seconds more for a busy machine. A planted fault is seen without them."""
 STALLED = 30.0
 """The same for a daemon with a planted fault, after which it is judged by what it left: it need not go on."""
 
@@ -202,7 +204,7 @@ class System:
             told = self.checker.amounts(waiting)
             waiting = {key for key in waiting if key not in told or Decimal(told[key]) < Decimal(began[key][1])}
             seconds = time.monotonic() - since
-            if waiting and seconds > SILENT:
+            if waiting and seconds > SILENT + (0 if self.control else BUSY):
                 waiting -= await self._silent(waiting, began, seconds)
             if seconds > PATIENCE:
                 raise Stuck(f"after {what} nobody asks for {', '.join(waiting)}")

@@ -9,7 +9,7 @@ CHANGES = 2_000
 RATE = 300.0
 """Moves a second at the sandbox."""
 PARTITIONS = 4
-SETTLE = 5.0
+SETTLE = 3.0
 """Seconds, where no replica lags."""
 PROMPT = "default,stale=0,cached=0"
 """Faults, and no replica that lags."""
