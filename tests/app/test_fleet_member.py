@@ -14,6 +14,7 @@ from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.app.fleet import FleetMember
 from watcher.app.fleet_status import fleet_status
 from watcher.limits.lease import LATE
+from watcher.model.partitions import partition_of
 from watcher.relay.http.auth import EVERYTHING
 from watcher.sandbox.faults import parse
 from watcher.sandbox.server import serve
@@ -187,6 +188,33 @@ async def test_a_config_is_rolled_out_by_reloading_one_member_after_the_other(fl
     assert fleet.polls()["helius"] == asked["helius"]
     assert fleet.refusals() == 0
     assert not any(member.ended.is_set() or member.daemon.member.unowned for member in members)
+
+
+async def test_a_partition_is_opened_for_who_comes_to_live_there_and_let_go_when_nobody_does(fleet):
+    alone = fleet.start(group=None, without=("ondo",))
+    daemon = alone.daemon
+    with anyio.fail_after(30.0):
+        while len(alone.polled) < len(REQUESTS) - 1:  # noqa: ASYNC110 (no one event)
+            await anyio.sleep(0.02)
+    opened = {committer.partition: committer for committer in daemon.partitions.committers}
+    for without, asked in ((("helius",), "ondo"), ((), "helius")):
+        alone.config = {**alone.config, "providers": fleet.providers(without=without)}
+        daemon.reload()
+        with anyio.fail_after(30.0):
+            while alone.polled != REQUESTS.keys() - set(without):  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        assert [committer.partition for committer in daemon.partitions.committers] == daemon.partitions.in_use
+        before = fleet.polls()[asked]
+        with anyio.fail_after(30.0):
+            while fleet.polls()[asked] < before + 3:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+    home = partition_of("helius", daemon.journal.partitions)
+    for committer in daemon.partitions.committers:
+        assert (opened.get(committer.partition) is committer) == (
+            committer.partition in opened and committer.partition != home
+        ), "others are not disturbed"
+        assert committer.released, "nothing is in doubt"
+    assert fleet.refusals() == 0
 
 
 async def joined_slowly(fleet):
