@@ -14,6 +14,7 @@ from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.app.fleet import FleetMember
 from watcher.app.fleet_status import fleet_status
 from watcher.limits.lease import LATE
+from watcher.model.partitions import partition_of
 from watcher.relay.http.auth import EVERYTHING
 from watcher.sandbox.faults import parse
 from watcher.sandbox.server import serve
@@ -29,8 +30,11 @@ def anyio_backend():
 
 
 class Member:
-    def __init__(self, daemon):
-        self.daemon = daemon
+    def __init__(self, config, only):
+        self.config = config
+        """What stands in its file."""
+        load = lambda: settings.parse(self.config)  # noqa: E731
+        self.daemon = Daemon(load(), {"KEY": VALID_KEY}, only, load)
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
         self.status = None
@@ -69,20 +73,22 @@ class Fleet:
 
     def start(self, *, group="fleet", member=None, without=(), only="pollers"):
         kafka = {"topic_prefix": self._prefix, "session_timeout": SESSION, "group": group, "member": member}
-        providers = {
+        config = {
+            "journal": f"kafka://{self._address}",
+            "kafka": {name: value for name, value in kafka.items() if value and (group or name == "topic_prefix")},
+            "providers": self.providers(without),
+        }
+        started = Member(config, only)
+        self.members.append(started)
+        self._tasks.start_soon(started.run)
+        return started
+
+    def providers(self, without):
+        return {
             name: {**table, "limits": [{"requests": REQUESTS[name], "per": 1}]}
             for name, table in tables(self._port, 1, "KEY").items()
             if name not in without
         }
-        config = {
-            "journal": f"kafka://{self._address}",
-            "kafka": {name: value for name, value in kafka.items() if value and (group or name == "topic_prefix")},
-            "providers": providers,
-        }
-        started = Member(Daemon(settings.parse(config), {"KEY": VALID_KEY}, only))
-        self.members.append(started)
-        self._tasks.start_soon(started.run)
-        return started
 
     async def shared(self, *members, idle=0, seconds=30.0):
         """Until these poll all providers, each one's once, and so many have none."""
@@ -157,6 +163,57 @@ async def test_who_joins_takes_a_part_over_and_who_leaves_gives_it_back(fleet):
     assert released(one)
     assert one.daemon.member.moves.lost == 0
     assert anyio.current_time() - began < 3.0  # nothing is in doubt: it was released
+    assert fleet.refusals() == 0
+
+
+async def test_a_config_is_rolled_out_by_reloading_one_member_after_the_other(fleet):
+    members = [fleet.start(without=("ondo", "jupiter")) for _ in range(2)]
+    with anyio.fail_after(30.0):
+        while sum(len(member.polled) for member in members) < 3:  # noqa: ASYNC110 (several members, no one event)
+            await anyio.sleep(0.02)
+    before = {member: member.daemon.member._ownership.claim().config for member in members}
+    for member in members:
+        member.config = {**member.config, "providers": fleet.providers(without=("helius",))}
+        member.daemon.reload()
+        with anyio.fail_after(30.0):
+            while member.daemon.member._ownership.claim().config == before[member]:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+    with anyio.fail_after(30.0):
+        while sorted(name for member in members for name in member.polled) != sorted(REQUESTS.keys() - {"helius"}):  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+    asked = fleet.polls()
+    with anyio.fail_after(30.0):
+        while any(fleet.polls()[name] == asked[name] for name in REQUESTS.keys() - {"helius"}):  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+    assert fleet.polls()["helius"] == asked["helius"]
+    assert fleet.refusals() == 0
+    assert not any(member.ended.is_set() or member.daemon.member.unowned for member in members)
+
+
+async def test_a_partition_is_opened_for_who_comes_to_live_there_and_let_go_when_nobody_does(fleet):
+    alone = fleet.start(group=None, without=("ondo",))
+    daemon = alone.daemon
+    with anyio.fail_after(30.0):
+        while len(alone.polled) < len(REQUESTS) - 1:  # noqa: ASYNC110 (no one event)
+            await anyio.sleep(0.02)
+    opened = {committer.partition: committer for committer in daemon.partitions.committers}
+    for without, asked in ((("helius",), "ondo"), ((), "helius")):
+        alone.config = {**alone.config, "providers": fleet.providers(without=without)}
+        daemon.reload()
+        with anyio.fail_after(30.0):
+            while alone.polled != REQUESTS.keys() - set(without):  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        assert [committer.partition for committer in daemon.partitions.committers] == daemon.partitions.in_use
+        before = fleet.polls()[asked]
+        with anyio.fail_after(30.0):
+            while fleet.polls()[asked] < before + 3:  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+    home = partition_of("helius", daemon.journal.partitions)
+    for committer in daemon.partitions.committers:
+        assert (opened.get(committer.partition) is committer) == (
+            committer.partition in opened and committer.partition != home
+        ), "others are not disturbed"
+        assert committer.released, "nothing is in doubt"
     assert fleet.refusals() == 0
 
 

@@ -295,8 +295,11 @@ async def test_a_refused_key_pauses_on_through_a_reload_and_a_new_one_ends_it(ru
     key.write_text("canary-wrong-key")
     running.providers["ondo"] |= {"api_key_file": str(key)}
     del running.providers["ondo"]["api_key_env"]
+    key.chmod(0o644)
     line = await running.reload()
     assert line["keys_renewed"] == ("ondo",)
+    (exposed,) = [line["text"] for line in running.logs if line["event"] == "config.exposed"]
+    assert str(key) in exposed
     paused = lambda: running.pollers()["ondo"].budget.paused_until(anyio.current_time())  # noqa: E731
     await until(paused)
     running.providers["ondo"]["timeout"] = 7.0

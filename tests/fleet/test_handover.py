@@ -175,3 +175,16 @@ def test_limits_that_allow_anything_make_a_claim_that_others_understand(weight):
 
 def test_letting_go_is_done_before_the_next_owner_tires_of_waiting():
     assert IN_FLIGHT_WAIT + 1.0 < RELEASE_WAIT
+
+
+def test_another_config_is_claimed_at_the_next_join_which_is_wanted_now_and_the_same_one_is_not():
+    member = Ownership("one", {"p": 1.0}, "before")
+    member.assigned(Assignment(1, 1, "before", {3: False}, []), 0.0)
+    member.reconfigured({"p": 1.0}, "before", 5.0)
+    assert member.rejoin_at == inf
+    member.reconfigured({"p": 1.0, "q": 2.0}, "after", 6.0)
+    assert (member.rejoin_at, member.claim().providers, member.claim().owned) == (6.0, {"p": 1.0, "q": 2.0}, [3])
+    member.assigned(Assignment(1, 2, "before", {3: False}, []), 7.0)  # made of the claim of before
+    assert member.rejoin_at == 7.0
+    member.assigned(Assignment(1, 3, "after", {3: False}, []), 8.0)
+    assert member.rejoin_at == inf

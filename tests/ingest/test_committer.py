@@ -241,6 +241,7 @@ class TestNotes:
                 committer.note("limiter:bank", b"1")
                 committer.note("limiter:bank", b"2")
                 committer.note("schedule:bank", b"x")
+                assert committer.notes == {"limiter:bank": b"2", "schedule:bank": b"x"}
                 await committer.flush()
                 assert committer.commits == 1
             async with World(path).running() as committer:

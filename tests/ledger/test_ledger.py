@@ -1060,3 +1060,20 @@ def test_reopening_the_journal_ends_a_listing_half_way_and_it_proves_nothing():
     while not desk.ledger.idle:
         desk.commit()
     assert desk.notes == {}
+
+
+def test_what_is_not_decided_of_a_balance_that_nobody_reads_any_more_is_forgotten():
+    desk = Desk()
+    desk.hear(at(5, "10"), at(5, "20", Y))
+    desk.hear(at(5, "11"), at(5, "21", Y))
+    since = desk.ledger.candidate_since("p")
+    assert since is not None
+    desk.ledger.forget_undecided("p", lambda key: key == Y)
+    assert desk.ledger.get(X).candidate is None
+    assert desk.ledger.get(Y).candidate is not None
+    desk.hear(at(4, "9"))
+    assert desk.ledger.stale_since("p") is not None
+    desk.ledger.forget_undecided("p", lambda _: False)
+    assert desk.ledger.candidate_since("p") is desk.ledger.stale_since("p") is None
+    desk.hear(at(6, "10"), at(6, "20", Y))
+    assert desk.events == []

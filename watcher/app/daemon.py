@@ -259,13 +259,16 @@ class Daemon:
             self.reloads.refused()
             log.error("config.reloaded", result="refused", reason=str(error), changed="nothing")  # noqa: TRY400 (it says all)
             return
+        known = set(self.exposed())
         await self._apply(change, tasks)
+        for text in set(self.exposed()) - known:
+            log.warning("config.exposed", text=text)
         self.reloads.succeeded(change, wall() / 1e6)
         _log_reload(change)
 
     async def _read_anew(self) -> Difference:
         """Off the loop, since a large config takes seconds to read. Raises SettingsError and WrongJournal: nothing has changed."""
-        new = await anyio.to_thread.run_sync(self._loaded_anew)
+        new = await anyio.to_thread.run_sync(self._loaded_anew, abandon_on_cancel=True)
         change = difference(Loaded(self.config, self.sources, self.tokens, self.watches), new)
         if change.needs_restart:  # what `check` would refuse is refused, although it would not be applied
             journal = journal_of(new.config, self.environment)
