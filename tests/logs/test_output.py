@@ -193,5 +193,5 @@ def test_who_must_not_lose_a_line_is_told_at_once_that_one_is_lost(pipe, descrip
 def test_what_a_terminal_cannot_show_is_escaped(pipe):
     stream = LineWriter(OutputThread(pipe[1], lossy=False), "ascii")
     reader = Reader(pipe[0], "\n")
-    print("▲ 1", file=stream)
-    assert reader.lines() == [r"\u25b2 1"]
+    print("▲ 1 → é", file=stream)
+    assert reader.lines() == [r"^ 1 > \xe9"]

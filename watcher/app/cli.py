@@ -28,6 +28,8 @@ from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
 from watcher.sandbox.world import SandboxSettings
 
+AT_A_TERMINAL = ("demo", "sandbox", "tail")
+"""What they have to say is on stdout: they log nothing that is in order."""
 LEVELS = ("debug", "info", "warning", "error")
 PARTS = ("provider", "chain", "account", "token", "label", "tag")
 
@@ -125,7 +127,7 @@ def config(command: Parser, default: Path | str = Path("watcher.toml")) -> None:
 
 
 def log_level(command: Parser, default: str | None = argparse.SUPPRESS) -> None:
-    text = "what is logged on stderr, at least (default: info; demo: warning)"
+    text = "what is logged on stderr, at least (default: info; demo, sandbox and tail: warning)"
     command.add_argument("--log-level", choices=LEVELS, default=default, help=text)
 
 
@@ -158,7 +160,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     try:
         with exits_for_known_errors():
             options = parser().parse_args(arguments)
-            setup.configure(options.log_level or ("warning" if options.command == "demo" else "info"))
+            setup.configure(options.log_level or ("warning" if options.command in AT_A_TERMINAL else "info"))
             COMMANDS[options.command](options, environment)
     except Exit as end:
         for line in end.message.splitlines():

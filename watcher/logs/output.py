@@ -6,6 +6,7 @@ counted; whoever writes to stdout waits for `free_space`.
 """
 
 import asyncio
+import codecs
 import contextlib
 import functools
 import io
@@ -21,6 +22,21 @@ MAX_BUFFERED = 1024 * 1024
 """Bytes of memory that may wait for one descriptor."""
 ATOMIC = select.PIPE_BUF
 """Bytes that a pipe takes as a whole or not at all: what is lost at the end is whole lines."""
+
+
+PLAIN = {"→": ">", "▲": "^", "▼": "v", "…": "~", "–": "-", "’": "'"}
+"""What stands for our own signs where the encoding has none of them: as wide, so that columns stay."""
+
+
+def plain_signs(error: UnicodeError) -> tuple[str, int]:
+    """An error handler of codecs: our signs in ASCII, and an escape for everything else that cannot be written."""
+    assert isinstance(error, UnicodeEncodeError)
+    letters = error.object[error.start : error.end]
+    shown = [PLAIN.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in letters]
+    return "".join(shown), error.end
+
+
+codecs.register_error("watcher.plain_signs", plain_signs)
 
 
 class ReaderClosed(Exception):
@@ -152,7 +168,7 @@ class LineWriter(io.TextIOBase):
     """A text stream over an OutputThread, in the place of `sys.stdout` or `sys.stderr`."""
 
     encoding = "utf-8"
-    errors = "backslashreplace"
+    errors = "watcher.plain_signs"
 
     def __init__(self, output: OutputThread, encoding: str = "utf-8") -> None:
         self.output = output

@@ -60,11 +60,12 @@ class _Check:
 
     async def run(self) -> None:
         config, environment, report = self._config, self._environment, self._report
-        tokens = report.tried(lambda: auth.load(config.relay, environment), "relay.tokens_file")
+        report.tried(lambda: auth.load(config.relay, environment), "relay.tokens_file")
+        guarded = config.relay.tokens_env is not None or config.relay.tokens_file is not None
         self._sources = report.tried(lambda: sources(config, environment), "providers") or ()
         for source in self._sources:
             self._plan(source)
-        busy = machine.look(config, report, guarded=tokens is not None, now=wall)
+        busy = machine.look(config, report, guarded=guarded, now=wall)
         journal = report.tried(lambda: journal_of(config, environment), "journal")
         if journal is None:
             return
@@ -117,7 +118,7 @@ class _Check:
             await journal.check()
             return await journal.reader()
         except OlderFormat as error:
-            report.found(Finding("info", "journal", f"{error}", "nothing: `run` does that too"))
+            report.tell("info", f"{error}, and so does `run`", "journal")
         except JournalError as error:
             if isinstance(error, Unavailable) and isinstance(journal, SqliteJournal):
                 step = "nothing, if the daemon runs already; else end who holds it"

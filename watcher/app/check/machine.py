@@ -107,7 +107,7 @@ def database(path: Path, report: Report) -> bool:
     if path.is_dir():
         report.found(Finding("error", where, f"{path} is a folder", "name a file in `journal`"), 69)
     elif not folder.is_dir() and path.parent == Path("var") and os.access(folder.parent, os.W_OK | os.X_OK):
-        report.found(Finding("info", where, f"there is no database at {path}", "nothing: `run` makes folder and file"))
+        report.found(Finding("info", where, f"there is no database at {path} yet", "`run` makes folder and file"))
     elif not folder.is_dir():
         step = "make it, or name another file in `journal`"
         report.found(Finding("error", where, f"there is no folder {path.parent}", step), 69)
@@ -118,7 +118,7 @@ def database(path: Path, report: Report) -> bool:
         step = "give this user the right to read and write it"
         report.found(Finding("error", where, f"the database {path} cannot be read and written", step), 69)
     elif not path.exists():
-        report.found(Finding("info", where, f"there is no database at {path}", "nothing: `run` makes it"))
+        report.found(Finding("info", where, f"there is no database at {path} yet", "`run` makes it"))
     else:
         return True
     return False
