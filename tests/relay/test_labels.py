@@ -1,5 +1,6 @@
 """Labels and tags on the wire: in rows and beside events, never in them; filters by them, and a config that is read anew."""
 
+import contextlib
 import json
 
 import anyio
@@ -9,6 +10,7 @@ import pytest
 from tests.relay.stage import SOLANA, calm, staged, until
 from watcher.model.keys import Scope
 from watcher.model.watches import Watched, WatchIndex
+from watcher.relay import server
 
 pytestmark = pytest.mark.anyio
 
@@ -279,3 +281,22 @@ async def test_while_the_relay_is_told_of_other_watches_nobody_misses_anything(t
                 seen = [(event["account"], event["version"]) for event in (m["event"] for m in await each.updates(40))]
                 assert sorted(seen) == [(account, version) for account in "AB" for version in range(1, 21)]
             await until(lambda: stage.relay.stats.sent == 80)
+
+
+async def test_many_filters_are_resolved_in_slices_and_those_of_the_last_edit_hold(stage, watches, monkeypatch):
+    monkeypatch.setattr(server, "SLICE_SECONDS", 0.0)  # one at a time, at most
+    await stage.teller.tell("A", "B", "C")
+    async with contextlib.AsyncExitStack() as stack:
+        ones = [await stack.enter_async_context(stage.subscriber()) for _ in range(20)]
+        for one in ones:
+            await one.subscribe(snapshot=False, filter={"label": ["Hot"], "provider": ["jupiter"]})
+        for account in "BCB":
+            watches[0] = watching(**{account: "Hot"})
+            stage.relay.watches_changed()
+        await ones.pop().socket.close()
+        await until(lambda: not stage.relay._unresolved)
+        await stage.teller.tell("A", "B", "C")
+        for one in ones:
+            assert accounts([await one.push("update")]) == ["B"]
+            assert (await one.ask("ping"))["result"]
+            assert one.pushes == []

@@ -6,7 +6,7 @@ import json
 import anyio
 import pytest
 
-from tests.relay.stage import PATIENCE, calm, relaying, staged, until
+from tests.relay.stage import PATIENCE, calm, relaying, staged, until, wall
 from tests.relay.test_snapshots import Counting
 
 pytestmark = pytest.mark.anyio
@@ -211,3 +211,22 @@ async def test_a_token_that_narrows_a_subscription_while_it_opens_lets_nothing_t
             stage.log.may.set()
             assert (await one.answer("s"))["result"]["filter"] == {"account": ["A"]}
             assert [row["account"] for row in (await one.push("snapshot"))["data"]] == ["A"]
+
+
+async def test_the_lag_in_a_heartbeat_is_the_age_in_milliseconds_of_the_oldest_event_that_waits(beating):
+    stage = beating
+    await stage.teller.tell("A")
+    async with stage.subscriber() as one:
+        await one.subscribe(snapshot=False, delivery="conflate", interval_ms=60_000)
+        await stage.teller.tell("A")
+        await one.updates(1)
+        one.pushes.clear()
+        assert (await one.push("heartbeat"))["lag_ms"] == 0
+        await stage.teller.tell("A", observed_at=wall() - 700_000_000)
+        while (beat := await one.push("heartbeat"))["lag_ms"] == 0:
+            pass
+        assert 700_000 <= beat["lag_ms"] < 700_000 + PATIENCE * 1000
+        stage.later(60.0)
+        await one.updates(1)
+        while (await one.push("heartbeat"))["lag_ms"]:
+            pass

@@ -1,9 +1,11 @@
 """The relay on the network: listens, answers plain HTTP, and lets connections in."""
 
+import asyncio
 import base64
 import functools
 import hashlib
 import re
+from collections import deque
 from collections.abc import Callable
 from importlib import resources
 
@@ -28,7 +30,7 @@ from watcher.relay.http.head import HttpAnswer, error
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
 from watcher.relay.http.sockets import BoundPort
-from watcher.relay.live_path import BATCH, Flusher
+from watcher.relay.live_path import BATCH, SLICE_SECONDS, Flusher
 from watcher.relay.log import Log
 from watcher.relay.log_follower import LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, TOKEN_EXPIRED, CloseReason, Shutdown
@@ -64,6 +66,7 @@ class Relay:
     ) -> None:
         """`wall`: microseconds. `room`, `bound`: see Listener. `watches`: looked at now, and when `watches_changed` is called."""
         self._watches_of_config = watches
+        self._unresolved: deque[Connection] = deque()
         self._watches = watches()
         self.flusher = Flusher(self._overflow, self._watches_now)
         self.connections = ConnectionRegistry(self.flusher, tuning, self._read_for)
@@ -105,13 +108,26 @@ class Relay:
         return self.connections.stats()
 
     def watches_changed(self) -> None:
-        """The config was read anew: labels and tags stand for what it says now, in rows, updates and filters."""
+        """The config was read anew: labels and tags stand for what it says now, in rows, updates and filters.
+
+        Filters of thousands of subscribers are resolved in slices of the loop's time.
+        """
         self._watches = self._watches_of_config()
-        for connection in self.connections:
-            for subscription in connection.session.subscriptions.values():
+        idle, self._unresolved = not self._unresolved, deque(self.connections)
+        if idle and self._unresolved:
+            self._resolve_names()
+
+    def _resolve_names(self) -> None:
+        until = self.flusher.time() + SLICE_SECONDS
+        while self._unresolved:
+            connection = self._unresolved.popleft()
+            for subscription in connection.session.subscriptions.values() if connection.outbox.open else ():
                 if subscription.wanted.label is not None or subscription.wanted.tag is not None:
                     subscription.resolve(self._watches)
                     self._change(connection, subscription)
+            if self.flusher.time() >= until:
+                asyncio.get_running_loop().call_soon(self._resolve_names)
+                return
 
     def _watches_now(self) -> WatchIndex:
         return self._watches

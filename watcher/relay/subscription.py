@@ -3,6 +3,8 @@
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
+import msgspec
+
 from watcher.model.filters import FIELDS, PARTS, FilterMatcher
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
@@ -74,7 +76,7 @@ class Subscription:
 
     def resolve(self, watches: WatchIndex) -> None:
         """Its labels and tags stand for what these watches say."""
-        self.matcher = FilterMatcher.of(self.wanted, watches)
+        self.matcher = msgspec.structs.replace(self.matcher, watches=watches)
 
     def wants(self, event: Published) -> bool:
         """It has begun there, and the event matches."""
