@@ -1,11 +1,13 @@
 """What the limits allow, worked out before a single request is sent."""
 
 import resource
+import time
 
 import anyio
 import pytest
 
 from tests.app.test_settings import HELIUS
+from tests.polling import journal, virtually
 from watcher.app import settings
 from watcher.app.check import (
     check,
@@ -18,6 +20,7 @@ from watcher.app.check import (
 from watcher.app.limit_words import duration_words, limit_words
 from watcher.app.provider_sources import sources
 from watcher.limits.windows import Limit
+from watcher.poller.assembly import budget_of
 from watcher.redaction.secret import Secret
 
 ACCOUNT = "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"
@@ -143,3 +146,33 @@ def test_a_limit_of_open_files_that_is_too_low_is_told(monkeypatch, capsys, tmp_
     told = capsys.readouterr().out
     assert said in told
     assert ("open files" in told) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "said"),
+    [
+        (lambda budget: budget.save(0.0, time.time_ns() // 1000), "  1,000,000 per 30 d: 0.5% used in the last 30 d"),
+        (lambda _: b"foreign", "  the limiter's stamps cannot be read: the next run waits as after a refusal"),
+        (None, ""),
+    ],
+    ids=["stamps", "foreign", "none"],
+)
+def test_what_was_spent_is_read_from_the_journal(capsys, tmp_path, stamps, said):
+    helius = {"api_key_env": "KEY", "watch": [{"account": ACCOUNT}]}
+    config = settings.parse({"journal": f"sqlite:///{tmp_path}/x.db", "providers": {"helius": helius}})
+    budget = budget_of(provider("helius", [{"account": ACCOUNT}]))
+    budget.settle(budget.grant(-100.0), -100.0)
+    budget._windows[-1].count(-50.0, 4999)
+
+    async def committed():
+        async with journal(tmp_path / "x.db") as intake:
+            await intake.save("x", b"")
+            if stamps is not None:
+                await intake.save("limiter:helius", stamps(budget))
+
+    virtually(committed)
+    anyio.run(check, config, {"KEY": "canary"}, True, True)
+    lines = capsys.readouterr().out.splitlines()
+    spent = lines[lines.index("helius: nothing learned yet") + 1 :]
+    assert bool(spent) == bool(said)
+    assert "".join(spent).startswith(said)
