@@ -1,9 +1,14 @@
 """What the limits allow, worked out before a single request is sent."""
 
+import time
+
+import anyio
 import pytest
 
 from tests.app.test_settings import HELIUS
+from tests.polling import journal, virtually
 from watcher.app import settings
+from watcher.app.check.command import Wish, check
 from watcher.app.check.plan import (
     limit_lines,
     plan,
@@ -14,6 +19,7 @@ from watcher.app.check.plan import (
 from watcher.app.limit_words import duration_words, limit_words
 from watcher.app.provider_sources import sources
 from watcher.limits.windows import Limit
+from watcher.poller.assembly import budget_of
 from watcher.redaction.secret import Secret
 
 ACCOUNT = "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"
@@ -102,7 +108,7 @@ def test_two_tables_on_one_balance_and_two_on_one_key_are_told():
 
 def test_the_first_line_says_how_often_each_watch_is_read():
     one = provider("helius", [{"account": ACCOUNT}])
-    line, limit = limit_lines(one, plan(one))
+    line, limit, *_ = limit_lines(one, plan(one))
     assert line == "helius (helius): 1 watch in 1 request; each is read every 2.59 s on average"
     assert limit == "  binding limit: 1,000,000 per 30 d at 1 a request"
 
@@ -121,3 +127,34 @@ def test_a_bound_below_the_number_of_watches_is_warned_of():
     ]
     assert "max_balances 2 is below the number of watches" in warning
     assert not any("max_balances" in text for text in plan(provider("tokenkit", pairs(3), max_balances=3)).warnings)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "said"),
+    [
+        (lambda budget: budget.save(0.0, time.time_ns() // 1000), "  1,000,000 per 30 d: 0.5% used in the last 30 d"),
+        (lambda _: b"foreign", "  the limiter's stamps cannot be read: the next run waits as after a refusal"),
+        (None, ""),
+    ],
+    ids=["stamps", "foreign", "none"],
+)
+def test_what_was_spent_is_read_from_the_journal(capsys, tmp_path, stamps, said):
+    config = tmp_path / "watcher.toml"
+    watch = f'[[providers.helius.watch]]\naccount = "{ACCOUNT}"\n'
+    config.write_text(f'journal = "sqlite:///{tmp_path}/x.db"\n[providers.helius]\napi_key_env = "KEY"\n{watch}')
+    budget = budget_of(provider("helius", [{"account": ACCOUNT}]))
+    budget.settle(budget.grant(-100.0), -100.0)
+    budget._windows[-1].count(-50.0, 4999)
+
+    async def committed():
+        async with journal(tmp_path / "x.db") as intake:
+            await intake.save("x", b"")
+            if stamps is not None:
+                await intake.save("limiter:helius", stamps(budget))
+
+    virtually(committed)
+    anyio.run(check, config, {"KEY": "canary"}, Wish(offline=True, schedule=True))
+    lines = capsys.readouterr().out.splitlines()
+    spent = lines[lines.index("helius: nothing learned yet") + 1 :]
+    assert bool(spent) == bool(said)
+    assert "".join(spent).startswith(said)
