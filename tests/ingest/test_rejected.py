@@ -22,7 +22,8 @@ from watcher.journal.kafka.broker_errors import (
     journal_error,
 )
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.records import Encoder, TopicNames
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.records import TopicNames
 from watcher.journal.record_limits import MAX_RECORD_BYTES
 from watcher.ledger import Ledger
 from watcher.model.events import JSON, MSGPACK

@@ -116,13 +116,21 @@ class TestHurtBrokers:
 class TestForgottenTransactions:
     @pytest.mark.parametrize(
         ("hanging", "versions_told"),
-        [(("changed", "state"), []), (("changed",), [1]), (("state",), [1])],
-        ids=["in both: aborted", "in the events: as the state says", "in the state: as the events say"],
+        [
+            (("changed", "state", "internal"), []),
+            (("changed", "state"), [1]),
+            (("changed",), [1]),
+            (("state",), [1]),
+            (("internal",), [1]),
+            (("state", "internal"), [1]),
+        ],
+        ids=lambda case: " and ".join(case) if isinstance(case, tuple) else f"told {len(case)}",
     )
     async def test_a_transaction_whose_end_was_never_written_ends_everywhere_alike(
         self, own_broker, prefix, hanging, versions_told
     ):
-        """As a broker leaves it that is killed and comes back before it knows its partitions."""
+        """As a broker leaves it that is killed and comes back before it knows its partitions. Where it hangs everywhere nobody has
+        seen anything."""
         balance, soon = balance_in(0), hurried(forgotten=0.5)
         async with ready(own_broker.address, prefix, deadlines=soon) as made, opened(made, 0) as writer:
             await writer.commit(Batch([balance.row(1)]))

@@ -13,7 +13,8 @@ import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from watcher.journal.kafka.cluster import Cluster, stop_client
-from watcher.journal.kafka.offsets import ConsumedRecord, assign_at, poll
+from watcher.journal.kafka.offsets import assign_at, poll
+from watcher.journal.kafka.records import ConsumedRecord
 
 MAX_CONSUMERS = 4
 """Consumers."""

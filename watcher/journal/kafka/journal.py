@@ -15,14 +15,15 @@ from watcher.fleet.claims import MemberClaim
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.deadlines import CLIENT_ERRORS, Deadlines
-from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker, unmarked_state
 from watcher.journal.kafka.group_admin import GroupDescription, describe_group, remove_member
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.owner_look import OwnerLook
 from watcher.journal.kafka.reader import KafkaReader
-from watcher.journal.kafka.records import Encoder, TopicNames
+from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.settings import KafkaSettings, group_id, member_name, security
 from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
@@ -77,7 +78,7 @@ class KafkaJournal:
         self._look = OwnerLook(self._cluster, self._offsets, self._topics)
         self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}
-        """Partition → where its state ended when `check` looked first."""
+        """Partition → where its internal records ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
         self._heartbeats: AIOKafkaProducer | None = None
 
@@ -196,19 +197,26 @@ class KafkaJournal:
 
     async def _require_specs(self, admin: TopicAdmin) -> None:
         found = await admin.ready()
+        state = found.get(self._topics.state)
+        if self._topics.internal not in found and state is not None and state.partitions == self.partitions:
+            raise await self._unmarked()
         require_topics(self._specs, found)
         await self._require_log()  # a re-created topic has lost its configs too: say what matters more
         require_configs(self._specs, found)
         if not self._began_at:
             ends = await self._offsets.last_stable(
-                [TopicPartition(self._topics.state, p) for p in range(self.partitions)]
+                [TopicPartition(self._topics.internal, p) for p in range(self.partitions)]
             )
             self._began_at = {place.partition: end for place, end in ends.items()}
 
     async def _require_log(self) -> None:
         """Raises WrongJournal when there is no log. Which one it is, whoever opens a partition sees there."""
         if not await self._markers.has_log():
-            raise missing_marker(self._topics, 0)
+            raise await self._unmarked()
+
+    async def _unmarked(self) -> WrongJournal:
+        """What to say of a log without a marker."""
+        return unmarked_state(self._topics) if await self._markers.is_unmarked() else missing_marker(self._topics, 0)
 
     async def _with_broker(self, work: Callable[[TopicAdmin], Awaitable[T]]) -> T:
         """What `work` gives, once a broker is reached. A cluster that has just come back may go once more in the midst

@@ -2,7 +2,6 @@
 """Reading partitions to a measured place, without a group."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -10,11 +9,10 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.deadlines import Deadlines, within
+from watcher.journal.kafka.records import ConsumedRecord
 from watcher.model.log import Unavailable
 
 Offsets = Mapping[TopicPartition, int]
-ConsumedRecord = Any
-"""An aiokafka ConsumerRecord. All of ours have a key, a value and headers, which its type does not know."""
 POLL_MS = 50
 """aiokafka wakes nobody for a fetch of control records alone; the position has moved all the same."""
 
@@ -93,6 +91,17 @@ class OffsetProbe:
     async def high_watermarks(self, partitions: Sequence[TopicPartition]) -> Offsets:
         """High watermarks: nothing committed before this call stands behind them. Raises Unavailable."""
         return await self._ends("read_uncommitted", partitions)
+
+    async def empty(self, partitions: Sequence[TopicPartition], seconds: float) -> list[TopicPartition]:
+        """Those in which nothing has ever been written, not even the end of a transaction. Raises Unavailable.
+
+        `seconds`: a coordinator writes such an end on its own, after it has said that the transaction is committed.
+        """
+        found = partitions
+        with anyio.move_on_after(seconds):
+            while found := [one for one, end in (await self.high_watermarks(found)).items() if not end]:  # noqa: ASYNC110 (no event tells it)
+                await anyio.sleep(0.05)
+        return list(found)
 
     async def log_starts(self, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer("read_committed")
