@@ -51,7 +51,13 @@ ONLY_IN = {
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
     "prometheus_client": "watcher/app/metrics",
-    "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),
+    "httpx": (
+        "watcher/poller/",
+        "watcher/app/daemon",
+        "watcher/app/check",
+        "watcher/sandbox/transport",
+        "watcher/journal/kafka/oauth_tokens",
+    ),
 }
 
 

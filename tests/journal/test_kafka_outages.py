@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from tests.journal.kafka_world import (
     PARTITIONS,
-    PATIENT,
     START,
     balance_in,
     ended,
@@ -98,7 +97,7 @@ class TestHurtBrokers:
             waiting = await stack.enter_async_context(made._cluster.reading(made._topics))
             await writer.commit(Batch([balance.row(0)]))
             assign_at(waiting, {TopicPartition(f"{prefix}balances.changed.v1", 0): 0})
-            await poll(waiting, PATIENT.request)  # its fetch gets no answer any more
+            await poll(waiting, made._cluster)  # its fetch gets no answer any more
             with hurrying(impatient, start=1.0), hurrying(made, commit=1.0, start=1.0), frozen(own_broker):
                 with anyio.fail_after(60):
                     with pytest.raises(Unavailable, match="committing to partition 0"):

@@ -53,7 +53,7 @@ class ConsumerPool:
         async with self._turns:
             consumer = await self._borrow(tuple(positions))
             try:
-                found = await poll(consumer, self._cluster.deadlines.request)
+                found = await poll(consumer, self._cluster)
                 now = [await consumer.position(partition) for partition in self._partitions]
             except BaseException:
                 await stop_client(consumer)

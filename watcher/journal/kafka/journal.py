@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import TypeVar
 
 import anyio
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.fleet.claims import MemberClaim
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.cluster import Cluster, stop_client
-from watcher.journal.kafka.deadlines import CLIENT_ERRORS, Deadlines
+from watcher.journal.kafka.broker_errors import DenialTimer
+from watcher.journal.kafka.cluster import Cluster
+from watcher.journal.kafka.deadlines import Deadlines
 from watcher.journal.kafka.encoder import Encoder
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker, unmarked_state
 from watcher.journal.kafka.group_admin import GroupDescription, describe_group, remove_member
+from watcher.journal.kafka.heartbeat_sender import HeartbeatSender
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
@@ -30,7 +32,7 @@ from watcher.journal.kafka.topic_specs import require_configs, require_topics, t
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON, MSGPACK, Encoding, ProviderHealth
-from watcher.model.log import JournalError, Unavailable
+from watcher.model.log import Unavailable
 
 AGAIN = 0.5
 """Seconds between two tries."""
@@ -39,6 +41,12 @@ GATHER = 0.01
 """Seconds after a commit before the next one: back to back the coordinator makes it wait 20 ms."""
 
 T = TypeVar("T")
+
+
+def _require_asserts() -> None:
+    if not __debug__:
+        # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
+        raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
 
 
 class KafkaJournal:
@@ -60,16 +68,14 @@ class KafkaJournal:
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
         """`servers` as `host:port`. `boottime`: the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
-        if not __debug__:
-            # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
-            raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
+        _require_asserts()
         self.partitions = settings.partitions
         self._settings = settings
         self._environ = environ
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
         self._specs = topic_specs(self._topics, settings.partitions, retention)
-        self._cluster = Cluster(servers, security(settings, environ), deadlines)
+        self._cluster = Cluster(servers, security(settings, environ), deadlines, settings.compression_type)
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
@@ -80,7 +86,9 @@ class KafkaJournal:
         self._began_at: dict[int, int] = {}
         """Partition → where its internal records ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
-        self._heartbeats: AIOKafkaProducer | None = None
+        self._heartbeats = HeartbeatSender(self._cluster, self._topics.heartbeat, self._encoder)
+        self._denied = DenialTimer(10.0, self._cluster.deadlines.denied)
+        """Of administration."""
 
     def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
@@ -109,21 +117,8 @@ class KafkaJournal:
         return reader
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
-        with anyio.move_on_after(self._cluster.deadlines.heartbeat) as scope:
-            try:
-                await self._send_heartbeats(health)
-            except (*CLIENT_ERRORS, JournalError):
-                scope.cancel()
-        if scope.cancel_called and self._heartbeats is not None:
-            producer, self._heartbeats = self._heartbeats, None
-            await stop_client(producer)
-
-    async def _send_heartbeats(self, health: Sequence[ProviderHealth]) -> None:
-        if self._heartbeats is None:
-            self._heartbeats = await self._cluster.plain_producer()
-        for one in health:
-            topic, key, value, headers = self._encoder.health(one)
-            await self._heartbeats.send_and_wait(topic, value, key, partition=0, headers=headers)
+        """Raises Forbidden once the right to it has been missing for a while."""
+        await self._heartbeats.send(health)
 
     def member(self) -> str | None:
         """The lasting name of this process in the fleet; None: it has none. Raises SettingsError."""
@@ -226,7 +221,8 @@ class KafkaJournal:
         while True:
             try:
                 async with self._admin_by(deadline) as client:
-                    return await work(TopicAdmin(client, self._specs, self._cluster.deadlines.admin))
+                    with self._denied.tolerated():
+                        return await work(TopicAdmin(client, self._specs, self._cluster))
             except Unavailable:
                 if anyio.current_time() + AGAIN >= deadline:
                     raise
@@ -254,6 +250,5 @@ class KafkaJournal:
         return None
 
     async def close(self) -> None:
-        if self._heartbeats is not None:
-            await stop_client(self._heartbeats)
+        await self._heartbeats.close()
         await self._offsets.close()

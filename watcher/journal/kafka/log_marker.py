@@ -9,7 +9,6 @@ from aiokafka import TopicPartition
 
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.fencing import events_lost, records_lost, require_partition_rule, unmarked_state
 from watcher.journal.kafka.internal_records import MARKER, PARTITION_BY, LogMarker, control_record
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, poll, read_until
@@ -66,9 +65,9 @@ class LogMarkers:
         written = await self._offsets.high_watermarks([partition])
         async with self._cluster.reading(self._topics) as consumer:
             assign_at(consumer, {partition: 0})
-            with within(self._cluster.deadlines.marked, "looking for the marker"):
+            with self._cluster.within(self._cluster.deadlines.marked, "looking for the marker"):
                 while contents.marker is None and await consumer.position(partition) < written[partition]:
-                    for record in itertools.chain(*(await poll(consumer, self._cluster.deadlines.request)).values()):
+                    for record in itertools.chain(*(await poll(consumer, self._cluster)).values()):
                         contents.take(record)
         if contents.marker is None:
             return False
@@ -98,7 +97,7 @@ class LogMarkers:
         ends = await self._offsets.high_watermarks(self._state_partitions)
         async with self._cluster.reading(self._topics) as consumer:
             assign_at(consumer, await self._offsets.log_starts(self._state_partitions))
-            await read_until(consumer, ends, table.restore, self._cluster.deadlines)
+            await read_until(consumer, ends, table.restore, self._cluster)
         return table
 
     async def _require_a_beginning(self, state: StateTable, *, new_log: bool) -> None:
@@ -119,9 +118,9 @@ class LogMarkers:
             return
         async with self._cluster.reading(self._topics) as consumer:
             assign_at(consumer, {partition: starts[partition] for partition in filled})
-            with within(self._cluster.deadlines.marked, "looking for events of an older log"):
+            with self._cluster.within(self._cluster.deadlines.marked, "looking for events of an older log"):
                 while [one for one in filled if await consumer.position(one) < ends[one]]:
-                    if await poll(consumer, self._cluster.deadlines.request):
+                    if await poll(consumer, self._cluster):
                         raise WrongJournal(
                             f"topic {self._topics.state} holds no balance but {self._topics.changed} holds events: the state was "
                             f"re-created; delete {self._topics.changed} too, its events with it, and run `watcher init`, "
@@ -132,7 +131,7 @@ class LogMarkers:
         """Tombstones for what is not a balance: a table that is built on the state drops it, and compaction too."""
         foreign = list(state.foreign.items())
         for start in range(0, len(foreign), TOMBSTONES):
-            with within(self._cluster.deadlines.admin, f"cleaning topic {self._topics.state}"):
+            with self._cluster.within(self._cluster.deadlines.admin, f"cleaning topic {self._topics.state}"):
                 await producer.begin_transaction()
                 sent = [
                     await producer.send(self._topics.state, None, key, partition=partition)
@@ -147,7 +146,7 @@ class LogMarkers:
         epoch = secrets.token_hex(8)
         events = [TopicPartition(self._topics.changed, partition) for partition in range(self._partitions)]
         ends = await self._offsets.high_watermarks(events)
-        with within(self._cluster.deadlines.admin, "writing the marker"):
+        with self._cluster.within(self._cluster.deadlines.admin, "writing the marker"):
             await producer.begin_transaction()
             for joined in (TopicPartition(self._topics.changed, 0), *self._state_partitions):
                 producer.join_transaction(joined)

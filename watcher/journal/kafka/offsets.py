@@ -7,8 +7,8 @@ import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from watcher.journal.kafka.broker_errors import forbidden
 from watcher.journal.kafka.cluster import Cluster, stop_client
-from watcher.journal.kafka.deadlines import Deadlines, within
 from watcher.journal.kafka.records import ConsumedRecord
 from watcher.model.log import Unavailable
 
@@ -17,13 +17,10 @@ POLL_MS = 50
 """aiokafka wakes nobody for a fetch of control records alone; the position has moved all the same."""
 
 
-async def poll(consumer: AIOKafkaConsumer, seconds: float) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
-    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong.
-
-    `seconds`: until then the client must have answered.
-    """
+async def poll(consumer: AIOKafkaConsumer, cluster: Cluster) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong."""
     try:
-        with within(seconds, "reading"):
+        with cluster.within(cluster.deadlines.request, "reading"):
             records: Mapping[TopicPartition, Sequence[ConsumedRecord]] = await consumer.getmany(timeout_ms=POLL_MS)
     except Unavailable as failure:
         if isinstance(failure.__cause__, OffsetOutOfRangeError):
@@ -42,9 +39,11 @@ async def read_until(
     consumer: AIOKafkaConsumer,
     targets: Mapping[TopicPartition, int],
     take: Callable[[ConsumedRecord], None],
-    deadlines: Deadlines,
+    cluster: Cluster,
 ) -> None:
-    """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress."""
+    """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress, and
+    Forbidden."""
+    denied_before = cluster.denied.count
     positions: dict[TopicPartition, int] = {}
     moved_at = anyio.current_time()
     while True:
@@ -53,11 +52,13 @@ async def read_until(
             return
         if now != positions:
             positions, moved_at = now, anyio.current_time()
-        elif anyio.current_time() - moved_at > deadlines.stalled:
+        elif denied := cluster.denied.since(denied_before):
+            raise forbidden(denied, "reading")
+        elif anyio.current_time() - moved_at > cluster.deadlines.stalled:
             raise Unavailable(
-                f"Kafka gave nothing for {deadlines.stalled:g} s: a broker is down, or an open transaction holds the log back"
+                f"Kafka gave nothing for {cluster.deadlines.stalled:g} s: a broker is down, or an open transaction holds the log back"
             )
-        for records in (await poll(consumer, deadlines.request)).values():
+        for records in (await poll(consumer, cluster)).values():
             for record in records:
                 take(record)
 
@@ -69,7 +70,7 @@ async def read_range(
     found: list[ConsumedRecord] = []
     async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
         assign_at(consumer, start)
-        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster.deadlines)
+        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster)
     return found
 
 
@@ -105,13 +106,13 @@ class OffsetProbe:
 
     async def log_starts(self, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer("read_committed")
-        with within(self._cluster.deadlines.request, "asking where the log begins"):
+        with self._cluster.within(self._cluster.deadlines.request, "asking where the log begins"):
             offsets: Offsets = await consumer.beginning_offsets(partitions)
         return offsets
 
     async def _ends(self, isolation: str, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer(isolation)
-        with within(self._cluster.deadlines.request, "asking where the log ends"):
+        with self._cluster.within(self._cluster.deadlines.request, "asking where the log ends"):
             offsets: Offsets = await consumer.end_offsets(partitions)
         return offsets
 

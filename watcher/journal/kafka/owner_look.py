@@ -42,7 +42,7 @@ class OwnerLook:
         ends = await self._offsets.last_stable([place])
         last = InternalContents()
         assign_at(consumer, {place: max(0, ends[place] - LAST_WORDS)})
-        await read_until(consumer, ends, last.take, self._cluster.deadlines)
+        await read_until(consumer, ends, last.take, self._cluster)
         return last.owner is not None and last.owner.released
 
     async def require_fleet(self, partition: int, claim: OwnerClaim, began_at: float) -> None:

@@ -28,7 +28,6 @@ from watcher.journal.kafka.broker_errors import DenialTimer
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.commit_window import CommitWindow
 from watcher.journal.kafka.dangling_transactions import TAIL_OFFSETS
-from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.fencing import LogIdentity
 from watcher.journal.kafka.internal_records import CONTROL_KEYS, MARKER, LogMarker, decode_marker
 from watcher.journal.kafka.offsets import (
@@ -110,7 +109,7 @@ class LogTail:
             for partition in (self.event_partitions[one.partition] for one in held_back):
                 positions[partition] = max(first[partition], positions[partition] - TAIL_OFFSETS)
         assign_at(consumer, await self._offsets.log_starts(beside))
-        await read_until(consumer, visible, self._restore, self._cluster.deadlines)
+        await read_until(consumer, visible, self._restore, self._cluster)
         for one in self._internal_partitions:
             self.epoch = self._identity.verify(one.partition, self._markers.get(one.partition))
         self._require_balances()
@@ -120,7 +119,7 @@ class LogTail:
         visible, held_back = await self._visible_offsets(self.event_partitions)
         self.window = CommitWindow(tuple(positions[partition] for partition in self.event_partitions))
         self.positions = {**positions, **after}
-        with within(self._cluster.deadlines.caught_up, "reading the events"):
+        with self._cluster.within(self._cluster.deadlines.caught_up, "reading the events"):
             while not self._has_reached(visible):
                 await self._read_once(consumer)
         if held_back:
@@ -213,7 +212,7 @@ class LogTail:
         events: list[Published] = []
         baselines: list[BalanceState] = []
         health: list[ProviderHealth] = []
-        for partition, records in (await poll(consumer, self._cluster.deadlines.request)).items():
+        for partition, records in (await poll(consumer, self._cluster)).items():
             if partition.topic == self._topics.changed:
                 events += [event_of(record) for record in records]
             elif partition.topic == self._topics.state:

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 (aiokafka's consumer sends what it has no method for)
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
 """One partition's only writer: fence, measure, restore; then one transaction at a time.
 
@@ -18,7 +19,6 @@ from watcher.journal import Batch, Rejected, Restored, WrongJournal
 from watcher.journal.kafka.broker_errors import DenialTimer
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.dangling_transactions import TAIL_OFFSETS, was_committed
-from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.encoder import Encoder
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, events_lost, records_lost
 from watcher.journal.kafka.internal_records import OWNER, control_record
@@ -111,11 +111,9 @@ class KafkaWriter:
     async def _refuse_deleted_topics(self, consumer: AIOKafkaConsumer) -> None:
         """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
         up may have it to learn."""
-        with within(self._cluster.deadlines.request, "looking for the topics"):
-            known = await consumer.topics()  # of all: asking for one by name may create it
-        missing = [
-            name for name in (self._topics.state, self._topics.changed, self._topics.internal) if name not in known
-        ]
+        with self._cluster.within(self._cluster.deadlines.request, "looking for the topics"):
+            names = [partition.topic for partition in self._transacted]
+            missing = await self._cluster.missing_topics(consumer._client, names)
         if not missing:
             self._missing_since = None
             return
@@ -161,7 +159,7 @@ class KafkaWriter:
 
     async def _read(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
         measured = await self._offsets.last_stable([self._state_partition, self._internal_partition])
-        await read_until(consumer, measured, contents.take, self._cluster.deadlines)
+        await read_until(consumer, measured, contents.take, self._cluster)
         self._opened_at, self._state_end = measured[self._internal_partition], measured[self._state_partition]
 
     async def _await_no_open_transaction(self) -> None:
@@ -189,7 +187,9 @@ class KafkaWriter:
         commit = await was_committed(self._cluster, self._offsets, self._topics, self._transacted, dangling)
         log.warning("journal.transaction_hangs", partition=self.partition, ended="committed" if commit else "aborted")
         producer = self._live_producer()
-        with within(self._cluster.deadlines.commit, f"ending a transaction that hangs in partition {self.partition}"):
+        with self._cluster.within(
+            self._cluster.deadlines.commit, f"ending a transaction that hangs in partition {self.partition}"
+        ):
             await producer.begin_transaction()
             for partition in dangling:
                 producer.join_transaction(partition)
@@ -242,7 +242,9 @@ class KafkaWriter:
         """Whoever cancels us, or an outcome in doubt, costs the producer: nothing goes on behind anybody's back."""
         producer = self._live_producer()
         try:
-            with within(self._cluster.deadlines.commit, f"committing to partition {self.partition}", sending=True):
+            with self._cluster.within(
+                self._cluster.deadlines.commit, f"committing to partition {self.partition}", sending=True
+            ):
                 await self._transaction(producer, records)
         except Unavailable as failure:
             await self._abandon_producer()
@@ -284,7 +286,7 @@ class KafkaWriter:
             for pause in (0.0, self._cluster.deadlines.grace):
                 await anyio.sleep(pause)
                 end = await self._offsets.last_stable([self._internal_partition])
-                await read_until(consumer, end, contents.take, self._cluster.deadlines)
+                await read_until(consumer, end, contents.take, self._cluster)
                 self._resolve(contents, opened=self._was_open or not self._claim.record.group)
 
     async def _abandon_producer(self) -> None:
