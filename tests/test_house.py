@@ -52,7 +52,13 @@ ONLY_IN = {
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
     "h2": "watcher/poller/http2",
     "prometheus_client": ("watcher/app/metrics", "watcher/app/balance_gauges"),
-    "httpx": ("watcher/poller/", "watcher/app/daemon", "watcher/app/check", "watcher/sandbox/transport"),
+    "httpx": (
+        "watcher/poller/",
+        "watcher/app/daemon",
+        "watcher/app/check",
+        "watcher/sandbox/transport",
+        "watcher/journal/kafka/oauth_tokens",
+    ),
 }
 
 

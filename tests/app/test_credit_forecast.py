@@ -4,7 +4,7 @@ import pytest
 
 from tests.app.test_check import ACCOUNT, OTHER, provider
 from tests.polling import START, virtually
-from watcher.app.check import limit_lines, plan
+from watcher.app.check.plan import limit_lines, plan
 from watcher.app.credit_forecast import credit_forecast, spent_credits
 from watcher.limits.windows import Limit
 from watcher.poller.assembly import budget_of
@@ -40,7 +40,8 @@ def test_a_limit_of_less_than_a_day_has_no_forecast():
 
 
 def test_check_shows_it_with_the_limits():
-    assert any("33,333 a day" in line for line in limit_lines(provider("helius", [{"account": ACCOUNT}])))
+    one = provider("helius", [{"account": ACCOUNT}])
+    assert any("33,333 a day" in line for line in limit_lines(one, plan(one)))
 
 
 def spent(before, now, *, calls, days):

@@ -19,7 +19,8 @@ from tests.kafka_broker import NoBroker, ladder
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.cluster import BATCH_BYTES
-from watcher.journal.kafka.records import Encoder, TopicNames
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.records import TopicNames
 from watcher.model.events import JSON
 from watcher.testing.journal_samples import baseline, change
 

@@ -19,7 +19,8 @@ from confluent_kafka import Producer
 from tests.kafka_broker import NoBroker, ladder
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.journal.kafka.records import Encoder, TopicNames
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.records import TopicNames
 from watcher.ledger import Ledger
 from watcher.model.events import JSON
 from watcher.model.log import Unavailable

@@ -12,10 +12,11 @@ import msgspec
 
 from watcher.app import cli
 from watcher.journal.kafka.cluster import Cluster
+from watcher.journal.kafka.encoder import Encoder
 from watcher.journal.kafka.fencing import OwnerClaim
 from watcher.journal.kafka.offsets import assign_at
+from watcher.journal.kafka.partition_contents import PartitionContents
 from watcher.journal.kafka.producer import TransactionalProducer
-from watcher.journal.kafka.records import Encoder, PartitionContents
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.sqlite.file import explained, identity, open_to_write, transaction
 from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
@@ -28,15 +29,15 @@ from watcher.poller.poller import Poller
 
 def restore_before_fence_kafka():
     async def restore_and_fence(self, consumer):
-        contents = PartitionContents()
-        assign_at(consumer, {self._state_partition: 0})
-        await self._read_state(consumer, contents)
-        self._verify_owner(contents)
+        contents = PartitionContents(self._topics, self.partition)
+        assign_at(consumer, {self._state_partition: 0, self._internal_partition: 0})
+        await self._read(consumer, contents)
+        self._verify_owner(contents.internal)
         self._producer = await self._cluster.transactional_producer(self.transactional_id)
         fenced_at = self._boottime()
         await self._await_no_open_transaction()
         return contents.restored(
-            self._epoch, fenced_at, released=self._claim.settles(contents.owner, opened=self._was_open)
+            self._epoch, fenced_at, released=self._claim.settles(contents.internal.owner, opened=self._was_open)
         )
 
     KafkaWriter._fence_and_restore = restore_and_fence

@@ -16,13 +16,16 @@ from watcher.journal import Batch, Forbidden, Rejected, WrongJournal
 from watcher.journal.kafka.broker_errors import (
     AUTHORIZATION_ERRORS,
     CONFIGURATION_ERRORS,
+    CREDENTIAL_ERRORS,
     RECORD_ERRORS,
     DenialTimer,
     InvalidRecord,
     journal_error,
 )
 from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.records import Encoder, TopicNames
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.records import TopicNames
+from watcher.journal.kafka.rights import DeniedRights
 from watcher.journal.record_limits import MAX_RECORD_BYTES
 from watcher.ledger import Ledger
 from watcher.model.events import JSON, MSGPACK
@@ -263,7 +266,7 @@ def test_every_error_of_the_client_passes_or_is_meant(kind):
         return
     meant = journal_error(error(), "committing", sending=True)
     assert not isinstance(journal_error(error(), "reading"), Rejected)
-    permanent = issubclass(error, (*RECORD_ERRORS, *AUTHORIZATION_ERRORS, *CONFIGURATION_ERRORS))
+    permanent = issubclass(error, (*RECORD_ERRORS, *AUTHORIZATION_ERRORS, *CREDENTIAL_ERRORS, *CONFIGURATION_ERRORS))
     assert isinstance(meant, Unavailable) != permanent
     assert not (permanent and getattr(error, "retriable", False))
 
@@ -289,7 +292,7 @@ def test_what_a_broker_says_is_told_apart(error, kind):
 
     async def main():
         for told in (error, wrapped):
-            with pytest.raises(kind, match="committing"), within(1.0, "committing", sending=True):
+            with pytest.raises(kind, match="committing"), within(1.0, "committing", DeniedRights(), sending=True):
                 raise told
 
     anyio.run(main)

@@ -221,7 +221,7 @@ async def delete(admin, *names):
 async def ended(writer, *partitions):
     """Until the transactions in those partitions, or else in the writer's own, stand with their ends: a commit is
     told before the cluster has written its end everywhere."""
-    offsets, partitions = writer._offsets, partitions or (writer._event_partition, writer._state_partition)
+    offsets, partitions = writer._offsets, partitions or writer._transacted
     with anyio.fail_after(60):
         while await offsets.last_stable(partitions) != await offsets.high_watermarks(partitions):  # noqa: ASYNC110 (no event tells it)
             await anyio.sleep(0.02)

@@ -26,7 +26,9 @@ def own_broker(store, port):
     extra = {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "allow.everyone.if.no.acl.found": "true",
-        "sasl.enabled.mechanisms": ",".join(USERS),
+        "sasl.enabled.mechanisms": ",".join([*USERS, "OAUTHBEARER"]),
+        # Kafka's own validator for tests: it believes a token that nobody has signed
+        "listener.name.secure.oauthbearer.sasl.jaas.config": f'{modules}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";',
         "listener.name.secure.plain.sasl.jaas.config": plain,
         "listener.name.secure.scram-sha-256.sasl.jaas.config": f"{modules}.scram.ScramLoginModule required;",
         "ssl.keystore.type": "PKCS12",

@@ -12,6 +12,7 @@ import pytest
 from tests.journal.kafka_world import PATIENT, journal, ready
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.deadlines import Deadlines, within
+from watcher.journal.kafka.rights import DeniedRights
 from watcher.model.log import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +26,7 @@ def anyio_backend():
 async def test_a_client_that_cancels_its_own_work_is_unavailable():
     foreign = asyncio.get_running_loop().create_future()
     foreign.cancel()
-    with pytest.raises(Unavailable, match="cancelled its own work"), within(60, "asking"):
+    with pytest.raises(Unavailable, match="cancelled its own work"), within(60, "asking", DeniedRights()):
         await foreign
 
 
@@ -39,14 +40,14 @@ async def deaf():
 
 
 async def test_a_client_that_cancels_its_own_work_just_when_its_time_is_up_is_unavailable():
-    with pytest.raises(Unavailable, match="cancelled its own work"), within(0.001, "asking"):
+    with pytest.raises(Unavailable, match="cancelled its own work"), within(0.001, "asking", DeniedRights()):
         await deaf()
 
 
 async def test_a_client_that_cancels_its_own_work_just_when_we_are_cancelled_hides_nothing():
     async with anyio.create_task_group() as tasks:
         tasks.cancel_scope.cancel()
-        with pytest.raises(Unavailable), within(60, "asking"):
+        with pytest.raises(Unavailable), within(60, "asking", DeniedRights()):
             await deaf()
         with pytest.raises(asyncio.CancelledError):
             await anyio.lowlevel.checkpoint()
@@ -54,7 +55,7 @@ async def test_a_client_that_cancels_its_own_work_just_when_we_are_cancelled_hid
 
 async def test_a_task_that_is_cancelled_by_its_maker_is_cancelled():
     async def wait():
-        with within(60, "waiting"):
+        with within(60, "waiting", DeniedRights()):
             await anyio.sleep_forever()
 
     task = asyncio.ensure_future(wait())
@@ -68,7 +69,7 @@ async def test_our_own_cancellation_goes_through():
     async with anyio.create_task_group() as tasks:
 
         async def wait():
-            with within(60, "waiting"):
+            with within(60, "waiting", DeniedRights()):
                 await anyio.sleep_forever()
 
         tasks.start_soon(wait)

@@ -7,7 +7,7 @@ import pytest
 
 from watcher.journal import Fenced, Lost
 from watcher.journal.kafka.fencing import OwnerClaim
-from watcher.journal.kafka.records import OwnerRecord
+from watcher.journal.kafka.internal_records import OwnerRecord
 
 
 def opened(*claims, partition):
@@ -87,9 +87,9 @@ def test_a_claim_of_before_belongs_to_no_fleet_and_was_not_released():
 def test_nothing_is_in_doubt_of_who_released_of_nobody_and_of_the_writer_itself():
     claim, other = OwnerClaim("one"), OwnerClaim("other")
     assert claim.settles(None, opened=False)
-    assert claim.settles(other.released(in_doubt=0.0), opened=False)
-    assert not claim.settles(other.released(in_doubt=0.5), opened=False)
-    assert (other.released(in_doubt=0.5).doubt, other.record.doubt) == (0.5, math.inf)
+    assert claim.settles(other.released(0, in_doubt=0.0), opened=False)
+    assert not claim.settles(other.released(0, in_doubt=0.5), opened=False)
+    assert (other.released(0, in_doubt=0.5).doubt, other.record.doubt) == (0.5, math.inf)
     assert claim.settles(claim.record, opened=True)
     assert not claim.settles(other.record, opened=False)
     assert not claim.settles(claim.record, opened=False), "a writer of ours whose pollers are gone"

@@ -20,7 +20,7 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from tests.journal.own_broker import USERS
-from watcher.journal import Batch, WrongJournal
+from watcher.journal import Batch, Forbidden, WrongJournal
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.deadlines import Deadlines
 from watcher.journal.kafka.settings import security
@@ -62,7 +62,7 @@ class TestSecurity:
         for attempt in (wrong.check, wrong.init):
             with (
                 anyio.fail_after(60),
-                pytest.raises(WrongJournal, match=r"refuses our credentials .* sasl_username") as no,
+                pytest.raises(Forbidden, match=r"refuses our credentials .* sasl_username") as no,
             ):
                 await attempt()
             assert "wrong)" not in str(no.value)

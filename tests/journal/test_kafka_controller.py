@@ -8,6 +8,7 @@ from aiokafka.errors import IllegalOperation
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import topic_admin
 from watcher.journal.kafka.deadlines import within
+from watcher.journal.kafka.rights import DeniedRights
 from watcher.journal.kafka.topic_specs import TopicSpec
 from watcher.model.log import Unavailable
 
@@ -51,7 +52,7 @@ async def made(*answers):
 
 
 async def test_a_producer_that_is_fenced_between_two_steps_is_unavailable():
-    with pytest.raises(Unavailable, match="failed \\(committing\\)"), within(60.0, "committing"):
+    with pytest.raises(Unavailable, match="failed \\(committing\\)"), within(60.0, "committing", DeniedRights()):
         raise IllegalOperation("Can't send messages while not in transaction")
 
 

@@ -12,7 +12,6 @@ from structlog.testing import capture_logs
 
 from tests.journal.kafka_world import (
     PARTITIONS,
-    PATIENT,
     START,
     balance_in,
     ended,
@@ -98,7 +97,7 @@ class TestHurtBrokers:
             waiting = await stack.enter_async_context(made._cluster.reading(made._topics))
             await writer.commit(Batch([balance.row(0)]))
             assign_at(waiting, {TopicPartition(f"{prefix}balances.changed.v1", 0): 0})
-            await poll(waiting, PATIENT.request)  # its fetch gets no answer any more
+            await poll(waiting, made._cluster)  # its fetch gets no answer any more
             with hurrying(impatient, start=1.0), hurrying(made, commit=1.0, start=1.0), frozen(own_broker):
                 with anyio.fail_after(60):
                     with pytest.raises(Unavailable, match="committing to partition 0"):
@@ -116,13 +115,21 @@ class TestHurtBrokers:
 class TestForgottenTransactions:
     @pytest.mark.parametrize(
         ("hanging", "versions_told"),
-        [(("changed", "state"), []), (("changed",), [1]), (("state",), [1])],
-        ids=["in both: aborted", "in the events: as the state says", "in the state: as the events say"],
+        [
+            (("changed", "state", "internal"), []),
+            (("changed", "state"), [1]),
+            (("changed",), [1]),
+            (("state",), [1]),
+            (("internal",), [1]),
+            (("state", "internal"), [1]),
+        ],
+        ids=lambda case: " and ".join(case) if isinstance(case, tuple) else f"told {len(case)}",
     )
     async def test_a_transaction_whose_end_was_never_written_ends_everywhere_alike(
         self, own_broker, prefix, hanging, versions_told
     ):
-        """As a broker leaves it that is killed and comes back before it knows its partitions."""
+        """As a broker leaves it that is killed and comes back before it knows its partitions. Where it hangs everywhere nobody has
+        seen anything."""
         balance, soon = balance_in(0), hurried(forgotten=0.5)
         async with ready(own_broker.address, prefix, deadlines=soon) as made, opened(made, 0) as writer:
             await writer.commit(Batch([balance.row(1)]))

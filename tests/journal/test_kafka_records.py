@@ -1,21 +1,18 @@
 """What the records say, without any broker."""
 
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka import KafkaSettings
+from watcher.journal.kafka import KafkaSettings, internal_records
 from watcher.journal.kafka import records as wire
 from watcher.journal.kafka.fencing import LogIdentity
-from watcher.journal.kafka.records import (
-    PARTITION_BY,
-    LogMarker,
-    NoteAssembler,
-    PartitionContents,
-    TopicNames,
-    note_records,
-)
+from watcher.journal.kafka.internal_records import PARTITION_BY, LogMarker, NoteAssembler, decode_marker
+from watcher.journal.kafka.partition_contents import PartitionContents
+from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.settings import group_id, member_name, security
 from watcher.model.events import JSON, BalanceState, changed
 from watcher.runtime.config_section import SettingsError
@@ -37,6 +34,26 @@ STATE = BalanceState(
 )
 
 
+TOPICS = TopicNames.under("")
+
+
+class Consumed(NamedTuple):
+    topic: str
+    key: bytes
+    value: bytes | None
+    headers: tuple
+    partition: int
+    offset: int
+
+
+def consumed(topic, key, value, headers=(), *, partition=0, offset=0):
+    return Consumed(topic, key, value, tuple(headers), partition, offset)
+
+
+def note_records(name, note, beside=None):
+    return internal_records.note_records("internal", name, note, beside=beside)
+
+
 def joined(records):
     notes = NoteAssembler()
     for record in records:
@@ -53,11 +70,11 @@ def cleaned(records):
 class TestNotesInParts:
     @given(st.lists(st.tuples(st.sampled_from(["a", "b", "b:1"]), st.binary(max_size=40)), max_size=8), st.data())
     def test_every_length_comes_back_after_every_other_and_after_cleaning(self, written, data):
-        before, wire.PART_BYTES = wire.PART_BYTES, 7
+        before, internal_records.PART_BYTES = internal_records.PART_BYTES, 7
         try:
-            records = [record for name, note in written for record in note_records("state", name, note)]
+            records = [record for name, note in written for record in note_records(name, note)]
         finally:
-            wire.PART_BYTES = before
+            internal_records.PART_BYTES = before
         expected = dict(written)
         assert joined(records) == expected
         assert joined(cleaned(records)) == expected
@@ -65,23 +82,23 @@ class TestNotesInParts:
         assert joined([*cleaned(records[:dirty]), *records[dirty:]]) == expected
 
     def test_no_part_is_beyond_what_a_broker_takes_and_a_short_note_is_one_plain_record(self):
-        records = list(note_records("state", "schedule:x", bytes(3_000_000)))
+        records = list(note_records("schedule:x", bytes(3_000_000)))
         assert max(len(record.value) for record in records) <= 250_000
         assert [record.key for record in records][:2] == [b"schedule:x", b"schedule:x#1"]
-        (short,) = note_records("state", "schedule:x", bytes(250_000))
+        (short,) = note_records("schedule:x", bytes(250_000))
         assert short.headers == [("content-type", b"application/octet-stream")]
 
     def test_a_note_half_written_leaves_the_one_before(self):
-        records = [*note_records("state", "n", b"old"), *list(note_records("state", "n", bytes(600_000)))[:2]]
+        records = [*note_records("n", b"old"), *list(note_records("n", bytes(600_000)))[:2]]
         assert joined(records) == {"n": b"old"}
 
-    def test_marks_and_balances_are_no_notes(self):
-        contents = PartitionContents()
-        contents.add(b"owner", b'{"generation":1,"instance":"x"}', ())
-        for record in note_records("state", "limiter:x", b"1"):
-            contents.add(record.key, record.value, tuple(record.headers))
+    def test_marks_are_no_notes(self):
+        contents = PartitionContents(TOPICS, 0)
+        contents.take(consumed(TOPICS.internal, b"owner", b'{"generation":1,"instance":"x"}'))
+        for record in note_records("limiter:x", b"1"):
+            contents.take(consumed(*record))
         assert contents.restored("ab", 0.0, released=True).notes == {"limiter:x": b"1"}
-        assert contents.owner.instance == "x"
+        assert contents.internal.owner.instance == "x"
 
 
 class TestSource:
@@ -134,7 +151,7 @@ class TestIdentity:
         with pytest.raises(
             WrongJournal, match=f"partitioned by {rule}, and this version partitions by provider: delete"
         ):
-            LogIdentity(TopicNames.under("")).verify(0, wire.decode_marker(marker))
+            LogIdentity(TopicNames.under("")).verify(0, decode_marker(marker))
 
     @pytest.mark.parametrize(
         ("partition", "advice"), [(0, "run `watcher init` to"), (3, "run `watcher init --new-log`")]
@@ -153,4 +170,48 @@ class TestEvents:
         published = wire.decode_event(3, 7, key, event, [*headers, ("ce_balanceversion", b"12")])
         assert (published.key, published.version, published.partition, published.position) == (STATE.key, 12, 3, 7)
         assert published.data == event
-        assert wire.decode_state(state, headers) == STATE
+        assert wire.decode_balance(key, state, headers) == STATE
+
+
+class TestContents:
+    GOOD = (str(STATE.key).encode(), JSON.encode(STATE), [("content-type", b"application/json")])
+
+    def contents(self, *records):
+        found = PartitionContents(TOPICS, 2)
+        for offset, record in enumerate(records):
+            found.take(consumed(TOPICS.state, *record, offset=offset))
+        return found.restored("ab", 0.0, released=True).states
+
+    def test_a_balance_is_its_last_record_and_a_tombstone_is_none(self):
+        assert self.contents(self.GOOD) == [STATE]
+        assert self.contents(self.GOOD, (self.GOOD[0], None)) == []
+        assert self.contents((b"marker", b"{}"), (b"marker", None), self.GOOD) == [STATE]
+
+    @pytest.mark.parametrize(
+        ("record", "shown"),
+        [
+            ((b"marker", b"{}", GOOD[2]), "marker"),
+            ((b"other/eip155:1/0x1/0x2/total", *GOOD[1:]), "other/eip155:1"),
+            ((GOOD[0], b"{}", GOOD[2]), "bank/eip155:1"),
+            ((GOOD[0], GOOD[1], []), "bank/eip155:1"),
+            ((GOOD[0], GOOD[1], [("content-type", b"application/msgpack")]), "bank/eip155:1"),
+            ((GOOD[0], GOOD[1], [("content-type", b"\xff")]), "bank/eip155:1"),
+            ((GOOD[0], b"[" * 100_000, GOOD[2]), "bank/eip155:1"),
+            ((b"\xff\x1b[31m\n", *GOOD[1:]), "ufffd"),
+        ],
+    )
+    def test_what_is_no_balance_is_refused_in_one_safe_line(self, record, shown):
+        with pytest.raises(WrongJournal, match=r"partition 2.* run `watcher init --new-log`") as refused:
+            self.contents(self.GOOD, record)
+        assert shown in str(refused.value).encode("ascii", "backslashreplace").decode()
+        assert str(refused.value).isprintable()
+
+    def test_the_place_where_the_states_ended_counts_for_the_log_that_it_was_written_in(self):
+        owner, marker = b'{"generation":1,"instance":"x","state_end":9}', b'{"epoch":"ab","partition_by":"provider"}'
+        found = PartitionContents(TOPICS, 0)
+        found.take(consumed(TOPICS.internal, b"marker", marker, offset=0))
+        assert found.internal.state_end == 0
+        found.take(consumed(TOPICS.internal, b"owner", owner, offset=1))
+        assert found.internal.state_end == 9
+        found.take(consumed(TOPICS.internal, b"marker", marker, offset=2))
+        assert found.internal.state_end == 0

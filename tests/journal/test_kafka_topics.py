@@ -8,6 +8,7 @@ import anyio
 import msgspec
 import pytest
 from aiokafka import TopicPartition
+from confluent_kafka import Producer
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from tests import kafka_broker
@@ -31,7 +32,9 @@ from watcher.journal.kafka import log_marker
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.topic_admin import TopicAdmin
+from watcher.model.keys import Filter
 from watcher.model.log import Expired, Unavailable
+from watcher.testing.journal_samples import snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -42,7 +45,7 @@ def anyio_backend():
 
 
 class TestTopics:
-    async def test_init_makes_three_topics_a_marker_and_is_safe_to_repeat(self, kafka, prefix):
+    async def test_init_makes_four_topics_a_marker_and_is_safe_to_repeat(self, kafka, prefix):
         made = journal(kafka.address, prefix, retention=3600.0)
         assert (await made.init()).startswith("created")
         async with reading(made) as reader:
@@ -52,12 +55,14 @@ class TestTopics:
         async with reading(made) as reader:
             assert (await reader.bounds()).head.epoch == epoch
         await made.close()
-        names = [f"{prefix}balances.{name}.v1" for name in ("changed", "state", "heartbeat")]
+        names = [f"{prefix}balances.{name}.v1" for name in ("changed", "state", "internal", "heartbeat")]
         with administering(kafka.address) as admin:
             configs = done(admin.describe_configs([ConfigResource("TOPIC", name) for name in names]))
-        changed_, state, heartbeat = ({entry.name: entry.value for entry in topic.values()} for topic in configs)
+        changed_, state, internal, heartbeat = (
+            {entry.name: entry.value for entry in topic.values()} for topic in configs
+        )
         assert (changed_["cleanup.policy"], changed_["retention.ms"]) == ("delete", "3600000")
-        for topic in (state, heartbeat):
+        for topic in (state, internal, heartbeat):
             assert topic["cleanup.policy"] == "compact"
             assert topic["segment.ms"] == "3600000"
             assert topic["min.cleanable.dirty.ratio"] == "0.1"
@@ -69,7 +74,7 @@ class TestTopics:
         async with anyio.create_task_group() as tasks:
             for made in journals:
                 tasks.start_soon(init_until_it_works, made)
-        markers = [m for m in seen(kafka.address, f"{prefix}balances.state.v1") if m.key() == b"marker"]
+        markers = [m for m in seen(kafka.address, f"{prefix}balances.internal.v1") if m.key() == b"marker"]
         assert [m.partition() for m in markers] == list(range(PARTITIONS))
         assert len({m.value() for m in markers}) == 1
         for made in journals:
@@ -153,10 +158,11 @@ class TestTopics:
                 assert refusal.value.reason == "epoch_changed"
             await other.close()
 
-    @pytest.mark.parametrize("marked", [True, False], ids=["a new log", "no marker"])
-    async def test_a_writer_under_which_the_topics_are_made_anew_writes_nothing_to_them(self, kafka, prefix, marked):
+    @pytest.mark.parametrize("case", ["a new log", "no marker", "the old marker"])
+    async def test_a_writer_under_which_the_topics_are_made_anew_writes_nothing_to_them(self, kafka, prefix, case):
         """Its producer lives on, and the broker takes what it sends."""
-        changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+        changed, state, internal = topics = TopicNames.under(prefix)[:3]
+        gone = topics[:2] if case == "the old marker" else topics
         balance, other = balance_in(1), balance_in(0)
         async with contextlib.AsyncExitStack() as stack:
             made = await stack.enter_async_context(ready(kafka.address, prefix))
@@ -166,20 +172,28 @@ class TestTopics:
             reader = await stack.enter_async_context(reading(made))
             await beside.commit(Batch([other.row(1)]))
             with administering(kafka.address) as admin:
-                await delete(admin, changed, state)
-                if not marked:
-                    await create(admin, changed, state)
+                await delete(admin, *gone)
+                if case != "a new log":
+                    await create(admin, *gone)
             successor = journal(kafka.address, prefix)
-            if marked:
+            if case == "a new log":
                 await init_until_it_works(successor)
+            said = {
+                "a new log": "belongs to another log",
+                "no marker": "has no marker",
+                "the old marker": "lost its records",
+            }
             for one, row in ((writer, balance.row(9)), (beside, other.row(9))):
-                with anyio.fail_after(60), pytest.raises(WrongJournal, match=r"belongs to another log|has no marker"):
+                with anyio.fail_after(60), pytest.raises(WrongJournal, match=said[case]):
                     await tried(one, Batch([row]))
             with anyio.fail_after(60), pytest.raises(WrongJournal, match="were re-created"):
                 await looked_at_for_ever(reader)
             await successor.close()
         assert seen(kafka.address, changed) == []
-        assert {message.key() for message in seen(kafka.address, state)} == ({b"marker"} if marked else set())
+        assert seen(kafka.address, state) == []
+        if case != "the old marker":
+            marks = {message.key() for message in seen(kafka.address, internal)}
+            assert marks == ({b"marker"} if case == "a new log" else set())
 
     async def test_a_writer_whose_topics_are_gone_ends_when_they_stay_away(self, kafka, prefix):
         changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
@@ -201,21 +215,100 @@ class TestTopics:
                 done(admin.create_topics([NewTopic(name, PARTITIONS, 1, config={"cleanup.policy": "compact"})]))
                 while name not in admin.list_topics().topics:  # noqa: ASYNC110 (no event tells it)
                     await anyio.sleep(0.05)
-            with pytest.raises(WrongJournal, match="has no marker: it is new or was re-created; run `watcher init`"):
-                await made.check()
-            with pytest.raises(WrongJournal, match="has no marker"):
-                await made.reader()
+            for attempt in (made.check, made.init, made.reader):
+                with hurrying(made, begun=0.5), pytest.raises(WrongJournal, match="lost its records, or the topic was"):
+                    await attempt()
 
-    async def test_a_re_created_state_beside_old_events_is_refused_by_init(self, kafka, prefix):
-        """The balance lives in a partition whose state the marker is not in."""
-        changed, state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+    async def test_states_that_were_cut_are_refused_when_they_are_opened_and_gone_on_with_as_a_new_log(
+        self, kafka, prefix
+    ):
+        """Here the state was re-created, and somebody has written to it since."""
+        state, balance = f"{prefix}balances.state.v1", balance_in(0)
+        async with ready(kafka.address, prefix) as made:
+            for amount in range(2):
+                async with opened(made, 0) as writer:
+                    await writer.commit(Batch([balance.row(amount)]))
+            with administering(kafka.address) as admin:
+                await delete(admin, state)
+            await made._with_broker(lambda admin: admin.create())
+            other = balance_in(0, "other")
+            ((_, key, value, headers),) = made._encoder.batch("e0", Batch([other.row(1)]))
+            for partition in range(PARTITIONS):
+                await produced(kafka.address, state, key, value, headers, partition=partition)
+            writer = made.writer(0)
+            with pytest.raises(WrongJournal, match=r"partition 0 of topic .* lost its records"):
+                await writer.open()
+            assert (await made.init(new_log=True)).startswith("began a new log")
+            await writer.close()
+            again = journal(kafka.address, prefix)
+            async with opened(again, 0) as writer:
+                assert [one.account for one in (await writer.open()).states] == ["accountother"]
+            await again.close()
+
+    async def test_what_is_not_a_balance_in_the_state_is_refused_by_everybody_and_taken_out_by_a_new_log(
+        self, kafka, prefix
+    ):
+        """As a version before left it, which kept its marker and notes beside the balances."""
+        state, balance = f"{prefix}balances.state.v1", balance_in(1)
+        foreign = [
+            (b"marker", b'{"epoch":"ab","partition_by":"provider"}', [("content-type", b"application/json")]),
+            (b"limiter:x", b"\x00", [("content-type", b"application/octet-stream")]),
+            (str(balance_in(1, "x").key).encode(), b"{}", [("content-type", b"application/json")]),
+            (str(balance_in(1, "y").key).encode(), b"no header", None),
+        ]
+        async with ready(kafka.address, prefix) as made:
+            async with opened(made, 1) as writer, reading(made) as reader:
+                await writer.commit(Batch([balance.row(1)]))
+                await writer.commit(Batch([balance.row(2)]))
+                for record in foreign:
+                    await produced(kafka.address, state, *record, partition=1)
+                with anyio.fail_after(60), pytest.raises(WrongJournal, match="holds records that are not balances"):
+                    await looked_at_for_ever(reader)
+            for attempt in (made.writer(1).open, made.reader):
+                with pytest.raises(WrongJournal, match=r"are not balances .* run `watcher init --new-log`"):
+                    await attempt()
+            other = journal(kafka.address, prefix)
+            assert (await other.init(new_log=True)).startswith("began a new log")
+            await other.check()
+            async with opened(other, 1) as writer, reading(other) as reader:
+                assert [(one.version, one.amount) for one in (await writer.open()).states] == [(1, "2")]
+                assert (await snapshot(reader, Filter()))[1] == [balance.state]
+                await writer.commit(Batch([balance.row(3)]))
+            await other.close()
+        table = {}
+        for message in seen(kafka.address, state):
+            table[message.key()] = message.value()
+        assert {key for key, value in table.items() if value is not None} == {str(balance.key).encode()}
+        assert {key for key, value in table.items() if value is None} == {key for key, *_ in foreign}
+
+    async def test_a_state_without_its_internal_topic_is_refused_until_a_new_log_is_asked_for(self, kafka, prefix):
+        """As a version before left it: all stood in the state."""
         balance = balance_in(1)
         async with ready(kafka.address, prefix) as made:
             async with opened(made, 1) as writer:
                 await writer.commit(Batch([balance.row(1)]))
                 await writer.commit(Batch([balance.row(2)]))
             with administering(kafka.address) as admin:
-                await delete(admin, state)
+                await delete(admin, f"{prefix}balances.internal.v1")
+            other = journal(kafka.address, prefix)
+            for attempt in (other.check, other.init, other.check):
+                with pytest.raises(WrongJournal, match=r"names no log: .*run `watcher init --new-log`"):
+                    await attempt()
+            assert (await other.init(new_log=True)).startswith("began a new log")
+            async with opened(other, 1) as writer:
+                assert [(one.version, one.amount) for one in (await writer.open()).states] == [(1, "2")]
+            await other.close()
+
+    async def test_a_re_created_state_beside_old_events_is_refused_by_init(self, kafka, prefix):
+        """The balance lives in a partition whose state the marker is not in."""
+        changed, state, internal = TopicNames.under(prefix)[:3]
+        balance = balance_in(1)
+        async with ready(kafka.address, prefix) as made:
+            async with opened(made, 1) as writer:
+                await writer.commit(Batch([balance.row(1)]))
+                await writer.commit(Batch([balance.row(2)]))
+            with administering(kafka.address) as admin:
+                await delete(admin, state, internal)
                 for _ in range(2):  # it stays so, however often it is tried
                     with pytest.raises(WrongJournal, match=f"delete {changed} too, its events with it"):
                         await init_until_it_works(made)
@@ -246,7 +339,7 @@ class TestTopics:
             topics = TopicNames.under(prefix)
             await producer.begin_transaction()
             producer.join_transaction(TopicPartition(topics.changed, 0))
-            await producer.send_and_wait(topics.state, b"{}", b"marker", partition=0)
+            await producer.send_and_wait(topics.internal, b"{}", b"marker", partition=0)
             await producer.abort_transaction()
             raise Unavailable("so it broke off")
 
@@ -286,7 +379,7 @@ class TestTopics:
                 await delete(admin, f"{prefix}balances.changed.v1")
             writer = made.writer(0)
             for attempt in (made.init, made.check, made.reader, writer.open):
-                with pytest.raises(WrongJournal, match="it was re-created; delete both"):
+                with pytest.raises(WrongJournal, match="it was re-created; delete"):
                     await attempt()
             await writer.close()
 
@@ -342,6 +435,13 @@ async def alter(address, topic, configs):
             if all(found[name].value == value for name, value in configs.items()):
                 return
             await anyio.sleep(0.02)
+
+
+async def produced(address, topic, key, value, headers, *, partition):
+    """One record, by a client that is not ours."""
+    producer = Producer({"bootstrap.servers": address})
+    producer.produce(topic, value, key, partition, headers=headers)
+    assert await anyio.to_thread.run_sync(producer.flush, 60) == 0
 
 
 async def create(admin, *names):

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import anyio
 from aiokafka import errors
 from aiokafka.errors import (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
     BrokerResponseError,
     ClusterAuthorizationFailedError,
     DelegationTokenAuthorizationFailed,
@@ -24,13 +26,16 @@ from aiokafka.errors import (
     PolicyViolationError,
     RecordListTooLargeError,
     RecordTooLargeError,
+    SaslAuthenticationFailed,
     SecurityDisabled,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
     UnsupportedForMessageFormatError,
+    UnsupportedSaslMechanismError,
 )
 
 from watcher.journal import Forbidden, Rejected, WrongJournal
+from watcher.journal.kafka.oauth_tokens import TokenRefused
 from watcher.model.log import JournalError, Unavailable
 
 
@@ -72,6 +77,13 @@ AUTHORIZATION_ERRORS = (
     TransactionalIdAuthorizationFailed,
 )
 """Refusals of our user, or of its rights."""
+CREDENTIAL_ERRORS = (
+    AuthenticationFailedError,
+    AuthenticationMethodNotSupported,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+"""How a broker, or a token endpoint before it, refuses our credentials."""
 CONFIGURATION_ERRORS = (
     InvalidConfigurationError,
     InvalidRequiredAcksError,
@@ -115,25 +127,43 @@ class DenialTimer:
             raise Unavailable(str(error)) from error
 
 
-def journal_error(error: BaseException, what: str, *, sending: bool = False) -> JournalError:
-    """The JournalError that `error` means. `what`: what was being done; `sending`: that was to send records.
+def forbidden(right: str, what: str) -> Forbidden:
+    """`right`: "WRITE on topic balances.state.v1"."""
+    return Forbidden(f"Kafka forbids it to our user: {right} ({what}); docs/kafka.md has the table of rights")
+
+
+def refused_credentials(where: str, error: BaseException) -> Forbidden:
+    """`where`: of the broker that refused them, if it is known."""
+    if isinstance(error, TokenRefused):
+        return Forbidden(f"{error.args[0]}: [kafka] sasl_oauth_client_id, its secret or sasl_oauth_scope is wrong")
+    return Forbidden(
+        f"Kafka {where} refuses our credentials ({type(error).__name__}): [kafka] sasl_mechanism, sasl_username or the password "
+        "(sasl_password_env, sasl_password_file), or what stands in the token (sasl_oauth_…), is wrong"
+    )
+
+
+def journal_error(error: BaseException, what: str, denied: str = "", *, sending: bool = False) -> JournalError:
+    """The JournalError that `error` means. `what`: what was being done; `sending`: that was to send records; `denied`: the
+    right that the cluster refused last, which the client's own errors do not tell.
 
     The client wraps some errors in others that say nothing, so causes count too.
     """
     last: BaseException | None = error
     while last is not None:
+        if isinstance(last, CREDENTIAL_ERRORS):
+            return refused_credentials(f"({what})", last)
         if isinstance(last, (*AUTHORIZATION_ERRORS, *CONFIGURATION_ERRORS)) or (
             sending and isinstance(last, RECORD_ERRORS)
         ):
-            return _permanent(last, what)
+            return _permanent(last, what, denied)
         last = last.__cause__
     return Unavailable(f"Kafka failed ({what}): {error!r}")
 
 
-def _permanent(error: BaseException, what: str) -> JournalError:
+def _permanent(error: BaseException, what: str, denied: str) -> JournalError:
     text = f"{type(error).__name__} {error}".strip()
     if isinstance(error, RECORD_ERRORS):
         return Rejected(f"Kafka takes no such record ({what}): {text}")
     if isinstance(error, AUTHORIZATION_ERRORS):
-        return Forbidden(f"Kafka forbids it to our user ({what}): {text}")
+        return forbidden(denied or text, what)
     return WrongJournal(f"Kafka refuses it for good ({what}): {text}")

@@ -13,7 +13,8 @@ import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from watcher.journal.kafka.cluster import Cluster, stop_client
-from watcher.journal.kafka.offsets import ConsumedRecord, assign_at, poll
+from watcher.journal.kafka.offsets import assign_at, poll
+from watcher.journal.kafka.records import ConsumedRecord
 
 MAX_CONSUMERS = 4
 """Consumers."""
@@ -52,7 +53,7 @@ class ConsumerPool:
         async with self._turns:
             consumer = await self._borrow(tuple(positions))
             try:
-                found = await poll(consumer, self._cluster.deadlines.request)
+                found = await poll(consumer, self._cluster)
                 now = [await consumer.position(partition) for partition in self._partitions]
             except BaseException:
                 await stop_client(consumer)

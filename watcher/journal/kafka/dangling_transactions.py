@@ -6,56 +6,58 @@ a kill may not yet know the leaders of those partitions, take them for deleted, 
 without. Its records then hold the partition back for ever: nobody reads beyond them. Whoever has fenced the
 transactional id has the same producer id, so an end written under it ends that transaction too.
 
-The end must be the same in both partitions. Where it dangles in both, nobody has seen anything, and it is aborted: the next
-reading finds what is still to be published. Where it dangles in one, the other one says how it was decided.
+The end must be the same everywhere. Where it dangles wherever it has part, nobody has seen anything, and it is aborted: the
+next reading finds what is still to be published. Where some of it is committed, or all that is not in doubt, that says how
+it was decided: an event and its state have a key and a version in common, and notes tell of one balance beside them.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 from aiokafka import TopicPartition
 
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.offsets import ConsumedRecord, OffsetProbe, read_range
-from watcher.journal.kafka.records import decode_event, decode_state
+from watcher.journal.kafka.internal_records import beside_of
+from watcher.journal.kafka.offsets import OffsetProbe, read_range
+from watcher.journal.kafka.records import ConsumedRecord, NotABalance, TopicNames, decode_balance, decode_event
 
 TAIL_OFFSETS = 4_000
 """Offsets at the end of the events among which the last transaction stands: 1,000 rows at most, and control records."""
 
 
 async def was_committed(
-    cluster: Cluster, offsets: OffsetProbe, changed: TopicPartition, states: TopicPartition, dangling: TopicPartition
+    cluster: Cluster,
+    offsets: OffsetProbe,
+    topics: TopicNames,
+    partitions: Sequence[TopicPartition],
+    dangling: Sequence[TopicPartition],
 ) -> bool:
-    """Whether the transaction that dangles in one of the two partitions is committed in the other."""
-    committed, written = await offsets.last_stable([changed, states]), await offsets.high_watermarks([changed, states])
-    first = (await offsets.log_starts([changed]))[changed]
-    late = {dangling: committed[dangling]}
+    """Whether the transaction that dangles in some of the partitions is committed in the others."""
+    others = [partition for partition in partitions if partition not in dangling]
+    if not others:
+        return False
+    committed, written = await offsets.last_stable(partitions), await offsets.high_watermarks(partitions)
+    first = await offsets.log_starts(others)
+    late = {partition: committed[partition] for partition in dangling}
     pending = await read_range(cluster, late, written, isolation="read_uncommitted")
-    if dangling == changed:
-        pending_versions = _versions_by_key(pending, _event_version)
-        committed_versions = _versions_by_key(await read_range(cluster, {states: 0}, committed), _state_version)
-    else:
-        pending_versions = _versions_by_key(pending, _state_version)
-        start = {changed: max(first, committed[changed] - TAIL_OFFSETS)}
-        committed_versions = _versions_by_key(await read_range(cluster, start, committed), _event_version)
-    return any(
-        version in committed_versions.get(key, ()) for key, versions in pending_versions.items() for version in versions
-    )
+    start = {
+        partition: first[partition]
+        if partition.topic == topics.state  # compaction leaves nothing of a state but its last record
+        else max(first[partition], committed[partition] - TAIL_OFFSETS)
+        for partition in others
+    }
+    versions = set(_versions(topics, await read_range(cluster, start, committed)))
+    return not versions.isdisjoint(_versions(topics, pending))
 
 
-def _versions_by_key(
-    records: Sequence[ConsumedRecord], version: Callable[[ConsumedRecord], int]
-) -> dict[bytes, set[int]]:
-    """Key → the versions in the records of balances."""
-    found: dict[bytes, set[int]] = {}
+def _versions(topics: TopicNames, records: Sequence[ConsumedRecord]) -> Iterator[tuple[bytes, int]]:
+    """Key and version of each balance that the records tell of."""
     for one in records:
-        if b"/" in one.key:
-            found.setdefault(one.key, set()).add(version(one))
-    return found
-
-
-def _event_version(one: ConsumedRecord) -> int:
-    return decode_event(one.partition, one.offset, one.key, one.value, one.headers).version
-
-
-def _state_version(one: ConsumedRecord) -> int:
-    return decode_state(one.value, one.headers).version
+        if one.topic == topics.changed:
+            yield one.key, decode_event(one.partition, one.offset, one.key, one.value, one.headers).version
+        elif one.topic == topics.internal:
+            if (beside := beside_of(one.headers)) is not None:
+                yield beside
+        elif one.value is not None:
+            with contextlib.suppress(NotABalance):  # whoever opens the partition says so
+                yield one.key, decode_balance(one.key, one.value, one.headers).version

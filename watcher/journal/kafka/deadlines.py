@@ -13,7 +13,8 @@ import anyio
 import msgspec
 from aiokafka.errors import IllegalOperation, KafkaConnectionError, KafkaError
 
-from watcher.journal.kafka.broker_errors import journal_error
+from watcher.journal.kafka.broker_errors import forbidden, journal_error
+from watcher.journal.kafka.rights import DeniedRights
 from watcher.model.log import Unavailable
 
 ANYIO_SCOPE_MESSAGE = "Cancelled via cancel scope "
@@ -97,15 +98,22 @@ def _asked_for(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def within(seconds: float, what: str, *, sending: bool = False) -> Iterator[None]:
+def within(seconds: float, what: str, denied: DeniedRights, *, sending: bool = False) -> Iterator[None]:
     """Turns what goes wrong inside, or takes longer, into the JournalError that it means; its text names `what`.
 
+    `denied`: what the cluster refuses. A client to which it has refused something asks again in silence until its time is up.
     `sending`: records are sent inside, and may be refused.
     """
+    before = denied.count
     try:
         with anyio.fail_after(seconds), ours_only():
             yield
     except TimeoutError:
+        if denied.since(before):
+            raise forbidden(denied.last, what) from None
         raise Unavailable(f"Kafka did not answer within {seconds:g} s ({what}): is the broker up?") from None
     except CLIENT_ERRORS as error:
-        raise journal_error(error, what, sending=sending) from error
+        meant = journal_error(error, what, denied.last, sending=sending)
+        if isinstance(meant, Unavailable) and denied.since(before):
+            meant = forbidden(denied.last, what)
+        raise meant from error

@@ -15,7 +15,8 @@ and a claim that was written since our start counts although we had not opened t
 import msgspec
 
 from watcher.journal import Fenced, Lost, WrongJournal
-from watcher.journal.kafka.records import PARTITION_BY, LogMarker, OwnerRecord, TopicNames
+from watcher.journal.kafka.internal_records import PARTITION_BY, LogMarker, OwnerRecord
+from watcher.journal.kafka.records import TopicNames
 
 
 class LogIdentity:
@@ -27,7 +28,7 @@ class LogIdentity:
         self._epoch: str | None = None
 
     def verify(self, partition: int, marker: LogMarker | None) -> str:
-        """The last marker of a state partition; gives the log's epoch. Raises WrongJournal without one, and when it is
+        """The last marker of a partition; gives the log's epoch. Raises WrongJournal without one, and when it is
         that of another log."""
         if marker is None:
             raise missing_marker(self._topics, partition)
@@ -36,7 +37,7 @@ class LogIdentity:
             self._epoch = marker.epoch
         if self._epoch != marker.epoch:
             raise WrongJournal(
-                f"partition {partition} of topic {self._topics.state} belongs to another log ({marker.epoch}) than the "
+                f"partition {partition} of topic {self._topics.internal} belongs to another log ({marker.epoch}) than the "
                 f"one that this process began with ({self._epoch}): the topics were re-created, or "
                 "`watcher init --new-log` was run; start again"
             )
@@ -48,7 +49,7 @@ def require_partition_rule(topics: TopicNames, marker: LogMarker) -> None:
     if marker.partition_by != PARTITION_BY:
         raise WrongJournal(
             f"topic {topics.state} is partitioned by {marker.partition_by}, and this version partitions by {PARTITION_BY}: "
-            f"delete {topics.state} and {topics.changed}, or take another topic_prefix, and run `watcher init`; "
+            f"delete {_all(topics)}, or take another topic_prefix, and run `watcher init`; "
             "versions begin at 1 again"
         )
 
@@ -56,13 +57,39 @@ def require_partition_rule(topics: TopicNames, marker: LogMarker) -> None:
 def missing_marker(topics: TopicNames, partition: int) -> WrongJournal:
     if partition == 0:
         return WrongJournal(
-            f"topic {topics.state} has no marker: it is new or was re-created; "
+            f"topic {topics.internal} has no marker: it is new or was re-created; "
             "run `watcher init` to start a new log on it"
         )
     return WrongJournal(
-        f"partition {partition} of topic {topics.state} has no marker: it lost its records, or a version before made it; "
+        f"partition {partition} of topic {topics.internal} has no marker: it lost its records; "
         "run `watcher init --new-log` to go on with what is left, as a new log"
     )
+
+
+def unmarked_state(topics: TopicNames) -> WrongJournal:
+    """Balances, or what a version before kept beside them, and no marker that says which log it is."""
+    return WrongJournal(
+        f"topic {topics.state} holds records, and {topics.internal} names no log: a version before made it, or "
+        f"{topics.internal} was re-created; run `watcher init --new-log`, which goes on with the balances, as a new log"
+    )
+
+
+def events_lost(topics: TopicNames) -> WrongJournal:
+    return WrongJournal(
+        f"topic {topics.changed} is new but {topics.state} is not: it was re-created; "
+        f"delete {_all(topics)} and run `watcher init`, which starts a new log"
+    )
+
+
+def records_lost(topics: TopicNames, topic: str, partition: int) -> WrongJournal:
+    return WrongJournal(
+        f"partition {partition} of topic {topic} lost its records, or the topic was re-created: versions would begin at 1 "
+        f"again; delete {_all(topics)} and run `watcher init`, or `watcher init --new-log` to go on with what is left, as a new log"
+    )
+
+
+def _all(topics: TopicNames) -> str:
+    return f"{topics.changed}, {topics.state} and {topics.internal}"
 
 
 class OwnerClaim:
@@ -71,9 +98,13 @@ class OwnerClaim:
     def __init__(self, instance: str, group: str = "") -> None:
         self.record = OwnerRecord(0, instance, group)
 
-    def released(self, *, in_doubt: float) -> OwnerRecord:
+    def opened(self, state_end: int) -> OwnerRecord:
+        """What it writes into a partition that it opens."""
+        return msgspec.structs.replace(self.record, state_end=state_end)
+
+    def released(self, state_end: int, *, in_doubt: float) -> OwnerRecord:
         """What it writes into a partition that it lets go in order. `in_doubt`: seconds for which another may ask yet."""
-        return msgspec.structs.replace(self.record, released=True, in_doubt=in_doubt)
+        return msgspec.structs.replace(self.record, released=True, in_doubt=in_doubt, state_end=state_end)
 
     def settles(self, found: OwnerRecord | None, *, opened: bool) -> bool:
         """Whether nothing is in doubt of the owner that stands in a partition: there is none, it released it, or it is the

@@ -14,7 +14,6 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from watcher.fleet.claims import Assignment, ClaimError, MemberClaim, decode_assignment, decode_claim
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.deadlines import within
 
 STABLE = "Stable"
 SETTLED = (STABLE, "Empty", "Dead")
@@ -61,7 +60,7 @@ async def describe_group(cluster: Cluster, group: str, *, settle: float = SETTLE
 
 
 async def _describe(cluster: Cluster, admin: AIOKafkaAdminClient, group: str) -> GroupDescription:
-    with within(cluster.deadlines.admin, f"looking at group {group}"):
+    with cluster.within(cluster.deadlines.admin, f"looking at group {group}"):
         answer: Any
         (answer,) = await admin.describe_consumer_groups([group])
         ((code, _, state, protocol_type, protocol, members, *_),) = answer.groups
@@ -102,7 +101,7 @@ async def remove_member(cluster: Cluster, group: str, name: str) -> bool:
 
 
 async def _remove(cluster: Cluster, admin: AIOKafkaAdminClient, group: str, member_id: str) -> bool:
-    with within(cluster.deadlines.admin, f"taking a member out of group {group}"):
+    with cluster.within(cluster.deadlines.admin, f"taking a member out of group {group}"):
         node = await admin.find_coordinator(group)
         answer: Any = await admin._send_request(LeaveGroupRequest(group, member_id), node)
         error = for_code(answer.error_code)

@@ -8,28 +8,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import TypeVar
 
 import anyio
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from watcher.fleet.claims import MemberClaim
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.cluster import Cluster, stop_client
-from watcher.journal.kafka.deadlines import CLIENT_ERRORS, Deadlines
-from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker
+from watcher.journal.kafka.broker_errors import DenialTimer
+from watcher.journal.kafka.cluster import Cluster
+from watcher.journal.kafka.deadlines import Deadlines
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker, unmarked_state
 from watcher.journal.kafka.group_admin import GroupDescription, describe_group, remove_member
+from watcher.journal.kafka.heartbeat_sender import HeartbeatSender
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.owner_look import OwnerLook
 from watcher.journal.kafka.reader import KafkaReader
-from watcher.journal.kafka.records import Encoder, TopicNames
+from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.settings import KafkaSettings, group_id, member_name, security
 from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.views import ViewLimits
 from watcher.model.events import JSON, MSGPACK, Encoding, ProviderHealth
-from watcher.model.log import JournalError, Unavailable
+from watcher.model.log import Unavailable
 
 AGAIN = 0.5
 """Seconds between two tries."""
@@ -38,6 +41,12 @@ GATHER = 0.01
 """Seconds after a commit before the next one: back to back the coordinator makes it wait 20 ms."""
 
 T = TypeVar("T")
+
+
+def _require_asserts() -> None:
+    if not __debug__:
+        # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
+        raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
 
 
 class KafkaJournal:
@@ -59,16 +68,14 @@ class KafkaJournal:
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
         """`servers` as `host:port`. `boottime`: the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
-        if not __debug__:
-            # aiokafka guards its transactions with asserts: without them a lost one is reported as committed.
-            raise WrongJournal("the Kafka journal cannot run under python -O or PYTHONOPTIMIZE: start it without")
+        _require_asserts()
         self.partitions = settings.partitions
         self._settings = settings
         self._environ = environ
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
         self._specs = topic_specs(self._topics, settings.partitions, retention)
-        self._cluster = Cluster(servers, security(settings, environ), deadlines)
+        self._cluster = Cluster(servers, security(settings, environ), deadlines, settings.compression_type)
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
@@ -77,9 +84,11 @@ class KafkaJournal:
         self._look = OwnerLook(self._cluster, self._offsets, self._topics)
         self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}
-        """Partition → where its state ended when `check` looked first."""
+        """Partition → where its internal records ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
-        self._heartbeats: AIOKafkaProducer | None = None
+        self._heartbeats = HeartbeatSender(self._cluster, self._topics.heartbeat, self._encoder)
+        self._denied = DenialTimer(10.0, self._cluster.deadlines.denied)
+        """Of administration."""
 
     def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
@@ -108,21 +117,8 @@ class KafkaJournal:
         return reader
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
-        with anyio.move_on_after(self._cluster.deadlines.heartbeat) as scope:
-            try:
-                await self._send_heartbeats(health)
-            except (*CLIENT_ERRORS, JournalError):
-                scope.cancel()
-        if scope.cancel_called and self._heartbeats is not None:
-            producer, self._heartbeats = self._heartbeats, None
-            await stop_client(producer)
-
-    async def _send_heartbeats(self, health: Sequence[ProviderHealth]) -> None:
-        if self._heartbeats is None:
-            self._heartbeats = await self._cluster.plain_producer()
-        for one in health:
-            topic, key, value, headers = self._encoder.health(one)
-            await self._heartbeats.send_and_wait(topic, value, key, partition=0, headers=headers)
+        """Raises Forbidden once the right to it has been missing for a while."""
+        await self._heartbeats.send(health)
 
     def member(self) -> str | None:
         """The lasting name of this process in the fleet; None: it has none. Raises SettingsError."""
@@ -196,19 +192,26 @@ class KafkaJournal:
 
     async def _require_specs(self, admin: TopicAdmin) -> None:
         found = await admin.ready()
+        state = found.get(self._topics.state)
+        if self._topics.internal not in found and state is not None and state.partitions == self.partitions:
+            raise await self._unmarked()
         require_topics(self._specs, found)
         await self._require_log()  # a re-created topic has lost its configs too: say what matters more
         require_configs(self._specs, found)
         if not self._began_at:
             ends = await self._offsets.last_stable(
-                [TopicPartition(self._topics.state, p) for p in range(self.partitions)]
+                [TopicPartition(self._topics.internal, p) for p in range(self.partitions)]
             )
             self._began_at = {place.partition: end for place, end in ends.items()}
 
     async def _require_log(self) -> None:
         """Raises WrongJournal when there is no log. Which one it is, whoever opens a partition sees there."""
         if not await self._markers.has_log():
-            raise missing_marker(self._topics, 0)
+            raise await self._unmarked()
+
+    async def _unmarked(self) -> WrongJournal:
+        """What to say of a log without a marker."""
+        return unmarked_state(self._topics) if await self._markers.is_unmarked() else missing_marker(self._topics, 0)
 
     async def _with_broker(self, work: Callable[[TopicAdmin], Awaitable[T]]) -> T:
         """What `work` gives, once a broker is reached. A cluster that has just come back may go once more in the midst
@@ -218,7 +221,8 @@ class KafkaJournal:
         while True:
             try:
                 async with self._admin_by(deadline) as client:
-                    return await work(TopicAdmin(client, self._specs, self._cluster.deadlines.admin))
+                    with self._denied.tolerated():
+                        return await work(TopicAdmin(client, self._specs, self._cluster))
             except Unavailable:
                 if anyio.current_time() + AGAIN >= deadline:
                     raise
@@ -246,6 +250,5 @@ class KafkaJournal:
         return None
 
     async def close(self) -> None:
-        if self._heartbeats is not None:
-            await stop_client(self._heartbeats)
+        await self._heartbeats.close()
         await self._offsets.close()

@@ -208,7 +208,7 @@ class Membership:
             return WrongJournal(
                 f"group {self._group} is no fleet ({await self._other_use(error)}): take another [kafka] group"
             )
-        return journal_error(error, f"being a member of group {self._group}")
+        return journal_error(error, f"being a member of group {self._group}", self._cluster.denied.last)
 
     async def _other_use(self, error: KafkaError | ClaimError) -> str:
         """What else the group is used for."""

@@ -2,30 +2,25 @@
 """Reading partitions to a measured place, without a group."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import anyio
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
+from watcher.journal.kafka.broker_errors import forbidden
 from watcher.journal.kafka.cluster import Cluster, stop_client
-from watcher.journal.kafka.deadlines import Deadlines, within
+from watcher.journal.kafka.records import ConsumedRecord
 from watcher.model.log import Unavailable
 
 Offsets = Mapping[TopicPartition, int]
-ConsumedRecord = Any
-"""An aiokafka ConsumerRecord. All of ours have a key, a value and headers, which its type does not know."""
 POLL_MS = 50
 """aiokafka wakes nobody for a fetch of control records alone; the position has moved all the same."""
 
 
-async def poll(consumer: AIOKafkaConsumer, seconds: float) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
-    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong.
-
-    `seconds`: until then the client must have answered.
-    """
+async def poll(consumer: AIOKafkaConsumer, cluster: Cluster) -> Mapping[TopicPartition, Sequence[ConsumedRecord]]:
+    """What has come, within a moment. Raises OffsetOutOfRangeError, or Unavailable for what else goes wrong."""
     try:
-        with within(seconds, "reading"):
+        with cluster.within(cluster.deadlines.request, "reading"):
             records: Mapping[TopicPartition, Sequence[ConsumedRecord]] = await consumer.getmany(timeout_ms=POLL_MS)
     except Unavailable as failure:
         if isinstance(failure.__cause__, OffsetOutOfRangeError):
@@ -44,9 +39,11 @@ async def read_until(
     consumer: AIOKafkaConsumer,
     targets: Mapping[TopicPartition, int],
     take: Callable[[ConsumedRecord], None],
-    deadlines: Deadlines,
+    cluster: Cluster,
 ) -> None:
-    """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress."""
+    """Hand every record before `targets` (and perhaps some behind) to `take`. Raises Unavailable without progress, and
+    Forbidden."""
+    denied_before = cluster.denied.count
     positions: dict[TopicPartition, int] = {}
     moved_at = anyio.current_time()
     while True:
@@ -55,11 +52,13 @@ async def read_until(
             return
         if now != positions:
             positions, moved_at = now, anyio.current_time()
-        elif anyio.current_time() - moved_at > deadlines.stalled:
+        elif denied := cluster.denied.since(denied_before):
+            raise forbidden(denied, "reading")
+        elif anyio.current_time() - moved_at > cluster.deadlines.stalled:
             raise Unavailable(
-                f"Kafka gave nothing for {deadlines.stalled:g} s: a broker is down, or an open transaction holds the log back"
+                f"Kafka gave nothing for {cluster.deadlines.stalled:g} s: a broker is down, or an open transaction holds the log back"
             )
-        for records in (await poll(consumer, deadlines.request)).values():
+        for records in (await poll(consumer, cluster)).values():
             for record in records:
                 take(record)
 
@@ -71,7 +70,7 @@ async def read_range(
     found: list[ConsumedRecord] = []
     async with cluster.reading([partition.topic for partition in start], isolation=isolation) as consumer:
         assign_at(consumer, start)
-        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster.deadlines)
+        await read_until(consumer, {partition: ends[partition] for partition in start}, found.append, cluster)
     return found
 
 
@@ -94,15 +93,26 @@ class OffsetProbe:
         """High watermarks: nothing committed before this call stands behind them. Raises Unavailable."""
         return await self._ends("read_uncommitted", partitions)
 
+    async def empty(self, partitions: Sequence[TopicPartition], seconds: float) -> list[TopicPartition]:
+        """Those in which nothing has ever been written, not even the end of a transaction. Raises Unavailable.
+
+        `seconds`: a coordinator writes such an end on its own, after it has said that the transaction is committed.
+        """
+        found = partitions
+        with anyio.move_on_after(seconds):
+            while found := [one for one, end in (await self.high_watermarks(found)).items() if not end]:  # noqa: ASYNC110 (no event tells it)
+                await anyio.sleep(0.05)
+        return list(found)
+
     async def log_starts(self, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer("read_committed")
-        with within(self._cluster.deadlines.request, "asking where the log begins"):
+        with self._cluster.within(self._cluster.deadlines.request, "asking where the log begins"):
             offsets: Offsets = await consumer.beginning_offsets(partitions)
         return offsets
 
     async def _ends(self, isolation: str, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer(isolation)
-        with within(self._cluster.deadlines.request, "asking where the log ends"):
+        with self._cluster.within(self._cluster.deadlines.request, "asking where the log ends"):
             offsets: Offsets = await consumer.end_offsets(partitions)
         return offsets
 

@@ -6,8 +6,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.fencing import OwnerClaim
+from watcher.journal.kafka.internal_records import OWNER
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_range, read_until
-from watcher.journal.kafka.records import OWNER, PartitionContents, TopicNames, decode_health
+from watcher.journal.kafka.partition_contents import InternalContents
+from watcher.journal.kafka.records import TopicNames, decode_health
 from watcher.model.events import ProviderHealth
 
 LAST_WORDS = 16
@@ -20,27 +22,27 @@ HEARTBEATS = 20_000
 
 
 class OwnerLook:
-    """Looks at the state partitions and at the heartbeats."""
+    """Looks at the internal partitions and at the heartbeats."""
 
     def __init__(self, cluster: Cluster, offsets: OffsetProbe, topics: TopicNames) -> None:
         self._cluster = cluster
         self._offsets = offsets
         self._topics = topics
-        self._seen: dict[int, tuple[int, PartitionContents]] = {}
+        self._seen: dict[int, tuple[int, InternalContents]] = {}
         """Partition → up to where its owners are known, and what they were."""
 
     async def await_release(self, partition: int) -> None:
         """Return once the last record of the partition is "released", in doubt or not. Raises Unavailable."""
-        place = TopicPartition(self._topics.state, partition)
-        async with self._cluster.reading([self._topics.state]) as consumer:
+        place = TopicPartition(self._topics.internal, partition)
+        async with self._cluster.reading([self._topics.internal]) as consumer:
             while not await self._is_released(consumer, place):  # noqa: ASYNC110 (no event tells it)
                 await anyio.sleep(BETWEEN_LOOKS)
 
     async def _is_released(self, consumer: AIOKafkaConsumer, place: TopicPartition) -> bool:
         ends = await self._offsets.last_stable([place])
-        last = PartitionContents()
+        last = InternalContents()
         assign_at(consumer, {place: max(0, ends[place] - LAST_WORDS)})
-        await read_until(consumer, ends, lambda record: last.add(record.key, record.value, ()), self._cluster.deadlines)
+        await read_until(consumer, ends, last.take, self._cluster)
         return last.owner is not None and last.owner.released
 
     async def require_fleet(self, partition: int, claim: OwnerClaim, began_at: float) -> None:
@@ -48,12 +50,12 @@ class OwnerLook:
 
         Each look goes on from where the last one ended. Raises Unavailable.
         """
-        place = TopicPartition(self._topics.state, partition)
+        place = TopicPartition(self._topics.internal, partition)
         ends = await self._offsets.last_stable([place])
-        start, owner = self._seen.get(partition, (int(min(began_at, ends[place])), PartitionContents()))
+        start, owner = self._seen.get(partition, (int(min(began_at, ends[place])), InternalContents()))
         for record in await read_range(self._cluster, {place: start}, ends):
             if record.key == OWNER:
-                owner.add(record.key, record.value, (), record.offset)
+                owner.take(record)
         self._seen[partition] = ends[place], owner
         # The claims of our own group are no business of who only looks: its claim would grow beyond that of an instance that
         # has them to take over, and this member would stay although all others end.

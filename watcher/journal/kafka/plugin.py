@@ -42,7 +42,7 @@ class KafkaPlugin:
         )
 
     def private_files(self, _url: str, settings: KafkaSettings) -> Iterator[PrivateFile]:
-        for name in ("sasl_password_file", "ssl_keyfile"):
+        for name in ("sasl_password_file", "sasl_oauth_client_secret_file", "ssl_keyfile"):
             if (file := getattr(settings, name)) is not None:
                 yield PrivateFile(f"[kafka] {name}", Path(file))
 

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from watcher.journal.kafka.oauth_tokens import ClientCredentials, TokenRequest, is_safe_url
 from watcher.redaction import secret
-from watcher.redaction.secret import Secret
+from watcher.redaction.secret import Secret, without_user
 from watcher.runtime.config_section import SettingsError
 
 SOURCE = re.compile(
@@ -39,11 +40,19 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Used by `init` and fixed for life. All of a provider stands in one."""
     source: str = "/balance-watcher"
     """The beginning of every event's `ce_source`: a URI reference."""
+    compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    """Of what we write."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     sasl_username: str | None = None
     sasl_password_env: str | None = None
     sasl_password_file: str | None = None
+    sasl_oauth_token_url: str | None = None
+    """Of OAUTHBEARER: where client credentials are given a token; https, or http within this machine."""
+    sasl_oauth_client_id: str | None = None
+    sasl_oauth_client_secret_env: str | None = None
+    sasl_oauth_client_secret_file: str | None = None
+    sasl_oauth_scope: str | None = None
     ssl_cafile: str | None = None
     """PEM. Without it the system's authorities are trusted."""
     ssl_certfile: str | None = None
@@ -69,9 +78,25 @@ def require_valid(settings: KafkaSettings) -> None:
         )
     if not 1 <= settings.partitions <= 10_000:
         raise SettingsError(f"[kafka] partitions = {settings.partitions}: write a number from 1 to 10000")
-    if settings.security_protocol.startswith("SASL") and settings.sasl_username is None:
-        raise SettingsError(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
+    _require_sasl(settings)
     _require_fleet(settings)
+
+
+def _require_sasl(settings: KafkaSettings) -> None:
+    if not settings.security_protocol.startswith("SASL"):
+        return
+    if settings.sasl_mechanism != "OAUTHBEARER":
+        if settings.sasl_username is None:
+            raise SettingsError(f"[kafka] security_protocol = {settings.security_protocol} needs sasl_username")
+        return
+    for name in ("sasl_oauth_token_url", "sasl_oauth_client_id"):
+        if getattr(settings, name) is None:
+            raise SettingsError(f"[kafka] sasl_mechanism = OAUTHBEARER needs {name}")
+    if not is_safe_url(settings.sasl_oauth_token_url or ""):
+        raise SettingsError(
+            f"[kafka] sasl_oauth_token_url = {without_user(settings.sasl_oauth_token_url or '')!r}: write an https URL without user, "
+            "password and fragment, since a secret is sent there (http within this machine alone)"
+        )
 
 
 def _require_fleet(settings: KafkaSettings) -> None:
@@ -118,9 +143,24 @@ def security(settings: KafkaSettings, environ: Mapping[str, str]) -> dict[str, A
         arguments["ssl_context"] = _context(settings, environ)
     if settings.security_protocol.startswith("SASL"):
         arguments["sasl_mechanism"] = settings.sasl_mechanism
-        arguments["sasl_plain_username"] = settings.sasl_username
-        arguments["sasl_plain_password"] = _password(settings, environ).reveal()
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            arguments["sasl_oauth_token_provider"] = ClientCredentials(_token_request(settings, environ))
+        else:
+            arguments["sasl_plain_username"] = settings.sasl_username
+            arguments["sasl_plain_password"] = _password(settings, environ).reveal()
     return arguments
+
+
+def _token_request(settings: KafkaSettings, environ: Mapping[str, str]) -> TokenRequest:
+    env, file = settings.sasl_oauth_client_secret_env, settings.sasl_oauth_client_secret_file
+    found = secret.read("[kafka] sasl_oauth_client_secret", environ, env=env, file=file)
+    if found is None:
+        raise SettingsError(
+            "[kafka] needs sasl_oauth_client_secret_env or sasl_oauth_client_secret_file: where the client's secret stands"
+        )
+    assert settings.sasl_oauth_token_url is not None
+    assert settings.sasl_oauth_client_id is not None
+    return TokenRequest(settings.sasl_oauth_token_url, settings.sasl_oauth_client_id, found, settings.sasl_oauth_scope)
 
 
 def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> Secret:

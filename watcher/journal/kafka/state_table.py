@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import anyio.lowlevel
 
-from watcher.journal.kafka.records import NoteAssembler, state_after, state_before
+from watcher.journal.kafka.internal_records import NoteAssembler
+from watcher.journal.kafka.records import ConsumedRecord, NotABalance, decode_balance, state_after, state_before
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Cursor, Published
@@ -21,9 +22,23 @@ class StateTable:
         self.rows: dict[Key, BalanceState] = {}
         self.health: dict[str, ProviderHealth] = {}
         self.notes = NoteAssembler()
+        self.foreign: dict[bytes, int] = {}
+        """Key → partition of what stands in the state and is not a balance."""
 
-    def restore(self, state: BalanceState) -> None:
-        self.rows[state.key] = state
+    def restore(self, record: ConsumedRecord) -> None:
+        """The next record of the state, of a key's several the last one stays."""
+        if record.value is None:
+            self.foreign.pop(record.key, None)
+            if Key.parsable(name := record.key.decode(errors="replace")):
+                self.rows.pop(Key.parse(name), None)
+            return
+        try:
+            state = decode_balance(record.key, record.value, record.headers)
+        except NotABalance:
+            self.foreign[record.key] = record.partition
+        else:
+            self.foreign.pop(record.key, None)
+            self.rows[state.key] = state
 
     def add_baseline(self, state: BalanceState) -> bool:
         """Add a baseline just committed. False for a known key, and for the state of a change: its event says the same."""

@@ -28,10 +28,9 @@ from watcher.journal.kafka.broker_errors import DenialTimer
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.commit_window import CommitWindow
 from watcher.journal.kafka.dangling_transactions import TAIL_OFFSETS
-from watcher.journal.kafka.deadlines import within
 from watcher.journal.kafka.fencing import LogIdentity
+from watcher.journal.kafka.internal_records import CONTROL_KEYS, MARKER, LogMarker, decode_marker
 from watcher.journal.kafka.offsets import (
-    ConsumedRecord,
     OffsetProbe,
     Offsets,
     assign_at,
@@ -39,7 +38,7 @@ from watcher.journal.kafka.offsets import (
     read_range,
     read_until,
 )
-from watcher.journal.kafka.records import LogMarker, TopicNames
+from watcher.journal.kafka.records import ConsumedRecord, TopicNames
 from watcher.journal.kafka.state_table import StateTable
 from watcher.model.events import BalanceState, ProviderHealth
 from watcher.model.log import Commit, Cursor, Published, Unavailable
@@ -64,11 +63,12 @@ class LogTail:
         self._topics = topics
         self.event_partitions = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
         self._state_partitions = [TopicPartition(topics.state, partition) for partition in range(partitions)]
+        self._internal_partitions = [TopicPartition(topics.internal, partition) for partition in range(partitions)]
         self._identity = identity
         self._on_turn = on_turn
         self.epoch = ""
         self._markers: dict[int, LogMarker] = {}
-        """The last one of each state partition."""
+        """The last one of each partition."""
         self.table = StateTable()
         self.window = CommitWindow((0,) * partitions)
         self.positions: dict[TopicPartition, int] = {}
@@ -101,22 +101,25 @@ class LogTail:
     async def _load(self, consumer: AIOKafkaConsumer) -> None:
         """See the head of this file for why it goes in this order."""
         positions = dict(await self._offsets.last_stable(self.event_partitions))
-        visible, held_back = await self._visible_offsets(self._state_partitions)
+        beside = [*self._state_partitions, *self._internal_partitions]
+        visible, held_back = await self._visible_offsets(beside)
+        held_back = [partition for partition in held_back if partition.topic == self._topics.state]
         if held_back:
             first = await self._offsets.log_starts(self.event_partitions)
             for partition in (self.event_partitions[one.partition] for one in held_back):
                 positions[partition] = max(first[partition], positions[partition] - TAIL_OFFSETS)
-        assign_at(consumer, await self._offsets.log_starts(self._state_partitions))
-        await read_until(consumer, visible, self._restore, self._cluster.deadlines)
-        for one in self._state_partitions:
+        assign_at(consumer, await self._offsets.log_starts(beside))
+        await read_until(consumer, visible, self._restore, self._cluster)
+        for one in self._internal_partitions:
             self.epoch = self._identity.verify(one.partition, self._markers.get(one.partition))
+        self._require_balances()
         heartbeat = TopicPartition(self._topics.heartbeat, 0)
-        after = {partition: await consumer.position(partition) for partition in self._state_partitions}
+        after = {partition: await consumer.position(partition) for partition in beside}
         assign_at(consumer, {**positions, **after, **await self._offsets.log_starts([heartbeat])})
         visible, held_back = await self._visible_offsets(self.event_partitions)
         self.window = CommitWindow(tuple(positions[partition] for partition in self.event_partitions))
         self.positions = {**positions, **after}
-        with within(self._cluster.deadlines.caught_up, "reading the events"):
+        with self._cluster.within(self._cluster.deadlines.caught_up, "reading the events"):
             while not self._has_reached(visible):
                 await self._read_once(consumer)
         if held_back:
@@ -143,18 +146,35 @@ class LogTail:
             self.table.roll_back(event_of(record))
 
     def _restore(self, record: ConsumedRecord) -> None:
-        if b"/" in record.key:
-            self.table.restore(wire.decode_state(record.value, record.headers))
-        elif record.key == wire.MARKER:
-            self._markers[record.partition] = wire.decode_marker(record.value)
+        if record.topic == self._topics.state:
+            self.table.restore(record)
+        elif record.key == MARKER and record.value is not None:
+            self._markers[record.partition] = decode_marker(record.value)
         else:
             self._note(record)
 
+    def _require_balances(self) -> None:
+        """Raises WrongJournal when the state holds what is not a balance."""
+        for key, partition in self.table.foreign.items():
+            raise wire.foreign_records(self._topics, partition, key)
+
     def _note(self, record: ConsumedRecord) -> None:
-        if record.key == wire.MARKER:
-            self._identity.verify(record.partition, wire.decode_marker(record.value))
-        elif record.key not in wire.CONTROL_KEYS:
+        if record.value is None:
+            return
+        if record.key == MARKER:
+            self._identity.verify(record.partition, decode_marker(record.value))
+        elif record.key not in CONTROL_KEYS:
             self.table.notes.add(record.key, record.value, record.headers)
+
+    def _baseline(self, record: ConsumedRecord) -> BalanceState | None:
+        """The state in a record just committed, if it is a baseline. Raises WrongJournal for what is not a balance."""
+        if record.value is None:
+            return None
+        try:
+            state = wire.decode_balance(record.key, record.value, record.headers)
+        except wire.NotABalance as error:
+            raise wire.foreign_records(self._topics, record.partition, record.key) from error
+        return state if self.table.add_baseline(state) else None
 
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         try:
@@ -192,15 +212,14 @@ class LogTail:
         events: list[Published] = []
         baselines: list[BalanceState] = []
         health: list[ProviderHealth] = []
-        for partition, records in (await poll(consumer, self._cluster.deadlines.request)).items():
+        for partition, records in (await poll(consumer, self._cluster)).items():
             if partition.topic == self._topics.changed:
                 events += [event_of(record) for record in records]
             elif partition.topic == self._topics.state:
-                states = (wire.decode_state(one.value, one.headers) for one in records if b"/" in one.key)
-                baselines += [state for state in states if self.table.add_baseline(state)]
+                baselines += [state for one in records if (state := self._baseline(one)) is not None]
+            elif partition.topic == self._topics.internal:
                 for one in records:
-                    if b"/" not in one.key:
-                        self._note(one)
+                    self._note(one)
             else:
                 health += [wire.decode_health(record.value, record.headers) for record in records]
         for event in events:
@@ -208,7 +227,7 @@ class LogTail:
         self.table.health.update((one.provider, one) for one in health)
         self.positions = {
             partition: await consumer.position(partition)
-            for partition in (*self.event_partitions, *self._state_partitions)
+            for partition in (*self.event_partitions, *self._state_partitions, *self._internal_partitions)
         }
         positions = tuple(self.positions[partition] for partition in self.event_partitions)
         if events or baselines or health or positions != self.window.end:
@@ -236,7 +255,9 @@ class LogTail:
     async def _catch_up(self) -> None:
         await anyio.lowlevel.checkpoint()
         with self.denied.tolerated():
-            written = await self._offsets.high_watermarks([*self.event_partitions, *self._state_partitions])
+            written = await self._offsets.high_watermarks(
+                [*self.event_partitions, *self._state_partitions, *self._internal_partitions]
+            )
         with anyio.move_on_after(self._cluster.deadlines.fresh):
             while not self._has_reached(written):
                 await self.next_turn()

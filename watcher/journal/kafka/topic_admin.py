@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 (aiokafka's admin client sends what it has no method for)
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
 """The topics in the cluster: made and configured by `init`, looked at by `check`."""
 
@@ -7,10 +8,17 @@ from typing import Any
 import anyio
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import InvalidReplicationFactorError, NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidReplicationFactorError,
+    NoError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.deadlines import within
+from watcher.journal.kafka.broker_errors import AUTHORIZATION_ERRORS
+from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.topic_specs import TopicSpec, TopicState, require_topics
 from watcher.model.log import Unavailable
 
@@ -21,17 +29,18 @@ SET_ON_TOPIC = 1
 
 
 class TopicAdmin:
-    """The topics of `specs`, through a started client. `seconds`: for one step of administration."""
+    """The topics of `specs`, through a started client."""
 
-    def __init__(self, client: AIOKafkaAdminClient, specs: Sequence[TopicSpec], seconds: float) -> None:
+    def __init__(self, client: AIOKafkaAdminClient, specs: Sequence[TopicSpec], cluster: Cluster) -> None:
         self._client = client
         self._specs = specs
-        self._seconds = seconds
+        self._cluster = cluster
+        self._seconds = cluster.deadlines.admin
 
     async def create(self) -> list[str]:
         """Make the topics that are missing; their names. Raises Unavailable or WrongJournal."""
         created: list[str] = []
-        with within(self._seconds, "creating topics"):
+        with self._cluster.within(self._seconds, "creating topics"):
             for pause in BUSY_RETRIES:
                 await anyio.sleep(pause)
                 refusal = await self._create(created)
@@ -54,6 +63,8 @@ class TopicAdmin:
             error = for_code(code)
             if error is NoError:
                 created.append(name)
+            elif error in AUTHORIZATION_ERRORS:
+                raise error(name)
             elif error is not TopicAlreadyExistsError:
                 refusal = f"topic {name} cannot be created: {error.__name__} {reason[0] if reason else ''}".rstrip()
                 if not error.retriable and error is not InvalidReplicationFactorError:
@@ -62,10 +73,10 @@ class TopicAdmin:
 
     async def existing(self) -> dict[str, TopicState]:
         """Those topics that exist, without their configs."""
-        with within(self._seconds, "looking at the topics"):
-            found = await self._client.describe_topics()  # of all: asking for one by name may create it
-        names = {spec.name for spec in self._specs}
-        return {topic["topic"]: _state(topic) for topic in found if topic["topic"] in names}
+        with self._cluster.within(self._seconds, "looking at the topics"):
+            found = await self._cluster.describe_topics(self._client._client, [spec.name for spec in self._specs])
+        unknown = UnknownTopicOrPartitionError.errno
+        return {topic["topic"]: _state(topic) for topic in found if topic["error_code"] != unknown}
 
     async def ready(self) -> dict[str, TopicState]:
         """The topics that exist, configs included, once all of those have leaders. Raises Unavailable."""
@@ -85,7 +96,7 @@ class TopicAdmin:
 
     async def await_topics(self) -> None:
         """Until topics just created are known to the broker we ask. Raises Unavailable."""
-        with within(self._seconds, "waiting for the new topics"):
+        with self._cluster.within(self._seconds, "waiting for the new topics"):
             while len(await self.ready()) < len(self._specs):  # noqa: ASYNC110 (no event tells it)
                 await anyio.sleep(0.05)
 
@@ -108,19 +119,26 @@ class TopicAdmin:
             ConfigResource(ConfigResourceType.TOPIC, topic, wanted and dict.fromkeys(wanted, ""))
             for topic, wanted in names.items()
         ]
-        with within(self._seconds, "looking at the topics"):
+        with self._cluster.within(self._seconds, "looking at the topics"):
             answers: Any = await self._client.describe_configs(resources)
-        return {topic: entries for answer in answers for _, _, _, topic, entries in answer.resources}
+            found = {}
+            for code, _, _, topic, entries in (one for answer in answers for one in answer.resources):
+                if for_code(code) is not NoError:  # describe_configs does not raise
+                    raise for_code(code)(topic)
+                found[topic] = entries
+        return found
 
     async def _set_configs(self, topic: str, corrections: Mapping[str, str]) -> None:
         """The request replaces everything that was set on the topic: what else is set there is set again."""
         entries = (await self._configs({topic: None}))[topic]
         kept = {name: value for name, value, _, source, *_ in entries if source == SET_ON_TOPIC}
         resource = ConfigResource(ConfigResourceType.TOPIC, topic, {**kept, **corrections})
-        with within(self._seconds, f"configuring topic {topic}"):
+        with self._cluster.within(self._seconds, f"configuring topic {topic}"):
             answer: Any
             (answer,) = await self._client.alter_configs([resource])
-        for code, reason, *_ in answer.resources:  # alter_configs does not raise
+            ((code, reason, *_),) = answer.resources
+            if for_code(code) in AUTHORIZATION_ERRORS:  # alter_configs does not raise
+                raise for_code(code)(topic)
             if for_code(code) is not NoError:
                 raise WrongJournal(
                     f"topic {topic} cannot be configured: {for_code(code).__name__} {reason or ''}".rstrip()
@@ -128,7 +146,7 @@ class TopicAdmin:
 
     async def _await_configs(self) -> None:
         """Until the broker we ask knows what the controller has taken. Raises Unavailable."""
-        with within(self._seconds, "waiting for the topics' new configs"):
+        with self._cluster.within(self._seconds, "waiting for the topics' new configs"):
             while True:
                 found = await self.ready()
                 if not any(spec.corrections(found[spec.name]) for spec in self._specs):

@@ -94,6 +94,7 @@ def topic_specs(topics: TopicNames, partitions: int, retention: float) -> list[T
     return [
         TopicSpec(topics.changed, partitions, "delete", kept, {}),
         TopicSpec(topics.state, partitions, "compact", {}, COMPACTION),
+        TopicSpec(topics.internal, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.heartbeat, 1, "compact", {}, COMPACTION),
     ]
 

@@ -1,3 +1,4 @@
+# ruff: noqa: SLF001 (aiokafka's consumer sends what it has no method for)
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
 """One partition's only writer: fence, measure, restore; then one transaction at a time.
 
@@ -17,13 +18,14 @@ from aiokafka.structs import RecordMetadata
 from watcher.journal import Batch, Rejected, Restored, WrongJournal
 from watcher.journal.kafka.broker_errors import DenialTimer
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.dangling_transactions import was_committed
-from watcher.journal.kafka.deadlines import within
-from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim
-from watcher.journal.kafka.log_marker import topics_recreated
-from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_until
+from watcher.journal.kafka.dangling_transactions import TAIL_OFFSETS, was_committed
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, events_lost, records_lost
+from watcher.journal.kafka.internal_records import OWNER, control_record
+from watcher.journal.kafka.offsets import OffsetProbe, Offsets, assign_at, read_range, read_until
+from watcher.journal.kafka.partition_contents import InternalContents, PartitionContents
 from watcher.journal.kafka.producer import TransactionalProducer
-from watcher.journal.kafka.records import OWNER, Encoder, OutgoingRecord, PartitionContents, TopicNames, control_record
+from watcher.journal.kafka.records import OutgoingRecord, TopicNames
 from watcher.model.log import Unavailable
 
 log = structlog.get_logger()
@@ -33,7 +35,11 @@ class KafkaWriter:
     """The `Writer` of one partition."""
 
     _opened_at = 0
-    """The offset where the state ended when we opened it: a successor's claim stands behind."""
+    """The offset where the internal records ended when we opened them: a successor's claim stands behind."""
+    _state_end = 0
+    """The offset where the states ended then."""
+    _begun_anew: TopicPartition | None = None
+    """What took records of ours where others of ours had stood."""
 
     def __init__(
         self,
@@ -49,12 +55,13 @@ class KafkaWriter:
         boottime: Callable[[], float],
         began_at: float,
     ) -> None:
-        """`began_at`: where the state ended when this instance began; an owner behind it has come since."""
+        """`began_at`: where the internal records ended when this instance began; an owner behind it has come since."""
         self.partition = partition
         self.transactional_id = transactional_id
         self._topics = topics
         self._event_partition = TopicPartition(topics.changed, partition)
         self._state_partition = TopicPartition(topics.state, partition)
+        self._internal_partition = TopicPartition(topics.internal, partition)
         self._cluster = cluster
         self._offsets = offsets
         self._encoder = encoder
@@ -70,6 +77,11 @@ class KafkaWriter:
         self._producer: TransactionalProducer | None = None
         self._last_offsets: dict[TopicPartition, int] = {}
         """Where our last records stand."""
+
+    @property
+    def _transacted(self) -> tuple[TopicPartition, ...]:
+        """Where a transaction of ours may have part."""
+        return self._event_partition, self._state_partition, self._internal_partition
 
     async def open(self) -> Restored:
         """Raises Unavailable, Fenced, Lost, Forbidden, and WrongJournal when this is another log than before, or none."""
@@ -89,7 +101,7 @@ class KafkaWriter:
                     await self._refuse_deleted_topics(consumer)
                     raise
             self._missing_since = None
-            await self._transact([control_record(self._topics.state, OWNER, self._claim.record)])
+            await self._transact([control_record(self._topics.internal, OWNER, self._claim.opened(self._state_end))])
         except BaseException:
             await self._abandon_producer()
             raise
@@ -99,9 +111,9 @@ class KafkaWriter:
     async def _refuse_deleted_topics(self, consumer: AIOKafkaConsumer) -> None:
         """Raises WrongJournal once the cluster has known nothing of our topics for a while; a broker that has just come
         up may have it to learn."""
-        with within(self._cluster.deadlines.request, "looking for the topics"):
-            known = await consumer.topics()  # of all: asking for one by name may create it
-        missing = [name for name in (self._topics.state, self._topics.changed) if name not in known]
+        with self._cluster.within(self._cluster.deadlines.request, "looking for the topics"):
+            names = [partition.topic for partition in self._transacted]
+            missing = await self._cluster.missing_topics(consumer._client, names)
         if not missing:
             self._missing_since = None
             return
@@ -117,40 +129,38 @@ class KafkaWriter:
         What is committed before the fence is read before it, so that the fenced time does not grow with the state
         and two starting instances do not fence one another in turn for ever; what counts is read after it.
         """
-        contents = PartitionContents()
-        assign_at(consumer, {self._state_partition: 0})
-        await self._read_state(consumer, contents)
-        if contents.marker is not None:  # one that was just written need not be visible yet
-            self._verify_owner(contents)
+        contents = PartitionContents(self._topics, self.partition)
+        assign_at(consumer, {self._state_partition: 0, self._internal_partition: 0})
+        await self._read(consumer, contents)
+        if contents.internal.marker is not None:  # one that was just written need not be visible yet
+            self._verify_owner(contents.internal)
         self._producer = await self._cluster.transactional_producer(self.transactional_id)
         fenced_at = self._boottime()
         await self._await_no_open_transaction()
-        await self._read_state(consumer, contents)
-        self._verify_owner(contents)
+        await self._read(consumer, contents)
+        self._verify_owner(contents.internal)
         restored = contents.restored(
-            self._epoch, fenced_at, released=self._claim.settles(contents.owner, opened=self._was_open)
+            self._epoch, fenced_at, released=self._claim.settles(contents.internal.owner, opened=self._was_open)
         )
-        await self._require_events(restored)
+        await self._require_whole(restored, contents.internal)
+        self._last_offsets = {
+            self._state_partition: self._state_end - 1,
+            self._internal_partition: self._opened_at - 1,
+        }
         return restored
 
-    def _verify_owner(self, contents: PartitionContents) -> None:
+    def _verify_owner(self, contents: InternalContents) -> None:
         """Nothing is written to a log that is not ours, not even a claim."""
         self._epoch = self._identity.verify(self.partition, contents.marker)
         self._resolve(contents, opened=self._was_open)
 
-    def _resolve(self, contents: PartitionContents, *, opened: bool) -> None:
+    def _resolve(self, contents: InternalContents, *, opened: bool) -> None:
         self._claim.resolve(contents.owner, opened=opened, since_start=contents.owner_at >= self._began_at)
 
-    async def _read_state(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
-        measured = await self._offsets.last_stable([self._state_partition])
-        await read_until(
-            consumer,
-            measured,
-            lambda record: contents.add(record.key, record.value, record.headers, record.offset),
-            self._cluster.deadlines,
-        )
-        self._opened_at = measured[self._state_partition]
-        self._last_offsets = {self._state_partition: self._opened_at - 1}
+    async def _read(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
+        measured = await self._offsets.last_stable([self._state_partition, self._internal_partition])
+        await read_until(consumer, measured, contents.take, self._cluster)
+        self._opened_at, self._state_end = measured[self._internal_partition], measured[self._state_partition]
 
     async def _await_no_open_transaction(self) -> None:
         """Wait until no transaction is open here: what it would still commit is not in what we restore."""
@@ -162,33 +172,50 @@ class KafkaWriter:
                 )
 
     async def _transactions_closed(self, seconds: float) -> bool:
-        both = [self._event_partition, self._state_partition]
+        all_of_them = self._transacted
         with anyio.move_on_after(seconds):
-            while await self._offsets.last_stable(both) != await self._offsets.high_watermarks(both):  # noqa: ASYNC110 (no event tells it)
+            while await self._offsets.last_stable(all_of_them) != await self._offsets.high_watermarks(all_of_them):  # noqa: ASYNC110 (no event tells it)
                 await anyio.sleep(0.02)
             return True
         return False
 
     async def _end_dangling(self) -> None:
         """The fence has ended all transactions of this id, and the coordinator is done with them: see `dangling_transactions`."""
-        both = [self._event_partition, self._state_partition]
-        committed, written = await self._offsets.last_stable(both), await self._offsets.high_watermarks(both)
-        dangling = [partition for partition in both if committed[partition] < written[partition]]
-        commit = len(dangling) == 1 and await was_committed(
-            self._cluster, self._offsets, self._event_partition, self._state_partition, dangling[0]
-        )
+        committed = await self._offsets.last_stable(self._transacted)
+        written = await self._offsets.high_watermarks(self._transacted)
+        dangling = [partition for partition in self._transacted if committed[partition] < written[partition]]
+        commit = await was_committed(self._cluster, self._offsets, self._topics, self._transacted, dangling)
         log.warning("journal.transaction_hangs", partition=self.partition, ended="committed" if commit else "aborted")
         producer = self._live_producer()
-        with within(self._cluster.deadlines.commit, f"ending a transaction that hangs in partition {self.partition}"):
+        with self._cluster.within(
+            self._cluster.deadlines.commit, f"ending a transaction that hangs in partition {self.partition}"
+        ):
             await producer.begin_transaction()
             for partition in dangling:
                 producer.join_transaction(partition)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
-    async def _require_events(self, restored: Restored) -> None:
+    async def _require_whole(self, restored: Restored, internal: InternalContents) -> None:
+        """Raises WrongJournal when events or states were lost: versions would begin anew beside the old ones."""
+        if self._begun_anew is not None:
+            raise records_lost(self._topics, *self._begun_anew)
+        written = max(internal.state_end, self._last_offsets.get(self._state_partition, -1) + 1)
+        if self._state_end < written or await self._offsets.empty(
+            [self._state_partition], self._cluster.deadlines.begun
+        ):
+            raise records_lost(self._topics, *self._state_partition)
+        ends = await self._offsets.high_watermarks([self._event_partition])
         has_changes = any(state.version for state in restored.states)
-        if has_changes and (await self._offsets.high_watermarks([self._event_partition]))[self._event_partition] == 0:
-            raise topics_recreated(self._topics)
+        if has_changes and ends[self._event_partition] == 0:
+            raise events_lost(self._topics)
+        if not has_changes and await self._holds_events(internal.events_from, ends):
+            raise records_lost(self._topics, *self._state_partition)
+
+    async def _holds_events(self, first: int, ends: Offsets) -> bool:
+        """Whether there is one among the last, of this log, which begins at `first`."""
+        kept = (await self._offsets.log_starts([self._event_partition]))[self._event_partition]
+        start = {self._event_partition: max(first, kept, ends[self._event_partition] - TAIL_OFFSETS)}
+        return start != ends and bool(await read_range(self._cluster, start, ends))
 
     async def commit(self, batch: Batch) -> None:
         """Raises Unavailable when in doubt, Fenced when replaced, Rejected before anything is begun or with the producer
@@ -201,8 +228,8 @@ class KafkaWriter:
         self._denied.clear()
 
     async def release(self, *, in_doubt: float = 0.0) -> None:
-        last_word = self._claim.released(in_doubt=in_doubt)
-        await self._transact([control_record(self._topics.state, OWNER, last_word)])
+        last_word = self._claim.released(self._state_end, in_doubt=in_doubt)
+        await self._transact([control_record(self._topics.internal, OWNER, last_word)])
 
     def _live_producer(self) -> TransactionalProducer:
         if self._producer is None:
@@ -215,7 +242,9 @@ class KafkaWriter:
         """Whoever cancels us, or an outcome in doubt, costs the producer: nothing goes on behind anybody's back."""
         producer = self._live_producer()
         try:
-            with within(self._cluster.deadlines.commit, f"committing to partition {self.partition}", sending=True):
+            with self._cluster.within(
+                self._cluster.deadlines.commit, f"committing to partition {self.partition}", sending=True
+            ):
                 await self._transaction(producer, records)
         except Unavailable as failure:
             await self._abandon_producer()
@@ -243,6 +272,7 @@ class KafkaWriter:
         """
         for metadata in await asyncio.gather(*sent):
             if 0 <= metadata.offset <= self._last_offsets.get(metadata.topic_partition, -1):
+                self._begun_anew = metadata.topic_partition
                 raise Unavailable(f"partition {self.partition} of topic {metadata.topic} begins anew: open it again")
             self._last_offsets[metadata.topic_partition] = metadata.offset
 
@@ -250,22 +280,14 @@ class KafkaWriter:
         """Raises Fenced when a greater claim stands here, Lost when another member's does. Reads without a producer, so
         that nobody is fenced. In a fleet, who was fenced while it opened what it was given tries again: whoever fenced it
         has been cut off, and finds our claim then."""
-        contents = PartitionContents()
+        contents = InternalContents()
         async with self._cluster.reading(self._topics) as consumer:
-            assign_at(consumer, {self._state_partition: self._opened_at})
+            assign_at(consumer, {self._internal_partition: self._opened_at})
             for pause in (0.0, self._cluster.deadlines.grace):
                 await anyio.sleep(pause)
-                await self._read_claims(consumer, contents)
-
-    async def _read_claims(self, consumer: AIOKafkaConsumer, contents: PartitionContents) -> None:
-        end = await self._offsets.last_stable([self._state_partition])
-        await read_until(
-            consumer,
-            end,
-            lambda record: contents.add(record.key, record.value, record.headers, record.offset),
-            self._cluster.deadlines,
-        )
-        self._resolve(contents, opened=self._was_open or not self._claim.record.group)
+                end = await self._offsets.last_stable([self._internal_partition])
+                await read_until(consumer, end, contents.take, self._cluster)
+                self._resolve(contents, opened=self._was_open or not self._claim.record.group)
 
     async def _abandon_producer(self) -> None:
         producer, self._producer = self._producer, None
