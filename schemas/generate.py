@@ -190,7 +190,7 @@ def golden() -> dict[str, msgspec.Struct]:
         ),
         "heartbeat": ProviderHealth(
             provider="helius", time=times[1], instance="0f6c", watches=1, last_success=times[1], stalest_seconds=2.5,
-            paused_until=None, budget_used=0.386,
+            paused_until=None, budget_used=0.386, state="failing", reason="no answer in time (3 in a row)", since=times[1],
         ),
     }  # fmt: skip
 
