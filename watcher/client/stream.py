@@ -32,6 +32,7 @@ from watcher.relay.messages import (
     Heartbeat,
     Lagging,
     Live,
+    ProviderStatus,
     Reply,
     Shutdown,
     SnapshotPage,
@@ -89,6 +90,10 @@ def note(problem: str) -> None:
     logger.debug("relay.cut", problem=problem)
 
 
+def nobody(statuses: Mapping[str, ProviderStatus]) -> None:
+    """Who gets what heartbeats say of the providers when nobody wants it."""
+
+
 class Stream:
     """An async iterator of updates. Raises RelayRefused, and nothing else but cancellation."""
 
@@ -103,10 +108,12 @@ class Stream:
         delivery: Delivery = "all",
         on_snapshot: Callable[[FullSnapshot], None] = warn,
         on_cut: Callable[[str], None] = note,
+        on_providers: Callable[[Mapping[str, ProviderStatus]], None] = nobody,
     ) -> None:
         """`since`: a cursor to go on from; without one from now on, after a snapshot if that is wished.
 
         `on_cut` gets one line each time that no connection could be made or one was lost; what it raises ends the stream.
+        `on_providers` gets what each heartbeat says of the providers, by name.
         """
         self.url = url
         self.cursor = since
@@ -117,6 +124,7 @@ class Stream:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._on_snapshot = on_snapshot
         self._on_cut = on_cut
+        self._on_providers = on_providers
         self.subscribed = False
         """Whether the relay ever accepted the subscription."""
         self._versions: dict[tuple[str, ...], int] = {}
@@ -191,6 +199,8 @@ class Stream:
                 self._apply(message)
 
     def _apply(self, message: wire.FromRelay) -> None:
+        if isinstance(message, Heartbeat):
+            self._on_providers(message.providers)
         match message:
             case Heartbeat(cursor=cursor) | Lagging(cursor=cursor) | Live(cursor=cursor) | wire.Unknown(cursor=cursor):
                 if cursor is not UNSET and not self._paging:

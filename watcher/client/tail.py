@@ -7,12 +7,13 @@ from typing import TextIO
 import msgspec
 import structlog
 
+from watcher.client.provider_news import ProviderNews, ProviderWatch
 from watcher.client.stream import FullSnapshot, Stream
 from watcher.logs.output import free_space
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
 from watcher.redaction.secret import without_user
-from watcher.relay.messages import Update
+from watcher.relay.messages import ProviderStatus, Update
 
 log = structlog.get_logger()
 
@@ -49,14 +50,29 @@ async def tail(
             )
         log.warning("tail.cut", problem=safe_text.one_line(problem), text="trying again")
 
+    def providers(statuses: Mapping[str, ProviderStatus]) -> None:
+        for news in watch.news(statuses):
+            _log_provider(news)
+
+    watch = ProviderWatch(filters.get("provider"))
     shown = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
-    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
+    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut, on_providers=providers)
     async with contextlib.aclosing(aiter(stream)) as updates:
         async for update in updates:
             out.write((shown(as_json(update)) if json else columns.line(update.event)) + "\n")
             out.flush()
             # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
             await free_space(out)
+
+
+def _log_provider(news: ProviderNews) -> None:
+    """On stderr, so that a pipe holds changes alone."""
+    name = safe_text.one_line(news.provider, NAME)
+    if news.is_trouble:
+        reason = None if news.reason is None else safe_text.one_line(news.reason, 200)
+        log.warning("provider.trouble", provider=name, state=news.state, reason=reason, since=news.since)
+    else:
+        log.info("provider.recovered", provider=name)
 
 
 def as_json(update: Update) -> str:
