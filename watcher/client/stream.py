@@ -108,12 +108,10 @@ class Stream:
         delivery: Delivery = "all",
         on_snapshot: Callable[[FullSnapshot], None] = warn,
         on_cut: Callable[[str], None] = note,
-        on_providers: Callable[[Mapping[str, ProviderStatus]], None] = nobody,
     ) -> None:
         """`since`: a cursor to go on from; without one from now on, after a snapshot if that is wished.
 
         `on_cut` gets one line each time that no connection could be made or one was lost; what it raises ends the stream.
-        `on_providers` gets what each heartbeat says of the providers, by name.
         """
         self.url = url
         self.cursor = since
@@ -124,7 +122,8 @@ class Stream:
         self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._on_snapshot = on_snapshot
         self._on_cut = on_cut
-        self._on_providers = on_providers
+        self.on_providers: Callable[[Mapping[str, ProviderStatus]], None] = nobody
+        """Gets what each heartbeat says of the providers, by name."""
         self.subscribed = False
         """Whether the relay ever accepted the subscription."""
         self._versions: dict[tuple[str, ...], int] = {}
@@ -200,7 +199,7 @@ class Stream:
 
     def _apply(self, message: wire.FromRelay) -> None:
         if isinstance(message, Heartbeat):
-            self._on_providers(message.providers)
+            self.on_providers(message.providers)
         match message:
             case Heartbeat(cursor=cursor) | Lagging(cursor=cursor) | Live(cursor=cursor) | wire.Unknown(cursor=cursor):
                 if cursor is not UNSET and not self._paging:

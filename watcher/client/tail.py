@@ -1,13 +1,13 @@
 """Changes in a terminal, one a line, in columns that stay where they are."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 import msgspec
 import structlog
 
-from watcher.client.provider_news import ProviderNews, ProviderWatch
+from watcher.client.provider_news import ProviderWatch
 from watcher.client.stream import FullSnapshot, Stream
 from watcher.logs.output import free_space
 from watcher.model.events import BalanceChanged
@@ -50,13 +50,9 @@ async def tail(
             )
         log.warning("tail.cut", problem=safe_text.one_line(problem), text="trying again")
 
-    def providers(statuses: Mapping[str, ProviderStatus]) -> None:
-        for news in watch.news(statuses):
-            _log_provider(news)
-
-    watch = ProviderWatch(filters.get("provider"))
     shown = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
-    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut, on_providers=providers)
+    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut)
+    stream.on_providers = log_of_providers(filters.get("provider"))
     async with contextlib.aclosing(aiter(stream)) as updates:
         async for update in updates:
             out.write((shown(as_json(update)) if json else columns.line(update.event)) + "\n")
@@ -65,14 +61,20 @@ async def tail(
             await free_space(out)
 
 
-def _log_provider(news: ProviderNews) -> None:
-    """On stderr, so that a pipe holds changes alone."""
-    name = safe_text.one_line(news.provider, NAME)
-    if news.is_trouble:
-        reason = None if news.reason is None else safe_text.one_line(news.reason, 200)
-        log.warning("provider.trouble", provider=name, state=news.state, reason=reason, since=news.since)
-    else:
-        log.info("provider.recovered", provider=name)
+def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:
+    """For a Stream: logs trouble of these providers (None: of all) and its end. A pipe holds changes alone."""
+    watch = ProviderWatch(providers)
+
+    def log_news(statuses: Mapping[str, ProviderStatus]) -> None:
+        for news in watch.news(statuses):
+            name = safe_text.one_line(news.provider, NAME)
+            if news.is_trouble:
+                reason = None if news.reason is None else safe_text.one_line(news.reason, 200)
+                log.warning("provider.trouble", provider=name, state=news.state, reason=reason, since=news.since)
+            else:
+                log.info("provider.recovered", provider=name)
+
+    return log_news
 
 
 def as_json(update: Update) -> str:
