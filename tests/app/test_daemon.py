@@ -3,14 +3,16 @@
 from itertools import pairwise
 
 import anyio
+import httpx
 import msgspec
 import pytest
 from trio.testing import MockClock
 
 from tests.app.test_settings import HELIUS
 from tests.journal.acme_memory import Log, MemoryJournal
+from tests.polling import Api, fine
 from watcher.app import settings
-from watcher.app.daemon import HEARTBEAT, Daemon
+from watcher.app.daemon import HEARTBEAT, LEAST_BETWEEN_HEARTBEATS, Daemon
 from watcher.app.partition_runner import Polling, ToPoll
 from watcher.poller.connections import HttpConnections
 from watcher.runtime.config_section import SettingsError
@@ -68,7 +70,7 @@ class Heard(MemoryJournal):
         return super().writer(0)
 
     async def heartbeat(self, health):
-        self.beats.append((anyio.current_time(), {one.provider for one in health}))
+        self.beats.append((anyio.current_time(), {one.provider: one.state for one in health}))
 
 
 def test_a_provider_that_comes_later_and_does_not_answer_silences_no_other():
@@ -98,3 +100,38 @@ def test_a_provider_that_comes_later_and_does_not_answer_silences_no_other():
     times = [time for time, providers in beats if "helius" in providers]
     assert len(times) >= 3
     assert max(after - before for before, after in pairwise(times)) <= HEARTBEAT + 0.1
+
+
+def test_a_state_that_changes_is_published_at_once_and_one_that_flaps_no_faster_than_is_useful():
+    """Fine for 20 s, down for 20 s, then five good answers and five failures in turn, a second each."""
+
+    def answer(request, n):
+        now = anyio.current_time()
+        down = 20 <= now < 40 or (now >= 40 and int(now / 5) % 2)
+        return httpx.Response(503) if down else fine(request, n)
+
+    async def main():
+        table = {"providers": {"helius": {**HELIUS, "limits": [{"requests": 2, "per": 1.0}]}}}
+        daemon = Daemon(settings.parse(table), {HELIUS["api_key_env"]: NEW})
+        daemon.partitions._journal = daemon.journal = heard = Heard()
+        async with anyio.create_task_group() as tasks:
+            runner = daemon.partitions.runner(0)
+            runner.committer.lease.begin(0.0)
+            runner.committer.lease.renew(1e9)
+            (source,) = daemon.sources
+            runner.pollers = [runner._poller(0, source, httpx.MockTransport(Api(answer)))]
+            tasks.start_soon(daemon.partitions._polled, runner.pollers[0])
+            await tasks.start(runner.committer.run)
+            await tasks.start(runner.pollers[0].run)
+            tasks.start_soon(daemon._send_heartbeats)
+            await anyio.sleep(100)
+            tasks.cancel_scope.cancel()
+        return [(time, providers["helius"]) for time, providers in heard.beats]
+
+    beats = anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+    assert min(time for time, state in beats if state == "failing") < 22 + LEAST_BETWEEN_HEARTBEATS
+    assert min(time for time, state in beats if state == "ok" and time > 24) < 41 + LEAST_BETWEEN_HEARTBEATS
+    times = [time for time, _ in beats]
+    assert all(after - before >= LEAST_BETWEEN_HEARTBEATS for before, after in pairwise(times))
+    states = [state for time, state in beats if time > 45]
+    assert sum(before != after for before, after in pairwise(states)) >= 8, "each turn is published"

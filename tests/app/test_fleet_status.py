@@ -41,6 +41,9 @@ def beat(provider, instance, ago):
         stalest_seconds=4.0,
         paused_until=None,
         budget_used=0.5,
+        state="waiting",
+        reason="no answer yet since the start",
+        since=None,
     )
 
 

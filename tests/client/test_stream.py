@@ -192,6 +192,34 @@ async def test_tail_writes_a_line_a_change(tmp_path):
                 assert lines[1].endswith("2000  →   500  ▼ -1500")
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_tail_says_beside_the_changes_that_a_provider_is_in_trouble_and_when_it_is_over(tmp_path, as_json):
+    out = io.StringIO()
+
+    async def run(url):
+        await tail(url, filters={}, json=as_json, since=None, token=None, out=out, colour=False)
+
+    with capture_logs() as logs:
+        async with staged(tmp_path, calm(heartbeat=0.05, sweep=0.02)) as stage, anyio.create_task_group() as tasks:
+            await stage.teller.tell("A")
+            tasks.start_soon(run, stage.url)
+            failing = {
+                "state": "failing",
+                "reason": "no answer in time (2 in a row)\x1b[2J",
+                "since": "2026-01-25T14:43:57Z",
+            }
+            for parts, lines in (({}, 0), (failing, 1), (failing, 1), ({}, 2)):
+                await stage.teller.beat("jupiter", **parts)
+                await until(lambda lines=lines: sum(one["event"].startswith("provider.") for one in logs) >= lines)
+            tasks.cancel_scope.cancel()
+    trouble, over = [one for one in logs if one["event"].startswith("provider.")]
+    assert (trouble["event"], trouble["provider"], trouble["state"]) == ("provider.trouble", "jupiter", "failing")
+    assert trouble["reason"].startswith("no answer in time (2 in a row)")
+    assert "\x1b" not in trouble["reason"]
+    assert over["event"] == "provider.recovered"
+    assert out.getvalue() == ""
+
+
 async def test_columns_stay_and_colour_is_not_the_only_sign(tmp_path):
     async with staged(tmp_path) as stage:
         await stage.teller.tell("A")

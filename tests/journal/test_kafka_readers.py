@@ -233,6 +233,9 @@ class TestReaders:
             stalest_seconds=None,
             paused_until=None,
             budget_used=0.5,
+            state="waiting",
+            reason="no answer yet since the start",
+            since=None,
         )
         async with ready(kafka.address, prefix) as made, reading(made) as reader:
             await made.heartbeat([health])

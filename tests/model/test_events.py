@@ -234,6 +234,9 @@ def test_health_is_written_in_the_fields_of_the_contract():
         stalest_seconds=None,
         paused_until=None,
         budget_used=0.5,
+        state="waiting",
+        reason="no answer yet since the start",
+        since=None,
     )
     assert list(msgspec.json.decode(JSON.encode(health))) == list(ProviderHealth.__struct_fields__)
 

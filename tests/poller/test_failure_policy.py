@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from tests.polling import helius
 from watcher.limits.limiter import Limiter
 from watcher.poller.assembly import budget_of, schedules_of
+from watcher.poller.condition import ProviderCondition
 from watcher.poller.failure_policy import (
     DOUBT_STEPS,
     EXHAUSTED_PAUSE,
@@ -41,7 +42,8 @@ class House:
         schedules = schedules_of(provider, seed=1, now=0.0)
         self.lanes = LaneScheduler(provider.groups, schedules, self.budget)
         limiter, stats = Limiter(self.budget), PollStats("helius")
-        self.policy = FailurePolicy(limiter, self.lanes, stats, max_interval=provider.settings.max_interval, seed=1)
+        longest, self.condition = provider.settings.max_interval, ProviderCondition(stats)
+        self.policy = FailurePolicy(limiter, self.lanes, stats, self.condition, max_interval=longest, seed=1)
         self.now = 0.0
 
     def asked(self):

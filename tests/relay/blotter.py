@@ -30,6 +30,8 @@ class Blotter:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self.states: dict[str, BalanceState] = {}
+        self.decimals: dict[tuple[str, str], set[int]] = {}
+        """(chain, token) → what any row of it ever said."""
         self._token = token
         self._pace = pace or calm()
         self._folder = folder
@@ -119,6 +121,8 @@ class Blotter:
         self._portal.call(self._writer.commit, Batch(rows))
         for row in rows:
             self.states[str(row.state.key)] = row.state
+            if row.state.decimals is not None:
+                self.decimals.setdefault((row.state.chain, row.state.token), set()).add(row.state.decimals)
 
     def baseline(self, *rows):
         self.commit([CommitRow(state) for state in rows])

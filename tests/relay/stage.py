@@ -31,7 +31,7 @@ def nothing(_rights, _accept):
 
 def calm(**shorter):
     """A pace at which nothing ends, and no heartbeat comes between, however long the machine stands still."""
-    hours = dict.fromkeys(("heartbeat", "ping", "auth", "upgrade", "stall", "stuck"), 3600.0)
+    hours = dict.fromkeys(("heartbeat", "first_heartbeat", "news", "ping", "auth", "upgrade", "stall", "stuck"), 3600.0)
     return RelayTuning(**hours | shorter)
 
 
@@ -81,7 +81,8 @@ class Teller:
         return CommitRow(state, changed("e0", state, before.amount, before.observed_at))
 
     async def beat(self, name, **fields):
-        health = {"last_success": None, "paused_until": None, "stalest_seconds": None, "budget_used": 0.25, **fields}
+        health = {"last_success": None, "paused_until": None, "stalest_seconds": None, "budget_used": 0.25}
+        health |= {"state": "ok", "reason": None, "since": None, **fields}
         await self.journal.heartbeat(
             [ProviderHealth(provider=name, time=format_rfc3339(wall()), instance="test", watches=1, **health)]
         )

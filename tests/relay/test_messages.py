@@ -80,7 +80,7 @@ PUSHES = {
     "update with a label": f'{{"type":"update","cursor":"ab.8","label":"Cold \\"1\\"","event":{EVENT}}}',
     "heartbeat": (
         '{"type":"heartbeat","cursor":"ab.8","sent":0,"conflated":0,"lag_ms":0,"time":"2026-01-25T14:23:57.000000Z",'
-        '"providers":{"helius":{"last_success":null,"paused_until":null,"budget_used":0.25}}}'
+        '"providers":{"helius":{"last_success":null,"paused_until":null,"budget_used":0.25,"state":"ok","reason":null,"since":"2026-01-25T14:23:57.000000Z"}}}'
     ),
     "lagging": '{"type":"lagging","cursor":"ab.8"}',
     "live": '{"type":"live","cursor":"ab.9"}',
@@ -131,7 +131,7 @@ def pushes():
                 conflated=0,
                 lag_ms=0,
                 time="2026-01-25T14:23:57.000000Z",
-                providers={"helius": ProviderStatus(None, None, 0.25)},
+                providers={"helius": ProviderStatus(None, None, 0.25, "ok", None, "2026-01-25T14:23:57.000000Z")},
             )
         ),
         "lagging": wire.push(Lagging(cursor="ab.8")),

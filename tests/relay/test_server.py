@@ -218,8 +218,40 @@ async def test_a_heartbeat_tells_the_watermark_though_nothing_matches(beating):
         assert list(beat) == ["type", "cursor", "sent", "conflated", "lag_ms", "time", "providers"]
         assert (beat["sent"], beat["conflated"], beat["lag_ms"]) == (0, 0, 0)
         assert beat["providers"] == {
-            "jupiter": {"last_success": "2026-01-25T14:43:57.000000Z", "paused_until": None, "budget_used": 0.25}
+            "jupiter": {
+                "last_success": "2026-01-25T14:43:57.000000Z",
+                "paused_until": None,
+                "budget_used": 0.25,
+                "state": "ok",
+                "reason": None,
+                "since": None,
+            }
         }
+
+
+async def test_a_heartbeat_comes_soon_after_a_client_and_at_once_when_a_provider_is_in_another_state(tmp_path):
+    """The usual ones are an hour apart here."""
+    async with staged(tmp_path, calm(first_heartbeat=0.05, news=0.3, sweep=0.02)) as stage:
+        await stage.teller.tell("A")
+        await stage.teller.beat("jupiter")
+        async with stage.subscriber() as one:
+            await one.subscribe()
+            while "jupiter" not in (beat := await one.push("heartbeat"))["providers"]:
+                pass
+            assert beat["providers"]["jupiter"]["state"] == "ok"
+            failing = {"state": "failing", "reason": "no answer in time (2 in a row)", "since": beat["time"]}
+            await stage.teller.beat("jupiter", **failing)
+            beat = await one.push("heartbeat")
+            assert beat["providers"]["jupiter"].items() >= failing.items()
+            came = stage.relay.flusher.time()
+            for _ in range(5):  # it flaps: a state is published as it stands when the pause is over
+                await stage.teller.beat("jupiter")
+                await stage.teller.beat("jupiter", **failing)
+            await stage.teller.beat("jupiter")
+            count = 1
+            while (await one.push("heartbeat"))["providers"]["jupiter"]["state"] != "ok":
+                count += 1
+            assert stage.relay.flusher.time() - came >= 0.25 * (count - 1)
 
 
 async def test_conflation_by_interval_sends_the_latest_and_keeps_the_watermark_below_it(beating):

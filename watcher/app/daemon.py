@@ -39,7 +39,9 @@ from watcher.runtime.config_section import SettingsError
 from watcher.runtime.task_scope import StartSignal, TaskScope, task_scope
 
 HEARTBEAT = 15.0
-"""Seconds between two heartbeats of a provider."""
+"""Seconds between two heartbeats of a provider, at most."""
+LEAST_BETWEEN_HEARTBEATS = 2.0
+"""Seconds, however often states change: one that flaps is published as it is then."""
 CLOSING = 2.0
 """Seconds that letting go of the journal may take."""
 
@@ -224,21 +226,14 @@ class Daemon:
         )
 
     async def _send_heartbeats(self) -> None:
-        """Publish the health of each provider that we poll: soon after it is polled, and at least every HEARTBEAT seconds.
-
-        A provider of a partition that came later may answer late: the others are not silent for longer meanwhile.
-        """
-        with anyio.move_on_after(HEARTBEAT):
-            await self._all_answered()
+        """Publish the health of each provider that we poll: at least every HEARTBEAT seconds, and soon after its state has
+        become another one."""
         while True:
             await self.journal.heartbeat(self.health())
+            sent = anyio.current_time()
             with anyio.move_on_after(HEARTBEAT):
-                await self.partitions.more_polled()
-                await self._all_answered()
-
-    async def _all_answered(self) -> None:
-        for poller in self.partitions.pollers:
-            await poller.answered.wait()
+                await self.partitions.news()
+                await anyio.sleep_until(sent + LEAST_BETWEEN_HEARTBEATS)
 
     def reload(self) -> None:
         """Read config, keys and tokens anew, soon: once what is being applied is applied. Several wishes meanwhile are one."""

@@ -25,7 +25,7 @@ class Partitions:
         self._sources = sources
         self._journal = journal
         self._clocks = clocks
-        self._more = anyio.Event()
+        self._news = anyio.Event()
         self._open: dict[int, PartitionRunner] = {}
         self._refused_at_first: dict[str, bool] = {}
         """Provider → whether its first answer to this instance refused the credential."""
@@ -107,9 +107,10 @@ class Partitions:
             runner.let_go()
             await runner.ended.wait()
 
-    async def more_polled(self) -> None:
-        """Return once another one is polled."""
-        await self._more.wait()
+    async def news(self) -> None:
+        """Return once another provider is polled, or the state of one is another. For one that waits."""
+        await self._news.wait()
+        self._news = anyio.Event()  # only now: what came while nobody waited is news too
 
     async def all_polling(self) -> None:
         """Return once all that are open poll; who is let go before that is waited for no longer."""
@@ -118,9 +119,11 @@ class Partitions:
 
     async def _polled(self, poller: Poller) -> None:
         """Runs beside each poller."""
-        more, self._more = self._more, anyio.Event()
-        more.set()
-        await self._judge_first_answer(poller)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._judge_first_answer, poller)
+            while True:
+                self._news.set()
+                await poller.state_changed()
 
     async def _judge_first_answer(self, poller: Poller) -> None:
         """End when the first answer of every configured provider refuses our credential. One among several is only an alert.

@@ -32,6 +32,7 @@ from watcher.relay.messages import (
     Heartbeat,
     Lagging,
     Live,
+    ProviderStatus,
     Reply,
     Shutdown,
     SnapshotPage,
@@ -94,6 +95,10 @@ def warn_of_nothing(text: str) -> None:
     logger.warning("relay.nothing_matches", text=text)
 
 
+def nobody(statuses: Mapping[str, ProviderStatus]) -> None:
+    """Who gets what heartbeats say of the providers when nobody wants it."""
+
+
 class Stream:
     """An async iterator of updates. Raises RelayRefused, and nothing else but cancellation."""
 
@@ -125,6 +130,8 @@ class Stream:
         self._on_snapshot = on_snapshot
         self._on_cut = on_cut
         self._on_nothing = on_nothing
+        self.on_providers: Callable[[Mapping[str, ProviderStatus]], None] = nobody
+        """Gets what each heartbeat says of the providers, by name."""
         self.subscribed = False
         """Whether the relay ever accepted the subscription."""
         self._versions: dict[tuple[str, ...], int] = {}
@@ -199,6 +206,8 @@ class Stream:
                 self._apply(message)
 
     def _apply(self, message: wire.FromRelay) -> None:
+        if isinstance(message, Heartbeat):
+            self.on_providers(message.providers)
         match message:
             case Heartbeat(cursor=cursor) | Lagging(cursor=cursor) | Live(cursor=cursor) | wire.Unknown(cursor=cursor):
                 if cursor is not UNSET and not self._paging:

@@ -1,19 +1,20 @@
 """Changes in a terminal, one a line, in columns that stay where they are."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 
+from watcher.client.provider_news import ProviderWatch
 from watcher.client.stream import FullSnapshot, Stream
 from watcher.logs.output import free_space
 from watcher.model.events import BalanceChanged
 from watcher.redaction import safe_text
 from watcher.redaction.secret import without_user
-from watcher.relay.messages import Update
+from watcher.relay.messages import ProviderStatus, Update
 
 log = structlog.get_logger()
 
@@ -55,12 +56,29 @@ async def tail(
 
     shown = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
     stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut, on_nothing=nothing)
+    stream.on_providers = log_of_providers(filters.get("provider"))
     async with contextlib.aclosing(aiter(stream)) as updates:
         async for update in updates:
             out.write((shown(as_json(update)) if json else columns.line(update.event, update.label)) + "\n")
             out.flush()
             # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
             await free_space(out)
+
+
+def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:
+    """For a Stream: logs trouble of these providers (None: of all) and its end. A pipe holds changes alone."""
+    watch = ProviderWatch(providers)
+
+    def log_news(statuses: Mapping[str, ProviderStatus]) -> None:
+        for news in watch.news(statuses):
+            name = safe_text.one_line(news.provider, NAME)
+            if news.is_trouble:
+                reason = None if news.reason is None else safe_text.one_line(news.reason, 200)
+                log.warning("provider.trouble", provider=name, state=news.state, reason=reason, since=news.since)
+            else:
+                log.info("provider.recovered", provider=name)
+
+    return log_news
 
 
 def as_json(update: Update) -> str:

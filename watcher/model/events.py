@@ -88,6 +88,11 @@ class CommitRow(msgspec.Struct, frozen=True, gc=False):
     event: BalanceChanged | None = None
 
 
+ProviderState = Literal["ok", "waiting", "paused", "refused", "failing"]
+"""Of a provider: all is well; nothing was asked or answered yet; it is left alone for a while; it will not answer us, or
+not on some watch; its answers do not come, or do not count."""
+
+
 class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Lets a consumer tell "unchanged" from "dead". Telemetry: its only law is that `time` is never ahead."""
 
@@ -100,6 +105,11 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     paused_until: str | None
     budget_used: float
     """0..1 of the binding limit."""
+    state: ProviderState
+    reason: str | None
+    """Why, in our words, without a key, an address or a word of the provider; at most 200 characters. None: it is `ok`."""
+    since: str | None
+    """Since when it is in that state."""
 
 
 def event_id(epoch: str, key: Key, version: int) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from watcher.limits.limiter import Limiter
 from watcher.model.targets import Target
+from watcher.poller.condition import ProviderCondition
 from watcher.poller.poll_stats import PollStats
 from watcher.providers.failures import Exhausted, Failure, Misconfigured, RefusedCredential, Throttled
 from watcher.runtime.backoff import Backoff
@@ -54,12 +55,20 @@ class FailurePolicy:
     """Of one provider. max_interval: its setting, in seconds. seed: makes pauses replayable."""
 
     def __init__(
-        self, limiter: Limiter, lanes: LaneScheduler, stats: PollStats, *, max_interval: float | None = None, seed: int
+        self,
+        limiter: Limiter,
+        lanes: LaneScheduler,
+        stats: PollStats,
+        condition: ProviderCondition,
+        *,
+        max_interval: float | None = None,
+        seed: int,
     ) -> None:
         self._limiter = limiter
         self._budget = limiter.budget
         self._lanes = lanes
         self._stats = stats
+        self.condition = condition
         self._random = random.Random(seed)  # noqa: S311 (spreads retries, hides nothing)
         self._aside = Backoff(min(max_interval or FIRST_ASIDE, FIRST_ASIDE), LONGEST_ASIDE)
         self._renewed_at = -inf
@@ -85,6 +94,7 @@ class FailurePolicy:
         self._refused_for_key.clear()
         self._not_the_key.clear()
         self._accusations.clear()
+        self.condition.renewed()
         self._lanes.recall_all()
         self._limiter.resume()
 
@@ -93,6 +103,7 @@ class FailurePolicy:
         that were set aside are asked again: it was changed for them, perhaps."""
         self._limiter, self._budget, self._lanes, self._aside = new._limiter, new._budget, new._lanes, new._aside  # noqa: SLF001 (its own kind)
         self._stats.left_out.clear()  # of watches that may be gone
+        self.condition.reconfigured()
         return self
 
     def pause_as_asked(self, job: PollJob, wait: float | None, now: float) -> None:
@@ -103,6 +114,7 @@ class FailurePolicy:
     def answered(self, job: PollJob, granted: float, now: float, missing: Iterable[Target] = ()) -> None:
         """A good answer came, to a request that left at `granted`; it says nothing of the targets in `missing`."""
         self._throttled_in_a_row = 0
+        self.condition.answered(job.targets, missing, self._budget.refusal_scope(job.lane.endpoint))
         for target in set(job.targets).difference(missing):
             self._known_good.add(target)
             self._not_the_key.discard(target)
@@ -111,10 +123,12 @@ class FailurePolicy:
                 self._stats.cleared(str(target), accusation.alerted)
         if self._is_news(granted):
             self._key_known_good, self._key_accusation = True, None
+            self.condition.key_accepted()
             self._not_the_key |= self._refused_for_key.difference(job.targets)
             self._refused_for_key.clear()
         elif granted >= self._renewed_at and not self._key_known_good:  # it worked, while it was refused beside that
             self._key_known_good = True
+            self.condition.key_accepted()
             if self._key_accusation is not None:
                 self._limiter.resume()
                 self._limiter.pause(now + self._jittered(DOUBT_STEPS[0]), remember=False)
@@ -135,6 +149,8 @@ class FailurePolicy:
             self._lanes.failed(job, granted, now)
             if isinstance(failure, Throttled):
                 self._throttle(job, failure, now)
+            elif not isinstance(failure, Exhausted | RefusedCredential):  # those say nothing new of the key
+                self.condition.failed(job.targets, failure)
 
     def _is_news(self, granted: float) -> bool:
         """Whether the answer to that request says anything new of this key."""
@@ -150,6 +166,7 @@ class FailurePolicy:
         if accusation.times <= len(doubts):
             self._lanes.set_aside(job, now + self._jittered(doubts[accusation.times - 1]))
             return
+        self.condition.watch_refused(target, failure)
         seconds = self._aside.pause(accusation.times - len(doubts))
         self._lanes.set_aside(job, now + self._jittered(seconds))
         if accusation.alerted != failure.reason or now - accusation.alerted_at >= REMIND_AFTER:
@@ -165,6 +182,7 @@ class FailurePolicy:
                 self._throttled_in_a_row = min(10, self._throttled_in_a_row + 1)
                 self._escalates_at = now + wait
         self._pause(job, wait, failure.reason, now)
+        self.condition.throttled(self._budget.refusal_scope(job.lane.endpoint))
 
     def _pause(self, job: PollJob, wait: float, reason: str, now: float) -> None:
         scope = self._budget.refusal_scope(job.lane.endpoint)
@@ -181,7 +199,9 @@ class FailurePolicy:
         self._refused_at = now
         self._refused_for_key.update(job.targets)
         accusation = self._key_accusation = _accused_again(self._key_accusation, failure)
-        if self._key_known_good and accusation.times <= len(DOUBT_STEPS):
+        doubted = self._key_known_good and accusation.times <= len(DOUBT_STEPS)
+        self.condition.key_refused(failure, doubted=doubted)
+        if doubted:
             seconds = self._jittered(DOUBT_STEPS[accusation.times - 1])
             self._stats.paused(seconds, None, failure.reason)
             if len(job.targets) == 1 < len(job.schedule):

@@ -69,10 +69,20 @@ class PollStats(msgspec.Struct):
     @property
     def problem(self) -> str | None:
         """What is not as it should be, in one line; None: nothing."""
-        if self.no_reading_reason is None and self.left_out:
-            count = sum(self.left_out.values())
-            return f"{count} balances are not taken in: {self.max_balances} may be known (max_balances)"
-        return self.no_reading_reason
+        return self.no_reading_reason or self.left_out_words
+
+    @property
+    def is_behind(self) -> bool:
+        """All that came for long was older than what is known."""
+        return self.behind >= BEHIND
+
+    @property
+    def left_out_words(self) -> str | None:
+        """That there was no room for balances, in our words; None: there was."""
+        if not self.left_out:
+            return None
+        count = sum(self.left_out.values())
+        return f"{count} balances are not taken in: {self.max_balances} may be known (max_balances)"
 
     def sent(self) -> None:
         self.polls += 1
@@ -105,7 +115,7 @@ class PollStats(msgspec.Struct):
     def outdated(self, asked: str, now: float) -> None:
         """All that the answer says is older than what is known. A replica may lag now and then, but not each time."""
         self.behind += 1
-        if self.behind < BEHIND:
+        if not self.is_behind:
             return
         self.no_reading_reason = f"{self.behind} answers in a row were older than what is known"
         if now - self.last_logged.get("behind", -math.inf) >= REPEAT:

@@ -20,6 +20,7 @@ from watcher.model.targets import LISTING, Target
 from watcher.model.times import format_rfc3339
 from watcher.poller.bulk import LARGE, clear_rows_only, fingerprint
 from watcher.poller.checkpoints import NEARLY_OVER, TOO_SHORT, Checkpoints, NoteSink
+from watcher.poller.condition import JOURNAL_AWAY, LEASE_AHEAD, Condition, Moment, ProviderCondition
 from watcher.poller.connections import MAX_CONNECTIONS
 from watcher.poller.failure_policy import FailurePolicy
 from watcher.poller.http_exchange import HttpExchange
@@ -35,6 +36,9 @@ from watcher.scheduling.schedule import Schedule
 
 class AnswerSink(NoteSink, Protocol):
     """Where answers go: a `Committer` of the room ingest, which this room does not import."""
+
+    problem: str | None
+    """Why the journal cannot be written at the moment."""
 
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer means. Raises Contradiction, and UnreadableRow for a row of a bulk listing."""
@@ -85,12 +89,15 @@ class Poller:
         self._lanes = LaneScheduler(provider.groups, schedules, budget)
         SECRETS.add(_secret_values(credentials))
         longest = provider.settings.max_interval
-        policy = FailurePolicy(self._limiter, self._lanes, self.stats, max_interval=longest, seed=seed)
+        condition = ProviderCondition(self.stats)
+        policy = FailurePolicy(self._limiter, self._lanes, self.stats, condition, max_interval=longest, seed=seed)
         self.policy: FailurePolicy = former.policy.go_on(policy) if former is not None else policy
+        self._condition = self.policy.condition
         self._checkpoints = Checkpoints(self.name, self._limiter, schedules, self.stats, sink=sink, wall=wall)
         self._wall = wall
         self._reading_large = anyio.Lock()
         """One large answer at a time: several together would have the loop for themselves."""
+        self._state_changed = anyio.Event()
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
         """Before `run`: what the last process knew, from the journal's notes."""
@@ -104,6 +111,7 @@ class Poller:
         self._exchange.use_credentials(credentials)
         SECRETS.add(_secret_values(credentials))
         self.policy.credentials_renewed(anyio.current_time())
+        self.look()
 
     def health(self, instance: str) -> ProviderHealth:
         """What the heartbeat says of this provider now."""
@@ -111,16 +119,45 @@ class Poller:
         until = self.budget.paused_until(now)
         stalest = [found[1] for schedule in self.schedules if (found := schedule.stalest(now)) is not None]
         last = self.stats.last_success
+        condition = self.look()
         return ProviderHealth(
             provider=self.name,
             time=format_rfc3339(wall),
             instance=instance,
-            watches=sum(len(schedule) for schedule in self.schedules),
+            watches=self._watches,
             last_success=None if last is None else format_rfc3339(last),
             stalest_seconds=max(stalest, default=None),
             paused_until=None if until is None else format_rfc3339(wall + int((until - now) * 1e6)),
             budget_used=self.budget.utilization(now),
+            state=condition.state,
+            reason=condition.reason,
+            since=condition.since,
         )
+
+    def look(self) -> Condition:
+        """How the provider is now."""
+        now, before = anyio.current_time(), self._condition.state
+        until = self.budget.paused_until(now)
+        paused = 0.0 if until is None else until - now
+        condition = self._condition.look(Moment(self._wall(), self._watches, paused, self._held()))
+        if condition.state != before:
+            self._state_changed.set()
+            self._state_changed = anyio.Event()
+        return condition
+
+    async def state_changed(self) -> None:
+        """Return once its state is another one."""
+        await self._state_changed.wait()
+
+    @property
+    def _watches(self) -> int:
+        return sum(len(schedule) for schedule in self.schedules)
+
+    def _held(self) -> str | None:
+        """Why we ask nothing, where the reason is ours."""
+        if self._sink.problem is not None:
+            return JOURNAL_AWAY
+        return LEASE_AHEAD if self._sink.lease.begins_in() > 0 else None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Poll for ever. Cancelled, it gives requests in flight up and notes what a restart must know."""
@@ -196,6 +233,7 @@ class Poller:
         else:
             self.policy.answered(job, slot.granted, anyio.current_time(), result.missing)
             self._succeed(job, result, verdict, times)
+        self.look()
         self._in_flight -= 1
         self._limiter.wake()
 
@@ -223,13 +261,14 @@ class Poller:
         return result, await self._hand_over(result, times)
 
     def _read(self, request: Request, response: Response) -> ReadResult:
-        """What the answer says. Raises Failure; each knows for how long the answer asks us to wait."""
+        """What the answer says. Raises Failure; each knows the answer's status and for how long it asks us to wait."""
         try:
             result = self.provider.read(request, response)
             return result if self._still_read is None else _only_of(self._still_read, result)
         except Failure as failure:
             if failure.retry_after is None:
                 failure.retry_after = response.wait
+            failure.status = response.status
             raise
 
     async def _receive_large(

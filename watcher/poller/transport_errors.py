@@ -16,11 +16,15 @@ from watcher.providers.protocol import Response
 
 
 class Unreachable(Temporary):
-    """No answer: the network, not the provider's word. `phase` says how far the attempt came."""
+    """No answer: the network, not the provider's word. `phase` says how far the attempt came.
 
-    def __init__(self, phase: str, reason: str) -> None:
+    `words`: the reason without what a certificate or a library says of the other side, for whoever reads the stream.
+    """
+
+    def __init__(self, phase: str, reason: str, words: str | None = None) -> None:
         super().__init__(reason)
         self.phase = phase
+        self.words = words or reason
 
 
 class AttemptPhase:
@@ -68,7 +72,7 @@ def unreachable_from(error: Exception, phase: str) -> Unreachable:
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return Unreachable(phase, _TIMED_OUT[phase])
     if isinstance(error, httpx.ConnectError):
-        return Unreachable(*_connect_failure(error))
+        return _connect_failure(error)
     if isinstance(error, httpx.RemoteProtocolError) and str(error).startswith(_DISCONNECTED):
         return Unreachable("read", "the connection was closed before the answer was whole")
     if str(error) in _OF_ONE_REQUEST:
@@ -76,20 +80,22 @@ def unreachable_from(error: Exception, phase: str) -> Unreachable:
     for kind, where, reason in _BROKEN:
         if isinstance(error, kind):
             return Unreachable(where, reason)
-    return Unreachable("transport", type(error).__name__)
+    return Unreachable("transport", type(error).__name__, "the connection failed")
 
 
-def _connect_failure(error: Exception) -> tuple[str, str]:
+def _connect_failure(error: Exception) -> Unreachable:
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
-            return "dns", "the host name cannot be resolved"
+            return Unreachable("dns", "the host name cannot be resolved")
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return "tls", f"the certificate is refused: {cause.verify_message.rstrip('.')}"
+            words = "the certificate is refused"  # OpenSSL's own name the host
+            return Unreachable("tls", f"{words}: {cause.verify_message.rstrip('.')}", words)
         if isinstance(cause, ssl.SSLError):
-            return "tls", f"no TLS is spoken there as we know it: {(cause.reason or 'no reason given').lower()}"
+            words = "no TLS is spoken there as we know it"
+            return Unreachable("tls", f"{words}: {(cause.reason or 'no reason given').lower()}", words)
         if isinstance(cause, ConnectionRefusedError):
-            return "connect", "the connection was refused"
-    return "connect", "no connection"
+            return Unreachable("connect", "the connection was refused")
+    return Unreachable("connect", "no connection")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -25,6 +25,9 @@ class Failure(Exception):
     `retry_after`: seconds from now in which the provider wants no request; None: it did not say.
     """
 
+    status: int | None = None
+    """Of the answer that it stands for; whoever reads the answer puts it here."""
+
     def __init__(self, reason: object, retry_after: float | None = None) -> None:
         """`reason`: a text, or what becomes one when it is asked for (see `Quoting`)."""
         super().__init__(reason)

@@ -10,12 +10,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from watcher.model.events import ProviderHealth
 from watcher.model.log import Commit, Cursor, Published
 from watcher.model.watches import WatchIndex
 from watcher.relay import wire
 from watcher.relay.conflation import FramedEvent
 from watcher.relay.outbox import Outbox
+from watcher.relay.provider_statuses import ProviderStatuses
 from watcher.relay.subscription import Subscription, SubscriptionIndex, interval_of
 
 KEPT = 512
@@ -37,7 +37,7 @@ class FanOut:
         self._watches = watches
         self.cursor = head
         """Everything before is in the outboxes of all that are live and want it, or in the round."""
-        self.health: dict[str, ProviderHealth] = {}
+        self.providers = ProviderStatuses()
         self.ready: deque[Outbox] = deque()
         """Those with something to send that they did not have at the last flush."""
         self.overflowed: list[Outbox] = []
@@ -140,11 +140,11 @@ class FanOut:
         self.settle()
         self._groups.clear()
 
-    def advance(self, commit: Commit) -> None:
+    def advance(self, commit: Commit, now: float) -> None:
         """All events of the commit were published."""
         self.cursor = commit.cursor
         for health in commit.health:
-            self.health[health.provider] = health
+            self.providers.take(health, now)
 
     def recent(self, position: Cursor) -> list[FramedEvent] | None:
         """Everything from `position` to the head, if it is all still at hand."""
@@ -230,7 +230,7 @@ class Flusher:
                 await self.settled()
                 now = time()
                 until, size = now + SLICE_SECONDS, 0
-        fan_out.advance(commit)
+        fan_out.advance(commit, now)
         if fan_out.ready or fan_out.round:
             self.schedule()
 

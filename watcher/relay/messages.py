@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from watcher.model.events import BalanceChanged
+from watcher.model.events import BalanceChanged, ProviderState
 from watcher.model.keys import Filter, Kind
 from watcher.model.log import GapReason
 from watcher.model.readings import Unit
@@ -40,6 +40,8 @@ AuthState = Literal["none", "required", "ok"]
 AnyDelivery = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(Delivery))})]
 AnyAuthState = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(AuthState))})]
 """As a client reads them: it goes by neither."""
+AnyProviderState = Annotated[str, Meta(extra_json_schema={"enum": list(get_args(ProviderState))})]
+"""As a client reads it: what is not `ok` is trouble, in the reason's words."""
 Retry = Literal["never", "backing_off", "at_once"]
 Id = Annotated[Raw, Meta(extra_json_schema={"type": ["integer", "string"]})]
 """A command's id in the client's own spelling, which comes back as it was."""
@@ -128,6 +130,11 @@ class ProviderStatus(Struct, frozen=True):
     paused_until: str | None
     budget_used: float
     """0..1 of the binding limit."""
+    state: AnyProviderState
+    reason: str | None
+    """Why, in our words; at most 200 characters. None: it is `ok`."""
+    since: str | None
+    """Since when it is in that state, or nothing is heard of it."""
 
 
 class SubscriptionInfo(Struct, frozen=True):

@@ -133,7 +133,7 @@ class SubscriptionOpener:
 
     def _providers(self) -> Iterable[str]:
         """Of the config, and those that tell how they are."""
-        return sorted({*self._snapshots.watches().providers, *self._flusher.fan_out.health})
+        return sorted({*self._snapshots.watches().providers, *self._flusher.fan_out.providers.names})
 
     async def restart(self, connection: Connection) -> None:
         """Serve the next subscription that another log left behind, as one whose cursor is not recoverable."""

@@ -47,6 +47,10 @@ class RelayTuning(msgspec.Struct, frozen=True):
     """The protocol's times (seconds) and sizes. Tests shorten them; the config does not."""
 
     heartbeat: float = 15.0
+    first_heartbeat: float = 0.5
+    """After a client has come, who wants to know soon how the providers are."""
+    news: float = 2.0
+    """Between two heartbeats that come early, because the state of a provider is another one."""
     ping: float = 20.0
     auth: float = 5.0
     """For the first `auth` command."""

@@ -12,10 +12,13 @@ from watcher.relay.connection import Connection
 from watcher.relay.connections import ConnectionRegistry
 from watcher.relay.http.routes import Sees
 from watcher.relay.live_path import Flusher
-from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat, ProviderStatus
+from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat
 from watcher.relay.settings import RelayTuning
 
 T = TypeVar("T", bound=Hashable)
+
+MOST_HEARTBEATS = 100
+"""In one look: some milliseconds."""
 
 
 class DueQueue(Generic[T]):
@@ -37,11 +40,15 @@ class DueQueue(Generic[T]):
         """Never due again. Whoever stayed until then would be kept in memory."""
         self._due.pop(who, None)
 
-    def due(self, now: float) -> list[T]:
-        """Everybody whose time has come, once each."""
-        found = []
+    def hasten(self, now: float) -> None:
+        """Everybody is due now, in the same order."""
+        self._due = dict.fromkeys(self._due, now)
+
+    def due(self, now: float, most: int | None = None) -> list[T]:
+        """Everybody whose time has come, once each; not more than `most` at once."""
+        found: list[T] = []
         for who, when in self._due.items():
-            if when > now:
+            if when > now or len(found) == most:
                 break
             found.append(who)
         for who in found:
@@ -67,8 +74,12 @@ class Timers:
         self._wall = wall
         self._sees = sees
         self._auths: DueQueue[Connection] = DueQueue(tuning.auth)
+        self._newcomers: DueQueue[Connection] = DueQueue(tuning.first_heartbeat)
         self._heartbeats: DueQueue[Connection] = DueQueue(tuning.heartbeat)
         self._pings: DueQueue[Connection] = DueQueue(tuning.ping)
+        self._news = False
+        self._news_at = 0.0
+        """When heartbeats may come early again."""
 
     def enter(self, connection: Connection, now: float) -> None:
         """A new connection."""
@@ -76,14 +87,16 @@ class Timers:
         if connection.session.rights is None:
             self._auths.enter(connection, now)
         else:
-            self._heartbeats.enter(connection, now)
+            self.authorized(connection)
 
     def leave(self, connection: Connection) -> None:
-        for queue in (self._auths, self._heartbeats, self._pings):
+        for queue in (self._auths, self._newcomers, self._heartbeats, self._pings):
             queue.leave(connection)
 
     def authorized(self, connection: Connection) -> None:
-        self._heartbeats.enter(connection, self._flusher.time())
+        now = self._flusher.time()
+        self._newcomers.enter(connection, now)
+        self._heartbeats.enter(connection, now)
 
     async def run(self) -> None:
         while True:
@@ -92,13 +105,25 @@ class Timers:
             for connection in self._auths.due(now):
                 if connection.session.rights is None:
                     self._connections.drop(connection, AUTH_TIMEOUT)
-            for connection in self._heartbeats.due(now):
+            for connection in self._newcomers.due(now, MOST_HEARTBEATS):
+                if connection.outbox.open:
+                    self.heartbeat(connection)
+            self._look_for_news(now)
+            for connection in self._heartbeats.due(now, MOST_HEARTBEATS):
                 self._repeat(self._heartbeats, connection, now, self.heartbeat)
             for connection in self._pings.due(now):
                 self._repeat(self._pings, connection, now, self._ping)
             for connection in self._connections.stalled(now):
                 self._connections.drop(connection, SLOW_CONSUMER, "stalled")
             self._end_stuck(now)
+
+    def _look_for_news(self, now: float) -> None:
+        """Everybody learns at once that a provider is in another state."""
+        # Looked at in a pause too: a usual heartbeat may have shown a state that is over when the pause ends.
+        self._news |= self._flusher.fan_out.providers.news(self._wall(), now)
+        if self._news and now >= self._news_at:
+            self._news, self._news_at = False, now + self._tuning.news
+            self._heartbeats.hasten(now)
 
     def _repeat(
         self, queue: DueQueue[Connection], connection: Connection, now: float, do: Callable[[Connection], None]
@@ -131,8 +156,8 @@ class Timers:
             lag_ms=self._lag(connection),
             time=format_rfc3339(self._wall()),
             providers={
-                name: ProviderStatus(health.last_success, health.paused_until, health.budget_used)
-                for name, health in fan_out.health.items()
+                name: status
+                for name, status in fan_out.providers.all(self._wall(), self._flusher.time())
                 if rights is not None and self._sees(rights, name)
             },
         )

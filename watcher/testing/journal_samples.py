@@ -57,6 +57,9 @@ def health(provider: str, time: int = BEGAN) -> ProviderHealth:
         stalest_seconds=1.5,
         paused_until=None,
         budget_used=0.25,
+        state="ok",
+        reason=None,
+        since=format_rfc3339(BEGAN),
     )
 
 

@@ -1,0 +1,63 @@
+"""What the relay makes of heartbeats: the last one of each provider, and that nobody polls it any more."""
+
+from watcher.model.events import ProviderHealth
+from watcher.model.times import format_rfc3339
+from watcher.relay.provider_statuses import SILENT, ProviderStatuses
+
+BEGAN = 1_790_000_000_000_000
+
+
+def wall(now, ahead=0.0):
+    return BEGAN + round((now + ahead) * 1e6)
+
+
+def beat(now, state="ok"):
+    told = {"instance": "one", "watches": 1, "last_success": None, "stalest_seconds": None, "paused_until": None}
+    reason = None if state == "ok" else "no answer in time (2 in a row)"
+    return ProviderHealth(
+        provider="p", time=format_rfc3339(wall(now)), budget_used=0.5, state=state, reason=reason, since=None, **told
+    )
+
+
+def state(statuses, now, ahead=0.0):
+    return dict(statuses.all(wall(now, ahead), now))["p"].state
+
+
+def test_a_provider_without_a_heartbeat_for_45_seconds_fails_since_the_last_one_and_one_brings_it_back():
+    statuses = ProviderStatuses()
+    for now in (0.0, 15.0):
+        statuses.take(beat(now), now)
+    assert state(statuses, 59.0) == "ok"
+    status = dict(statuses.all(wall(61.0), 61.0))["p"]
+    assert (status.state, status.reason, status.since) == ("failing", SILENT, format_rfc3339(wall(15.0)))
+    statuses.take(beat(62.0), 62.0)
+    assert state(statuses, 62.0) == "ok"
+
+
+def test_a_heartbeat_that_stood_in_the_journal_for_long_is_no_sign_of_life():
+    statuses = ProviderStatuses()
+    statuses.take(beat(0.0), 3600.0)
+    assert state(statuses, 3600.0) == "failing"
+
+
+def test_a_clock_that_is_ahead_of_the_pollers_is_no_silence_once_heartbeats_come():
+    statuses = ProviderStatuses()
+    for now in (0.0, 15.0):
+        statuses.take(beat(now), now)
+    assert state(statuses, 20.0, ahead=3600.0) == "ok"
+    assert state(statuses, 61.0, ahead=3600.0) == "failing"
+
+
+def test_news_is_another_state_or_another_provider_and_nothing_else():
+    statuses = ProviderStatuses()
+    assert not statuses.news(wall(0.0), 0.0)
+    statuses.take(beat(0.0), 0.0)
+    assert statuses.news(wall(0.0), 0.0)
+    assert not statuses.news(wall(1.0), 1.0)
+    statuses.take(beat(1.0, "failing"), 1.0)
+    assert statuses.news(wall(1.0), 1.0)
+    statuses.take(beat(2.0, "failing"), 2.0)
+    assert not statuses.news(wall(2.0), 2.0)
+    statuses.take(beat(3.0), 3.0)
+    assert statuses.news(wall(3.0), 3.0)
+    assert statuses.news(wall(60.0), 60.0), "silence is news, though nothing came"

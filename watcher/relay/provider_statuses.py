@@ -1,0 +1,49 @@
+"""How the providers are, from the heartbeats in the journal, and which of them are silent. Pure: time is given."""
+
+from collections.abc import Collection, Iterator
+
+from watcher.model.events import ProviderHealth
+from watcher.model.times import parse_rfc3339
+from watcher.relay.messages import ProviderStatus
+
+SILENT_AFTER = 45.0
+"""Seconds without a heartbeat, of which there should be three: nobody polls it, whatever the last one said."""
+SILENT = "no heartbeat: nobody polls it, or nothing of that gets through to here"
+
+
+class ProviderStatuses:
+    """The last heartbeat of each provider, and when it came (monotonic seconds)."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[ProviderHealth, float | None]] = {}
+        """The time is None for the first one, which may have stood in the journal for long."""
+        self._published: dict[str, str] = {}
+        """States, as of the last look for news."""
+
+    def take(self, health: ProviderHealth, now: float) -> None:
+        known = health.provider in self._last
+        self._last[health.provider] = (health, now if known else None)
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of all that ever told how they are."""
+        return self._last.keys()
+
+    def all(self, wall: int, now: float) -> Iterator[tuple[str, ProviderStatus]]:
+        """By name. `wall`: microseconds."""
+        for name, (health, came) in self._last.items():
+            yield name, self._status(health, came, wall, now)
+
+    def news(self, wall: int, now: float) -> bool:
+        """Whether a provider has come, or is in another state than at the last look."""
+        states = {name: status.state for name, status in self.all(wall, now)}
+        before, self._published = self._published, states
+        return states != before
+
+    def _status(self, health: ProviderHealth, came: float | None, wall: int, now: float) -> ProviderStatus:
+        """A clock ahead of the other machine's is no silence, so both clocks have to say so where there are two."""
+        state, reason, since = health.state, health.reason, health.since
+        old = wall - parse_rfc3339(health.time) > SILENT_AFTER * 1e6
+        if old and (came is None or now - came > SILENT_AFTER):
+            state, reason, since = "failing", SILENT, health.time
+        return ProviderStatus(health.last_success, health.paused_until, health.budget_used, state, reason, since)
