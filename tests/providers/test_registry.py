@@ -36,10 +36,16 @@ def installed(tmp_path, monkeypatch):
         chain = "[balance_watcher.chains]\nacme = acme_balances:ADDRESSES\n"
         (info / "entry_points.txt").write_text(f"[balance_watcher.providers]\nacme = {target}\n{chain}")
         monkeypatch.syspath_prepend(str(tmp_path))
-        families.cache_clear()
+        forget()
 
     yield install
     sys.modules.pop("acme_balances", None)
+    forget()
+
+
+def forget():
+    """What is installed is looked at once in a process."""
+    registry.known.cache_clear()
     families.cache_clear()
 
 

@@ -23,8 +23,10 @@ def installed(tmp_path, monkeypatch):
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_simulated\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[balance_watcher.sandbox]\nacme = {target}\n")
         monkeypatch.syspath_prepend(str(tmp_path))
+        registry.known.cache_clear()
 
     yield install
+    registry.known.cache_clear()
     sys.modules.pop("acme_simulated", None)
 
 

@@ -6,6 +6,7 @@ docs/adding-a-provider.md.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 
 from watcher.providers.bloxroute import Bloxroute
@@ -36,6 +37,7 @@ REQUIRED: Mapping[str, str] = {
 """What a provider's constructor must set, and how it is done."""
 
 
+@cache
 def known() -> Mapping[str, type[Provider]]:
     """Every provider type by its name in the config. Raises SettingsError for a plug-in that cannot be loaded."""
     plugins: dict[str, type[Provider]] = {}

@@ -1,6 +1,7 @@
 """The simulated APIs: our five, and whoever stands in the entry point group `balance_watcher.sandbox`."""
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import entry_points
 
 from watcher.sandbox.api import Quota, SimulatedApi
@@ -24,6 +25,7 @@ PARTS = tuple(part for part in vars(SimulatedApi) if not part.startswith("_"))
 """Of a SimulatedApi."""
 
 
+@cache
 def known() -> Mapping[str, type[SimulatedApi]]:
     """Every simulated API by its name; ours cannot be replaced. Raises ValueError for one that cannot be loaded."""
     plugins: dict[str, type[SimulatedApi]] = {}
