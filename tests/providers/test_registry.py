@@ -87,6 +87,23 @@ def test_a_sixth_provider_has_labels_without_a_line_of_its_own(installed):
     assert infos == [WatchInfo(True, "Main", ("ops",)), WatchInfo(True, "Third", ("ops",))]
 
 
+def test_a_provider_whose_watches_know_no_names_is_watched_all_the_same(installed):
+    installed("""
+        class Bare(msgspec.Struct, frozen=True):
+            account: str
+            token: None = None
+            chain: None = None
+            vault: int | None = None
+
+        class BareSettings(AcmeSettings, frozen=True, kw_only=True):
+            watch: tuple[Bare, ...] = ()
+
+        Acme.Settings = BareSettings
+    """)
+    index = watch_index([loaded(watch=[{"account": ACCOUNT}])])
+    assert index.info(Key("acme", "acme:main", ACCOUNT, "2")) == WatchInfo(watched=True)
+
+
 def test_what_the_guide_shows_of_bytes_is_so(installed):
     installed("")
     (shown,) = re.findall(r"```python\n(acme = .*?)```", GUIDE.read_text(), re.DOTALL)

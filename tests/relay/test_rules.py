@@ -6,7 +6,7 @@ import json
 import anyio
 import pytest
 
-from tests.relay.stage import PATIENCE, calm, relaying, staged, until, wall
+from tests.relay.stage import PATIENCE, SOLANA, calm, relaying, staged, until, wall
 from tests.relay.test_snapshots import Counting
 
 pytestmark = pytest.mark.anyio
@@ -230,3 +230,20 @@ async def test_the_lag_in_a_heartbeat_is_the_age_in_milliseconds_of_the_oldest_e
         await one.updates(1)
         while (await one.push("heartbeat"))["lag_ms"]:
             pass
+
+
+async def test_a_chain_is_written_as_in_the_config_on_the_stream_over_http_and_in_rights(tmp_path):
+    digest = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"  # of "secret"
+    (tmp_path / "tokens.toml").write_text(f'[[token]]\nsha256 = "{digest}"\nchain = ["solana-900"]\n')
+    bearer = {"Authorization": "Bearer secret"}
+    async with staged(tmp_path, tokens_file=str(tmp_path / "tokens.toml")) as stage:
+        await stage.teller.tell("A")
+        async with stage.subscriber(additional_headers=bearer) as one:
+            for written in ("solana-900", SOLANA):
+                result = await one.subscribe(filter={"chain": [written]})
+                assert (result["filter"], result["snapshot_rows"]) == ({"chain": [SOLANA]}, 1)
+            assert (await one.ask("subscribe", filter={"chain": ["ethereum-1"]}))["error"]["code"] == "forbidden"
+        async with stage.http(headers=bearer) as http:
+            for written in ("solana-900", SOLANA):
+                (row,) = (await http.get("/v1/balances", params={"chain": written})).json()["data"]
+                assert row["chain"] == SOLANA

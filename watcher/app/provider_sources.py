@@ -108,8 +108,10 @@ def _watched(provider: Provider) -> Iterator[Watched]:
     """What each of its watches covers is what it would ask with the watches of those names alone: it may be of any package."""
     named: dict[tuple[str | None, tuple[str, ...]], list[Watch]] = defaultdict(list)
     for watch in provider.settings.watch:
-        if watch.label is not None or watch.tags:
-            named[watch.label, watch.tags].append(watch)
+        # A provider of another package may have a struct of its own, that has no names.
+        names = getattr(watch, "label", None), getattr(watch, "tags", ())
+        if names != (None, ()):
+            named[names].append(watch)
     known, scopes = registry.known() if named else {}, set()
     for (label, tags), watches in named.items():
         table = msgspec.structs.replace(provider.settings, watch=tuple(watches))

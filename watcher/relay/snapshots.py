@@ -100,7 +100,7 @@ class SnapshotReader:
     async def holds_any(self, wanted: Filter) -> bool:
         """Whether some balance of the state matches; labels and tags may not be asked for. Raises JournalError."""
         async with self._budget.turn(ReadQueue.FIRST_LOOKS):
-            found = await self.log.glance(filters.expand(wanted), 0)
+            found = await self.log.glance(filters.expand(wanted), 1)
         return found is None or found.rows > 0
 
 
