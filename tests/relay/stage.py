@@ -26,7 +26,7 @@ PATIENCE = 60.0
 
 
 def nothing(_rights, _accept):
-    return MetricsText("text/plain", b"")
+    return MetricsText("text/plain; version=0.0.4; charset=utf-8", b"")
 
 
 def calm(**shorter):
