@@ -13,7 +13,7 @@ import anyio
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
@@ -25,6 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.broker_errors import CREDENTIAL_ERRORS, refused_credentials
 from watcher.journal.kafka.deadlines import CLIENT_ERRORS, STOP, Deadlines, ours_only, within
+from watcher.journal.kafka.oauth_tokens import TokenConnection
 from watcher.journal.kafka.producer import TransactionalProducer, close_sockets
 from watcher.journal.kafka.rights import DeniedRights
 
@@ -67,7 +68,8 @@ class Cluster:
 
     async def _connect(self, host: str, port: int) -> AIOKafkaConnection:
         arguments = {name: value for name, value in self._common.items() if name != "bootstrap_servers"}
-        connection: AIOKafkaConnection = await create_conn(host, port, **arguments)
+        connection = TokenConnection(host, port, **arguments)
+        await connection.connect()
         return connection
 
     def _take_over_bootstrap(self, client: AIOKafkaClient) -> None:
