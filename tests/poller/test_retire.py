@@ -1,8 +1,12 @@
 """A poller that a reload retires: asks nothing more, and what is out counts for the watches that stay."""
 
 import anyio
+import msgspec
+import pytest
 
-from tests.polling import Api, fine, helius, journal, poller_of, virtually
+from tests.polling import Api, fine, helius, journal, poller_of, tokenkit, virtually
+from watcher.poller.assembly import schedules_of
+from watcher.poller.checkpoints import LearnedRates, restore_rates
 
 
 def retired(tmp_path, provider, stays, after=0.5):
@@ -35,3 +39,16 @@ def test_what_is_out_for_a_watch_that_is_gone_counts_no_more_and_for_the_others_
 
 def test_one_that_is_removed_learns_nothing_more(tmp_path):
     assert retired(tmp_path, helius(2), stays=[])[0] == set()
+
+
+def test_a_group_goes_on_with_what_was_learned_of_its_targets_wherever_that_stood():
+    """The pairs of a config are gone, and with them their group: the listings, second before, are first now."""
+    both, listings = tokenkit(2, listings=2), tokenkit(0, listings=2)
+    pairs, accounts = schedules_of(both, seed=1, now=0.0)
+    for now, schedule in ((1.0, pairs), (2.0, accounts)):
+        for target in schedule.pick(now, 2):
+            schedule.report(target, now + 1.0, changed=False)
+    learned = LearnedRates(1, [schedule.save(10.0) for schedule in (pairs, accounts)])
+    (alone,) = schedules_of(listings, seed=1, now=100.0)
+    restore_rates([alone], msgspec.msgpack.encode(learned), 100.0, 1)
+    assert alone.stalest(100.0)[1] == pytest.approx(7.0)

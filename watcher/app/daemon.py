@@ -252,7 +252,7 @@ class Daemon:
             change = await self._read_anew()
         except (SettingsError, WrongJournal) as error:
             self.reloads.refused()
-            log.error("config.reloaded", result="refused", reason=str(error), changed="nothing")  # noqa: TRY400 (it says all)
+            _log_refusal(error)
             return
         known = set(self.exposed())
         await self._apply(change, tasks)
@@ -298,6 +298,10 @@ class Daemon:
 
     def health(self) -> list[ProviderHealth]:
         return [poller.health(self.instance) for poller in self.partitions.pollers]
+
+
+def _log_refusal(error: SettingsError | WrongJournal) -> None:
+    log.error("config.reloaded", result="refused", reason="; ".join(str(error).splitlines()), changed="nothing")
 
 
 def _log_reload(change: Difference) -> None:

@@ -145,16 +145,18 @@ def _polled_as(source: Source) -> tuple[ProviderSettings, bool]:
 
 
 def _nameless(watch: Watch) -> Watch:
-    return msgspec.structs.replace(watch, label=None, tags=())
+    """A plug-in's watch may have none."""
+    names = {name: default for name, default in (("label", None), ("tags", ())) if hasattr(watch, name)}
+    return msgspec.structs.replace(watch, **names)
 
 
 def _names(config: Settings) -> dict[tuple[str, Watch], tuple[str | None, tuple[str, ...]]]:
     """Of those watches that have any."""
     return {
-        (name, _nameless(watch)): (watch.label, watch.tags)
+        (name, _nameless(watch)): names
         for name, table in config.providers.items()
         for watch in table.watch
-        if watch.label is not None or watch.tags
+        if (names := (getattr(watch, "label", None), getattr(watch, "tags", ()))) != (None, ())
     }
 
 
