@@ -1,6 +1,8 @@
 """`watcher check` against simulated providers: its requests stand in the same limits as the daemon's."""
 
+import contextlib
 import json
+import sqlite3
 
 from tests.e2e.harness import until
 
@@ -24,9 +26,13 @@ def document(process):
 def test_checks_one_after_the_other_and_a_daemon_behind_them_exceed_no_limit(house):
     sandbox, config = narrow(house, 4)
     assert house.finished("init", "-c", config).status == 0
+    notes = []
     for _ in range(2):
         check = house.finished("check", "-c", config, "--json")
         assert [one["asked"] for one in document(check)["providers"]] == [1]
+        with contextlib.closing(sqlite3.connect(house.folder / "balances.db")) as file:
+            notes += file.execute("SELECT data FROM note WHERE key = 'limiter:tokenkit'").fetchall()
+    assert len({*notes}) == 2  # each is counted in the journal
     daemon = house.run(config)
     until(lambda: figure(sandbox, "requests") > 2, "it polls")
     assert figure(sandbox, "refusals") == 0

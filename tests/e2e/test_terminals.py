@@ -109,3 +109,21 @@ def test_in_ascii_our_own_signs_have_others_in_their_place(house, whole):
     assert tail.out.isascii()
     assert "\\u" not in tail.out
     assert all("  >  " in line and ("^ " in line or "v " in line) for line in tail.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "levels"),
+    [
+        (["sandbox"], set()),
+        (["sandbox", "--log-level", "info"], {"info"}),
+        (["--log-level", "info", "sandbox"], {"info"}),
+        (["--log-level", "info", "sandbox", "--log-level", "error"], set()),
+    ],
+    ids=" ".join,
+)
+def test_the_level_of_the_log_is_what_is_asked_for(house, arguments, levels):
+    process = house.watcher(*arguments, "--port", "0")
+    until(lambda: process.out or process.status is not None, "it serves")
+    assert process.end(signal.SIGINT)[0] == 0, process.err
+    assert {record["level"] for record in process.logged} == levels
+    assert levels or process.err == ""
