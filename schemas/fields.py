@@ -98,7 +98,6 @@ FIELDS = {
     "epoch": Field("names the log", EPOCH, {"pattern": "^[0-9a-f]+$"}),
     "head": Field("where the log ended just now. Do not keep it: nothing was sent to you yet", f"{EPOCH}.42", CURSOR),
     "cursor": Field("everything that matches before it was sent to you: keep the last one", f"{EPOCH}.42", CURSOR),
-    "Welcome.cursor": Field("where the log ended just now", f"{EPOCH}.42", CURSOR),
     "SubscribeResult.cursor": Field("where the data begins", f"{EPOCH}.42", CURSOR),
     "SubscribeParams.cursor": Field("go on behind it: the last one that a push gave you", LEFT_OUT, CURSOR),
     "oldest_cursor": Field("the oldest one that can still be resumed from", f"{EPOCH}.1", CURSOR),
