@@ -20,6 +20,7 @@ TABLES = (
     (metrics.HOLDINGS, "partition"),
     (metrics.PROCESS, None),
     (metrics.RELAY, None),
+    (metrics.CONFIG, None),
 )
 """Tables of figures, and the label of the things that each is of."""
 

@@ -218,15 +218,20 @@ def test_each_alert_says_how_grave_it_is_what_is_wrong_and_what_to_do():
     assert promtool("check", "config", "--syntax-only", ROOT / "config" / "prometheus.yml")[0] == 0
 
 
-RELOAD = {"watcher_config_reloads_total", "watcher_config_last_success_timestamp_seconds"}
-
-
 def served():
     """The names of all samples that `/metrics` can have."""
-    tables = (metrics.PROVIDERS, metrics.JOURNAL, metrics.FLEET, metrics.HOLDINGS, metrics.PROCESS, metrics.RELAY)
+    tables = (
+        metrics.PROVIDERS,
+        metrics.JOURNAL,
+        metrics.FLEET,
+        metrics.HOLDINGS,
+        metrics.PROCESS,
+        metrics.RELAY,
+        metrics.CONFIG,
+    )
     endings = {CounterMetricFamily: ("_total",), HistogramMetricFamily: ("_bucket", "_sum", "_count")}
     names = {figure.name + end for table in tables for figure in table for end in endings.get(figure.family, ("",))}
-    return names | RELOAD | {"watcher_build_info"}
+    return names | {"watcher_build_info"}
 
 
 @pytest.mark.parametrize("file", [RULES, BOARD], ids=lambda file: file.name)
