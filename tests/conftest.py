@@ -66,6 +66,7 @@ FLOORS = {
         "poller/test_http2.py",
         "logs/test_output.py",
         "poller/test_poller.py",
+        "poller/test_condition.py",
     ),
     "e2e": (
         "attack/",
