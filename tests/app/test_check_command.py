@@ -255,3 +255,10 @@ def test_the_document_is_what_the_readme_shows(judged):
     _, document = judged()
     assert {*json.loads(msgspec.json.encode(document))} == {"ok", "status", "findings", "providers"}
     assert document.findings[0].__struct_fields__ == ("severity", "where", "what", "next_step")
+
+
+def test_offline_no_broker_is_asked_and_that_is_said(judged):
+    status, document = judged(journal="kafka://127.0.0.1:9")
+    assert status == 0
+    (finding,) = of(document, "info", "journal")
+    assert (finding.what, finding.next_step) == ("the broker is not asked for its topics", "leave --offline out")

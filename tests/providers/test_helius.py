@@ -265,7 +265,7 @@ def test_only_a_balance_proves_that_there_was_a_token_account(provider):
     for body in (golden.F11.replace(b'"9864"', b"null"), golden.F12_BEHIND):
         with pytest.raises((Malformed, Temporary)):
             answered(provider, body)
-    with pytest.raises(Misconfigured):
+    with pytest.raises(Misconfigured, match="a wallet is none; name the account that holds the token"):
         answered(provider, golden.F12_NO_TOKEN)
 
 
