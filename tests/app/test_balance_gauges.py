@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.polling import virtually
-from watcher.app import metrics
 from watcher.app.balance_gauges import LOOK, BalanceGauges
+from watcher.app.metrics_exposition import exposition
 from watcher.ledger import Ledger
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter, Key, Scope
@@ -32,13 +32,13 @@ class Told:
     def __init__(self, most, watches=NAMED):
         self.ledger = Ledger()
         self.watches = watches
-        self.gauges = BalanceGauges(most, lambda: [self.ledger], lambda: self.watches)
+        self.gauges = BalanceGauges(lambda: most, lambda: [self.ledger], lambda: self.watches)
 
     def tell(self, *states):
         self.ledger.restore(states, {}, "e0")
 
     def shown(self, rights=EVERYTHING):
-        text = metrics.exposition(self.gauges.families(rights)).decode()
+        text = exposition(self.gauges.families(rights), "").body.decode()
         return {
             (sample.name, sample.labels.get("account"), sample.labels.get("label")): sample.value
             for family in text_string_to_metric_families(text)

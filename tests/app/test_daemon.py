@@ -119,10 +119,11 @@ def test_a_state_that_changes_is_published_at_once_and_one_that_flaps_no_faster_
             runner.committer.lease.begin(0.0)
             runner.committer.lease.renew(1e9)
             (source,) = daemon.sources
-            runner.pollers = [runner._poller(0, source, httpx.MockTransport(Api(answer)))]
-            tasks.start_soon(daemon.partitions._polled, runner.pollers[0])
+            poller = runner._poller(ToPoll(0, source), httpx.MockTransport(Api(answer)))
+            runner._polled["helius"] = Polling(poller, HttpConnections(lambda: True))
+            tasks.start_soon(daemon.partitions._polled, poller)
             await tasks.start(runner.committer.run)
-            await tasks.start(runner.pollers[0].run)
+            await tasks.start(poller.run)
             tasks.start_soon(daemon._send_heartbeats)
             await anyio.sleep(100)
             tasks.cancel_scope.cancel()

@@ -119,7 +119,7 @@ def test_a_relay_of_its_own_needs_no_key_to_know_what_is_watched():
         ({"tags": ["fine", "not\tfine"]}, "tags: 'not fine' is no plain text"),
         ({"tags": [f"t{number}" for number in range(17)]}, "tags: expected array of length <= 16"),
         ({"tags": "one"}, "tags: expected array, got str"),
-        ({"labl": "x"}, "unknown key `labl` in [providers.jupiter.watch]: did you mean `label`?"),
+        ({"labl": "x"}, "unknown key `labl` in [providers.jupiter.watch[1]]: did you mean `label`?"),
     ],
 )
 def test_a_name_that_is_no_plain_short_text_is_refused_with_its_place(names, said):

@@ -97,7 +97,6 @@ public class BalancesTable {
         // Our state topic is compacted and complete: the table needs no copy of it in the cluster.
         settings.put(StreamsConfig.TOPOLOGY_OPTIMIZATION_CONFIG, StreamsConfig.OPTIMIZE);
         settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0);
-        settings.put("deserialization.exception.handler", "org.apache.kafka.streams.errors.LogAndContinueExceptionHandler"); // MERGE: delete this line once our private records have left the state topic
         return settings;
     }
 

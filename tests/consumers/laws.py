@@ -56,8 +56,6 @@ class Judge:
         self.checker.event(place, event)
 
     def _state(self, place, line):
-        if line["key"].count("/") != 4:
-            return  # MERGE: delete this `if` once our private records have left the state topic
         if line["value"] is None or name(line["value"]) != line["key"]:
             self._beside["no balance in the state topic"] += 1
             return

@@ -78,7 +78,8 @@ class Started(msgspec.Struct, frozen=True):
 class Daemon:
     """One instance, built from a config and not yet running. Raises SettingsError, WrongJournal.
 
-    load: reads the config file anew, for a reload. Without one a reload reads keys and tokens alone.
+    load: reads the config file anew, for a reload. Without one a reload reads keys and tokens alone. reloading: entered for as
+    long as a reload lasts.
     """
 
     def __init__(
@@ -89,7 +90,6 @@ class Daemon:
         load: Callable[[], Settings] | None = None,
         reloading: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        """`load` reads the config anew; `reloading` is entered for as long as a reload lasts."""
         self.instance = f"{socket.gethostname()}-{tokens.token_hex(3)}"
         self.config = config
         self.environment = environment
@@ -114,14 +114,17 @@ class Daemon:
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
         self._guard = auth.Guard(config.relay, self.tokens)
-        self.report = StatusReport(
+        self.report = self._status_report()
+
+    def _status_report(self) -> StatusReport:
+        return StatusReport(
             self.sources,
             self.partitions,
             lambda: self.member,
             lambda: self.relay,
             gauges=self.gauges,
             reloads=self.reloads,
-            journal=config.journal.partition(":")[0],
+            journal=self.config.journal.partition(":")[0],
         )
 
     async def run(self, *, task_status: TaskStatus[Started] = anyio.TASK_STATUS_IGNORED) -> None:

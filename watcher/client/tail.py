@@ -51,11 +51,10 @@ async def tail(
             )
         log.warning("tail.cut", problem=safe_text.one_line(problem), text="trying again")
 
-    def nothing(text: str) -> None:
-        log.warning("tail.nothing_matches", text=safe_text.one_line(text, 400))
-
     shown = safe_text.json if out.isatty() else str  # into a pipe go the bytes as they are
-    stream = Stream(url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut, on_nothing=nothing)
+    stream = Stream(
+        url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut, on_nothing=log_of_nothing
+    )
     stream.on_providers = log_of_providers(filters.get("provider"))
     async with contextlib.aclosing(aiter(stream)) as updates:
         async for update in updates:
@@ -63,6 +62,10 @@ async def tail(
             out.flush()
             # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
             await free_space(out)
+
+
+def log_of_nothing(text: str) -> None:
+    log.warning("tail.nothing_matches", text=safe_text.one_line(text, 400))
 
 
 def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:

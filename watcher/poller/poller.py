@@ -88,16 +88,17 @@ class Poller:
         self._limiter = Limiter(budget)
         self._lanes = LaneScheduler(provider.groups, schedules, budget)
         SECRETS.add(_secret_values(credentials))
-        longest = provider.settings.max_interval
-        condition = ProviderCondition(self.stats)
-        policy = FailurePolicy(self._limiter, self._lanes, self.stats, condition, max_interval=longest, seed=seed)
-        self.policy: FailurePolicy = former.policy.go_on(policy) if former is not None else policy
-        self._condition = self.policy.condition
+        policy = self._new_policy(seed)
+        self.policy: FailurePolicy = policy if former is None else former.policy.go_on(policy)
         self._checkpoints = Checkpoints(self.name, self._limiter, schedules, self.stats, sink=sink, wall=wall)
         self._wall = wall
         self._reading_large = anyio.Lock()
         """One large answer at a time: several together would have the loop for themselves."""
         self._state_changed = anyio.Event()
+
+    def _new_policy(self, seed: int) -> FailurePolicy:
+        condition, longest = ProviderCondition(self.stats), self.provider.settings.max_interval
+        return FailurePolicy(self._limiter, self._lanes, self.stats, condition, max_interval=longest, seed=seed)
 
     def restore(self, notes: Mapping[str, bytes]) -> None:
         """Before `run`: what the last process knew, from the journal's notes."""
@@ -136,10 +137,10 @@ class Poller:
 
     def look(self) -> Condition:
         """How the provider is now."""
-        now, before = anyio.current_time(), self._condition.state
+        now, before = anyio.current_time(), self.policy.condition.state
         until = self.budget.paused_until(now)
         paused = 0.0 if until is None else until - now
-        condition = self._condition.look(Moment(self._wall(), self._watches, paused, self._held()))
+        condition = self.policy.condition.look(Moment(self._wall(), self._watches, paused, self._held()))
         if condition.state != before:
             self._state_changed.set()
             self._state_changed = anyio.Event()
