@@ -10,6 +10,9 @@
 
 A block that cannot be run here says why, for its readers too: ```` ```sh no-run: needs Docker ````, or, where that would be
 seen by readers, `<!-- no-run: needs Docker -->` in the line above it. Any other block fails.
+
+A page with `<!-- session -->` in it is one long session, as its reader has it: its blocks of `sh` run one after another in one
+folder, and "Save this as `NAME`" before any other block makes that file. Jobs that it leaves behind are ended.
 """
 
 import json
@@ -32,6 +35,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PICTURES = ("", "text")
 FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})(.*)$")
 REASON = re.compile(r"no-run: *(\S.*?)(?: *-->)?$")
+SAVED = re.compile(r"Save this as `([\w.-]+)`")
+SESSION = "<!-- session -->"
+PAUSE = 3
+"""Seconds that a reader takes at least from one block to the next."""
 RELAY = 8765
 """The port of the config's sample, and of every page that shows one."""
 HOSTS = {
@@ -77,6 +84,8 @@ class Block(NamedTuple):
     language: str
     reason: str | None
     text: str
+    name: str | None
+    """The file that it is to be saved as."""
 
     def __str__(self):
         return f"{self.page}:{self.line}"
@@ -85,7 +94,7 @@ class Block(NamedTuple):
 def blocks_of(page, text):
     """Each fenced block of one page."""
     lines = text.split("\n")
-    number = 0
+    number = end = 0
     while number < len(lines):
         opening = FENCE.match(lines[number])
         number += 1
@@ -95,17 +104,21 @@ def blocks_of(page, text):
         while not re.fullmatch(rf" {{0,3}}{opening[1][0]}{{{len(opening[1])},}} *", lines[number]):
             number += 1
         language, _, info = opening[2].strip().partition(" ")
+        named = SAVED.findall("\n".join(lines[end:begin]))
         above = lines[begin - 2].strip() if begin > 1 else ""
         told = REASON.search(info) or (REASON.search(above) if above.startswith("<!--") else None)
-        yield Block(page, begin, language, told and told[1], "\n".join(lines[begin:number]) + "\n")
-        number += 1
+        content = "\n".join(lines[begin:number]) + "\n"
+        yield Block(page, begin, language, told and told[1], content, named[-1] if named else None)
+        number = end = number + 1
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page.relative_to(ROOT).as_posix(), page.read_text())]
 
 
 def those(*languages):
-    found = [block for block in BLOCKS if block.language in languages and block.reason is None]
+    lines = {page.relative_to(ROOT).as_posix() for page in PAGES if SESSION in page.read_text()}
+    apart = [block for block in BLOCKS if block.page not in lines or block.language in ("toml", "json")]
+    found = [block for block in apart if block.language in languages and block.reason is None]
     return pytest.mark.parametrize("block", found, ids=str)
 
 
@@ -142,6 +155,42 @@ def test_a_block_of_json_is_json(block):
 @pytest.fixture(scope="module")
 def sandbox(shared):
     return shared.sandbox(rate=20.0, limits="none")
+
+
+def session_of(blocks):
+    """A script of bash that does what the reader of a page does."""
+    yield "set -meuo pipefail; trap 'kill -9 $(jobs -p) 2> /dev/null || true' EXIT\n"
+    for block in blocks:
+        if block.reason is None and block.language == "sh":
+            yield f"{block.text}sleep {PAUSE}\n"
+        elif block.reason is None and block.language not in PICTURES:
+            assert block.name, f"{block}: say before it what it is saved as: Save this as `NAME`."
+            yield f"cat > {block.name} <<'END OF FILE'\n{block.text}END OF FILE\n"
+
+
+def session(blocks, folder):
+    path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+    environment = {"PATH": path, "HOME": str(folder), "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT)}
+    out = folder / "session.out"
+    with out.open("wb") as told:  # no pipe: a job that is left behind would hold it
+        command = ["bash", "-c", "".join(session_of(blocks))]
+        said = subprocess.run(
+            command, cwd=folder, env=environment, stdout=told, stderr=told, timeout=PATIENCE, check=False
+        )
+    assert said.returncode == 0, written(out)[-3000:]
+
+
+def test_a_session_keeps_its_files_and_its_jobs(tmp_path):
+    page = "```sh\nsleep 60 &\n```\nSave this as `a.py`.\n```python\nprint(7)\n```\n```sh\npython a.py > b\nkill -9 %1\n```\n"
+    session(blocks_of("p", page), tmp_path)
+    assert (tmp_path / "b").read_text() == "7\n"
+    with pytest.raises(AssertionError):
+        session(blocks_of("p", "```sh\nfalse\n```\n"), tmp_path)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if SESSION in page.read_text()], ids=lambda page: page.name)
+def test_a_page_that_is_a_session_runs_from_its_first_block_to_its_last(page, tmp_path, port):
+    session(blocks_of(page.name, page.read_text()), tmp_path)
 
 
 def free():
