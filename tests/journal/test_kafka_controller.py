@@ -7,7 +7,8 @@ from aiokafka.errors import IllegalOperation
 
 from watcher.journal import WrongJournal
 from watcher.journal.kafka import topic_admin
-from watcher.journal.kafka.deadlines import within
+from watcher.journal.kafka.cluster import Cluster
+from watcher.journal.kafka.deadlines import Deadlines, within
 from watcher.journal.kafka.rights import DeniedRights
 from watcher.journal.kafka.topic_specs import TopicSpec
 from watcher.model.log import Unavailable
@@ -46,7 +47,9 @@ class Controller:
 async def made(*answers):
     controller = Controller(*answers)
     specs = [TopicSpec(name, 1, "compact", {}, {}) for name in NAMES]
-    names = await topic_admin.TopicAdmin(controller, specs, 60.0).create()
+    names = await topic_admin.TopicAdmin(
+        controller, specs, Cluster(["127.0.0.1:9"], {}, Deadlines(admin=60.0))
+    ).create()
     assert controller.answers == []
     return names
 

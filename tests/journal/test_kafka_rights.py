@@ -274,12 +274,62 @@ async def for_ever(attempt):
         await attempt()
 
 
+async def named(attempt, operation):
+    """Until the broker has learned all of the entries."""
+    while True:
+        try:
+            await attempt()
+        except Forbidden as error:
+            if f"{operation} on" in str(error):
+                raise
+        await anyio.sleep(0.1)
+
+
 def told(error):
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     assert isinstance(error, Forbidden), repr(error)
     assert "is the broker up" not in str(error)
     return str(error)
+
+
+@pytest.mark.parametrize(
+    ("topic", "operation", "work"),
+    [
+        ("changed", "DESCRIBE", "check"),
+        ("internal", "DESCRIBE_CONFIGS", "check"),
+        ("state", "WRITE", "commit"),
+        ("internal", "READ", "open"),
+        ("heartbeat", "WRITE", "heartbeat"),
+    ],
+)
+async def test_a_right_that_is_taken_away_is_named_and_not_taken_for_a_broker_that_is_down(
+    own_broker, prefix, topic, operation, work
+):
+    name, balance = f"{prefix}balances.{topic}.v1", balance_in(0)
+    async with ready(own_broker.address, prefix, deadlines=SOON) as made, opened(made, 0) as writer:
+
+        async def commit():
+            await writer.open()
+            await writer.commit(Batch([balance.row(1)]))
+
+        attempts = {
+            "check": made.check,
+            "commit": commit,
+            "open": writer.open,
+            "heartbeat": lambda: made.heartbeat([health()]),
+        }
+        everything = ("User:ANONYMOUS", "*", AclOperation.ALL, AclPermissionType.ALLOW)
+        with (
+            denied(own_broker.address, ResourceType.TOPIC, name, AclOperation[operation]),
+            administering(own_broker.address) as admin,
+            anyio.fail_after(40),
+        ):
+            # whatever has an entry is open to nobody else
+            done(admin.create_acls([AclBinding(ResourceType.TOPIC, name, ResourcePatternType.LITERAL, *everything)]))
+            with pytest.raises(Forbidden, match=f"{operation} on topic {name}") as refused:
+                await named(attempts[work], operation)
+        assert "is the broker up" not in str(refused.value)
 
 
 async def test_a_right_that_is_missing_for_a_moment_ends_no_reader(own_broker, prefix):
