@@ -43,6 +43,13 @@ async def until(condition, seconds=PATIENCE):
     return found
 
 
+def read_since(schedule, since):
+    """All of its watches."""
+    now = anyio.current_time()
+    oldest = schedule.stalest(now)
+    return oldest is not None and now - oldest[1] > since
+
+
 def limit(requests, per):
     return {"requests": requests, "per": per}
 
@@ -118,11 +125,13 @@ class Running:
         return events, states
 
     async def settled(self):
-        """Once all is read twice after nothing moves any more."""
+        """Once each watch is read twice after nothing moves any more."""
         self.world.truth.freeze(anyio.current_time())
-        async with anyio.create_task_group() as tasks:
-            for name, poller in self.pollers().items():
-                tasks.start_soon(self.asked, name, 2 * sum(group.sweep for group in poller.provider.groups) + 3)
+        schedules = [schedule for poller in self.pollers().values() for schedule in poller.schedules]
+        for _ in range(2):
+            since = anyio.current_time()
+            for schedule in schedules:
+                await until(lambda one=schedule: read_since(one, since))  # noqa: B023 (it is awaited here)
 
 
 @pytest.fixture(params=[{}], ids=[""])
