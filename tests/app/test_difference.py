@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.polling import solana
 from watcher.app import settings
 from watcher.app.reload import ONCE, RELAY_ONCE, by_name, difference, loaded, targets
+from watcher.model.keys import Key
 
 ENVIRONMENT = {"ONE": "canary-one", "TWO": "canary-two", "TOKENS": "canary-token"}
 
@@ -102,3 +103,25 @@ def test_a_key_in_a_file_is_another_one_once_the_file_is():
         path.write_text("canary-new")
         change = difference(was, read(config))
     assert (change.changed, change.renewed) == ((), ("helius",))
+
+
+def named(**names):
+    table = {"type": "helius", "api_key_env": "ONE", "watch": [{"account": solana(1), **names}]}
+    return {"providers": {"a": table}}
+
+
+def test_names_alone_replace_no_poller_and_are_another_config_all_the_same():
+    old, new = read(named(label="Treasury")), read(named(label="Desk", tags=["hot"]))
+    change = difference(old, new)
+    assert (change.changed, change.watches_added, change.watches_removed) == ((), {}, {})
+    assert (change.named, change.result) == (True, "applied")
+    (scope,) = [target.scope for target in targets(new.sources[0])]
+    key = Key(scope.provider, scope.chain or "solana:x", scope.account, scope.token or "t", "total")
+    assert change.wanted.watches.info(key).label == "Desk"
+    again = difference(new, read(named(label="Desk", tags=["hot"])))
+    assert (again.named, again.result) == (False, "unchanged")
+
+
+def test_a_number_of_gauges_is_another_config():
+    one = named()
+    assert difference(read(one), read({**one, "balance_gauges": 5})).result == "applied"

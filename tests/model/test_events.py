@@ -275,3 +275,9 @@ def test_a_filter_is_and_over_fields_and_or_within_one():
     assert Filter(provider=("q", "p"), token=("t",)).matches(key)
     assert not Filter(provider=("p",), token=("u",)).matches(key)
     assert not Filter(account=()).matches(key)
+
+
+@pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
+def test_a_heartbeat_of_another_build_is_none(codec):
+    assert codec.health(codec._encode({"provider": "helius", "time": "2026-01-25T14:43:57.000001Z"})) is None
+    assert codec.health(b"") is None

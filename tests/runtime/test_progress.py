@@ -1,8 +1,10 @@
 """Long work says how far it is; short work says nothing."""
 
+import anyio
 from structlog.testing import capture_logs
 
-from watcher.runtime.progress import Progress
+from tests.polling import virtually
+from watcher.runtime.progress import Progress, still_at
 
 
 def lines(steps, total=None):
@@ -32,3 +34,15 @@ def test_more_than_was_foreseen_is_no_more_than_all():
 def test_without_a_total_only_what_is_done_is_told():
     (line,) = lines([(3.0, 7)])
     assert "of" not in line
+
+
+def test_who_waits_for_others_says_that_it_goes_on_and_no_longer():
+    async def main():
+        async with anyio.create_task_group() as tasks:
+            with still_at("waiting", tasks):
+                await anyio.sleep(5)
+            await anyio.sleep(5)
+
+    with capture_logs() as logged:
+        virtually(main)
+    assert [line["seconds"] for line in logged] == [2.0, 4.0]

@@ -26,6 +26,7 @@ from watcher.client.stream import RelayRefused, is_relay_url
 from watcher.logs import output, setup
 from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
+from watcher.runtime.progress import still_at
 from watcher.sandbox.world import SandboxSettings
 
 AT_A_TERMINAL = ("demo", "sandbox", "tail")
@@ -191,7 +192,10 @@ def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     async def create() -> str:
         journal = daemon.journal_of(config, environment)
         try:
-            return await journal.init(new_log=options.new_log)
+            async with anyio.create_task_group() as tasks:
+                with still_at("creating what is missing", tasks):
+                    made = await journal.init(new_log=options.new_log)
+            return made
         finally:
             await journal.close()
 

@@ -36,6 +36,7 @@ from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelayTuning
 from watcher.runtime.config_section import SettingsError
+from watcher.runtime.progress import still_at
 from watcher.runtime.task_scope import StartSignal, TaskScope, task_scope
 
 HEARTBEAT = 15.0
@@ -139,11 +140,12 @@ class Daemon:
             reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
             relaying = await stack.enter_async_context(task_scope())
             async with anyio.create_task_group() as tasks:
-                # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
-                self._open_partitions(tasks)
-                tasks.start_soon(self._reload_when_wanted, tasks)
-                port = await self._open_relay(await self._open_reader(reading), relaying)
-                await self.partitions.all_polling()
+                with still_at("opening the journal", tasks):
+                    # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
+                    self._open_partitions(tasks)
+                    tasks.start_soon(self._reload_when_wanted, tasks)
+                    port = await self._open_relay(await self._open_reader(reading), relaying)
+                    await self.partitions.all_polling()
                 if self.only != "relay":
                     tasks.start_soon(self._send_heartbeats)
                     tasks.start_soon(self.gauges.run)

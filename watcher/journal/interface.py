@@ -131,7 +131,8 @@ class Journal(Protocol):
     async def reader(self) -> Reader: ...
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
-        """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error."""
+        """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error, but for a right
+        that we have not (Forbidden)."""
 
     async def prepare(self) -> str | None:
         """Before `run` polls: make what may be made without being asked. One line on what stands there; None: it makes nothing."""

@@ -152,14 +152,17 @@ class Codec:
         self._encode: Callable[[object], bytes]
         self._event: Callable[[bytes], BalanceChanged]
         self._state: Callable[[bytes], BalanceState]
+        self._health: Callable[[bytes], ProviderHealth]
         if encoding == "json":
             self._encode = msgspec.json.Encoder().encode
             self._event = msgspec.json.Decoder(BalanceChanged).decode
             self._state = msgspec.json.Decoder(BalanceState).decode
+            self._health = msgspec.json.Decoder(ProviderHealth).decode
         else:
             self._encode = msgspec.msgpack.Encoder().encode
             self._event = msgspec.msgpack.Decoder(BalanceChanged).decode
             self._state = msgspec.msgpack.Decoder(BalanceState).decode
+            self._health = msgspec.msgpack.Decoder(ProviderHealth).decode
 
     def encode(self, record: BalanceChanged | BalanceState | ProviderHealth) -> bytes:
         return self._encode(record)
@@ -177,6 +180,13 @@ class Codec:
     def state(self, data: bytes) -> BalanceState:
         """Raises msgspec.DecodeError for anything that is not a BalanceState."""
         return self._state(data)
+
+    def health(self, data: bytes) -> ProviderHealth | None:
+        """None: not one of this version. Another build may have written it; as telemetry it ends nobody."""
+        try:
+            return self._health(data)
+        except msgspec.DecodeError:
+            return None
 
 
 JSON = Codec("json")

@@ -1,9 +1,12 @@
 """How far long work is: a log line every few seconds, and none from what ends before that."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import anyio
 import structlog
+from anyio.abc import TaskGroup
 
 EVERY = 2.0
 """Seconds between two lines, and before the first one."""
@@ -29,3 +32,22 @@ class Progress:
         self._next = now + EVERY
         of = {} if self._total is None else {"of": max(self._total, done)}
         log.info("progress", what=self._what, done=done, **of, seconds=round(now - self._began, 1))
+
+
+@contextlib.contextmanager
+def still_at(what: str, tasks: TaskGroup) -> Iterator[None]:
+    """For a block that waits for others and cannot say how far it is. `tasks`: where what reports it may run."""
+    scope = anyio.CancelScope()
+
+    async def report() -> None:
+        began = anyio.current_time()
+        with scope:
+            while True:
+                await anyio.sleep(EVERY)
+                log.info("progress", what=what, seconds=round(anyio.current_time() - began, 1))
+
+    tasks.start_soon(report)
+    try:
+        yield
+    finally:
+        scope.cancel()

@@ -11,6 +11,7 @@ from watcher.journal.kafka.broker_errors import forbidden
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.records import ConsumedRecord
 from watcher.model.log import Unavailable
+from watcher.runtime.progress import Progress
 
 Offsets = Mapping[TopicPartition, int]
 POLL_MS = 50
@@ -45,9 +46,14 @@ async def read_until(
     Forbidden."""
     denied_before = cluster.denied.count
     positions: dict[TopicPartition, int] = {}
-    moved_at = anyio.current_time()
+    moved_at, taken = anyio.current_time(), 0
+    progress: Progress | None = None
     while True:
         now = {partition: await consumer.position(partition) for partition in targets}
+        if progress is None:
+            left = sum(max(0, target - now[partition]) for partition, target in targets.items())
+            progress = Progress(f"reading {', '.join(sorted({partition.topic for partition in targets}))}", left)
+        progress.at(taken)
         if all(now[partition] >= target for partition, target in targets.items()):
             return
         if now != positions:
@@ -61,6 +67,7 @@ async def read_until(
         for records in (await poll(consumer, cluster)).values():
             for record in records:
                 take(record)
+            taken += len(records)
 
 
 async def read_range(

@@ -67,4 +67,6 @@ class OwnerLook:
         place = TopicPartition(self._topics.heartbeat, 0)
         start, ends = await self._offsets.log_starts([place]), await self._offsets.last_stable([place])
         first = {place: max(start[place], ends[place] - HEARTBEATS)}
-        return [decode_health(record.value, record.headers) for record in await read_range(self._cluster, first, ends)]
+        records = await read_range(self._cluster, first, ends)
+        found = (decode_health(record.value, record.headers) for record in records)
+        return [one for one in found if one is not None]

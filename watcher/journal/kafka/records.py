@@ -60,10 +60,12 @@ def decode_event(
     )
 
 
-def decode_health(value: bytes, headers: Iterable[tuple[str, bytes]]) -> ProviderHealth:
-    codec = codec_of(dict(headers)[CONTENT_TYPE].decode())
-    decode = msgspec.json.decode if codec is JSON else msgspec.msgpack.decode
-    return decode(value, type=ProviderHealth)
+def decode_health(value: bytes, headers: Iterable[tuple[str, bytes]]) -> ProviderHealth | None:
+    """A heartbeat; None for one that cannot be read."""
+    try:
+        return codec_of(dict(headers)[CONTENT_TYPE].decode()).health(value)
+    except (KeyError, ValueError):
+        return None
 
 
 class NotABalance(ValueError):
