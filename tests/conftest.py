@@ -75,6 +75,7 @@ FLOORS = {
         "e2e/",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
+        "journal/test_kafka_oauth.py",
         "journal/test_kafka_outages.py",
         "journal/test_kafka_rights.py",
         "relay/test_only_relay.py",
