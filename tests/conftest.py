@@ -32,7 +32,6 @@ FLOORS = {
         "journal/test_kafka_cancellation.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
-        "journal/test_kafka_rights.py",
         "journal/test_kafka_topics.py",
         "journal/test_sqlite.py",
         "journal/test_sqlite_identity.py",
