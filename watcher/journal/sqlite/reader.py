@@ -19,7 +19,7 @@ from watcher.journal.sqlite.file import Run
 from watcher.journal.sqlite.reading import CommitSignal, OpenFile
 from watcher.journal.sqlite.view import STATE, SqliteView, small_snapshot
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
-from watcher.model.events import JSON, BalanceState, ProviderHealth, codec_of
+from watcher.model.events import JSON, BalanceState, codec_of
 from watcher.model.keys import Filter, Key
 from watcher.model.log import (
     Bounds,
@@ -200,7 +200,7 @@ class SqliteReader:
             place.position = events[-1].position + 1
         if beats:
             place.beat = beats[-1][0]
-        health = [msgspec.json.decode(data, type=ProviderHealth) for _, data in beats]
+        health = [found for _, data in beats if (found := JSON.health(data)) is not None]
         return Commit(place.file.cursor(place.position), events, baselines, health)
 
     def _events(self, place: _Position, connection: sqlite3.Connection) -> list[Published]:
