@@ -861,6 +861,25 @@ def test_a_provider_of_which_nothing_is_heard_is_no_better_than_one_that_fails(t
         assert page.locator("#health .why").text_content().startswith("✕ Failing for 3 min: no heartbeat")
 
 
+def test_a_provider_that_a_reload_removed_is_no_trouble_for_ever(tmp_path, visit):
+    with Blotter(tmp_path, pace=calm(first_heartbeat=0.05, news=0.2, sweep=0.02)) as blotter:
+        some(blotter)
+        trouble = ("failing", "the connection was refused (2 in a row)")
+        blotter.heartbeat([beat("jupiter"), beat("helius", *trouble), beat("never", *trouble)])
+        blotter.start()
+        page = visit(blotter.url)
+        says(page, "Live, 2 of 3 providers are failing")
+        page.evaluate(
+            """time => stream.take({ type: "heartbeat", time, providers: { jupiter: {
+                last_success: time, paused_until: null, budget_used: 0, state: "ok", reason: null, since: time } } })""",
+            format_rfc3339(wall()),
+        )
+        says(page, "Live")
+        why = page.locator("#health button", has_text="helius").locator(".why")
+        assert why.text_content() == "– Not read: no watch of the config reads it any more"
+        assert page.locator("#health button", has_text="never").count() == 0
+
+
 def test_a_relay_with_tokens_is_asked_politely(tmp_path, visit):
     with Blotter(tmp_path, token="canary-token") as blotter:
         keys = some(blotter)
