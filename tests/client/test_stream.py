@@ -217,6 +217,7 @@ async def test_tail_says_beside_the_changes_that_a_provider_is_in_trouble_and_wh
     assert trouble["reason"].startswith("no answer in time (2 in a row)")
     assert "\x1b" not in trouble["reason"]
     assert over["event"] == "provider.recovered"
+    assert over["log_level"] == trouble["log_level"], "`tail` shows no less of the end than of the trouble"
     assert out.getvalue() == ""
 
 

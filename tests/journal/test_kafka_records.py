@@ -16,6 +16,7 @@ from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.settings import group_id, member_name, security
 from watcher.model.events import JSON, BalanceState, changed
 from watcher.runtime.config_section import SettingsError
+from watcher.testing.journal_samples import health
 
 STATE = BalanceState(
     provider="bank",
@@ -215,3 +216,12 @@ class TestContents:
         assert found.internal.state_end == 9
         found.take(consumed(TOPICS.internal, b"marker", marker, offset=2))
         assert found.internal.state_end == 0
+
+
+def test_in_the_heartbeat_topic_a_tombstone_and_what_is_no_heartbeat_say_nothing():
+    headers = (("content-type", b"application/json"),)
+    found = [
+        consumed(TOPICS.heartbeat, b"bank", value, given)
+        for value, given in ((None, headers), (JSON.encode(health("bank")), headers), (b"{}", headers), (b"{}", ()))
+    ]
+    assert list(wire.healths(found)) == [health("bank")]

@@ -568,6 +568,19 @@ class TestTrouble:
                 assert held.over
             held.close()
 
+    async def test_a_heartbeat_that_an_older_version_left_ends_no_follower(self, at, tmp_path):
+        async with opened(journal := at()):
+            await journal.heartbeat([health("bank"), health("other")])
+        told = msgspec.to_builtins(health("bank"))
+        older = {name: told[name] for name in told if name not in ("state", "reason", "since")}
+        with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection, connection:
+            for name, data in (("bank", older), ("other", {})):
+                found = connection.execute("UPDATE provider SET data = ? WHERE name = ?", (JSON.encode(data), name))
+                assert found.rowcount == 1
+        async with reading(at()) as reader:
+            commits = await collect(reader, (await reader.bounds()).head, lambda commits: bool(commits[-1].health))
+        assert [(one.provider, one.state) for one in commits[-1].health] == [("bank", "ok")]
+
     async def test_heartbeats_fail_silently(self, at):
         await at().heartbeat([health("bank")])
 

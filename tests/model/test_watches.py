@@ -113,7 +113,16 @@ def test_a_typing_error_in_any_field_matches_nothing_that_is_watched():
     assert not may_match(Filter(account=("anybody",), chain=("c",)), index)
 
 
+def test_a_name_matches_by_the_watch_that_has_it_and_not_by_that_of_a_neighbour():
+    index = WatchIndex([Watched(Scope("p", "c", "a", "t"), "Hot", ("x",)), Watched(Scope("p", "d", "b", "u"), "Cold")])
+    for part in ({"account": ("b",)}, {"token": ("u",)}, {"chain": ("d",)}, {"provider": ("q",)}):
+        assert not may_match(Filter(label=("Hot",), **part), index), part
+        assert not may_match(Filter(tag=("x",), **part), index), part
+        assert may_match(Filter(label=("Cold",), **part), index) == (part != {"provider": ("q",)})
+
+
 def test_where_the_config_watches_nothing_it_says_nothing_of_what_others_watch():
     key = Key("p", "c", "a", "t")
     assert NOT_KNOWN.info(key) == WatchInfo(watched=True)
     assert WatchIndex().info(key) == WatchInfo(watched=False)
+    assert (NOT_KNOWN.may_read("p"), WatchIndex().may_read("p")) == (True, False)

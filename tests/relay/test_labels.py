@@ -253,6 +253,18 @@ async def test_a_bound_token_learns_no_names_of_others_from_the_note(tmp_path, w
     ]
 
 
+async def test_an_empty_label_is_the_label_of_nothing_live_as_in_a_snapshot(stage):
+    await stage.teller.tell("A", "C")
+    async with stage.subscriber() as one, stage.subscriber() as two:
+        assert (await rows(one, filter={"label": [""]}))[0] == []
+        await one.subscribe(filter={"label": ["Hot"]}, snapshot=False)
+        await two.subscribe(snapshot=False)
+        await stage.teller.tell("C")  # has no label
+        await stage.teller.tell("A")
+        assert accounts(await one.updates(1)) == ["A"]
+        assert accounts(await two.updates(2)) == ["C", "A"]
+
+
 async def test_the_note_repeats_no_more_than_a_line_of_what_was_asked(stage):
     async with stage.subscriber() as one:
         result = await one.subscribe(filter={"provider": ["\x1b" + "x" * 60_000]})

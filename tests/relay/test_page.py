@@ -502,30 +502,34 @@ def test_what_has_no_symbol_to_see_has_its_address(blotter, visit, symbol):
     assert "EPjF…Dt1v" in page.locator("#stream li .what").first.text_content()
 
 
+def through_names(page, names, labels):
+    """Rows of the snapshot get `names` on their way here (by account), updates get `labels` (by token), as the relay gives them."""
+
+    def route(socket):
+        def onward(text):
+            message = msgspec.json.decode(text)
+            for row in message.get("data", []) if message.get("type") == "snapshot" else []:
+                row.update(names.get(row["account"], {}))
+            if message.get("type") == "update" and (label := labels.get(message["event"]["token"])) is not None:
+                message["label"] = label
+            socket.send(msgspec.json.encode(message).decode())
+
+        socket.connect_to_server().on_message(onward)
+
+    page.route_web_socket("**/v1/stream", route)
+
+
 def test_labels_tags_and_what_nobody_reads_any_more_are_shown_and_found(blotter, visit):
-    """The rows of the snapshot get them on their way here, as the relay gives them."""
     keys = some(blotter, count=4)
     names = {
         keys[0].account: {"label": "Treasury", "tags": ["cold", "usd"], "watched": True},
         keys[1].account: {"label": None, "tags": ["usd"], "watched": True},
         keys[2].account: {"label": "Old <b>desk</b>", "tags": [], "watched": False},
     }
-
-    def name(page):
-        def route(socket):
-            def onward(text):
-                message = msgspec.json.decode(text)
-                for row in message.get("data", []) if message.get("type") == "snapshot" else []:
-                    row.update(names.get(row["account"], {}))
-                socket.send(msgspec.json.encode(message).decode())
-
-            socket.connect_to_server().on_message(onward)
-
-        page.route_web_socket("**/v1/stream", route)
-
+    labels = {"another": "Treasury"}
     blotter.start()
     page = visit("about:blank")
-    name(page)
+    through_names(page, names, labels)
     page.goto(blotter.url)
     live(page)
     rows = {str(key): page.locator(f"tr[data-key='{key}']") for key in keys}
@@ -545,9 +549,40 @@ def test_labels_tags_and_what_nobody_reads_any_more_are_shown_and_found(blotter,
     page.wait_for_function("() => found.length === 4")
     other = balance("helius", keys[0].account, "another", "0", decimals=6)
     blotter.baseline(other)
-    blotter.move(other.key, "1000000")  # it came without a snapshot, so without names of its own
+    blotter.move(other.key, "1000000")  # it came without a snapshot, so without tags of its own
     wait_for(page, other.key, "1")
-    assert "Treasury" in page.locator(f"tr[data-key='{other.key}'] .col-account").text_content()
+    cell = page.locator(f"tr[data-key='{other.key}'] .col-account")
+    assert "Treasury" in cell.text_content()
+    assert cell.locator(".tag").all_text_contents() == ["cold", "usd"]
+
+
+def test_an_update_says_what_its_balance_is_called_now_and_that_it_is_read(blotter, visit):
+    """After a reload the page has the snapshot of before."""
+    keys = some(blotter, count=2)
+    names = {
+        keys[0].account: {"label": "Old desk", "tags": ["x"], "watched": False},
+        keys[1].account: {"label": "Treasury", "tags": ["cold"], "watched": True},
+    }
+    labels = {}
+    blotter.start()
+    page = visit("about:blank")
+    through_names(page, names, labels)
+    page.goto(blotter.url)
+    live(page)
+    for account in (key.account for key in keys):  # a watch of one token alone, without a name
+        pair = balance("helius", account, "pair", "0", decimals=6)
+        blotter.baseline(pair)
+        blotter.move(pair.key, "1000000")
+        wait_for(page, pair.key, "1")
+        row = page.locator(f"tr[data-key='{pair.key}']")
+        assert row.locator(".label, .col-account .tag").count() == 0, "a neighbour's names are not its own"
+        assert "not read any more" not in row.text_content()
+    labels[keys[0].token] = "New desk"
+    blotter.move(keys[0], "2000000")
+    wait_for(page, keys[0], "2")
+    row = page.locator(f"tr[data-key='{keys[0]}']")
+    assert row.locator(".col-account .label").text_content() == "New desk"
+    assert "not read any more" not in row.text_content()
 
 
 @pytest.mark.parametrize("touch", [False, True])
@@ -859,6 +894,25 @@ def test_a_provider_of_which_nothing_is_heard_is_no_better_than_one_that_fails(t
         page = visit(blotter.url)
         says(page, "Live, 1 of 1 provider is failing")
         assert page.locator("#health .why").text_content().startswith("✕ Failing for 3 min: no heartbeat")
+
+
+def test_a_provider_that_a_reload_removed_is_no_trouble_for_ever(tmp_path, visit):
+    with Blotter(tmp_path, pace=calm(first_heartbeat=0.05, news=0.2, sweep=0.02)) as blotter:
+        some(blotter)
+        trouble = ("failing", "the connection was refused (2 in a row)")
+        blotter.heartbeat([beat("jupiter"), beat("helius", *trouble), beat("never", *trouble)])
+        blotter.start()
+        page = visit(blotter.url)
+        says(page, "Live, 2 of 3 providers are failing")
+        page.evaluate(
+            """time => stream.take({ type: "heartbeat", time, providers: { jupiter: {
+                last_success: time, paused_until: null, budget_used: 0, state: "ok", reason: null, since: time } } })""",
+            format_rfc3339(wall()),
+        )
+        says(page, "Live")
+        why = page.locator("#health button", has_text="helius").locator(".why")
+        assert why.text_content() == "– Not read: no watch of the config reads it any more"
+        assert page.locator("#health button", has_text="never").count() == 0
 
 
 def test_a_relay_with_tokens_is_asked_politely(tmp_path, visit):

@@ -34,6 +34,20 @@ def test_a_provider_without_a_heartbeat_for_45_seconds_fails_since_the_last_one_
     assert state(statuses, 62.0) == "ok"
 
 
+def test_who_was_removed_from_the_config_and_is_silent_is_told_no_more_until_somebody_polls_it():
+    polled = {"p"}
+    statuses = ProviderStatuses(polled.__contains__)
+    for now in (0.0, 15.0):
+        statuses.take(beat(now), now)
+    polled.clear()
+    assert state(statuses, 59.0) == "ok", "another process may have another config"
+    assert statuses.news(wall(59.0), 59.0)
+    assert list(statuses.all(wall(61.0), 61.0)) == []
+    assert statuses.news(wall(61.0), 61.0), "that it went is news"
+    statuses.take(beat(62.0), 62.0)
+    assert state(statuses, 62.0) == "ok"
+
+
 def test_a_heartbeat_that_stood_in_the_journal_for_long_is_no_sign_of_life():
     statuses = ProviderStatuses()
     statuses.take(beat(0.0), 3600.0)

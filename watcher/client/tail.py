@@ -79,7 +79,7 @@ def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, 
                 reason = None if news.reason is None else safe_text.one_line(news.reason, 200)
                 log.warning("provider.trouble", provider=name, state=news.state, reason=reason, since=news.since)
             else:
-                log.info("provider.recovered", provider=name)
+                log.warning("provider.recovered", provider=name)  # whoever was told of the trouble is told of its end
 
     return log_news
 

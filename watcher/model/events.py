@@ -112,6 +112,14 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Since when it is in that state."""
 
 
+class _AnyHealth(ProviderHealth, frozen=True, kw_only=True):
+    """As it may stand in a journal: a heartbeat of before told no state."""
+
+    state: ProviderState = "ok"
+    reason: str | None = None
+    since: str | None = None
+
+
 def event_id(epoch: str, key: Key, version: int) -> str:
     """32 hex digits; always the same for one log, key and version, and different for any other."""
     return hashlib.blake2b(f"{epoch}\n{key}\n{version}".encode(), digest_size=16).hexdigest()
@@ -152,17 +160,17 @@ class Codec:
         self._encode: Callable[[object], bytes]
         self._event: Callable[[bytes], BalanceChanged]
         self._state: Callable[[bytes], BalanceState]
-        self._health: Callable[[bytes], ProviderHealth]
+        self._health: Callable[[bytes], _AnyHealth]
         if encoding == "json":
             self._encode = msgspec.json.Encoder().encode
             self._event = msgspec.json.Decoder(BalanceChanged).decode
             self._state = msgspec.json.Decoder(BalanceState).decode
-            self._health = msgspec.json.Decoder(ProviderHealth).decode
+            self._health = msgspec.json.Decoder(_AnyHealth).decode
         else:
             self._encode = msgspec.msgpack.Encoder().encode
             self._event = msgspec.msgpack.Decoder(BalanceChanged).decode
             self._state = msgspec.msgpack.Decoder(BalanceState).decode
-            self._health = msgspec.msgpack.Decoder(ProviderHealth).decode
+            self._health = msgspec.msgpack.Decoder(_AnyHealth).decode
 
     def encode(self, record: BalanceChanged | BalanceState | ProviderHealth) -> bytes:
         return self._encode(record)
@@ -182,11 +190,12 @@ class Codec:
         return self._state(data)
 
     def health(self, data: bytes) -> ProviderHealth | None:
-        """None: not one of this version. Another build may have written it; as telemetry it ends nobody."""
+        """None for what no version up to this one has written. It is telemetry, so nothing may fail for it."""
         try:
-            return self._health(data)
-        except msgspec.DecodeError:
+            found = self._health(data)
+        except (ValueError, RecursionError, msgspec.MsgspecError):
             return None
+        return ProviderHealth(**msgspec.structs.asdict(found))
 
 
 JSON = Codec("json")

@@ -119,26 +119,28 @@ def _around(scopes: Iterable[Scope]) -> Filter | None:
 def may_match(wanted: Filter, watches: WatchIndex) -> bool:
     """False: no watch covers a balance that is wanted. True may be wrong where no account is wanted."""
     full = expand(wanted)
+    matcher = FilterMatcher.of(full)
+    named = [(name, values) for name in ("label", "tag") if (values := getattr(wanted, name)) is not None]
+    if named:  # by the watch that has the name: that of another one is nobody's business who may not see what it covers
+        return all(
+            any(_has(watch, name, values) and matcher.touches(watch.scope) for watch in watches.named)
+            for name, values in named
+        )
     providers = watches.providers if full.provider is None else set(full.provider).intersection(watches.providers)
     if full.account is None:
         return any(_has_values(full, watches, provider) for provider in providers)
-    matcher = FilterMatcher.of(full)
-    found = [
-        watch
+    return any(
+        matcher.touches(watch.scope)
         for provider in providers
         for account in full.account
         for watch in watches.of_account(provider, account)
-        if matcher.touches(watch.scope)
-    ]
-    named = [(name, values) for name in ("label", "tag") if (values := getattr(wanted, name)) is not None]
-    return bool(found) and all(any(_has(watch, name, values) for watch in found) for name, values in named)
+    )
 
 
 def _has_values(full: Filter, watches: WatchIndex, provider: str) -> bool:
-    for name in ("chain", "token", "label", "tag"):
+    for name in ("chain", "token"):
         known, asked = watches.values(provider, name), getattr(full, name)
-        covers_all = None in known and name in PARTS
-        if asked is not None and not covers_all and known.isdisjoint(asked):
+        if asked is not None and None not in known and known.isdisjoint(asked):
             return False
     return True
 

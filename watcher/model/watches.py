@@ -118,6 +118,10 @@ class WatchIndex:
                 info = found if info is None else _merged(info, found)
         return self._unknown if info is None else info
 
+    def may_read(self, provider: str) -> bool:
+        """False: by this config nobody reads anything there any more."""
+        return self._unknown.watched or provider in self._patterns
+
     @property
     def providers(self) -> Iterable[str]:
         return self._patterns.keys()

@@ -37,7 +37,7 @@ class FanOut:
         self._watches = watches
         self.cursor = head
         """Everything before is in the outboxes of all that are live and want it, or in the round."""
-        self.providers = ProviderStatuses()
+        self.providers = ProviderStatuses(lambda name: watches().may_read(name))
         self.ready: deque[Outbox] = deque()
         """Those with something to send that they did not have at the last flush."""
         self.overflowed: list[Outbox] = []

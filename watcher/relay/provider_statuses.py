@@ -1,6 +1,6 @@
 """How the providers are, from the heartbeats in the journal, and which of them are silent. Pure: time is given."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from watcher.model.events import ProviderHealth
 from watcher.model.times import parse_rfc3339
@@ -14,7 +14,9 @@ SILENT = "no heartbeat: nobody polls it, or nothing of that gets through to here
 class ProviderStatuses:
     """The last heartbeat of each provider, and when it came (monotonic seconds)."""
 
-    def __init__(self) -> None:
+    def __init__(self, may_be_polled: Callable[[str], bool] = lambda _: True) -> None:
+        """`may_be_polled`: by the config as it is now. Who is silent and may not has been removed, and is told no more."""
+        self._may_be_polled = may_be_polled
         self._last: dict[str, tuple[ProviderHealth, float | None]] = {}
         """The time is None for the first one, which may have stood in the journal for long."""
         self._published: dict[str, str] = {}
@@ -32,10 +34,12 @@ class ProviderStatuses:
     def all(self, wall: int, now: float) -> Iterator[tuple[str, ProviderStatus]]:
         """By name. `wall`: microseconds."""
         for name, (health, came) in self._last.items():
-            yield name, self._status(health, came, wall, now)
+            status = self._status(health, came, wall, now)
+            if status.reason is not SILENT or self._may_be_polled(name):
+                yield name, status
 
     def news(self, wall: int, now: float) -> bool:
-        """Whether a provider has come, or is in another state than at the last look."""
+        """Whether a provider has come or gone, or is in another state than at the last look."""
         states = {name: status.state for name, status in self.all(wall, now)}
         before, self._published = self._published, states
         return states != before

@@ -160,7 +160,8 @@ class SubscriptionIndex(Generic[T, R]):
     def _look_by_names(self, key: Key) -> Iterable[T]:
         """Each once, however many of the key's tags it wants."""
         info, found = self._watches().info(key), dict[T, None]()
-        for group in (self._under["label"].get(info.label or ""), *map(self._under["tag"].get, info.tags)):
+        labelled = None if info.label is None else self._under["label"].get(info.label)
+        for group in (labelled, *map(self._under["tag"].get, info.tags)):
             if group:
                 found.update((entry, None) for entry, rest in group.items() if rest is None or rest.matches(key))
         return found

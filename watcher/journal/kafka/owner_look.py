@@ -9,7 +9,7 @@ from watcher.journal.kafka.fencing import OwnerClaim
 from watcher.journal.kafka.internal_records import OWNER
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_range, read_until
 from watcher.journal.kafka.partition_contents import InternalContents
-from watcher.journal.kafka.records import TopicNames, decode_health
+from watcher.journal.kafka.records import TopicNames, healths
 from watcher.model.events import ProviderHealth
 
 LAST_WORDS = 16
@@ -67,6 +67,4 @@ class OwnerLook:
         place = TopicPartition(self._topics.heartbeat, 0)
         start, ends = await self._offsets.log_starts([place]), await self._offsets.last_stable([place])
         first = {place: max(start[place], ends[place] - HEARTBEATS)}
-        records = await read_range(self._cluster, first, ends)
-        found = (decode_health(record.value, record.headers) for record in records)
-        return [one for one in found if one is not None]
+        return list(healths(await read_range(self._cluster, first, ends)))

@@ -1,12 +1,12 @@
 """The records of the topics, as bytes: what each may hold, and how they are read. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from watcher.journal import WrongJournal
-from watcher.model.events import JSON, BalanceState, ProviderHealth, codec_of
+from watcher.model.events import JSON, MSGPACK, BalanceState, ProviderHealth, codec_of
 from watcher.model.keys import Key
 from watcher.model.log import Published
 from watcher.model.times import parse_rfc3339
@@ -60,12 +60,13 @@ def decode_event(
     )
 
 
-def decode_health(value: bytes, headers: Iterable[tuple[str, bytes]]) -> ProviderHealth | None:
-    """A heartbeat; None for one that cannot be read."""
-    try:
-        return codec_of(dict(headers)[CONTENT_TYPE].decode()).health(value)
-    except (KeyError, ValueError):
-        return None
+def healths(records: Iterable[ConsumedRecord]) -> Iterator[ProviderHealth]:
+    """Of records of the heartbeat topic. What is no heartbeat, a tombstone too, says nothing."""
+    for record in records:
+        content_type = dict(record.headers).get(CONTENT_TYPE)
+        codec = next((each for each in (JSON, MSGPACK) if each.content_type.encode() == content_type), None)
+        if codec is not None and record.value is not None and (found := codec.health(record.value)) is not None:
+            yield found
 
 
 class NotABalance(ValueError):

@@ -221,8 +221,7 @@ class LogTail:
                 for one in records:
                     self._note(one)
             else:
-                found = (wire.decode_health(record.value, record.headers) for record in records)
-                health += [one for one in found if one is not None]
+                health += wire.healths(records)
         for event in events:
             self.table.apply(event)
         self.table.health.update((one.provider, one) for one in health)

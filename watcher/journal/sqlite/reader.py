@@ -200,7 +200,7 @@ class SqliteReader:
             place.position = events[-1].position + 1
         if beats:
             place.beat = beats[-1][0]
-        health = [one for _, data in beats if (one := JSON.health(data)) is not None]
+        health = [found for _, data in beats if (found := JSON.health(data)) is not None]
         return Commit(place.file.cursor(place.position), events, baselines, health)
 
     def _events(self, place: _Position, connection: sqlite3.Connection) -> list[Published]:
