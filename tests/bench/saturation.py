@@ -93,7 +93,7 @@ class Ear:
         self._last_received = last_received
         self._blind = blind
         self.note, self.save, self.notes, self.repeat = intake.note, intake.save, intake.notes, intake.repeat
-        self.lease, self.in_doubt = intake.lease, intake.in_doubt
+        self.lease, self.in_doubt, self.problem = intake.lease, intake.in_doubt, intake.problem
 
     async def accept(self, answer: Answer) -> Verdict:
         names = [answer.listing] if answer.listing is not None else [reading.key for reading in answer.readings]

@@ -185,7 +185,7 @@ def made_by_hand(house, config, address, prefix):
 
 
 def made_anew(house, config, address, prefix):
-    names = [f"{prefix}balances.{name}.v1" for name in ("changed", "state")]
+    names = [f"{prefix}balances.{name}.v1" for name in ("changed", "state", "internal")]
     admin = AdminClient({"bootstrap.servers": address})
     for deleted in admin.delete_topics(names, operation_timeout=60).values():
         deleted.result()

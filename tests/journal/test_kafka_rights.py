@@ -210,6 +210,9 @@ def health():
         stalest_seconds=None,
         paused_until=None,
         budget_used=0.0,
+        state="ok",
+        reason=None,
+        since=None,
     )
 
 

@@ -50,7 +50,7 @@ class Watched:
     def __init__(self, intake):
         self._intake = intake
         self.note, self.save, self.notes = intake.note, intake.save, intake.notes
-        self.lease, self.in_doubt = intake.lease, intake.in_doubt
+        self.lease, self.in_doubt, self.problem = intake.lease, intake.in_doubt, None
         self.changes = []
 
     async def accept(self, answer):

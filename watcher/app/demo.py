@@ -22,6 +22,7 @@ from watcher.model.events import BalanceChanged
 from watcher.model.times import parse_rfc3339
 from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import print_line
+from watcher.runtime.task_scope import StartSignal, task_scope
 from watcher.sandbox.registry import known
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables
@@ -62,9 +63,12 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
     events: list[BalanceChanged] = []
     pollers: list[Poller] = []
     with tempfile.TemporaryDirectory(prefix="balance-watcher-") as folder:
-        async with anyio.create_task_group() as tasks:
+        # The sandbox ends last: a listener that is cancelled while the watcher connects leaves asyncio a traceback.
+        async with task_scope() as simulating, anyio.create_task_group() as tasks:
             await tasks.start(stop_on_signal, tasks.cancel_scope)
-            port = await tasks.start(_serve, world, 0)
+            serving = StartSignal[int]()
+            simulating.start_soon(lambda: serve(world, task_status=serving))
+            port = await serving.value() or 0
             daemon = Daemon(settings.parse(config(port, seed, Path(folder))), {KEY: VALID_KEY})
             started = await tasks.start(daemon.run)
             pollers = daemon.partitions.pollers
