@@ -289,6 +289,14 @@ async def test_what_check_would_refuse_changes_nothing(running, tmp_path):
     assert running.daemon.reloads.by_result["refused"] == 10
 
 
+async def test_a_bug_in_reading_the_file_ends_nothing(running, monkeypatch):
+    before = running.pollers()
+    monkeypatch.setattr(running.daemon, "_load", lambda: 1 // 0)
+    line = await running.reload()
+    assert (line["result"], line["log_level"]) == ("refused", "error")
+    assert running.pollers() == before
+
+
 async def test_what_needs_a_restart_is_named_and_left_while_the_rest_is_applied(running, tmp_path):
     running.table |= {"journal": f"sqlite:///{tmp_path / 'other.db'}", "retention": 5.0, "metrics_port": 1}
     running.table["relay"] |= {"max_connections": 7, "origins": ["https://desk.example"]}

@@ -58,6 +58,7 @@ def test_numbers_may_be_written_as_integers():
         ({"retention": "a week"}, ["retention", "expected float"]),
         ({"metrics_port": 99999}, ["metrics_port"]),
         ({"relay": 5}, ["relay", "expected object"]),
+        ({"relay": {"origins": ["https://[desk"]}}, ["origins", "https://desk.example"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(table, says):
@@ -130,7 +131,12 @@ def test_what_is_wrong_in_every_watch_is_the_tables_own_mistake():
 
 @pytest.mark.parametrize(
     ("data", "says"),
-    [(b"journal = ", "not valid TOML"), (b"\xff\xfe", "cannot be read"), (b"a = " + b"[" * 100_000, "not valid TOML")],
+    [
+        (b"journal = ", "not valid TOML"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"a = " + b"[" * 100_000, "not valid TOML"),
+        (b"retention = 1" + b"0" * 5000, "not valid TOML"),
+    ],
 )
 def test_a_file_that_is_not_toml_is_told_as_such(tmp_path, data, says):
     path = tmp_path / "watcher.toml"
@@ -158,3 +164,10 @@ def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messa
         assert SECRETS.scrubbed(line) == line
     for text in ("watcher-canary", "balances-canary", "primary-canary", "acme-balances-c"):
         assert SECRETS.leaks(text)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://", "http://desk\0", "http://desk:99999", "ftp://desk"])
+def test_an_address_that_no_client_could_ask_is_a_mistake(url):
+    config = settings.parse(helius(base_url=url, api_key_env="K", watch=[{"account": "4" * 44, "token": "4" * 44}]))
+    with pytest.raises(SettingsError, match="base_url is no address"):
+        sources(config, {"K": "canary-of-settings"})

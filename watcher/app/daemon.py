@@ -259,6 +259,10 @@ class Daemon:
             self.reloads.refused()
             _log_refusal(error)
             return
+        except Exception:  # a bug in reading, of a plug-in's too: it must not end what runs well
+            self.reloads.refused()
+            log.exception("config.reloaded", result="refused", reason="a bug: report it", changed="nothing")
+            return
         known = set(self.exposed())
         await self._apply(change, tasks)
         for text in set(self.exposed()) - known:

@@ -56,9 +56,10 @@ def load(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}", next_step="look at its rights and contents") from error
     try:
-        return parse(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a bare ValueError
         raise SettingsError(f"{path} is not valid TOML: {error}", next_step="mend it there") from error
+    return parse(table)
 
 
 def parse(table: Mapping[str, Any]) -> Settings:

@@ -13,6 +13,7 @@ from watcher.model.readings import Ordering
 from watcher.model.targets import LISTING, Target, TargetGroup
 from watcher.redaction import safe_text
 from watcher.runtime.config_section import Mistakes, SettingsError
+from watcher.runtime.web_address import is_web_address
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -150,7 +151,7 @@ class ConfiguredProvider(Generic[S]):
         """What the settings' types cannot refuse, each as `mistake` takes it."""
         if not keyed and not self.KEYLESS:
             yield "this API needs a key: name where it is with api_key_env or api_key_file"
-        if settings.base_url and not settings.base_url.startswith(("http://", "https://")):
+        if settings.base_url and not is_web_address(settings.base_url):
             yield "base_url is no address: write http:// or https:// and the host"
         if "?" in settings.base_url or "#" in settings.base_url:
             yield "base_url is scheme, host and prefix: leave out what follows `?` or `#`"

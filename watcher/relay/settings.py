@@ -6,6 +6,7 @@ import msgspec
 
 from watcher.redaction.secret import without_user
 from watcher.runtime.config_section import SettingsError
+from watcher.runtime.web_address import is_web_address
 
 
 class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,7 +33,7 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if (self.certificate is None) != (self.key is None):
             raise SettingsError("[relay] certificate and key belong together: name both PEM files, or neither")
         for origin in self.origins:
-            if not origin.startswith(("http://", "https://")) or origin.endswith("/") or without_user(origin) != origin:
+            if not is_web_address(origin) or origin.endswith("/") or without_user(origin) != origin:
                 raise SettingsError(
                     f"[relay] origins holds {without_user(origin)!r}: write scheme and host only, as in https://desk.example"
                 )
