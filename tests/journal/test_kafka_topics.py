@@ -260,26 +260,28 @@ class TestTopics:
             async with opened(made, 1) as writer, reading(made) as reader:
                 await writer.commit(Batch([balance.row(1)]))
                 await writer.commit(Batch([balance.row(2)]))
-                for record in foreign:
-                    await produced(kafka.address, state, *record, partition=1)
+                for partition in range(1, PARTITIONS):  # one key in several of them
+                    for record in foreign:
+                        await produced(kafka.address, state, *record, partition=partition)
                 with anyio.fail_after(60), pytest.raises(WrongJournal, match="holds records that are not balances"):
                     await looked_at_for_ever(reader)
-            for attempt in (made.writer(1).open, made.reader):
+            for attempt in (made.writer(1).open, made.writer(2).open, made.reader):
                 with pytest.raises(WrongJournal, match=r"are not balances .* run `watcher init --new-log`"):
                     await attempt()
             other = journal(kafka.address, prefix)
             assert (await other.init(new_log=True)).startswith("began a new log")
             await other.check()
-            async with opened(other, 1) as writer, reading(other) as reader:
+            async with opened(other, 1) as writer, opened(other, 2), reading(other) as reader:
                 assert [(one.version, one.amount) for one in (await writer.open()).states] == [(1, "2")]
                 assert (await snapshot(reader, Filter()))[1] == [balance.state]
                 await writer.commit(Batch([balance.row(3)]))
             await other.close()
         table = {}
         for message in seen(kafka.address, state):
-            table[message.key()] = message.value()
-        assert {key for key, value in table.items() if value is not None} == {str(balance.key).encode()}
-        assert {key for key, value in table.items() if value is None} == {key for key, *_ in foreign}
+            table[message.partition(), message.key()] = message.value()
+        assert {place for place, value in table.items() if value is not None} == {(1, str(balance.key).encode())}
+        removed = {(partition, key) for partition in range(1, PARTITIONS) for key, *_ in foreign}
+        assert {place for place, value in table.items() if value is None} == removed
 
     async def test_a_state_without_its_internal_topic_is_refused_until_a_new_log_is_asked_for(self, kafka, prefix):
         """As a version before left it: all stood in the state."""

@@ -129,13 +129,13 @@ class LogMarkers:
 
     async def _remove(self, producer: TransactionalProducer, state: StateTable) -> None:
         """Tombstones for what is not a balance: a table that is built on the state drops it, and compaction too."""
-        foreign = list(state.foreign.items())
+        foreign = sorted(state.foreign)
         for start in range(0, len(foreign), TOMBSTONES):
             with self._cluster.within(self._cluster.deadlines.admin, f"cleaning topic {self._topics.state}"):
                 await producer.begin_transaction()
                 sent = [
                     await producer.send(self._topics.state, None, key, partition=partition)
-                    for key, partition in foreign[start : start + TOMBSTONES]
+                    for partition, key in foreign[start : start + TOMBSTONES]
                 ]
                 await asyncio.gather(*sent)
                 await producer.commit_transaction()

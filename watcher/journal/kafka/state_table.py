@@ -22,22 +22,22 @@ class StateTable:
         self.rows: dict[Key, BalanceState] = {}
         self.health: dict[str, ProviderHealth] = {}
         self.notes = NoteAssembler()
-        self.foreign: dict[bytes, int] = {}
-        """Key → partition of what stands in the state and is not a balance."""
+        self.foreign: set[tuple[int, bytes]] = set()
+        """Partition and key of what stands in the state and is not a balance: one key may stand in several."""
 
     def restore(self, record: ConsumedRecord) -> None:
         """The next record of the state, of a key's several the last one stays."""
         if record.value is None:
-            self.foreign.pop(record.key, None)
+            self.foreign.discard((record.partition, record.key))
             if Key.parsable(name := record.key.decode(errors="replace")):
                 self.rows.pop(Key.parse(name), None)
             return
         try:
             state = decode_balance(record.key, record.value, record.headers)
         except NotABalance:
-            self.foreign[record.key] = record.partition
+            self.foreign.add((record.partition, record.key))
         else:
-            self.foreign.pop(record.key, None)
+            self.foreign.discard((record.partition, record.key))
             self.rows[state.key] = state
 
     def add_baseline(self, state: BalanceState) -> bool:

@@ -155,7 +155,7 @@ class LogTail:
 
     def _require_balances(self) -> None:
         """Raises WrongJournal when the state holds what is not a balance."""
-        for key, partition in self.table.foreign.items():
+        for partition, key in sorted(self.table.foreign):
             raise wire.foreign_records(self._topics, partition, key)
 
     def _note(self, record: ConsumedRecord) -> None:
