@@ -61,7 +61,7 @@ class Deadlines(msgspec.Struct, frozen=True):
     """The end of the marker's transaction stands in the events: the coordinator writes it on its own."""
     heartbeat: float = 5.0
     """A heartbeat that nobody takes is dropped."""
-    denied: float = 15.0
+    denied: float = 10.0
     """A right must have been missing for that time before we believe that it is: a broker that has just come up may have
     our rights to learn."""
 
