@@ -1,5 +1,7 @@
 """The config file: the one sample loads, and every mistake is one line that says what to do."""
 
+import os
+
 import pytest
 
 from tests.test_deployment import ROOT
@@ -164,6 +166,12 @@ def test_a_token_that_is_called_like_the_service_does_not_withhold_our_own_messa
         assert SECRETS.scrubbed(line) == line
     for text in ("watcher-canary", "balances-canary", "primary-canary", "acme-balances-c"):
         assert SECRETS.leaks(text)
+
+
+def test_a_pipe_is_not_waited_at_in_a_reload(tmp_path):
+    os.mkfifo(tmp_path / "config")
+    with pytest.raises(SettingsError, match="is a pipe"):
+        settings.load_again(tmp_path / "config")
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://", "http://desk\0", "http://desk:99999", "ftp://desk"])

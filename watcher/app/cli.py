@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     config = settings.load(options.config)
-    anyio.run(daemon.serve, config, environment, options.only, functools.partial(settings.load, options.config))
+    anyio.run(daemon.serve, config, environment, options.only, functools.partial(settings.load_again, options.config))
 
 
 def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

@@ -272,20 +272,20 @@ class Daemon:
 
     async def _read_anew(self) -> Difference:
         """Off the loop, since a large config takes seconds to read. Raises SettingsError and WrongJournal: nothing has changed."""
-        new = await anyio.to_thread.run_sync(self._loaded_anew, abandon_on_cancel=True)
-        change = difference(Loaded(self.config, self.sources, self.tokens, self.watches), new)
+        config, change = await anyio.to_thread.run_sync(self._difference_anew, abandon_on_cancel=True)
         if change.needs_restart:  # what `check` would refuse is refused, although it would not be applied
-            journal = journal_of(new.config, self.environment)
+            journal = journal_of(config, self.environment)
             if self.only != "relay" and (fleet := fleet_of(journal)) is not None:
                 fleet.member()
             await journal.close()
         return change
 
-    def _loaded_anew(self) -> Loaded:
+    def _difference_anew(self) -> tuple[Settings, Difference]:
+        """What the file says, and what of it is new."""
         new = loaded(self._load(), self.environment, polls=self.only != "relay")
         if self._port is not None:
             require_servable(new)
-        return new
+        return new.config, difference(Loaded(self.config, self.sources, self.tokens, self.watches), new)
 
     async def _apply(self, change: Difference, tasks: TaskGroup) -> None:
         self.config, self.tokens, self.watches = change.wanted.config, change.wanted.tokens, change.wanted.watches

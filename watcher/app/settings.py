@@ -62,6 +62,14 @@ def load(path: Path) -> Settings:
     return parse(table)
 
 
+def load_again(path: Path) -> Settings:
+    """For a reload. Raises SettingsError, for a pipe too: it was read, and could be waited at for ever."""
+    if path.is_fifo():
+        step = "name a file with -c to reload it"
+        raise SettingsError(f"{path} is a pipe, which can be read only once: {step}", next_step=step)
+    return load(path)
+
+
 def parse(table: Mapping[str, Any]) -> Settings:
     """Settings from a decoded config file. Raises SettingsError."""
     families()  # a chain's plug-in that cannot be loaded is reported here, and not by whoever first needs an address

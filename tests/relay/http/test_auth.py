@@ -1,6 +1,7 @@
 """Tokens, their rights, and which pages may connect."""
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def test_tokens_from_the_environment_have_all_rights():
     assert tokens.rights("twö".encode()) == EVERYTHING
     for wrong in (b"", b"on", b"one ", b"one,", b"ONE", b"\xff\xfe", b" one"):
         assert tokens.rights(wrong) is None
+
+
+def test_a_pipe_of_tokens_is_not_waited_at(tmp_path):
+    os.mkfifo(tmp_path / "tokens")
+    with pytest.raises(SettingsError, match="is a pipe"):
+        load(RelaySettings(tokens_file=str(tmp_path / "tokens")), {})
 
 
 def test_tokens_of_a_file_are_bound(tmp_path):

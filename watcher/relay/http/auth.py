@@ -101,6 +101,8 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> list[tuple[bytes
 
 
 def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
+    if path.is_fifo():  # a reload could wait at it for ever
+        raise SettingsError(f"[relay] tokens_file {path} is a pipe: name a file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         tokens = msgspec.convert(table, TokensFile).token
