@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -135,7 +135,7 @@ class Daemon:
         """
         await self._prepare_journal()
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(self._close)
+            stack.push_async_callback(_close, self.journal.close)
             self._bind_port(stack)  # before anything is fenced: who cannot serve ends without ending the one that does
             reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
             relaying = await stack.enter_async_context(task_scope())
@@ -179,15 +179,11 @@ class Daemon:
             log.info("journal.ready", text=text)
         await self.journal.check()
 
-    async def _close(self) -> None:
-        with anyio.move_on_after(CLOSING, shield=True):
-            await self.journal.close()
-
     async def _open_reader(self, stack: contextlib.AsyncExitStack) -> Reader | None:
         if self.only == "pollers":
             return None
         reader = await self.journal.reader()
-        stack.push_async_callback(reader.close)
+        stack.push_async_callback(_close, reader.close)
         return reader
 
     async def _open_relay(self, reader: Reader | None, relaying: TaskScope) -> int | None:
@@ -311,6 +307,12 @@ class Daemon:
 
 def _log_refusal(error: SettingsError | WrongJournal) -> None:
     log.error("config.reloaded", result="refused", reason="; ".join(str(error).splitlines()), changed="nothing")
+
+
+async def _close(close: Callable[[], Awaitable[None]]) -> None:
+    """While everything is cancelled too, for CLOSING seconds at most."""
+    with anyio.move_on_after(CLOSING, shield=True):
+        await close()
 
 
 def _log_reload(change: Difference) -> None:
