@@ -26,6 +26,7 @@ DOORS = {
     "journal": {"model"},
     "relay": {"model", "redaction", "runtime"},
     "sandbox": {"model"},
+    "hints": {"model", "redaction", "runtime"},
     "scheduling": {"model", "limits", "runtime"},
     "journal/sqlite": {"journal", "model", "redaction", "runtime"},
     "journal/kafka": {"journal", "fleet", "model", "redaction", "runtime"},
@@ -46,7 +47,14 @@ NARROW = {
 """Doors through which these alone may be taken."""
 ONLY_IN = {
     "aiokafka": "watcher/journal/kafka/",
-    "websockets": ("watcher/relay/websocket", "watcher/relay/http/", "watcher/relay/server", "watcher/client/stream"),
+    "websockets": (
+        "watcher/relay/websocket",
+        "watcher/relay/http/",
+        "watcher/relay/server",
+        "watcher/client/stream",
+        "watcher/hints/socket_source",
+        "watcher/sandbox/push",
+    ),
     "sqlite3": "watcher/journal/sqlite/",
     "pytest": "watcher/testing/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),

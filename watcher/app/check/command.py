@@ -10,8 +10,8 @@ import msgspec
 from watcher.app import settings
 from watcher.app.check import machine
 from watcher.app.check.ask import Questions
-from watcher.app.check.hints import hints
 from watcher.app.check.learned import learned_rates
+from watcher.app.check.likely_mistakes import likely_mistakes
 from watcher.app.check.plan import limit_lines, plan, same_credentials, same_watches, shared_partitions
 from watcher.app.check.report import Report
 from watcher.app.daemon import Daemon, journal_of, wall
@@ -92,7 +92,7 @@ class _Check:
             report.say(line)
         for text in allowed.warnings:
             report.found(Finding.of("warning", text, where=f"providers.{provider.name}"), indent="  ")
-        for finding in hints(provider):
+        for finding in likely_mistakes(provider):
             report.found(finding, indent="  ")
 
     def _warn(self, journal: Journal) -> None:

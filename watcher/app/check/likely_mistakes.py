@@ -12,7 +12,7 @@ from watcher.providers.helius import Helius
 from watcher.providers.protocol import Provider
 
 
-def hints(provider: Provider) -> Iterator[Finding]:
+def likely_mistakes(provider: Provider) -> Iterator[Finding]:
     yield from same_watch(provider)
     if isinstance(provider, Helius):
         yield from wallets(provider)

@@ -1,0 +1,78 @@
+"""Hints: "look here". One brings the next read of a watch forward, and its content is never believed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from watcher.model.addresses import AddressError, chain, filter_forms
+from watcher.model.keys import Scope
+
+MOST_BYTES = 4096
+"""Of one hint, encoded."""
+
+
+class HintError(ValueError):
+    """Not a hint. One line for whoever sent it."""
+
+
+class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Which watches to read soon, as its sender spells it. A part that is None says nothing.
+
+    Hints from outside name a provider; those of a source of ours are for every provider that watches the account.
+    """
+
+    account: str
+    provider: str | None = None
+    chain: str | None = None
+    token: str | None = None
+
+    def touches(self, scope: Scope) -> bool:
+        """Whether a reading of that scope would show what happened there."""
+        return (
+            (self.provider is None or self.provider == scope.provider)
+            and (scope.account is None or scope.account in filter_forms(self.account))
+            and (self.chain is None or scope.chain is None or scope.chain == self.chain)
+            and (self.token is None or scope.token is None or scope.token in filter_forms(self.token))
+        )
+
+    def accounts(self) -> Iterator[str]:
+        """The canonical spellings that its account may stand for."""
+        yield from filter_forms(self.account)
+
+
+def parse(raw: object) -> Hint:
+    """A hint as somebody sent it, decoded; its chain in CAIP-2. Raises HintError."""
+    if not isinstance(raw, dict):
+        raise HintError("a hint is an object with provider, account, and any of chain, token")
+    for name in raw:
+        if name not in Hint.__struct_fields__:
+            fields = ", ".join(Hint.__struct_fields__)
+            raise HintError(f"a hint has no field {str(name)[:40]!r}: the fields are {fields}")
+    for name in ("provider", "account"):
+        if not raw.get(name):
+            raise HintError(f"a hint names a {name}")
+    given: dict[str, Any] = {name: value for name, value in raw.items() if value is not None}
+    if not all(isinstance(value, str) for value in given.values()):
+        raise HintError("each field of a hint is a string")
+    if "chain" in given:
+        try:
+            given["chain"] = chain(given["chain"])
+        except AddressError as error:
+            raise HintError(f"chain: {error.reason}") from None
+    return Hint(**given)
+
+
+def decode(record: bytes) -> Hint:
+    """A hint as it stands alone in a record, in JSON. Raises HintError."""
+    if len(record) > MOST_BYTES:
+        raise HintError(f"a hint has at most {MOST_BYTES} bytes")
+    try:
+        return parse(msgspec.json.decode(record))
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, HintError) else HintError(f"no JSON: {error}") from None
+
+
+def encode(hint: Hint) -> bytes:
+    """As `decode` takes it."""
+    return msgspec.json.encode(hint)
