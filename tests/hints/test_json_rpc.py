@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from watcher.hints.channel import ChannelError
 from watcher.hints.json_rpc import IN_FLIGHT, JsonRpc, Subscriptions
+from watcher.model.keys import Scope
 
 
 class Node:
@@ -37,6 +38,15 @@ class Node:
 def subscriptions(most=100):
     rpc = JsonRpc()
     return rpc, Subscriptions(rpc, lambda key: ("begin", [key]), lambda _key, number: ("end", [number]), most)
+
+
+def scope(name):
+    return Scope("ondo", "eip155:1", name)
+
+
+def needs(keys):
+    """A scope for each, of its name."""
+    return {scope(key): [key] for key in keys}
 
 
 def settle(rpc, node):
@@ -92,7 +102,7 @@ def test_what_is_no_message_is_refused(frame):
 def test_a_method_that_the_node_does_not_know_ends_the_connection():
     rpc, wanted = subscriptions()
     wanted.connected()
-    wanted.want("a")
+    wanted.want(needs("a"))
     (text,) = rpc.outgoing()
     error = {"code": -32601, "message": "notifications not supported"}
     with pytest.raises(ChannelError, match="does not know begin: notifications not supported"):
@@ -103,26 +113,28 @@ def test_what_replaces_another_is_there_before_that_ends():
     rpc, wanted = subscriptions()
     node = Node()
     wanted.connected()
-    wanted.want("ab")
+    wanted.want(needs("ab"))
     settle(rpc, node)
-    wanted.want("bc")
+    wanted.want(needs("bc"))
     assert [json.loads(text)["method"] for text in rpc.outgoing()] == ["begin"]
     rpc.received(json.dumps({"id": 3, "result": "0xc"}))
-    assert wanted.confirmed("c")
+    assert wanted.covered() == {scope("b"), scope("c")}
     assert wanted.of("0xc") == "c"
     assert [json.loads(text)["method"] for text in rpc.outgoing()] == ["end"]
-    assert not wanted.confirmed("a")
+    assert wanted.covered() == {scope("b"), scope("c")}
+    assert len(wanted) == 2
 
 
 def test_what_is_refused_is_asked_for_again_on_the_next_socket_and_not_before():
     rpc, wanted = subscriptions()
     full, free = Node(most=1), Node()
     wanted.connected()
-    wanted.want("ab")
+    wanted.want(needs("ab"))
     settle(rpc, full)
     assert list(wanted.refused) == ["b"]
+    assert wanted.left_out == 1
     assert str(wanted.refused["b"]) == "too many subscriptions (-32000)"
-    wanted.want("ba")
+    wanted.want(needs("ba"))
     assert rpc.outgoing() == []
     rpc.reset()
     wanted.connected()
@@ -148,11 +160,12 @@ def test_after_any_changes_and_cuts_what_is_wanted_is_there_and_nothing_else(ste
                 rpc.received(node.answer(text))
         else:
             last = step
-            wanted.want(step)
+            wanted.want(needs(step))
     settle(rpc, node)
     assert sorted(node.open.values()) == sorted(last[:3])
     assert len(wanted) == len(node.open)
-    assert all(wanted.confirmed(key) for key in last[:3])
+    assert wanted.covered() == {scope(key) for key in last[:3]}
+    assert wanted.left_out == len(last[3:])
     assert all(wanted.of(number) == key for number, key in node.open.items())
 
 
@@ -160,9 +173,30 @@ def test_with_no_room_for_both_the_old_one_ends_first():
     rpc, wanted = subscriptions(most=2)
     node = Node(most=2)
     wanted.connected()
-    wanted.want("ab")
+    wanted.want(needs("ab"))
     settle(rpc, node)
-    wanted.want("cd")
+    wanted.want(needs("cd"))
     settle(rpc, node)
     assert sorted(node.open.values()) == ["c", "d"]
     assert node.busiest == 2
+
+
+def test_a_scope_is_covered_when_all_that_it_takes_is_there_and_left_out_when_one_of_them_is_refused():
+    rpc, wanted = subscriptions(most=3)
+    wanted.want(
+        {scope("whole chain"): [], scope("two"): "ab", scope("one"): "a", scope("too many"): "cd", scope("last"): "c"}
+    )
+    assert wanted.left_out == 2
+    wanted.connected()
+    first, *others = rpc.outgoing()
+    assert [json.loads(text)["params"] for text in (first, *others)] == [["a"], ["b"], ["c"]]
+    rpc.received(Node().answer(first))
+    assert wanted.covered() == {scope("one")}
+    assert wanted.covered() is wanted.covered()
+    for text in others:
+        rpc.received(Node(most=0).answer(text))
+    assert wanted.covered() == {scope("one")}
+    assert wanted.left_out == 4
+    wanted.disconnected()
+    assert wanted.covered() == set()
+    assert wanted.left_out == 2

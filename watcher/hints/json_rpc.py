@@ -1,19 +1,19 @@
 """JSON-RPC 2.0 as channels of subscriptions use it: requests and their answers, notifications, and what stays subscribed. Pure."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from watcher.hints.channel import ChannelError
+from watcher.model.keys import Scope
 from watcher.redaction.safe_text import one_line
 
 IN_FLIGHT = 20
 """Requests without an answer, at most: a node that is asked for a thousand subscriptions at once refuses some."""
 METHOD_NOT_FOUND = -32601
-INVALID_PARAMS = -32602
 
 K = TypeVar("K", bound=Hashable)
 SubscriptionId = str | int
@@ -119,7 +119,7 @@ def _error(raw: object) -> NodeError | None:
 
 
 class Subscriptions(Generic[K]):
-    """What is subscribed with one socket, and what is to be. `K` names one subscription.
+    """What is subscribed with one socket, what is to be, and what is heard of by it. `K` names one subscription.
 
     What takes the place of another is confirmed first, as long as there is room for both: nothing is missed in between.
     """
@@ -137,17 +137,30 @@ class Subscriptions(Generic[K]):
         self._unsubscribe = unsubscribe
         self._most = most
         self._connected = False
+        self._needs: dict[Scope, Collection[K]] = {}
+        self._without_place: set[Scope] = set()
         self._wanted: dict[K, None] = {}
         self._asked: set[K] = set()
         self._ids: dict[K, SubscriptionId] = {}
         self._keys: dict[SubscriptionId, K] = {}
+        self._covered: frozenset[Scope] | None = None
+        self._left_out: int | None = None
         self.refused: dict[K, NodeError] = {}
         """Asked for and not given on this socket. They are not asked for again before the next one."""
 
-    def want(self, keys: Iterable[K]) -> None:
-        """From now on these, the most important first: those beyond `most` find no place."""
-        wanted = list(dict.fromkeys(keys))
-        self._wanted = dict.fromkeys(wanted[: self._most])
+    def want(self, needs: Mapping[Scope, Collection[K]]) -> None:
+        """From now on these: for each scope the subscriptions that it takes to hear of all its changes. One that takes none
+        cannot be heard of; those that find no place within `most`, the last ones first, are left out."""
+        self._needs = dict(needs)
+        self._without_place = set()
+        self._wanted = {}
+        for scope, keys in needs.items():
+            fresh = {key: None for key in keys if key not in self._wanted}
+            if keys and len(self._wanted) + len(fresh) <= self._most:
+                self._wanted.update(fresh)
+            else:
+                self._without_place.add(scope)
+        self._covered = self._left_out = None
         if self._connected:
             self._ask()
 
@@ -159,18 +172,31 @@ class Subscriptions(Generic[K]):
 
     def disconnected(self) -> None:
         self._connected = False
+        self._covered = self._left_out = None
         self._asked.clear()
         self._ids.clear()
         self._keys.clear()
         self.refused.clear()
 
-    def confirmed(self, key: K) -> bool:
-        """Whether it is wanted, and there."""
-        return key in self._ids and key in self._wanted
-
     def of(self, number: SubscriptionId | None) -> K | None:
         """The subscription that the other side calls so."""
         return self._keys.get(number) if number is not None else None
+
+    def covered(self) -> frozenset[Scope]:
+        """Scopes with all that they take confirmed. The same object as long as nothing has changed."""
+        if self._covered is None:
+            there = self._ids.keys()
+            placed = (scope for scope in self._needs if scope not in self._without_place)
+            self._covered = frozenset(scope for scope in placed if there >= set(self._needs[scope]))
+        return self._covered
+
+    @property
+    def left_out(self) -> int:
+        """Scopes that nothing can be heard of: no place, or refused."""
+        if self._left_out is None:
+            refused = {scope for scope, keys in self._needs.items() if any(key in self.refused for key in keys)}
+            self._left_out = len(self._without_place | refused)
+        return self._left_out
 
     def __len__(self) -> int:
         """Those confirmed."""
@@ -187,6 +213,7 @@ class Subscriptions(Generic[K]):
 
     def _answered(self, key: K, result: object, error: NodeError | None) -> None:
         self._asked.discard(key)
+        self._covered = self._left_out = None
         if error and error.code == METHOD_NOT_FOUND:
             raise ChannelError(f"it does not know {self._subscribe(key)[0]}: {error}")
         if error or not is_subscription_id(result):
