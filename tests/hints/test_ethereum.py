@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
-from watcher.hints.ethereum import DEPOSIT, MOST_IN_FILTER, MOST_REMEMBERED, TRANSFER, WITHDRAWAL, EthereumChannel
+from watcher.hints.ethereum import DEPOSIT, MOST_IN_FILTER, TRANSFER, WITHDRAWAL, EthereumChannel
+from watcher.hints.repeats import MOST_REMEMBERED
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
 

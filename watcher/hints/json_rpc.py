@@ -14,6 +14,8 @@ from watcher.redaction.safe_text import one_line
 IN_FLIGHT = 20
 """Requests without an answer, at most: a node that is asked for a thousand subscriptions at once refuses some."""
 METHOD_NOT_FOUND = -32601
+MOST_DIGITS = 20
+"""Of an id that is an integer of 64 bits."""
 
 K = TypeVar("K", bound=Hashable)
 SubscriptionId = str | int
@@ -232,8 +234,14 @@ class Subscriptions(Generic[K]):
         for key in [key for key in self._ids if key not in self._wanted]:
             number = self._ids.pop(key)
             self._keys.pop(number, None)
-            self._rpc.ask(self._unsubscribe(key, number), _whatever)
+            self._rpc.ask(self._unsubscribe(key, number), partial(self._end_answered, key, number))
+
+    def _end_answered(self, key: K, number: SubscriptionId, _result: object, error: NodeError | None) -> None:
+        """Refused: some nodes of Starknet tell ids as strings and take them as integers. If that fails too, the socket's
+        end will end it."""
+        if error and isinstance(number, str) and number.isdecimal() and len(number) < MOST_DIGITS:
+            self._rpc.ask(self._unsubscribe(key, int(number)), _whatever)
 
 
 def _whatever(_result: object, _error: NodeError | None) -> None:
-    """What an end is answered with changes nothing: the socket's end ends the subscription at last."""
+    """What it is answered with changes nothing."""
