@@ -108,7 +108,7 @@ def notification(method, number, result):
 def settle(channel, node):
     while texts := channel.outgoing():
         for text in texts:
-            assert channel.received(node.answers(text)) == News()
+            assert channel.received(node.answers(text)).hints == ()
 
 
 def connected(*watches, node=None):
@@ -247,7 +247,14 @@ def test_what_the_node_refuses_is_left_out_and_the_rest_is_not():
     channel, node = connected(watched(ALICE, ETHER), watched(), *holders)
     assert (channel.left_out, channel.subscriptions) == (1, 5)
     assert max(len(wanted["keys"][-1]) for wanted in node.filters.values()) == MOST_IN_FILTER
-    channel, _ = connected(watched(ALICE, ETHER), *holders, node=StarknetNode(most_keys=500))
+    node = StarknetNode(most_keys=500)
+    refusals = []
+    channel = StarknetChannel()
+    channel.watch([watched(ALICE, ETHER), *holders])
+    channel.connected()
+    for text in channel.outgoing():
+        refusals += filter(None, [channel.received(node.answers(text)).refused])
+    assert refusals == ["Too many keys provided in a filter (34)"] * 2
     assert (channel.left_out, channel.subscriptions) == (MOST_IN_FILTER, 3)
     assert Scope("tokenkit", STARKNET, ALICE, ETHER) in channel.covered()
 

@@ -100,6 +100,7 @@ class EthereumChannel:
         """`chain`: CAIP-2, `eip155:…`."""
         self._chain = chain
         self._rpc = JsonRpc()
+        self._watched: tuple[WatchedScope, ...] = ()
         self._logs: Subscriptions[LogFilter] = Subscriptions(
             self._rpc, LogFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
         )
@@ -112,6 +113,11 @@ class EthereumChannel:
         self._repeats = Repeats()
 
     def watch(self, watched: Sequence[WatchedScope]) -> None:
+        watched = tuple(watched)
+        if watched == self._watched:
+            self._logs.give_turn()
+            return
+        self._watched = watched
         scopes = [one.scope for one in watched if one.scope.chain == self._chain]
         named = [(scope.account, scope.token) for scope in scopes]
         self._tokens = {token for account, token in named if token and not account}
@@ -129,6 +135,8 @@ class EthereumChannel:
 
     def received(self, frame: str | bytes) -> News:
         message = self._rpc.received(frame)
+        if isinstance(message, NodeError):
+            return News(refused=str(message))
         if message is None or message.method != "eth_subscription":
             return News()
         return News(hints=tuple(self._hints(message)))

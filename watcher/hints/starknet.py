@@ -83,6 +83,7 @@ class StarknetChannel:
 
     def __init__(self) -> None:
         self._rpc = JsonRpc()
+        self._watched: tuple[WatchedScope, ...] = ()
         self._events: Subscriptions[EventFilter] = Subscriptions(
             self._rpc, EventFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
         )
@@ -94,6 +95,11 @@ class StarknetChannel:
         self._last_reorganisation: object = None
 
     def watch(self, watched: Sequence[WatchedScope]) -> None:
+        watched = tuple(watched)
+        if watched == self._watched:
+            self._events.give_turn()
+            return
+        self._watched = watched
         here = [one for one in watched if one.scope.chain == STARKNET]
         named = [(one.scope.account, one.scope.token) for one in here]
         self._tokens = {token for account, token in named if token and not account}
@@ -112,6 +118,8 @@ class StarknetChannel:
 
     def received(self, frame: str | bytes) -> News:
         message = self._rpc.received(frame)
+        if isinstance(message, NodeError):
+            return News(refused=str(message))
         if message is None:
             return News()
         if message.method == "starknet_subscriptionReorg":
