@@ -41,7 +41,6 @@ class Notification(msgspec.Struct, frozen=True):
     """A message that answers no request."""
 
     method: str
-    subscription: SubscriptionId | None
     params: Mapping[str, Any]
 
 
@@ -109,9 +108,7 @@ def is_subscription_id(value: object) -> TypeGuard[SubscriptionId]:
 def _notification(message: _Message) -> Notification | None:
     if not isinstance(message.method, str) or not isinstance(message.params, dict):
         return None
-    params = message.params
-    number = params.get("subscription", params.get("subscription_id"))
-    return Notification(message.method, number if is_subscription_id(number) else None, params)
+    return Notification(message.method, message.params)
 
 
 def _error(raw: object) -> NodeError | None:
@@ -155,7 +152,6 @@ class Subscriptions(Generic[K]):
         self._wanted: dict[K, None] = {}
         self._asked: set[K] = set()
         self._ids: dict[K, SubscriptionId] = {}
-        self._keys: dict[SubscriptionId, K] = {}
         self._covered: frozenset[Scope] | None = None
         self._left_out: int | None = None
         self._refused: dict[K, _Refused] = {}
@@ -199,12 +195,7 @@ class Subscriptions(Generic[K]):
         self._covered = self._left_out = None
         self._asked.clear()
         self._ids.clear()
-        self._keys.clear()
         self._refused.clear()
-
-    def of(self, number: SubscriptionId | None) -> K | None:
-        """The subscription that the other side calls so."""
-        return self._keys.get(number) if number is not None else None
 
     def covered(self) -> frozenset[Scope]:
         """Scopes with all that they take confirmed. The same object as long as nothing has changed."""
@@ -246,7 +237,6 @@ class Subscriptions(Generic[K]):
         if not error and is_subscription_id(result):
             self._refused.pop(key, None)
             self._ids[key] = result
-            self._keys[result] = key
         else:
             error = error or NodeError(message="an answer without the id of a subscription")
             self._refuse(key)
@@ -266,7 +256,6 @@ class Subscriptions(Generic[K]):
     def _end_unwanted(self) -> None:
         for key in [key for key in self._ids if key not in self._wanted]:
             number = self._ids.pop(key)
-            self._keys.pop(number, None)
             self._rpc.ask(self._unsubscribe(key, number), partial(self._end_answered, key, number))
 
     def _end_answered(self, key: K, number: SubscriptionId, _result: object, error: NodeError | None) -> None:
