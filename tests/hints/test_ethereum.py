@@ -1,6 +1,7 @@
 """The channel to an Ethereum node: frames as geth documents them, a node that judges filters, and garbage."""
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.ethereum import DEPOSIT, MOST_IN_FILTER, TRANSFER, WITHDRAWAL, EthereumChannel
 from watcher.hints.repeats import MOST_REMEMBERED
+from watcher.hints.unlisted_tokens import MOST_TRIES
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
 
@@ -19,8 +21,8 @@ USDX, NOTE, WRAPPED = (f"0x{number:040x}" for number in (0x111, 0x222, 0x333))
 MILLION = f"0x{10**6:064x}"
 
 
-def watched(account=None, token=None, chain=CHAIN):
-    return WatchedScope(Scope("ondo", chain, account, token))
+def watched(account=None, token=None, chain=CHAIN, tokens=()):
+    return WatchedScope(Scope("ondo", chain, account, token), tokens=tokens)
 
 
 def padded(address):
@@ -231,6 +233,27 @@ def test_a_holder_of_any_token_is_heard_of_with_all_of_them_but_not_with_unique_
     assert heard(channel, node, unique) == []
 
 
+def test_a_token_that_no_listing_names_is_news_a_few_times_and_again_once_one_does():
+    channel, node = connected(watched(ALICE, tokens=(USDX,)), watched(BOB))
+    moves = [transfer(token, ALICE, CAROL, index=index) for index, token in enumerate([NOTE, USDX] * (MOST_TRIES + 5))]
+    hints = heard(channel, node, *moves)
+    assert Counter(hints) == {(ALICE, USDX): MOST_TRIES + 5, (ALICE, NOTE): MOST_TRIES}
+    assert heard(channel, node, transfer(NOTE, ALICE, BOB, index=100)) == [(BOB, NOTE)]
+    channel.watch([watched(ALICE, tokens=(USDX,)), watched(BOB, tokens=(NOTE,))])
+    assert channel.outgoing() == []
+    assert heard(channel, node, transfer(NOTE, ALICE, CAROL, index=101)) == [(ALICE, NOTE)]
+    channel.watch([watched(ALICE), watched(BOB)])
+    assert len(heard(channel, node, *[transfer(NOTE, ALICE, CAROL, block=2, index=i) for i in range(9)])) == MOST_TRIES
+
+
+def test_what_is_remembered_of_unlisted_tokens_is_bounded():
+    channel, node = connected(watched(ALICE))
+    spam = [transfer(f"0x{number:040x}", CAROL, ALICE, index=number) for number in range(1, MOST_REMEMBERED + 2)]
+    assert len(heard(channel, node, *[spam[0] | {"blockHash": hex(block)} for block in range(9)])) == MOST_TRIES
+    assert len(heard(channel, node, *spam[1:])) == MOST_REMEMBERED
+    assert len(heard(channel, node, spam[0])) == 1
+
+
 def test_a_unique_token_that_is_watched_by_name_hints_even_the_one_with_number_zero():
     channel, node = connected(watched(ALICE, NOTE))
     unique = log(NOTE, TRANSFER, padded(CAROL), padded(ALICE), padded("0x0"), "0x")
@@ -342,7 +365,7 @@ MOVES = st.tuples(st.sampled_from(PEOPLE), st.sampled_from(PEOPLE), st.sampled_f
 def test_whatever_is_watched_in_turn_each_move_of_a_covered_balance_hints_at_it_and_nothing_else_does(lists, moves):
     channel, node = connected()
     for scopes in lists:
-        channel.watch([watched(*scope) for scope in scopes])
+        channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes])
         settle(channel, node)
     scopes = [Scope("ondo", CHAIN, *scope) for scope in lists[-1]]
     coverable = {scope for scope in scopes if scope.account or scope.token}

@@ -164,9 +164,9 @@ class Subscriptions(Generic[K]):
         self._without_place = set()
         self._wanted = {}
         for scope, keys in needs.items():
-            fresh = {key: None for key in keys if key not in self._wanted}
+            fresh = [key for key in keys if key not in self._wanted]
             if keys and len(self._wanted) + len(fresh) <= self._most:
-                self._wanted.update(fresh)
+                self._wanted.update(dict.fromkeys(fresh))
             else:
                 self._without_place.add(scope)
         self._refused = {key: refused for key, refused in self._refused.items() if key in self._wanted}
@@ -202,7 +202,7 @@ class Subscriptions(Generic[K]):
         if self._covered is None:
             there = self._ids.keys()
             placed = (scope for scope in self._needs if scope not in self._without_place)
-            self._covered = frozenset(scope for scope in placed if there >= set(self._needs[scope]))
+            self._covered = frozenset(scope for scope in placed if all(key in there for key in self._needs[scope]))
         return self._covered
 
     @property
