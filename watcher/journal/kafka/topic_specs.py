@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.records import TopicNames
+from watcher.journal.kafka.records import TopicNames, hints_topic
 
 MESSAGE_BYTES = 1_000_000
 """What a broker must take at once: beyond our batches, and not more than any version of Kafka does by default."""
@@ -97,15 +97,16 @@ def min_in_sync(replicas: int) -> int:
     return 2 if replicas >= 3 else 1
 
 
-def topic_specs(topics: TopicNames, hints: str, partitions: int, retention: float) -> list[TopicSpec]:
-    """`hints`: their topic; `retention` bounds the events, in seconds."""
+def topic_specs(prefix: str, partitions: int, retention: float) -> list[TopicSpec]:
+    """`retention` bounds the events, in seconds."""
+    topics = TopicNames.under(prefix)
     kept = {"retention.ms": str(int(retention * 1000))}
     return [
         TopicSpec(topics.changed, partitions, "delete", kept, {}),
         TopicSpec(topics.state, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.internal, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.heartbeat, 1, "compact", {}, COMPACTION),
-        TopicSpec(hints, 1, "delete", HINTS, HINT_BYTES),
+        TopicSpec(hints_topic(prefix), 1, "delete", HINTS, HINT_BYTES),
     ]
 
 
