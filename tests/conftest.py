@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
-pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
+pytest.register_assert_rewrite("watcher.testing")
 
 FLOORS = {
     "tree": ("test_house.py", "test_lock.py", "test_schemas.py"),
