@@ -30,6 +30,7 @@ FLOORS = {
         "compat/",
         "journal/test_kafka.py",
         "journal/test_kafka_cancellation.py",
+        "journal/test_kafka_hints.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
         "journal/test_kafka_topics.py",
