@@ -72,6 +72,7 @@ FLOORS = {
         "attack/",
         "chaos/",
         "consumers/test_consumers.py",
+        "consumers/test_producers.py",
         "e2e/",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
