@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
-pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
+pytest.register_assert_rewrite("watcher.testing")
 
 FLOORS = {
     "tree": ("test_house.py", "test_lock.py", "test_schemas.py"),
@@ -30,6 +30,7 @@ FLOORS = {
         "compat/",
         "journal/test_kafka.py",
         "journal/test_kafka_cancellation.py",
+        "journal/test_kafka_hints.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
         "journal/test_kafka_topics.py",
@@ -71,6 +72,7 @@ FLOORS = {
         "attack/",
         "chaos/",
         "consumers/test_consumers.py",
+        "consumers/test_producers.py",
         "e2e/",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
