@@ -42,7 +42,7 @@ FACES = {"__init__", "__main__", "provider", "testing"}
 NARROW = {
     ("client", "relay"): {"messages", "wire"},
     ("poller", "ledger"): {"Verdict"},
-    ("sandbox", "model"): {"addresses"},
+    ("sandbox", "model"): {"addresses", "associated_accounts"},
 }
 """Doors through which these alone may be taken."""
 ONLY_IN = {

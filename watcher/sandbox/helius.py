@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.associated_accounts import SPL_PROGRAM
 from watcher.sandbox.faults import Lens, Seen
 from watcher.sandbox.limits import Quota, QuotaRuling
 from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
@@ -15,7 +16,6 @@ from watcher.sandbox.truth import BalanceKey
 
 BEHIND = {"processed": 1, "confirmed": 2, "finalized": 32}
 """Slots behind the one in the making."""
-SPL_PROGRAM = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
 MOST_ACCOUNTS = 100
 MONTH = 86_400.0
 """A window longer than this is a budget of credits, and says so when it is used up."""
