@@ -9,6 +9,7 @@ import msgspec
 from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.model.associated_accounts import SPL_PROGRAM
 from watcher.sandbox.faults import Lens, Seen
+from watcher.sandbox.json_rpc import RpcError
 from watcher.sandbox.limits import Quota, QuotaRuling
 from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
 from watcher.sandbox.population import MINTS, Population
@@ -26,12 +27,6 @@ class Call(msgspec.Struct):
     params: list[Any] = []
     id: str | int | None = None
     jsonrpc: str = ""
-
-
-class RpcError(Exception):
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class SimulatedHelius:
