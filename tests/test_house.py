@@ -65,6 +65,7 @@ ONLY_IN = {
         "watcher/app/daemon",
         "watcher/app/check",
         "watcher/sandbox/transport",
+        "watcher/sandbox/webhook_sender",
         "watcher/journal/kafka/oauth_tokens",
     ),
 }

@@ -8,7 +8,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from watcher.sandbox.push_board import CHANNELS, PushBoard
+from watcher.sandbox.push_board import DIALECTS, PushBoard
 from watcher.sandbox.push_session import PushSession
 
 PREFIX = "/_push/"
@@ -21,15 +21,14 @@ def channel_of(head: h11.Request) -> str | None:
     """The channel that a request for a websocket names; None: it is another request."""
     path = head.target.decode("ascii", "replace").partition("?")[0]
     name = path.removeprefix(PREFIX)
-    return name if path.startswith(PREFIX) and name in CHANNELS and head.method == b"GET" else None
+    return name if path.startswith(PREFIX) and name in DIALECTS and head.method == b"GET" else None
 
 
 class PushLoop:
-    """Wakes when the next move or push of the world is due, and then every socket."""
+    """Wakes when the world's next move or push is due."""
 
     def __init__(self, board: PushBoard) -> None:
         self.board = board
-        self.sockets: dict[PushSession, PushSocket] = {}
         self._earlier = anyio.Event()
         board.earlier = self._wake
 
@@ -37,8 +36,6 @@ class PushLoop:
         while True:
             self._earlier = anyio.Event()
             self.board.advance(anyio.current_time())
-            for socket in self.sockets.values():
-                socket.wake()
             with anyio.CancelScope(deadline=self.board.next_at):
                 await self._earlier.wait()
 
@@ -56,10 +53,6 @@ class PushSocket:
         self._parts = bytearray()
         self._work = anyio.Event()
 
-    def wake(self) -> None:
-        """There may be something to send."""
-        self._work.set()
-
     async def run(self, channel: str, head: h11.Request, rest: bytes) -> None:
         """`rest`: what came behind the request."""
         self._protocol.receive_data(_request_bytes(head))
@@ -70,15 +63,14 @@ class PushSocket:
         if self._protocol.state is not State.OPEN:
             return
         session = self._loop.board.connect(channel, anyio.current_time())
-        self._loop.sockets[session] = self
+        session.ready = self._wake
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._listen, session, rest)
                 await self._write(session)
                 tasks.cancel_scope.cancel()
         finally:
-            del self._loop.sockets[session]
-            self._loop.board.disconnect(session)
+            self._loop.board.leave(session)
 
     async def _listen(self, session: PushSession, data: bytes) -> None:
         while self._protocol.state is State.OPEN:
@@ -87,12 +79,16 @@ class PushSocket:
             for event in self._protocol.events_received():
                 if isinstance(event, Frame):
                     self._read(session, event)
-            self.wake()
+            self._wake()
             try:
                 data = await self._stream.receive()
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 self._protocol.receive_eof()
-        self.wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        """There may be something to send."""
+        self._work.set()
 
     def _read(self, session: PushSession, frame: Frame) -> None:
         """A message may come in parts."""

@@ -10,14 +10,35 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from watcher.model.addresses import SOLANA
-from watcher.sandbox.faults import Faults
-from watcher.sandbox.push_session import ChainEvent, PushDialect, PushSession
-from watcher.sandbox.push_solana import SolanaDialect
-from watcher.sandbox.truth import Move, SimulatedBalance, Truth
+import msgspec
 
-CHANNELS: Mapping[str, tuple[str, PushDialect]] = {"solana": (SOLANA, SolanaDialect())}
-"""Name of a channel → the chain whose moves it tells, and how."""
+from watcher.model.addresses import BSC, ETHEREUM, SOLANA, STARKNET
+from watcher.sandbox.faults import Faults
+from watcher.sandbox.push_evm import EvmDialect
+from watcher.sandbox.push_session import ChainEvent, PushDialect, PushReceiver, PushSession
+from watcher.sandbox.push_solana import SolanaDialect
+from watcher.sandbox.push_starknet import StarknetDialect
+from watcher.sandbox.truth import Move, SimulatedBalance, Truth
+from watcher.sandbox.webhooks import WebhookSession
+
+WEBHOOK = "webhook"
+DIALECTS: Mapping[str, PushDialect] = {
+    "solana": SolanaDialect(),
+    "ethereum": EvmDialect(1),
+    "bsc": EvmDialect(56),
+    "starknet": StarknetDialect(),
+}
+"""Channel of sockets → what is spoken there."""
+CHAINS: Mapping[str, str] = {
+    "solana": SOLANA,
+    "ethereum": ETHEREUM,
+    "bsc": BSC,
+    "starknet": STARKNET,
+    WEBHOOK: STARKNET,
+}
+"""Channel → the chain whose moves it tells."""
+AT_ONCE: Mapping[str, int] = {"": 0}
+"""The levels of a channel that has no dialect."""
 LATE = (2.0, 10.0)
 """Seconds that a late push comes after its time."""
 AGAIN = (0.1, 3.0)
@@ -72,7 +93,7 @@ class ChannelFigures:
     def __init__(self) -> None:
         self.moves = 0
         """Of its chain, while somebody was subscribed."""
-        self.frames = 0
+        self.messages = 0
         self.connections = 0
         """Made so far."""
         self.faults: Counter[str] = Counter()
@@ -82,8 +103,8 @@ class PushBoard:
     """Sessions and pushes of all channels. Times are monotonic seconds."""
 
     def __init__(self, truth: Truth, seed: int, faults: Callable[[], Faults]) -> None:
-        self.sessions: dict[str, list[PushSession]] = {name: [] for name in CHANNELS}
-        self.figures = {name: ChannelFigures() for name in CHANNELS}
+        self.receivers: dict[str, list[PushReceiver]] = {name: [] for name in CHAINS}
+        self.figures = {name: ChannelFigures() for name in CHAINS}
         self.pushed: deque[Pushed] = deque(maxlen=MOST_PUSHED)
         self.earlier: Callable[[], None] = lambda: None
         """Called when `next_at` may have come nearer."""
@@ -94,31 +115,35 @@ class PushBoard:
         self._made = 0
         self._on_chain = {
             name: [balance for balance in truth.balances.values() if balance.key.chain == chain]
-            for name, (chain, _) in CHANNELS.items()
+            for name, chain in CHAINS.items()
         }
         truth.observers.append(self._moved)
 
     @property
     def next_at(self) -> float:
         """When `advance` has something to do; infinite: never."""
-        listened = any(self.sessions.values())
+        listened = any(self.receivers.values())
         due = self._waiting[0].due if self._waiting else math.inf
         return min(due, self._truth.next_move if listened else math.inf)
 
     def connect(self, channel: str, now: float) -> PushSession:
-        """A new socket of one of CHANNELS. Nothing of the past comes on it."""
-        self._truth.advance(now)
-        session = PushSession(CHANNELS[channel][1])
-        self.sessions[channel].append(session)
-        self.figures[channel].connections += 1
-        self.earlier()
+        """A new socket of one of DIALECTS."""
+        session = PushSession(DIALECTS[channel])
+        self.join(channel, session, now)
         return session
 
-    def disconnect(self, session: PushSession) -> None:
-        """Its socket is gone."""
-        for sessions in self.sessions.values():
-            if session in sessions:
-                sessions.remove(session)
+    def join(self, channel: str, receiver: PushReceiver, now: float) -> None:
+        """It is told of what happens on that channel from now on."""
+        self._truth.advance(now)
+        self.receivers[channel].append(receiver)
+        self.figures[channel].connections += 1
+        self.earlier()
+
+    def leave(self, receiver: PushReceiver) -> None:
+        """Nobody is there any more."""
+        for receivers in self.receivers.values():
+            if receiver in receivers:
+                receivers.remove(receiver)
 
     def advance(self, now: float) -> None:
         """Let happen what happens up to `now`, and hand the sessions what is due."""
@@ -127,8 +152,8 @@ class PushBoard:
             self._deliver(heapq.heappop(self._waiting))
 
     def _moved(self, balance: SimulatedBalance, move: Move, before: int) -> None:
-        for name, (chain, _) in CHANNELS.items():
-            if chain == balance.key.chain and self.sessions[name]:
+        for name, chain in CHAINS.items():
+            if chain == balance.key.chain and self.receivers[name]:
                 self.figures[name].moves += 1
                 self._announce(name, ChainEvent(balance, move, before, len(balance.moves) - 1))
         self.earlier()
@@ -136,12 +161,14 @@ class PushBoard:
     def _announce(self, channel: str, event: ChainEvent) -> None:
         fate = self._fate(channel, event)
         self.figures[channel].faults.update(fate.faults)
-        for level, behind in CHANNELS[channel][1].levels.items():
+        levels = DIALECTS[channel].levels if channel in DIALECTS else AT_ONCE
+        for level, behind in levels.items():
             reached = self._truth.begins(event.slot + behind) if behind else event.time
             due = max(event.time + self._faults().push_delay, reached) + fate.late
             self._wait(channel, event, level, due, fate.what)
             if "push_repeated" in fate.faults:
-                self._wait(channel, event, level, due + fate.again, "repeated")
+                again = msgspec.structs.replace(event, again=True)
+                self._wait(channel, again, level, due + fate.again, "repeated")
             if fate.forged is not None:
                 self._wait(channel, _unmoved(fate.forged, event), level, due, "forged")
 
@@ -164,22 +191,22 @@ class PushBoard:
         )
 
     def _deliver(self, push: DuePush) -> None:
-        frames = 0
-        for session in self.sessions[push.channel]:
-            if push.what in SILENT:
-                concerned = session.concerned(push.event, push.level)
-                session.cut = session.cut or (concerned and push.what == "cut")
-                frames += concerned
+        messages = 0
+        for receiver in self.receivers[push.channel]:
+            if push.what == "lost":
+                messages += receiver.concerned(push.event, push.level)
+            elif push.what == "cut":
+                messages += receiver.break_off(push.event, push.level)
             else:
-                frames += session.tell(push.event, push.level)
-        if frames:
+                messages += receiver.tell(push.event, push.level)
+        if messages:
             key = "/".join(push.event.balance.key)
             self.pushed.append(Pushed(push.due, push.event.time, push.channel, key, push.what))
-            self.figures[push.channel].frames += 0 if push.what in SILENT else frames
+            self.figures[push.channel].messages += 0 if push.what in SILENT else messages
 
     def report(self, wall: Callable[[float], float], *, history: bool) -> dict[str, Any]:
         """For `/_truth`. `wall`: monotonic seconds to Unix ones. `history`: name the pushes, too."""
-        found: dict[str, Any] = {name: self._channel(name) for name in CHANNELS}
+        found: dict[str, Any] = {name: self._channel(name) for name in CHAINS}
         if history:
             found["pushed"] = [
                 {**each._asdict(), "time": wall(each.time), "moved": wall(each.moved)} for each in self.pushed
@@ -187,17 +214,21 @@ class PushBoard:
         return found
 
     def _channel(self, name: str) -> dict[str, Any]:
-        sessions, figures = self.sessions[name], self.figures[name]
+        figures = self.figures[name]
+        sessions = [each for each in self.receivers[name] if isinstance(each, PushSession)]
+        webhooks = [each.report() for each in self.receivers[name] if isinstance(each, WebhookSession)]
         return {
-            "connected": len(sessions),
+            "connected": len(self.receivers[name]),
             "connections": figures.connections,
             "subscriptions": sum(len(session.subscriptions) for session in sessions),
             "moves": figures.moves,
-            "frames": figures.frames,
+            "messages": figures.messages,
             "faults": dict(sorted(figures.faults.items())),
+            **({"deliveries": webhooks} if name == WEBHOOK else {}),
         }
 
 
 def _unmoved(balance: SimulatedBalance, beside: ChainEvent) -> ChainEvent:
-    same = Move(beside.time, beside.slot, balance.amount)
-    return ChainEvent(balance, same, balance.amount, beside.number)
+    """As if a little had left it. Pushed beside that event."""
+    move = Move(beside.time, beside.slot, balance.amount)
+    return ChainEvent(balance, move, balance.amount + 1, beside.number, forged=True)

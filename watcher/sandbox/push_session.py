@@ -1,7 +1,7 @@
 """One socket of a push channel: calls in, replies and notifications out. Pure: it never sends and reads no clock."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -24,15 +24,17 @@ MOST_FRAMES = 10_000
 
 
 class ChainEvent(msgspec.Struct, frozen=True, eq=False):
-    """One move of a balance, as a node sees it. One whose amount is what it was before has not happened."""
+    """One move of a balance, as a node sees it."""
 
     balance: SimulatedBalance
     move: Move
     before: int
     number: int
     """Which of this balance's moves it is, from 1."""
-    undone: bool = False
-    """A reorganisation takes it back."""
+    again: bool = False
+    """It is told for a second time."""
+    forged: bool = False
+    """It has not happened."""
 
     @property
     def time(self) -> float:
@@ -53,6 +55,22 @@ class ChainEvent(msgspec.Struct, frozen=True, eq=False):
     def bytes32(self, purpose: str) -> bytes:
         """32 bytes that belong to this event alone: a hash, somebody's address."""
         return hashlib.sha256(f"{'/'.join(self.balance.key)}/{self.number}/{purpose}".encode()).digest()
+
+
+class PushReceiver(Protocol):
+    """Who is told of events: a socket, or a webhook."""
+
+    def concerned(self, event: ChainEvent, level: str, /) -> bool:
+        """Whether it would be told of the event at that level."""
+        ...
+
+    def tell(self, event: ChainEvent, level: str, /) -> int:
+        """Gives the number of messages that this makes."""
+        ...
+
+    def break_off(self, event: ChainEvent, level: str, /) -> int:
+        """The connection breaks instead; gives how many messages that would have made, or 1."""
+        ...
 
 
 class PushSubscription(Protocol):
@@ -117,6 +135,8 @@ class PushSession:
         self.subscriptions: dict[int | str, PushSubscription] = {}
         self.cut = False
         """The socket is to be closed without a word, whatever waits to be sent."""
+        self.ready: Callable[[], None] = lambda: None
+        """Called when there is something to send, or it is cut."""
         self._most = most
         self._made = 0
         self._outgoing: list[str] = []
@@ -135,13 +155,24 @@ class PushSession:
         except RpcError as error:
             frame = error_frame(error, call.id if call else None)
         self._outgoing.append(frame)
+        self.ready()
 
     def tell(self, event: ChainEvent, level: str) -> int:
         """Of the event, to whoever wants that level; gives the number of notifications."""
         frames = list(self._notifications(event, level))
         self._outgoing += frames
         self.cut = self.cut or len(self._outgoing) > MOST_FRAMES
+        if frames:
+            self.ready()
         return len(frames)
+
+    def break_off(self, event: ChainEvent, level: str) -> int:
+        """Instead of telling it the event, the socket is cut."""
+        concerned = self.concerned(event, level)
+        self.cut = self.cut or concerned
+        if concerned:
+            self.ready()
+        return int(concerned)
 
     def concerned(self, event: ChainEvent, level: str) -> bool:
         """Whether it would be told of the event."""
