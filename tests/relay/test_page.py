@@ -889,9 +889,9 @@ def test_the_page_says_of_each_source_of_hints_whether_it_is_there_and_how_much_
         card = page.locator("#health button", has_text="helius")
         card.locator(".source").first.wait_for()
         assert card.locator(".hints > span").all_text_contents() == [
-            "sol there for 2 h: 2.5 a second, 92 % right",
-            "<b>eth</b> away for 7 min",
-            "http there: 0.0 a second, none judged yet",
+            "sol there for 2 h: 2.5 hints a second, 92 % right",
+            "<b>eth</b> away for 7 min: no hints",
+            "http there: 0.0 hints a second, none judged yet",
             "read after 0.8 s with a hint, 2 min without",
         ]
         sol, eth, _ = (card.locator(".source").nth(n) for n in range(3))
@@ -901,12 +901,12 @@ def test_the_page_says_of_each_source_of_hints_whether_it_is_there_and_how_much_
         ]
         assert len({colour for colour, _ in colours}) == 2
         assert len({shape for _, shape in colours}) == 2, "colour alone tells nothing to who does not see it"
-        assert "hints: \u2068<b>eth</b>\u2069 away for 7 min" in card.get_attribute("title")
+        assert "hints: \u2068<b>eth</b>\u2069 away for 7 min: no hints" in card.get_attribute("title")
         assert page.locator("#health button", has_text="ondo").locator(".hints").text_content() == ""
         says(page, "Live")  # the schedule goes on alone: no trouble of the provider
         blotter.heartbeat([beat("helius", hints=hints(source("<b>eth</b>", "there", 3000, 12.4, 0.004)))])
         page.wait_for_function("() => document.querySelectorAll('.source').length === 1")
-        assert card.locator(".hints").text_content() == "<b>eth</b> there for 50 min: 12 a second, 0 % right"
+        assert card.locator(".hints").text_content() == "<b>eth</b> there for 50 min: 12 hints a second, 0 % right"
         blotter.heartbeat([beat("helius")])
         page.wait_for_function("() => document.querySelectorAll('.source').length === 0")
 
