@@ -239,7 +239,7 @@ async def test_tail_tells_whoever_asks_for_more_which_source_of_hints_comes_and_
             tasks.cancel_scope.cancel()
     there, figures, away = [one for one in logs if one["event"].startswith("hints.")]
     assert {one["log_level"] for one in (there, figures, away)} == {"info"}
-    assert (there["event"], there["provider"], there["since"]) == ("hints.there", "jupiter", "t")
+    assert (there["event"], there["provider"], there["since"]) == ("hints.connected", "jupiter", "t")
     assert figures["event"] == "hints.figures"
     assert figures["sources"].endswith(" 2.5 a second, 92% right")
     assert (figures["hinted"], figures["unhinted"]) == ("0.8 s", None)

@@ -96,7 +96,7 @@ def log_of_hints(providers: Sequence[str] | None) -> Callable[[Mapping[str, Prov
                 "provider": safe_text.one_line(news.provider, NAME),
                 "source": safe_text.one_line(news.source, NAME),
             }
-            log.info("hints.there" if news.connected else "hints.away", since=news.since, **names)
+            log.info("hints.connected" if news.connected else "hints.away", since=news.since, **names)
         for provider, hints in watch.figures(statuses, asyncio.get_running_loop().time()):
             sources = "; ".join(map(source_words, hints.sources))
             delays = {"hinted": seconds(hints.hinted_delay), "unhinted": seconds(hints.unhinted_delay)}
