@@ -43,6 +43,12 @@ def hint_sources():
     return [there, SourceFigures(name="ethereum", type="ethereum")]
 
 
+async def hint(poller):
+    """That its one balance has moved, after ten seconds."""
+    await anyio.sleep(10)
+    poller.schedules[0].hint(poller.provider.groups[0].targets[0], anyio.current_time(), "mainnet")
+
+
 @pytest.fixture
 def scraped(tmp_path):
     """Gives the text of a scrape, after half a minute: one provider with a limit of a day, two committers, a relay that refused
@@ -60,7 +66,9 @@ def scraped(tmp_path):
             relay.connections._refused |= {"origin": 1, "full": 2}
             relay.connections._dropped |= {"stalled": 3, "astray": 1}
             with anyio.move_on_after(30):
-                await poller.run()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(hint, poller)
+                    await poller.run()
             events = [json.loads(line) for (line,) in logged(tmp_path / "balances.db")]
             found = [
                 *metrics.of_the_build("sqlite"),
@@ -114,6 +122,11 @@ def test_a_scrape_has_the_figures_of_the_moment(scrape):
     assert samples["watcher_hint_source_connections_total", "mainnet", "solana"] == 2
     assert samples["watcher_hint_subscriptions", "mainnet", "solana"] == 7
     assert samples["watcher_hint_watches_left_out", "mainnet", "solana"] == 1
+    assert 0 < samples["watcher_hint_precision", "helius", "mainnet"] <= 1
+    assert samples["watcher_hinted_reads_total", "changed", "helius"] == 1
+    assert samples["watcher_hinted_reads_total", "helius", "unchanged"] == 0
+    assert samples["watcher_change_to_read_seconds", "helius", "hinted"] < 1.1
+    assert samples["watcher_change_to_read_seconds", "helius", "unhinted"] == pytest.approx(0.5, rel=0.1)
     assert samples["watcher_relay_refused_total", "full"] == 2
     assert samples["watcher_relay_dropped_total", "stalled"] == 3
     assert samples["watcher_relay_connections",] == 0

@@ -21,6 +21,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from watcher.app import hint_report
 from watcher.app.fleet import FleetMember, Holding
 from watcher.app.reload import Reloads
 from watcher.hints.figures import SourceFigures
@@ -202,6 +203,25 @@ PROVIDERS: tuple[Figure[ProviderView], ...] = (
         "Mean delay from a change to its reading, as the schedule believes.",
         lambda p: p.expected_delay,
     ),
+    gauge(
+        "hint_precision",
+        "How many hints of a source were followed by a change, less what chance would have given; 0..1.",
+        lambda p: hint_report.precisions(p.poller.schedules),
+        by="source",
+    ),
+    counter(
+        "hinted_reads",
+        "Hints judged, by what was read for them; several of one balance that waits are one, of each source.",
+        lambda p: hint_report.judged(p.poller.schedules),
+        by="result",
+    ),
+    gauge(
+        "change_to_read_seconds",
+        "Median of the last reads that showed a change: from the hint to the read; without one, half of the gap to the "
+        "read before.",
+        lambda p: hint_report.delays(p.poller.schedules),
+        by="read",
+    ),
     gauge("known_balances", "Balances that are known of.", lambda p: p.known),
     gauge(
         "oldest_doubt_seconds",
@@ -351,7 +371,7 @@ def of_the_build(journal: str) -> Iterator[Metric]:
 def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Metric]:
     """Each sample is of one provider, which it names."""
     now, wall = anyio.current_time(), time.time()
-    views = {
+    views: dict[tuple[str, ...], ProviderView] = {
         (poller.name,): ProviderView(poller, committers, now, wall, poller.budget.forecasts(now)) for poller in pollers
     }
     yield from families(PROVIDERS, ("provider",), views)
