@@ -80,11 +80,12 @@ class HintRouter:
         for source, scopes in self._covered.items():
             poller.cover(source, scopes)
 
-    def forget(self, source: str) -> None:
-        """There is no such source any more."""
+    def forget(self, source: str, figures: SourceFigures) -> None:
+        """There is no such source any more. `figures`: its own; another one may have taken its name."""
         self.covers(source, ())
         del self._covered[source]
-        self.figures.pop(source, None)
+        if self.figures.get(source) is figures:
+            del self.figures[source]
 
     async def posted(self, hints: Sequence[Hint], rights: Filter) -> Accepted:
         """What somebody with these rights sent; each names its provider. A hint of what they do not allow to see is as unknown as

@@ -23,6 +23,7 @@ from watcher.hints.starknet import StarknetChannel
 from watcher.ledger import Ledger
 from watcher.model.addresses import SOLANA, STARKNET
 from watcher.model.keys import UNKNOWN_MINT
+from watcher.poller.poller import Poller
 from watcher.providers.helius import HeliusSettings
 from watcher.providers.protocol import Provider
 from watcher.redaction.secret import Secret
@@ -83,7 +84,9 @@ def watched_scopes(provider: Provider, ledger: Ledger) -> Iterator[WatchedScope]
     for group in provider.groups:
         for target in group.targets:
             scope = target.scope
-            tokens = ledger.tokens(scope) if scope.token is None else () if scope.token == UNKNOWN_MINT else (scope.token,)
+            tokens = (
+                ledger.tokens(scope) if scope.token is None else () if scope.token == UNKNOWN_MINT else (scope.token,)
+            )
             yield WatchedScope(scope, token_account=helius, tokens=tuple(tokens), commitment=commitment)
 
 
@@ -92,18 +95,19 @@ class _Running:
 
     def __init__(self, source: HintSource) -> None:
         self.source = source
+        self.figures = SourceFigures(name=source.name, type=source.table.type)
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
         self.socket: SocketSource | None = None
 
 
 class HintSources:
-    """Of one process that polls. `polled`: the providers that it polls at that moment, each with its ledger."""
+    """Of one process that polls. `polled`: the pollers of that moment, each with the ledger that it fills."""
 
     def __init__(
         self,
         router: HintRouter,
-        polled: Callable[[], Iterable[tuple[Provider, Ledger]]],
+        polled: Callable[[], Iterable[tuple[Poller, Ledger]]],
         *,
         wall: Callable[[], int],
         seed: int,
@@ -147,19 +151,19 @@ class HintSources:
         for running in ending:
             await running.ended.wait()
             del self._running[running.source.name]
-            self._router.forget(running.source.name)
+            self._router.forget(running.source.name, running.figures)
 
     def _start_missing(self, tasks: TaskGroup) -> None:
         for name, source in self._wanted.items():
             if name not in self._running:
                 self._running[name] = running = _Running(source)
-                self._router.figures[name] = SourceFigures(name=name, type=source.table.type)
+                self._router.figures[name] = running.figures
                 tasks.start_soon(self._keep, running)
 
     def _look(self) -> Generator[None, None, Sequence[WatchedScope]]:
         found: list[WatchedScope] = []
-        for provider, ledger in self._polled() if self._wanted else ():
-            for number, watched in enumerate(watched_scopes(provider, ledger)):
+        for poller, ledger in self._polled() if self._wanted else ():
+            for number, watched in enumerate(watched_scopes(poller.provider, ledger)):
                 found.append(watched)
                 if number % SCOPES_PER_STEP == 0:
                     yield
@@ -167,8 +171,7 @@ class HintSources:
 
     async def _keep(self, running: _Running) -> None:
         """Run it until it is cancelled. It never ends by itself: if it does, for whatever reason, it begins anew."""
-        name, tries = running.source.name, 0
-        figures = self._router.figures[name]
+        name, figures, tries = running.source.name, running.figures, 0
         try:
             with running.scope:
                 while True:
