@@ -39,14 +39,16 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class HookAnswer(msgspec.Struct, frozen=True):
-    """What a webhook's sender is answered. `problem`: one line, where it is refused."""
+    """What a webhook's sender is answered: 200, or a status of REFUSALS."""
 
     status: int
-    problem: str | None = None
 
 
-REFUSALS: Mapping[int, Code] = {401: "unauthorized", 404: "not_found"}
-"""The words for what a webhook may be answered."""
+REFUSALS: Mapping[int, tuple[Code, str]] = {
+    401: ("unauthorized", "the signature is not that of this body under any of our secrets"),
+    404: ("not_found", "no [[hints]] of type tokenkit is configured here"),
+}
+"""Of a webhook."""
 
 TakeHints = Callable[[Sequence[Hint], Filter], Awaitable[Accepted]]
 """Hints, and the rights of who sent them. Raises JournalError when they cannot be handed on now, and NotPolledHere."""
@@ -113,11 +115,8 @@ class _HookDoor:
 
     async def answer(self, request: RoutedRequest) -> HttpAnswer:
         headers = {name.lower(): head.field(request.http.headers, name) or "" for name in request.http.headers}
-        answered = self._hook(request.body, headers)
-        if answered.problem is None:
-            return json_answer(answered.status, {})
-        code = REFUSALS[answered.status]
-        return error(answered.status, code, answered.problem)
+        status = self._hook(request.body, headers).status
+        return error(status, *REFUSALS[status]) if status in REFUSALS else json_answer(status, {})
 
 
 def read_hints(body: bytes) -> list[Hint]:
