@@ -106,9 +106,7 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.partitions = Partitions(
-            self.sources, self.journal, Clocks(wall, boottime), self._begun
-        )
+        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun)
         exchange = self.journal.hint_exchange()
         self.hints = HintPaths(lambda: self.watches, self.partitions, exchange, wall, polls=only != "relay")
         self.hints.use(now.hints)

@@ -17,6 +17,8 @@ from watcher.poller.poller import Poller
 from watcher.relay.http.hint_routes import HookAnswer, hint_routes
 from watcher.relay.http.routes import Route
 
+UNSIGNED = 401
+
 log = structlog.get_logger()
 
 
@@ -80,11 +82,8 @@ class HintPaths:
 
     def _hooked(self, body: bytes, headers: Mapping[str, str]) -> HookAnswer:
         delivery = self._webhooks.received(body, headers, anyio.current_time())
-        if delivery.status == 401:
+        if delivery.status == UNSIGNED:
             log.warning("hint.rejected", source="tokenkit", error="its signature fits no secret of ours")
-            return HookAnswer(401, "the signature fits no secret of a source of type tokenkit")
-        if delivery.status == 404:
-            return HookAnswer(404, "no source of type tokenkit is configured: see [[hints]]")
-        if delivery.source is not None and delivery.hints:
+        elif delivery.source is not None and delivery.hints:
             self.router.delivered(delivery.source, delivery.hints)
         return HookAnswer(delivery.status)

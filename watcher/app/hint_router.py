@@ -58,8 +58,9 @@ class HintRouter:
         self._covered: dict[str, Collection[Scope]] = {}
         self._waiting: deque[Hint] = deque(maxlen=MOST_WAITING)
         self._came = anyio.Event()
-        for name in (HTTP, KAFKA) if exchange is not None else (HTTP,):
-            self.figures[name] = SourceFigures(name=name, type=name, connected=True, since=wall())
+        self.figures[HTTP] = SourceFigures(name=HTTP, type="http", connected=True, since=wall())
+        if exchange is not None:
+            self.figures[KAFKA] = SourceFigures(name=KAFKA, type="kafka", connected=True, since=wall())
 
     def take(self, source: str, hints: Sequence[Hint]) -> None:
         """Of a source that is asked about what is polled here alone."""
