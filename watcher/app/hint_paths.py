@@ -4,7 +4,6 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 
 import anyio
-import structlog
 
 from watcher.app.hint_router import HTTP, HintRouter
 from watcher.app.hint_sources import HintSource, HintSources, webhook_secrets
@@ -18,8 +17,6 @@ from watcher.relay.http.hint_routes import HookAnswer, hint_routes
 from watcher.relay.http.routes import Route
 
 UNSIGNED = 401
-
-log = structlog.get_logger()
 
 
 class HintPaths:
@@ -78,12 +75,12 @@ class HintPaths:
 
     def _rejected(self) -> None:
         self.router.figures[HTTP].count("rejected", anyio.current_time())
-        log.warning("hint.rejected", source=HTTP)
+        self.router.tell_rejected(HTTP, "a body that holds no hints as documented")
 
     def _hooked(self, body: bytes, headers: Mapping[str, str]) -> HookAnswer:
         delivery = self._webhooks.received(body, headers, anyio.current_time())
         if delivery.status == UNSIGNED:
-            log.warning("hint.rejected", source="tokenkit", error="its signature fits no secret of ours")
+            self.router.tell_rejected("tokenkit", "a webhook whose signature fits no secret of ours")
         elif delivery.source is not None and delivery.hints:
             self.router.delivered(delivery.source, delivery.hints)
         return HookAnswer(delivery.status)

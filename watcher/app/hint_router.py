@@ -145,6 +145,10 @@ class HintRouter:
             async for records in self._exchange.receive():
                 await run_in_slices(self._receiving(records))
 
+    def tell_rejected(self, source: str, error: str) -> None:
+        """Of a hint that is none; whoever finds that counts it."""
+        log.warning("hint.rejected", source=source, error=one_line(error))
+
     def _receiving(self, records: Sequence[bytes]) -> Generator[None, None, None]:
         """Whoever polls the provider counts it. Of what nobody watches every process says so."""
         here, watches = self._polled_here(), self._watches()
@@ -153,7 +157,7 @@ class HintRouter:
                 hint = decode(record)
             except HintError as error:
                 self.figures[KAFKA].count("rejected", self._now())
-                log.warning("hint.rejected", source=KAFKA, error=one_line(str(error)))
+                self.tell_rejected(KAFKA, str(error))
             else:
                 if hint.provider in here:
                     self._mark(KAFKA, hint)
