@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
-from watcher.hints.ethereum import DEPOSIT, MOST_IN_FILTER, MOST_REMEMBERED, TRANSFER, WITHDRAWAL, EthereumChannel
+from watcher.hints.ethereum import DEPOSIT, MOST_IN_FILTER, TRANSFER, WITHDRAWAL, EthereumChannel
+from watcher.hints.repeats import MOST_REMEMBERED
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
 
@@ -302,9 +303,15 @@ def test_a_subscription_that_is_refused_leaves_its_watches_out():
     numbers = [json.loads(text)["id"] for text in channel.outgoing()]
     for number in numbers:
         reply = {"error": {"code": -32005, "message": "limit"}} if number == numbers[1] else {"result": hex(number)}
-        channel.received(json.dumps({"id": number, **reply}))
+        news = channel.received(json.dumps({"id": number, **reply}))
+        assert news == News(refused="limit (-32005)" if number == numbers[1] else None)
     assert channel.covered() == {Scope("ondo", CHAIN, BOB)}
     assert (channel.left_out, channel.subscriptions) == (1, 3)
+    assert channel.outgoing() == []
+    channel.watch([watched(ALICE, USDX), watched(BOB)])
+    channel.watch([watched(ALICE, USDX), watched(BOB)])
+    settle(channel, GethNode())
+    assert (channel.left_out, channel.subscriptions) == (0, 4)
 
 
 def test_a_new_socket_begins_with_nothing_and_asks_for_everything_again():

@@ -50,9 +50,11 @@ def needs(keys):
 
 
 def settle(rpc, node):
+    """Every request is answered; gives what came of it."""
+    news = []
     while texts := rpc.outgoing():
-        for text in texts:
-            rpc.received(node.answer(text))
+        news += filter(None, [rpc.received(node.answer(text)) for text in texts])
+    return news
 
 
 def test_an_answer_goes_to_whoever_asked_in_whatever_order_it_comes():
@@ -125,22 +127,45 @@ def test_what_replaces_another_is_there_before_that_ends():
     assert len(wanted) == 2
 
 
-def test_what_is_refused_is_asked_for_again_on_the_next_socket_and_not_before():
+def test_what_is_refused_is_told_and_has_a_turn_now_and_then_each_after_a_longer_wait():
     rpc, wanted = subscriptions()
-    full, free = Node(most=1), Node()
+    full = Node(most=1)
+    wanted.connected()
+    wanted.want(needs("abc"))
+    assert [str(news) for news in settle(rpc, full)] == ["too many subscriptions (-32000)"] * 2
+    assert (len(wanted), wanted.left_out) == (1, 2)
+    wanted.want(needs("abc"))
+    assert rpc.outgoing() == []
+    tries = []
+    for turn in range(40):
+        wanted.give_turn()
+        for text in rpc.outgoing():
+            tries.append((turn, json.loads(text)["params"][0]))
+            rpc.received(full.answer(text))
+    assert tries == [(2, "b"), (3, "c"), (8, "b"), (9, "c"), (18, "b"), (19, "c"), (36, "b"), (37, "c")]
+    full.most = 3
+    for _ in range(100):
+        wanted.give_turn()
+        settle(rpc, full)
+    assert (len(wanted), wanted.left_out, sorted(full.open.values())) == (3, 0, ["a", "b", "c"])
+
+
+def test_what_is_refused_is_asked_for_at_once_on_the_next_socket_and_never_when_nobody_wants_it():
+    rpc, wanted = subscriptions()
     wanted.connected()
     wanted.want(needs("ab"))
-    settle(rpc, full)
-    assert list(wanted.refused) == ["b"]
-    assert wanted.left_out == 1
-    assert str(wanted.refused["b"]) == "too many subscriptions (-32000)"
-    wanted.want(needs("ba"))
-    assert rpc.outgoing() == []
+    settle(rpc, Node(most=0))
     rpc.reset()
     wanted.connected()
-    settle(rpc, free)
-    assert sorted(free.open.values()) == ["a", "b"]
-    assert not wanted.refused
+    assert len(rpc.outgoing()) == 2
+    rpc.reset()
+    wanted.connected()
+    settle(rpc, Node(most=1))
+    wanted.want(needs("a"))
+    for _ in range(10):
+        wanted.give_turn()
+    assert rpc.outgoing() == []
+    assert wanted.left_out == 0
 
 
 @given(

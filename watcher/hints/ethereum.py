@@ -4,14 +4,15 @@ geth's `eth_subscribe` with `logs`: https://geth.ethereum.org/docs/interacting-w
 """
 
 import re
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from watcher.hints.channel import ChannelError, News, WatchedScope
+from watcher.hints.chunks import Chunk, Chunks
 from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions
+from watcher.hints.repeats import Repeats
 from watcher.model.addresses import ETHEREUM
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
@@ -26,13 +27,9 @@ PARTIES = {TRANSFER: 2, DEPOSIT: 1, WITHDRAWAL: 1}
 MOST_IN_FILTER = 1000
 """Topics in one position, and addresses: geth refuses more."""
 MOST_SUBSCRIPTIONS = 100
-MOST_REMEMBERED = 10_000
-"""Logs that are known again. One that two subscriptions match comes twice."""
 ZERO = "0x" + "0" * 40
 """Where tokens are made and burnt."""
 _ADDRESS = re.compile("0{24}([0-9a-f]{40})")
-
-Chunk = tuple[str, ...]
 
 
 class LogFilter(msgspec.Struct, frozen=True, cache_hash=True):
@@ -103,16 +100,24 @@ class EthereumChannel:
         """`chain`: CAIP-2, `eip155:…`."""
         self._chain = chain
         self._rpc = JsonRpc()
+        self._watched: tuple[WatchedScope, ...] = ()
         self._logs: Subscriptions[LogFilter] = Subscriptions(
             self._rpc, LogFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
         )
         self._balances: set[tuple[str, str]] = set()
         self._holders: set[str] = set()
         self._tokens: set[str] = set()
-        self._chunks: dict[str, list[Chunk]] = {}
-        self._seen: OrderedDict[tuple[str, str | int], bool] = OrderedDict()
+        self._chunks = {
+            name: Chunks(MOST_IN_FILTER) for name in ("tokens", "holders", "tokens of balances", "holders of balances")
+        }
+        self._repeats = Repeats()
 
     def watch(self, watched: Sequence[WatchedScope]) -> None:
+        watched = tuple(watched)
+        if watched == self._watched:
+            self._logs.give_turn()
+            return
+        self._watched = watched
         scopes = [one.scope for one in watched if one.scope.chain == self._chain]
         named = [(scope.account, scope.token) for scope in scopes]
         self._tokens = {token for account, token in named if token and not account}
@@ -130,6 +135,8 @@ class EthereumChannel:
 
     def received(self, frame: str | bytes) -> News:
         message = self._rpc.received(frame)
+        if isinstance(message, NodeError):
+            return News(refused=str(message))
         if message is None or message.method != "eth_subscription":
             return News()
         return News(hints=tuple(self._hints(message)))
@@ -165,10 +172,10 @@ class EthereumChannel:
 
     def _needs(self, scopes: Iterable[Scope]) -> dict[Scope, list[LogFilter]]:
         pairs = {pair for pair in self._balances if pair[0] not in self._holders and pair[1] not in self._tokens}
-        tokens = self._chunked("tokens", self._tokens)
-        holders = self._chunked("holders", self._holders)
-        pair_tokens = self._chunked("tokens of balances", {token for _, token in pairs})
-        pair_holders = self._chunked("holders of balances", {account for account, _ in pairs})
+        tokens = self._chunks["tokens"].arrange(self._tokens)
+        holders = self._chunks["holders"].arrange(self._holders)
+        pair_tokens = self._chunks["tokens of balances"].arrange({token for _, token in pairs})
+        pair_holders = self._chunks["holders of balances"].arrange({account for account, _ in pairs})
         needs: dict[Scope, list[LogFilter]] = {}
         for scope in scopes:
             account, token = scope.account, scope.token
@@ -181,15 +188,6 @@ class EthereumChannel:
             else:
                 needs[scope] = []  # a whole chain: every log of every contract
         return needs
-
-    def _chunked(self, name: str, members: set[str]) -> dict[str, Chunk]:
-        """The chunk in which each member is. Full ones of the last time stay as long as all of theirs are wanted, so that
-        few subscriptions change when a watch comes or goes."""
-        kept = [chunk for chunk in self._chunks.get(name, ()) if len(chunk) == MOST_IN_FILTER and members >= set(chunk)]
-        rest = sorted(members.difference(*kept))
-        fresh = [tuple(rest[start : start + MOST_IN_FILTER]) for start in range(0, len(rest), MOST_IN_FILTER)]
-        self._chunks[name] = kept + fresh
-        return {member: chunk for chunk in self._chunks[name] for member in chunk}
 
     def _hints(self, message: Notification) -> Iterator[Hint]:
         try:
@@ -212,14 +210,7 @@ class EthereumChannel:
         """A log that is removed and comes back in the same block is none that repeats."""
         if log.block_hash is None or log.log_index is None:
             return False
-        place = (log.block_hash, log.log_index)
-        removed = bool(log.removed)
-        repeated = self._seen.get(place) == removed
-        self._seen[place] = removed
-        self._seen.move_to_end(place)
-        if len(self._seen) > MOST_REMEMBERED:
-            self._seen.popitem(last=False)
-        return repeated
+        return self._repeats.is_repeated((log.block_hash, log.log_index), bool(log.removed))
 
 
 def _both_sides(tokens: Chunk, holders: Chunk) -> list[LogFilter]:

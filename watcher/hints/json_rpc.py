@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeGuard, TypeVar
 
 import msgspec
 
@@ -14,6 +14,10 @@ from watcher.redaction.safe_text import one_line
 IN_FLIGHT = 20
 """Requests without an answer, at most: a node that is asked for a thousand subscriptions at once refuses some."""
 METHOD_NOT_FOUND = -32601
+MOST_PASSES = 512
+"""Turns that a refused subscription passes over, at most."""
+MOST_DIGITS = 20
+"""Of an id that is an integer of 64 bits."""
 
 K = TypeVar("K", bound=Hashable)
 SubscriptionId = str | int
@@ -50,8 +54,8 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Message).decode
-Answered = Callable[[Any, NodeError | None], None]
-"""Given the result, or None and the error. May raise ChannelError."""
+Answered = Callable[[Any, NodeError | None], NodeError | None]
+"""Given the result, or None and the error. Gives back what people should know of. May raise ChannelError."""
 
 
 class JsonRpc:
@@ -81,8 +85,9 @@ class JsonRpc:
             texts.append(msgspec.json.encode(request).decode())
         return texts
 
-    def received(self, frame: str | bytes) -> Notification | None:
-        """The notification that it is. An answer goes to whoever asked, one to nobody is dropped. Raises ChannelError."""
+    def received(self, frame: str | bytes) -> Notification | NodeError | None:
+        """A notification, or a refusal that people should know of. An answer goes to whoever asked, one to nobody is
+        dropped. Raises ChannelError."""
         try:
             message = _decode(frame)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -91,13 +96,13 @@ class JsonRpc:
             return _notification(message)
         error = _error(message.error)
         if type(message.id) is int and message.id in self._in_flight:  # `True == 1`, and JSON has `true`
-            self._in_flight.pop(message.id)(None if error else message.result, error)
-        elif message.id is None and error:
+            return self._in_flight.pop(message.id)(None if error else message.result, error)
+        if message.id is None and error:
             raise ChannelError(f"it refuses what it is asked: {error}")  # and never says which request that was
         return None
 
 
-def is_subscription_id(value: object) -> bool:
+def is_subscription_id(value: object) -> TypeGuard[SubscriptionId]:
     return type(value) in (str, int)
 
 
@@ -116,6 +121,14 @@ def _error(raw: object) -> NodeError | None:
         return msgspec.convert(raw, NodeError)
     except msgspec.ValidationError:
         return NodeError(message="an error that is none of JSON-RPC's")
+
+
+class _Refused(msgspec.Struct, eq=False):
+    """A subscription that the node did not give."""
+
+    times: int = 0
+    passes: int = 0
+    """Turns that go by before its next try."""
 
 
 class Subscriptions(Generic[K]):
@@ -145,8 +158,8 @@ class Subscriptions(Generic[K]):
         self._keys: dict[SubscriptionId, K] = {}
         self._covered: frozenset[Scope] | None = None
         self._left_out: int | None = None
-        self.refused: dict[K, NodeError] = {}
-        """Asked for and not given on this socket. They are not asked for again before the next one."""
+        self._refused: dict[K, _Refused] = {}
+        """In the order of their turns."""
 
     def want(self, needs: Mapping[Scope, Collection[K]]) -> None:
         """From now on these: for each scope the subscriptions that it takes to hear of all its changes. One that takes none
@@ -160,9 +173,20 @@ class Subscriptions(Generic[K]):
                 self._wanted.update(fresh)
             else:
                 self._without_place.add(scope)
+        self._refused = {key: refused for key, refused in self._refused.items() if key in self._wanted}
         self._covered = self._left_out = None
         if self._connected:
             self._ask()
+
+    def give_turn(self) -> None:
+        """To the next one that was refused: so they are no storm, however many there are, and each waits longer each time."""
+        key = next(iter(self._refused), None)
+        if key is None or not self._connected:
+            return
+        refused = self._refused[key] = self._refused.pop(key)
+        refused.passes -= 1
+        if refused.passes < 0 and key not in self._asked:
+            self._ask_for(key)
 
     def connected(self) -> None:
         """There is a socket on which nothing is subscribed yet."""
@@ -176,7 +200,7 @@ class Subscriptions(Generic[K]):
         self._asked.clear()
         self._ids.clear()
         self._keys.clear()
-        self.refused.clear()
+        self._refused.clear()
 
     def of(self, number: SubscriptionId | None) -> K | None:
         """The subscription that the other side calls so."""
@@ -194,7 +218,7 @@ class Subscriptions(Generic[K]):
     def left_out(self) -> int:
         """Scopes that nothing can be heard of: no place, or refused."""
         if self._left_out is None:
-            refused = {scope for scope, keys in self._needs.items() if any(key in self.refused for key in keys)}
+            refused = {scope for scope, keys in self._needs.items() if any(key in self._refused for key in keys)}
             self._left_out = len(self._without_place | refused)
         return self._left_out
 
@@ -203,26 +227,37 @@ class Subscriptions(Generic[K]):
         return len(self._ids)
 
     def _ask(self) -> None:
-        fresh = [key for key in self._wanted if not (key in self._ids or key in self._asked or key in self.refused)]
+        fresh = [key for key in self._wanted if not (key in self._ids or key in self._asked or key in self._refused)]
         if len(self._ids) + len(self._asked) + len(fresh) > self._most:
             self._end_unwanted()
         for key in fresh:
-            self._asked.add(key)
-            self._rpc.ask(self._subscribe(key), partial(self._answered, key))
+            self._ask_for(key)
         self._replace()
 
-    def _answered(self, key: K, result: object, error: NodeError | None) -> None:
+    def _ask_for(self, key: K) -> None:
+        self._asked.add(key)
+        self._rpc.ask(self._subscribe(key), partial(self._answered, key))
+
+    def _answered(self, key: K, result: object, error: NodeError | None) -> NodeError | None:
         self._asked.discard(key)
         self._covered = self._left_out = None
         if error and error.code == METHOD_NOT_FOUND:
             raise ChannelError(f"it does not know {self._subscribe(key)[0]}: {error}")
-        if error or not is_subscription_id(result):
-            self.refused[key] = error or NodeError(message="an answer without the id of a subscription")
-        else:
-            assert isinstance(result, str | int)
+        if not error and is_subscription_id(result):
+            self._refused.pop(key, None)
             self._ids[key] = result
             self._keys[result] = key
+        else:
+            error = error or NodeError(message="an answer without the id of a subscription")
+            self._refuse(key)
         self._replace()
+        return error
+
+    def _refuse(self, key: K) -> None:
+        if key in self._wanted:
+            refused = self._refused[key] = self._refused.pop(key, _Refused())
+            refused.times += 1
+            refused.passes = min(2 ** (refused.times - 1), MOST_PASSES)
 
     def _replace(self) -> None:
         if not self._asked & self._wanted.keys():
@@ -232,8 +267,14 @@ class Subscriptions(Generic[K]):
         for key in [key for key in self._ids if key not in self._wanted]:
             number = self._ids.pop(key)
             self._keys.pop(number, None)
-            self._rpc.ask(self._unsubscribe(key, number), _whatever)
+            self._rpc.ask(self._unsubscribe(key, number), partial(self._end_answered, key, number))
+
+    def _end_answered(self, key: K, number: SubscriptionId, _result: object, error: NodeError | None) -> None:
+        """Refused: some nodes of Starknet tell ids as strings and take them as integers. If that fails too, the socket's
+        end will end it."""
+        if error and isinstance(number, str) and number.isdecimal() and len(number) < MOST_DIGITS:
+            self._rpc.ask(self._unsubscribe(key, int(number)), _whatever)
 
 
 def _whatever(_result: object, _error: NodeError | None) -> None:
-    """What an end is answered with changes nothing: the socket's end ends the subscription at last."""
+    """What it is answered with changes nothing."""
