@@ -158,10 +158,11 @@ class Schedule(Generic[T]):
         self._heap.stretch(self._hints.cover(source, [self._index.find(target) for target in targets]), self._virtual)
 
     def hinted_since(self, target: T) -> float | None:
-        """Of a target in flight: when the last hint arrived that this read is for, so what was read before that does
-        not answer it. None: an ordinary read."""
-        mark = self._hints.marks.reading.get(self._index.find(target))
-        return None if mark is None else mark.latest
+        """Of a target in flight: what was known before this does not answer the hints that its read is for. That is when
+        the last of them arrived, or the last answer, which did not show what they are about. None: an ordinary read."""
+        i = self._index.find(target)
+        mark = self._hints.marks.reading.get(i)
+        return None if mark is None else max(mark.latest, self._last[i])
 
     @property
     def hint_scores(self) -> Mapping[str, HintScore]:

@@ -16,8 +16,9 @@ import anyio
 import msgspec
 import pytest
 
-from watcher.journal import Batch, Fenced, Journal, Reader, Rejected
+from watcher.journal import Batch, Fenced, HintExchange, Journal, Reader, Rejected
 from watcher.model.events import JSON, BalanceChanged, ProviderHealth
+from watcher.model.hints import Hint, encode
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Commit, Cursor, Expired, SnapshotRevoked
 from watcher.model.times import format_rfc3339
@@ -418,3 +419,32 @@ class JournalConformance:
             (event,) = await read(reader, cursor, 1)
         assert event.key == Key.parse(str(row.state.key))
         assert event.partition == 0
+
+    async def test_a_hint_reaches_every_process_that_receives_or_the_journal_has_no_way_for_hints(
+        self, journal: Journal, twin: Journal
+    ) -> None:
+        exchanges = [each.hint_exchange() for each in (journal, twin)]
+        near, far = exchanges
+        if near is None or far is None:
+            assert exchanges == [None, None]
+            return
+        found: dict[HintExchange, list[bytes]] = {near: [], far: []}
+
+        async def receive(exchange: HintExchange) -> None:
+            async for hints in exchange.receive():
+                found[exchange] += hints
+
+        hint, number = encode(Hint(provider="bank", account="account")), 0
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as tasks:
+                for exchange in found:
+                    tasks.start_soon(receive, exchange)
+                while not all(found.values()):  # whoever receives has yet to begin
+                    await near.send([hint])
+                    number += 1
+                    await anyio.sleep(0.05)
+                tasks.cancel_scope.cancel()
+        for exchange, hints in found.items():
+            assert set(hints) == {hint}
+            assert len(hints) <= number
+            await exchange.close()

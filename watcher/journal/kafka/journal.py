@@ -20,12 +20,13 @@ from watcher.journal.kafka.encoder import Encoder
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker, unmarked_state
 from watcher.journal.kafka.group_admin import GroupDescription, describe_group, remove_member
 from watcher.journal.kafka.heartbeat_sender import HeartbeatSender
+from watcher.journal.kafka.hint_exchange import KafkaHintExchange
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.owner_look import OwnerLook
 from watcher.journal.kafka.reader import KafkaReader
-from watcher.journal.kafka.records import TopicNames
+from watcher.journal.kafka.records import TopicNames, hints_topic
 from watcher.journal.kafka.settings import KafkaSettings, group_id, member_name, security
 from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
@@ -62,23 +63,26 @@ class KafkaJournal:
         environ: Mapping[str, str],
         encoding: Encoding = "json",
         retention: float = 604800.0,
+        clock: Callable[[], int],
         boottime: Callable[[], float] = anyio.current_time,
         group: str = "",
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
-        """`servers` as `host:port`. `boottime`: the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
+        """`servers` as `host:port`. `clock` gives wall-clock microseconds, `boottime` the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
         _require_asserts()
         self.partitions = settings.partitions
         self._settings = settings
         self._environ = environ
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
-        self._specs = topic_specs(self._topics, settings.partitions, retention)
+        self._hints = hints_topic(settings.topic_prefix)
+        self._specs = topic_specs(self._topics, self._hints, settings.partitions, retention)
         self._cluster = Cluster(servers, security(settings, environ), deadlines, settings.compression_type)
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
+        self._clock = clock
         self._boottime = boottime
         self.group = group
         self._look = OwnerLook(self._cluster, self._offsets, self._topics)
@@ -119,6 +123,9 @@ class KafkaJournal:
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Raises Forbidden once the right to it has been missing for a while."""
         await self._heartbeats.send(health)
+
+    def hint_exchange(self) -> KafkaHintExchange:
+        return KafkaHintExchange(self._cluster, self._hints, self._clock)
 
     def member(self) -> str | None:
         """The lasting name of this process in the fleet; None: it has none. Raises SettingsError."""
@@ -172,7 +179,7 @@ class KafkaJournal:
         done = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
         done = ["began a new log"] if new_log and not created else done
         done += [f"set {', '.join(aligned)}"] if aligned else []
-        names = ", ".join(self._topics)
+        names = ", ".join([*self._topics, self._hints])
         return f"{'; '.join(done) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
     async def _make(self, admin: TopicAdmin, created: list[str], aligned: list[str], *, new_log: bool) -> bool:

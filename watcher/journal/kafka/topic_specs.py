@@ -8,6 +8,15 @@ from watcher.journal.kafka.records import TopicNames
 
 MESSAGE_BYTES = 1_000_000
 """What a broker must take at once: beyond our batches, and not more than any version of Kafka does by default."""
+HINTS = {
+    "retention.ms": "300000",
+    "retention.bytes": "67108864",
+    "segment.bytes": "16777216",
+    "message.timestamp.type": "LogAppendTime",
+}
+"""Anybody may write hints: a flood must not fill a disk, and a clock that runs ahead must not keep them for ever."""
+HINT_BYTES = {"max.message.bytes": "1048588"}
+"""What Kafka allows by default: whoever reads hints keeps a batch in memory."""
 COMPACTION = {
     "segment.ms": "3600000",
     "min.cleanable.dirty.ratio": "0.1",
@@ -88,14 +97,15 @@ def min_in_sync(replicas: int) -> int:
     return 2 if replicas >= 3 else 1
 
 
-def topic_specs(topics: TopicNames, partitions: int, retention: float) -> list[TopicSpec]:
-    """`retention` bounds the events, in seconds."""
+def topic_specs(topics: TopicNames, hints: str, partitions: int, retention: float) -> list[TopicSpec]:
+    """`hints`: their topic; `retention` bounds the events, in seconds."""
     kept = {"retention.ms": str(int(retention * 1000))}
     return [
         TopicSpec(topics.changed, partitions, "delete", kept, {}),
         TopicSpec(topics.state, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.internal, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.heartbeat, 1, "compact", {}, COMPACTION),
+        TopicSpec(hints, 1, "delete", HINTS, HINT_BYTES),
     ]
 
 
