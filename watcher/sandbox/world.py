@@ -7,6 +7,8 @@
 | `POST /_freeze`, `POST /_thaw` | stops, restarts the moves |
 | `POST /_set` | one balance: `{"provider", "chain", "account", "token", "kind"?, "amount"}` |
 | `POST /_faults` | the faults from now on, in the words of `--faults`, as plain text |
+
+The push channels, websockets under `/_push/NAME`, are the server's (push.py); what is pushed, when and to whom says `pushes`.
 """
 
 import math
@@ -23,6 +25,7 @@ from watcher.sandbox.faults import Lens, Memory
 from watcher.sandbox.limits import QuotaGate, QuotaRuling
 from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
 from watcher.sandbox.population import Population
+from watcher.sandbox.push_board import PushBoard
 from watcher.sandbox.truth import SLOT_SECONDS, BalanceKey, SimulatedBalance, Truth
 
 SLOT_EPOCH = 1.6e9
@@ -84,6 +87,7 @@ class World:
             start=start,
             slot=max(1_000_000, math.floor((wall - SLOT_EPOCH) / SLOT_SECONDS)),
         )
+        self.pushes = PushBoard(self.truth, settings.seed, lambda: self.faults)
         self._memory = Memory(settings.seed)
         self._wall_start = wall - start
         self._network = random.Random(f"{settings.seed}/network")
@@ -161,6 +165,7 @@ class World:
             return json_reply(200, self.report(now, history=request.query.get("history") != "0"))
         if name in acts and request.method == "POST":
             acts[name](now)
+            self.pushes.earlier()
         elif name == "_set" and request.method == "POST":
             return self._set(request, now)
         elif name == "_faults" and request.method == "POST":
@@ -200,6 +205,7 @@ class World:
             "frozen": self.truth.frozen,
             "changes": self.truth.moves_made,
             "seed": self.settings.seed,
+            "push": self.pushes.report(self.wall, history=history),
             "providers": {name: self._desk(name, desk, history=history) for name, desk in self.desks.items()},
         }
 
