@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from watcher.model.addresses import AddressError, chain, filter_forms
-from watcher.model.keys import Scope
+from watcher.model.keys import UNKNOWN_MINT, Scope
 
 MOST_BYTES = 4096
 """Of one hint, encoded."""
@@ -33,7 +33,7 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
             (self.provider is None or self.provider == scope.provider)
             and (scope.account is None or scope.account in filter_forms(self.account))
             and (self.chain is None or scope.chain is None or scope.chain == self.chain)
-            and (self.token is None or scope.token is None or scope.token in filter_forms(self.token))
+            and (self.token is None or scope.token in (None, UNKNOWN_MINT) or scope.token in filter_forms(self.token))
         )
 
     def accounts(self) -> Iterator[str]:
