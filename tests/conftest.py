@@ -52,6 +52,7 @@ FLOORS = {
         "relay/test_websocket.py",
         "relay/test_log_change.py",
         "relay/http/test_connection.py",
+        "sandbox/test_push_server.py",
         "sandbox/test_server.py",
         "testing/",
         "schemas/test_stream.py",
