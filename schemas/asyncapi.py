@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 from schemas.fields import EPOCH, FIELDS, HELIUS, NOW, example
 from schemas.json_schemas import RECORDS, Schema, body_of, stream_bodies
 from watcher.journal.kafka import KafkaSettings
-from watcher.journal.kafka.records import TopicNames, hints_topic
 from watcher.journal.kafka.topic_specs import TopicSpec, topic_specs
 from watcher.model.keys import KINDS
 from watcher.relay import messages
@@ -86,7 +85,7 @@ TOPICS = {
 
 
 def document() -> dict[str, Any]:
-    specs = topic_specs(TopicNames.under(""), hints_topic(""), 1, RETENTION)
+    specs = topic_specs("", 1, RETENTION)
     return {
         "asyncapi": "3.1.0",
         "id": "urn:balance-watcher",

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
-pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
+pytest.register_assert_rewrite("watcher.testing")
 
 FLOORS = {
     "tree": ("test_house.py", "test_lock.py", "test_schemas.py"),
@@ -30,6 +30,7 @@ FLOORS = {
         "compat/",
         "journal/test_kafka.py",
         "journal/test_kafka_cancellation.py",
+        "journal/test_kafka_hints.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
         "journal/test_kafka_topics.py",

@@ -11,7 +11,6 @@ from schemas import asyncapi, generate
 from schemas.fields import example, field, word
 from tests.relay import test_messages
 from tests.schemas.contract import FORMATS, ROOT, SCHEMAS, Contract
-from watcher.journal.kafka.records import TopicNames, hints_topic
 from watcher.journal.kafka.topic_specs import topic_specs
 from watcher.model.events import JSON, MSGPACK, BalanceChanged
 from watcher.relay import wire
@@ -117,7 +116,7 @@ def test_every_reference_resolves_within_the_document():
 
 
 def test_every_topic_but_the_private_one_is_described():
-    topics = {spec.name for spec in topic_specs(TopicNames.under(""), hints_topic(""), 16, 604800.0)} - {PRIVATE}
+    topics = {spec.name for spec in topic_specs("", 16, 604800.0)} - {PRIVATE}
     assert topics == set(asyncapi.TOPICS)
     assert PRIVATE not in json.dumps(asyncapi.document())
 
