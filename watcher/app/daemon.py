@@ -141,6 +141,7 @@ class Daemon:
             lambda: self.relay,
             gauges=self.gauges,
             reloads=self.reloads,
+            hints=lambda: (),
             journal=self.config.journal.partition(":")[0],
         )
 
