@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
-from watcher.hints.ethereum import DEPOSIT, MOST_IN_FILTER, TRANSFER, WITHDRAWAL, EthereumChannel
+from watcher.hints.ethereum import DEPOSIT, MOST_HOLDERS, TRANSFER, WITHDRAWAL, EthereumChannel
 from watcher.hints.repeats import MOST_REMEMBERED
 from watcher.hints.unlisted_tokens import MOST_TRIES
 from watcher.model.hints import Hint
@@ -62,9 +62,10 @@ class GethNode:
         assert method == "eth_subscribe"
         kind, wanted = params
         assert kind == "logs"
-        lists = [*(part for part in wanted["topics"] if part is not None), wanted.get("address", [])]
-        if any(len(part) > 1000 for part in lists):
+        if any(part is not None and len(part) > 1000 for part in wanted["topics"]):
             return {"error": {"code": -32602, "message": "exceed max topics"}}
+        if len(wanted.get("address", [])) > 100:
+            return {"error": {"code": -32602, "message": "exceed max addresses"}}
         self.last += 1
         number = f"0x{self.last:032x}"
         self.filters[number] = wanted
@@ -309,10 +310,19 @@ def test_holders_go_into_one_filter_by_the_thousand_and_a_new_one_changes_one_ch
     assert len(before.keys() & node.filters.keys()) == 4
     assert len(channel.covered()) == 2501
     assert heard(channel, node, transfer(USDX, ALICE, BOB)) == [(ALICE, USDX)]
-    channel.watch([watched(ALICE, USDX), *holders[MOST_IN_FILTER:]])
+    channel.watch([watched(ALICE, USDX), *holders[MOST_HOLDERS:]])
     settle(channel, node)
     assert len(before.keys() & node.filters.keys()) == 2
     assert len(channel.covered()) == 1501
+
+
+def test_tokens_go_into_one_filter_by_the_hundred():
+    tokens = [f"0x{number:040x}" for number in range(1, 251)]
+    channel, _ = connected(*(watched(token=token) for token in tokens))
+    assert (len(channel.covered()), channel.subscriptions, channel.left_out) == (250, 3, 0)
+    channel, node = connected(*(watched(ALICE, token) for token in tokens))
+    assert (len(channel.covered()), channel.subscriptions, channel.left_out) == (250, 6, 0)
+    assert heard(channel, node, transfer(tokens[-1], ALICE, BOB)) == [(ALICE, tokens[-1])]
 
 
 def test_what_changes_its_chunk_is_heard_of_all_the_while():

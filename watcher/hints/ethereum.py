@@ -26,8 +26,10 @@ WITHDRAWAL = "0x7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf7268a95bf5081b65
 """Of `Deposit(address,uint256)` and `Withdrawal(address,uint256)`: wrapped ether comes and goes without a Transfer."""
 PARTIES = {TRANSFER: 2, DEPOSIT: 1, WITHDRAWAL: 1}
 """Events that are listened to, and how many addresses each begins with."""
-MOST_IN_FILTER = 1000
-"""Topics in one position, and addresses: geth refuses more."""
+MOST_HOLDERS = 1000
+"""Topics in one position: geth refuses more."""
+MOST_TOKENS = 100
+"""Addresses. Nodes that bound them differ; this is the lowest bound that we know of."""
 MOST_SUBSCRIPTIONS = 100
 ZERO = "0x" + "0" * 40
 """Where tokens are made and burnt."""
@@ -110,7 +112,10 @@ class EthereumChannel:
         self._holders: set[str] = set()
         self._tokens: set[str] = set()
         self._chunks = {
-            name: Chunks(MOST_IN_FILTER) for name in ("tokens", "holders", "tokens of balances", "holders of balances")
+            "tokens": Chunks(MOST_TOKENS),
+            "holders": Chunks(MOST_HOLDERS),
+            "tokens of balances": Chunks(MOST_TOKENS),
+            "holders of balances": Chunks(MOST_HOLDERS),
         }
         self._repeats = Repeats()
         self._unlisted = UnlistedTokens()
