@@ -30,7 +30,7 @@ MOST_HOLDERS = 1000
 """Topics in one position: geth refuses more."""
 MOST_TOKENS = 100
 """Addresses. Nodes that bound them differ; this is the lowest bound that we know of."""
-MOST_SUBSCRIPTIONS = 100
+MOST_SUBSCRIPTIONS = 300
 ZERO = "0x" + "0" * 40
 """Where tokens are made and burnt."""
 _ADDRESS = re.compile("0{24}([0-9a-f]{40})")
