@@ -242,6 +242,24 @@ def test_the_words_of_a_refusal_are_told():
     assert talk(channel, node) == ["Too many subscriptions (-32005)"]
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ('"no\\u001b"', '"no\\u001b"'),
+        ("[1]", "[1]"),
+        ('{"code": 5}', "None (5)"),
+        ('{"message": {"a": 1}, "code": "x"}', "{'a': 1} (x)"),
+    ],
+)
+def test_a_refusal_of_any_shape_is_one(error, words):
+    channel = SolanaChannel(1000)
+    channel.watch([HELIUS])
+    channel.connected()
+    channel.outgoing()
+    assert channel.received(f'{{"id": 1, "error": {error}}}') == News(refused=words)
+    assert channel.left_out == 1
+
+
 def test_refused_ones_are_asked_for_one_at_a_time_and_each_more_and_more_seldom():
     watched = [WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS]
     channel, node = following(*watched, most=1000, refuses=lambda *_: True)

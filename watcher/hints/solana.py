@@ -289,5 +289,5 @@ def _words(error: msgspec.Raw) -> str:
     try:
         refusal = _REFUSAL.decode(error)
     except (ValueError, RecursionError):
-        return one_line(bytes(error[:1000]).decode("utf-8", "replace"))
+        return one_line(bytes(error)[:1000].decode("utf-8", "replace"))
     return one_line(f"{str(refusal.message)[:1000]} ({str(refusal.code)[:20]})")
