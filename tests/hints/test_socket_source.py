@@ -334,9 +334,9 @@ def frame_of(payload, first=0x81):
 @pytest.mark.parametrize(
     ("frame", "says"),
     [
-        (frame_of(b"nonsense"), "what came is no message of JSON-RPC"),
+        (frame_of(b"nonsense"), "it sent a message that is no JSON-RPC"),
         (frame_of(b"\xff\xfe"), "it sent a text that is not UTF-8"),
-        (frame_of(b"\0" * 100, 0x82), "what came is no message of JSON-RPC"),
+        (frame_of(b"\0" * 100, 0x82), "it sent a message that is no JSON-RPC"),
         (frame_of(b"x" * 5000), "it sent a message of more than 4096 bytes"),
         (bytes([0x81, 127]) + (2**62).to_bytes(8, "big"), "it sent a message of more than 4096 bytes"),
         (frame_of(b"x" * 3000, 0x01) + frame_of(b"x" * 3000, 0x80), "it sent a message of more than 4096 bytes"),
@@ -347,7 +347,7 @@ def frame_of(payload, first=0x81):
         (frame_of(b"", 0x88), "closed by the other side with 1005"),
         (
             frame_of(b'{"error":{"code":-32600,"message":"slow\\u001bdown"},"id":null}'),
-            "it refuses what we send: slow\\x1b",
+            "it refuses what it is asked: slow\\x1b",
         ),
     ],
 )
