@@ -70,6 +70,11 @@ class JsonRpc:
         self._queued.clear()
         self._in_flight.clear()
 
+    @property
+    def room(self) -> int:
+        """Requests that could leave at once besides those that wait already."""
+        return IN_FLIGHT - len(self._in_flight) - len(self._queued)
+
     def ask(self, request: Request, answered: Answered) -> None:
         self._queued.append((*request, answered))
 
@@ -262,8 +267,8 @@ class Subscriptions(Generic[K]):
         """Refused: some nodes of Starknet tell ids as strings and take them as integers. If that fails too, the socket's
         end will end it."""
         if error and isinstance(number, str) and number.isdecimal() and len(number) < MOST_DIGITS:
-            self._rpc.ask(self._unsubscribe(key, int(number)), _whatever)
+            self._rpc.ask(self._unsubscribe(key, int(number)), whatever)
 
 
-def _whatever(_result: object, _error: NodeError | None) -> None:
+def whatever(_result: object, _error: NodeError | None) -> None:
     """What it is answered with changes nothing."""
