@@ -5,6 +5,8 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.polling import solana
+from watcher.model.addresses import ETHEREUM, SOLANA
 from watcher.model.hints import Hint
 from watcher.model.keys import UNKNOWN_MINT, Scope
 from watcher.model.targets import Target, TargetGroup
@@ -61,6 +63,13 @@ def test_scopes_are_found_where_they_are_watched(watched, wanted):
 def test_a_balance_whose_token_is_not_known_may_be_of_the_token_that_a_hint_names():
     found, _ = indexed([Target("account", Scope("helius", "solana:x", "a", UNKNOWN_MINT))])
     assert len(list(found.find(Hint(account="a", token="mint")))) == 1
+
+
+def test_a_watch_of_a_whole_chain_is_not_for_an_address_of_another():
+    everything = [Scope("ondo", chain) for chain in (ETHEREUM, SOLANA)]
+    found, _ = indexed([Target("listing", scope) for scope in everything])
+    for account, chains in ((EVM, {ETHEREUM}), (solana(5), {SOLANA}), (f"0x{5:064x}", set())):
+        assert {target.scope.chain for _, target in found.find(Hint(account=account))} == chains
 
 
 def test_a_thousand_hints_find_theirs_among_twenty_thousand_watches_in_no_time():

@@ -114,10 +114,13 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
     sandbox.add_argument(
         "--faults",
         default="none",
-        help="none, the usual ones with `default`, or late=0.05,stale=0.05,... (default: none)",
+        help="none, the usual ones with `default`, or late=0.05,push_lost=0.1,... (default: none)",
     )
     limits = "none, x10 for ten times the real ones, or helius=50/1,... (default: the real ones)"
     sandbox.add_argument("--limits", default="", help=limits)
+    sandbox.add_argument("--webhook", default="", metavar="URL", help="where TokenKit's webhooks go (default: nowhere)")
+    signs = "environment variable that holds the secret which signs them"
+    sandbox.add_argument("--webhook-secret-env", default="", metavar="NAME", help=signs)
 
     completion = top.add_command(of, "completion", "print a script that completes commands and flags in your shell")
     completion.add_argument("shell", choices=tuple(completions.SHELLS), help="for which shell")
@@ -278,14 +281,29 @@ def refusals() -> Iterator[None]:
         raise Exit(2, f"the relay refuses what is asked ({said})") from refused
 
 
-def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
+def simulate(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     try:
         simulated = SandboxSettings(
-            port=options.port, seed=options.seed, rate=options.rate, faults=options.faults, limits=options.limits
+            port=options.port,
+            seed=options.seed,
+            rate=options.rate,
+            faults=options.faults,
+            limits=options.limits,
+            webhook=options.webhook,
         )
     except ValueError as error:
         raise Exit(2, str(error)) from None
-    anyio.run(demonstration.sandbox, simulated)
+    anyio.run(demonstration.sandbox, simulated, webhook_secret(options, environment))
+
+
+def webhook_secret(options: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """Empty where there is no webhook."""
+    name = options.webhook_secret_env
+    if bool(name) != bool(options.webhook):
+        raise Exit(2, "--webhook and --webhook-secret-env belong together: give both, or neither")
+    if name and not environment.get(name):
+        raise Exit(2, f"the environment variable {name} is not set: put the webhooks' secret into it")
+    return environment.get(name, "")
 
 
 def demo(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -22,6 +22,7 @@ from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
 from watcher.app.hint_paths import HintPaths
 from watcher.app.hint_report import hints_health
+from watcher.app.hint_sources import HintSource
 from watcher.app.partition_runner import Clocks
 from watcher.app.partitions import Partitions
 from watcher.app.reload import Difference, Loaded, Reloads, difference, in_environment, loaded, require_servable
@@ -108,20 +109,27 @@ class Daemon:
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
         self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun)
-        exchange = self.journal.hint_exchange()
-        self.hints = HintPaths(lambda: self.watches, self.partitions, exchange, wall, polls=only != "relay")
-        self.hints.use(now.hints)
-        self.gauges = BalanceGauges(
-            lambda: 0 if only == "relay" else self.config.balance_gauges,
-            lambda: [committer.ledger for committer in self.partitions.committers],
-            lambda: self.watches,
-        )
+        self.hints = self._hint_paths(now.hints)
+        self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
         self._guard = auth.Guard(config.relay, self.tokens)
         self.report = self._status_report()
+
+    def _hint_paths(self, sources: Sequence[HintSource]) -> HintPaths:
+        polls = self.only != "relay"
+        paths = HintPaths(lambda: self.watches, self.partitions, self.journal.hint_exchange(), wall, polls=polls)
+        paths.use(sources)
+        return paths
+
+    def _balance_gauges(self) -> BalanceGauges:
+        return BalanceGauges(
+            lambda: 0 if self.only == "relay" else self.config.balance_gauges,
+            lambda: [committer.ledger for committer in self.partitions.committers],
+            lambda: self.watches,
+        )
 
     def _begun(self, poller: Poller) -> None:
         self.hints.begun(poller)

@@ -50,12 +50,13 @@ class HintRouter:
     ) -> None:
         self.figures: dict[str, SourceFigures] = {}
         """By the name of the source."""
+        self.covered: dict[str, Collection[Scope]] = {}
+        """Source → what it tells of changes in, now."""
         self._watches = watches
         self._pollers = pollers
         self._exchange = exchange
         self._now = now
         self._polls = polls
-        self._covered: dict[str, Collection[Scope]] = {}
         self._waiting: deque[Hint] = deque(maxlen=MOST_WAITING)
         self._came = anyio.Event()
         self.figures[HTTP] = SourceFigures(name=HTTP, type="http", connected=True, since=wall())
@@ -72,7 +73,7 @@ class HintRouter:
             poller.hint_covered(source)
 
     def covers(self, source: str, scopes: Collection[Scope]) -> None:
-        self._covered[source] = scopes
+        self.covered[source] = scopes
         if (figures := self.figures.get(source)) is not None:
             figures.providers = frozenset(scope.provider for scope in scopes)
         for poller in self._pollers():
@@ -80,13 +81,13 @@ class HintRouter:
 
     def begun(self, poller: Poller) -> None:
         """It polls from now on: some sources were there before it."""
-        for source, scopes in self._covered.items():
+        for source, scopes in self.covered.items():
             poller.cover(source, scopes)
 
     def forget(self, source: str, figures: SourceFigures) -> None:
         """There is no such source any more. `figures`: its own; another one may have taken its name."""
         self.covers(source, ())
-        del self._covered[source]
+        del self.covered[source]
         if self.figures.get(source) is figures:
             del self.figures[source]
 

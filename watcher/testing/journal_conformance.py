@@ -8,20 +8,19 @@
         @pytest.fixture
         async def hasty(self, journal): ...      # the same; takes a snapshot away at once from whoever reads it slowly
 
-with `pytestmark = pytest.mark.anyio`, and `pytest.register_assert_rewrite("watcher.testing.journal_conformance",
-"watcher.testing.journal_samples")` in conftest.py.
+with `pytestmark = pytest.mark.anyio`, and `pytest.register_assert_rewrite("watcher.testing")` in conftest.py.
 """
 
 import anyio
 import msgspec
 import pytest
 
-from watcher.journal import Batch, Fenced, HintExchange, Journal, Reader, Rejected
+from watcher.journal import Batch, Fenced, Journal, Reader, Rejected
 from watcher.model.events import JSON, BalanceChanged, ProviderHealth
-from watcher.model.hints import Hint, encode
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Commit, Cursor, Expired, SnapshotRevoked
 from watcher.model.times import format_rfc3339
+from watcher.testing.hint_conformance import HintConformance
 from watcher.testing.journal_samples import (
     BEGAN,
     PATIENCE,
@@ -39,7 +38,7 @@ from watcher.testing.journal_samples import (
 )
 
 
-class JournalConformance:
+class JournalConformance(HintConformance):
     """Asynchronous tests: the module that inherits sets `pytestmark = pytest.mark.anyio`."""
 
     async def test_a_new_journal_is_empty(self, journal: Journal) -> None:
@@ -419,32 +418,3 @@ class JournalConformance:
             (event,) = await read(reader, cursor, 1)
         assert event.key == Key.parse(str(row.state.key))
         assert event.partition == 0
-
-    async def test_a_hint_reaches_every_process_that_receives_or_the_journal_has_no_way_for_hints(
-        self, journal: Journal, twin: Journal
-    ) -> None:
-        exchanges = [each.hint_exchange() for each in (journal, twin)]
-        near, far = exchanges
-        if near is None or far is None:
-            assert exchanges == [None, None]
-            return
-        found: dict[HintExchange, list[bytes]] = {near: [], far: []}
-
-        async def receive(exchange: HintExchange) -> None:
-            async for hints in exchange.receive():
-                found[exchange] += hints
-
-        hint, number = encode(Hint(provider="bank", account="account")), 0
-        with anyio.fail_after(PATIENCE):
-            async with anyio.create_task_group() as tasks:
-                for exchange in found:
-                    tasks.start_soon(receive, exchange)
-                while not all(found.values()):  # whoever receives has yet to begin
-                    await near.send([hint])
-                    number += 1
-                    await anyio.sleep(0.05)
-                tasks.cancel_scope.cancel()
-        for exchange, hints in found.items():
-            assert set(hints) == {hint}
-            assert len(hints) <= number
-            await exchange.close()

@@ -76,8 +76,7 @@ class KafkaJournal:
         self._environ = environ
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
-        self._hints = hints_topic(settings.topic_prefix)
-        self._specs = topic_specs(self._topics, self._hints, settings.partitions, retention)
+        self._specs = topic_specs(settings.topic_prefix, settings.partitions, retention)
         self._cluster = Cluster(servers, security(settings, environ), deadlines, settings.compression_type)
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
@@ -91,8 +90,7 @@ class KafkaJournal:
         """Partition → where its internal records ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
         self._heartbeats = HeartbeatSender(self._cluster, self._topics.heartbeat, self._encoder)
-        self._denied = DenialTimer(10.0, self._cluster.deadlines.denied)
-        """Of administration."""
+        self._denied_administration = DenialTimer(10.0, self._cluster.deadlines.denied)
 
     def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
@@ -125,7 +123,7 @@ class KafkaJournal:
         await self._heartbeats.send(health)
 
     def hint_exchange(self) -> KafkaHintExchange:
-        return KafkaHintExchange(self._cluster, self._hints, self._clock)
+        return KafkaHintExchange(self._cluster, hints_topic(self._settings.topic_prefix), self._clock)
 
     def member(self) -> str | None:
         """The lasting name of this process in the fleet; None: it has none. Raises SettingsError."""
@@ -179,7 +177,7 @@ class KafkaJournal:
         done = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
         done = ["began a new log"] if new_log and not created else done
         done += [f"set {', '.join(aligned)}"] if aligned else []
-        names = ", ".join([*self._topics, self._hints])
+        names = ", ".join(spec.name for spec in self._specs)
         return f"{'; '.join(done) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
     async def _make(self, admin: TopicAdmin, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
@@ -228,7 +226,7 @@ class KafkaJournal:
         while True:
             try:
                 async with self._admin_by(deadline) as client:
-                    with self._denied.tolerated():
+                    with self._denied_administration.tolerated():
                         return await work(TopicAdmin(client, self._specs, self._cluster))
             except Unavailable:
                 if anyio.current_time() + AGAIN >= deadline:

@@ -14,7 +14,7 @@ from watcher.relay.http.head import HttpAnswer, error, field
 CHUNK_LINE = 256
 """Bytes of the line before a chunk, or of one behind the last, its end included."""
 FRAMING = 16 * 1024
-"""Bytes that may stand around the chunks, beyond as many as the chunks hold: chunks of a byte cost us more than their sender."""
+"""Bytes that may stand around the chunks beyond an eighth of what they hold: small chunks cost us more than their sender."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _LENGTH = re.compile(r"[0-9]+")
@@ -23,7 +23,7 @@ _TRAILER = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*")
 
 BOTH = "a body has Content-Length or Transfer-Encoding, not both"
 WRONG_LENGTH = "Content-Length is one decimal number"
-WRONG_CHUNKS = "the chunks of the body make no sense"
+WRONG_CHUNKS = "the chunks of the body make no sense, or are too small"
 SHORT = "the body ends before its end has come"
 
 
@@ -157,7 +157,7 @@ class _ChunkLines:
 
     def hopeless(self, body: int) -> bool:
         """Whether no end can mend it, with so many bytes in chunks."""
-        return len(self._begun) >= CHUNK_LINE or self._framing > FRAMING + body
+        return len(self._begun) >= CHUNK_LINE or self._framing > FRAMING + body // 8
 
     def _size(self, line: bytes) -> int | None:
         found = _SIZE.fullmatch(line)

@@ -1,6 +1,6 @@
 """The doors for hints: `POST /v1/hints` for whoever knows of a change, and the webhook of TokenKit."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 
 import anyio
 import msgspec
@@ -13,6 +13,7 @@ from watcher.relay.http import head
 from watcher.relay.http.head import HttpAnswer, error, json_answer, unavailable
 from watcher.relay.http.routes import Route, RoutedRequest
 from watcher.relay.messages import Code
+from watcher.runtime.slicing import run_in_slices
 
 HINTS = "/v1/hints"
 TOKENKIT_HOOK = "/v1/hooks/tokenkit"
@@ -20,11 +21,19 @@ MOST_HINTS = 1000
 """In one request."""
 HINTS_BYTES = 512 * 1024
 HOOK_BYTES = 64 * 1024
-HANDED_ON_AT_ONCE = 16
-"""Requests whose hints are on their way, beyond which others are asked to come back: behind them nobody is accepted."""
+AT_ONCE = 16
+"""Requests with hints that are being taken, beyond which others are asked to come back."""
 PATIENCE = 5.0
-"""Seconds in which hints must be handed on."""
+"""Seconds in which that is done."""
+STEP = 20
+"""Hints that are read at a stretch: a fifth of a millisecond."""
+COMMAS = 16 * MOST_HINTS
+"""In a body at most: four times as many as hints have."""
+SHOWN = 300
+"""Characters of what is wrong with a hint, which may repeat what was sent."""
 SHAPE = 'the body is {"hints": [{"provider": …, "account": …}, …]} in JSON'
+BUSY = error(503, "rate_limited", "too many send hints at once: come back later", ("Retry-After", "5"))
+NOWHERE = error(404, "not_found", "this process polls nothing and cannot hand hints on: ask the one that polls")
 
 
 class NotPolledHere(Exception):
@@ -75,38 +84,38 @@ def hint_routes(take: TakeHints, rejected: Callable[[], None], hook: TakeHook) -
 
 
 class _HintDoor:
+    """Takes the hints of one request after the other apart, in slices: whoever floods it holds nobody else up."""
+
     def __init__(self, take: TakeHints, rejected: Callable[[], None]) -> None:
         self._take = take
         self._rejected = rejected
-        self._handed_on = 0
-        """Requests that are being."""
+        self._inside = 0
+        """Requests."""
+        self._reading = anyio.Lock()
 
     async def answer(self, request: RoutedRequest) -> HttpAnswer:
-        assert request.rights is not None
+        if self._inside >= AT_ONCE:
+            return BUSY
+        self._inside += 1
         try:
-            found = read_hints(request.body)
+            with anyio.move_on_after(PATIENCE):
+                return await self._taken(request)
         except HintError as mistake:
             self._rejected()
             return error(400, "bad_request", str(mistake))
-        if self._handed_on >= HANDED_ON_AT_ONCE:
-            return error(503, "rate_limited", "too many send hints at once: come back later", ("Retry-After", "5"))
-        self._handed_on += 1
-        try:
-            return await self._handed(found, request.rights)
-        finally:
-            self._handed_on -= 1
-
-    async def _handed(self, found: Sequence[Hint], rights: Filter) -> HttpAnswer:
-        try:
-            with anyio.move_on_after(PATIENCE):
-                return json_answer(202, await self._take(found, rights))
         except JournalError as problem:
             return unavailable(problem)
         except NotPolledHere:
-            return error(
-                404, "not_found", "this process polls nothing and cannot hand hints on: ask the one that polls"
-            )
+            return NOWHERE
+        finally:
+            self._inside -= 1
         return error(503, "internal", "the hints could not be handed on in time", ("Retry-After", "5"))
+
+    async def _taken(self, request: RoutedRequest) -> HttpAnswer:
+        assert request.rights is not None
+        async with self._reading:
+            found = await run_in_slices(read_hints(request.body))
+        return json_answer(202, await self._take(found, request.rights))
 
 
 class _HookDoor:
@@ -119,15 +128,22 @@ class _HookDoor:
         return error(status, *REFUSALS[status]) if status in REFUSALS else json_answer(status, {})
 
 
-def read_hints(body: bytes) -> list[Hint]:
-    """The hints of a request. Raises HintError, which names the one that is wrong."""
+def read_hints(body: bytes) -> Generator[None, None, list[Hint]]:
+    """The hints of a request, a step for each few of them. Raises HintError, which names the one that is wrong."""
+    if body.count(b",") > COMMAS:  # a list of 200,000 zeros would take longer to read than it may
+        raise HintError(f"at most {MOST_HINTS} hints in one request")
     try:
         pieces = msgspec.json.decode(body, type=_HintsBody).hints
-    except (ValueError, RecursionError):
-        raise HintError(SHAPE) from None
+    except (ValueError, RecursionError) as mistake:
+        raise HintError(f"{SHAPE}: {str(mistake)[:SHOWN]}") from None
     if len(pieces) > MOST_HINTS:
         raise HintError(f"at most {MOST_HINTS} hints in one request: these are {len(pieces)}")
-    return [_read(number, piece) for number, piece in enumerate(pieces)]
+    found = []
+    for number, piece in enumerate(pieces):
+        if number % STEP == 0:
+            yield
+        found.append(_read(number, piece))
+    return found
 
 
 class _HintsBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -138,4 +154,4 @@ def _read(number: int, piece: msgspec.Raw) -> Hint:
     try:
         return hints.decode(bytes(piece))
     except HintError as mistake:
-        raise HintError(f"hints[{number}]: {mistake}") from None
+        raise HintError(f"hints[{number}]: {str(mistake)[:SHOWN]}") from None
