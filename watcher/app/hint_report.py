@@ -22,7 +22,8 @@ def hints_health(
 ) -> HintsHealth | None:
     """`figures`: of all sources, by name. `now`: monotonic seconds. None: no source tells of this provider, and none ever did.
 
-    A source tells of it that covers something of it, has hinted something of it, or is away and has its chain.
+    A source tells of it that covers something of it, has hinted something of it, or is away and has its chain. One that is
+    being connected to for the first time is neither there nor away.
     """
     scores = scores_of(schedules)
     shown = [
@@ -30,7 +31,7 @@ def hints_health(
         for name, source in sorted(figures.items())
         if (name in scores and scores[name].hints)
         or provider.name in source.providers
-        or (not source.connected and _watches(provider, source.chain))
+        or (not source.connected and source.since is not None and _watches(provider, source.chain))
     ]
     if not shown:
         return None
