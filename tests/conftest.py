@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
-pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
+pytest.register_assert_rewrite("watcher.testing")
 
 FLOORS = {
     "tree": ("test_house.py", "test_lock.py", "test_schemas.py"),
@@ -30,6 +30,7 @@ FLOORS = {
         "compat/",
         "journal/test_kafka.py",
         "journal/test_kafka_cancellation.py",
+        "journal/test_kafka_hints.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
         "journal/test_kafka_topics.py",
@@ -54,6 +55,7 @@ FLOORS = {
         "relay/test_websocket.py",
         "relay/test_log_change.py",
         "relay/http/test_connection.py",
+        "sandbox/test_push_server.py",
         "sandbox/test_server.py",
         "testing/",
         "schemas/test_stream.py",
@@ -73,7 +75,9 @@ FLOORS = {
         "attack/",
         "chaos/",
         "consumers/test_consumers.py",
+        "consumers/test_producers.py",
         "e2e/",
+        "hints/test_ethereum_node.py",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
         "journal/test_kafka_oauth.py",

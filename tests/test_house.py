@@ -42,7 +42,7 @@ FACES = {"__init__", "__main__", "provider", "testing"}
 NARROW = {
     ("client", "relay"): {"messages", "wire"},
     ("poller", "ledger"): {"Verdict"},
-    ("sandbox", "model"): {"addresses"},
+    ("sandbox", "model"): {"addresses", "associated_accounts"},
 }
 """Doors through which these alone may be taken."""
 ONLY_IN = {
@@ -65,6 +65,7 @@ ONLY_IN = {
         "watcher/app/daemon",
         "watcher/app/check",
         "watcher/sandbox/transport",
+        "watcher/sandbox/webhook_sender",
         "watcher/journal/kafka/oauth_tokens",
     ),
 }

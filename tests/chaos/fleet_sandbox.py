@@ -78,6 +78,7 @@ class Worlds:
 
     def __init__(self, worlds):
         self._worlds = worlds
+        self.pushes = worlds[0].pushes
         self._arrivals = []
 
     def travel(self):

@@ -142,10 +142,20 @@ def test_an_unknown_command_and_no_command_show_the_usage(house):
 
 
 @pytest.mark.parametrize(
-    "option", [("--faults", "nonsense"), ("--limits", "helius=fast"), ("--rate", "-1"), ("--port", "99999")]
+    "option",
+    [
+        ("--faults", "nonsense"),
+        ("--limits", "helius=fast"),
+        ("--rate", "-1"),
+        ("--port", "99999"),
+        ("--webhook", "nowhere"),
+        ("--webhook", "http://127.0.0.1:1/"),
+        ("--webhook-secret-env", "HOME"),
+        ("--webhook-secret-env", "NOBODY_SET_THIS", "--webhook", "http://127.0.0.1:1/"),
+    ],
 )
 def test_a_sandbox_option_that_cannot_be_is_named(house, option):
-    one_clear_line(house.finished("sandbox", *option), 2, option[0])
+    one_clear_line(house.finished("sandbox", *option), 2, "NOBODY_SET_THIS" if len(option) > 2 else option[0])
 
 
 @pytest.mark.parametrize("value", ["0", "soon", "nan", "-1"])

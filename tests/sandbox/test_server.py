@@ -157,7 +157,15 @@ def test_a_torn_answer_in_virtual_time_is_a_protocol_error():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rate": -1}, {"port": 70000}, {"faults": "rain"}, {"limits": "rain"}, {"rate": float("nan")}]
+    "wrong",
+    [
+        {"rate": -1},
+        {"port": 70000},
+        {"faults": "rain"},
+        {"limits": "rain"},
+        {"rate": float("nan")},
+        {"webhook": "rain"},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused_with_one_line(wrong):
     with pytest.raises(ValueError, match="--"):

@@ -103,6 +103,7 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
         )
     tail.add_argument("--json", action="store_true", help="events as they stand in the journal, one a line")
     tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor (default: now)")
+    tail.add_argument("--verbose", action="store_true", help="also say on stderr what sources of hints do")
     where = "environment variable that holds the relay's token (default: none is sent)"
     tail.add_argument("--token-env", metavar="NAME", help=where)
 
@@ -113,10 +114,13 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
     sandbox.add_argument(
         "--faults",
         default="none",
-        help="none, the usual ones with `default`, or late=0.05,stale=0.05,... (default: none)",
+        help="none, the usual ones with `default`, or late=0.05,push_lost=0.1,... (default: none)",
     )
     limits = "none, x10 for ten times the real ones, or helius=50/1,... (default: the real ones)"
     sandbox.add_argument("--limits", default="", help=limits)
+    sandbox.add_argument("--webhook", default="", metavar="URL", help="where TokenKit's webhooks go (default: nowhere)")
+    signs = "environment variable that holds the secret which signs them"
+    sandbox.add_argument("--webhook-secret-env", default="", metavar="NAME", help=signs)
 
     completion = top.add_command(of, "completion", "print a script that completes commands and flags in your shell")
     completion.add_argument("shell", choices=tuple(completions.SHELLS), help="for which shell")
@@ -161,7 +165,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     try:
         with exits_for_known_errors():
             options = parser().parse_args(arguments)
-            setup.configure(options.log_level or ("warning" if options.command in AT_A_TERMINAL else "info"))
+            setup.configure(options.log_level or usual_level(options))
             COMMANDS[options.command](options, environment)
     except Exit as end:
         for line in end.message.splitlines():
@@ -172,6 +176,12 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def usual_level(options: argparse.Namespace) -> str:
+    """What is logged where nobody says otherwise."""
+    quiet = options.command in AT_A_TERMINAL and not getattr(options, "verbose", False)
+    return "warning" if quiet else "info"
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -271,14 +281,29 @@ def refusals() -> Iterator[None]:
         raise Exit(2, f"the relay refuses what is asked ({said})") from refused
 
 
-def simulate(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
+def simulate(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     try:
         simulated = SandboxSettings(
-            port=options.port, seed=options.seed, rate=options.rate, faults=options.faults, limits=options.limits
+            port=options.port,
+            seed=options.seed,
+            rate=options.rate,
+            faults=options.faults,
+            limits=options.limits,
+            webhook=options.webhook,
         )
     except ValueError as error:
         raise Exit(2, str(error)) from None
-    anyio.run(demonstration.sandbox, simulated)
+    anyio.run(demonstration.sandbox, simulated, webhook_secret(options, environment))
+
+
+def webhook_secret(options: argparse.Namespace, environment: Mapping[str, str]) -> str:
+    """Empty where there is no webhook."""
+    name = options.webhook_secret_env
+    if bool(name) != bool(options.webhook):
+        raise Exit(2, "--webhook and --webhook-secret-env belong together: give both, or neither")
+    if name and not environment.get(name):
+        raise Exit(2, f"the environment variable {name} is not set: put the webhooks' secret into it")
+    return environment.get(name, "")
 
 
 def demo(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

@@ -25,6 +25,8 @@ from watcher.redaction.safe_text import print_line
 from watcher.runtime.task_scope import StartSignal, task_scope
 from watcher.sandbox.registry import known
 from watcher.sandbox.server import serve
+from watcher.sandbox.webhook_sender import send_webhooks
+from watcher.sandbox.webhooks import WebhookTarget
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables
 
 KEY = "WATCHER_SANDBOX_KEY"
@@ -38,18 +40,21 @@ def world_of(simulated: SandboxSettings) -> World:
     return World(simulated, start=anyio.current_time(), wall=wall() / 1e6)
 
 
-async def sandbox(simulated: SandboxSettings) -> None:
-    """`watcher sandbox`: until a signal. Prints its address on stdout."""
+async def sandbox(simulated: SandboxSettings, webhook_secret: str) -> None:
+    """`watcher sandbox`: until a signal. Prints its address on stdout. `webhook_secret`: signs what goes to its webhook."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
+        world = world_of(simulated)
         try:
-            port = await tasks.start(_serve, world_of(simulated), simulated.port)
+            port = await tasks.start(_serve, world, simulated.port)
         except OSError as error:
             what = (
                 f"port {simulated.port} cannot be listened on ({error.strerror}): free it, or name another with --port"
             )
             raise OSError(error.errno, what) from error
-        print_line(f"http://127.0.0.1:{port}  the key is {VALID_KEY!r}; the truth is at /_truth")
+        if simulated.webhook:
+            tasks.start_soon(send_webhooks, world.pushes, WebhookTarget(simulated.webhook, webhook_secret))
+        print_line(f"http://127.0.0.1:{port}  the key is {VALID_KEY!r}; the truth is at /_truth, pushes at /_push/NAME")
         await anyio.sleep_forever()
 
 

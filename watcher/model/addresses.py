@@ -32,7 +32,8 @@ _FELT = re.compile(r"0x[0-9a-fA-F]{1,64}")
 _BASE58 = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
 _NAMESPACE = re.compile(r"[-a-z0-9]{3,8}")
 _CAIP2 = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
-_DIGITS = {letter: value for value, letter in enumerate("123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")}
+_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_DIGITS = {letter: value for value, letter in enumerate(_ALPHABET)}
 LOOKED_AT = 1000
 """Characters of what is no address that are searched for a secret: those that are shown, and many behind them."""
 _PRIME = 2**255 - 19
@@ -168,15 +169,26 @@ def filter_forms(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(form for form in forms if form is not None)) or (text,)
 
 
+def base58(data: bytes) -> str:
+    """As Solana writes bytes: one `1` for each zero byte before the others."""
+    number, text = int.from_bytes(data, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        text = _ALPHABET[digit] + text
+    return "1" * (len(data) - len(data.lstrip(b"\0"))) + text
+
+
+def from_base58(text: str) -> bytes:
+    """The 32 bytes of a Solana address. Raises AddressError."""
+    return _number(solana(text)).to_bytes(32, "big")
+
+
 def on_curve(text: str) -> bool:
     """Whether a Solana address is a point of ed25519, so that somebody may hold its key: wallets are; associated token
     accounts and others that a program has derived never are. False for what is no address."""
     if not _BASE58.fullmatch(text):
         return False
-    number = 0
-    for letter in text:
-        number = number * 58 + _DIGITS[letter]
-    y = int.from_bytes(number.to_bytes(33, "big")[1:], "little") & (2**255 - 1)
+    y = int.from_bytes(_number(text).to_bytes(33, "big")[1:], "little") & (2**255 - 1)
     square = (y * y - 1) * pow(_CURVE_D * y * y + 1, -1, _PRIME) % _PRIME
     return y < _PRIME and (square == 0 or pow(square, (_PRIME - 1) // 2, _PRIME) == 1)
 
@@ -186,11 +198,15 @@ def _padded(text: str) -> str:
 
 
 def _is_32_bytes(text: str) -> bool:
-    number = 0
-    for letter in text:
-        number = number * 58 + _DIGITS[letter]
     zeros = len(text) - len(text.lstrip("1"))
-    return zeros + (number.bit_length() + 7) // 8 == 32
+    return zeros + (_number(text).bit_length() + 7) // 8 == 32
+
+
+def _number(base58_digits: str) -> int:
+    number = 0
+    for letter in base58_digits:
+        number = number * 58 + _DIGITS[letter]
+    return number
 
 
 def _shown(text: str) -> str:

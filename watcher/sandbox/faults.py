@@ -19,7 +19,7 @@ LAG = (2, 40)
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Probabilities for each request, but for the last two."""
+    """Probabilities for each request, and those of pushes for each move; `latency`, `cache` and `push_delay` are seconds."""
 
     late: float = 0.0
     """Held back for 0.3 to 2 s."""
@@ -41,9 +41,38 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Median seconds of the network, each way."""
     cache: float = 0.0
     """Seconds that Ondo's edge caches an answer (60 at the real one)."""
+    push_late: float = 0.0
+    """Pushed 2 to 10 s later than it should be."""
+    push_repeated: float = 0.0
+    """Pushed twice."""
+    push_lost: float = 0.0
+    """Never pushed."""
+    push_cut: float = 0.0
+    """The socket breaks instead."""
+    push_forged: float = 0.0
+    """Pushed besides: a balance that has not moved; of a webhook at times with a wrong signature."""
+    push_delay: float = 0.5
+    """Seconds from a move to its push."""
 
 
-DEFAULT = Faults(late=0.03, stale=0.05, torn=0.01, refused=0.02, missing=0.02, error=0.02, cached=0.02, mislabel=0.01)
+SECONDS = ("latency", "cache", "push_delay")
+
+
+DEFAULT = Faults(
+    late=0.03,
+    stale=0.05,
+    torn=0.01,
+    refused=0.02,
+    missing=0.02,
+    error=0.02,
+    cached=0.02,
+    mislabel=0.01,
+    push_late=0.05,
+    push_repeated=0.05,
+    push_lost=0.05,
+    push_cut=0.01,
+    push_forged=0.05,
+)
 
 
 def parse(text: str) -> Faults:
@@ -61,7 +90,7 @@ def parse(text: str) -> Faults:
 
 
 def _number(name: str, value: str) -> float:
-    most = 1.0 if name not in ("latency", "cache") else 3600.0
+    most = 1.0 if name not in SECONDS else 3600.0
     try:
         number = float(value)
     except ValueError:

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.associated_accounts import SPL_PROGRAM
 from watcher.sandbox.faults import Lens, Seen
+from watcher.sandbox.json_rpc import RpcError
 from watcher.sandbox.limits import Quota, QuotaRuling
 from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
 from watcher.sandbox.population import MINTS, Population
@@ -15,7 +17,6 @@ from watcher.sandbox.truth import BalanceKey
 
 BEHIND = {"processed": 1, "confirmed": 2, "finalized": 32}
 """Slots behind the one in the making."""
-SPL_PROGRAM = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
 MOST_ACCOUNTS = 100
 MONTH = 86_400.0
 """A window longer than this is a budget of credits, and says so when it is used up."""
@@ -26,12 +27,6 @@ class Call(msgspec.Struct):
     params: list[Any] = []
     id: str | int | None = None
     jsonrpc: str = ""
-
-
-class RpcError(Exception):
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class SimulatedHelius:

@@ -6,14 +6,14 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.addresses import SOLANA, AddressError, base58, solana
+from watcher.model.associated_accounts import SPL_PROGRAM, associated_token_account
 from watcher.sandbox.faults import Lens, Seen
 from watcher.sandbox.limits import Quota, QuotaRuling
 from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply, page_reply
-from watcher.sandbox.population import MINTS, NATIVE, Population, base58
+from watcher.sandbox.population import MINTS, NATIVE, Population
 from watcher.sandbox.truth import BalanceKey
 
-SPL_PROGRAM = "TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"
 PATHS = ("/ultra/v1/balances/", "/ultra/v1/holdings/")
 BEHIND = 1
 """The newest complete slot."""
@@ -113,7 +113,7 @@ def _accounts(row: Seen) -> list[dict[str, Any]]:
     parts = [row.amount - second, second] if second else [row.amount]
     return [
         {
-            "account": base58(b"\x01" + bytes([rank]) + digest[2:]),
+            "account": base58(b"\x01" + digest[1:]) if rank else associated_token_account(key.account, key.token),
             **_amounts(part, scale),
             "isFrozen": False,
             "isAssociatedTokenAccount": rank == 0,

@@ -7,10 +7,9 @@ import random
 from collections.abc import Iterable
 from typing import Protocol
 
-from watcher.model.addresses import FELT_BOUND
+from watcher.model.addresses import FELT_BOUND, base58
 from watcher.sandbox.truth import BalanceKey, SimulatedBalance, some_amount
 
-ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 WRAPPED_SOL = "So11111111111111111111111111111111111111112"
 MINTS = (
     ("USDC", "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v", 6),
@@ -24,14 +23,6 @@ MINTS = (
 NATIVE = "native"
 EMPTY_AT_FIRST = 0.1
 """The part of the balances that open at zero, and so appear later."""
-
-
-def base58(data: bytes) -> str:
-    number, text = int.from_bytes(data), ""
-    while number:
-        number, digit = divmod(number, 58)
-        text = ALPHABET[digit] + text
-    return "1" * (len(data) - len(data.lstrip(b"\0"))) + text
 
 
 class Inhabited(Protocol):

@@ -1,4 +1,4 @@
-"""The thin part: HTTP/1.1 on loopback, one task a connection. It decides nothing."""
+"""The thin part: HTTP/1.1 on loopback, one task a connection; a push channel takes its connection over. It decides nothing."""
 
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -7,6 +7,7 @@ import h11
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 
 from watcher.sandbox.messages import SimulatedReply, SimulatedRequest
+from watcher.sandbox.push import PushLoop, PushSocket, channel_of
 from watcher.sandbox.world import World
 
 MOST_BODY = 1 << 20
@@ -18,16 +19,22 @@ async def serve(
     world: World, *, host: str = "127.0.0.1", port: int = 0, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve until cancelled; `task_status` is given the port. Raises OSError when the port is taken."""
-    async with await anyio.create_tcp_listener(local_host=host, local_port=port) as listener:
+    pushing = PushLoop(world.pushes)
+    async with (
+        await anyio.create_tcp_listener(local_host=host, local_port=port) as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(pushing.run)
         task_status.started(listener.extra(SocketAttribute.local_port))  # noqa: S610 (anyio's, not Django's)
-        await listener.serve(lambda stream: _Conversation(world, stream).run())
+        await listener.serve(lambda stream: _Conversation(world, pushing, stream).run())
 
 
 class _Conversation:
     """One connection: requests one after another, until either side has had enough."""
 
-    def __init__(self, world: World, stream: SocketStream) -> None:
+    def __init__(self, world: World, pushing: PushLoop, stream: SocketStream) -> None:
         self._world = world
+        self._pushing = pushing
         self._stream = stream
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 16)
 
@@ -43,8 +50,14 @@ class _Conversation:
 
     async def _exchange(self) -> bool:
         """One request and its reply. False: the connection ends here."""
-        request = await self._request()
-        if request is None:
+        head = await self._event()
+        if not isinstance(head, h11.Request):
+            return False
+        request = _request(head, await self._body())
+        channel = channel_of(head)
+        if channel is not None:
+            rest, _ = self._http.trailing_data
+            await PushSocket(self._pushing, self._stream).run(channel, head, rest)
             return False
         await anyio.sleep(self._world.travel())
         answer = self._world.answer(request, anyio.current_time())
@@ -52,17 +65,13 @@ class _Conversation:
         await self._send(answer)
         return answer.cut is None and self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
-    async def _request(self) -> SimulatedRequest | None:
-        """The next request, whole; None when the client is done."""
-        head = await self._event()
-        if not isinstance(head, h11.Request):
-            return None
+    async def _body(self) -> bytes:
         body = bytearray()
         while isinstance(event := await self._event(), h11.Data):
             body += event.data
             if len(body) > MOST_BODY:
                 raise h11.RemoteProtocolError("body too large", error_status_hint=413)
-        return _request(head, bytes(body))
+        return bytes(body)
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:

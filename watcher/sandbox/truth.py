@@ -7,7 +7,7 @@ the same seed and rate give the same history however often, and however late, it
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -103,6 +103,8 @@ class Truth:
         self.frozen = False
         self.moves_made = 0
         """Moves so far."""
+        self.observers: list[Callable[[SimulatedBalance, Move, int], None]] = []
+        """Each is given every move as it is made: the balance, the move, the amount before it."""
         self._random = random.Random(f"{seed}/moves")
         self._by_provider: dict[str, list[SimulatedBalance]] = {}
         self._by_account: dict[tuple[str, str], list[SimulatedBalance]] = {}
@@ -118,6 +120,15 @@ class Truth:
     def slot(self, now: float) -> int:
         """The slot that is being made at `now`."""
         return self._first_slot + math.floor((now - self.start) / SLOT_SECONDS)
+
+    def begins(self, slot: int) -> float:
+        """When that slot begins to be made."""
+        return self.start + (slot - self._first_slot) * SLOT_SECONDS
+
+    @property
+    def next_move(self) -> float:
+        """When something will happen by itself; infinite: never."""
+        return math.inf if self.frozen else self._next
 
     def of(self, provider: str, **parts: str) -> list[SimulatedBalance]:
         """The provider's balances whose key has all the given parts, in their fixed order."""
@@ -147,8 +158,7 @@ class Truth:
         """A move on demand."""
         self.advance(now)
         if amount != balance.amount:
-            balance.move(now, self.slot(now), amount)
-            self.moves_made += 1
+            self._move(balance, now, amount)
 
     def _gap(self) -> float:
         return self._random.expovariate(self.rate) if self.rate > 0 else math.inf
@@ -156,8 +166,14 @@ class Truth:
     def _happen(self, time: float) -> None:
         name = self._random.choice(self._names)
         balance = self._random.choices(self._by_provider[name], cum_weights=self._weights[name])[0]
-        balance.move(time, self.slot(time), self._another(balance))
+        self._move(balance, time, self._another(balance))
+
+    def _move(self, balance: SimulatedBalance, time: float, amount: int) -> None:
+        before = balance.amount
+        balance.move(time, self.slot(time), amount)
         self.moves_made += 1
+        for observe in self.observers:
+            observe(balance, balance.moves[-1], before)
 
     def _another(self, balance: SimulatedBalance) -> int:
         """An amount that differs from the present one: mostly a payment in or out, at times all of it or one undone."""

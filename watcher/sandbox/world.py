@@ -7,6 +7,8 @@
 | `POST /_freeze`, `POST /_thaw` | stops, restarts the moves |
 | `POST /_set` | one balance: `{"provider", "chain", "account", "token", "kind"?, "amount"}` |
 | `POST /_faults` | the faults from now on, in the words of `--faults`, as plain text |
+
+The push channels, websockets under `/_push/NAME`, are the server's (push.py); what is pushed, when and to whom says `pushes`.
 """
 
 import math
@@ -14,21 +16,40 @@ import random
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
+from watcher.model.addresses import BSC
 from watcher.sandbox import faults, limits, registry
 from watcher.sandbox.api import SimulatedApi
 from watcher.sandbox.faults import Lens, Memory
 from watcher.sandbox.limits import QuotaGate, QuotaRuling
 from watcher.sandbox.messages import VALID_KEY, SimulatedReply, SimulatedRequest, json_reply
 from watcher.sandbox.population import Population
+from watcher.sandbox.push_board import DIALECTS, PushBoard
 from watcher.sandbox.truth import SLOT_SECONDS, BalanceKey, SimulatedBalance, Truth
 
 SLOT_EPOCH = 1.6e9
 """Unix seconds of slot 0. Slots follow the wall clock, so that they go on growing when the sandbox is started anew."""
 
-__all__ = ["VALID_KEY", "SandboxSettings", "World", "population_of", "tables", "watches"]
+WEBHOOK_SECRET = "sandbox-webhook-secret"  # noqa: S105 (a sandbox has none)
+"""What signs the webhooks of a sandbox that is told no secret."""
+SECRET_ENV = "WATCHER_SANDBOX_WEBHOOK_SECRET"  # noqa: S105 (the name of a variable)
+URL_ENVS: Mapping[str, str] = {name: f"WATCHER_SANDBOX_{name.upper()}_URL" for name in DIALECTS}
+"""Push channel → the variable that holds its address, as `hint_tables` names it."""
+
+__all__ = [
+    "VALID_KEY",
+    "WEBHOOK_SECRET",
+    "SandboxSettings",
+    "World",
+    "hint_environment",
+    "hint_tables",
+    "population_of",
+    "tables",
+    "watches",
+]
 
 
 class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +62,8 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Changes a second over all balances; each provider gets a fifth of them."""
     faults: str = "none"
     limits: str = "default"
+    webhook: str = ""
+    """Where TokenKit's webhooks go; empty: nowhere."""
 
     def __post_init__(self) -> None:
         faults.parse(self.faults)
@@ -49,6 +72,8 @@ class SandboxSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"--rate: {self.rate:g} is not a number from 0 to 1000000")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"--port: {self.port} is not a number from 0 to 65535")
+        if self.webhook and not _is_address(self.webhook):
+            raise ValueError(f"--webhook: {self.webhook!r} is no http:// or https:// address of a receiver")
 
 
 class Desk:
@@ -84,6 +109,7 @@ class World:
             start=start,
             slot=max(1_000_000, math.floor((wall - SLOT_EPOCH) / SLOT_SECONDS)),
         )
+        self.pushes = PushBoard(self.truth, settings.seed, lambda: self.faults)
         self._memory = Memory(settings.seed)
         self._wall_start = wall - start
         self._network = random.Random(f"{settings.seed}/network")
@@ -161,6 +187,7 @@ class World:
             return json_reply(200, self.report(now, history=request.query.get("history") != "0"))
         if name in acts and request.method == "POST":
             acts[name](now)
+            self.pushes.earlier()
         elif name == "_set" and request.method == "POST":
             return self._set(request, now)
         elif name == "_faults" and request.method == "POST":
@@ -200,6 +227,7 @@ class World:
             "frozen": self.truth.frozen,
             "changes": self.truth.moves_made,
             "seed": self.settings.seed,
+            "push": self.pushes.report(self.wall, history=history),
             "providers": {name: self._desk(name, desk, history=history) for name, desk in self.desks.items()},
         }
 
@@ -233,6 +261,14 @@ class World:
         return found
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _tear(answer: SimulatedReply, dice: random.Random) -> SimulatedReply:
     """Half a body that looks whole, a body that breaks off, or no answer at all."""
     half = len(answer.body) // 2
@@ -258,3 +294,20 @@ def tables(port: int, seed: int, key_env: str) -> dict[str, dict[str, Any]]:
         name: {"type": name, "base_url": f"http://127.0.0.1:{port}/{name}", "api_key_env": key_env, "watch": entries}
         for name, entries in watches(seed).items()
     }
+
+
+def hint_tables() -> list[dict[str, Any]]:
+    """`[[hints]]` tables for every push channel and the webhooks of a sandbox; `hint_environment` has what they name."""
+    return [
+        {"type": "solana", "url_env": URL_ENVS["solana"]},
+        {"type": "ethereum", "url_env": URL_ENVS["ethereum"]},
+        {"type": "ethereum", "name": "bsc", "chain": BSC, "url_env": URL_ENVS["bsc"]},
+        {"type": "starknet", "url_env": URL_ENVS["starknet"]},
+        {"type": "tokenkit", "secret_env": SECRET_ENV},
+    ]
+
+
+def hint_environment(base: str, secret: str = WEBHOOK_SECRET) -> dict[str, str]:
+    """The variables that `hint_tables` names. `base`: `http://127.0.0.1:9100`. `secret`: of the webhooks."""
+    root = base.rstrip("/").replace("http", "ws", 1)
+    return {SECRET_ENV: secret, **{env: f"{root}/_push/{channel}" for channel, env in URL_ENVS.items()}}
