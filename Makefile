@@ -63,7 +63,7 @@ demo: $(READY)  ## the whole system on this machine; ARGS="--seconds 20" ends by
 test: $(READY) lint  ## linters, types and all tests; ARGS="-k name" narrows
 	$(PYTEST) -m "not soak" $(ARGS)
 
-soak: $(READY)  ## the tests that take minutes: every control of a fleet
+soak: $(READY)  ## the tests that take minutes: chaos of a fleet, every planted fault and attack
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 coverage: $(READY)  ## which lines no test runs: all tests once more, at half the speed

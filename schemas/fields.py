@@ -56,6 +56,10 @@ FIELDS = {
     "tags": Field("the watches' tags in the config", ["cold", "eu"]),
     "watched": Field("false: no watch of this config reads the balance any more", True),
     "Update.label": Field("what the config calls the balance now", LEFT_OUT),
+    # A hint.
+    "Hint.account": Field("whose balances to read soon, in any usual spelling", HELIUS.account, {"minLength": 1}),
+    "Hint.chain": Field("only there: a CAIP-2 id, or a name that the config takes; null: on any", LEFT_OUT),
+    "Hint.token": Field("only this mint or contract, in any usual spelling; null: any", LEFT_OUT),
     # A change.
     "id": Field("your own, an integer or a string; the answer repeats it as you spelt it", 1),
     "BalanceChanged.id": Field(
@@ -90,6 +94,16 @@ FIELDS = {
     "ProviderHealth.reason": Field("why it is not `ok`, in our words; null: it is", None, {"maxLength": 200}),
     "ProviderStatus.reason": Field("why it is not `ok`, in our words; null: it is", None, {"maxLength": 200}),
     "since": Field("since when it has this `state`", BEFORE, TIME),
+    "hints": Field("what hints do for it; null: no source tells of it, and none ever did", COMPOSED),
+    "sources": Field("those that tell of its watches, or have hinted one of them", COMPOSED),
+    "hinted_delay": Field("median seconds from a hint to the read that showed the change; null: none yet", 0.8, COUNT),
+    "unhinted_delay": Field("the same without a hint: half of the gap to the read before", 12.5, COUNT),
+    "source": Field("its name in the config; `http` and `kafka` are the doors for hints of others", "solana"),
+    "HintSourceHealth.type": Field("what it speaks: `solana`, `ethereum`, `starknet`, `tokenkit`, `http` or `kafka`", "solana"),
+    "connected": Field("false: it is away, and the schedule goes on alone", True),
+    "HintSourceHealth.since": Field("since when it is there, or away; null: from the start", BEFORE, TIME),
+    "per_second": Field("hints over the last minute, for whatever provider", 2.5, COUNT),
+    "precision": Field("share of its hints that a change followed, beyond chance; null: none was judged yet", 0.92, {"minimum": 0, "maximum": 1}),
     # The stream.
     "type": Field("the push's name", None),
     "connection_id": Field("names the connection in the relay's log", "0123456789abcdef"),
@@ -194,6 +208,8 @@ def _of_type(info: msgspec.inspect.Type, name: str | None) -> Any:
             return _of_struct(info)
         case msgspec.inspect.ListType(item_type=item) | msgspec.inspect.VarTupleType(item_type=item):
             return [_of_type(item, name)]
+        case msgspec.inspect.UnionType(types=(msgspec.inspect.StructType() as struct, msgspec.inspect.NoneType())):
+            return _of_struct(struct)
         case msgspec.inspect.DictType(value_type=value):
             return {HELIUS.provider: _of_type(value, name)}
     raise TypeError(f"no example can be composed of {info} ({name}): write one into schemas/fields.py")

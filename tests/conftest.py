@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
 
-pytest.register_assert_rewrite("watcher.testing.journal_conformance", "watcher.testing.journal_samples")
+pytest.register_assert_rewrite("watcher.testing")
 
 FLOORS = {
     "tree": ("test_house.py", "test_lock.py", "test_schemas.py"),
@@ -30,6 +30,7 @@ FLOORS = {
         "compat/",
         "journal/test_kafka.py",
         "journal/test_kafka_cancellation.py",
+        "journal/test_kafka_hints.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_readers.py",
         "journal/test_kafka_topics.py",
@@ -43,7 +44,9 @@ FLOORS = {
         "relay/test_rules.py",
         "relay/http/test_sockets.py",
         "relay/test_npm.py",
+        "relay/http/test_hint_routes.py",
         "relay/http/test_listener.py",
+        "relay/http/test_read_body.py",
         "relay/test_catch_up.py",
         "relay/test_server.py",
         "relay/test_slow.py",
@@ -72,7 +75,9 @@ FLOORS = {
         "attack/",
         "chaos/",
         "consumers/test_consumers.py",
+        "consumers/test_producers.py",
         "e2e/",
+        "hints/test_ethereum_node.py",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
         "journal/test_kafka_oauth.py",

@@ -14,7 +14,7 @@ from watcher.model.addresses import (
 )
 from watcher.model.amounts import canonical, symbol
 from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, PageBuilder, TokenColumn, UnreadableRow
-from watcher.model.keys import Key, Kind, Scope
+from watcher.model.keys import UNKNOWN_MINT, Key, Kind, Scope
 from watcher.model.readings import Ordering, Reading, Unit
 from watcher.model.targets import LISTING, Lane, Target, TargetGroup
 from watcher.model.times import format_rfc3339, parse_rfc3339
@@ -84,6 +84,7 @@ __all__ = [  # noqa: RUF022 (by theme)
     "ReadResult",
     "Reading",
     "Key",
+    "UNKNOWN_MINT",
     "Scope",
     "Kind",
     "Unit",

@@ -15,6 +15,7 @@ RULES = ROOT / "config" / "prometheus-rules.yml"
 
 TABLES = (
     (metrics.PROVIDERS, "provider"),
+    (metrics.HINT_SOURCES, "source, type"),
     (metrics.JOURNAL, "partition"),
     (metrics.FLEET, None),
     (metrics.HOLDINGS, "partition"),

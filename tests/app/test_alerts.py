@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 from tests.promtool import promtool
 from watcher.app import metrics
+from watcher.hints.figures import RESULTS
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "config" / "prometheus-rules.yml"
@@ -53,7 +54,13 @@ def commits(le):
     return series("watcher_commit_duration_seconds_bucket", partition="0", le=le)
 
 
+def of_source(name, **labels):
+    """Of the source of hints in these worlds."""
+    return series(f"watcher_{name}", source="solana", type="solana", **labels)
+
+
 GONE = None
+HINT_PRECISION = series("watcher_hint_precision", provider="helius", source="solana")
 HEALTHY = {
     series("up"): steady(1),
     series("watcher_build_info"): steady(1),
@@ -71,6 +78,9 @@ HEALTHY = {
     of("refused_balances"): steady(0),
     **{failures(kind): steady(0) for kind in metrics.FAILURES},
     failures("temporary"): growing(1),
+    of_source("hint_source_connected"): steady(1),
+    **{of_source("hints_total", result=result): growing(30) for result in RESULTS},
+    HINT_PRECISION: steady(0.9),
     series("watcher_journal_ready", partition="0"): steady(1),
     commits("0.01"): growing(40),
     commits("1.0"): growing(60),
@@ -110,6 +120,8 @@ TROUBLE = {
     "WatcherBehind": {of("longest_behind_seconds"): since(1, 0, 400)},
     "WatcherOrderWentBack": {of("orders_went_back_total"): since(40, 0, 1)},
     "WatcherFull": {of("refused_balances"): since(15, 0, 7)},
+    "WatcherHintSourceAway": {of_source("hint_source_connected"): since(20, 1, 0)},
+    "WatcherHintsImprecise": {HINT_PRECISION: since(40, 0.9, 0.04)},
     "WatcherJournalDown": {series("watcher_journal_ready", partition="0"): since(3, 1, 0)},
     "WatcherJournalSlow": {commits("0.01"): growing(0), commits("1.0"): growing(30)},
     "WatcherRecordRejected": {series("watcher_rejected_records_total", partition="0"): since(40, 0, 1)},
@@ -136,6 +148,13 @@ QUIET = {
         of("watches"): steady(1),
         of("schedule_cycle_seconds"): steady(600),
         of("last_success_timestamp_seconds"): f"0+60x{AT - 9} {60 * (AT - 9)}+0x9",
+    },
+    "a source of hints that was cut, and is there again": {
+        of_source("hint_source_connected"): f"1+0x{AT - 20} 0+0x9 1+0x9"
+    },
+    "a source that was wrong, and tells nothing any more": {
+        HINT_PRECISION: steady(0.04),
+        **{of_source("hints_total", result=result): steady(1000) for result in RESULTS},
     },
     "credits that last for a week": {LIMIT: steady(7 * DAY)},
     "clocks that were wrong, yesterday": {of("clock_mismatches_total"): steady(1)},
@@ -222,6 +241,7 @@ def served():
     """The names of all samples that `/metrics` can have."""
     tables = (
         metrics.PROVIDERS,
+        metrics.HINT_SOURCES,
         metrics.JOURNAL,
         metrics.FLEET,
         metrics.HOLDINGS,

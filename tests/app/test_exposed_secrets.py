@@ -10,6 +10,7 @@ import pytest
 from tests.app.test_settings import HELIUS
 from watcher.app import settings
 from watcher.app.exposed_secrets import ACL, GROUP, USER, exposed, here, readers
+from watcher.app.hint_sources import hint_sources
 from watcher.app.provider_sources import sources
 
 NOBODY = 0xFFFFFFFF
@@ -32,7 +33,7 @@ def file(tmp_path):
 def told(config, relay=None, kafka=None, **environment):
     tables = {"relay": relay or {}} | ({} if kafka is None else {"journal": "kafka://localhost:9092", "kafka": kafka})
     config = settings.parse({**config, **tables})
-    return list(exposed(config, sources(config, environment)))
+    return list(exposed(config, sources(config, environment), hint_sources(config, environment, polls=True)))
 
 
 def keyed(**more):
@@ -55,6 +56,31 @@ def test_each_file_with_a_secret_that_others_can_read_is_told_with_what_to_do(fi
     for name in files:
         os.chmod(name, 0o600)  # noqa: PTH101
     assert not told(keyed(api_key_env=None, api_key_file=key), {"tokens_file": tokens})
+
+
+def test_the_files_and_the_plain_address_of_a_source_of_hints_are_told(file):
+    secret = file("secret", 0o644)
+    url = Path(file("url", 0o604))
+    url.write_text("wss://node.example/canary-key")
+    hints = [
+        {"type": "ethereum", "url_file": str(url)},
+        {"type": "tokenkit", "secret_file": secret},
+        {"type": "starknet", "url_env": "PLAIN"},
+        {"type": "solana", "url_env": "HERE"},
+    ]
+    environment = {
+        "HELIUS_API_KEY": "canary-1",
+        "PLAIN": "ws://node.example/canary-two",
+        "HERE": "ws://127.0.0.1:1/canary-3",
+    }
+    lines = told({**keyed(), "hints": hints}, **environment)
+    assert [line.split(":")[0] for line in lines] == [
+        "[[hints]] ethereum url_file",
+        "[[hints]] tokenkit secret_file",
+        "[[hints]] starknet",
+    ]
+    assert lines[2].endswith("write wss://")
+    assert "canary" not in "".join(lines)
 
 
 def test_the_database_and_the_files_beside_it_are_told(file, tmp_path):

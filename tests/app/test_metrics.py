@@ -19,6 +19,7 @@ from tests.relay.stage import nothing
 from watcher.app import metrics
 from watcher.app.metrics_exposition import exposition, wants_openmetrics
 from watcher.app.reload import Reloads
+from watcher.hints.figures import SourceFigures
 from watcher.ingest.committer import Committer
 from watcher.ledger import Ledger
 from watcher.relay.http.routes import Readiness, Status
@@ -32,6 +33,20 @@ def answer(_, n):
     if n == 3:
         return httpx.Response(500, text="no")
     return httpx.Response(200, json=balance(str(n), slot=n))
+
+
+def hint_sources():
+    """One that is there and has told something, and one that never was."""
+    there = SourceFigures(name="mainnet", type="solana", connected=True, connections=2, subscriptions=7, left_out=1)
+    for result, number in (("accepted", 5), ("unknown", 2)):
+        there.count(result, 0.0, number)
+    return [there, SourceFigures(name="ethereum", type="ethereum")]
+
+
+async def hint(poller):
+    """That its one balance has moved, after ten seconds."""
+    await anyio.sleep(10)
+    poller.schedules[0].hint(poller.provider.groups[0].targets[0], anyio.current_time(), "mainnet")
 
 
 @pytest.fixture
@@ -51,11 +66,13 @@ def scraped(tmp_path):
             relay.connections._refused |= {"origin": 1, "full": 2}
             relay.connections._dropped |= {"stalled": 3, "astray": 1}
             with anyio.move_on_after(30):
-                await poller.run()
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(hint, poller)
+                    await poller.run()
             events = [json.loads(line) for (line,) in logged(tmp_path / "balances.db")]
             found = [
                 *metrics.of_the_build("sqlite"),
-                *metrics.everything([poller], committers, relay, None, Reloads(1.0)),
+                *metrics.everything([poller], committers, relay, None, Reloads(1.0), sources=hint_sources()),
             ]
             return found, events
 
@@ -98,6 +115,18 @@ def test_a_scrape_has_the_figures_of_the_moment(scrape):
     assert samples["watcher_committed_rows_total", "0"] == samples["watcher_changes_total", "helius"] + 1
     assert samples["watcher_limit_used_ratio", "86400/86400s", "helius"] == pytest.approx(30 / 86400, rel=0.1)
     assert samples["watcher_limit_burned_per_day", "86400/86400s", "helius"] == pytest.approx(86400, rel=0.1)
+    assert samples["watcher_hints_total", "accepted", "mainnet", "solana"] == 5
+    assert samples["watcher_hints_total", "mainnet", "rejected", "solana"] == 0
+    assert samples["watcher_hint_source_connected", "mainnet", "solana"] == 1
+    assert samples["watcher_hint_source_connected", "ethereum", "ethereum"] == 0
+    assert samples["watcher_hint_source_connections_total", "mainnet", "solana"] == 2
+    assert samples["watcher_hint_subscriptions", "mainnet", "solana"] == 7
+    assert samples["watcher_hint_watches_left_out", "mainnet", "solana"] == 1
+    assert 0 < samples["watcher_hint_precision", "helius", "mainnet"] <= 1
+    assert samples["watcher_hinted_reads_total", "changed", "helius"] == 1
+    assert samples["watcher_hinted_reads_total", "helius", "unchanged"] == 0
+    assert samples["watcher_change_to_read_seconds", "helius", "hinted"] < 1.1
+    assert samples["watcher_change_to_read_seconds", "helius", "unhinted"] == pytest.approx(0.5, rel=0.1)
     assert samples["watcher_relay_refused_total", "full"] == 2
     assert samples["watcher_relay_dropped_total", "stalled"] == 3
     assert samples["watcher_relay_connections",] == 0
@@ -105,8 +134,8 @@ def test_a_scrape_has_the_figures_of_the_moment(scrape):
 
 def test_a_metric_without_a_sample_has_its_name_and_text():
     silent = [metrics.gauge("silent_seconds", "Nothing yet.", lambda _: None)]
-    for things in ({}, {"helius": None}):
-        text = exposition(metrics.families(silent, "provider", things))
+    for things in ({}, {("helius",): None}):
+        text = exposition(metrics.families(silent, ("provider",), things))
         assert text.body == b"# HELP watcher_silent_seconds Nothing yet.\n# TYPE watcher_silent_seconds gauge\n"
 
 

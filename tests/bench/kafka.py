@@ -16,6 +16,7 @@ import anyio
 from aiokafka import AIOKafkaProducer
 
 from tests.kafka_broker import NoBroker, ladder
+from watcher.app.daemon import wall
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.cluster import BATCH_BYTES
@@ -87,7 +88,7 @@ async def latencies(made, rounds, pause):
 
 async def run(address, rounds):
     prefix = f"bench-{uuid4().hex[:8]}."
-    made = KafkaJournal([address], KafkaSettings(topic_prefix=prefix, partitions=2), environ={})
+    made = KafkaJournal([address], KafkaSettings(topic_prefix=prefix, partitions=2), environ={}, clock=wall)
     await made.init()
     ours, floor = await commits(made, address, prefix, rounds)
     ratio = statistics.median(floor) / statistics.median(ours)

@@ -20,6 +20,7 @@ from aiokafka import TopicPartition
 
 from tests.journal.kafka_world import provider_in
 from tests.kafka_broker import NoBroker, ladder
+from watcher.app.daemon import wall
 from watcher.ingest.committer import Committer
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.ledger import Ledger
@@ -137,7 +138,7 @@ def tell(name, ages, commit, floor, goal):
 
 async def run(address, changes):
     settings = KafkaSettings(topic_prefix=f"bench-{uuid4().hex[:8]}.", partitions=PARTITIONS)
-    made = KafkaJournal([address], settings, environ={})
+    made = KafkaJournal([address], settings, environ={}, clock=wall)
     await made.init()
     bench, named = Bench(made), [keys(partition) for partition in range(PARTITIONS)]
     async with anyio.create_task_group() as tasks:

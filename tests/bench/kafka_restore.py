@@ -17,6 +17,7 @@ import msgspec
 from confluent_kafka import Producer
 
 from tests.kafka_broker import NoBroker, ladder
+from watcher.app.daemon import wall
 from watcher.journal import Batch
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.encoder import Encoder
@@ -132,7 +133,7 @@ async def memory(made, keys):
 async def run(address, keys):
     prefix = f"bench-{uuid4().hex[:8]}."
     topics = TopicNames.under(prefix)
-    made = KafkaJournal([address], KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS), environ={})
+    made = KafkaJournal([address], KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS), environ={}, clock=wall)
     await made.init()
     await anyio.to_thread.run_sync(fill, address, topics, keys)
     good = await restore(made, topics, keys)

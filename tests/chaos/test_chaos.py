@@ -26,7 +26,12 @@ def test_sqlite_under_faults_loses_nothing_and_tells_nothing_twice(tmp_path):
     assert report.final.events > 0
 
 
-@pytest.mark.parametrize("control", CONTROLS["sqlite"])
+SLOW = {"restore-before-fence", "silent-when-busy"}
+
+
+@pytest.mark.parametrize(
+    "control", [pytest.param(name, marks=[pytest.mark.soak] * (name in SLOW)) for name in CONTROLS["sqlite"]]
+)
 def test_a_fault_planted_before_sqlite_is_seen(control, tmp_path):
     only = FAULTS_FOR["sqlite"][control]
     report = asyncio.run(

@@ -1,4 +1,4 @@
-"""A short seed of a fleet's chaos: real members keep the laws and the limits. `make soak`: each planted fault is seen."""
+"""`make soak`: a short seed of a fleet's chaos, in which real members keep the laws and the limits; each planted fault is seen."""
 
 import asyncio
 
@@ -22,6 +22,7 @@ def judged(folder, **options):
         pytest.skip(f"no broker of our own: {reason.exceptions[0]}")
 
 
+@pytest.mark.soak
 def test_a_fleet_under_faults_loses_nothing_and_exceeds_no_limit(tmp_path):
     report = judged(tmp_path, seed=3, size=3, seconds=1, only=["cut_group_held"])
     assert report.good, (report.trouble, report.examples)

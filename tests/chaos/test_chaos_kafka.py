@@ -35,7 +35,12 @@ def test_kafka_under_faults_loses_nothing_and_tells_nothing_twice(node, tmp_path
     assert report.final.events > 0
 
 
-@pytest.mark.parametrize("control", CONTROLS["kafka"])
+SLOW = {"restore-before-fence", "send-not-awaited"}
+
+
+@pytest.mark.parametrize(
+    "control", [pytest.param(name, marks=[pytest.mark.soak] * (name in SLOW)) for name in CONTROLS["kafka"]]
+)
 def test_a_fault_planted_before_kafka_is_seen(node, control, tmp_path):
     only = FAULTS_FOR["kafka"][control]
     report = asyncio.run(

@@ -1,6 +1,7 @@
-"""Trouble of a provider and its end, once each."""
+"""Trouble of a provider and its end, once each; sources of hints that come and go."""
 
-from watcher.client.provider_news import ProviderWatch
+from watcher.client.provider_news import FIGURES_EVERY, HintWatch, ProviderWatch
+from watcher.model.events import HintsHealth, HintSourceHealth
 from watcher.relay.messages import ProviderStatus
 
 
@@ -33,3 +34,56 @@ def test_who_waits_after_trouble_has_not_recovered_yet():
 
 def test_providers_that_the_filter_leaves_out_are_no_news():
     assert states(ProviderWatch(["b"]), {"a": "failing", "b": "failing"}) == [[("b", "failing", True)]]
+
+
+def hinted(**links):
+    """A status whose sources are there (True) or away (False)."""
+    sources = (
+        HintSourceHealth(
+            source=name, type="solana", connected=there, since=f"since {there}", per_second=1.0, precision=None
+        )
+        for name, there in links.items()
+    )
+    hints = HintsHealth(sources=tuple(sources), hinted_delay=None, unhinted_delay=None)
+    return ProviderStatus(None, None, 0.0, "ok", None, None, hints)
+
+
+UNHINTED = ProviderStatus(None, None, 0.0, "ok", None, None)
+
+
+def sources(watch, *steps):
+    return [[(each.provider, each.source, each.connected) for each in watch.news(step)] for step in steps]
+
+
+def test_a_source_that_comes_or_goes_is_news_once_for_each_provider_and_so_is_the_first_sight_of_it():
+    both = {"a": hinted(sol=True, eth=False), "b": hinted(sol=True)}
+    gone = {"a": hinted(sol=False, eth=False), "b": hinted(sol=True)}
+    assert sources(HintWatch(None), both, both, gone, gone, both) == [
+        [("a", "sol", True), ("a", "eth", False), ("b", "sol", True)],
+        [],
+        [("a", "sol", False)],
+        [],
+        [("a", "sol", True)],
+    ]
+
+
+def test_a_provider_that_nobody_polls_says_nothing_of_its_sources_and_is_news_when_it_does_again():
+    assert sources(HintWatch(None), {"a": hinted(sol=True)}, {"a": UNHINTED}, {}, {"a": hinted(sol=True)}) == [
+        [("a", "sol", True)],
+        [],
+        [],
+        [("a", "sol", True)],
+    ]
+
+
+def test_sources_and_figures_of_providers_that_the_filter_leaves_out_are_no_news():
+    statuses = {"a": hinted(sol=True), "b": hinted(sol=False), "c": UNHINTED}
+    watch = HintWatch(["b", "c"])
+    assert sources(watch, statuses) == [[("b", "sol", False)]]
+    assert [name for name, _ in watch.figures(statuses, 0.0)] == ["b"]
+
+
+def test_the_figures_of_a_provider_are_told_once_a_minute():
+    watch, statuses = HintWatch(None), {"a": hinted(sol=True), "b": UNHINTED}
+    times = [n * 15.0 for n in range(13)]
+    assert [now for now in times if list(watch.figures(statuses, now))] == [0.0, FIGURES_EVERY, 120.0, 180.0]

@@ -17,6 +17,7 @@ from tests.relay.stage import PATIENCE, SOLANA, calm, relaying, staged, until
 from tests.relay.test_log_change import Successions
 from watcher.client.stream import RelayRefused, Stream
 from watcher.client.tail import TailColumns, short, tail
+from watcher.model.events import HintsHealth, HintSourceHealth
 from watcher.model.keys import Scope
 from watcher.model.watches import Watched, WatchIndex
 
@@ -219,6 +220,31 @@ async def test_tail_says_beside_the_changes_that_a_provider_is_in_trouble_and_wh
     assert over["event"] == "provider.recovered"
     assert over["log_level"] == trouble["log_level"], "`tail` shows no less of the end than of the trouble"
     assert out.getvalue() == ""
+
+
+async def test_tail_tells_whoever_asks_for_more_which_source_of_hints_comes_and_goes_and_what_they_do(tmp_path):
+    def hints(connected):
+        one = HintSourceHealth(
+            source="sol\x1b[2J", type="solana", connected=connected, since="t", per_second=2.54, precision=0.917
+        )
+        return HintsHealth(sources=(one,), hinted_delay=0.82, unhinted_delay=None)
+
+    with capture_logs() as logs:
+        async with staged(tmp_path, calm(heartbeat=0.05, sweep=0.02)) as stage, anyio.create_task_group() as tasks:
+            await stage.teller.tell("A")
+            tasks.start_soon(following(stage, io.StringIO()))
+            for connected, lines in ((True, 2), (True, 2), (False, 3)):
+                await stage.teller.beat("jupiter", hints=hints(connected))
+                await until(lambda lines=lines: sum(one["event"].startswith("hints.") for one in logs) >= lines)
+            tasks.cancel_scope.cancel()
+    there, figures, away = [one for one in logs if one["event"].startswith("hints.")]
+    assert {one["log_level"] for one in (there, figures, away)} == {"info"}
+    assert (there["event"], there["provider"], there["since"]) == ("hints.connected", "jupiter", "t")
+    assert figures["event"] == "hints.figures"
+    assert figures["sources"].endswith(" 2.5 a second, 92% right")
+    assert (figures["hinted"], figures["unhinted"]) == ("0.8 s", None)
+    assert away["event"] == "hints.away"
+    assert not any("\x1b" in str(one.values()) for one in logs)
 
 
 async def test_columns_stay_and_colour_is_not_the_only_sign(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.harness import KEY, ROOT, until
 from tests.e2e.test_outputs import hears
+from watcher.app import cli
 from watcher.sandbox.world import VALID_KEY
 
 SHORT = (["sample"], ["completion", "bash"], ["--version"], ["--help"], ["check", "--offline"], ["init"], ["fleet"])
@@ -127,3 +128,8 @@ def test_the_level_of_the_log_is_what_is_asked_for(house, arguments, levels):
     assert process.end(signal.SIGINT)[0] == 0, process.err
     assert {record["level"] for record in process.logged} == levels
     assert levels or process.err == ""
+
+
+def test_a_tail_that_is_asked_for_more_logs_what_is_in_order_too():
+    usual = {line: cli.usual_level(cli.parser().parse_args(line.split())) for line in ("tail", "tail --verbose", "run")}
+    assert usual == {"tail": "warning", "tail --verbose": "info", "run": "info"}

@@ -205,6 +205,9 @@ class MemoryJournal:
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         self._log.append(Commit(self._log.head, health=list(health)))
 
+    def hint_exchange(self) -> None:
+        pass
+
     async def prepare(self) -> str:
         return await self.init()
 

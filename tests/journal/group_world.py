@@ -7,6 +7,7 @@ import os
 import anyio
 
 from tests.journal.kafka_world import PATIENT
+from watcher.app.daemon import wall
 from watcher.fleet.handover import Ownership
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.membership import CutOff
@@ -92,7 +93,7 @@ class Fleet:
             member=name if static else None,
             session_timeout=session,
         )
-        journal = KafkaJournal([self._address], settings, environ={}, deadlines=deadlines)
+        journal = KafkaJournal([self._address], settings, environ={}, clock=wall, deadlines=deadlines)
         member = Member(journal, name, providers, config)
         self._scopes[member] = anyio.CancelScope()
         self._tasks.start_soon(functools.partial(self._run, member))

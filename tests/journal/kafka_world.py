@@ -17,6 +17,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
 )
 
+from watcher.app.daemon import wall
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.deadlines import Deadlines
 from watcher.model.events import BalanceState, CommitRow, changed
@@ -66,7 +67,7 @@ def hurrying(made, **seconds):
 def journal(address, prefix, **arguments):
     partitions = arguments.pop("partitions", PARTITIONS)
     settings = KafkaSettings(topic_prefix=prefix, partitions=partitions)
-    return KafkaJournal([address], settings, environ={}, **{"deadlines": PATIENT, **arguments})
+    return KafkaJournal([address], settings, environ={}, **{"clock": wall, "deadlines": PATIENT, **arguments})
 
 
 @contextlib.asynccontextmanager

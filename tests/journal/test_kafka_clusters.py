@@ -20,6 +20,7 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from tests.journal.own_broker import USERS
+from watcher.app.daemon import wall
 from watcher.journal import Batch, Forbidden, WrongJournal
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.deadlines import Deadlines
@@ -50,7 +51,9 @@ class TestSecurity:
             sasl_password_env="KAFKA_PASSWORD",
             ssl_cafile=str(certificate[1]),
         )
-        made = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": secret}, deadlines=PATIENT)
+        made = KafkaJournal(
+            [secure_address], settings, environ={"KAFKA_PASSWORD": secret}, clock=wall, deadlines=PATIENT
+        )
         balance = balance_in(0)
         await made.init()
         await made.check()
@@ -58,7 +61,9 @@ class TestSecurity:
             await writer.commit(Batch([balance.row(1)]))
             assert (await snapshot(reader, Filter()))[1] == [balance.state]
         await made.close()
-        wrong = KafkaJournal([secure_address], settings, environ={"KAFKA_PASSWORD": "wrong"}, deadlines=PATIENT)
+        wrong = KafkaJournal(
+            [secure_address], settings, environ={"KAFKA_PASSWORD": "wrong"}, clock=wall, deadlines=PATIENT
+        )
         for attempt in (wrong.check, wrong.init):
             with (
                 anyio.fail_after(60),
@@ -71,7 +76,7 @@ class TestSecurity:
 
     async def test_a_certificate_of_an_unknown_authority_is_told_at_once(self, secure_address, prefix):
         settings = KafkaSettings(topic_prefix=prefix, security_protocol="SSL")
-        made = KafkaJournal([secure_address], settings, environ={}, deadlines=PATIENT)
+        made = KafkaJournal([secure_address], settings, environ={}, clock=wall, deadlines=PATIENT)
         with anyio.fail_after(60), pytest.raises(WrongJournal, match=r"not trust .* \[kafka\] ssl_cafile"):
             await made.check()
         await made.close()
@@ -95,7 +100,7 @@ class TestSecurity:
     )
     def test_settings_that_cannot_be_say_what_to_do(self, given, said):
         with pytest.raises(SettingsError, match=said):
-            KafkaJournal(["127.0.0.1:9"], KafkaSettings(**given), environ={})
+            KafkaJournal(["127.0.0.1:9"], KafkaSettings(**given), environ={}, clock=wall)
 
     def test_a_password_may_stand_in_a_file(self, tmp_path):
         (tmp_path / "password").write_text("secret\n")
@@ -115,7 +120,11 @@ class TestCluster:
             pytest.skip(f"no brokers of our own: {reason}")
         addresses = [node.address for node in nodes]
         made = KafkaJournal(
-            addresses, KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS), environ={}, deadlines=PATIENT
+            addresses,
+            KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS),
+            environ={},
+            clock=wall,
+            deadlines=PATIENT,
         )
         with stack:
             await made.init()

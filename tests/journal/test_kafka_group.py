@@ -9,6 +9,7 @@ from aiokafka.protocol.group import HeartbeatRequest_v1
 from structlog.testing import capture_logs
 
 from tests.journal.kafka_world import hurried
+from watcher.app.daemon import wall
 from watcher.fleet.claims import Assignment, MemberClaim, decode_assignment, encode
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka import membership as membership_module
@@ -121,7 +122,7 @@ class TestNotices:
 
     @pytest.fixture
     async def membership(self):
-        journal = KafkaJournal(["127.0.0.1:9"], KafkaSettings(group="g"), environ={})
+        journal = KafkaJournal(["127.0.0.1:9"], KafkaSettings(group="g"), environ={}, clock=wall)
         return journal.membership(lambda: CLAIM, anyio.current_time)
 
     async def test_none_is_left_out_by_one_who_comes_late(self, membership):
@@ -147,7 +148,7 @@ class TestNotices:
         async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             journal = KafkaJournal(
-                [f"127.0.0.1:{port}"], KafkaSettings(group="g"), environ={}, deadlines=hurried(start=0.05)
+                [f"127.0.0.1:{port}"], KafkaSettings(group="g"), environ={}, clock=wall, deadlines=hurried(start=0.05)
             )
             membership = journal.membership(lambda: CLAIM, anyio.current_time)
             with capture_logs() as logs:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.journal.kafka_world import PARTITIONS, PATIENT, balance_in, hurried, opened, reading, seen
 from tests.loopback import served
+from watcher.app.daemon import wall
 from watcher.journal import Batch, Forbidden
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.oauth_tokens import (
@@ -142,7 +143,7 @@ class TestTokens:
     def test_settings_that_cannot_be_say_what_to_do(self, given, said):
         settings = KafkaSettings(security_protocol="SASL_SSL", sasl_mechanism="OAUTHBEARER", **given)
         with pytest.raises(SettingsError, match=said) as refused:
-            KafkaJournal(["127.0.0.1:9"], settings, environ={})
+            KafkaJournal(["127.0.0.1:9"], settings, environ={}, clock=wall)
         assert "u:p" not in str(refused.value)
         if "secret" not in said:
             with pytest.raises(SettingsError, match=said):
@@ -183,7 +184,7 @@ class TestBroker:
             sasl_oauth_client_secret_env="OAUTH",
             ssl_cafile=str(certificate[1]),
         )
-        return KafkaJournal([address], settings, environ={"OAUTH": CANARY}, deadlines=deadlines)
+        return KafkaJournal([address], settings, environ={"OAUTH": CANARY}, clock=wall, deadlines=deadlines)
 
     async def test_a_token_opens_a_real_cluster(self, secure_address, certificate, prefix):
         answers = [granted(unsecured("alice", 3600), 3600)]
@@ -231,7 +232,7 @@ class TestBroker:
 @pytest.mark.parametrize("kind", ["gzip", "snappy", "lz4", "zstd"])
 async def test_what_is_compressed_is_read_by_others_and_by_us(kafka, prefix, kind):
     settings = KafkaSettings(topic_prefix=prefix, partitions=PARTITIONS, compression_type=kind)
-    made = KafkaJournal([kafka.address], settings, environ={}, deadlines=PATIENT)
+    made = KafkaJournal([kafka.address], settings, environ={}, clock=wall, deadlines=PATIENT)
     await made.init()
     balances = [balance_in(0, str(number)) for number in range(50)]
     async with opened(made, 0) as writer:

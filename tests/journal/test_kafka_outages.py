@@ -10,6 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
+from tests.journal.hint_world import HINT, Receiver, receiving
 from tests.journal.kafka_world import (
     PARTITIONS,
     START,
@@ -110,6 +111,50 @@ class TestHurtBrokers:
                     await stack.aclose()
         async with ready(own_broker.address, prefix) as again, opened(again, 0) as writer:
             assert (await restored(writer, 0)).version in (0, 1)
+
+
+class TestHints:
+    async def test_whoever_sends_and_receives_hints_goes_on_when_the_broker_is_back(self, own_broker, prefix):
+        """Here a sender has its answer in time, a hint or none, and at once while failures follow one another."""
+        impatient = hurried(hints=1.0, start=2.0, request=2.0)
+        async with ready(own_broker.address, prefix, deadlines=impatient) as made, receiving(made) as (receiver,):
+            exchange = made.hint_exchange()
+            own_broker.kill()
+            refusals = []
+            with anyio.fail_after(60):
+                while not any("a moment ago" in refusal for refusal in refusals):
+                    with pytest.raises(Unavailable) as refused:
+                        await exchange.send([HINT])
+                    refusals.append(str(refused.value))
+            await anyio.sleep(1.0)
+            await anyio.to_thread.run_sync(own_broker.start)
+            receiver.turns.clear()
+            await sent(exchange, HINT)
+            await receiver.until(HINT)
+            await exchange.close()
+
+    async def test_a_frozen_broker_holds_no_sender_beyond_the_deadline_and_no_end(self, own_broker, prefix):
+        async with ready(own_broker.address, prefix, deadlines=hurried(hints=1.0)) as made:
+            exchange, receiver = made.hint_exchange(), Receiver()
+            with contextlib.ExitStack() as stack, anyio.fail_after(60):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(receiver.run, exchange)
+                    while not receiver.turns:
+                        await exchange.send([HINT])
+                    stack.enter_context(frozen(own_broker))
+                    with pytest.raises(Unavailable, match="did not answer within 1 s"):
+                        await exchange.send([HINT])
+                    tasks.cancel_scope.cancel()
+                await exchange.close()
+
+
+async def sent(exchange, hint):
+    with anyio.fail_after(60):
+        while True:
+            with contextlib.suppress(Unavailable):
+                await exchange.send([hint])
+                return
+            await anyio.sleep(0.1)
 
 
 class TestForgottenTransactions:

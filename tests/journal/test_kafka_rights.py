@@ -34,6 +34,7 @@ from tests.journal.kafka_world import (
     until_head,
 )
 from tests.journal.own_broker import USERS
+from watcher.app.daemon import wall
 from watcher.fleet.claims import VERSION, MemberClaim
 from watcher.journal import Batch, Forbidden
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
@@ -149,7 +150,12 @@ async def as_user(address, certificate, prefix, deadlines=SOON, **more):
         **more,
     )
     made = KafkaJournal(
-        [address], settings, environ={"KAFKA_PASSWORD": PASSWORD}, deadlines=deadlines, group=more.get("group", "")
+        [address],
+        settings,
+        environ={"KAFKA_PASSWORD": PASSWORD},
+        clock=wall,
+        deadlines=deadlines,
+        group=more.get("group", ""),
     )
     try:
         yield made

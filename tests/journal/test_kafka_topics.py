@@ -405,7 +405,7 @@ class TestTopics:
         code = (
             "from watcher.journal import WrongJournal\n"
             "from watcher.journal.kafka import KafkaJournal, KafkaSettings\n"
-            "try: KafkaJournal(['x:1'], KafkaSettings(), environ={})\n"
+            "try: KafkaJournal(['x:1'], KafkaSettings(), environ={}, clock=int)\n"
             "except WrongJournal as error: print(error)\n"
         )
         said = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, check=True).stdout

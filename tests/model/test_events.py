@@ -16,6 +16,8 @@ from watcher.model.events import (
     BalanceChanged,
     BalanceState,
     CommitRow,
+    HintsHealth,
+    HintSourceHealth,
     ProviderHealth,
     RecentAmount,
     changed,
@@ -246,9 +248,32 @@ def test_a_heartbeat_of_before_is_read_and_what_is_none_says_nothing(codec):
     told = {"provider": "p", "time": format_rfc3339(0), "instance": "i", "watches": 1, "last_success": None}
     told |= {"stalest_seconds": None, "paused_until": None, "budget_used": 0.5}
     encode = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode}[codec.encoding]
-    assert codec.health(encode(told)) == ProviderHealth(**told, state="ok", reason=None, since=None)
+    assert codec.health(encode(told)) == ProviderHealth(**told, state="ok", reason=None, since=None, hints=None)
     for strange in (b"", b"\xff", encode({}), encode(told | {"state": "a word of tomorrow"}), b"[" * 100_000):
         assert codec.health(strange) is None
+
+
+@pytest.mark.parametrize("codec", [JSON, MSGPACK])
+def test_what_hints_do_is_read_as_it_was_written_and_a_heartbeat_of_before_them_has_none(codec):
+    source = HintSourceHealth(source="s", type="solana", connected=False, since=None, per_second=0.5, precision=None)
+    told = ProviderHealth(
+        provider="p",
+        time=format_rfc3339(0),
+        instance="i",
+        watches=1,
+        last_success=None,
+        stalest_seconds=None,
+        paused_until=None,
+        budget_used=0.5,
+        state="ok",
+        reason=None,
+        since=None,
+        hints=HintsHealth(sources=(source,), hinted_delay=0.75, unhinted_delay=None),
+    )
+    assert codec.health(codec.encode(told)) == told
+    before = {name: value for name, value in msgspec.to_builtins(told).items() if name != "hints"}
+    encode = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode}[codec.encoding]
+    assert codec.health(encode(before)) == msgspec.structs.replace(told, hints=None)
 
 
 @given(st.tuples(EPOCHS, KEYS, st.integers(0, 5)), st.tuples(EPOCHS, KEYS, st.integers(0, 5)))

@@ -19,6 +19,7 @@ import anyio
 import structlog
 
 from tests.relay.stage import PATIENCE, calm, relaying, staged
+from watcher.relay.http.hint_routes import Accepted, HookAnswer, hint_routes
 
 UPGRADE_WITHIN = 0.5
 """Seconds that a relay of its own gives the tries which never end; all others have all the time they need."""
@@ -94,6 +95,30 @@ def tries(rng):
 
 ENDLESS = b"GET /v1/stream HTTP/1.1\r\nHost: loc"
 """What the relay waits for the end of until it loses patience."""
+HINTS = b"POST /v1/hints HTTP/1.1\r\nHost: localhost\r\n"
+HOOK = HINTS.replace(b"hints", b"hooks/tokenkit")
+BODIES = [
+    (HINTS + b"Content-Length: 12\r\n\r\n" + b'{"hints":[]}', {202}),
+    (HINTS + b"Transfer-Encoding: chunked\r\n\r\nc\r\n" + b'{"hints":[]}\r\n0\r\n\r\n', {202}),
+    (HINTS + b"\r\n", {400}),
+    (HINTS + b"Content-Length: 99999999999999999999999\r\n\r\n" + b"x" * 500_000, {413}),
+    (HINTS + b"Content-Length: " + b"9" * 7000 + b"\r\n\r\n", {413}),
+    (HINTS + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", {400}),
+    (HINTS + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", {400}),
+    (HINTS + b"Content-Length: 0x5\r\n\r\nhello", {400}),
+    (HINTS + b"Transfer-Encoding: gzip, chunked\r\n\r\n", {501}),
+    (HINTS + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n[\r\n" * 20_000, {400}),
+    (HINTS + b"Transfer-Encoding: chunked\r\n\r\nfffffffffff\r\n", {413}),
+    (HINTS + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", {400}),
+    (HINTS + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"A: b\r\n" * 5000, {400}),
+    (HINTS + b"Content-Length: 500000\r\n\r\n" + b"[" * 500_000, {400}),
+    (HINTS + b"Content-Length: 500000\r\n\r\n" + b'{"hints":[' + b"{}," * 166_000 + b"{}" * 995, {400}),
+    (HINTS + b"Content-Length: 500000\r\n\r\n" + b'{"hints":[' + b"9" * 499_988 + b"]}", {400}),
+    (HINTS + b"Origin: https://evil.example\r\nContent-Length: 12\r\n\r\n" + b'{"hints":[]}', {403}),
+    (HINTS.replace(b"localhost", b"evil.example") + b"Content-Length: 12\r\n\r\n" + b'{"hints":[]}', {403}),
+    (HOOK + b"Content-Length: 65537\r\n\r\n" + b"x" * 65537, {413}),
+    (HOOK + b"Content-Length: 2\r\n\r\n{}", {401}),
+]
 HANDSHAKES = [
     (b"GET /v1/stream HTTP/1.0\r\nHost: localhost\r\n\r\n", {505}),
     (b"\r\n\r\n", {400}),
@@ -123,6 +148,7 @@ HANDSHAKES = [
     (b"GET http://localhost/healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n", {200}),
     (b"GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", {403}),
     (UPGRADE.replace(b"Host: localhost\r\n", b"Host: localhost\r\n bad folding\r\n"), {400}),
+    *BODIES,
 ]
 
 
@@ -174,6 +200,10 @@ async def _close_code(reader):
         return type(error).__name__
 
 
+async def all_unknown(hints, _rights):
+    return Accepted(accepted=0, unknown=len(hints))
+
+
 async def siege(count, seed, folder, *, at_once=64, progress=lambda *_: None):
     """Wrong answers, updates the good subscriber got and should have got, and growth of memory in bytes.
 
@@ -181,7 +211,11 @@ async def siege(count, seed, folder, *, at_once=64, progress=lambda *_: None):
     """
     wrong, done = [], 0
     impatient = calm(upgrade=UPGRADE_WITHIN)
-    async with staged(folder) as stage, relaying(stage.teller.journal, impatient) as (_, hasty):
+    doors = hint_routes(all_unknown, int, lambda *_: HookAnswer(401))
+    async with (
+        staged(folder, routes=doors) as stage,
+        relaying(stage.teller.journal, impatient) as (_, hasty),
+    ):
         await stage.teller.tell("A")
         async with stage.subscriber() as good:
             await good.subscribe(snapshot=False)

@@ -201,9 +201,18 @@ async def staged(
 
 @contextlib.asynccontextmanager
 async def relaying(
-    journal, pace=None, environ=None, readiness=Readiness, metrics=nothing, *, room=None, watches=None, **settings
+    journal,
+    pace=None,
+    environ=None,
+    readiness=Readiness,
+    metrics=nothing,
+    *,
+    room=None,
+    watches=None,
+    routes=None,
+    **settings,
 ):
-    """A relay of its own on somebody's journal."""
+    """A relay of its own on somebody's journal. `routes`: what its port answers besides."""
     reader = await journal.reader()
     told = RelaySettings(**{"port": 0, **settings})
     tokens = load(told, environ or {})
@@ -218,6 +227,7 @@ async def relaying(
         tuning=pace or calm(),
         room=room,
         watches=lambda: held[0],
+        routes=routes or {},
     )
     try:
         async with anyio.create_task_group() as tasks:

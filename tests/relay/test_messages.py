@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from watcher.model.events import BalanceState
+from watcher.model.events import BalanceState, HintsHealth, HintSourceHealth
 from watcher.model.keys import Filter, Scope
 from watcher.model.log import Bounds, Cursor
 from watcher.model.watches import Watched, WatchIndex
@@ -56,6 +56,13 @@ ROW = (
     '"kind":"total","symbol":null,"amount":"1003","unit":"base","decimals":null,"version":3,"slot":7,"as_of":null,'
     '"observed_at":"2026-01-25T14:23:57.000000Z","label":"Cold \\"1\\"","tags":["a","b"],"watched":true}'
 )
+HINTS = HintsHealth(
+    sources=(
+        HintSourceHealth(source="sol", type="solana", connected=True, since=None, per_second=2.5, precision=None),
+    ),
+    hinted_delay=0.5,
+    unhinted_delay=None,
+)
 WATCHES = WatchIndex([Watched(Scope("helius"), 'Cold "1"', ("b", "a"))])
 EVENT = (
     '{"id":"33ce8e6f2ce8ac5ff9ac5f64b16a1f2c","provider":"helius","chain":"eip155:1","account":"A","token":"native",'
@@ -80,7 +87,9 @@ PUSHES = {
     "update with a label": f'{{"type":"update","cursor":"ab.8","label":"Cold \\"1\\"","event":{EVENT}}}',
     "heartbeat": (
         '{"type":"heartbeat","cursor":"ab.8","sent":0,"conflated":0,"lag_ms":0,"time":"2026-01-25T14:23:57.000000Z",'
-        '"providers":{"helius":{"last_success":null,"paused_until":null,"budget_used":0.25,"state":"ok","reason":null,"since":"2026-01-25T14:23:57.000000Z"}}}'
+        '"providers":{"helius":{"last_success":null,"paused_until":null,"budget_used":0.25,"state":"ok","reason":null,"since":"2026-01-25T14:23:57.000000Z",'
+        '"hints":{"sources":[{"source":"sol","type":"solana","connected":true,"since":null,"per_second":2.5,"precision":null}],'
+        '"hinted_delay":0.5,"unhinted_delay":null}}}}'
     ),
     "lagging": '{"type":"lagging","cursor":"ab.8"}',
     "live": '{"type":"live","cursor":"ab.9"}',
@@ -131,7 +140,9 @@ def pushes():
                 conflated=0,
                 lag_ms=0,
                 time="2026-01-25T14:23:57.000000Z",
-                providers={"helius": ProviderStatus(None, None, 0.25, "ok", None, "2026-01-25T14:23:57.000000Z")},
+                providers={
+                    "helius": ProviderStatus(None, None, 0.25, "ok", None, "2026-01-25T14:23:57.000000Z", HINTS)
+                },
             )
         ),
         "lagging": wire.push(Lagging(cursor="ab.8")),

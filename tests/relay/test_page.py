@@ -13,7 +13,7 @@ from tests.relay.blotter import ETHEREUM, Blotter, balance, format_rfc3339, wall
 from tests.relay.stage import PATIENCE, calm
 from tests.sandbox.test_apis import START, provider, requests, send, world
 from watcher.ledger import Ledger
-from watcher.model.events import CommitRow, ProviderHealth
+from watcher.model.events import CommitRow, HintsHealth, HintSourceHealth, ProviderHealth
 from watcher.model.readings import Answer, Times
 from watcher.relay import wire
 from watcher.relay.messages import METHODS
@@ -860,6 +860,55 @@ def test_the_page_says_of_each_provider_what_is_wrong_why_and_for_how_long(tmp_p
         blotter.heartbeat([beat("ondo")])
         says(page, "Live")
         assert link.get_attribute("data-state") == "live"
+
+
+def source(name, link="there", lasts=None, per_second=0.0, precision=None):
+    return HintSourceHealth(
+        source=name,
+        type="solana",
+        connected=link == "there",
+        since=None if lasts is None else format_rfc3339(wall() - round(lasts * 1e6)),
+        per_second=per_second,
+        precision=precision,
+    )
+
+
+def hints(*sources, hinted=None, unhinted=None):
+    return HintsHealth(sources=sources, hinted_delay=hinted, unhinted_delay=unhinted)
+
+
+def test_the_page_says_of_each_source_of_hints_whether_it_is_there_and_how_much_sooner_it_has_changes_read(
+    tmp_path, visit
+):
+    with Blotter(tmp_path, pace=calm(heartbeat=0.2, first_heartbeat=0.05, news=0.2, sweep=0.02)) as blotter:
+        some(blotter)
+        told = [source("sol", "there", 7300, 2.54, 0.917), source("<b>eth</b>", "away", 400), source("http")]
+        blotter.heartbeat([beat("helius", hints=hints(*told, hinted=0.82, unhinted=131.0)), beat("ondo")])
+        blotter.start()
+        page = visit(blotter.url)
+        card = page.locator("#health button", has_text="helius")
+        card.locator(".source").first.wait_for()
+        assert card.locator(".hints > span").all_text_contents() == [
+            "sol there for 2 h: 2.5 hints a second, 92 % right",
+            "<b>eth</b> away for 7 min: no hints",
+            "http there: 0.0 hints a second, none judged yet",
+            "read after 0.8 s with a hint, 2 min without",
+        ]
+        sol, eth, _ = (card.locator(".source").nth(n) for n in range(3))
+        colours = [
+            each.evaluate("el => [getComputedStyle(el).color, getComputedStyle(el, '::before').content]")
+            for each in (sol, eth)
+        ]
+        assert len({colour for colour, _ in colours}) == 2
+        assert len({shape for _, shape in colours}) == 2, "colour alone tells nothing to who does not see it"
+        assert "hints: \u2068<b>eth</b>\u2069 away for 7 min: no hints" in card.get_attribute("title")
+        assert page.locator("#health button", has_text="ondo").locator(".hints").text_content() == ""
+        says(page, "Live")  # the schedule goes on alone: no trouble of the provider
+        blotter.heartbeat([beat("helius", hints=hints(source("<b>eth</b>", "there", 3000, 12.4, 0.004)))])
+        page.wait_for_function("() => document.querySelectorAll('.source').length === 1")
+        assert card.locator(".hints").text_content() == "<b>eth</b> there for 50 min: 12 hints a second, 0 % right"
+        blotter.heartbeat([beat("helius")])
+        page.wait_for_function("() => document.querySelectorAll('.source').length === 0")
 
 
 def test_trouble_and_its_end_are_said_once_and_changes_are_not_said(tmp_path, visit):

@@ -1,9 +1,10 @@
 """What the relay makes of heartbeats: the last one of each provider, and that nobody polls it any more."""
 
-from watcher.model.events import ProviderHealth
+from watcher.model.events import HintsHealth, ProviderHealth
 from watcher.model.times import format_rfc3339
 from watcher.relay.provider_statuses import SILENT, ProviderStatuses
 
+HINTS = HintsHealth(sources=(), hinted_delay=0.5, unhinted_delay=None)
 BEGAN = 1_790_000_000_000_000
 
 
@@ -14,9 +15,8 @@ def wall(now, ahead=0.0):
 def beat(now, state="ok"):
     told = {"instance": "one", "watches": 1, "last_success": None, "stalest_seconds": None, "paused_until": None}
     reason = None if state == "ok" else "no answer in time (2 in a row)"
-    return ProviderHealth(
-        provider="p", time=format_rfc3339(wall(now)), budget_used=0.5, state=state, reason=reason, since=None, **told
-    )
+    told |= {"provider": "p", "time": format_rfc3339(wall(now)), "budget_used": 0.5}
+    return ProviderHealth(state=state, reason=reason, since=None, hints=HINTS, **told)
 
 
 def state(statuses, now, ahead=0.0):
@@ -32,6 +32,14 @@ def test_a_provider_without_a_heartbeat_for_45_seconds_fails_since_the_last_one_
     assert (status.state, status.reason, status.since) == ("failing", SILENT, format_rfc3339(wall(15.0)))
     statuses.take(beat(62.0), 62.0)
     assert state(statuses, 62.0) == "ok"
+
+
+def test_what_hints_do_is_told_for_as_long_as_somebody_polls():
+    statuses = ProviderStatuses()
+    for now in (0.0, 15.0):
+        statuses.take(beat(now), now)
+    assert dict(statuses.all(wall(16.0), 16.0))["p"].hints == HINTS
+    assert dict(statuses.all(wall(61.0), 61.0))["p"].hints is None
 
 
 def test_who_was_removed_from_the_config_and_is_silent_is_told_no_more_until_somebody_polls_it():

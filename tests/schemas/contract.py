@@ -67,6 +67,7 @@ class Contract:
 
     def _fields(self, schema, value):
         """`Struct.field` of each that stands in the value."""
+        schema = next((each for each in schema.get("anyOf", ()) if "$ref" in each), schema)  # a struct, or null
         if "$ref" in schema:
             schema = self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
         if isinstance(value, list):

@@ -5,12 +5,15 @@ import json
 
 import anyio
 import jsonschema
+import msgspec
 import pytest
 
+from schemas.fields import example
 from tests.relay.stage import SOLANA, Subscriber, Teller, calm, staged, until, wall
 from tests.relay.test_slow import slow
 from tests.schemas.contract import Contract
 from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.model.events import HintsHealth
 
 pytestmark = pytest.mark.anyio
 
@@ -118,7 +121,8 @@ async def test_every_command_result_and_push_of_a_real_session_is_as_the_documen
     pace = calm(heartbeat=0.2, sweep=0.02, outbox_bytes=20_000, replay_bytes=8_000)
     async with staged(tmp_path, pace, environ={"T": "secret"}, tokens_env="T") as stage:
         await stage.teller.tell("A", BIG)
-        await stage.teller.beat("jupiter", last_success="2026-01-25T14:43:57.000000Z")
+        hints = msgspec.convert(example(HintsHealth), HintsHealth)
+        await stage.teller.beat("jupiter", last_success="2026-01-25T14:43:57.000000Z", hints=hints)
         await commands(stage, contract)
         await slowly(stage, contract)
         await another_log(stage, contract)

@@ -74,7 +74,9 @@ class StartingProcess(RunningProcess):
     async def _live(self):
         world = self.world
         provider = helius(world.watches, limits=world.limits, timeout=20.0, base_url="http://127.0.0.1")
-        opened = partitions.Partitions([Source(provider)], OnePartition(self), Clocks(wall, lambda: world.now))
+        opened = partitions.Partitions(
+            [Source(provider)], OnePartition(self), Clocks(wall, lambda: world.now), lambda _: None
+        )
         self.runner = opened.runner(0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(opened.run, self.runner)

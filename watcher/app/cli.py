@@ -103,6 +103,7 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
         )
     tail.add_argument("--json", action="store_true", help="events as they stand in the journal, one a line")
     tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor (default: now)")
+    tail.add_argument("--verbose", action="store_true", help="also say on stderr what sources of hints do")
     where = "environment variable that holds the relay's token (default: none is sent)"
     tail.add_argument("--token-env", metavar="NAME", help=where)
 
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     try:
         with exits_for_known_errors():
             options = parser().parse_args(arguments)
-            setup.configure(options.log_level or ("warning" if options.command in AT_A_TERMINAL else "info"))
+            setup.configure(options.log_level or usual_level(options))
             COMMANDS[options.command](options, environment)
     except Exit as end:
         for line in end.message.splitlines():
@@ -175,6 +176,12 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def usual_level(options: argparse.Namespace) -> str:
+    """What is logged where nobody says otherwise."""
+    quiet = options.command in AT_A_TERMINAL and not getattr(options, "verbose", False)
+    return "warning" if quiet else "info"
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ import secrets as tokens
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -20,6 +20,9 @@ from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
+from watcher.app.hint_paths import HintPaths
+from watcher.app.hint_report import hints_health
+from watcher.app.hint_sources import HintSource
 from watcher.app.partition_runner import Clocks
 from watcher.app.partitions import Partitions
 from watcher.app.reload import Difference, Loaded, Reloads, difference, in_environment, loaded, require_servable
@@ -30,6 +33,7 @@ from watcher.journal import Journal, JournalOptions, Reader, WrongJournal
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
+from watcher.poller.poller import Poller
 from watcher.relay.http import auth, sockets
 from watcher.relay.http.listener import Listener, divided
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes
@@ -104,18 +108,31 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime))
-        self.gauges = BalanceGauges(
-            lambda: 0 if only == "relay" else self.config.balance_gauges,
-            lambda: [committer.ledger for committer in self.partitions.committers],
-            lambda: self.watches,
-        )
+        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun)
+        self.hints = self._hint_paths(now.hints)
+        self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
         self._guard = auth.Guard(config.relay, self.tokens)
         self.report = self._status_report()
+
+    def _hint_paths(self, sources: Sequence[HintSource]) -> HintPaths:
+        polls = self.only != "relay"
+        paths = HintPaths(lambda: self.watches, self.partitions, self.journal.hint_exchange(), wall, polls=polls)
+        paths.use(sources)
+        return paths
+
+    def _balance_gauges(self) -> BalanceGauges:
+        return BalanceGauges(
+            lambda: 0 if self.only == "relay" else self.config.balance_gauges,
+            lambda: [committer.ledger for committer in self.partitions.committers],
+            lambda: self.watches,
+        )
+
+    def _begun(self, poller: Poller) -> None:
+        self.hints.begun(poller)
 
     def _status_report(self) -> StatusReport:
         return StatusReport(
@@ -125,6 +142,7 @@ class Daemon:
             lambda: self.relay,
             gauges=self.gauges,
             reloads=self.reloads,
+            hints=self.hints.router.figures.values,
             journal=self.config.journal.partition(":")[0],
         )
 
@@ -136,6 +154,7 @@ class Daemon:
         await self._prepare_journal()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_close, self.journal.close)
+            stack.push_async_callback(_close, self.hints.close)
             self._bind_port(stack)  # before anything is fenced: who cannot serve ends without ending the one that does
             reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
             relaying = await stack.enter_async_context(task_scope())
@@ -144,6 +163,7 @@ class Daemon:
                     # Writers open beside the reader: they end what a killed one left open, and a reader would wait for that.
                     self._open_partitions(tasks)
                     tasks.start_soon(self._reload_when_wanted, tasks)
+                    tasks.start_soon(self.hints.run)
                     port = await self._open_relay(await self._open_reader(reading), relaying)
                     await self.partitions.all_polling()
                 if self.only != "relay":
@@ -209,6 +229,7 @@ class Daemon:
             room=descriptors_left(wished, len(self.sources)),
             bound=self._port,
             watches=lambda: self.watches,
+            routes=self.hints.routes,
         )
         possible = relay.listener.limits.connections
         if possible < wished:
@@ -220,7 +241,7 @@ class Daemon:
     def _metrics_port(self, bound: sockets.BoundPort) -> Listener:
         return Listener(
             self.config.relay,
-            HttpRoutes(WITHOUT_RELAY, self._guard, self.report.status()),
+            HttpRoutes({**WITHOUT_RELAY, **self.hints.routes}, self._guard, self.report.status()),
             tuning=RelayTuning(),
             room=descriptors_left(0, len(self.sources)),
             bound=bound,
@@ -281,7 +302,9 @@ class Daemon:
         new = loaded(self._load(), self.environment, polls=self.only != "relay")
         if self._port is not None:
             require_servable(new)
-        return new.config, difference(Loaded(self.config, self.sources, self.tokens, self.watches), new)
+        return new.config, difference(
+            Loaded(self.config, self.sources, self.tokens, self.watches, self.hints.configured), new
+        )
 
     async def _apply(self, change: Difference, tasks: TaskGroup) -> None:
         self.config, self.tokens, self.watches = change.wanted.config, change.wanted.tokens, change.wanted.watches
@@ -290,6 +313,7 @@ class Daemon:
             self.relay.use_tokens(self.config.relay, self.tokens)
             self.relay.watches_changed()
         await self.partitions.reconfigure(change)
+        self.hints.use(change.wanted.hints)
         self.report.watch(self.sources)
         if self.member is not None:
             self.member.reconfigure(self.sources)
@@ -299,10 +323,17 @@ class Daemon:
 
     def exposed(self) -> Iterator[str]:
         """A line for each key, token or balance that others could read."""
-        return exposed(self.config, self.sources)
+        return exposed(self.config, self.sources, self.hints.configured)
 
     def health(self) -> list[ProviderHealth]:
-        return [poller.health(self.instance) for poller in self.partitions.pollers]
+        """What is heard of each provider that is polled here."""
+        figures, now = self.hints.router.figures, anyio.current_time()
+        return [
+            msgspec.structs.replace(
+                poller.health(self.instance), hints=hints_health(poller.provider, figures, poller.schedules, now)
+            )
+            for poller in self.partitions.pollers
+        ]
 
 
 def _log_refusal(error: SettingsError | WrongJournal) -> None:
@@ -327,6 +358,9 @@ def _log_reload(change: Difference) -> None:
         "watches_removed": dict(change.watches_removed),
         "relay": change.relay and "tokens and origins",
         "names": change.named and "labels and tags",
+        "hints_added": change.hints_added,
+        "hints_removed": change.hints_removed,
+        "hints_changed": change.hints_changed,
         "needs_restart": change.needs_restart,
         "cannot_change_in_the_environment": in_environment(config),
     }

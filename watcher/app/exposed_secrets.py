@@ -14,8 +14,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from watcher.app import journals
+from watcher.app.hint_sources import HintSource
 from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
+from watcher.hints.settings import HintSettings, TokenkitHints
 from watcher.journal import PrivateFile
 
 ACL = "system.posix_acl_access"
@@ -24,7 +26,7 @@ USER, OWN_GROUP, GROUP = 0x02, 0x04, 0x08
 """Tags of entries: a named user, the file's group, a named group."""
 
 
-def exposed(config: Settings, sources: Iterable[Source]) -> Iterator[str]:
+def exposed(config: Settings, sources: Iterable[Source], hints: Iterable[HintSource]) -> Iterator[str]:
     """A line for each thing that others could read."""
     found = list(sources)
     for file in _private_files(config, found):
@@ -38,11 +40,19 @@ def exposed(config: Settings, sources: Iterable[Source]) -> Iterator[str]:
                 f"[providers.{one.provider.name}] base_url: the key goes to {url.hostname} in plain HTTP, and whoever is "
                 "on the way can read it: write https://"
             )
+    for hint in hints:
+        address = urlsplit("" if isinstance(hint.table, TokenkitHints) else hint.secret.reveal())
+        if address.scheme == "ws" and not here(address.hostname or ""):
+            yield (
+                f"[[hints]] {hint.name}: its address, with any key in it, goes to {address.hostname} in plain, and whoever is on "
+                "the way can read it: write wss://"
+            )
 
 
 def _private_files(config: Settings, sources: Iterable[Source]) -> Iterator[PrivateFile]:
     for what, file in (
         *((f"[providers.{one.provider.name}] api_key_file", one.provider.settings.api_key_file) for one in sources),
+        *((f"[[hints]] {table.source} {key}", file) for table in config.hints for key, file in _secret_files(table)),
         ("[relay] tokens_file", config.relay.tokens_file),
         ("[relay] key", config.relay.key),
     ):
@@ -50,6 +60,13 @@ def _private_files(config: Settings, sources: Iterable[Source]) -> Iterator[Priv
             yield PrivateFile(what, Path(file))
     plugin = journals.plugin_of(config.journal, journals.known())
     yield from plugin.private_files(config.journal, config.journal_settings)
+
+
+def _secret_files(table: HintSettings) -> Iterator[tuple[str, str | None]]:
+    if isinstance(table, TokenkitHints):
+        yield "secret_file", table.secret_file
+    else:
+        yield "url_file", table.url_file
 
 
 def readers(path: Path) -> str:

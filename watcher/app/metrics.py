@@ -21,8 +21,10 @@ from prometheus_client.core import (
     Metric,
 )
 
+from watcher.app import hint_report
 from watcher.app.fleet import FleetMember, Holding
 from watcher.app.reload import Reloads
+from watcher.hints.figures import SourceFigures
 from watcher.ingest.committer import Committer
 from watcher.ingest.detection_delays import BOUNDS
 from watcher.ledger import Ledger
@@ -201,6 +203,25 @@ PROVIDERS: tuple[Figure[ProviderView], ...] = (
         "Mean delay from a change to its reading, as the schedule believes.",
         lambda p: p.expected_delay,
     ),
+    gauge(
+        "hint_precision",
+        "How many hints of a source were followed by a change, less what chance would have given; 0..1.",
+        lambda p: hint_report.precisions(p.poller.schedules),
+        by="source",
+    ),
+    counter(
+        "hinted_reads",
+        "Hints judged, by what was read for them; several of one balance that waits are one, of each source.",
+        lambda p: hint_report.judged(p.poller.schedules),
+        by="result",
+    ),
+    gauge(
+        "change_to_read_seconds",
+        "Median of the last reads that showed a change: from the hint to the read; without one, half of the gap to the "
+        "read before.",
+        lambda p: hint_report.delays(p.poller.schedules),
+        by="read",
+    ),
     gauge("known_balances", "Balances that are known of.", lambda p: p.known),
     gauge(
         "oldest_doubt_seconds",
@@ -286,6 +307,23 @@ RELAY: tuple[Figure[RelayView], ...] = (
 )
 
 
+HINT_SOURCES: tuple[Figure[SourceFigures], ...] = (
+    counter(
+        "hints",
+        "Hints by what became of them: of a watch, of none, malformed or forged, a delivery that came before.",
+        lambda s: s.by_result,
+        by="result",
+    ),
+    gauge("hint_source_connected", "1 while the source is there; a door of ours always is.", lambda s: s.connected),
+    counter("hint_source_connections", "Connections made to the source.", lambda s: s.connections),
+    gauge("hint_subscriptions", "Subscriptions that the source has confirmed.", lambda s: s.subscriptions),
+    gauge(
+        "hint_watches_left_out",
+        "Watches of its chain that the source has no subscription for: refused, or above max_subscriptions.",
+        lambda s: s.left_out,
+    ),
+)
+
 CONFIG: tuple[Figure[Reloads], ...] = (
     counter("config_reloads", "Reloads of the config (SIGHUP), by result.", lambda r: r.by_result, by="result"),
     gauge(
@@ -302,16 +340,20 @@ def everything(
     relay: Relay | None,
     member: FleetMember | None,
     reloads: Reloads,
+    *,
+    sources: Iterable[SourceFigures],
 ) -> Iterator[Metric]:
+    """`sources`: of hints."""
     yield from of_providers(pollers, committers)
-    yield from families(JOURNAL, "partition", {str(committer.partition): committer for committer in committers})
+    yield from families(HINT_SOURCES, ("source", "type"), {(source.name, source.type): source for source in sources})
+    yield from families(JOURNAL, ("partition",), {(str(each.partition),): each for each in committers})
     if member is not None:
-        yield from families(FLEET, None, {"": member})
-        yield from families(HOLDINGS, "partition", {str(holding.partition): holding for holding in member.holdings})
-    yield from families(PROCESS, None, {"": None})
-    yield from families(CONFIG, None, {"": reloads})
+        yield from families(FLEET, (), {(): member})
+        yield from families(HOLDINGS, ("partition",), {(str(each.partition),): each for each in member.holdings})
+    yield from families(PROCESS, (), {(): None})
+    yield from families(CONFIG, (), {(): reloads})
     if relay is not None:
-        yield from families(RELAY, None, {"": RelayView(relay.stats, relay.listener.admission)})
+        yield from families(RELAY, (), {(): RelayView(relay.stats, relay.listener.admission)})
 
 
 def _limit_label(limit: Limit) -> str:
@@ -329,18 +371,21 @@ def of_the_build(journal: str) -> Iterator[Metric]:
 def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Metric]:
     """Each sample is of one provider, which it names."""
     now, wall = anyio.current_time(), time.time()
-    views = {
-        poller.name: ProviderView(poller, committers, now, wall, poller.budget.forecasts(now)) for poller in pollers
+    views: dict[tuple[str, ...], ProviderView] = {
+        (poller.name,): ProviderView(poller, committers, now, wall, poller.budget.forecasts(now)) for poller in pollers
     }
-    yield from families(PROVIDERS, "provider", views)
+    yield from families(PROVIDERS, ("provider",), views)
 
 
-def families(figures: Iterable[Figure[T]], label: str | None, things: Mapping[str, T]) -> Iterator[Metric]:
-    """The figures of each thing. `label`: of the things' names; None where there is one that needs none."""
+def families(
+    figures: Iterable[Figure[T]], labels: Sequence[str], things: Mapping[tuple[str, ...], T]
+) -> Iterator[Metric]:
+    """The figures of each thing, which is named by a value for each of these labels; where there is one thing, by none."""
     for figure in figures:
-        family = figure.family(figure.name, figure.help, labels=[name for name in (label, figure.by) if name])
-        for name, thing in things.items():
-            _add(family, [] if label is None else [name], figure.value(thing))
+        by = [] if figure.by is None else [figure.by]
+        family = figure.family(figure.name, figure.help, labels=[*labels, *by])
+        for values, thing in things.items():
+            _add(family, values, figure.value(thing))
         yield family
 
 

@@ -4,6 +4,8 @@ One is opened and let go while the others go on. Without a fleet all in use are 
 reload has taken the last provider away that lives there.
 """
 
+from collections.abc import Callable, Iterator
+
 import anyio
 from anyio.abc import TaskGroup
 
@@ -14,15 +16,20 @@ from watcher.app.provider_sources import Source
 from watcher.app.reload import Difference, by_name, targets
 from watcher.ingest.committer import Committer
 from watcher.journal import Journal
+from watcher.ledger import Ledger
 from watcher.model.partitions import partition_of
 from watcher.poller.poller import Poller
 
 
 class Partitions:
-    """All that one instance has open. `sources`: the configured providers; replaced in place by a reload."""
+    """All that one instance has open. `sources`: the configured providers; replaced in place by a reload. `begun`: is told of
+    each poller that begins."""
 
-    def __init__(self, sources: list[Source], journal: Journal, clocks: Clocks) -> None:
+    def __init__(
+        self, sources: list[Source], journal: Journal, clocks: Clocks, begun: Callable[[Poller], None]
+    ) -> None:
         self._sources = sources
+        self._begun = begun
         self._journal = journal
         self._clocks = clocks
         self._news = anyio.Event()
@@ -46,6 +53,13 @@ class Partitions:
         """In the order of the config."""
         polled = {poller.name: poller for runner in self._open.values() for poller in runner.pollers}
         return [polled[source.provider.name] for source in self._sources if source.provider.name in polled]
+
+    @property
+    def polled(self) -> Iterator[tuple[Poller, Ledger]]:
+        """Each poller with the ledger that it fills."""
+        for runner in list(self._open.values()):
+            for poller in runner.pollers:
+                yield poller, runner.committer.ledger
 
     def _home(self, source: Source) -> int:
         return partition_of(source.provider.name, self._journal.partitions)
@@ -119,6 +133,7 @@ class Partitions:
 
     async def _polled(self, poller: Poller) -> None:
         """Runs beside each poller."""
+        self._begun(poller)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._judge_first_answer, poller)
             while True:

@@ -6,8 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from watcher.app.hint_sources import HintSource, hint_sources
 from watcher.app.provider_sources import Source, sources, unasked_providers, watch_index
 from watcher.app.settings import Settings
+from watcher.hints.settings import HintSettings, TokenkitHints
 from watcher.model.targets import Target
 from watcher.model.watches import WatchIndex
 from watcher.providers.settings import ProviderSettings, Watch
@@ -33,6 +35,8 @@ class Loaded(msgspec.Struct, frozen=True):
     tokens: Tokens | None
     watches: WatchIndex
     """What its watches cover, and how people call it; for a relay alone too."""
+    hints: Sequence[HintSource] = ()
+    """For a relay alone the webhooks."""
 
 
 def loaded(config: Settings, environment: Mapping[str, str], *, polls: bool) -> Loaded:
@@ -40,7 +44,7 @@ def loaded(config: Settings, environment: Mapping[str, str], *, polls: bool) -> 
     tokens = auth.load(config.relay, environment)
     found = sources(config, environment) if polls else []
     providers = [source.provider for source in found] if polls else unasked_providers(config)
-    return Loaded(config, found, tokens, watch_index(providers))
+    return Loaded(config, found, tokens, watch_index(providers), hint_sources(config, environment, polls=polls))
 
 
 def require_servable(one: Loaded) -> None:
@@ -64,6 +68,10 @@ class Difference(msgspec.Struct, frozen=True):
     """Its tokens or origins are others."""
     named: bool
     """Labels or tags of watches are others."""
+    hints_added: tuple[str, ...]
+    hints_removed: tuple[str, ...]
+    hints_changed: tuple[str, ...]
+    """Sources of hints by name. One that has another address or secret is changed too."""
     edited: bool
     """Anything in the file is another that holds from now on."""
     needs_restart: tuple[str, ...]
@@ -74,7 +82,7 @@ class Difference(msgspec.Struct, frozen=True):
 
     @property
     def result(self) -> Literal["applied", "unchanged"]:
-        return "applied" if self.edited or self.renewed or self.relay else "unchanged"
+        return "applied" if self.edited or self.renewed or self.relay or self.hints_changed else "unchanged"
 
 
 class Reloads:
@@ -98,14 +106,18 @@ def difference(old: Loaded, new: Loaded) -> Difference:
     stay = [name for name in after if name in before]
     config, needs_restart = _without_restart(old.config, new.config)
     was, will = Counter(_targets(old.sources)), Counter(_targets(new.sources))
+    had, has = ({source.name: source for source in one.hints} for one in (old, new))
     return Difference(
-        wanted=Loaded(config, new.sources, new.tokens, new.watches),
+        wanted=Loaded(config, new.sources, new.tokens, new.watches, new.hints),
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
         changed=tuple(name for name in stay if _polled_as(before[name]) != _polled_as(after[name])),
         renewed=tuple(name for name in stay if before[name].secret != after[name].secret),
         relay=old.tokens != new.tokens or old.config.relay.origins != new.config.relay.origins,
         named=_names(old.config) != _names(new.config),
+        hints_added=tuple(name for name in has if name not in had),
+        hints_removed=tuple(name for name in had if name not in has),
+        hints_changed=tuple(name for name in has if name in had and has[name] != had[name]),
         edited=old.config != config,
         needs_restart=needs_restart,
         watches_added=Counter(name for name, _ in will - was),
@@ -116,7 +128,12 @@ def difference(old: Loaded, new: Loaded) -> Difference:
 def in_environment(config: Settings) -> list[str]:
     """What of the config has its secret in a variable, which cannot change while a process runs."""
     tables = [f"[providers.{name}]" for name, table in config.providers.items() if table.api_key_env is not None]
-    return tables + ["[relay] tokens_env"] * (config.relay.tokens_env is not None)
+    hints = [f"[[hints]] {table.source}" for table in config.hints if _variable(table) is not None]
+    return tables + hints + ["[relay] tokens_env"] * (config.relay.tokens_env is not None)
+
+
+def _variable(table: HintSettings) -> str | None:
+    return table.secret_env if isinstance(table, TokenkitHints) else table.url_env
 
 
 def by_name(found: Iterable[Source]) -> dict[str, Source]:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from watcher.app import journals
+from watcher.hints import settings as hint_settings
+from watcher.hints.settings import HintSettings
 from watcher.model.addresses import families
 from watcher.providers import registry
 from watcher.providers.settings import ProviderSettings
@@ -22,6 +24,8 @@ from watcher.runtime.config_section import Mistakes, SettingsError, nearest, sec
 
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
+OTHER_TABLES = ("relay", "providers", "hints")
+"""Those of ours: a journal's own is called like its plug-in."""
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -44,6 +48,7 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     """The table of the journal that `journal` names; None: it has none."""
     relay: RelaySettings = RelaySettings()
     providers: dict[str, ProviderSettings] = {}
+    hints: tuple[HintSettings, ...] = ()
 
 
 def load(path: Path) -> Settings:
@@ -75,10 +80,10 @@ def parse(table: Mapping[str, Any]) -> Settings:
     families()  # a chain's plug-in that cannot be loaded is reported here, and not by whoever first needs an address
     kinds = journals.known()
     tables = {scheme: kind.Settings for scheme, kind in kinds.items() if kind.Settings is not None}
-    if taken := {*TopLevel.__struct_fields__, "relay", "providers"} & kinds.keys():
+    if taken := {*TopLevel.__struct_fields__, *OTHER_TABLES} & kinds.keys():
         raise SettingsError(f"the journal plugin {min(taken)} has the name of a key of ours: rename or uninstall it")
     mistakes = Mistakes()
-    _note_unknown_top(table, (*TopLevel.__struct_fields__, "relay", *tables, "providers"), mistakes)
+    _note_unknown_top(table, (*TopLevel.__struct_fields__, *OTHER_TABLES, *tables), mistakes)
     top, relay = TopLevel(), RelaySettings()
     with mistakes.gathered():
         top = _top_level(table)
@@ -95,10 +100,15 @@ def parse(table: Mapping[str, Any]) -> Settings:
         relay = section(table.get("relay", {}), RelaySettings, "relay")
         relay.check()
     providers = _providers(table.get("providers", {}), mistakes)
+    hints: tuple[HintSettings, ...] = ()
+    with mistakes.gathered():
+        hints = hint_settings.parse(table.get("hints", []))
     mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
-    return Settings(**msgspec.structs.asdict(top), journal_settings=own.get(scheme), relay=relay, providers=providers)
+    return Settings(
+        **msgspec.structs.asdict(top), journal_settings=own.get(scheme), relay=relay, providers=providers, hints=hints
+    )
 
 
 def _note_unknown_top(table: Mapping[str, Any], right: tuple[str, ...], mistakes: Mistakes) -> None:

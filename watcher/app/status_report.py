@@ -1,6 +1,6 @@
 """What a running instance reports of itself: `/readyz` and `/metrics`, as far as the rights of a token go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 
 from watcher.app import metrics
@@ -10,6 +10,7 @@ from watcher.app.metrics_exposition import exposition
 from watcher.app.partitions import Partitions
 from watcher.app.provider_sources import Source
 from watcher.app.reload import Reloads
+from watcher.hints.figures import SourceFigures
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter
 from watcher.relay.http.auth import EVERYTHING
@@ -29,10 +30,12 @@ class StatusReport:
         *,
         gauges: BalanceGauges,
         reloads: Reloads,
+        hints: Callable[[], Collection[SourceFigures]],
         journal: str,
     ) -> None:
-        """`journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
+        """`hints`: the figures of each source. `journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
         self._gauges = gauges
+        self._hints = hints
         self._journal = journal
         self._partitions = partitions
         self._member = member
@@ -72,7 +75,7 @@ class StatusReport:
         partitions = self._partitions
         if rights == EVERYTHING:
             parts = (partitions.pollers, partitions.committers, self._relay(), self._member(), self._reloads)
-            found = metrics.everything(*parts)
+            found = metrics.everything(*parts, sources=self._hints())
             return exposition(chain(metrics.of_the_build(self._journal), found, self._gauges.families(rights)), accept)
         visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
         of_providers = metrics.of_providers(visible, partitions.committers)

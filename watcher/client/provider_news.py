@@ -1,11 +1,15 @@
 """What heartbeats bring of the providers that is news to somebody in a terminal. Pure."""
 
 from collections.abc import Collection, Iterator, Mapping
+from math import inf
 
 import msgspec
 
+from watcher.model.events import HintsHealth
 from watcher.relay.messages import ProviderStatus
 
+FIGURES_EVERY = 60.0
+"""Seconds from one telling of a provider's figures to the next."""
 TROUBLE = ("paused", "refused", "failing")
 """States that mean that silence is not "unchanged"."""
 
@@ -40,3 +44,45 @@ class ProviderWatch:
             self._states[name] = status.state
             if status.state in TROUBLE or before in TROUBLE:
                 yield ProviderNews(name, status.state, status.reason, status.since)
+
+
+class SourceNews(msgspec.Struct):
+    """A source of hints that came or went, as far as one provider is concerned."""
+
+    provider: str
+    source: str
+    connected: bool
+    since: str | None
+
+
+class HintWatch:
+    """What hints do for those providers; None: for all."""
+
+    def __init__(self, providers: Collection[str] | None) -> None:
+        self._providers = providers
+        self._connected: dict[tuple[str, str], bool] = {}
+        """By provider and source."""
+        self._figures_at: dict[str, float] = {}
+        """When each provider's figures were told last."""
+
+    def news(self, statuses: Mapping[str, ProviderStatus]) -> Iterator[SourceNews]:
+        """Each source that is seen for the first time, or has come or gone since."""
+        before, self._connected = self._connected, {}
+        for name, hints in self._hinted(statuses):
+            for source in hints.sources:
+                place = (name, source.source)
+                self._connected[place] = source.connected
+                if before.get(place) is not source.connected:
+                    yield SourceNews(name, source.source, source.connected, source.since)
+
+    def figures(self, statuses: Mapping[str, ProviderStatus], now: float) -> Iterator[tuple[str, HintsHealth]]:
+        """Provider and figures, as often as they are to be told. `now`: monotonic seconds."""
+        for name, hints in self._hinted(statuses):
+            if now - self._figures_at.get(name, -inf) >= FIGURES_EVERY:
+                self._figures_at[name] = now
+                yield name, hints
+
+    def _hinted(self, statuses: Mapping[str, ProviderStatus]) -> Iterator[tuple[str, HintsHealth]]:
+        for name, status in statuses.items():
+            if status.hints is not None and (self._providers is None or name in self._providers):
+                yield name, status.hints

@@ -1,5 +1,6 @@
 """Changes in a terminal, one a line, in columns that stay where they are."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
@@ -8,10 +9,10 @@ import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 
-from watcher.client.provider_news import ProviderWatch
+from watcher.client.provider_news import HintWatch, ProviderWatch
 from watcher.client.stream import FullSnapshot, Stream
 from watcher.logs.output import free_space
-from watcher.model.events import BalanceChanged
+from watcher.model.events import BalanceChanged, HintSourceHealth
 from watcher.redaction import safe_text
 from watcher.redaction.secret import without_user
 from watcher.relay.messages import ProviderStatus, Update
@@ -69,10 +70,11 @@ def log_of_nothing(text: str) -> None:
 
 
 def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:
-    """For a Stream: logs trouble of these providers (None: of all) and its end. A pipe holds changes alone."""
-    watch = ProviderWatch(providers)
+    """For a Stream: logs trouble of these providers (None: of all) and its end, and what hints do. A pipe holds changes alone."""
+    watch, log_hints = ProviderWatch(providers), log_of_hints(providers)
 
     def log_news(statuses: Mapping[str, ProviderStatus]) -> None:
+        log_hints(statuses)
         for news in watch.news(statuses):
             name = safe_text.one_line(news.provider, NAME)
             if news.is_trouble:
@@ -82,6 +84,38 @@ def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, 
                 log.warning("provider.recovered", provider=name)  # whoever was told of the trouble is told of its end
 
     return log_news
+
+
+def log_of_hints(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:
+    """The same for sources of hints, which are news for whoever asks for more than warnings."""
+    watch = HintWatch(providers)
+
+    def log_news(statuses: Mapping[str, ProviderStatus]) -> None:
+        for news in watch.news(statuses):
+            names = {
+                "provider": safe_text.one_line(news.provider, NAME),
+                "source": safe_text.one_line(news.source, NAME),
+            }
+            log.info("hints.connected" if news.connected else "hints.away", since=news.since, **names)
+        for provider, hints in watch.figures(statuses, asyncio.get_running_loop().time()):
+            sources = "; ".join(map(source_words, hints.sources))
+            delays = {"hinted": seconds(hints.hinted_delay), "unhinted": seconds(hints.unhinted_delay)}
+            log.info("hints.figures", provider=safe_text.one_line(provider, NAME), sources=sources, **delays)
+
+    return log_news
+
+
+def source_words(source: HintSourceHealth) -> str:
+    name = safe_text.one_line(source.source, NAME)
+    if not source.connected:
+        return f"{name} away"
+    right = "none judged yet" if source.precision is None else f"{source.precision:.0%} right"
+    return f"{name} {source.per_second:.1f} a second, {right}"
+
+
+def seconds(delay: float | None) -> str | None:
+    """From a change to its read."""
+    return None if delay is None else f"{delay:.1f} s"
 
 
 def as_json(update: Update) -> str:

@@ -27,6 +27,8 @@ class News(msgspec.Struct, frozen=True):
     hints: tuple[Hint, ...] = ()
     missed: bool = False
     """Something was lost or undone: whatever the channel covers may have changed."""
+    refused: str | None = None
+    """A subscription was refused with these words of the other side."""
 
 
 class ChannelError(Exception):
@@ -41,7 +43,10 @@ class Channel(Protocol):
     """
 
     def watch(self, watched: Sequence[WatchedScope]) -> None:
-        """From now on these, all of them. May be called at any time; what stays subscribed is left alone."""
+        """From now on these, all of them. May be called at any time; what stays subscribed is left alone.
+
+        While there is a connection it is called again with the same once a second: what was refused has its next try then.
+        """
 
     def connected(self) -> None:
         """There is a new socket: nothing is subscribed on it yet."""

@@ -25,6 +25,10 @@ class SourceFigures(msgspec.Struct, eq=False, kw_only=True):
     connections: int = 0
     """Made so far."""
     subscriptions: int = 0
+    chain: str | None = None
+    """The one that it tells of, CAIP-2; None: a door of ours, which takes what comes."""
+    providers: frozenset[str] = frozenset()
+    """Those of which it covers something now, by their names."""
     left_out: int = 0
     """Watched scopes that it has no place for."""
     by_result: Counter[str] = msgspec.field(default_factory=lambda: Counter(dict.fromkeys(RESULTS, 0)))

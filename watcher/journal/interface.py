@@ -119,6 +119,22 @@ class Reader(Protocol):
     async def close(self) -> None: ...
 
 
+class HintExchange(Protocol):
+    """How a hint reaches whichever process polls its provider. Beside the log: nothing of it is kept, ordered or believed."""
+
+    async def send(self, hints: Sequence[bytes]) -> None:
+        """To everybody who receives. Each as `model.hints.encode` makes it. Raises Unavailable, and Forbidden for a right that
+        we have not: for whoever sent the hints, since all else goes on without."""
+
+    def receive(self) -> AsyncIterator[Sequence[bytes]]:
+        """What anybody sends from now on, ours too, for ever: each time some hints, undecoded, none longer than `MOST_BYTES`.
+
+        It endures outages, and goes on with what comes after one. Of more than is taken the newest come. Raises Forbidden.
+        """
+
+    async def close(self) -> None: ...
+
+
 class Journal(Protocol):
     """Where the log lives: opens what the configuration names."""
 
@@ -133,6 +149,9 @@ class Journal(Protocol):
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error, but for a right
         that we have not (Forbidden)."""
+
+    def hint_exchange(self) -> HintExchange | None:
+        """One for this process, which closes it. None: hints stay in the process that is sent them."""
 
     async def prepare(self) -> str | None:
         """Before `run` polls: make what may be made without being asked. One line on what stands there; None: it makes nothing."""

@@ -15,7 +15,7 @@ from watcher.ledger.rules import ABSENT
 from watcher.ledger.store import Store
 from watcher.model.amounts import symbol
 from watcher.model.events import BalanceState, CommitRow
-from watcher.model.keys import Key
+from watcher.model.keys import Key, Scope
 from watcher.model.readings import Answer
 
 __all__ = ["Ledger", "Verdict"]
@@ -79,6 +79,10 @@ class Ledger:
     def known(self, provider: str) -> int:
         """How many balances of the provider are known of, in any way."""
         return self._store.count(provider)
+
+    def tokens(self, scope: Scope) -> list[str]:
+        """Those of the balances that are known of within it, sorted."""
+        return sorted({group.token for group in self._store.within(scope)})
 
     def evaluate(self, answer: Answer) -> Verdict:
         """What the answer means, in one go."""

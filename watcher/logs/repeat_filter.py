@@ -9,7 +9,7 @@ from typing import Any
 
 EVERY = 10.0
 """Seconds between two lines of one kind."""
-FILTERED = ("asyncio", "websockets", "watcher.relay")
+FILTERED = ("asyncio", "websockets", "watcher.relay", "watcher.hints", "watcher.app.hint_router")
 """Loggers whose lines strangers can cause."""
 MOST_KINDS = 256
 """Kinds that are told apart. All further ones count as one kind."""

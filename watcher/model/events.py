@@ -93,6 +93,33 @@ ProviderState = Literal["ok", "waiting", "paused", "refused", "failing"]
 not on some watch; its answers do not come, or do not count."""
 
 
+class HintSourceHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source of hints fares, for one provider."""
+
+    source: str
+    """Its name in the config; `http` and `kafka` are the doors for hints of others."""
+    type: str
+    connected: bool
+    """It is there. Without it the schedule goes on alone."""
+    since: str | None
+    """Since when it is so; None: from the start."""
+    per_second: float
+    """Hints of it over the last minute, for whatever provider."""
+    precision: float | None
+    """0..1: how many of its hints were followed by a change, beyond what chance gives. None: none was judged yet."""
+
+
+class HintsHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """What hints do for one provider. Delays are medians of the last reads that showed a change, in seconds."""
+
+    sources: tuple[HintSourceHealth, ...]
+    """Those that tell of its watches, or have hinted one of them; by name."""
+    hinted_delay: float | None
+    """From a hint's arrival to the read. None: no such read yet."""
+    unhinted_delay: float | None
+    """Of reads that no hint brought forward: half of the gap to the read before."""
+
+
 class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Lets a consumer tell "unchanged" from "dead". Telemetry: its only law is that `time` is never ahead."""
 
@@ -110,6 +137,8 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Why, in our words, without a key, an address or a word of the provider; at most 200 characters. None: it is `ok`."""
     since: str | None
     """Since when it is in that state."""
+    hints: HintsHealth | None = None
+    """None: no source tells of it, and none ever did; a heartbeat of before hints."""
 
 
 class _AnyHealth(ProviderHealth, frozen=True, kw_only=True):

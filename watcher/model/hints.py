@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from watcher.model.addresses import AddressError, chain, filter_forms
-from watcher.model.keys import Scope
+from watcher.model.addresses import AddressError, canonical, chain, families, filter_forms
+from watcher.model.keys import UNKNOWN_MINT, Scope
 
 MOST_BYTES = 4096
 """Of one hint, encoded."""
@@ -31,14 +31,29 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
         """Whether a reading of that scope would show what happened there."""
         return (
             (self.provider is None or self.provider == scope.provider)
-            and (scope.account is None or scope.account in filter_forms(self.account))
             and (self.chain is None or scope.chain is None or scope.chain == self.chain)
-            and (self.token is None or scope.token is None or scope.token in filter_forms(self.token))
+            and (
+                _may_stand_on(scope.chain, self.account)
+                if scope.account is None
+                else scope.account in filter_forms(self.account)
+            )
+            and (self.token is None or scope.token in (None, UNKNOWN_MINT) or scope.token in filter_forms(self.token))
         )
 
     def accounts(self) -> Iterator[str]:
         """The canonical spellings that its account may stand for."""
         yield from filter_forms(self.account)
+
+
+def _may_stand_on(chain_id: str | None, account: str) -> bool:
+    """Whether it may be an account of that chain. A watch of everything there is not read anew for an address of another."""
+    if chain_id is None or chain_id.partition(":")[0] not in families():
+        return True
+    try:
+        canonical(chain_id, account)
+    except AddressError:
+        return False
+    return True
 
 
 def parse(raw: object) -> Hint:

@@ -7,6 +7,8 @@ import msgspec
 
 Kind = Literal["total", "settled", "unsettled", "open_orders"]
 KINDS: frozenset[str] = frozenset(get_args(Kind))
+UNKNOWN_MINT = "unknown"
+"""Of a balance whose token neither the answer nor the watch names: it may be any."""
 
 
 class Key(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):

@@ -24,5 +24,6 @@ def _schedule(group: TargetGroup, provider: Provider, seed: int, now: float) -> 
         now=now,
         max_interval=provider.settings.max_interval,
         min_interval=provider.min_interval,
+        cache=provider.cache,
         name=lambda target: f"{target.family}, {target}",
     )

@@ -15,6 +15,8 @@ from watcher.limits.lease import Unsent
 from watcher.limits.limiter import Limiter
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.events import ProviderHealth
+from watcher.model.hints import Hint
+from watcher.model.keys import Scope
 from watcher.model.readings import Answer, Times
 from watcher.model.targets import LISTING, Target
 from watcher.model.times import format_rfc3339
@@ -30,6 +32,7 @@ from watcher.providers.failures import Failure, Malformed, RefusedCredential
 from watcher.providers.protocol import BulkProvider, Credentials, Provider, ReadResult, Request, Response
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.slicing import run_in_slices
+from watcher.scheduling.hinted_targets import HintedTargets
 from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 from watcher.scheduling.schedule import Schedule
 
@@ -87,6 +90,7 @@ class Poller:
         self._exchange = HttpExchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._lanes = LaneScheduler(provider.groups, schedules, budget)
+        self._hinted = HintedTargets(provider.groups, schedules)
         SECRETS.add(_secret_values(credentials))
         policy = self._new_policy(seed)
         self.policy: FailurePolicy = policy if former is None else former.policy.go_on(policy)
@@ -177,6 +181,29 @@ class Poller:
         self._still_read = still_read
         self._limiter.wake()
 
+    def hint(self, hint: Hint, source: str) -> int:
+        """A source says that something may have changed: what that touches is read next, within every limit. How many targets it
+        touches."""
+        now, marked = anyio.current_time(), 0
+        for schedule, target in self._hinted.find(hint):
+            schedule.hint(target, now, source)
+            marked += 1
+        if marked:
+            self._limiter.wake()
+        return marked
+
+    def hint_covered(self, source: str) -> None:
+        """Whatever the source covers may have changed unseen: each is hinted once, spread over a cycle."""
+        now = anyio.current_time()
+        for schedule in self.schedules:
+            schedule.hint_covered(source, now)
+        self._limiter.wake()
+
+    def cover(self, source: str, scopes: Collection[Scope]) -> None:
+        """The source tells of changes in these from now on, and of no others."""
+        for schedule, targets in self._hinted.of_scopes(scopes):
+            schedule.cover(source, targets)
+
     async def drained(self) -> None:
         """Return once nothing is in flight: no request without an answer, no answer that the journal has not taken."""
         while self._in_flight:
@@ -215,7 +242,7 @@ class Poller:
         return self._limiter.grant(now, job.lane.endpoint)
 
     async def _poll(self, job: PollJob, slot: Slot) -> None:
-        request = self.provider.ask(job.lane, job.targets, job.schedule.cycle(slot.granted))
+        request = self.provider.ask(job.lane, job.targets, _age_allowed(job, slot.granted))
         try:
             response, times = await self._send(request, slot)
             try:
@@ -336,6 +363,13 @@ class Poller:
         if self.stats.refused_at_first is None:
             self.stats.refused_at_first = refused
             self.answered.set()
+
+
+def _age_allowed(job: PollJob, granted: float) -> float:
+    """Seconds that its answer may be old, where the provider keeps answers. Ordinarily as often as each target is read; where one
+    is hinted the answer must be newer than that hint, and than the read before, which did not show what it is about."""
+    cycle = job.schedule.cycle(granted)
+    return cycle if job.hinted_since is None else max(0.0, min(cycle, granted - job.hinted_since))
 
 
 def _report_targets(job: PollJob, result: ReadResult, verdict: Verdict, now: float) -> int:

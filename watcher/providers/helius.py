@@ -14,7 +14,7 @@ import msgspec
 
 from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA
-from watcher.model.keys import Key, Scope
+from watcher.model.keys import UNKNOWN_MINT, Key, Scope
 from watcher.model.readings import Reading
 from watcher.model.targets import Lane, Target, TargetGroup
 from watcher.providers.answers import (
@@ -38,8 +38,6 @@ from watcher.redaction.safe_text import one_line
 
 T = TypeVar("T")
 
-UNKNOWN = "unknown"
-"""The token of an account whose watch does not name its mint: the answer does not either."""
 MONTH = 2_592_000.0
 BAD_REQUEST = (-32600, -32601, -32602)
 """What is said of a request, and so of a watch; the other codes are about the key, the plan or the node."""
@@ -154,7 +152,8 @@ class Helius(ConfiguredProvider[HeliusSettings]):
                 raise self.mistake(f"account {account} is watched under two tokens: a token account holds one, keep it")
             tokens[account] = token or tokens.get(account)
         return tuple(
-            Target("account", Scope(self.name, SOLANA, account, token or UNKNOWN)) for account, token in tokens.items()
+            Target("account", Scope(self.name, SOLANA, account, token or UNKNOWN_MINT))
+            for account, token in tokens.items()
         )
 
     def credentials(self, secret: str | None) -> Credentials:
@@ -320,7 +319,7 @@ def _holding(target: Target, raw: msgspec.Raw) -> _Amount:
     info = attempt(_INFO, data.parsed.info)
     if info is None:
         raise Malformed("not a token account as documented")
-    if target.scope.token not in (UNKNOWN, info.mint):
+    if target.scope.token not in (UNKNOWN_MINT, info.mint):
         raise Misconfigured(
             f"{target.scope.account} holds {one_line(info.mint)}, not the token of its watch: correct it"
         )

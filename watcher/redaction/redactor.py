@@ -37,6 +37,10 @@ ALLOWED_WORDS = (
     "sasl_password_env",
     "sasl_password_file",
     "ssl_key_password_env",
+    "secret_env",
+    "url_file",
+    "secret_file",
+    "https://",
     "balance-watcher",
     "watcher.toml",
 )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from watcher.model.events import BalanceChanged, ProviderState
+from watcher.model.events import BalanceChanged, HintsHealth, ProviderState
 from watcher.model.keys import Filter, Kind
 from watcher.model.log import GapReason
 from watcher.model.readings import Unit
@@ -135,6 +135,8 @@ class ProviderStatus(Struct, frozen=True):
     """Why, in our words; at most 200 characters. None: it is `ok`."""
     since: str | None
     """Since when it is in that state, or nothing is heard of it."""
+    hints: HintsHealth | None = None
+    """What hints do for it. None: nothing, or nothing is heard of it."""
 
 
 class SubscriptionInfo(Struct, frozen=True):

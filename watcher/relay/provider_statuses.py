@@ -46,8 +46,8 @@ class ProviderStatuses:
 
     def _status(self, health: ProviderHealth, came: float | None, wall: int, now: float) -> ProviderStatus:
         """A clock ahead of the other machine's is no silence, so both clocks have to say so where there are two."""
-        state, reason, since = health.state, health.reason, health.since
+        state, reason, since, hints = health.state, health.reason, health.since, health.hints
         old = wall - parse_rfc3339(health.time) > SILENT_AFTER * 1e6
         if old and (came is None or now - came > SILENT_AFTER):
-            state, reason, since = "failing", SILENT, health.time
-        return ProviderStatus(health.last_success, health.paused_until, health.budget_used, state, reason, since)
+            state, reason, since, hints = "failing", SILENT, health.time, None
+        return ProviderStatus(health.last_success, health.paused_until, health.budget_used, state, reason, since, hints)

@@ -6,8 +6,9 @@ import functools
 import hashlib
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
+from types import MappingProxyType
 
 import anyio
 import anyio.abc
@@ -63,8 +64,10 @@ class Relay:
         room: int | None = None,
         bound: BoundPort | None = None,
         watches: Callable[[], WatchIndex] = lambda: NOT_KNOWN,
+        routes: Mapping[str, Route] = MappingProxyType({}),
     ) -> None:
-        """`wall`: microseconds. `room`, `bound`: see Listener. `watches`: looked at now, and when `watches_changed` is called."""
+        """`wall`: microseconds. `room`, `bound`: see Listener. `watches`: looked at now, and when `watches_changed` is called.
+        `routes`: what its port answers besides."""
         self._watches_of_config = watches
         self._unresolved: deque[Connection] = deque()
         self._watches = watches()
@@ -78,7 +81,7 @@ class Relay:
         self._budget = ReadBudget(lambda: self.flusher.time())  # noqa: PLW0108 - it has none yet
         self._snapshots = SnapshotReader(log, self._budget, tuning.page, self._watches_now)
         status = msgspec.structs.replace(status, following=lambda: self.follower.following)
-        self.listener = Listener(settings, self._routes(status), tuning=tuning, room=room, bound=bound)
+        self.listener = Listener(settings, self._routes(status, routes), tuning=tuning, room=room, bound=bound)
         self._timers = Timers(self.connections, self.flusher, tuning, wall, status.sees)
         parts = (self.connections, self.flusher, self.follower, self._snapshots)
         self._opener = SubscriptionOpener(*parts, heartbeat=self._timers.heartbeat, sees=status.sees)
@@ -92,13 +95,14 @@ class Relay:
             if not self._guard.grants(connection.session.rights):
                 self.connections.drop(connection, TOKEN_EXPIRED)
 
-    def _routes(self, status: Status) -> HttpRoutes:
+    def _routes(self, status: Status, others: Mapping[str, Route]) -> HttpRoutes:
         refused = self.connections.count_refusal
         balances = Balances(self._snapshots, refused)
         routes = {
             "/": Route(functools.partial(_show, live_page())),
             BALANCES: Route(balances.answer, guarded=True),
             STREAM: Route(self._upgrade, methods=("GET",), wrong_method="a stream is asked for with GET"),
+            **others,
         }
         return HttpRoutes(routes, self._guard, status, refused)
 

@@ -87,6 +87,54 @@ class ChangeRates:
         rate = steady + w * ((af + BURST_SHAPE) / (bf + BURST_SHAPE / steady) - steady)
         return float((rate / self.unit) ** -EXPONENT)
 
+    def chance(self, i: int, gap: float) -> float:
+        """That its answer shows a change, `gap` seconds after the one before, as is believed beforehand."""
+        a, b = self.a[i] + self.shape, self.b[i] + self.shape / self._mean()
+        w = 1 / (1 + exp(-self.odds[i]))
+        q = -expm1(-a * log1p(gap / b))
+        qf = -expm1(-(self.af[i] + BURST_SHAPE) * log1p(gap / (self.bf[i] + BURST_SHAPE * b / a)))
+        return q + w * (qf - q)
+
+    def learn_hinted(self, i: int, gap: float, age: float, slow: float) -> float:
+        """As `learn`, of an answer that shows a change, and that a hint has asked for: there is one change `age`
+        seconds ago, the first in all the gap, and the expected number since. Rates stay true by that: as a change
+        that polling has met, it would count for too many, for the read came when there was one."""
+        keep, w = self._keep, 1 / (1 + exp(-self.odds[i]))
+        rate, burst, odds = self._weigh_densities(i, gap, w)
+        odds = self.odds[i] = min(ODDS_CLIP, max(-ODDS_CLIP, self.odds[i] * ODDS_KEEP + odds))
+        w = 1 / (1 + exp(-odds))
+        n, nf = 1 + age * rate, 1 + age * burst
+        expected = n + w * (nf - n)
+        self.changes = self.changes * keep + expected
+        self.seconds = self.seconds * keep + gap
+        self.changes_seen = self.changes_seen * keep + expected
+        self.delay = self.delay * keep + expected * age
+        self.a[i] = self.a[i] * (fade := exp(-gap / slow)) + expected
+        self.b[i] = self.b[i] * fade + gap
+        self.af[i] = self.af[i] * (fade := exp(-gap / FAST)) + nf
+        self.bf[i] = self.bf[i] * fade + gap
+        if self._sweep > 0:
+            self._sweep -= 1
+            self.unit = self._mean()
+        return self.stride(i)
+
+    def _weigh_densities(self, i: int, gap: float, w: float) -> tuple[float, float, float]:
+        """As `_weigh_shapes`, where it is known that there was one change and when: that has a density and no
+        probability. Gives what the best shape says: steady rate, burst rate, and the log of how much likelier the
+        burst is."""
+        per_change, best, said = 1 / self._mean(), -inf, (0.0, 0.0, 0.0)
+        a, b, Af, bf = self.a[i], self.b[i], self.af[i] + BURST_SHAPE, self.bf[i]  # noqa: N806
+        for k, c in enumerate(SHAPES):
+            A, B = a + c, b + c * per_change  # noqa: N806
+            Bf = bf + BURST_SHAPE * B / A  # noqa: N806
+            d = log(A / B) - (A + 1) * log1p(gap / B)
+            odds = log(Af / Bf) - (Af + 1) * log1p(gap / Bf) - d
+            grade = d + log1p(w * expm1(odds)) if odds < 0 else d + odds + log(w + (1 - w) * exp(-odds))
+            self.scores[k] = grade = self.scores[k] * self._keep + grade
+            if grade > best:
+                best, self.shape, said = grade, c, (A / B, Af / Bf, odds)
+        return said
+
     def _weigh_shapes(  # noqa: PLR0917 (hot path)
         self,
         a: float,

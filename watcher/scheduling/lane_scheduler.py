@@ -89,6 +89,8 @@ class PollJob(msgspec.Struct, frozen=True, eq=False):
     group: GroupState
     alone: bool = False
     """Its target was singled out."""
+    hinted_since: float | None = None
+    """When the last hint arrived that it is for: an answer from before that does not show what it says. None: for none."""
 
     @property
     def schedule(self) -> Schedule[Target]:
@@ -115,7 +117,7 @@ class LaneScheduler:
             ready = max(self._budget.ready_at(now, lane.endpoint), _due(group, now))
             alone = bool(group.singled_out)
             if ready <= now and (targets := self._pick(group, lane, now)):
-                return PollJob(lane, targets, group, alone), now
+                return PollJob(lane, targets, group, alone, _hinted_since(group, targets)), now
             when = min(when, ready if ready > now else inf)
         return None, when
 
@@ -157,13 +159,22 @@ class LaneScheduler:
 
     def _pick(self, group: GroupState, lane: Lane, now: float) -> tuple[Target, ...]:
         alone = group.singled_out
-        targets = (alone.popleft(),) if alone else tuple(group.schedule.pick(now, lane.batch))
+        if alone:
+            targets: tuple[Target, ...] = (alone.popleft(),)
+            group.schedule.resent(targets[0], now)
+        else:
+            targets = tuple(group.schedule.pick(now, lane.batch))
         if targets:
             # A group that had nothing to ask, or no room, has saved up one turn at most.
             group.turn = max(group.turn, self._clock - group.stride)
             self._clock = max(self._clock, group.turn)
             group.turn += group.stride
         return targets
+
+
+def _hinted_since(group: GroupState, targets: Iterable[Target]) -> float | None:
+    arrivals = (group.schedule.hinted_since(target) for target in targets)
+    return max((arrival for arrival in arrivals if arrival is not None), default=None)
 
 
 def _due(group: GroupState, now: float) -> float:

@@ -2,7 +2,7 @@
 
 import heapq
 from array import array
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Hashable)
@@ -54,6 +54,9 @@ class VirtualTimeHeap:
         self._mask = (1 << self._bits) - 1
         self._alive = 0
 
+    def __len__(self) -> int:
+        return self._alive
+
     def empty(self) -> bool:
         return not self._alive
 
@@ -81,6 +84,15 @@ class VirtualTimeHeap:
         if len(self._entries) > 1.25 * self._alive + 100:
             self._entries = [e for e in self._entries if int(self.key[e & self._mask] * FIXED_POINT) == e >> self._bits]
             heapq.heapify(self._entries)
+
+    def stretch(self, ratios: Mapping[int, float], now: float) -> None:
+        """Lengthen what lies between virtual time `now` and the keys of these, whether they are in the heap or not."""
+        for i, ratio in ratios.items():
+            key = abs(self.key[i])
+            stretched = max(1 / FIXED_POINT, now + (key - now) * ratio if key > now else key)
+            self.key[i] = stretched if self.key[i] > 0 else -stretched
+        self._entries = [int(key * FIXED_POINT) << self._bits | i for i, key in enumerate(self.key) if key > 0]
+        heapq.heapify(self._entries)
 
 
 class LastReadRing:

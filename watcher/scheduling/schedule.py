@@ -2,6 +2,7 @@
 
 A heap in virtual time gives each target polls in proportion to rate^0.45, by the rates learned from its answers. A
 fixed share of the polls goes to the target that was not read for the longest, so that no estimate can starve any.
+A hint brings the next read of its target forward (hinted_reads.py), by at most half of the polls while others wait.
 Times are monotonic seconds. A target is in exactly one place: resting (in the ring, and in the heap once it is
 `min_interval` old), in flight, or waiting for a due time (a retry, or the confirmation of a candidate).
 """
@@ -9,7 +10,7 @@ Times are monotonic seconds. A target is in exactly one place: resting (in the r
 import heapq
 import random
 from array import array
-from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from itertools import compress
 from math import exp
 from typing import Generic, TypeVar
@@ -18,13 +19,17 @@ import msgspec
 
 from watcher.runtime.slicing import run_at_once
 from watcher.scheduling.change_rates import FAST, ODDS_MEMORY, ChangeRates
+from watcher.scheduling.hint_scores import HintScore
+from watcher.scheduling.hinted_reads import HintedReads
 from watcher.scheduling.queues import FIXED_POINT, LastReadRing, TargetIndex, VirtualTimeHeap
 from watcher.scheduling.saved_schedule import SavedSchedule, name_digest, pack, unpack
+from watcher.scheduling.service_time import ServiceTime
 
 T = TypeVar("T", bound=Hashable)
 
 GUARANTEE = 0.25  # the share of polls for the longest unread: no target waits longer than 4 cycles
 LEAST_GUARANTEE = 0.1  # however generous max_interval is
+MOST_GUARANTEE = 0.9  # while hints wait
 SLOW = 6 * 3600.0  # seconds of slow evidence
 TINY_GAP = 1e-6  # seconds: two answers at one instant still need a likelihood
 RESTING, IN_FLIGHT, WAITING = range(3)
@@ -38,6 +43,7 @@ class Schedule(Generic[T]):
     max_interval: seconds within which every target should be read; sets how much of the budget is spent on that.
     min_interval: seconds before which no target is read again; when all are younger, the request is left unused.
     name: what identifies a target in `save`, so that a later watch list finds its targets again.
+    cache: seconds that the provider keeps an answer; 0: none. A hinted read is repeated after that.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class Schedule(Generic[T]):
         max_interval: float | None = None,
         min_interval: float = 0.0,
         name: Callable[[T], str] = str,
+        cache: float = 0.0,
     ) -> None:
         self._targets = list(dict.fromkeys(targets))
         self._max_interval = max_interval
@@ -58,15 +65,17 @@ class Schedule(Generic[T]):
         # Made here, for `save` must be quick.
         self._names = array("Q", (name_digest(name(target)) for target in self._targets))
         self._rates = ChangeRates(size)
+        self._hints = HintedReads(size, cache)
         self._last = array("d", [now]) * size
         self._state, self._flags, self._tries = bytearray(size), bytearray(size), bytearray(size)
         self._waiting: list[tuple[float, int]] = []  # a heapq of (due, target): the few that retry or confirm
         self._virtual = 0.0
         self._owed_guarantee = 0.0  # guarantee polls
-        self._urgent_last = False
+        self._passed_last = False  # an urgent or hinted read went first, whether a guarantee poll was owed or not
+        self._hinted_last = False
         self._share = GUARANTEE
         """Of polls, for the longest unread: no target waits longer than cycle / share."""
-        self._service_time = _ServiceTime(max(100, size))
+        self._service_time = ServiceTime(max(100, size))
         self._random = random.Random(seed)  # noqa: S311 (spreads the first sweep, hides nothing)
         order = list(range(size))
         self._random.shuffle(order)
@@ -81,6 +90,8 @@ class Schedule(Generic[T]):
         chosen: list[T] = []
         while len(chosen) < most and (i := self._choose(now)) >= 0:
             self._state[i] = IN_FLIGHT
+            if self._hints.marks.active:
+                self._hints.marks.take(i, now)
             chosen.append(self._targets[i])
         if chosen:
             self._service_time.tick(now, len(chosen))
@@ -102,14 +113,22 @@ class Schedule(Generic[T]):
     def report(self, target: T, now: float, changed: bool) -> None:  # noqa: FBT001 (the one thing an answer says)
         """The answer came; `changed` if it shows a change. A target's first answer is its baseline, never a change."""
         i = self._require_in_flight(target)
-        rates, flags = self._rates, self._flags[i]
+        rates, hints, flags = self._rates, self._hints, self._flags[i]
+        mark = hints.marks.reading.pop(i, None)
         if flags & HAS_BASELINE:
             gap = max(TINY_GAP, now - self._last[i])
             guaranteed = flags & BY_GUARANTEE > 0
             slow = max(SLOW, 50 * self._service_time.seconds * len(self._targets))
-            stride = rates.learn(i, gap, changed, guaranteed, slow)
+            if mark is None:
+                stride = rates.learn(i, gap, changed, guaranteed, slow)
+                if changed:
+                    hints.unhinted_change(i, now, gap)
+            else:
+                stride = hints.report(rates, i, mark, now, gap, changed, guaranteed, slow)
         else:
             stride = rates.stride(i)
+        if hints.coverage.sources:
+            stride *= hints.coverage.stretch(i)
         self._last[i] = now
         self._tries[i] = 0
         self._flags[i] = HAS_BASELINE
@@ -118,6 +137,49 @@ class Schedule(Generic[T]):
             self._wait_until(i, now + self._min_interval)
         else:
             self._to_rest(i)
+            if hints.marks.active:
+                self._offer(i, now)
+
+    def hint(self, target: T, now: float, source: str) -> None:
+        """Somebody says that it changed: read it next, within every limit. Raises KeyError for a target not here."""
+        i = self._index.find(target)
+        if self._hints.add(i, source, now):
+            self._offer(i, now)
+
+    def hint_covered(self, source: str, now: float) -> None:
+        """That source may have missed something: all that it covers is read once, spread over a cycle."""
+        self._hints.missed(source, now, self.cycle(now))
+
+    def cover(self, source: str, targets: Collection[T]) -> None:
+        """That source tells of changes in these from now on, and of no others: what push tells needs less polling.
+
+        Raises KeyError for a target not here.
+        """
+        self._heap.stretch(self._hints.cover(source, [self._index.find(target) for target in targets]), self._virtual)
+
+    def hinted_since(self, target: T) -> float | None:
+        """Of a target in flight: what was known before this does not answer the hints that its read is for. That is when
+        the last of them arrived, or the last answer, which did not show what they are about. None: an ordinary read."""
+        i = self._index.find(target)
+        mark = self._hints.marks.reading.get(i)
+        return None if mark is None else max(mark.latest, self._last[i])
+
+    @property
+    def hint_scores(self) -> Mapping[str, HintScore]:
+        """By source, whoever sent a hint or covers anything here."""
+        return self._hints.scores.scores()
+
+    def hinted_delay(self) -> float | None:
+        """Seconds from a hint to the read that showed its change: the median of the last hundred."""
+        return self._hints.delay()
+
+    def unhinted_delay(self) -> float | None:
+        """Half of the gap to the read before, of the reads without a hint that showed a change: likewise."""
+        return self._hints.unhinted_delay()
+
+    def resent(self, target: T, now: float) -> None:
+        """It was picked before and is asked only now: hints that came in between are for this read."""
+        self._hints.marks.take(self._require_in_flight(target), now)
 
     def failed(self, target: T, now: float, *, blameless: bool = False) -> None:
         """No answer: ask again at once, then after 1, 2, 4, 8, 8... average cycles. Its rate stays as it is.
@@ -129,6 +191,7 @@ class Schedule(Generic[T]):
     def unsent(self, target: T, now: float) -> None:
         """It was picked and not asked: ask now, and nothing is learned of it."""
         i = self._require_in_flight(target)
+        self._hints.marks.put_back(i)
         self._flags[i] &= HAS_BASELINE
         self._wait_until(i, now)
 
@@ -141,6 +204,7 @@ class Schedule(Generic[T]):
 
     def _retry(self, target: T, now: float, *, most: int, least: float) -> None:
         i = self._require_in_flight(target)
+        self._hints.marks.put_back(i)
         self._flags[i] &= HAS_BASELINE
         self._tries[i] = tries = min(self._tries[i] + 1, most)
         self._wait_until(i, now + max(least, 0.0 if tries == 1 else self.cycle(now) * 2 ** (tries - 2)))
@@ -166,6 +230,8 @@ class Schedule(Generic[T]):
             self._flags[i] |= CONFIRM_AFTER
         elif self._state[i] == RESTING:
             self._take_from_rest(i)
+            if i in self._hints.marks.waiting:
+                self._hints.marks.hold(i)
             self._wait_until(i, self._last[i] + self._min_interval if self._flags[i] & HAS_BASELINE else self._last[i])
 
     def cycle(self, now: float) -> float:
@@ -285,57 +351,49 @@ class Schedule(Generic[T]):
             raise ValueError(f"answered but never picked: {target}")
         return i
 
+    def _offer(self, i: int, now: float) -> None:
+        """Let the mark that it may have bring its read forward."""
+        if self._state[i] == RESTING and i in self._hints.marks.waiting:
+            known = self._flags[i] & HAS_BASELINE
+            self._hints.marks.offer(i, self._last[i] + self._min_interval if known else now, now)
+
     def _choose(self, now: float) -> int:
-        """The next target, or -1. A retry or confirmation goes first, but never twice past an owed guarantee poll."""
+        """The next target, or -1. A retry or confirmation goes first, then a hint, but never twice past an owed
+        guarantee poll."""
         urgent = bool(self._waiting) and self._waiting[0][0] <= now
         if not urgent and self._heap.empty():
             return -1
-        self._owed_guarantee = min(2.0, self._owed_guarantee + (1.0 if self._rates.surprised else self._share))
-        if urgent and (self._owed_guarantee < 1 or not self._urgent_last or self._heap.empty()):
-            self._urgent_last = True
+        share = 1.0 if self._rates.surprised else self._share
+        hinted = -1
+        if self._hints.marks.active:
+            share = min(MOST_GUARANTEE, share)
+            for i in self._hints.marks.missed(now):
+                self._offer(i, now)
+            hinted = self._hints.marks.next(now, len(self._heap), self._hinted_last)
+        self._owed_guarantee = min(2.0, self._owed_guarantee + share)
+        passes, self._hinted_last = self._owed_guarantee < 1 or not self._passed_last, False
+        if urgent and (passes or self._heap.empty()):
+            self._passed_last = True
             return heapq.heappop(self._waiting)[1]
-        self._urgent_last = False
-        if self._owed_guarantee >= 1:
-            self._owed_guarantee -= 1
-            self._virtual += 1 / FIXED_POINT  # or two equals polled at one virtual instant would lose their order
-            i = self._ring.head()
-            self._flags[i] |= BY_GUARANTEE
-            self._heap.remove(i)
+        if hinted >= 0 and passes and (self._owed_guarantee < 1 or self._owed_guarantee <= 2 - share):
+            self._passed_last = self._hinted_last = True
+            self._hints.marks.spend_place(hinted)
+            self._heap.remove(hinted)
+            i = hinted
         else:
-            i = self._heap.pop()
-            self._virtual = max(self._virtual, -self._heap.key[i])
+            i = self._choose_unhinted()
         self._ring.unlink(i)
         return i
 
-
-class _ServiceTime:
-    """Seconds per target that the budget achieves, over about one cycle, without the time idle by choice."""
-
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
-        self._count = self._spent = 0.0
-        self._since: float | None = None
-        self._latest = 1
-
-    @property
-    def seconds(self) -> float:
-        return self._spent / self._count if self._count else 0.0
-
-    def restore(self, seconds: float) -> None:
-        self._count, self._spent = 10.0, 10.0 * seconds
-
-    def tick(self, now: float, served: int) -> None:
-        if self._since is not None:
-            keep = max(0.0, 1 - served / self._memory)
-            self._count = self._count * keep + served
-            self._spent = self._spent * keep + now - self._since
-        self._since, self._latest = now, served
-
-    def rest(self) -> None:
-        self._since = None
-
-    def at(self, now: float) -> float:
-        """As `seconds`, with the pause that lasts at `now` counted in."""
-        if self._since is None or not self._count:
-            return self.seconds
-        return max(self.seconds, (self._spent + now - self._since) / (self._count + self._latest))
+    def _choose_unhinted(self) -> int:
+        self._passed_last = False
+        if self._owed_guarantee < 1:
+            i = self._heap.pop()
+            self._virtual = max(self._virtual, -self._heap.key[i])
+            return i
+        self._owed_guarantee -= 1
+        self._virtual += 1 / FIXED_POINT  # or two equals polled at one virtual instant would lose their order
+        i = self._ring.head()
+        self._flags[i] |= BY_GUARANTEE
+        self._heap.remove(i)
+        return i

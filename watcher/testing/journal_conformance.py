@@ -8,8 +8,7 @@
         @pytest.fixture
         async def hasty(self, journal): ...      # the same; takes a snapshot away at once from whoever reads it slowly
 
-with `pytestmark = pytest.mark.anyio`, and `pytest.register_assert_rewrite("watcher.testing.journal_conformance",
-"watcher.testing.journal_samples")` in conftest.py.
+with `pytestmark = pytest.mark.anyio`, and `pytest.register_assert_rewrite("watcher.testing")` in conftest.py.
 """
 
 import anyio
@@ -21,6 +20,7 @@ from watcher.model.events import JSON, BalanceChanged, ProviderHealth
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Commit, Cursor, Expired, SnapshotRevoked
 from watcher.model.times import format_rfc3339
+from watcher.testing.hint_conformance import HintConformance
 from watcher.testing.journal_samples import (
     BEGAN,
     PATIENCE,
@@ -38,7 +38,7 @@ from watcher.testing.journal_samples import (
 )
 
 
-class JournalConformance:
+class JournalConformance(HintConformance):
     """Asynchronous tests: the module that inherits sets `pytestmark = pytest.mark.anyio`."""
 
     async def test_a_new_journal_is_empty(self, journal: Journal) -> None:

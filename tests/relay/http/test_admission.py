@@ -101,6 +101,17 @@ def test_who_has_asked_and_gets_no_word_is_known_by_its_time(pairs):
     assert entered.stuck(10.0) == [waits.accepted]
 
 
+def test_who_sends_a_body_has_its_time_from_when_it_came_and_not_from_its_head(pairs):
+    entered = Admission(8)
+    sends = pairs(entered, "a", stage=Stage.HANDLING, since=1.0)
+    young = pairs(entered, "a", since=9.0)
+    sends.accepted.reach(Stage.READING)
+    assert entered.handling == 0
+    assert entered.late(0.0) == []
+    assert entered.late(1.0) == [sends.accepted]
+    assert entered.late(9.0) == [young.accepted, sends.accepted]
+
+
 def test_a_stream_takes_no_place_and_is_known_until_it_is_closed(pairs):
     entered = Admission(2)
     streams = [pairs(entered, "a") for _ in range(1)]

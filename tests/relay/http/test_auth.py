@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from watcher.model.keys import Filter
-from watcher.relay.http.auth import EVERYTHING, bearer, is_known_host, known_hosts, load, same_origin
+from watcher.relay.http.auth import EVERYTHING, Guard, bearer, is_known_host, known_hosts, load, same_origin
 from watcher.relay.settings import RelaySettings
 from watcher.runtime.config_section import SettingsError
 
@@ -52,6 +52,7 @@ def test_tokens_of_a_file_are_bound(tmp_path):
         ('[[token]]\nsha256 = "xyz"', "hex"),
         (f'[[token]]\nsha256 = "{digest("x")}"\naccount = []', "at least one"),
         (f'[[token]]\nsha256 = "{digest("x")}"\nwallet = ["a"]', "wallet"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\nhint = "yes"', "hint"),
         ("[[token", "tokens.toml"),
     ],
 )
@@ -69,6 +70,61 @@ def test_a_missing_tokens_file_and_an_empty_variable_are_errors(tmp_path):
     for environ in ({}, {"T": ""}, {"T": " , "}):
         with pytest.raises(SettingsError, match=r"T, which is (empty|not set)"):
             load(RelaySettings(tokens_env="T"), environ)
+
+
+@pytest.mark.parametrize(
+    ("lines", "may"),
+    [
+        ("", True),
+        ("hint = true", True),
+        ("hint = false", False),
+        ('provider = ["helius"]', False),
+        ('provider = ["helius"]\nhint = true', True),
+        ('account = ["a"]\nhint = false', False),
+    ],
+)
+def test_who_is_bound_may_hint_only_where_it_says_so(tmp_path, lines, may):
+    path = tmp_path / "tokens.toml"
+    path.write_text(f'[[token]]\nsha256 = "{digest("desk")}"\n{lines}\n')
+    settings = RelaySettings(tokens_file=str(path))
+    guard = Guard(settings, load(settings, {}))
+    rights = guard.rights("Bearer desk")
+    assert guard.may_hint("Bearer desk") is (rights if may else None)
+    assert rights is not None
+    for wrong in ("Bearer other", "Basic desk", "", None):
+        assert guard.may_hint(wrong) is None
+
+
+def test_without_tokens_and_with_plain_ones_everybody_who_is_let_in_may_hint():
+    assert Guard(RelaySettings(), None).may_hint(None) == EVERYTHING
+    settings = RelaySettings(tokens_env="T")
+    guard = Guard(settings, load(settings, {"T": "one"}))
+    assert guard.may_hint("Bearer one") == EVERYTHING
+    assert guard.may_hint(None) is None
+
+
+def test_a_right_to_hint_that_comes_or_goes_leaves_streams_alone(tmp_path):
+    """They are known by their rights, which are what they were."""
+    path = tmp_path / "tokens.toml"
+    settings = RelaySettings(tokens_file=str(path))
+
+    def loaded(lines):
+        path.write_text(f'[[token]]\nsha256 = "{digest("desk")}"\nprovider = ["helius"]\n{lines}\n')
+        return load(settings, {})
+
+    before = loaded("")
+    guard = Guard(settings, before)
+    stream = guard.rights("Bearer desk")
+    after = loaded("hint = true")
+    assert before != after
+    guard.use(settings, after)
+    assert guard.grants(stream)
+    assert guard.may_hint("Bearer desk") is stream
+    guard.use(settings, loaded("hint = false"))
+    assert guard.grants(stream)
+    assert guard.may_hint("Bearer desk") is None
+    guard.use(settings, loaded('account = ["a"]\nhint = true'))
+    assert not guard.grants(stream)
 
 
 def test_without_either_key_no_token_is_asked_for():

@@ -10,6 +10,7 @@ import msgspec
 from watcher.app import settings
 from watcher.app.check import machine
 from watcher.app.check.ask import Questions
+from watcher.app.check.hint_plan import hint_line, useless
 from watcher.app.check.learned import learned_rates
 from watcher.app.check.likely_mistakes import likely_mistakes
 from watcher.app.check.plan import limit_lines, plan, same_credentials, same_watches, shared_partitions
@@ -17,6 +18,7 @@ from watcher.app.check.report import Report
 from watcher.app.daemon import Daemon, journal_of, wall
 from watcher.app.exposed_secrets import exposed
 from watcher.app.findings import Finding
+from watcher.app.hint_sources import HintSource, hint_sources
 from watcher.app.limit_words import duration_words
 from watcher.app.provider_sources import Source, sources
 from watcher.app.settings import Settings
@@ -57,14 +59,17 @@ class _Check:
         self._wish = wish
         self._report = report
         self._sources: Sequence[Source] = ()
+        self._hints: Sequence[HintSource] = ()
 
     async def run(self) -> None:
         config, environment, report = self._config, self._environment, self._report
         report.tried(lambda: auth.load(config.relay, environment), "relay.tokens_file")
         guarded = config.relay.tokens_env is not None or config.relay.tokens_file is not None
         self._sources = report.tried(lambda: sources(config, environment), "providers") or ()
+        self._hints = report.tried(lambda: hint_sources(config, environment, polls=True), "hints") or ()
         for source in self._sources:
             self._plan(source)
+        self._tell_hints()
         busy = machine.look(config, report, guarded=guarded, now=wall)
         journal = report.tried(lambda: journal_of(config, environment), "journal")
         if journal is None:
@@ -95,13 +100,20 @@ class _Check:
         for finding in likely_mistakes(provider):
             report.found(finding, indent="  ")
 
+    def _tell_hints(self) -> None:
+        providers = [source.provider for source in self._sources]
+        for source in self._hints:
+            self._report.say(hint_line(source, providers))
+            for finding in useless(source, providers):
+                self._report.found(finding, indent="  ")
+
     def _warn(self, journal: Journal) -> None:
         providers = [source.provider for source in self._sources]
         for line in shared_partitions([provider.name for provider in providers], journal.partitions):
             self._report.say(line)
         hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in self._sources}
         for text in itertools.chain(
-            same_watches(providers), same_credentials(hosts), exposed(self._config, self._sources)
+            same_watches(providers), same_credentials(hosts), exposed(self._config, self._sources, self._hints)
         ):
             self._report.tell("warning", text)
 

@@ -167,7 +167,9 @@ class Cluster:
 
     async def plain_producer(self) -> AIOKafkaProducer:
         """A started producer without transactions. Raises Unavailable."""
-        producer = AIOKafkaProducer(acks=1, compression_type=self._compression, **self._common)
+        producer = AIOKafkaProducer(
+            acks=1, max_batch_size=BATCH_BYTES, compression_type=self._compression, **self._common
+        )
         self._take_over_bootstrap(producer.client)
         try:
             with self.within(self.deadlines.start, "starting a producer"):
@@ -178,18 +180,24 @@ class Cluster:
         return producer
 
     async def consumer(
-        self, topics: Sequence[str], *, isolation: str = "read_committed", wait: float = 0.5
+        self,
+        topics: Sequence[str],
+        *,
+        isolation: str = "read_committed",
+        wait: float = 0.5,
+        ahead: int = 4 * 1024 * 1024,
     ) -> AIOKafkaConsumer:
         """A started consumer without a group that knows of `topics`. Raises Unavailable.
 
-        `wait`: seconds that the broker waits for records where there are none; a seek waits for that, too.
+        `wait`: seconds that the broker waits for records where there are none; a seek waits for that, too. `ahead`: bytes that
+        it fetches at once of a partition; one batch may be larger.
         """
         consumer = AIOKafkaConsumer(
             isolation_level=isolation,
             auto_offset_reset="none",
             enable_auto_commit=False,
             group_id=None,
-            max_partition_fetch_bytes=4 * 1024 * 1024,
+            max_partition_fetch_bytes=ahead,
             fetch_max_wait_ms=int(wait * 1000),
             **self._common,
         )

@@ -61,6 +61,8 @@ class Deadlines(msgspec.Struct, frozen=True):
     """The end of the marker's transaction stands in the events: the coordinator writes it on its own."""
     heartbeat: float = 5.0
     """A heartbeat that nobody takes is dropped."""
+    hints: float = 3.0
+    """Hints that nobody takes are given back to whoever sent them: what they could bring forward is read by then."""
     denied: float = 10.0
     """A right must have been missing for that time before we believe that it is: a broker that has just come up may have
     our rights to learn."""

@@ -20,12 +20,13 @@ from watcher.journal.kafka.encoder import Encoder
 from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, missing_marker, unmarked_state
 from watcher.journal.kafka.group_admin import GroupDescription, describe_group, remove_member
 from watcher.journal.kafka.heartbeat_sender import HeartbeatSender
+from watcher.journal.kafka.hint_exchange import KafkaHintExchange
 from watcher.journal.kafka.log_marker import LogMarkers
 from watcher.journal.kafka.membership import Membership
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.owner_look import OwnerLook
 from watcher.journal.kafka.reader import KafkaReader
-from watcher.journal.kafka.records import TopicNames
+from watcher.journal.kafka.records import TopicNames, hints_topic
 from watcher.journal.kafka.settings import KafkaSettings, group_id, member_name, security
 from watcher.journal.kafka.topic_admin import TopicAdmin
 from watcher.journal.kafka.topic_specs import require_configs, require_topics, topic_specs
@@ -62,23 +63,25 @@ class KafkaJournal:
         environ: Mapping[str, str],
         encoding: Encoding = "json",
         retention: float = 604800.0,
+        clock: Callable[[], int],
         boottime: Callable[[], float] = anyio.current_time,
         group: str = "",
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
     ) -> None:
-        """`servers` as `host:port`. `boottime`: the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
+        """`servers` as `host:port`. `clock` gives wall-clock microseconds, `boottime` the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
         _require_asserts()
         self.partitions = settings.partitions
         self._settings = settings
         self._environ = environ
         self._view_limits = view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
-        self._specs = topic_specs(self._topics, settings.partitions, retention)
+        self._specs = topic_specs(settings.topic_prefix, settings.partitions, retention)
         self._cluster = Cluster(servers, security(settings, environ), deadlines, settings.compression_type)
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
+        self._clock = clock
         self._boottime = boottime
         self.group = group
         self._look = OwnerLook(self._cluster, self._offsets, self._topics)
@@ -87,8 +90,7 @@ class KafkaJournal:
         """Partition → where its internal records ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
         self._heartbeats = HeartbeatSender(self._cluster, self._topics.heartbeat, self._encoder)
-        self._denied = DenialTimer(10.0, self._cluster.deadlines.denied)
-        """Of administration."""
+        self._denied_administration = DenialTimer(10.0, self._cluster.deadlines.denied)
 
     def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
@@ -119,6 +121,9 @@ class KafkaJournal:
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Raises Forbidden once the right to it has been missing for a while."""
         await self._heartbeats.send(health)
+
+    def hint_exchange(self) -> KafkaHintExchange:
+        return KafkaHintExchange(self._cluster, hints_topic(self._settings.topic_prefix), self._clock)
 
     def member(self) -> str | None:
         """The lasting name of this process in the fleet; None: it has none. Raises SettingsError."""
@@ -172,7 +177,7 @@ class KafkaJournal:
         done = [f"created {', '.join(created) or 'the marker'}"] if created or marked else []
         done = ["began a new log"] if new_log and not created else done
         done += [f"set {', '.join(aligned)}"] if aligned else []
-        names = ", ".join(self._topics)
+        names = ", ".join(spec.name for spec in self._specs)
         return f"{'; '.join(done) or 'nothing to do'}: the log stands in {names} ({self.partitions} partitions)"
 
     async def _make(self, admin: TopicAdmin, created: list[str], aligned: list[str], *, new_log: bool) -> bool:
@@ -221,7 +226,7 @@ class KafkaJournal:
         while True:
             try:
                 async with self._admin_by(deadline) as client:
-                    with self._denied.tolerated():
+                    with self._denied_administration.tolerated():
                         return await work(TopicAdmin(client, self._specs, self._cluster))
             except Unavailable:
                 if anyio.current_time() + AGAIN >= deadline:

@@ -37,6 +37,7 @@ class KafkaPlugin:
             environ=options.environment,
             encoding=options.encoding,
             retention=options.retention,
+            clock=options.clock,
             boottime=options.boottime,
             group=settings.group or "",
         )

@@ -20,7 +20,7 @@ CONTENT_TYPE = "content-type"
 
 
 class TopicNames(NamedTuple):
-    """The names of the four topics, under the configured prefix."""
+    """The names of the four topics of the log, under the configured prefix."""
 
     changed: str
     state: str
@@ -32,6 +32,11 @@ class TopicNames(NamedTuple):
     @classmethod
     def under(cls, prefix: str) -> "TopicNames":
         return cls(*(f"{prefix}balances.{name}.v1" for name in cls._fields))
+
+
+def hints_topic(prefix: str) -> str:
+    """Beside the log, which is read and written without it: who may do nothing else may write there."""
+    return f"{prefix}balances.hints.v1"
 
 
 class OutgoingRecord(NamedTuple):

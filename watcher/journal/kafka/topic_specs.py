@@ -4,10 +4,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from watcher.journal import WrongJournal
-from watcher.journal.kafka.records import TopicNames
+from watcher.journal.kafka.records import TopicNames, hints_topic
 
 MESSAGE_BYTES = 1_000_000
 """What a broker must take at once: beyond our batches, and not more than any version of Kafka does by default."""
+HINTS = {
+    "retention.ms": "300000",
+    "retention.bytes": "67108864",
+    "segment.bytes": "16777216",
+    "message.timestamp.type": "LogAppendTime",
+}
+"""Anybody may write hints: a flood must not fill a disk, and a clock that runs ahead must not keep them for ever."""
+HINT_BYTES = {"max.message.bytes": "1048588"}
+"""What Kafka allows by default: whoever reads hints keeps a batch in memory."""
 COMPACTION = {
     "segment.ms": "3600000",
     "min.cleanable.dirty.ratio": "0.1",
@@ -35,6 +44,8 @@ class TopicSpec(NamedTuple):
     """Configs with the one value that each may have."""
     ceilings: Mapping[str, str]
     """Configs with the greatest value that each may have."""
+    single: bool = False
+    """Has one partition, whatever the config says."""
 
     def initial_configs(self, replicas: int) -> dict[str, str]:
         """The configs that a new topic is given."""
@@ -55,16 +66,18 @@ class TopicSpec(NamedTuple):
         if found is None:
             raise WrongJournal(f"topic {self.name} is missing: run `watcher init`")
         if found.partitions != self.partitions:
-            raise WrongJournal(
-                f"topic {self.name} has {found.partitions} partitions, the config says {self.partitions}: "
-                f"the count is fixed for life, set [kafka] partitions = {found.partitions}"
-            )
+            raise WrongJournal(f"topic {self.name} has {found.partitions} partitions, {self._wrong_count(found)}")
         policy = found.configs.get("cleanup.policy")
         if policy != self.policy:
             raise WrongJournal(
                 f"topic {self.name} has cleanup.policy={policy}, it must be exactly "
                 f"{self.policy}: set it with kafka-configs.sh"
             )
+
+    def _wrong_count(self, found: TopicState) -> str:
+        if self.single:
+            return "it must have one: delete it, and run `watcher init`"
+        return f"the config says {self.partitions}: the count is fixed for life, set [kafka] partitions = {found.partitions}"
 
     def corrections(self, found: TopicState) -> dict[str, str]:
         """The configs that `init` sets. A stricter cleaning than planned may stand; a weaker one may not."""
@@ -88,14 +101,16 @@ def min_in_sync(replicas: int) -> int:
     return 2 if replicas >= 3 else 1
 
 
-def topic_specs(topics: TopicNames, partitions: int, retention: float) -> list[TopicSpec]:
+def topic_specs(prefix: str, partitions: int, retention: float) -> list[TopicSpec]:
     """`retention` bounds the events, in seconds."""
+    topics = TopicNames.under(prefix)
     kept = {"retention.ms": str(int(retention * 1000))}
     return [
         TopicSpec(topics.changed, partitions, "delete", kept, {}),
         TopicSpec(topics.state, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.internal, partitions, "compact", {}, COMPACTION),
-        TopicSpec(topics.heartbeat, 1, "compact", {}, COMPACTION),
+        TopicSpec(topics.heartbeat, 1, "compact", {}, COMPACTION, single=True),
+        TopicSpec(hints_topic(prefix), 1, "delete", HINTS, HINT_BYTES, single=True),
     ]
 
 

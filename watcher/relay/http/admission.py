@@ -11,7 +11,6 @@ import enum
 import errno
 import functools
 import ipaddress
-import itertools
 import operator
 import socket
 from collections.abc import Callable
@@ -49,7 +48,7 @@ class Stage(enum.IntEnum):
     CLOSING = 0
     """It has its answer and has not closed."""
     READING = 1
-    """Its request has not come."""
+    """Its request has not come, or not the whole body of it."""
     WRITING = 2
     """Its answer is being written."""
     HANDLING = 3
@@ -251,7 +250,7 @@ class _AddressSockets:
         return list(self._stages[stage])
 
     def reading_since(self, before: float) -> list[AcceptedSocket]:
-        return list(itertools.takewhile(lambda each: each.since <= before, self._stages[Stage.READING]))
+        return [each for each in self._stages[Stage.READING] if each.since <= before]
 
     def least_missed(self) -> AcceptedSocket:
         """The oldest of the lowest stage."""

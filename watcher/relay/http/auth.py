@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -37,11 +38,26 @@ class TokenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     chain: list[str] | None = None
     account: list[str] | None = None
     token: list[str] | None = None
+    hint: bool | None = None
+    """Whether it may send hints; left out: only if nothing narrows it."""
 
     def rights(self) -> Filter:
         """Raises FilterError."""
         given = {name: values for name in filters.PARTS if (values := getattr(self, name)) is not None}
         return filters.parse(given)
+
+
+class KnownToken(NamedTuple):
+    """A token as the relay keeps it."""
+
+    digest: bytes
+    """Its SHA-256."""
+    rights: Filter
+    may_hint: bool = True
+
+
+NO_TOKEN = KnownToken(b"", EVERYTHING)
+"""What everybody has where no tokens are asked for."""
 
 
 class TokensFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,7 +67,7 @@ class TokensFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Tokens:
     """All tokens that open this relay, by their SHA-256."""
 
-    def __init__(self, known: Iterable[tuple[bytes, Filter]]) -> None:
+    def __init__(self, known: Iterable[KnownToken]) -> None:
         self._known = list(known)
 
     def __len__(self) -> int:
@@ -64,26 +80,34 @@ class Tokens:
 
     def replace(self, others: "Tokens") -> None:
         """From now on these. The rights of one that is as it was are the same object as before: `granted` knows them by that."""
-        before = {pair: pair[1] for pair in self._known}
-        self._known = [(digest, before.get((digest, rights), rights)) for digest, rights in others._known]  # noqa: SLF001
+        before = {(each.digest, each.rights): each.rights for each in self._known}
+        self._known = [
+            each._replace(rights=before.get((each.digest, each.rights), each.rights))
+            for each in others._known  # noqa: SLF001
+        ]
 
     def granted(self, rights: Filter) -> bool:
         """Whether they are those of a token that is ours still."""
-        return any(rights is known for _, known in self._known)
+        return any(rights is each.rights for each in self._known)
 
-    def rights(self, token: bytes) -> Filter | None:
-        """What the token allows; None for a token that is not ours. Takes as long for either."""
+    def find(self, token: bytes) -> KnownToken | None:
+        """None for a token that is not ours. Takes as long for either."""
         digest = hashlib.sha256(token).digest()
         found = None
-        for known, rights in self._known:
-            if hmac.compare_digest(known, digest):
-                found = rights
+        for known in self._known:
+            if hmac.compare_digest(known.digest, digest):
+                found = known
         return found
+
+    def rights(self, token: bytes) -> Filter | None:
+        """What the token allows; None for a token that is not ours."""
+        found = self.find(token)
+        return None if found is None else found.rights
 
 
 def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
     """The tokens that the settings name; None when they name none. Raises SettingsError."""
-    known: list[tuple[bytes, Filter]] = []
+    known: list[KnownToken] = []
     if settings.tokens_env is not None:
         known += _from_environment(settings.tokens_env, environ)
     if settings.tokens_file is not None:
@@ -91,22 +115,22 @@ def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
     return Tokens(known) if known else None
 
 
-def _from_environment(name: str, environ: Mapping[str, str]) -> list[tuple[bytes, Filter]]:
+def _from_environment(name: str, environ: Mapping[str, str]) -> list[KnownToken]:
     found = secret.several("[relay] tokens_env", name, environ, secret.token)
     if not found:
         raise SettingsError(
             f"[relay] tokens_env names {name}, which is empty: put the tokens there, separated by commas"
         )
-    return [(hashlib.sha256(token.reveal().encode()).digest(), Filter()) for token in found]
+    return [KnownToken(hashlib.sha256(token.reveal().encode()).digest(), EVERYTHING) for token in found]
 
 
-def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
+def _from_file(path: Path) -> list[KnownToken]:
     if path.is_fifo():  # a reload could wait at it for ever
         raise SettingsError(f"[relay] tokens_file {path} is a pipe: name a file")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         tokens = msgspec.convert(table, TokensFile).token
-        found = [(_digest(token.sha256), token.rights()) for token in tokens]
+        found = [_known(token) for token in tokens]
     except OSError as error:
         raise SettingsError(
             f"[relay] tokens_file {path} cannot be read ({error.strerror}): look at its name and rights"
@@ -116,6 +140,11 @@ def _from_file(path: Path) -> list[tuple[bytes, Filter]]:
     if not found:
         raise SettingsError(f"[relay] tokens_file {path} holds no [[token]]: add one")
     return found
+
+
+def _known(token: TokenTable) -> KnownToken:
+    rights = token.rights()
+    return KnownToken(_digest(token.sha256), rights, rights == EVERYTHING if token.hint is None else token.hint)
 
 
 def _digest(text: str) -> bytes:
@@ -197,15 +226,24 @@ class Guard:
 
     def rights(self, authorization: str | None) -> Filter | None:
         """What that header allows: everything where no tokens are asked for; None without a valid one."""
+        found = self._find(authorization)
+        return None if found is None else found.rights
+
+    def may_hint(self, authorization: str | None) -> Filter | None:
+        """Of what that header allows hints to be sent: what `rights` gives, or None where its token has no right to hint."""
+        found = self._find(authorization)
+        return None if found is None or not found.may_hint else found.rights
+
+    def _find(self, authorization: str | None) -> KnownToken | None:
         if self.tokens is None:
-            return EVERYTHING
+            return NO_TOKEN
         token = bearer(authorization) if authorization is not None else None
-        return None if token is None else self.tokens.rights(token)
+        return None if token is None else self.tokens.find(token)
 
     def grants(self, rights: Filter | None) -> bool:
         """Whether who has been given them has them still. None: nothing was given."""
         return self.tokens is None or rights is None or self.tokens.granted(rights)
 
     def allows_origin(self, origin: str, host: str) -> bool:
-        """Whether pages of that origin may open a stream."""
+        """Whether pages of that origin may open a stream, and send hints."""
         return origin in self._origins or same_origin(origin, host)

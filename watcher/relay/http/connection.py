@@ -20,15 +20,19 @@ from websockets.http11 import Request
 from websockets.protocol import State
 
 from watcher.model.log import JournalError
+from watcher.relay.http import body as bodies
 from watcher.relay.http import head
 from watcher.relay.http.admission import AcceptedSocket, Admission, Stage
+from watcher.relay.http.body import BodyReader
+from watcher.relay.http.body_memory import BodyMemory
 from watcher.relay.http.head import HttpAnswer, answer_head, error, unavailable
 
-DISCARDED = 1024 * 1024
-"""Bytes behind a head that are read and thrown away (a body, further requests): one answer is all there is."""
+DISCARDED = 4 * 1024 * 1024
+"""Bytes that are read and thrown away (the body of who is refused, further requests): one answer is all there is."""
 LEAST_TAKEN = 16 * 1024
 """Bytes that a reader takes in the time after which it is cut: one at a time would hold its place for ever."""
 RESET = struct.pack("ii", 1, 0)
+CROWDED_OUT = error(503, "rate_limited", "too many send at once: come back later", ("Retry-After", "5"))
 BUG = error(500, "internal", "this is a bug of the relay: its log says more")
 
 logger = structlog.get_logger()
@@ -47,6 +51,7 @@ class HttpService(msgspec.Struct, frozen=True):
     """For the upgrade to a stream."""
     stall_seconds: float
     """In which something of a plain answer must be taken."""
+    body_memory: BodyMemory = msgspec.field(default_factory=BodyMemory)
 
 
 class HttpConnection(ServerConnection):
@@ -58,6 +63,12 @@ class HttpConnection(ServerConnection):
     _limited_to: "set[HttpConnection] | None" = None
     _answering: anyio.CancelScope | None = None
     """Ends the answer. A task's own cancellation would leave a thread alone with the view that it reads in."""
+    _body: BodyReader | None = None
+    """Of a request whose body is read; kept until its answer is found."""
+    _body_ended: "asyncio.Future[None] | None" = None
+    """While the body is coming."""
+    _body_left = False
+    """The request has a body, which nobody has read to its end."""
     _in_pieces = False
     _discarded = 0
     _closing = False
@@ -80,6 +91,11 @@ class HttpConnection(ServerConnection):
     def address(self) -> str:
         """Whose it is; see `admission.address_group`."""
         return "" if self._socket is None else self._socket.address
+
+    @property
+    def held(self) -> int:
+        """Bytes of a body."""
+        return 0 if self._body is None else self._body.held
 
     def _has_gone(self) -> bool:
         """TLS may report a request and the end at once. What the connection held is given back by then."""
@@ -122,6 +138,9 @@ class HttpConnection(ServerConnection):
         if self.streams:
             super().data_received(data)
             return
+        if self._body_ended is not None:
+            self._receive_body(data)
+            return
         if self._request.done():
             self._discarded += len(data)
             if self._discarded > DISCARDED:
@@ -139,6 +158,8 @@ class HttpConnection(ServerConnection):
         if self.streams:
             return super().eof_received()
         self._ended = True
+        if self._body is not None and self._body.end is None:
+            self._refuse_body(error(400, "bad_request", bodies.SHORT))
         if self._in_pieces and self._answering is not None:
             self._answering.cancel()
         # An answer may still go out, except over TLS, which ends both ways at once.
@@ -201,16 +222,82 @@ class HttpConnection(ServerConnection):
         return False
 
     async def _answer(self, request: Request) -> HttpAnswer | None:
+        self._body_left = head.has_body(request)
         try:
             return await self._service.answer(self, request)
         except Exception:
             logger.exception("relay.answer_failed")
             return BUG
+        finally:
+            if self._body is not None:
+                self._body = None
+                self._service.body_memory.leave(self)
+
+    async def read_body(self, request: Request, most: int) -> bytes | HttpAnswer:
+        """That of the request which has come, of at most so many bytes; or why it is refused. Cancelled when it closes.
+
+        Until it is whole it is a request that has not come, and ends as one when it takes too long.
+        """
+        framing = bodies.framing(request)
+        if isinstance(framing, HttpAnswer):
+            return framing
+        self._body = body = BodyReader(framing, most)
+        begun = bytes(self._received[head.size(self._received) :])
+        self._received.clear()
+        body.receive(begun)
+        self._service.body_memory.update(self)
+        if body.end is None:
+            await self._body_comes(wanted=not begun and bodies.expects_continue(request))
+        assert body.end is not None
+        if isinstance(body.end, bytes):
+            self._body_left = False
+            self._service.body_memory.keep(self)
+        return body.end
+
+    async def _body_comes(self, *, wanted: bool) -> None:
+        """`wanted`: whether its sender waits until it hears that it is."""
+        self._body_ended = self.loop.create_future()
+        self._reach(Stage.READING)
+        if wanted:
+            self.transport.write(bodies.CONTINUE)
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+        try:
+            await self._body_ended
+        finally:
+            self._body_ended = None
+        self._reach(Stage.HANDLING)
+
+    def _receive_body(self, data: bytes) -> None:
+        assert self._body is not None
+        self._body.receive(data)
+        self._service.body_memory.update(self)
+        if self._body.end is not None:
+            self._end_body()
+
+    def crowd_out(self) -> None:
+        self._refuse_body(CROWDED_OUT)
+
+    def _refuse_body(self, answer: HttpAnswer) -> None:
+        assert self._body is not None
+        self._body.refuse(answer)
+        self._end_body()
+
+    def _end_body(self) -> None:
+        if self._body_ended is not None and not self._body_ended.done():
+            if not self.transport.is_closing():
+                self.transport.pause_reading()  # until its answer is known, as behind a head
+            self._body_ended.set_result(None)
 
     async def _close(self) -> None:
         """Everything is written: the other side is given a while to close."""
         self._closing = True
         self._reach(Stage.CLOSING)
+        if self._body_left and not self._ended and not self.transport.can_write_eof():
+            # TLS ends both ways at once: who is still sending would see that alone, and not the answer.
+            await asyncio.wait([self.connection_lost_waiter], timeout=self.close_timeout)
+        if self._has_gone():
+            return
         if self._ended or not self.transport.can_write_eof():
             self.transport.close()
         else:

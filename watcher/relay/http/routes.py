@@ -19,6 +19,8 @@ NOT_OURS = (
     "add the origin that you came by to [relay] origins, or set tokens"
 )
 
+NO_HINTS = "this token may not send hints: it needs hint = true in its [[token]] of the tokens file"
+
 Sees = Callable[[Filter, str], bool]
 """Whether somebody with these rights may know how the provider of that name is."""
 
@@ -67,6 +69,7 @@ class RoutedRequest(msgspec.Struct, frozen=True):
     """It came with an `Authorization`."""
     rights: Filter | None
     """Of the token that came with it, all where none is asked for; None without a valid one."""
+    body: bytes = b""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -77,6 +80,10 @@ class Route(msgspec.Struct, frozen=True):
     """It takes a token where tokens are set."""
     methods: tuple[str, ...] = ("GET", "HEAD")
     wrong_method: str = "only GET is answered here"
+    hints: bool = False
+    """It takes hints, which not every token may send."""
+    body: int = 0
+    """Most bytes of a request's body; 0: none is read."""
 
 
 class HttpRoutes:
@@ -108,11 +115,31 @@ class HttpRoutes:
         route = self._routes.get(path, self._unknown)
         if request.method not in route.methods:
             return error(405, "bad_request", route.wrong_method, ("Allow", ", ".join(route.methods)))
+        if route.body and (refused := self._foreign(request, host)) is not None:
+            return refused
         presented = head.field(request.headers, "Authorization")
         rights = self.guard.rights(presented)
         if route.guarded and rights is None:
             return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
-        return await route.handle(RoutedRequest(connection, request, path, query, host, presented is not None, rights))
+        if route.hints and self.guard.may_hint(presented) is None:
+            return error(403, "forbidden", NO_HINTS)
+        body = await connection.read_body(request, route.body) if route.body else b""
+        if isinstance(body, HttpAnswer):
+            if body.status == 503 and self._refused is not None:
+                self._refused("busy")
+            return body
+        routed = RoutedRequest(connection, request, path, query, host, presented is not None, rights, body)
+        return await route.handle(routed)
+
+    def _foreign(self, request: Request, host: str) -> HttpAnswer | None:
+        """The refusal of what a page of another origin sends: its browser asks nobody before a simple POST."""
+        origin, site = (head.field(request.headers, name) for name in ("Origin", "Sec-Fetch-Site"))
+        ours = self.guard.allows_origin(origin, host) if origin is not None else site in (None, "same-origin", "none")
+        if ours:
+            return None
+        if self._refused is not None:
+            self._refused("origin")
+        return error(403, "forbidden", "pages of that origin may send nothing: see [relay] origins")
 
     async def _health(self, _: RoutedRequest) -> HttpAnswer:
         return HttpAnswer(200, head.JSON, b'{"status":"ok"}')

@@ -1,0 +1,262 @@
+"""Where hints go: real pollers in virtual time; what lies between processes is a list."""
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from tests.polling import Api, fine, helius, journal, poller_of, solana, tokenkit, virtually, wall
+from watcher.app.hint_router import HintRouter
+from watcher.hints.figures import SourceFigures
+from watcher.journal import Forbidden
+from watcher.model.addresses import SOLANA, STARKNET
+from watcher.model.filters import parse
+from watcher.model.hints import Hint, encode
+from watcher.model.keys import Filter, Scope
+from watcher.model.log import Unavailable
+from watcher.model.watches import NOT_KNOWN, Watched, WatchIndex
+from watcher.relay.http.hint_routes import Accepted, NotPolledHere
+
+ALL = Filter()
+
+
+def felt(n):
+    return f"0x{n + 1:064x}"
+
+
+class Exchange:
+    """What is sent, and what comes."""
+
+    def __init__(self, *coming, problem=None):
+        self.sent = []
+        self._coming, self._problem = coming, problem
+
+    async def send(self, hints):
+        if self._problem is not None:
+            raise self._problem
+        self.sent += hints
+
+    async def receive(self):
+        for records in self._coming:
+            yield records
+        await anyio.sleep_forever()
+
+    async def close(self):
+        pass
+
+
+def index(*providers):
+    scopes = [target.scope for one in providers for group in one.groups for target in group.targets]
+    return WatchIndex([Watched(scope) for scope in scopes])
+
+
+class Process:
+    """One that polls these; `watches`: what its config watches, else the same."""
+
+    def __init__(self, intake, *providers, exchange=None, polls=True, watches=None):
+        self.pollers = [poller_of(one, Api(fine), intake) for one in providers]
+        watches = index(*providers) if watches is None else watches
+        self.router = HintRouter(lambda: watches, lambda: self.pollers, exchange, anyio.current_time, wall, polls=polls)
+        self.router.figures["node"] = SourceFigures(name="node", type="solana")
+
+    def marked(self, source="http"):
+        """Accounts whose next read is asked for by the source, by what its score counts."""
+        scores = [schedule.hint_scores for poller in self.pollers for schedule in poller.schedules]
+        return sum(score[source].hints for score in scores if source in score)
+
+    def counted(self, source):
+        return {result: number for result, number in self.router.figures[source].by_result.items() if number}
+
+
+def act(tmp_path, make, scene):
+    async def main():
+        async with journal(tmp_path / "balances.db") as intake:
+            process = make(intake)
+            return await scene(process), process
+
+    return virtually(main)
+
+
+def refused(error, hint):
+    """A scene in which it is posted, and refused so."""
+
+    async def scene(process):
+        with pytest.raises(error):
+            await process.router.posted([hint], ALL)
+
+    return scene
+
+
+def test_what_is_posted_is_marked_where_it_is_watched_and_the_rest_is_unknown(tmp_path):
+    hints = [
+        Hint(provider="helius", account=solana(0)),
+        Hint(provider="helius", account=solana(1), chain=SOLANA),
+        Hint(provider="helius", account=solana(9)),
+        Hint(provider="jupiter", account=solana(0)),
+        Hint(provider="helius", account=solana(1), chain=STARKNET),
+    ]
+    with capture_logs() as logs:
+        accepted, process = act(
+            tmp_path, lambda intake: Process(intake, helius(2)), lambda one: one.router.posted(hints, ALL)
+        )
+    assert accepted == Accepted(2, 3)
+    assert process.marked() == 2
+    assert process.counted("http") == {"accepted": 2, "unknown": 3}
+    assert [(line["event"], line["hints"]) for line in logs if line["event"].startswith("hint")] == [
+        ("hint.unknown", 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rights", "accepted"),
+    [
+        ({}, 2),
+        ({"account": [solana(0)]}, 1),
+        ({"account": [solana(5)]}, 0),
+        ({"provider": ["jupiter"]}, 0),
+        ({"provider": ["helius"], "account": [solana(0), solana(1)]}, 2),
+        ({"chain": [STARKNET]}, 0),
+        ({"token": ["other"]}, 0),
+    ],
+)
+def test_a_hint_of_what_its_sender_may_not_see_is_as_unknown_as_one_of_nothing(tmp_path, rights, accepted):
+    hints = [Hint(provider="helius", account=solana(n)) for n in range(2)]
+    found, process = act(
+        tmp_path, lambda intake: Process(intake, helius(3)), lambda one: one.router.posted(hints, parse(rights))
+    )
+    assert found == Accepted(accepted, 2 - accepted)
+    assert process.marked() == accepted
+
+
+def test_rights_to_one_account_do_not_open_the_others_of_a_whole_chain(tmp_path):
+    """Ondo may be watched as a whole; whoever may see one holder may send hints of that one."""
+    chain = WatchIndex([Watched(Scope("ondo", "eip155:1"))])
+    one, other = "0x" + "1a" * 20, "0x" + "2b" * 20
+    hints = [Hint(provider="ondo", account=account) for account in (one, other, one.upper().replace("0X", "0x"))]
+    exchange = Exchange()
+    found, _ = act(
+        tmp_path,
+        lambda intake: Process(intake, exchange=exchange, polls=False, watches=chain),
+        lambda process: process.router.posted(hints, parse({"account": [one]})),
+    )
+    assert found == Accepted(2, 1)
+    assert exchange.sent == [encode(hints[0]), encode(hints[2])]
+
+
+def test_what_another_process_polls_is_sent_on_and_the_rest_is_not(tmp_path):
+    exchange = Exchange()
+    hints = [Hint(provider="helius", account=solana(0)), Hint(provider="tokenkit", account=felt(0))]
+    both = index(helius(2), tokenkit(2))
+    accepted, process = act(
+        tmp_path,
+        lambda intake: Process(intake, helius(2), exchange=exchange, watches=both),
+        lambda one: one.router.posted(hints, ALL),
+    )
+    assert accepted == Accepted(2, 0)
+    assert exchange.sent == [encode(hints[1])]
+    assert process.marked() == 1
+    assert process.counted("http") == {"accepted": 2}
+
+
+@pytest.mark.parametrize("problem", [Unavailable("the broker is away"), Forbidden("no right to write")])
+def test_a_hint_that_cannot_be_sent_on_is_refused(tmp_path, problem):
+    both = index(helius(2), tokenkit(2))
+    act(
+        tmp_path,
+        lambda intake: Process(intake, helius(2), exchange=Exchange(problem=problem), watches=both),
+        refused(Unavailable, Hint(provider="tokenkit", account=felt(0))),
+    )
+
+
+def test_a_relay_alone_without_a_way_to_the_pollers_says_so(tmp_path):
+    act(
+        tmp_path,
+        lambda intake: Process(intake, polls=False, watches=index(helius(2))),
+        refused(NotPolledHere, Hint(provider="helius", account=solana(0))),
+    )
+
+
+def test_a_poller_that_is_being_made_is_waited_for_by_the_sender(tmp_path):
+    act(
+        tmp_path,
+        lambda intake: Process(intake, watches=index(helius(2))),
+        refused(Unavailable, Hint(provider="helius", account=solana(0))),
+    )
+
+
+def test_a_process_that_knows_no_watches_sends_everything_on(tmp_path):
+    exchange = Exchange()
+    hints = [Hint(provider="helius", account=solana(0)), Hint(provider="helius", account=solana(1))]
+    accepted, _ = act(
+        tmp_path,
+        lambda intake: Process(intake, exchange=exchange, polls=False, watches=NOT_KNOWN),
+        lambda one: one.router.posted(hints, parse({"account": [solana(1)]})),
+    )
+    assert accepted == Accepted(1, 1)
+    assert exchange.sent == [encode(hints[1])]
+
+
+def test_what_others_send_is_taken_by_whoever_polls_it_and_forged_records_are_counted(tmp_path):
+    mine, other = Hint(provider="helius", account=solana(0)), Hint(provider="tokenkit", account=felt(0))
+    nobody, stranger = Hint(provider="helius", account=solana(7)), Hint(provider="ondo", account=solana(0))
+    forged = [b"", b"\xff", b"[]", b'{"provider":"helius"}', b'{"provider":"helius","account":5}', b"[" * 5000]
+    exchange = Exchange([encode(mine), encode(other), *forged], [encode(nobody), encode(stranger)])
+    both = index(helius(2), tokenkit(2))
+
+    async def scene(process):
+        with anyio.move_on_after(5):
+            await process.router.receive()
+
+    with capture_logs() as logs:
+        _, process = act(tmp_path, lambda intake: Process(intake, helius(2), exchange=exchange, watches=both), scene)
+    assert process.counted("kafka") == {"accepted": 1, "rejected": len(forged), "unknown": 2}
+    assert process.marked("kafka") == 1
+    assert len([line for line in logs if line["event"] == "hint.rejected"]) == len(forged)
+
+
+def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
+    (scope, other) = [target.scope for target in helius(2).groups[0].targets]
+
+    async def scene(process):
+        late, process.pollers[:] = list(process.pollers), []
+        process.router.covers("node", {scope})
+        process.pollers += late
+        for poller in late:
+            process.router.begun(poller)
+        process.router.missed("node")
+        (schedule,) = late[0].schedules
+        await anyio.sleep(100)
+        picked = []
+        for _ in range(8):
+            (target,) = schedule.pick(anyio.current_time())
+            picked.append((target.scope, schedule.hinted_since(target) is not None))
+            schedule.report(target, anyio.current_time(), changed=False)
+            await anyio.sleep(1)
+        return picked
+
+    picked, _ = act(tmp_path, lambda intake: Process(intake, helius(2)), scene)
+    assert (scope, True) in picked
+    assert (other, True) not in picked
+
+
+def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(tmp_path):
+    exchange = Exchange()
+    elsewhere = tokenkit(3)
+    elsewhere.name = "tokenkit"
+    delivered = [Hint(account=felt(0)), Hint(account=felt(1)), Hint(account=f"0x{0x99:064x}"), Hint(account=felt(77))]
+
+    async def scene(process):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.router.send_delivered)
+            process.router.delivered("node", delivered)
+            await anyio.sleep(1)
+            process.router.delivered("node", delivered[2:])
+            tasks.cancel_scope.cancel()
+
+    _, here = act(tmp_path, lambda intake: Process(intake, tokenkit(2)), scene)
+    assert here.counted("node") == {"accepted": 2, "unknown": 1}
+    assert here.marked("node") == 2
+    _, away = act(
+        tmp_path, lambda intake: Process(intake, exchange=exchange, polls=False, watches=index(elsewhere)), scene
+    )
+    assert away.counted("node") == {"accepted": 2, "unknown": 1}
+    assert exchange.sent == [encode(Hint(provider="tokenkit", account=felt(n))) for n in range(2)]

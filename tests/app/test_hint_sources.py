@@ -1,0 +1,196 @@
+"""Sources of hints in a whole daemon, before the push channels of a sandbox: what they tell is read at once, and a reload replaces
+one while the others go on."""
+
+import hashlib
+import hmac
+import json
+
+import anyio
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from tests.app.test_reload import REQUESTS, SCALED, Running, until
+from watcher.app import hint_sources
+from watcher.app.demo import world_of
+from watcher.hints.socket_source import SocketSource
+from watcher.model.addresses import BSC
+from watcher.runtime.backoff import Backoff
+from watcher.sandbox.server import serve
+from watcher.sandbox.world import WEBHOOK_SECRET, SandboxSettings, hint_environment, hint_tables
+
+pytestmark = pytest.mark.anyio
+SOCKETS = ["solana", "ethereum", "bsc", "starknet"]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Hinted(Running):
+    """A daemon whose config names every push channel of the sandbox."""
+
+    def __init__(self, folder, world, port):
+        super().__init__(folder, world, port, {})
+        self.table["hints"] = hint_tables()
+        self.environment |= hint_environment(f"http://127.0.0.1:{port}")
+        self.url_file = folder / "starknet-url"
+        """Of the Starknet node."""
+        (starknet,) = [table for table in self.hints if table["type"] == "starknet"]
+        self.url_file.write_text(self.environment[starknet.pop("url_env")])
+        starknet["url_file"] = str(self.url_file)
+
+    @property
+    def hints(self):
+        return self.table["hints"]
+
+    async def post(self, path, body, **headers):
+        url = f"http://127.0.0.1:{self.daemon.relay.listener.number}{path}"
+        async with httpx.AsyncClient() as client:
+            return await client.post(url, content=body, headers=headers)
+
+    @property
+    def figures(self):
+        return self.daemon.hints.router.figures
+
+    async def connected(self, *names):
+        for name in names:
+            await until(lambda name=name: name in self.figures and self.figures[name].connected)
+            await until(lambda name=name: self.figures[name].subscriptions)
+
+    def covered(self, provider):
+        """Accounts of its watches that some source tells of now."""
+        covered = self.daemon.hints.router.covered
+        return {scope.account for scopes in covered.values() for scope in scopes if scope.provider == provider}
+
+    def url_env(self, channel):
+        return next(table["url_env"] for table in hint_tables() if table.get("name", table["type"]) == channel)
+
+    def accepted(self, name):
+        return self.figures[name].by_result["accepted"]
+
+    def hits(self, provider):
+        """Hints after which a read showed a change."""
+        scores = [score for schedule in self.pollers()[provider].schedules for score in schedule.hint_scores.values()]
+        return sum(score.hits for score in scores)
+
+
+@pytest.fixture
+async def hinted(tmp_path):
+    world = world_of(SandboxSettings(seed=1, rate=20.0, limits=SCALED, faults="push_delay=0.1"))
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as tasks:
+            port = await tasks.start(serve, world)
+            made = Hinted(tmp_path, world, port)
+            made.logs = logs
+            made.start(tasks)
+            await until(lambda: len(made.pollers()) == len(REQUESTS))
+            yield made
+            tasks.cancel_scope.cancel()
+
+
+async def test_every_channel_tells_of_what_is_watched_and_no_limit_is_broken(hinted):
+    await hinted.connected(*SOCKETS)
+    for name in SOCKETS:
+        await until(lambda name=name: hinted.accepted(name) > 3)
+    assert [name for name in SOCKETS if hinted.figures[name].by_result["rejected"]] == []
+    await until(lambda: all(hinted.hits(name) for name in ("helius", "ondo", "tokenkit")))
+    assert hinted.refusals() == {}
+
+
+async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
+    await hinted.connected(*SOCKETS)
+    before = dict(hinted.figures)
+    line = await hinted.reload()
+    assert line["result"] == "unchanged"
+    assert [name for name in line["cannot_change_in_the_environment"] if "hints" in name] == [
+        "[[hints]] solana",
+        "[[hints]] ethereum",
+        "[[hints]] bsc",
+        "[[hints]] tokenkit",
+    ]
+    hinted.url_file.write_text(hinted.url_file.read_text() + "?another=1")
+    hinted.hints[:] = [table for table in hinted.hints if table.get("name") != "bsc"]
+    hinted.hints[0]["max_subscriptions"] = 500
+    hinted.hints.append({"type": "ethereum", "name": "late", "chain": BSC, "url_env": hinted.url_env("bsc")})
+    line = await hinted.reload()
+    assert line["result"] == "applied"
+    assert (line["hints_added"], line["hints_removed"]) == (("late",), ("bsc",))
+    assert line["hints_changed"] == ("solana", "starknet")
+    await until(lambda: "bsc" not in hinted.figures)
+    await hinted.connected("solana", "ethereum", "late", "starknet")
+    after = hinted.figures
+    assert after["ethereum"] is before["ethereum"]
+    assert after["ethereum"].connections == 1
+    assert [after[name] is before[name] for name in ("solana", "starknet", "tokenkit")] == [False, False, True]
+    line = await hinted.reload()
+    assert line["result"] == "unchanged"
+    assert hinted.refusals() == {}
+
+
+async def test_a_file_that_check_would_refuse_changes_no_source(hinted):
+    await hinted.connected(*SOCKETS)
+    before = dict(hinted.figures)
+    hinted.url_file.write_text("https://node.example/canary-key")
+    line = await hinted.reload()
+    assert (line["result"], line["changed"]) == ("refused", "nothing")
+    assert "canary" not in line["reason"]
+    assert hinted.figures == before
+    assert all(hinted.figures[name].connected for name in SOCKETS)
+
+
+async def test_watches_that_come_are_told_of_too(hinted):
+    await hinted.connected(*SOCKETS)
+    removed = hinted.providers["helius"]["watch"].pop(0)
+    await hinted.reload()
+    await until(lambda: len(list(hinted.covered("helius"))) == len(hinted.providers["helius"]["watch"]))
+    hinted.providers["helius"]["watch"].append(removed)
+    await hinted.reload()
+    await until(lambda: removed["account"] in hinted.covered("helius"))
+
+
+async def test_a_bug_in_a_source_ends_nothing_else(hinted, monkeypatch):
+    monkeypatch.setattr(hint_sources, "RESTARTS", Backoff(0.2, 0.2))
+    await hinted.connected(*SOCKETS)
+    run, broken = SocketSource.run, []
+
+    async def breaks(self):
+        if not broken:
+            broken.append(self.name)
+            raise ZeroDivisionError
+        await run(self)
+
+    monkeypatch.setattr(SocketSource, "run", breaks)
+    hinted.hints[0]["max_subscriptions"] = 500
+    await hinted.reload()
+    await until(lambda: broken)
+    assert hinted.figures["solana"].problem == "a bug of ours: report it"
+    await hinted.asked("helius")
+    await hinted.connected("solana")
+    assert [line["source"] for line in hinted.logs if line["event"] == "hints.failed"] == ["solana"]
+
+
+async def test_hints_are_posted_to_the_port_of_the_relay_and_marked(hinted):
+    account = hinted.providers["helius"]["watch"][0]["account"]
+    hints = [{"provider": "helius", "account": account}, {"provider": "helius", "account": "nobody"}]
+    answer = await hinted.post("/v1/hints", json.dumps({"hints": hints}))
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "unknown": 1})
+    assert hinted.figures["http"].by_result["accepted"] == 1
+    answer = await hinted.post("/v1/hints", b"{}")
+    assert answer.status_code == 400
+    assert hinted.figures["http"].by_result["rejected"] == 1
+
+
+async def test_a_signed_webhook_is_looked_up_and_a_forged_one_is_not(hinted):
+    watch = hinted.providers["tokenkit"]["watch"][0]
+    body = json.dumps({"event": "balance.changed", "what": {"is": watch["account"]}}).encode()
+    signature = f"sha256={hmac.new(WEBHOOK_SECRET.encode(), body, hashlib.sha256).hexdigest()}"
+    headers = {"X-Tokenkit-Signature": signature, "X-Tokenkit-Delivery": "one"}
+    for _ in range(2):
+        answer = await hinted.post("/v1/hooks/tokenkit", body, **headers)
+        assert answer.status_code == 200
+    answer = await hinted.post("/v1/hooks/tokenkit", body + b" ", **headers)
+    assert answer.status_code == 401
+    counted = hinted.figures["tokenkit"].by_result
+    assert counted == {"accepted": 1, "unknown": 0, "rejected": 1, "repeated": 1}

@@ -1,0 +1,227 @@
+"""JSON-RPC as channels use it: whose answer is whose, and what stays subscribed."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watcher.hints.channel import ChannelError
+from watcher.hints.json_rpc import IN_FLIGHT, JsonRpc, Subscriptions
+from watcher.model.keys import Scope
+
+
+class Node:
+    """The other side: it subscribes, ends and remembers, in the order in which it is asked."""
+
+    def __init__(self, most=10**6):
+        self.most = most
+        self.open = {}
+        self.ever = []
+        self.busiest = 0
+        self.last = 0
+
+    def answer(self, text):
+        request = json.loads(text)
+        reply = {"jsonrpc": "2.0", "id": request["id"]}
+        if request["method"] == "end":
+            return json.dumps(reply | {"result": self.open.pop(request["params"][0], None) is not None})
+        if len(self.open) >= self.most:
+            return json.dumps(reply | {"error": {"code": -32000, "message": "too many subscriptions"}})
+        self.last += 1
+        self.open[self.last] = request["params"][0]
+        self.ever.append(request["params"][0])
+        self.busiest = max(self.busiest, len(self.open))
+        return json.dumps(reply | {"result": self.last})
+
+
+def subscriptions(most=100):
+    rpc = JsonRpc()
+    return rpc, Subscriptions(rpc, lambda key: ("begin", [key]), lambda _key, number: ("end", [number]), most)
+
+
+def scope(name):
+    return Scope("ondo", "eip155:1", name)
+
+
+def needs(keys):
+    """A scope for each, of its name."""
+    return {scope(key): [key] for key in keys}
+
+
+def settle(rpc, node):
+    """Every request is answered; gives what came of it."""
+    news = []
+    while texts := rpc.outgoing():
+        news += filter(None, [rpc.received(node.answer(text)) for text in texts])
+    return news
+
+
+def test_an_answer_goes_to_whoever_asked_in_whatever_order_it_comes():
+    rpc, got = JsonRpc(), []
+    for name in "abc":
+        rpc.ask(("m", [name]), lambda result, error, name=name: got.append((name, result, error)))
+    numbers = [json.loads(text)["id"] for text in rpc.outgoing()]
+    assert rpc.outgoing() == []
+    for number in reversed(numbers):
+        assert rpc.received(json.dumps({"id": number, "result": number})) is None
+    assert got == [(name, number, None) for name, number in reversed(list(zip("abc", numbers, strict=True)))]
+    rpc.received(json.dumps({"id": numbers[0], "result": "again"}))
+    assert len(got) == 3
+
+
+def test_a_node_is_asked_for_a_bounded_number_of_things_at_once():
+    rpc = JsonRpc()
+    for number in range(2 * IN_FLIGHT):
+        rpc.ask(("m", [number]), lambda _result, _error: None)
+    first = rpc.outgoing()
+    assert len(first) == IN_FLIGHT
+    rpc.received(json.dumps({"id": json.loads(first[0])["id"], "result": 1}))
+    (following,) = rpc.outgoing()
+    assert json.loads(following)["params"] == [IN_FLIGHT]
+
+
+@pytest.mark.parametrize("number", ["true", "1.0", '"1"', "[1]", "null"])
+def test_what_only_looks_like_the_id_of_a_request_is_none(number):
+    rpc, got = JsonRpc(), []
+    rpc.ask(("m", []), lambda result, _error: got.append(result))
+    assert json.loads(rpc.outgoing()[0])["id"] == 1
+    rpc.received(f'{{"id":{number},"result":7}}')
+    assert got == []
+
+
+def test_an_error_that_names_no_request_ends_the_connection_in_one_line():
+    with pytest.raises(ChannelError, match=r"^it refuses what it is asked: slow\\x1b down \(429\)$"):
+        JsonRpc().received('{"jsonrpc":"2.0","id":null,"error":{"code":429,"message":"slow\\u001b\\ndown"}}')
+
+
+@pytest.mark.parametrize("frame", ["", "[]", "7", "<html>", b"\xff", "[" * 100_000, '{"id":1'])
+def test_what_is_no_message_is_refused(frame):
+    with pytest.raises(ChannelError):
+        JsonRpc().received(frame)
+
+
+def test_a_method_that_the_node_does_not_know_ends_the_connection():
+    rpc, wanted = subscriptions()
+    wanted.connected()
+    wanted.want(needs("a"))
+    (text,) = rpc.outgoing()
+    error = {"code": -32601, "message": "notifications not supported"}
+    with pytest.raises(ChannelError, match="does not know begin: notifications not supported"):
+        rpc.received(json.dumps({"id": json.loads(text)["id"], "error": error}))
+
+
+def test_what_replaces_another_is_there_before_that_ends():
+    rpc, wanted = subscriptions()
+    node = Node()
+    wanted.connected()
+    wanted.want(needs("ab"))
+    settle(rpc, node)
+    wanted.want(needs("bc"))
+    assert [json.loads(text)["method"] for text in rpc.outgoing()] == ["begin"]
+    rpc.received(json.dumps({"id": 3, "result": "0xc"}))
+    assert wanted.covered() == {scope("b"), scope("c")}
+    assert wanted.of("0xc") == "c"
+    assert [json.loads(text)["method"] for text in rpc.outgoing()] == ["end"]
+    assert wanted.covered() == {scope("b"), scope("c")}
+    assert len(wanted) == 2
+
+
+def test_what_is_refused_is_told_and_has_a_turn_now_and_then_each_after_a_longer_wait():
+    rpc, wanted = subscriptions()
+    full = Node(most=1)
+    wanted.connected()
+    wanted.want(needs("abc"))
+    assert [str(news) for news in settle(rpc, full)] == ["too many subscriptions (-32000)"] * 2
+    assert (len(wanted), wanted.left_out) == (1, 2)
+    wanted.want(needs("abc"))
+    assert rpc.outgoing() == []
+    tries = []
+    for turn in range(40):
+        wanted.give_turn()
+        for text in rpc.outgoing():
+            tries.append((turn, json.loads(text)["params"][0]))
+            rpc.received(full.answer(text))
+    assert tries == [(2, "b"), (3, "c"), (8, "b"), (9, "c"), (18, "b"), (19, "c"), (36, "b"), (37, "c")]
+    full.most = 3
+    for _ in range(100):
+        wanted.give_turn()
+        settle(rpc, full)
+    assert (len(wanted), wanted.left_out, sorted(full.open.values())) == (3, 0, ["a", "b", "c"])
+
+
+def test_what_is_refused_is_asked_for_at_once_on_the_next_socket_and_never_when_nobody_wants_it():
+    rpc, wanted = subscriptions()
+    wanted.connected()
+    wanted.want(needs("ab"))
+    settle(rpc, Node(most=0))
+    rpc.reset()
+    wanted.connected()
+    assert len(rpc.outgoing()) == 2
+    rpc.reset()
+    wanted.connected()
+    settle(rpc, Node(most=1))
+    wanted.want(needs("a"))
+    for _ in range(10):
+        wanted.give_turn()
+    assert rpc.outgoing() == []
+    assert wanted.left_out == 0
+
+
+@given(
+    st.lists(st.sampled_from(["cut", "frame", *["".join(keys) for keys in (["a"], "ab", "bcd", "cde", "efgh", "")]]))
+)
+def test_after_any_changes_and_cuts_what_is_wanted_is_there_and_nothing_else(steps):
+    rpc, wanted = subscriptions(most=3)
+    node, last = Node(), ""
+    wanted.connected()
+    for step in steps:
+        if step == "cut":
+            rpc.reset()
+            node.open.clear()
+            wanted.connected()
+        elif step == "frame":
+            for text in rpc.outgoing():
+                rpc.received(node.answer(text))
+        else:
+            last = step
+            wanted.want(needs(step))
+    settle(rpc, node)
+    assert sorted(node.open.values()) == sorted(last[:3])
+    assert len(wanted) == len(node.open)
+    assert wanted.covered() == {scope(key) for key in last[:3]}
+    assert wanted.left_out == len(last[3:])
+    assert all(wanted.of(number) == key for number, key in node.open.items())
+
+
+def test_with_no_room_for_both_the_old_one_ends_first():
+    rpc, wanted = subscriptions(most=2)
+    node = Node(most=2)
+    wanted.connected()
+    wanted.want(needs("ab"))
+    settle(rpc, node)
+    wanted.want(needs("cd"))
+    settle(rpc, node)
+    assert sorted(node.open.values()) == ["c", "d"]
+    assert node.busiest == 2
+
+
+def test_a_scope_is_covered_when_all_that_it_takes_is_there_and_left_out_when_one_of_them_is_refused():
+    rpc, wanted = subscriptions(most=3)
+    wanted.want(
+        {scope("whole chain"): [], scope("two"): "ab", scope("one"): "a", scope("too many"): "cd", scope("last"): "c"}
+    )
+    assert wanted.left_out == 2
+    wanted.connected()
+    first, *others = rpc.outgoing()
+    assert [json.loads(text)["params"] for text in (first, *others)] == [["a"], ["b"], ["c"]]
+    rpc.received(Node().answer(first))
+    assert wanted.covered() == {scope("one")}
+    assert wanted.covered() is wanted.covered()
+    for text in others:
+        rpc.received(Node(most=0).answer(text))
+    assert wanted.covered() == {scope("one")}
+    assert wanted.left_out == 4
+    wanted.disconnected()
+    assert wanted.covered() == set()
+    assert wanted.left_out == 2

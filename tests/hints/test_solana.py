@@ -1,0 +1,473 @@
+"""The channel of Solana against a node that follows the documents, and against one that does not."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from tests.hints.solana_node import SolanaNode, talk
+from tests.hints.test_associated_accounts import PYUSD, TOKEN, TOKEN_2022, USDC, VECTORS, WSOL
+from watcher.hints.associated_accounts import associated_account
+from watcher.hints.channel import ChannelError, News, WatchedScope
+from watcher.hints.solana import LONGEST_TURN, WINDOW, SolanaChannel
+from watcher.model.addresses import SOLANA
+from watcher.model.hints import Hint
+from watcher.model.keys import Scope
+
+WALLETS = sorted({wallet for wallet, *_ in VECTORS})
+WALLET, OTHER, THIRD = WALLETS[:3]
+ACCOUNTS = [associated_account(wallet, USDC, TOKEN) for wallet in WALLETS]
+ACCOUNT = "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"
+
+HELIUS = WatchedScope(Scope("helius", SOLANA, ACCOUNT, "unknown"), token_account=True, commitment="processed")
+JUPITER = WatchedScope(Scope("jupiter", SOLANA, WALLET), tokens=(USDC, "native", "unknown"))
+ONDO = WatchedScope(Scope("ondo", SOLANA, OTHER, PYUSD), tokens=(PYUSD,))
+OF_MINT = WatchedScope(Scope("ondo", SOLANA, None, PYUSD), tokens=(PYUSD,))
+WHOLE_CHAIN = WatchedScope(Scope("ondo", SOLANA))
+ELSEWHERE = WatchedScope(Scope("ondo", "eip155:1", "0x" + "0" * 40))
+
+
+def following(*watched, most=1000, **node):
+    channel, node = SolanaChannel(most), SolanaNode(**node)
+    channel.watch(watched)
+    channel.connected()
+    talk(channel, node)
+    return channel, node
+
+
+def hints(channel, notifications):
+    return [hint for frame in notifications for hint in channel.received(frame).hints]
+
+
+def test_what_is_asked_for_is_what_the_documents_show():
+    channel = SolanaChannel(1000)
+    channel.watch([HELIUS, JUPITER])
+    assert channel.outgoing() == []  # nobody is there
+    channel.connected()
+    first, *_, second = [json.loads(text) for text in channel.outgoing()][:3]
+    assert first == {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "accountSubscribe",
+        "params": [ACCOUNT, {"encoding": "base64", "commitment": "processed"}],
+    }
+    assert second == {
+        "jsonrpc": "2.0",
+        "id": 3,
+        "method": "logsSubscribe",
+        "params": [{"mentions": [WALLET]}, {"commitment": "confirmed"}],
+    }
+
+
+def test_a_documented_notification_is_a_hint_of_its_account():
+    channel = SolanaChannel(1000)
+    channel.watch([HELIUS])
+    channel.connected()
+    channel.outgoing()
+    assert channel.received('{"jsonrpc": "2.0", "result": 23784, "id": 1}') == News()
+    frame = """{"jsonrpc": "2.0", "method": "accountNotification", "params": {"result": {"context": {"slot": 5199307},
+        "value": {"data": ["11116bv5nS2h3y12kD1yUKeMZvGcKLSjQgX6BeV7u1FrjeJcKfsHPXHRDEHrBesJhZyqnnq9qJeUuF7WHxiuLuL5twc38w2TXNLxnDbjmuR",
+        "base58"], "executable": false, "lamports": 33594, "owner": "11111111111111111111111111111111", "rentEpoch": 635,
+        "space": 80}}, "subscription": 23784}}"""
+    assert channel.received(frame) == News((Hint(chain=SOLANA, account=ACCOUNT),))
+    assert channel.received(frame.encode()) == channel.received(frame)
+
+
+def test_a_wallet_is_followed_by_itself_by_its_transactions_and_by_its_token_accounts_under_both_programs():
+    channel, node = following(JUPITER)
+    accounts = [associated_account(WALLET, USDC, program) for program in (TOKEN, TOKEN_2022)]
+    assert node.requests() == sorted(
+        [("logs", WALLET, "confirmed"), *(("account", account, "confirmed") for account in (WALLET, *accounts))]
+    )
+    assert hints(channel, node.account_changed(WALLET)) == [Hint(chain=SOLANA, account=WALLET, token="native")]
+    assert hints(channel, node.transaction(WALLET, OTHER)) == [Hint(chain=SOLANA, account=WALLET)]
+    for account in accounts:  # an incoming transfer names this and not the wallet
+        assert hints(channel, node.account_changed(account)) == [Hint(chain=SOLANA, account=WALLET, token=USDC)]
+
+
+@pytest.mark.parametrize("watch", [HELIUS, JUPITER, ONDO, OF_MINT], ids=lambda watch: watch.scope.provider)
+def test_whatever_is_notified_of_a_watch_touches_its_scope(watch):
+    channel, node = following(watch)
+    assert channel.covered() == [watch.scope]
+    for kind, address, _ in node.requests():
+        found = node.account_changed(address) if kind == "account" else node.transaction(address)
+        assert [hint.touches(watch.scope) for hint in hints(channel, found)] == [True]
+
+
+def test_one_token_of_a_holder_needs_no_more_than_its_accounts_of_that_mint():
+    channel, node = following(ONDO)
+    accounts = [associated_account(OTHER, PYUSD, program) for program in (TOKEN, TOKEN_2022)]
+    assert node.requests() == sorted(("account", account, "confirmed") for account in accounts)
+    (hint,) = hints(channel, node.account_changed(accounts[1]))
+    assert not hint.touches(Scope("ondo", SOLANA, OTHER, USDC))
+
+
+def test_all_holders_of_a_token_are_followed_by_the_transactions_that_name_it():
+    channel, node = following(OF_MINT)
+    assert node.requests() == [("logs", PYUSD, "confirmed")]
+    (hint,) = hints(channel, node.transaction(PYUSD))
+    assert hint.touches(WHOLE_CHAIN.scope)
+    assert not hint.touches(JUPITER.scope)
+
+
+def test_a_failed_transaction_is_no_hint_since_the_wallet_itself_tells_of_the_fee():
+    channel, node = following(JUPITER)
+    failed = {"InstructionError": [0, {"Custom": 1}]}
+    assert hints(channel, node.transaction(WALLET, err=failed)) == []
+    assert hints(channel, node.account_changed(WALLET)) == [Hint(chain=SOLANA, account=WALLET, token="native")]
+
+
+def test_a_whole_chain_cannot_be_followed_and_other_chains_are_not_ours():
+    channel, node = following(WHOLE_CHAIN, ELSEWHERE)
+    assert (node.numbers, list(channel.covered()), channel.left_out, channel.subscriptions) == ({}, [], 1, 0)
+
+
+def test_what_two_watches_need_is_subscribed_once_and_hinted_to_both():
+    account = associated_account(WALLET, USDC, TOKEN)
+    helius = WatchedScope(Scope("helius", SOLANA, account, USDC), token_account=True, commitment="confirmed")
+    bloxroute = WatchedScope(Scope("bloxroute", SOLANA, WALLET), tokens=(USDC,))
+    channel, node = following(helius, JUPITER, bloxroute)
+    assert len(node.numbers) == 4
+    assert {*hints(channel, node.account_changed(account))} == {
+        Hint(chain=SOLANA, account=account),
+        Hint(chain=SOLANA, account=WALLET, token=USDC),
+    }
+    channel.watch([JUPITER, bloxroute])
+    talk(channel, node)
+    assert len(node.numbers) == 4  # the wallet needs it still
+    assert hints(channel, node.account_changed(account)) == [Hint(chain=SOLANA, account=WALLET, token=USDC)]
+
+
+def test_a_scope_is_covered_when_all_of_it_is_confirmed():
+    channel, node = SolanaChannel(1000), SolanaNode()
+    channel.watch([JUPITER])
+    channel.connected()
+    messages = channel.outgoing()
+    for message in messages:
+        assert list(channel.covered()) == []
+        channel.received(json.dumps(node.answer(message)))
+    assert list(channel.covered()) == [JUPITER.scope]
+    assert channel.subscriptions == 4
+
+
+def test_after_a_cut_nothing_is_covered_and_all_is_subscribed_anew():
+    channel, node = following(JUPITER, HELIUS)
+    before = node.requests()
+    channel.disconnected()
+    assert (list(channel.covered()), channel.subscriptions, channel.outgoing()) == ([], 0, [])
+    again = SolanaNode()
+    channel.connected()
+    talk(channel, again)
+    assert again.requests() == before
+    assert {*channel.covered()} == {JUPITER.scope, HELIUS.scope}
+
+
+def test_an_edit_leaves_alone_what_stays():
+    channel, node = following(JUPITER, HELIUS)
+    node.asked.clear()
+    wider = WatchedScope(JUPITER.scope, tokens=(*JUPITER.tokens, WSOL))
+    channel.watch([wider, ONDO])
+    assert list(channel.covered()) == []  # one of its tokens is not followed yet
+    talk(channel, node)
+    assert sorted(method for method, _ in node.asked) == ["accountSubscribe"] * 4 + ["accountUnsubscribe"]
+    assert {*channel.covered()} == {JUPITER.scope, ONDO.scope}
+    assert ("account", ACCOUNT, "processed") not in node.requests()
+
+
+def test_what_was_dropped_before_its_answer_came_is_ended_after_it():
+    channel, node = SolanaChannel(1000), SolanaNode()
+    channel.watch([HELIUS])
+    channel.connected()
+    (message,) = channel.outgoing()
+    channel.watch([])
+    assert channel.outgoing() == []
+    channel.received(json.dumps(node.answer(message)))
+    assert channel.subscriptions == 0
+    talk(channel, node)
+    assert node.numbers == {}
+
+
+def test_no_more_requests_wait_for_an_answer_than_the_window_holds():
+    watched = [
+        WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS
+    ] + [WatchedScope(Scope("jupiter", SOLANA, wallet), tokens=(USDC, WSOL, PYUSD)) for wallet in WALLETS]
+    channel, node = SolanaChannel(1000), SolanaNode()
+    channel.watch(watched)
+    channel.connected()
+    messages = channel.outgoing()
+    assert len(messages) == WINDOW < sum(1 for _ in WALLETS) * 8
+    assert channel.outgoing() == []
+    channel.received(json.dumps(node.answer(messages[0])))
+    assert len(channel.outgoing()) == 1
+
+
+def test_a_bound_is_kept_and_providers_take_turns():
+    helius = [WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS]
+    wallets = [WatchedScope(Scope("jupiter", SOLANA, wallet), tokens=(USDC,)) for wallet in WALLETS]
+    channel, node = following(*helius, *wallets, most=10)
+    assert node.most_at_once == 10
+    covered = [scope.provider for scope in channel.covered()]
+    assert (covered.count("helius"), covered.count("jupiter")) == (6, 1)
+    assert channel.left_out == len(helius) + len(wallets) - 7
+
+
+def test_one_scope_that_needs_many_places_takes_none_from_those_that_need_few():
+    rich = WatchedScope(Scope("jupiter", SOLANA, WALLET), tokens=tuple(ACCOUNTS))
+    poor = WatchedScope(Scope("jupiter", SOLANA, OTHER))
+    channel, node = following(rich, poor, most=8)
+    assert list(channel.covered()) == [poor.scope]
+    assert (len(node.numbers), channel.left_out) == (8, 1)  # what is left tells something of the other, too
+    assert hints(channel, node.account_changed(WALLET))
+
+
+def test_a_refused_subscription_leaves_its_scope_out_until_it_is_accepted():
+    refused = {WALLET}
+    channel, node = following(JUPITER, HELIUS, refuses=lambda kind, address: kind == "logs" and address in refused)
+    assert list(channel.covered()) == [HELIUS.scope]
+    assert (channel.left_out, channel.subscriptions) == (1, 4)
+    refused.clear()
+    channel.watch([JUPITER, HELIUS])
+    talk(channel, node)
+    assert (channel.left_out, channel.subscriptions) == (0, 5)
+    assert {*channel.covered()} == {JUPITER.scope, HELIUS.scope}
+
+
+def test_the_words_of_a_refusal_are_told():
+    channel, node = SolanaChannel(1000), SolanaNode(most=0)
+    channel.watch([HELIUS])
+    channel.connected()
+    assert talk(channel, node) == ["Too many subscriptions (-32005)"]
+
+
+def test_refused_ones_are_asked_for_one_at_a_time_and_each_more_and_more_seldom():
+    watched = [WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS]
+    channel, node = following(*watched, most=1000, refuses=lambda *_: True)
+    assert (channel.left_out, len(node.asked)) == (len(ACCOUNTS), len(ACCOUNTS))
+    tries = []
+    for turn in range(40 * LONGEST_TURN):
+        node.asked.clear()
+        channel.watch(watched)
+        talk(channel, node)
+        assert len(node.asked) <= 1
+        tries += [(turn, *params[:1]) for _, params in node.asked]
+    of_one = [turn for turn, account in tries if account == ACCOUNTS[0]]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(of_one)]
+    assert gaps == sorted(gaps)
+    assert gaps[-1] > 16 * gaps[0] > 0
+    assert channel.left_out == len(ACCOUNTS)
+
+
+def test_a_refusal_is_forgotten_with_its_connection():
+    refused = [True]
+    channel, node = following(HELIUS, refuses=lambda *_: refused[0])
+    channel.disconnected()
+    assert channel.left_out == 0
+    refused.clear()
+    refused.append(False)
+    channel.connected()
+    talk(channel, node)
+    assert list(channel.covered()) == [HELIUS.scope]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "",
+        "nonsense",
+        b"\xff\xfe",
+        "[]",
+        "[1, 2]",
+        "5",
+        '"x"',
+        "null",
+        "[" * 10_000,
+        '{"id": 1, "result": "23784"}',
+        '{"id": 1, "result": 2.5}',
+        '{"id": 1, "result": null}',
+        '{"id": 1}',
+        '{"id": {}, "result": 1}',
+        '{"id": true, "result": 5}',
+        '{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}',
+        '{"method": "accountNotification"}',
+        '{"method": "accountNotification", "params": {"subscription": "x", "result": {}}}',
+        '{"method": "logsNotification", "params": {"subscription": 1, "result": 5}}',
+        '{"method": 5}',
+    ],
+)
+def test_what_is_not_the_protocol_ends_the_connection(frame):
+    channel = SolanaChannel(1000)
+    channel.watch([HELIUS])
+    channel.connected()
+    channel.outgoing()
+    with pytest.raises(ChannelError) as caught:
+        channel.received(frame)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_that_is_given_twice_ends_the_connection():
+    channel = SolanaChannel(1000)
+    channel.watch([JUPITER])
+    channel.connected()
+    channel.outgoing()
+    channel.received('{"id": 1, "result": 7}')
+    with pytest.raises(ChannelError, match="one number to two"):
+        channel.received('{"id": 2, "result": 7}')
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"method": "somethingNew", "params": [1]}',
+        '{"id": 99, "result": true}',
+        '{"id": "1", "result": 5}',
+        '{"id": 1.0, "result": 5}',
+        '{"id": 99, "error": {"code": -32602, "message": "Invalid subscription id."}}',
+        '{"method": "accountNotification", "params": {"subscription": 5, "result": null}}',
+        "{}",
+    ],
+)
+def test_what_is_not_about_us_is_passed_over(frame):
+    channel = SolanaChannel(1000)
+    channel.watch([HELIUS])
+    channel.connected()
+    channel.outgoing()
+    assert channel.received(frame) == News()
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([1, 2, 3, 4])
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.sampled_from(["id", "method", "result", "error", "params", "subscription", "value", "err", "code"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+FRAMES = st.one_of(
+    st.text(),
+    st.binary(),
+    VALUES.map(json.dumps),
+    st.builds(
+        lambda method, params: json.dumps({"method": method, "params": params}),
+        st.sampled_from(["accountNotification", "logsNotification", "x"]),
+        VALUES,
+    ),
+)
+
+
+@given(st.lists(FRAMES))
+def test_whatever_comes_is_news_or_ends_the_connection(frames):
+    channel = SolanaChannel(1000)
+    channel.watch([HELIUS, JUPITER])
+    channel.connected()
+    channel.outgoing()
+    for frame in frames:
+        try:
+            news = channel.received(frame)
+        except ChannelError:
+            channel.disconnected()
+            channel.connected()
+            channel.outgoing()
+        else:
+            assert {hint.account for hint in news.hints} <= {ACCOUNT, WALLET}
+        assert 0 <= channel.left_out <= 2
+        assert channel.subscriptions <= 5
+
+
+POOL = [
+    HELIUS,
+    JUPITER,
+    WatchedScope(JUPITER.scope, tokens=(USDC, WSOL)),
+    WatchedScope(Scope("bloxroute", SOLANA, WALLET), tokens=(USDC,)),
+    WatchedScope(Scope("helius", SOLANA, associated_account(WALLET, USDC, TOKEN), USDC), token_account=True),
+    ONDO,
+    OF_MINT,
+    WHOLE_CHAIN,
+    WatchedScope(Scope("jupiter", SOLANA, THIRD)),
+]
+
+
+class Conversation(RuleBasedStateMachine):
+    """Edits, cuts, refusals and answers in any order: in the end the node has what is watched, within the bound."""
+
+    MOST = 9
+
+    def __init__(self):
+        super().__init__()
+        self.channel, self.sent, self.there = SolanaChannel(self.MOST), [], False
+        self.refused = set()
+        self.node = self.fresh()
+        self.watched = []
+
+    def fresh(self):
+        return SolanaNode(refuses=lambda _kind, address: address in self.refused)
+
+    @rule(chosen=st.lists(st.sampled_from(POOL), unique=True))
+    def watch(self, chosen):
+        self.watched = chosen
+        self.channel.watch(chosen)
+
+    @rule(addresses=st.sets(st.sampled_from([ACCOUNT, WALLET, OTHER, THIRD, PYUSD])))
+    def refuse(self, addresses):
+        self.refused = addresses
+
+    @rule()
+    def connect(self):
+        if not self.there:
+            self.there, self.node = True, self.fresh()
+            self.channel.connected()
+
+    @rule()
+    def cut(self):
+        if self.there:
+            self.there, self.sent = False, []
+            self.channel.disconnected()
+
+    @rule()
+    def send(self):
+        self.sent += self.channel.outgoing()
+        assert self.there or not self.sent
+
+    @rule(count=st.integers(1, 5))
+    def answers(self, count):
+        for message in self.sent[:count]:
+            self.channel.received(json.dumps(self.node.answer(message)))
+        del self.sent[:count]
+
+    @invariant()
+    def what_is_said_is_so(self):
+        known = self.node.requests() if self.there else []
+        assert self.channel.subscriptions <= len(known)
+        watched = {watch.scope for watch in self.watched if watch.scope.chain == SOLANA}
+        assert {*self.channel.covered()} <= watched
+        assert len(self.channel.covered()) + self.channel.left_out <= len(watched)
+
+    def teardown(self):
+        self.refused = set()
+        self.connect()
+        while self.sent or (more := self.channel.outgoing()):
+            self.sent += [] if self.sent else more
+            self.answers(5)
+        for _ in range(20 * LONGEST_TURN):
+            self.watch(self.watched)
+            talk(self.channel, self.node)
+            if not self.channel._refused:
+                break
+        scopes = {watch.scope for watch in self.watched if watch.scope.chain == SOLANA}
+        assert len(self.channel.covered()) + self.channel.left_out == len(scopes)
+        assert self.channel.subscriptions == len(self.node.numbers) <= self.MOST
+        other, node = SolanaChannel(self.MOST), SolanaNode()
+        other.watch(self.watched)
+        other.connected()
+        talk(other, node)
+        assert self.node.requests() == node.requests()
+        assert {*self.channel.covered()} == {*other.covered()}
+
+
+TestConversation = Conversation.TestCase

@@ -1,0 +1,48 @@
+"""What each source of hints can tell of, by the config alone: nobody is asked."""
+
+from collections.abc import Iterator, Sequence
+
+from watcher.app.check.plan import count_words
+from watcher.app.findings import Finding
+from watcher.app.hint_sources import HintSource, channel_of, watched_scopes
+from watcher.hints.settings import SolanaHints, TokenkitHints
+from watcher.ledger import Ledger
+from watcher.model.keys import Scope
+from watcher.providers.protocol import Provider
+from watcher.providers.tokenkit import TokenKit
+from watcher.relay.http.hint_routes import TOKENKIT_HOOK
+
+
+def hint_line(source: HintSource, providers: Sequence[Provider]) -> str:
+    """As a line for people."""
+    found = {provider.name: number for provider in providers if (number := len(_within(source, provider)))}
+    watches = sum(len(group.targets) for provider in providers for group in provider.groups)
+    parts = ", ".join(f"{name} {number:,}" for name, number in found.items())
+    reach = f" ({parts})" if parts else ""
+    door = f"; its webhooks are to be sent to {TOKENKIT_HOOK}" if isinstance(source.table, TokenkitHints) else ""
+    return (
+        f"hints {source.name} ({source.table.type}): can tell of {sum(found.values()):,} of "
+        f"{count_words(watches, 'watch', 'watches')}{reach}{door}"
+    )
+
+
+def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Finding]:
+    """A source that tells of nothing that is watched, or has no room for all."""
+    where = f"hints.{source.name}"
+    if providers and not any(_within(source, provider) for provider in providers):
+        what = f"[[hints]] {source.name} tells of nothing that is watched: it is about {source.chain}"
+        yield Finding("warning", where, what, "remove it, or watch something there")
+    if isinstance(source.table, SolanaHints):
+        channel = channel_of(source.table)
+        channel.watch([watched for provider in providers for watched in watched_scopes(provider, Ledger())])
+        if channel.left_out:
+            what = f"[[hints]] {source.name}: max_subscriptions {source.table.max_subscriptions} leaves out {count_words(channel.left_out, 'watch', 'watches')}"
+            yield Finding("warning", where, what, "raise it if your plan allows that")
+
+
+def _within(source: HintSource, provider: Provider) -> list[Scope]:
+    """What of a provider is on the chain that the source tells of; TokenKit's webhooks are about TokenKit alone."""
+    if isinstance(source.table, TokenkitHints) and not isinstance(provider, TokenKit):
+        return []
+    scopes = (target.scope for group in provider.groups for target in group.targets)
+    return [scope for scope in scopes if scope.chain == source.chain]

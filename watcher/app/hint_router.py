@@ -1,0 +1,222 @@
+"""Where every hint goes: to the poller of its provider in this process, or on to the process that has it.
+
+A hint is never believed: it brings the next read of a watch forward. What becomes of it is counted by its source.
+"""
+
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+
+import anyio
+import msgspec
+import structlog
+
+from watcher.hints.figures import SourceFigures
+from watcher.journal import Forbidden, HintExchange
+from watcher.model.addresses import filter_forms
+from watcher.model.filters import FilterMatcher
+from watcher.model.hints import Hint, HintError, decode, encode
+from watcher.model.keys import Filter, Scope
+from watcher.model.log import Unavailable
+from watcher.model.watches import WatchIndex
+from watcher.poller.poller import Poller
+from watcher.redaction.safe_text import one_line
+from watcher.relay.http.hint_routes import Accepted, NotPolledHere
+from watcher.runtime.slicing import run_in_slices
+
+HTTP, KAFKA = "http", "kafka"
+"""The two sources that stand in no table."""
+MOST_WAITING = 1000
+"""Hints of webhooks that wait to be sent on; the oldest give way."""
+
+log = structlog.get_logger()
+
+
+class HintRouter:
+    """Of one process. To the sources of its config it is the `HintSink`; `posted`, `delivered` and `receive` are for strangers.
+
+    watches, pollers: what holds at that moment. exchange: None where hints stay in this process. polls: whether this process
+    polls at all. now: monotonic seconds. wall: microseconds.
+    """
+
+    def __init__(
+        self,
+        watches: Callable[[], WatchIndex],
+        pollers: Callable[[], Sequence[Poller]],
+        exchange: HintExchange | None,
+        now: Callable[[], float],
+        wall: Callable[[], int],
+        *,
+        polls: bool,
+    ) -> None:
+        self.figures: dict[str, SourceFigures] = {}
+        """By the name of the source."""
+        self.covered: dict[str, Collection[Scope]] = {}
+        """Source → what it tells of changes in, now."""
+        self._watches = watches
+        self._pollers = pollers
+        self._exchange = exchange
+        self._now = now
+        self._polls = polls
+        self._waiting: deque[Hint] = deque(maxlen=MOST_WAITING)
+        self._came = anyio.Event()
+        self.figures[HTTP] = SourceFigures(name=HTTP, type="http", connected=True, since=wall())
+        if exchange is not None:
+            self.figures[KAFKA] = SourceFigures(name=KAFKA, type="kafka", connected=True, since=wall())
+
+    def take(self, source: str, hints: Sequence[Hint]) -> None:
+        """Of a source that is asked about what is polled here alone."""
+        for hint in hints:
+            self._mark(source, hint)
+
+    def missed(self, source: str) -> None:
+        for poller in self._pollers():
+            poller.hint_covered(source)
+
+    def covers(self, source: str, scopes: Collection[Scope]) -> None:
+        self.covered[source] = scopes
+        if (figures := self.figures.get(source)) is not None:
+            figures.providers = frozenset(scope.provider for scope in scopes)
+        for poller in self._pollers():
+            poller.cover(source, scopes)
+
+    def begun(self, poller: Poller) -> None:
+        """It polls from now on: some sources were there before it."""
+        for source, scopes in self.covered.items():
+            poller.cover(source, scopes)
+
+    def forget(self, source: str, figures: SourceFigures) -> None:
+        """There is no such source any more. `figures`: its own; another one may have taken its name."""
+        self.covers(source, ())
+        del self.covered[source]
+        if self.figures.get(source) is figures:
+            del self.figures[source]
+
+    async def posted(self, hints: Sequence[Hint], rights: Filter) -> Accepted:
+        """What somebody with these rights sent; each names its provider. A hint of what they do not allow to see is as unknown as
+        one of what nobody watches.
+
+        Raises NotPolledHere; Unavailable where one is for another process and cannot be sent on now.
+        """
+        if self._exchange is None and not self._polls:
+            raise NotPolledHere
+        known = await run_in_slices(self._known(hints, rights))
+        unknown = len(hints) - len(known)
+        if unknown:
+            self._count_unknown(HTTP, unknown)
+        here = self._polled_here()
+        await run_in_slices(self._marking(HTTP, [hint for hint in known if hint.provider in here]))
+        away = [hint for hint in known if hint.provider not in here]
+        if away:
+            await self._send_on(away)
+            self.figures[HTTP].count("accepted", self._now(), len(away))
+        return Accepted(len(known), unknown)
+
+    def delivered(self, source: str, hints: Sequence[Hint]) -> None:
+        """What a webhook may be about, which came to one process alone: each names what may be an account. What is polled
+        elsewhere is sent on soon."""
+        watches, here, found = self._watches(), self._polled_here(), 0
+        for hint in hints:
+            for provider in list(watches.providers):
+                named = msgspec.structs.replace(hint, provider=provider)
+                if not any(_touched(named, watches)):
+                    continue
+                found += 1
+                if provider in here:
+                    self._mark(source, named)
+                elif self._exchange is not None:
+                    self.figures[source].count("accepted", self._now())
+                    self._waiting.append(named)
+                    self._came.set()
+        if not found:
+            self._count_unknown(source, 1)
+
+    async def send_delivered(self) -> None:
+        """For ever: what webhooks brought for others. What cannot be sent is lost, as a webhook may be."""
+        while True:
+            await self._came.wait()
+            self._came = anyio.Event()
+            going = list(self._waiting)
+            self._waiting.clear()
+            try:
+                await self._send_on(going)
+            except Unavailable as error:
+                log.warning("hint.not_sent", hints=len(going), why=str(error))
+
+    async def receive(self) -> None:
+        """For ever: what others sent for what is polled here. Raises Forbidden."""
+        if self._exchange is not None and self._polls:
+            async for records in self._exchange.receive():
+                await run_in_slices(self._receiving(records))
+
+    def tell_rejected(self, source: str, error: str) -> None:
+        """Of a hint that is none; whoever finds that counts it."""
+        log.warning("hint.rejected", source=source, error=one_line(error))
+
+    def _receiving(self, records: Sequence[bytes]) -> Generator[None, None, None]:
+        """Whoever polls the provider counts it. Of what nobody watches every process says so."""
+        here, watches = self._polled_here(), self._watches()
+        for record in records:
+            try:
+                hint = decode(record)
+            except HintError as error:
+                self.figures[KAFKA].count("rejected", self._now())
+                self.tell_rejected(KAFKA, str(error))
+            else:
+                if hint.provider in here:
+                    self._mark(KAFKA, hint)
+                elif not watches.may_read(str(hint.provider)):
+                    self._count_unknown(KAFKA, 1)
+            yield
+
+    def _known(self, hints: Sequence[Hint], rights: Filter) -> Generator[None, None, list[Hint]]:
+        """Those of something that is watched and that these rights may see."""
+        watches, matcher, known = self._watches(), FilterMatcher.of(rights), []
+        for hint in hints:
+            if any(map(matcher.touches, _touched(hint, watches))):
+                known.append(hint)
+            yield
+        return known
+
+    def _marking(self, source: str, hints: Sequence[Hint]) -> Generator[None, None, None]:
+        for hint in hints:
+            self._mark(source, hint)
+            yield
+
+    def _mark(self, source: str, hint: Hint) -> None:
+        pollers = [poller for poller in self._pollers() if hint.provider in (None, poller.name)]
+        if sum(poller.hint(hint, source) for poller in pollers):
+            self.figures[source].count("accepted", self._now())
+        else:
+            self._count_unknown(source, 1)
+
+    def _count_unknown(self, source: str, number: int) -> None:
+        self.figures[source].count("unknown", self._now(), number)
+        log.info("hint.unknown", source=source, hints=number)
+
+    def _polled_here(self) -> set[str]:
+        return {poller.name for poller in self._pollers()}
+
+    async def _send_on(self, hints: Sequence[Hint]) -> None:
+        """Raises Unavailable."""
+        if self._exchange is None:  # its poller is being made
+            raise Unavailable("the provider of a hint is not polled at the moment: send it again")
+        try:
+            await self._exchange.send([encode(hint) for hint in hints])
+        except Forbidden as error:
+            raise Unavailable(str(error)) from error
+
+
+def _touched(hint: Hint, watches: WatchIndex) -> Iterator[Scope]:
+    """What it may be of, within what is watched: as narrow as the two together name it. It names its provider."""
+    provider = str(hint.provider)
+    tokens = (None,) if hint.token is None else filter_forms(hint.token)
+    if provider not in watches.providers:
+        if watches.may_read(provider):  # this process knows nothing of what is watched
+            yield from (Scope(provider, hint.chain, account, token) for account in hint.accounts() for token in tokens)
+        return
+    for account in hint.accounts():
+        for watch in watches.of_account(provider, account):
+            if hint.touches(watch.scope):
+                chain, token = watch.scope.chain or hint.chain, watch.scope.token
+                for named in (token,) if token is not None else tokens:
+                    yield Scope(provider, chain, account, named)

@@ -1,0 +1,19 @@
+"""Many members in few filters of bounded size, with few of them changed when members come and go. Pure."""
+
+Chunk = tuple[str, ...]
+
+
+class Chunks:
+    """Members in chunks, sorted."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: members of a chunk."""
+        self._most = most
+        self._chunks: list[Chunk] = []
+
+    def arrange(self, members: set[str]) -> dict[str, Chunk]:
+        """From now on these: the chunk in which each of them is. A full one stays as long as all of its members do."""
+        kept = [chunk for chunk in self._chunks if len(chunk) == self._most and members.issuperset(chunk)]
+        rest = sorted(members.difference(*kept))
+        self._chunks = kept + [tuple(rest[start : start + self._most]) for start in range(0, len(rest), self._most)]
+        return {member: chunk for chunk in self._chunks for member in chunk}

@@ -1,0 +1,221 @@
+"""Hints from an Ethereum node, or one of BNB Chain: the logs of tokens that move balances. Pure.
+
+geth's `eth_subscribe` with `logs`: https://geth.ethereum.org/docs/interacting-with-geth/rpc/pubsub. One address is one chain.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from watcher.hints.channel import ChannelError, News, WatchedScope
+from watcher.hints.chunks import Chunk, Chunks
+from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions
+from watcher.hints.repeats import Repeats
+from watcher.model.addresses import ETHEREUM
+from watcher.model.hints import Hint
+from watcher.model.keys import Scope
+
+TRANSFER = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+"""keccak256 of `Transfer(address,address,uint256)`: of ERC-20, and of ERC-721 with the token's number as a fourth topic."""
+DEPOSIT = "0xe1fffcc4923d04b559f4d29a8bfc6cda04eb5b0d3c460751c2402c5c5cc9109c"
+WITHDRAWAL = "0x7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf7268a95bf5081b65"
+"""Of `Deposit(address,uint256)` and `Withdrawal(address,uint256)`: wrapped ether comes and goes without a Transfer."""
+PARTIES = {TRANSFER: 2, DEPOSIT: 1, WITHDRAWAL: 1}
+"""Events that are listened to, and how many addresses each begins with."""
+MOST_IN_FILTER = 1000
+"""Topics in one position, and addresses: geth refuses more."""
+MOST_SUBSCRIPTIONS = 100
+ZERO = "0x" + "0" * 40
+"""Where tokens are made and burnt."""
+_ADDRESS = re.compile("0{24}([0-9a-f]{40})")
+
+
+class LogFilter(msgspec.Struct, frozen=True, cache_hash=True):
+    """One subscription: which logs."""
+
+    side: Literal["first", "second", "any"]
+    """Of the event's addresses, which one is a holder. A sender is the first; so is who deposits or withdraws."""
+    tokens: Chunk = ()
+    """Contracts; none: of whatever contract."""
+    holders: Chunk = ()
+
+    def request(self) -> Request:
+        topics: list[list[str] | None] = [[TRANSFER] if self.side == "second" else list(PARTIES)]
+        if self.side == "second":
+            topics.append(None)
+        if self.holders:
+            topics.append([f"0x{holder[2:]:0>64}" for holder in self.holders])
+        wanted: dict[str, object] = {"topics": topics}
+        if self.tokens:
+            wanted["address"] = list(self.tokens)
+        return "eth_subscribe", ["logs", wanted]
+
+
+class _Log(msgspec.Struct, frozen=True, rename="camel"):
+    address: str
+    topics: list[str]
+    data: str = "0x"
+    removed: bool | None = False
+    block_hash: str | None = None
+    log_index: str | int | None = None
+
+    def words(self) -> Iterator[str]:
+        """The event's first three arguments, 64 digits each. Those that are indexed are topics, the others data: some old
+        tokens index none."""
+        yield from (topic[2:].lower() for topic in self.topics[1:4])
+        yield from (self.data[start : start + 64].lower() for start in range(2, len(self.data[:194]), 64))
+
+    def moved(self) -> tuple[str, ...]:
+        """Accounts of which it moves a balance; none for what is no such event, and for a Transfer of nothing, which
+        anybody can make in anybody's name."""
+        count = PARTIES.get(self.topics[0].lower(), 0) if self.topics else 0
+        words = list(self.words())[: count + 1]
+        nothing = not self.is_unique_token and words[-1:] == ["0" * 64]
+        if not count or len(words) <= count or nothing:
+            return ()
+        return tuple(f"0x{found[1]}" for found in map(_ADDRESS.fullmatch, words[:count]) if found)
+
+    @property
+    def is_unique_token(self) -> bool:
+        """Whether what moved is one of ERC-721: no balance that a holder's listing of amounts shows."""
+        return len(self.topics) == 4
+
+
+class EthereumChannel:
+    """One chain's logs of Transfer, Deposit and Withdrawal: from and to the holders watched, of the tokens watched.
+
+    | watch | subscribed |
+    |---|---|
+    | account and token | that token's logs with that account |
+    | account | logs with that account of any contract |
+    | token | all logs of that token |
+    | neither | nothing: left out |
+
+    No log tells of native ether, of a rebase, or of an amount that follows from time alone.
+    """
+
+    def __init__(self, chain: str = ETHEREUM) -> None:
+        """`chain`: CAIP-2, `eip155:…`."""
+        self._chain = chain
+        self._rpc = JsonRpc()
+        self._watched: tuple[WatchedScope, ...] = ()
+        self._logs: Subscriptions[LogFilter] = Subscriptions(
+            self._rpc, LogFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
+        )
+        self._balances: set[tuple[str, str]] = set()
+        self._holders: set[str] = set()
+        self._tokens: set[str] = set()
+        self._chunks = {
+            name: Chunks(MOST_IN_FILTER) for name in ("tokens", "holders", "tokens of balances", "holders of balances")
+        }
+        self._repeats = Repeats()
+
+    def watch(self, watched: Sequence[WatchedScope]) -> None:
+        watched = tuple(watched)
+        if watched == self._watched:
+            self._logs.give_turn()
+            return
+        self._watched = watched
+        scopes = [one.scope for one in watched if one.scope.chain == self._chain]
+        named = [(scope.account, scope.token) for scope in scopes]
+        self._tokens = {token for account, token in named if token and not account}
+        self._holders = {account for account, token in named if account and not token}
+        self._balances = {(account, token) for account, token in named if account and token}
+        self._logs.want(self._needs(scopes))
+
+    def connected(self) -> None:
+        self.disconnected()
+        self._rpc.ask(("eth_chainId", []), self._chain_answered)
+
+    def disconnected(self) -> None:
+        self._rpc.reset()
+        self._logs.disconnected()
+
+    def received(self, frame: str | bytes) -> News:
+        message = self._rpc.received(frame)
+        if isinstance(message, NodeError):
+            return News(refused=str(message))
+        if message is None or message.method != "eth_subscription":
+            return News()
+        return News(hints=tuple(self._hints(message)))
+
+    def outgoing(self) -> list[str]:
+        return self._rpc.outgoing()
+
+    def covered(self) -> Collection[Scope]:
+        return self._logs.covered()
+
+    @property
+    def subscriptions(self) -> int:
+        return len(self._logs)
+
+    @property
+    def left_out(self) -> int:
+        return self._logs.left_out
+
+    def _chain_answered(self, result: object, error: NodeError | None) -> None:
+        if error:
+            raise ChannelError(f"it does not say which chain it serves: {error}")
+        try:
+            served = f"eip155:{int(result, 16)}" if isinstance(result, str) and len(result) < 20 else ""
+        except ValueError:
+            served = ""
+        if not served:
+            raise ChannelError("it answers eth_chainId with what is no number of a chain")
+        if served != self._chain:
+            raise ChannelError(
+                f"it serves the chain {served}, not {self._chain}: set `chain`, or give a URL of that chain"
+            )
+        self._logs.connected()
+
+    def _needs(self, scopes: Iterable[Scope]) -> dict[Scope, list[LogFilter]]:
+        pairs = {pair for pair in self._balances if pair[0] not in self._holders and pair[1] not in self._tokens}
+        tokens = self._chunks["tokens"].arrange(self._tokens)
+        holders = self._chunks["holders"].arrange(self._holders)
+        pair_tokens = self._chunks["tokens of balances"].arrange({token for _, token in pairs})
+        pair_holders = self._chunks["holders of balances"].arrange({account for account, _ in pairs})
+        needs: dict[Scope, list[LogFilter]] = {}
+        for scope in scopes:
+            account, token = scope.account, scope.token
+            if token in self._tokens:
+                needs[scope] = [LogFilter("any", tokens[token])]
+            elif account in self._holders:
+                needs[scope] = _both_sides((), holders[account])
+            elif account and token:
+                needs[scope] = _both_sides(pair_tokens[token], pair_holders[account])
+            else:
+                needs[scope] = []  # a whole chain: every log of every contract
+        return needs
+
+    def _hints(self, message: Notification) -> Iterator[Hint]:
+        try:
+            log = msgspec.convert(message.params.get("result"), _Log)
+        except msgspec.ValidationError:
+            return
+        if self._is_repeated(log):
+            return
+        token = log.address.lower()
+        for account in dict.fromkeys(log.moved()):
+            if self._is_watched(account, token, log):
+                yield Hint(account=account, chain=self._chain, token=token)
+
+    def _is_watched(self, account: str, token: str, log: _Log) -> bool:
+        if (account, token) in self._balances or (token in self._tokens and account != ZERO):
+            return True
+        return account in self._holders and not log.is_unique_token
+
+    def _is_repeated(self, log: _Log) -> bool:
+        """A log that is removed and comes back in the same block is none that repeats."""
+        if log.block_hash is None or log.log_index is None:
+            return False
+        return self._repeats.is_repeated((log.block_hash, log.log_index), bool(log.removed))
+
+
+def _both_sides(tokens: Chunk, holders: Chunk) -> list[LogFilter]:
+    return [LogFilter("first", tokens, holders), LogFilter("second", tokens, holders)]
+
+
+def _unsubscribe(_filter: LogFilter, number: SubscriptionId) -> Request:
+    return "eth_unsubscribe", [number]

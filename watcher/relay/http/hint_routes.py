@@ -1,0 +1,157 @@
+"""The doors for hints: `POST /v1/hints` for whoever knows of a change, and the webhook of TokenKit."""
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+
+import anyio
+import msgspec
+
+from watcher.model import hints
+from watcher.model.hints import Hint, HintError
+from watcher.model.keys import Filter
+from watcher.model.log import JournalError
+from watcher.relay.http import head
+from watcher.relay.http.head import HttpAnswer, error, json_answer, unavailable
+from watcher.relay.http.routes import Route, RoutedRequest
+from watcher.relay.messages import Code
+from watcher.runtime.slicing import run_in_slices
+
+HINTS = "/v1/hints"
+TOKENKIT_HOOK = "/v1/hooks/tokenkit"
+MOST_HINTS = 1000
+"""In one request."""
+HINTS_BYTES = 512 * 1024
+HOOK_BYTES = 64 * 1024
+AT_ONCE = 16
+"""Requests with hints that are being taken, beyond which others are asked to come back."""
+PATIENCE = 5.0
+"""Seconds in which that is done."""
+STEP = 20
+"""Hints that are read at a stretch: a fifth of a millisecond."""
+COMMAS = 16 * MOST_HINTS
+"""In a body at most: four times as many as hints have."""
+SHOWN = 300
+"""Characters of what is wrong with a hint, which may repeat what was sent."""
+SHAPE = 'the body is {"hints": [{"provider": …, "account": …}, …]} in JSON'
+BUSY = error(503, "rate_limited", "too many send hints at once: come back later", ("Retry-After", "5"))
+NOWHERE = error(404, "not_found", "this process polls nothing and cannot hand hints on: ask the one that polls")
+
+
+class NotPolledHere(Exception):
+    """This process polls nothing, and its journal has no way to those that do."""
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What became of hints that were sent: of a watch, or of none that the sender may know of."""
+
+    accepted: int
+    unknown: int
+
+
+class HookAnswer(msgspec.Struct, frozen=True):
+    """What a webhook's sender is answered: 200, or a status of REFUSALS."""
+
+    status: int
+
+
+REFUSALS: Mapping[int, tuple[Code, str]] = {
+    401: ("unauthorized", "the signature is not that of this body under any of our secrets"),
+    404: ("not_found", "no [[hints]] of type tokenkit is configured here"),
+}
+"""Of a webhook."""
+
+TakeHints = Callable[[Sequence[Hint], Filter], Awaitable[Accepted]]
+"""Hints, and the rights of who sent them. Raises JournalError when they cannot be handed on now, and NotPolledHere."""
+TakeHook = Callable[[bytes, Mapping[str, str]], HookAnswer]
+"""The raw body of a webhook, and the fields of its head in lower case; one that came twice is empty."""
+
+
+def hint_routes(take: TakeHints, rejected: Callable[[], None], hook: TakeHook) -> Mapping[str, Route]:
+    """For HttpRoutes. `rejected`: counts a request whose hints could not be understood."""
+    door = _HintDoor(take, rejected)
+    return {
+        HINTS: Route(
+            door.answer,
+            guarded=True,
+            hints=True,
+            methods=("POST",),
+            wrong_method="hints are sent with POST",
+            body=HINTS_BYTES,
+        ),
+        TOKENKIT_HOOK: Route(
+            _HookDoor(hook).answer, methods=("POST",), wrong_method="a webhook is sent with POST", body=HOOK_BYTES
+        ),
+    }
+
+
+class _HintDoor:
+    """Takes the hints of one request after the other apart, in slices: whoever floods it holds nobody else up."""
+
+    def __init__(self, take: TakeHints, rejected: Callable[[], None]) -> None:
+        self._take = take
+        self._rejected = rejected
+        self._inside = 0
+        """Requests."""
+        self._reading = anyio.Lock()
+
+    async def answer(self, request: RoutedRequest) -> HttpAnswer:
+        if self._inside >= AT_ONCE:
+            return BUSY
+        self._inside += 1
+        try:
+            with anyio.move_on_after(PATIENCE):
+                return await self._taken(request)
+        except HintError as mistake:
+            self._rejected()
+            return error(400, "bad_request", str(mistake))
+        except JournalError as problem:
+            return unavailable(problem)
+        except NotPolledHere:
+            return NOWHERE
+        finally:
+            self._inside -= 1
+        return error(503, "internal", "the hints could not be handed on in time", ("Retry-After", "5"))
+
+    async def _taken(self, request: RoutedRequest) -> HttpAnswer:
+        assert request.rights is not None
+        async with self._reading:
+            found = await run_in_slices(read_hints(request.body))
+        return json_answer(202, await self._take(found, request.rights))
+
+
+class _HookDoor:
+    def __init__(self, hook: TakeHook) -> None:
+        self._hook = hook
+
+    async def answer(self, request: RoutedRequest) -> HttpAnswer:
+        headers = {name.lower(): head.field(request.http.headers, name) or "" for name in request.http.headers}
+        status = self._hook(request.body, headers).status
+        return error(status, *REFUSALS[status]) if status in REFUSALS else json_answer(status, {})
+
+
+def read_hints(body: bytes) -> Generator[None, None, list[Hint]]:
+    """The hints of a request, a step for each few of them. Raises HintError, which names the one that is wrong."""
+    if body.count(b",") > COMMAS:  # a list of 200,000 zeros would take longer to read than it may
+        raise HintError(f"at most {MOST_HINTS} hints in one request")
+    try:
+        pieces = msgspec.json.decode(body, type=_HintsBody).hints
+    except (ValueError, RecursionError) as mistake:
+        raise HintError(f"{SHAPE}: {str(mistake)[:SHOWN]}") from None
+    if len(pieces) > MOST_HINTS:
+        raise HintError(f"at most {MOST_HINTS} hints in one request: these are {len(pieces)}")
+    found = []
+    for number, piece in enumerate(pieces):
+        if number % STEP == 0:
+            yield
+        found.append(_read(number, piece))
+    return found
+
+
+class _HintsBody(msgspec.Struct, forbid_unknown_fields=True):
+    hints: list[msgspec.Raw]
+
+
+def _read(number: int, piece: msgspec.Raw) -> Hint:
+    try:
+        return hints.decode(bytes(piece))
+    except HintError as mistake:
+        raise HintError(f"hints[{number}]: {str(mistake)[:SHOWN]}") from None

@@ -1,0 +1,150 @@
+"""Hints, as the schedule sees them: which target is read next for them, and what the answers say of who sent them. Pure.
+
+A hint brings the next read of its target forward. If that shows nothing the API may be behind the push, so the read is
+repeated a few times, where that has paid. A change that is seen ends it, and then the hint was right.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Collection
+from math import inf
+from statistics import median
+
+from watcher.scheduling.change_rates import ChangeRates
+from watcher.scheduling.hint_coverage import HintCoverage
+from watcher.scheduling.hint_marks import HintMarks, Mark
+from watcher.scheduling.hint_scores import HintScores
+
+REPEATS = (1.0, 3.0, 7.0)  # seconds after an unchanged hinted read: a push may be ahead of the API
+AHEAD = 0.5  # seconds from a change to its hint, as good as any guess
+ECHO = 5.0  # seconds after a change was seen in which a hint may be of that one: no hit, and no miss
+RECENT = 100  # reads that showed a change
+
+
+class HintedReads:
+    """Of `size` targets, which are small integers. `cache`: seconds that the provider keeps an answer; 0: none."""
+
+    def __init__(self, size: int, cache: float) -> None:
+        self.marks = HintMarks()
+        self.coverage = HintCoverage(size)
+        self.scores = HintScores((cache,) if cache else REPEATS)
+        self._delays, self._unhinted_delays = (deque[float](maxlen=RECENT) for _ in range(2))
+        self._seen: OrderedDict[int, tuple[float, int]] = OrderedDict()
+        """Changes seen of late: when, and which sources need not be told of them again."""
+
+    def add(self, i: int, source: str, now: float) -> bool:
+        """A hint of it came; whether its mark is to be offered anew."""
+        scores, marks = self.scores, self.marks
+        bit = scores.bit(source)
+        scores.received(bit)
+        mark = marks.waiting.get(i)
+        if mark is not None and mark.base < inf:  # its reads showed nothing so far, and this begins anew
+            self._judge_miss(i, mark, mark.sources & bit)
+            mark.sources &= ~bit
+            older, mark = mark, None
+        else:
+            older = None
+        if mark is None:
+            mark = Mark(bit, now, now, now, tries_all=scores.tries_all(bit))
+            if older is not None and older.sources:
+                mark.join(older)
+                marks.hold(i)
+            marks.add(i, mark)
+            return True
+        trusted = marks.trusts(mark)
+        mark.sources |= bit
+        mark.latest = now
+        if trusted or not marks.trusts(mark):
+            mark.claimed = min(mark.claimed, now)
+            return False
+        mark.claimed = mark.due = now
+        return True
+
+    def report(  # noqa: PLR0917 (hot path)
+        self,
+        rates: ChangeRates,
+        i: int,
+        mark: Mark,
+        now: float,
+        gap: float,
+        changed: bool,  # noqa: FBT001
+        guaranteed: bool,  # noqa: FBT001
+        slow: float,
+    ) -> float:
+        """The answer to a read for which it was marked, as `ChangeRates.learn`. Gives the stride to its next poll."""
+        chance, trusted = rates.chance(i, gap), self.marks.trusts(mark)
+        if mark.sources:
+            if mark.step >= 0 and not mark.early:
+                self.scores.judge_step(mark, chance, hit=changed)
+            mark.unlikely *= 1 - chance
+        if changed and trusted:
+            age = min(gap, now - mark.claimed + AHEAD)
+            self._delays.append(now - mark.claimed)
+            self._note_change(i, now, mark.sources)
+            self._judge(mark, mark.sources, hit=True)
+            return rates.learn_hinted(i, gap, age, slow)
+        if changed:
+            self.unhinted_change(i, now, gap, mark.sources)
+            self._judge(mark, mark.sources, hit=True)
+        elif mark.sources:
+            self._repeat(i, mark, now)
+        return rates.learn(i, gap, changed, guaranteed and not trusted, slow)
+
+    def unhinted_change(self, i: int, now: float, gap: float, sources: int = 0) -> None:
+        """A read that nobody (or nobody trusted) had asked for showed a change."""
+        self._unhinted_delays.append(gap / 2)
+        self._note_change(i, now, sources)
+
+    def delay(self) -> float | None:
+        return median(self._delays) if self._delays else None
+
+    def unhinted_delay(self) -> float | None:
+        return median(self._unhinted_delays) if self._unhinted_delays else None
+
+    def cover(self, source: str, targets: Collection[int]) -> dict[int, float]:
+        """As `HintCoverage.cover`."""
+        return self.coverage.cover(self.scores.bit(source), targets)
+
+    def missed(self, source: str, now: float, cycle: float) -> None:
+        """What that source covers may have changed unseen: each is marked once, within a cycle."""
+        bit = self.scores.bit(source)
+        self.marks.spread(bit, self.coverage.covered(bit), now, cycle)
+
+    def _repeat(self, i: int, mark: Mark, now: float) -> None:
+        """It showed nothing: again, where that has paid. Otherwise, or if there is a newer hint, this one is spent."""
+        mark.base = min(mark.base, now)
+        newer = self.marks.waiting.get(i)
+        again = None if newer is not None else self.scores.next_step(mark, now)
+        if again is not None:
+            mark.step, mark.due = again
+            mark.queued = inf
+            self.marks.add(i, mark)
+            return
+        other = newer.sources if newer is not None else mark.sources
+        self._judge_miss(i, mark, mark.sources & other)
+        if newer is not None and mark.sources & ~other:
+            mark.sources &= ~other
+            newer.join(mark)
+
+    def _judge(self, mark: Mark, sources: int, *, hit: bool) -> None:
+        self.scores.judge(sources, 1 - mark.unlikely, hit=hit)
+        self.marks.distrusted = self.scores.distrusted
+
+    def _judge_miss(self, i: int, mark: Mark, sources: int) -> None:
+        when, known = self._seen.get(i, (-inf, 0))
+        echo = sources & ~known if mark.claimed <= when + ECHO else 0
+        if echo:
+            self._seen[i] = when, known | echo
+            if not known:
+                self.coverage.hinted_late(i, echo)
+        self._judge(mark, sources & ~echo, hit=False)
+
+    def _note_change(self, i: int, now: float, sources: int) -> None:
+        if not self.scores.known:
+            return
+        if self.coverage.sources:
+            self.coverage.changed(i, sources)
+        seen = self._seen
+        seen.pop(i, None)
+        seen[i] = now, sources
+        while seen and next(iter(seen.values()))[0] < now - ECHO:
+            seen.popitem(last=False)
