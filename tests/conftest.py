@@ -76,6 +76,7 @@ FLOORS = {
         "chaos/",
         "consumers/test_consumers.py",
         "e2e/",
+        "hints/test_ethereum_node.py",
         "journal/test_kafka_clusters.py",
         "journal/test_kafka_cut_off.py",
         "journal/test_kafka_oauth.py",
