@@ -1,20 +1,20 @@
 """The AsyncAPI document: the websocket of the relay, and the topics of Kafka that are for readers."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from schemas.fields import EPOCH, FIELDS, HELIUS, NOW, example
 from schemas.json_schemas import RECORDS, Schema, body_of, stream_bodies
 from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka.topic_specs import TopicSpec, topic_specs
+from watcher.model.hints import MOST_BYTES
 from watcher.model.keys import KINDS
 from watcher.relay import messages
 from watcher.relay.messages import METHODS, PUSHES, SUBPROTOCOL, CloseReason, ErrorReply
 
 VERSION = "1.0.0"
 """Of the document. Another one begins with `--publish`: see CONTRIBUTING."""
-ENCODINGS = ("json", "msgpack")
 RETENTION = 604800.0
 """Seconds: the default of `retention`."""
 KEY = "^[A-Za-z0-9_-]+/[^/]+/[^/]+/[^/]+/(" + "|".join(sorted(KINDS)) + ")$"
@@ -24,7 +24,11 @@ def _text(meaning: str, **rules: Any) -> Schema:
     return {"type": "string", **rules, "description": meaning}
 
 
+BY_PROVIDER = (
+    "A balance's partition is its provider's: the partitioner is ours. Read with isolation.level=read_committed."
+)
 BALANCE_KEY = _text("provider/chain/account/token/kind of the balance, UTF-8", pattern=KEY)
+ANY_KEY: Schema = {"description": "any, or none"}
 PROVIDER_KEY = _text("the provider, UTF-8", pattern="^[A-Za-z0-9_-]+$")
 CLOUD_EVENT: Mapping[str, tuple[Schema, str]] = {
     "ce_specversion": (_text("CloudEvents 1.0, binary mode", const="1.0"), "1.0"),
@@ -58,7 +62,7 @@ SASL: Mapping[str, Schema] = {
 
 
 class Topic(NamedTuple):
-    """A topic that is for readers."""
+    """A topic that is for others."""
 
     channel: str
     record: str
@@ -67,18 +71,32 @@ class Topic(NamedTuple):
     key_example: str
     headers: Mapping[str, tuple[Schema, str]]
     summary: str
+    how: str
+    """One who reads or writes it must know that."""
+    encodings: Sequence[str] = ("json", "msgpack")
+    written: bool = True
+    """By us. Otherwise by anybody, and we read it."""
 
 
 TOPICS = {
     "balances.changed.v1": Topic(
-        "changes", "balance-changed.v1", BALANCE_KEY, str(HELIUS), CLOUD_EVENT, "The amount of a balance has changed."
+        "changes", "balance-changed.v1", BALANCE_KEY, str(HELIUS), CLOUD_EVENT, "The amount of a balance has changed.",
+        BY_PROVIDER,
     ),
     "balances.state.v1": Topic(
-        "state", "balance-state.v1", BALANCE_KEY, str(HELIUS), {}, "The last committed amount of a balance."
+        "state", "balance-state.v1", BALANCE_KEY, str(HELIUS), {}, "The last committed amount of a balance.",
+        BY_PROVIDER,
     ),
     "balances.heartbeat.v1": Topic(
         "heartbeat", "heartbeat.v1", PROVIDER_KEY, HELIUS.provider, {},
         "How a provider fares, every 15 s: silence means unchanged, and not dead.",
+        "One partition. It is telemetry, in no transaction.",
+    ),
+    "balances.hints.v1": Topic(
+        "hints", "hint.v1", ANY_KEY, "", {}, "Look here: the balances of an account are to be read soon.",
+        "One partition. Anybody may write here, with any key, headers and compression; one JSON object of at most "
+        f"{MOST_BYTES} bytes is one hint. Who reads begins at the end, and leaves out what is older than a minute.",
+        encodings=("json",), written=False,
     ),
 }  # fmt: skip
 """By their names without `[kafka] topic_prefix`. A topic that is not here is private."""
@@ -94,7 +112,7 @@ def document() -> dict[str, Any]:
         "servers": servers(),
         "channels": {"stream": stream_channel()}
         | {TOPICS[spec.name].channel: topic_channel(spec) for spec in specs if spec.name in TOPICS},
-        "operations": stream_operations() | {topic.channel: send(topic) for topic in TOPICS.values()},
+        "operations": stream_operations() | {topic.channel: operation(topic) for topic in TOPICS.values()},
         "components": {
             "securitySchemes": security_schemes(),
             "messages": stream_messages() | topic_messages(),
@@ -250,18 +268,12 @@ def stream_operations() -> dict[str, Any]:
 
 def topic_channel(spec: TopicSpec) -> dict[str, Any]:
     topic = TOPICS[spec.name]
-    configs = {name: _number(value) for name, value in {**spec.exact, **spec.ceilings}.items()}
-    fixed = {"partitions": 1} if topic.key is PROVIDER_KEY else {}
+    configs = {name: _value(value) for name, value in {**spec.exact, **spec.ceilings}.items()}
+    fixed = {"partitions": 1} if spec.single else {}
     return {
         "address": spec.name,
         "title": topic.summary.rstrip("."),
-        "description": "`[kafka] topic_prefix` stands before the name. "
-        + (
-            "One partition. It is telemetry, in no transaction."
-            if fixed
-            else "A balance's partition is its provider's: the partitioner is ours. Read with "
-            "isolation.level=read_committed."
-        ),
+        "description": f"`[kafka] topic_prefix` stands before the name. {topic.how}",
         "servers": [{"$ref": "#/servers/kafka"}, {"$ref": "#/servers/kafkaTls"}],
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in names_of(topic)},
         "bindings": {
@@ -275,28 +287,34 @@ def topic_channel(spec: TopicSpec) -> dict[str, Any]:
     }
 
 
-def _number(text: str) -> float:
-    return int(text) if text.isdigit() else float(text)
+def _value(text: str) -> float | str:
+    """A config as a number, if it is one."""
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        return text
 
 
 def names_of(topic: Topic) -> list[str]:
     """Of its messages: one for each encoding. Both have the same fields."""
-    return [f"{topic.record}.{encoding}" for encoding in ENCODINGS]
+    return [f"{topic.record}.{encoding}" for encoding in topic.encodings]
 
 
 def topic_messages() -> dict[str, Any]:
     return {
         name: topic_message(topic, name, f"application/{encoding}")
         for topic in TOPICS.values()
-        for name, encoding in zip(names_of(topic), ENCODINGS, strict=True)
+        for name, encoding in zip(names_of(topic), topic.encodings, strict=True)
     }
 
 
 def topic_message(topic: Topic, name: str, content_type: str) -> dict[str, Any]:
     record = RECORDS[topic.record]
     headers = {key: schema for key, (schema, _) in topic.headers.items()}
-    headers |= {"content-type": _text("the encoding of the value", const=content_type)}
-    shown = {key: value for key, (_, value) in topic.headers.items()} | {"content-type": content_type}
+    shown = {key: value for key, (_, value) in topic.headers.items()}
+    if topic.written:
+        headers["content-type"] = _text("the encoding of the value", const=content_type)
+        shown["content-type"] = content_type
     return {
         "name": name,
         "title": f"{record.__name__}, {content_type}",
@@ -309,9 +327,9 @@ def topic_message(topic: Topic, name: str, content_type: str) -> dict[str, Any]:
     }
 
 
-def send(topic: Topic) -> dict[str, Any]:
+def operation(topic: Topic) -> dict[str, Any]:
     return {
-        "action": "send",
+        "action": "send" if topic.written else "receive",
         "summary": topic.summary,
         "channel": {"$ref": f"#/channels/{topic.channel}"},
         "messages": [{"$ref": f"#/channels/{topic.channel}/messages/{name}"} for name in names_of(topic)],

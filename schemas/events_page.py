@@ -15,7 +15,7 @@ INTRODUCTION = """
 # Events: every message, and what its fields mean
 
 Made by `python -m schemas.generate` from the types that the program itself uses. Programs read the same in
-[schemas/asyncapi.json](../schemas/asyncapi.json) (AsyncAPI 3.1): all of this, with servers, security and topics. The three
+[schemas/asyncapi.json](../schemas/asyncapi.json) (AsyncAPI 3.1): all of this, with servers, security and topics. The
 records of Kafka stand beside it as JSON Schema (draft 07), one file each. [relay.md](relay.md) says how the stream behaves.
 
 - Ignore fields, headers and types of messages that you do not know: later versions may add some. None goes away, and none
@@ -28,9 +28,10 @@ records of Kafka stand beside it as JSON Schema (draft 07), one file each. [rela
 KAFKA = """
 ## On Kafka
 
-Three topics, behind `[kafka] topic_prefix` where there is one. A fourth, `balances.internal.v1`, is the watcher's own. Read
-with `isolation.level=read_committed`: an event and its state are one transaction. The values are JSON, or MessagePack with
-`encoding = "msgpack"`; `content-type` says which, and the fields are the same.
+Three topics to read and one to write, `balances.hints.v1`, behind `[kafka] topic_prefix` where there is one. Another,
+`balances.internal.v1`, is the watcher's own. Read with `isolation.level=read_committed`: an event and its state are one
+transaction. The values of what is read are JSON, or MessagePack with `encoding = "msgpack"`; `content-type` says which, and
+the fields are the same.
 """
 STREAM = """
 ## On the stream: what the relay sends by itself
@@ -68,9 +69,10 @@ def _topics(document: Document) -> Iterator[str]:
         yield f"{message['summary']} Key: {_key(message)}; `cleanup.policy={kept}`."
         yield channel["description"]
         shown = message["examples"][0]
-        yield "Headers:"
-        yield _table(document, _of_any_encoding(document, message["headers"], names))
-        yield _block(shown["headers"])
+        if shown["headers"]:
+            yield "Headers:"
+            yield _table(document, _of_any_encoding(document, message["headers"], names))
+            yield _block(shown["headers"])
         yield "Value:"
         yield _table(document, _resolved(document, message["payload"]))
         yield _block(shown["payload"])

@@ -56,6 +56,10 @@ FIELDS = {
     "tags": Field("the watches' tags in the config", ["cold", "eu"]),
     "watched": Field("false: no watch of this config reads the balance any more", True),
     "Update.label": Field("what the config calls the balance now", LEFT_OUT),
+    # A hint.
+    "Hint.account": Field("whose balances to read soon, in any usual spelling", HELIUS.account, {"minLength": 1}),
+    "Hint.chain": Field("only there: a CAIP-2 id, or a name that the config takes; null: on any", LEFT_OUT),
+    "Hint.token": Field("only this mint or contract, in any usual spelling; null: any", LEFT_OUT),
     # A change.
     "id": Field("your own, an integer or a string; the answer repeats it as you spelt it", 1),
     "BalanceChanged.id": Field(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from schemas.fields import field
+from schemas.hint import Hint
 from watcher.model.events import BalanceChanged, BalanceState, ProviderHealth, RecentAmount
 from watcher.relay.messages import METHODS, PUSHES, ErrorReply
 
@@ -19,6 +20,7 @@ RECORDS: Mapping[str, type[msgspec.Struct]] = {
     "balance-changed.v1": BalanceChanged,
     "balance-state.v1": BalanceState,
     "heartbeat.v1": ProviderHealth,
+    "hint.v1": Hint,
 }
 ARRAYS: Mapping[str, type[msgspec.Struct]] = {"RecentAmount": RecentAmount}
 DIALECT = "http://json-schema.org/draft-07/schema#"
@@ -100,11 +102,11 @@ def _described(owner: str, schema: Schema) -> Schema:
     """What msgspec makes of a struct, with the meaning and the rules of each field."""
     if schema["type"] == "array":
         return _tuple_of(owner, schema)
-    # Readers ignore what a later writer adds.
     properties = {name: _property(owner, name, each) for name, each in schema["properties"].items()}
     meaning = {"description": "AND over the fields, OR within one; one that is left out matches anything."}
     own = meaning if owner == "Filter" else {}
-    return schema | own | {"properties": properties, "additionalProperties": True}
+    # Readers ignore what a later writer adds; a hint with a field that nobody knows means another thing than is understood.
+    return schema | own | {"properties": properties, "additionalProperties": owner != "Hint"}
 
 
 def _tuple_of(owner: str, schema: Schema) -> Schema:

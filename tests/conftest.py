@@ -75,6 +75,7 @@ FLOORS = {
         "attack/",
         "chaos/",
         "consumers/test_consumers.py",
+        "consumers/test_producers.py",
         "e2e/",
         "hints/test_ethereum_node.py",
         "journal/test_kafka_clusters.py",

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas import asyncapi, generate
 from schemas.fields import example, field, word
 from tests.relay import test_messages
 from tests.schemas.contract import FORMATS, ROOT, SCHEMAS, Contract
 from watcher.journal.kafka.topic_specs import topic_specs
+from watcher.model import hints
 from watcher.model.events import JSON, MSGPACK, BalanceChanged
 from watcher.relay import wire
 from watcher.relay.messages import METHODS, Command, SubscribeParams, UnsubscribeParams
@@ -62,6 +65,32 @@ def test_a_golden_state_record_and_a_heartbeat_validate():
     validator("balance-state.v1").validate(json.loads(golden("state.json")))
     validator("heartbeat.v1").validate(json.loads(golden("heartbeat.json")))
     assert JSON.state(golden("state.json")) == MSGPACK.state(golden("state.msgpack"))
+
+
+WORDS = st.sampled_from(["helius", "x", "", None, 5, ["x"]])
+CHAINS = st.sampled_from(["eip155:1", None, 5])
+"""But for names of chains, which only the watcher knows."""
+SENT = {"provider": WORDS, "account": WORDS, "chain": CHAINS, "token": WORDS, "colour": WORDS}
+
+
+def taken(value):
+    try:
+        return hints.decode(json.dumps(value).encode())
+    except hints.HintError:
+        return None
+
+
+@given(st.fixed_dictionaries({}, optional=SENT) | st.none() | st.integers() | st.lists(WORDS, max_size=2))
+def test_the_schema_of_a_hint_takes_what_the_watcher_takes(value):
+    schema, found = validator("hint.v1"), taken(value)
+    assert schema.is_valid(value) is (found is not None)
+    assert found is None or schema.is_valid(json.loads(hints.encode(found)))
+
+
+def test_a_hint_has_the_fields_that_are_published():
+    assert set(json.loads((SCHEMAS / "hint.v1.schema.json").read_bytes())["properties"]) == {
+        *hints.Hint.__struct_fields__
+    }
 
 
 def test_a_u256_delta_is_exact_to_the_last_digit():
@@ -207,9 +236,10 @@ def test_every_block_of_the_page_is_a_message_as_the_document_has_it():
     for heading, text in sections():
         blocks = [json.loads(block) for block in BLOCK.findall(text)]
         if heading in channels:
-            headers, value = blocks
+            *headers, value = blocks
             for name in channels[heading][:1]:
-                contract.judge(contract.document["components"]["messages"][name]["headers"], headers)
+                described = contract.document["components"]["messages"][name]["headers"]
+                contract.judge(described, headers[0] if described["properties"] else {})
                 contract.payload(name, value)
         elif heading in METHODS:
             *commands, result = blocks

@@ -12,6 +12,7 @@ from tests.schemas.contract import Contract
 from watcher.journal import Batch
 from watcher.journal.kafka.records import TopicNames
 from watcher.model.events import ProviderHealth, RecentAmount
+from watcher.model.hints import encode, parse
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -43,6 +44,22 @@ def records(address, prefix):
             headers = {key: value.decode() for key, value in message.headers()}
             assert len(headers) == len(message.headers())
             yield name, message.key().decode(), headers, DECODE[headers["content-type"]](message.value())
+
+
+async def test_a_hint_that_is_sent_on_is_as_the_document_has_it(kafka, prefix):
+    hint = {"provider": "bank", "account": "a", "chain": "eip155:1", "token": "native"}
+    async with ready(kafka.address, prefix) as made:
+        exchange = made.hint_exchange()
+        await exchange.send([encode(parse(hint)), encode(parse({"provider": "bank", "account": "a"}))])
+        await exchange.close()
+    contract, found = (
+        Contract(),
+        [json.loads(one.value()) for one in seen(kafka.address, f"{prefix}balances.hints.v1", 1)],
+    )
+    assert found == [hint, {"provider": "bank", "account": "a"}]
+    for value in found:
+        contract.payload("hint.v1.json", value)
+    assert contract.fields == contract.described("hint.v1.json")
 
 
 async def test_every_record_of_either_encoding_is_as_the_document_has_it(kafka, prefix):

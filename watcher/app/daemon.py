@@ -21,6 +21,7 @@ from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
 from watcher.app.hint_paths import HintPaths
+from watcher.app.hint_report import hints_health
 from watcher.app.hint_sources import HintSource
 from watcher.app.partition_runner import Clocks
 from watcher.app.partitions import Partitions
@@ -141,7 +142,7 @@ class Daemon:
             lambda: self.relay,
             gauges=self.gauges,
             reloads=self.reloads,
-            hints=lambda: (),
+            hints=self.hints.router.figures.values,
             journal=self.config.journal.partition(":")[0],
         )
 
@@ -325,7 +326,14 @@ class Daemon:
         return exposed(self.config, self.sources, self.hints.configured)
 
     def health(self) -> list[ProviderHealth]:
-        return [poller.health(self.instance) for poller in self.partitions.pollers]
+        """What is heard of each provider that is polled here."""
+        figures, now = self.hints.router.figures, anyio.current_time()
+        return [
+            msgspec.structs.replace(
+                poller.health(self.instance), hints=hints_health(poller.provider, figures, poller.schedules, now)
+            )
+            for poller in self.partitions.pollers
+        ]
 
 
 def _log_refusal(error: SettingsError | WrongJournal) -> None:

@@ -74,6 +74,8 @@ class HintRouter:
 
     def covers(self, source: str, scopes: Collection[Scope]) -> None:
         self.covered[source] = scopes
+        if (figures := self.figures.get(source)) is not None:
+            figures.providers = frozenset(scope.provider for scope in scopes)
         for poller in self._pollers():
             poller.cover(source, scopes)
 

@@ -95,7 +95,7 @@ class _Running:
 
     def __init__(self, source: HintSource) -> None:
         self.source = source
-        self.figures = SourceFigures(name=source.name, type=source.table.type)
+        self.figures = SourceFigures(name=source.name, type=source.table.type, chain=source.chain)
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
         self.socket: SocketSource | None = None
