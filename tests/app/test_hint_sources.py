@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from tests.app.test_reload import REQUESTS, SCALED, Running, until
 from watcher.app import hint_sources
-from watcher.app.daemon import wall
+from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
 from watcher.client import Stream
 from watcher.hints.socket_source import SocketSource
@@ -50,8 +50,8 @@ class Hinted(Running):
     def hints(self):
         return self.table["hints"]
 
-    async def post(self, path, body, **headers):
-        url = f"http://127.0.0.1:{self.daemon.relay.listener.number}{path}"
+    async def post(self, path, body, port=None, **headers):
+        url = f"http://127.0.0.1:{port or self.daemon.relay.listener.number}{path}"
         async with httpx.AsyncClient() as client:
             return await client.post(url, content=body, headers=headers)
 
@@ -234,3 +234,28 @@ async def test_a_signed_webhook_is_looked_up_and_a_forged_one_is_not(hinted):
     assert answer.status_code == 401
     counted = hinted.figures["tokenkit"].by_result
     assert counted == {"accepted": 1, "unknown": 0, "rejected": 1, "repeated": 1}
+
+
+async def test_half_a_process_takes_hints_if_it_polls_and_says_so_if_it_does_not(tmp_path, hinted):
+    account = hinted.providers["helius"]["watch"][0]["account"]
+    body = json.dumps({"hints": [{"provider": "helius", "account": account}]})
+    async with anyio.create_task_group() as tasks:
+        relay = Daemon(hinted.load(), {"KEY": "canary", **webhook_alone(hinted)}, "relay")
+        serving = await tasks.start(relay.run)
+        answer = await hinted.post("/v1/hints", body, serving.port)
+        assert answer.status_code == 404
+        assert "ask the one that polls" in answer.text
+        hinted.table |= {"metrics_port": 0, "journal": f"sqlite:///{tmp_path / 'other.db'}"}
+        pollers = Daemon(hinted.load(), hinted.environment, "pollers")
+        serving = await tasks.start(pollers.run)
+        answer = await hinted.post("/v1/hints", body, serving.port)
+        assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "unknown": 0})
+        assert pollers.hints.router.figures["http"].by_result["accepted"] == 1
+        tasks.cancel_scope.cancel()
+
+
+def webhook_alone(hinted):
+    """Of the environment what a relay needs: no address of a node."""
+    return {
+        table["secret_env"]: hinted.environment[table["secret_env"]] for table in hint_tables() if "secret_env" in table
+    }
