@@ -168,6 +168,30 @@ def test_an_amount_that_equals_somebodys_address_is_no_party():
     assert heard(channel, node, cairo_0(ETHER, BOB, CAROL, amount=int(ALICE, 16))) == []
 
 
+@pytest.mark.parametrize(
+    ("keys", "data"),
+    [
+        ([], []),
+        ([TRANSFER], []),
+        ([TRANSFER], [short(ALICE), short(BOB)]),
+        ([TRANSFER, "0xzz", "alice"], ["0x1", "0x0"]),
+    ],
+)
+def test_an_event_without_what_a_transfer_has_is_none(keys, data):
+    channel, _ = connected(watched(ALICE, ETHER), watched(token=NOTE))
+    for token in (ETHER, NOTE):
+        emitted = {"from_address": short(token), "keys": keys, "data": data}
+        assert channel.received(notification("starknet_subscriptionEvents", "1", emitted)) == News()
+    others = {**cairo_1(ETHER, ALICE, BOB), "keys": ["0xzz", short(ALICE), short(BOB)]}
+    assert channel.received(notification("starknet_subscriptionEvents", "1", others)) == News()
+
+
+def test_an_event_that_names_no_transaction_is_never_known_again():
+    channel, node = connected(watched(ALICE, ETHER))
+    emitted = cairo_0(ETHER, ALICE, BOB, transaction_hash=None)
+    assert heard(channel, node, emitted, emitted) == [(ALICE, ETHER)] * 2
+
+
 def test_felts_are_one_number_however_they_are_written():
     channel, node = connected(watched(ALICE, ETHER))
     emitted = cairo_1(ETHER, BOB, CAROL)
