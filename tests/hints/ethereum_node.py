@@ -73,9 +73,9 @@ class Chain:
 
 
 @contextlib.asynccontextmanager
-async def running(tools, chain_id=1):
-    """A node of its own, on a port that it chooses."""
-    command = [str(tools.program), "--port", "0", "--chain-id", str(chain_id)]
+async def running(tools, chain_id=1, port=0):
+    """A node of its own, with nothing on its chain; 0: on a port that it chooses."""
+    command = [str(tools.program), "--port", str(port), "--chain-id", str(chain_id)]
     environment = {**os.environ, "HOME": str(tools.home)}
     async with await anyio.open_process(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:
