@@ -9,21 +9,33 @@ import json
 import anyio
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.relay.stage import PATIENCE, calm, nothing, relaying, until
 from watcher.hints.figures import SourceFigures
 from watcher.hints.tokenkit_webhook import TokenkitWebhooks
 from watcher.journal.sqlite.journal import SqliteJournal
-from watcher.model.hints import Hint
+from watcher.model.hints import Hint, HintError
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.redaction.secret import Secret
 from watcher.relay.http import hint_routes
 from watcher.relay.http.auth import EVERYTHING, Guard, load
-from watcher.relay.http.hint_routes import AT_ONCE, HOOK_BYTES, MOST_HINTS, Accepted, HookAnswer, NotPolledHere
+from watcher.relay.http.hint_routes import (
+    AT_ONCE,
+    HOOK_BYTES,
+    MOST_HINTS,
+    STEP,
+    Accepted,
+    HookAnswer,
+    NotPolledHere,
+    read_hints,
+)
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status
 from watcher.relay.settings import RelaySettings
+from watcher.runtime.slicing import run_at_once
 
 pytestmark = pytest.mark.anyio
 
@@ -204,6 +216,32 @@ async def test_a_body_above_the_bound_is_refused_and_one_below_it_is_not():
     async with opened() as door:
         assert (await door.sent(padded)).status_code == 202
         assert (await door.sent(padded + b" ")).status_code == 413
+
+
+def test_many_hints_are_read_in_short_steps():
+    """So that whoever sends them holds nobody else up."""
+    steps = list(read_hints(json.dumps({"hints": [WALLET] * MOST_HINTS}).encode()))
+    assert len(steps) == MOST_HINTS / STEP
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda each: (
+        st.lists(each, max_size=4)
+        | st.dictionaries(st.sampled_from(["hints", "provider", "account", "chain", "token", "x\ny"]), each, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.binary(max_size=200) | JSONS.map(json.dumps).map(str.encode))
+def test_whatever_comes_is_hints_or_one_line_about_what_is_wrong(body):
+    try:
+        hints = run_at_once(read_hints(body))
+    except HintError as mistake:
+        assert "\n" not in str(mistake)  # noqa: PT017 - or it is hints
+    else:
+        assert all(hint.provider and hint.account for hint in hints)
 
 
 # ── Who may ──────────────────────────────────────────────────────────────────────────────────────────────────────────

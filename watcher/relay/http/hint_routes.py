@@ -9,6 +9,7 @@ from watcher.model import hints
 from watcher.model.hints import Hint, HintError
 from watcher.model.keys import Filter
 from watcher.model.log import JournalError
+from watcher.redaction.safe_text import one_line
 from watcher.relay.http import head
 from watcher.relay.http.head import HttpAnswer, error, json_answer, unavailable
 from watcher.relay.http.routes import Route, RoutedRequest
@@ -135,7 +136,7 @@ def read_hints(body: bytes) -> Generator[None, None, list[Hint]]:
     try:
         pieces = msgspec.json.decode(body, type=_HintsBody).hints
     except (ValueError, RecursionError) as mistake:
-        raise HintError(f"{SHAPE}: {str(mistake)[:SHOWN]}") from None
+        raise HintError(f"{SHAPE}: {one_line(str(mistake), SHOWN)}") from None
     if len(pieces) > MOST_HINTS:
         raise HintError(f"at most {MOST_HINTS} hints in one request: these are {len(pieces)}")
     found = []
@@ -154,4 +155,4 @@ def _read(number: int, piece: msgspec.Raw) -> Hint:
     try:
         return hints.decode(bytes(piece))
     except HintError as mistake:
-        raise HintError(f"hints[{number}]: {str(mistake)[:SHOWN]}") from None
+        raise HintError(f"hints[{number}]: {one_line(str(mistake), SHOWN)}") from None
