@@ -23,7 +23,7 @@ from watcher.redaction.secret import Secret
 from watcher.relay.http import hint_routes
 from watcher.relay.http.auth import EVERYTHING, Guard, load
 from watcher.relay.http.hint_routes import (
-    AT_ONCE,
+    AT_ONCE_EACH,
     HOOK_BYTES,
     MOST_HINTS,
     STEP,
@@ -349,7 +349,7 @@ async def test_who_waits_too_long_is_told_to_come_back(monkeypatch):
         assert (answer.status_code, answer.json()["error"]["temporary"]) == (503, True)
 
 
-async def test_so_many_wait_at_a_time_and_no_more(monkeypatch):
+async def test_so_many_of_one_address_wait_at_a_time_and_no_more(monkeypatch):
     monkeypatch.setattr(hint_routes, "PATIENCE", 3600.0)
     async with opened() as door, anyio.create_task_group() as tasks:
         door.open.clear()
@@ -358,13 +358,13 @@ async def test_so_many_wait_at_a_time_and_no_more(monkeypatch):
         async def ask():
             answers.append((await door.post()).status_code)
 
-        for _ in range(AT_ONCE + 5):
+        for _ in range(AT_ONCE_EACH + 5):
             tasks.start_soon(ask)
         await until(lambda: len(answers) == 5)
         assert answers == [503] * 5
         door.open.set()
-        await until(lambda: len(answers) == AT_ONCE + 5)
-        assert answers[5:] == [202] * AT_ONCE
+        await until(lambda: len(answers) == AT_ONCE_EACH + 5)
+        assert answers[5:] == [202] * AT_ONCE_EACH
 
 
 # ── The webhook ──────────────────────────────────────────────────────────────────────────────────────────────────────

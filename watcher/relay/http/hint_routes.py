@@ -11,6 +11,7 @@ from watcher.model.keys import Filter
 from watcher.model.log import JournalError
 from watcher.redaction.safe_text import one_line
 from watcher.relay.http import head
+from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import HttpAnswer, error, json_answer, unavailable
 from watcher.relay.http.routes import Route, RoutedRequest
 from watcher.relay.messages import Code
@@ -24,6 +25,8 @@ HINTS_BYTES = 512 * 1024
 HOOK_BYTES = 64 * 1024
 AT_ONCE = 16
 """Requests with hints that are being taken, beyond which others are asked to come back."""
+AT_ONCE_EACH = 12
+"""Of one address."""
 PATIENCE = 5.0
 """Seconds in which that is done."""
 STEP = 20
@@ -90,14 +93,14 @@ class _HintDoor:
     def __init__(self, take: TakeHints, rejected: Callable[[], None]) -> None:
         self._take = take
         self._rejected = rejected
-        self._inside = 0
-        """Requests."""
+        self._senders: set[HttpConnection] = set()
         self._reading = anyio.Lock()
 
     async def answer(self, request: RoutedRequest) -> HttpAnswer:
-        if self._inside >= AT_ONCE:
+        of_this_address = sum(other.address == request.connection.address for other in self._senders)
+        if len(self._senders) >= AT_ONCE or of_this_address >= AT_ONCE_EACH:
             return BUSY
-        self._inside += 1
+        request.connection.count_in(self._senders)
         try:
             with anyio.move_on_after(PATIENCE):
                 return await self._taken(request)
@@ -108,8 +111,6 @@ class _HintDoor:
             return unavailable(problem)
         except NotPolledHere:
             return NOWHERE
-        finally:
-            self._inside -= 1
         return error(503, "internal", "the hints could not be handed on in time", ("Retry-After", "5"))
 
     async def _taken(self, request: RoutedRequest) -> HttpAnswer:
