@@ -204,6 +204,12 @@ def test_a_node_may_number_logs_in_its_own_way_or_not_at_all():
     assert len(heard(channel, node, pending, pending)) == 2
 
 
+def test_two_logs_with_one_number_are_two():
+    channel, node = connected(watched(ALICE, USDX), watched(BOB, USDX), watched(ALICE, NOTE))
+    logs = [transfer(USDX, ALICE, CAROL), transfer(USDX, BOB, CAROL), transfer(NOTE, ALICE, CAROL)]
+    assert heard(channel, node, *logs, *logs) == [(ALICE, USDX), (BOB, USDX), (ALICE, NOTE)]
+
+
 def test_what_is_remembered_of_logs_is_bounded_and_what_repeats_is_remembered_longer():
     channel, node = connected(watched(ALICE, USDX))
     first, second, *others = (transfer(USDX, ALICE, BOB, block=block) for block in range(MOST_REMEMBERED + 1))

@@ -203,10 +203,10 @@ class EthereumChannel:
             log = msgspec.convert(message.params.get("result"), _Log)
         except msgspec.ValidationError:
             return
-        if self._is_repeated(log):
+        token, parties = log.address.lower(), log.moved()
+        if self._is_repeated(log, parties):
             return
-        token = log.address.lower()
-        for account in dict.fromkeys(log.moved()):
+        for account in dict.fromkeys(parties):
             if self._is_watched(account, token, log):
                 yield Hint(account=account, chain=self._chain, token=token)
 
@@ -215,11 +215,12 @@ class EthereumChannel:
             return True
         return account in self._holders and not log.is_unique_token and self._unlisted.is_news(account, token)
 
-    def _is_repeated(self, log: _Log) -> bool:
-        """A log that is removed and comes back in the same block is none that repeats."""
+    def _is_repeated(self, log: _Log, parties: tuple[str, ...]) -> bool:
+        """A log that is removed and comes back in the same block is none that repeats. The number alone names no log: some
+        nodes count anew in each transaction."""
         if log.block_hash is None or log.log_index is None:
             return False
-        return self._repeats.is_repeated((log.block_hash, log.log_index), bool(log.removed))
+        return self._repeats.is_repeated((log.block_hash, log.log_index, log.address, parties), bool(log.removed))
 
 
 @lru_cache(maxsize=MOST_SUBSCRIPTIONS)

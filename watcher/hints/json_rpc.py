@@ -41,6 +41,7 @@ class Notification(msgspec.Struct, frozen=True):
     """A message that answers no request."""
 
     method: str
+    subscription: SubscriptionId | None
     params: Mapping[str, Any]
 
 
@@ -113,7 +114,9 @@ def is_subscription_id(value: object) -> TypeGuard[SubscriptionId]:
 def _notification(message: _Message) -> Notification | None:
     if not isinstance(message.method, str) or not isinstance(message.params, dict):
         return None
-    return Notification(message.method, message.params)
+    params = message.params
+    number = params.get("subscription", params.get("subscription_id"))
+    return Notification(message.method, number if is_subscription_id(number) else None, params)
 
 
 def _error(raw: object) -> NodeError | None:
