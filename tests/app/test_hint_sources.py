@@ -4,6 +4,7 @@ one while the others go on."""
 import hashlib
 import hmac
 import json
+from statistics import median
 
 import anyio
 import httpx
@@ -12,7 +13,9 @@ from structlog.testing import capture_logs
 
 from tests.app.test_reload import REQUESTS, SCALED, Running, until
 from watcher.app import hint_sources
+from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
+from watcher.client import Stream
 from watcher.hints.socket_source import SocketSource
 from watcher.model.addresses import BSC
 from watcher.runtime.backoff import Backoff
@@ -21,6 +24,8 @@ from watcher.sandbox.world import WEBHOOK_SECRET, SandboxSettings, hint_environm
 
 pytestmark = pytest.mark.anyio
 SOCKETS = ["solana", "ethereum", "bsc", "starknet"]
+PUSHED = 1.0
+"""Seconds from a change to its push; what a read of the usual commitment says is 0.8 s behind the chain."""
 
 
 @pytest.fixture
@@ -31,8 +36,8 @@ def anyio_backend():
 class Hinted(Running):
     """A daemon whose config names every push channel of the sandbox."""
 
-    def __init__(self, folder, world, port):
-        super().__init__(folder, world, port, {})
+    def __init__(self, folder, world, port, tight):
+        super().__init__(folder, world, port, tight)
         self.table["hints"] = hint_tables()
         self.environment |= hint_environment(f"http://127.0.0.1:{port}")
         self.url_file = folder / "starknet-url"
@@ -45,8 +50,8 @@ class Hinted(Running):
     def hints(self):
         return self.table["hints"]
 
-    async def post(self, path, body, **headers):
-        url = f"http://127.0.0.1:{self.daemon.relay.listener.number}{path}"
+    async def post(self, path, body, port=None, **headers):
+        url = f"http://127.0.0.1:{port or self.daemon.relay.listener.number}{path}"
         async with httpx.AsyncClient() as client:
             return await client.post(url, content=body, headers=headers)
 
@@ -64,6 +69,11 @@ class Hinted(Running):
         covered = self.daemon.hints.router.covered
         return {scope.account for scopes in covered.values() for scope in scopes if scope.provider == provider}
 
+    def moves(self, account):
+        """Every move at Helius of that account, as it really was."""
+        balances = self.of("helius")["balances"]
+        return [move for balance in balances if balance["account"] == account for move in balance["changes"]]
+
     def url_env(self, channel):
         return next(table["url_env"] for table in hint_tables() if table.get("name", table["type"]) == channel)
 
@@ -76,13 +86,21 @@ class Hinted(Running):
         return sum(score.hits for score in scores)
 
 
-@pytest.fixture
-async def hinted(tmp_path):
-    world = world_of(SandboxSettings(seed=1, rate=20.0, limits=SCALED, faults="push_delay=0.1"))
+FAST = {"rate": 20.0, "faults": "push_delay=0.1"}
+SLOW = {"rate": 2.5, "faults": f"latency=0.02,push_delay={PUSHED}", "tight": {"helius": (2, 1)}}
+"""Half a change a second of each provider, and a cycle of 8 s for Helius."""
+
+
+@pytest.fixture(params=[FAST], ids=[""])
+async def hinted(tmp_path, request):
+    asked = dict(request.param)
+    tight = asked.pop("tight", {})
+    limits = ",".join([SCALED, *(f"{name}={requests}/{per}" for name, (requests, per) in tight.items())])
+    world = world_of(SandboxSettings(seed=1, limits=limits, **asked))
     with capture_logs() as logs:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(serve, world)
-            made = Hinted(tmp_path, world, port)
+            made = Hinted(tmp_path, world, port, tight)
             made.logs = logs
             made.start(tasks)
             await until(lambda: len(made.pollers()) == len(REQUESTS))
@@ -96,6 +114,28 @@ async def test_every_channel_tells_of_what_is_watched_and_no_limit_is_broken(hin
         await until(lambda name=name: hinted.accepted(name) > 3)
     assert [name for name in SOCKETS if hinted.figures[name].by_result["rejected"]] == []
     await until(lambda: all(hinted.hits(name) for name in ("helius", "ondo", "tokenkit")))
+    assert hinted.refusals() == {}
+
+
+async def delays(hinted, number):
+    """Seconds from so many changes at Helius to the subscribers of the relay."""
+    found = []
+    url = f"ws://127.0.0.1:{hinted.daemon.relay.listener.number}/v1/stream"
+    async for update in Stream(url, filters={"provider": ["helius"]}):
+        event, now = update.event, wall() / 1e6
+        moves = hinted.moves(event.account)
+        found += [now - move["time"] for move in moves if move["amount"] == event.amount][-1:]
+        if len(found) == number:
+            return found
+    raise AssertionError
+
+
+@pytest.mark.parametrize("hinted", [SLOW], indirect=True)
+async def test_a_change_is_with_its_subscribers_within_two_requests_and_a_round_trip(hinted):
+    await hinted.connected("solana")
+    with anyio.fail_after(120):
+        soon = median(await delays(hinted, 12))
+    assert soon <= PUSHED + 2 * 0.5 + 0.2
     assert hinted.refusals() == {}
 
 
@@ -194,3 +234,28 @@ async def test_a_signed_webhook_is_looked_up_and_a_forged_one_is_not(hinted):
     assert answer.status_code == 401
     counted = hinted.figures["tokenkit"].by_result
     assert counted == {"accepted": 1, "unknown": 0, "rejected": 1, "repeated": 1}
+
+
+async def test_half_a_process_takes_hints_if_it_polls_and_says_so_if_it_does_not(tmp_path, hinted):
+    account = hinted.providers["helius"]["watch"][0]["account"]
+    body = json.dumps({"hints": [{"provider": "helius", "account": account}]})
+    async with anyio.create_task_group() as tasks:
+        relay = Daemon(hinted.load(), {"KEY": "canary", **webhook_alone(hinted)}, "relay")
+        serving = await tasks.start(relay.run)
+        answer = await hinted.post("/v1/hints", body, serving.port)
+        assert answer.status_code == 404
+        assert "ask the one that polls" in answer.text
+        hinted.table |= {"metrics_port": 0, "journal": f"sqlite:///{tmp_path / 'other.db'}"}
+        pollers = Daemon(hinted.load(), hinted.environment, "pollers")
+        serving = await tasks.start(pollers.run)
+        answer = await hinted.post("/v1/hints", body, serving.port)
+        assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "unknown": 0})
+        assert pollers.hints.router.figures["http"].by_result["accepted"] == 1
+        tasks.cancel_scope.cancel()
+
+
+def webhook_alone(hinted):
+    """Of the environment what a relay needs: no address of a node."""
+    return {
+        table["secret_env"]: hinted.environment[table["secret_env"]] for table in hint_tables() if "secret_env" in table
+    }
