@@ -16,6 +16,7 @@ from watcher.app import hint_sources
 from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
 from watcher.client import Stream
+from watcher.hints.ethereum import EthereumChannel
 from watcher.hints.socket_source import SocketSource
 from watcher.model.addresses import BSC
 from watcher.runtime.backoff import Backoff
@@ -209,6 +210,38 @@ async def test_a_bug_in_a_source_ends_nothing_else(hinted, monkeypatch):
     await hinted.asked("helius")
     await hinted.connected("solana")
     assert [line["source"] for line in hinted.logs if line["event"] == "hints.failed"] == ["solana"]
+
+
+async def test_a_bug_in_what_a_channel_makes_of_watches_ends_nothing_else(hinted, monkeypatch):
+    monkeypatch.setattr(hint_sources, "LOOK", 0.5)
+    await hinted.connected(*SOCKETS)
+    watch, broken = EthereumChannel.watch, []
+
+    def breaks(self, watched):
+        if not broken:
+            broken.append(self)
+            raise ZeroDivisionError
+        watch(self, watched)
+
+    monkeypatch.setattr(EthereumChannel, "watch", breaks)
+    monkeypatch.setattr(hint_sources, "RESTARTS", Backoff(0.2, 0.2))
+    await hinted.reload()
+    await until(lambda: broken)
+    await hinted.asked("helius")
+    await until(lambda: len({"ethereum", "bsc"} & hinted.figures.keys()) == 2)
+    await hinted.connected("ethereum", "bsc")
+    assert [line["event"] for line in hinted.logs if line["event"] == "hints.failed"] == ["hints.failed"]
+
+
+async def test_a_node_of_whose_chain_nothing_is_polled_is_left_alone(hinted):
+    await hinted.connected(*SOCKETS)
+    ondo = hinted.providers.pop("ondo")
+    await hinted.reload()
+    await until(lambda: {"ethereum", "bsc"}.isdisjoint(hinted.figures))
+    assert hinted.figures["solana"].connected
+    hinted.providers["ondo"] = ondo
+    await hinted.reload()
+    await hinted.connected("ethereum", "bsc")
 
 
 async def test_hints_are_posted_to_the_port_of_the_relay_and_marked(hinted):
