@@ -151,7 +151,7 @@ async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
         "[[hints]] bsc",
         "[[hints]] tokenkit",
     ]
-    hinted.url_file.write_text(hinted.url_file.read_text() + "?another=1")
+    hinted.url_file.write_text(hinted.url_file.read_text() + "?v=2")
     hinted.hints[:] = [table for table in hinted.hints if table.get("name") != "bsc"]
     hinted.hints[0]["max_subscriptions"] = 500
     hinted.hints.append({"type": "ethereum", "name": "late", "chain": BSC, "url_env": hinted.url_env("bsc")})
