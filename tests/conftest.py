@@ -37,6 +37,7 @@ FLOORS = {
         "journal/test_sqlite.py",
         "journal/test_sqlite_identity.py",
         "client/test_stream.py",
+        "hints/test_socket_source.py",
         "relay/test_cuts.py",
         "relay/http/test_admission.py",
         "relay/test_hostile.py",

@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.hints.solana_node import SolanaNode, talk
-from tests.hints.test_associated_accounts import PYUSD, TOKEN, TOKEN_2022, USDC, VECTORS, WSOL
-from watcher.hints.associated_accounts import associated_account
+from tests.model.test_associated_accounts import PYUSD, USDC, VECTORS, WSOL
 from watcher.hints.channel import ChannelError, News, WatchedScope
-from watcher.hints.solana import LONGEST_TURN, WINDOW, SolanaChannel
+from watcher.hints.json_rpc import IN_FLIGHT
+from watcher.hints.solana import LONGEST_TURN, SolanaChannel
 from watcher.model.addresses import SOLANA
+from watcher.model.associated_accounts import SPL_2022_PROGRAM, SPL_PROGRAM, associated_token_account
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
 
 WALLETS = sorted({wallet for wallet, *_ in VECTORS})
 WALLET, OTHER, THIRD = WALLETS[:3]
-ACCOUNTS = [associated_account(wallet, USDC, TOKEN) for wallet in WALLETS]
+ACCOUNTS = [associated_token_account(wallet, USDC, SPL_PROGRAM) for wallet in WALLETS]
 ACCOUNT = "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa"
 
 HELIUS = WatchedScope(Scope("helius", SOLANA, ACCOUNT, "unknown"), token_account=True, commitment="processed")
@@ -78,7 +79,7 @@ def test_a_documented_notification_is_a_hint_of_its_account():
 
 def test_a_wallet_is_followed_by_itself_by_its_transactions_and_by_its_token_accounts_under_both_programs():
     channel, node = following(JUPITER)
-    accounts = [associated_account(WALLET, USDC, program) for program in (TOKEN, TOKEN_2022)]
+    accounts = [associated_token_account(WALLET, USDC, program) for program in (SPL_PROGRAM, SPL_2022_PROGRAM)]
     assert node.requests() == sorted(
         [("logs", WALLET, "confirmed"), *(("account", account, "confirmed") for account in (WALLET, *accounts))]
     )
@@ -99,7 +100,7 @@ def test_whatever_is_notified_of_a_watch_touches_its_scope(watch):
 
 def test_one_token_of_a_holder_needs_no_more_than_its_accounts_of_that_mint():
     channel, node = following(ONDO)
-    accounts = [associated_account(OTHER, PYUSD, program) for program in (TOKEN, TOKEN_2022)]
+    accounts = [associated_token_account(OTHER, PYUSD, program) for program in (SPL_PROGRAM, SPL_2022_PROGRAM)]
     assert node.requests() == sorted(("account", account, "confirmed") for account in accounts)
     (hint,) = hints(channel, node.account_changed(accounts[1]))
     assert not hint.touches(Scope("ondo", SOLANA, OTHER, USDC))
@@ -126,7 +127,7 @@ def test_a_whole_chain_cannot_be_followed_and_other_chains_are_not_ours():
 
 
 def test_what_two_watches_need_is_subscribed_once_and_hinted_to_both():
-    account = associated_account(WALLET, USDC, TOKEN)
+    account = associated_token_account(WALLET, USDC, SPL_PROGRAM)
     helius = WatchedScope(Scope("helius", SOLANA, account, USDC), token_account=True, commitment="confirmed")
     bloxroute = WatchedScope(Scope("bloxroute", SOLANA, WALLET), tokens=(USDC,))
     channel, node = following(helius, JUPITER, bloxroute)
@@ -198,7 +199,7 @@ def test_no_more_requests_wait_for_an_answer_than_the_window_holds():
     channel.watch(watched)
     channel.connected()
     messages = channel.outgoing()
-    assert len(messages) == WINDOW < sum(1 for _ in WALLETS) * 8
+    assert len(messages) == IN_FLIGHT < sum(1 for _ in WALLETS) * 8
     assert channel.outgoing() == []
     channel.received(json.dumps(node.answer(messages[0])))
     assert len(channel.outgoing()) == 1
@@ -240,6 +241,24 @@ def test_the_words_of_a_refusal_are_told():
     channel.watch([HELIUS])
     channel.connected()
     assert talk(channel, node) == ["Too many subscriptions (-32005)"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ('"no"', "an error that is none of JSON-RPC's (0)"),
+        ("[1]", "an error that is none of JSON-RPC's (0)"),
+        ('{"code": 5}', "an error without a text (5)"),
+        ('{"code": 5, "message": "no\\u001b"}', "no\\x1b (5)"),
+    ],
+)
+def test_a_refusal_of_any_shape_is_one(error, words):
+    channel = SolanaChannel(1000)
+    channel.watch([HELIUS])
+    channel.connected()
+    channel.outgoing()
+    assert channel.received(f'{{"id": 1, "error": {error}}}') == News(refused=words)
+    assert channel.left_out == 1
 
 
 def test_refused_ones_are_asked_for_one_at_a_time_and_each_more_and_more_seldom():
@@ -284,17 +303,10 @@ def test_a_refusal_is_forgotten_with_its_connection():
         '"x"',
         "null",
         "[" * 10_000,
-        '{"id": 1, "result": "23784"}',
         '{"id": 1, "result": 2.5}',
         '{"id": 1, "result": null}',
         '{"id": 1}',
-        '{"id": {}, "result": 1}',
-        '{"id": true, "result": 5}',
         '{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}',
-        '{"method": "accountNotification"}',
-        '{"method": "accountNotification", "params": {"subscription": "x", "result": {}}}',
-        '{"method": "logsNotification", "params": {"subscription": 1, "result": 5}}',
-        '{"method": 5}',
     ],
 )
 def test_what_is_not_the_protocol_ends_the_connection(frame):
@@ -321,6 +333,12 @@ def test_a_number_that_is_given_twice_ends_the_connection():
     "frame",
     [
         '{"method": "somethingNew", "params": [1]}',
+        '{"method": 5}',
+        '{"method": "logsNotification", "params": {"subscription": 1, "result": 5}}',
+        '{"method": "accountNotification", "params": {"subscription": "x", "result": {}}}',
+        '{"method": "accountNotification"}',
+        '{"id": true, "result": 5}',
+        '{"id": {}, "result": 1}',
         '{"id": 99, "result": true}',
         '{"id": "1", "result": 5}',
         '{"id": 1.0, "result": 5}',
@@ -385,7 +403,9 @@ POOL = [
     JUPITER,
     WatchedScope(JUPITER.scope, tokens=(USDC, WSOL)),
     WatchedScope(Scope("bloxroute", SOLANA, WALLET), tokens=(USDC,)),
-    WatchedScope(Scope("helius", SOLANA, associated_account(WALLET, USDC, TOKEN), USDC), token_account=True),
+    WatchedScope(
+        Scope("helius", SOLANA, associated_token_account(WALLET, USDC, SPL_PROGRAM), USDC), token_account=True
+    ),
     ONDO,
     OF_MINT,
     WHOLE_CHAIN,

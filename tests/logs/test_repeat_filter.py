@@ -34,6 +34,13 @@ def test_each_kind_is_told_and_what_differs_between_connections_is_no_kind():
     assert not repeats.filter(record("websockets.server", "opening handshake failed"))
 
 
+def test_what_one_source_of_hints_brings_about_hides_nothing_of_another():
+    repeats, line = RepeatFilter(), ("watcher.hints.socket_source", {"event": "hints.away", "why": "HTTP 500"})
+    assert repeats.filter(record(line[0], line[1] | {"source": "solana", "again_in": 1}))
+    assert not repeats.filter(record(line[0], line[1] | {"source": "solana", "again_in": 2}))
+    assert repeats.filter(record(line[0], line[1] | {"source": "ethereum", "again_in": 1}))
+
+
 def test_what_no_stranger_brings_about_is_always_told():
     repeats = RepeatFilter()
     for name in ("watcher.poller.poller", "watcher.app.daemon", "asyncio_not", "aiokafka"):

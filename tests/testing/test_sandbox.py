@@ -64,6 +64,30 @@ def test_the_marker_says_which_world(balance_sandbox):
         pass
 
 
+@pytest.mark.balance_sandbox(faults="push_delay=0.01")
+def test_a_balance_that_is_set_is_pushed_and_posted(balance_sandbox):
+    held = balance_sandbox.truth()["providers"]["tokenkit"]["balances"][0]
+    where = {part: held[part] for part in ("chain", "account", "token")}
+    balance_sandbox.send_webhooks("http://127.0.0.1:9/")  # nobody is there: it is tried again and again
+    with connect(balance_sandbox.environment["WATCHER_SANDBOX_STARKNET_URL"]) as socket:
+        socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "starknet_subscribeEvents"}))
+        assert json.loads(socket.recv(timeout=PATIENCE))["result"] == "1"
+        balance_sandbox.set("tokenkit", **where, amount="777")
+        told = json.loads(socket.recv(timeout=PATIENCE))["params"]["result"]
+        assert int(told["from_address"], 16) == int(held["token"], 16)
+    while not balance_sandbox.truth()["push"]["webhook"]["deliveries"][0]["attempts"]:
+        pass
+    assert balance_sandbox.truth()["push"]["starknet"]["messages"] == 1
+
+
+def test_a_config_has_its_push_channels_where_hints_are_asked_for(tmp_path):
+    with Sandbox(hints=True) as sandbox, Sandbox() as plain:
+        tables = sandbox.config(tmp_path)["hints"]
+        named = {value for table in tables for key, value in table.items() if key.endswith("_env")}
+        assert named == sandbox.environment.keys() - {"WATCHER_SANDBOX_KEY"}
+        assert "hints" not in plain.config(tmp_path)
+
+
 def test_what_is_no_balance_of_this_world_is_refused(balance_sandbox):
     with pytest.raises(SandboxError, match="not a balance of this world"):
         balance_sandbox.set("helius", chain="solana:x", account="nobody", token="none", amount="1")

@@ -41,7 +41,6 @@ class Notification(msgspec.Struct, frozen=True):
     """A message that answers no request."""
 
     method: str
-    subscription: SubscriptionId | None
     params: Mapping[str, Any]
 
 
@@ -70,6 +69,11 @@ class JsonRpc:
         """Another socket, or none: what was asked is never answered."""
         self._queued.clear()
         self._in_flight.clear()
+
+    @property
+    def room(self) -> int:
+        """Requests that could leave at once besides those that wait already."""
+        return IN_FLIGHT - len(self._in_flight) - len(self._queued)
 
     def ask(self, request: Request, answered: Answered) -> None:
         self._queued.append((*request, answered))
@@ -109,9 +113,7 @@ def is_subscription_id(value: object) -> TypeGuard[SubscriptionId]:
 def _notification(message: _Message) -> Notification | None:
     if not isinstance(message.method, str) or not isinstance(message.params, dict):
         return None
-    params = message.params
-    number = params.get("subscription", params.get("subscription_id"))
-    return Notification(message.method, number if is_subscription_id(number) else None, params)
+    return Notification(message.method, message.params)
 
 
 def _error(raw: object) -> NodeError | None:
@@ -155,7 +157,6 @@ class Subscriptions(Generic[K]):
         self._wanted: dict[K, None] = {}
         self._asked: set[K] = set()
         self._ids: dict[K, SubscriptionId] = {}
-        self._keys: dict[SubscriptionId, K] = {}
         self._covered: frozenset[Scope] | None = None
         self._left_out: int | None = None
         self._refused: dict[K, _Refused] = {}
@@ -168,9 +169,9 @@ class Subscriptions(Generic[K]):
         self._without_place = set()
         self._wanted = {}
         for scope, keys in needs.items():
-            fresh = {key: None for key in keys if key not in self._wanted}
+            fresh = [key for key in keys if key not in self._wanted]
             if keys and len(self._wanted) + len(fresh) <= self._most:
-                self._wanted.update(fresh)
+                self._wanted.update(dict.fromkeys(fresh))
             else:
                 self._without_place.add(scope)
         self._refused = {key: refused for key, refused in self._refused.items() if key in self._wanted}
@@ -199,19 +200,14 @@ class Subscriptions(Generic[K]):
         self._covered = self._left_out = None
         self._asked.clear()
         self._ids.clear()
-        self._keys.clear()
         self._refused.clear()
-
-    def of(self, number: SubscriptionId | None) -> K | None:
-        """The subscription that the other side calls so."""
-        return self._keys.get(number) if number is not None else None
 
     def covered(self) -> frozenset[Scope]:
         """Scopes with all that they take confirmed. The same object as long as nothing has changed."""
         if self._covered is None:
             there = self._ids.keys()
             placed = (scope for scope in self._needs if scope not in self._without_place)
-            self._covered = frozenset(scope for scope in placed if there >= set(self._needs[scope]))
+            self._covered = frozenset(scope for scope in placed if all(key in there for key in self._needs[scope]))
         return self._covered
 
     @property
@@ -246,7 +242,6 @@ class Subscriptions(Generic[K]):
         if not error and is_subscription_id(result):
             self._refused.pop(key, None)
             self._ids[key] = result
-            self._keys[result] = key
         else:
             error = error or NodeError(message="an answer without the id of a subscription")
             self._refuse(key)
@@ -266,15 +261,14 @@ class Subscriptions(Generic[K]):
     def _end_unwanted(self) -> None:
         for key in [key for key in self._ids if key not in self._wanted]:
             number = self._ids.pop(key)
-            self._keys.pop(number, None)
             self._rpc.ask(self._unsubscribe(key, number), partial(self._end_answered, key, number))
 
     def _end_answered(self, key: K, number: SubscriptionId, _result: object, error: NodeError | None) -> None:
         """Refused: some nodes of Starknet tell ids as strings and take them as integers. If that fails too, the socket's
         end will end it."""
         if error and isinstance(number, str) and number.isdecimal() and len(number) < MOST_DIGITS:
-            self._rpc.ask(self._unsubscribe(key, int(number)), _whatever)
+            self._rpc.ask(self._unsubscribe(key, int(number)), whatever)
 
 
-def _whatever(_result: object, _error: NodeError | None) -> None:
+def whatever(_result: object, _error: NodeError | None) -> None:
     """What it is answered with changes nothing."""

@@ -5,6 +5,9 @@ SLOWEST = 1.0
 RECOVERY = 0.1
 """More a second, each second after that."""
 
+ROUNDING = 1e-9
+"""Of one: who waits as long as was said may go then."""
+
 
 class Pace:
     """Counts what goes; whoever lets it go asks how long to wait first."""
@@ -23,7 +26,8 @@ class Pace:
         passed, self._last = max(0.0, now - self._last), max(now, self._last)
         self._left = min(self._left + passed * self._rate, self._at_once)
         self._rate = min(self._rate + passed * RECOVERY, self._most)
-        return max(0.0, (1.0 - self._left) / self._rate)
+        lacking = 1.0 - self._left
+        return lacking / self._rate if lacking > ROUNDING else 0.0
 
     def take(self) -> None:
         """One goes."""

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State
 
 from watcher.hints.channel import Channel, ChannelError, HintSink, WatchedScope
 from watcher.hints.figures import SourceFigures, SourceType
@@ -23,8 +24,6 @@ from watcher.redaction.safe_text import one_line
 from watcher.redaction.secret import Secret
 from watcher.runtime.backoff import Backoff
 
-BACKOFF = Backoff(first=0.5, longest=60.0)
-"""Between two tries."""
 LONGEST_WAIT = 3600.0
 """That the other side may ask for."""
 
@@ -44,6 +43,8 @@ class SocketTuning(msgspec.Struct, frozen=True, kw_only=True):
     """Without any message after something was asked for, it is of no use."""
     close: float = 2.0
     """For a farewell."""
+    backoff: Backoff = Backoff(first=0.5, longest=60.0)
+    """Between two tries."""
     steady: float = 10.0
     """Who stayed so long is connected to anew without a long pause."""
     tick: float = 1.0
@@ -149,7 +150,7 @@ class SocketSource:
         except ChannelError as error:
             return one_line(str(error)), 0.0
         except InvalidStatus as refused:
-            return _refusal(refused)
+            return _refusal(refused, tuning.backoff.longest)
         except ConnectionClosed as closed:
             return _closing(closed, tuning), 0.0
         except TimeoutError:
@@ -192,6 +193,11 @@ class SocketSource:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, min(seconds, self._tuning.tick))):
                 return await socket.recv()
+        if socket.state is not State.OPEN:
+            # Who broke the protocol is waited for by `recv` without an end.
+            await socket.close()
+            while True:
+                await socket.recv()  # what was left, then what ended it
         return None
 
     async def _rest(self, reads: Pace, turn: int, now: float) -> None:
@@ -215,7 +221,7 @@ class SocketSource:
         if news.missed:
             self._sink.missed(self.name)
         if news.refused is not None:
-            logger.warning("hints.refused", source=self.name, type=self.type, problem=news.refused)
+            logger.warning("hints.refused", source=self.name, type=self.type, why=news.refused)
         if before != (self._channel.subscriptions, self._channel.left_out):
             self._coverage.changed = True
             self._show_counts()
@@ -247,10 +253,10 @@ class SocketSource:
 
     def _next_pause(self, problem: str, wait: float, lived: float) -> float:
         """Seconds; says why. They grow while connections do not last, so that one that is cut at once is no storm."""
-        self._pause = BACKOFF.after(0.0 if lived >= self._tuning.steady else self._pause)
+        self._pause = self._tuning.backoff.after(0.0 if lived >= self._tuning.steady else self._pause)
         pause = max(self._pause, min(wait, LONGEST_WAIT)) * self._random.uniform(0.5, 1.0)
         self._figures.problem = problem
-        logger.warning("hints.away", source=self.name, type=self.type, problem=problem, again_in=round(pause, 1))
+        logger.warning("hints.away", source=self.name, type=self.type, why=problem, again_in=round(pause, 1))
         return pause
 
 
@@ -264,7 +270,7 @@ class _Coverage:
         self._tuning = tuning
         self.changed = False
         """It may be another than the sink knows."""
-        self._told: Collection[object] = ()
+        self._covered: Collection[object] = ()
         self._missed_since: float | None = None
         """Since when it is there again, while nobody has been told what that means."""
 
@@ -277,24 +283,24 @@ class _Coverage:
         if self.changed:
             self.changed = False
             scopes = self._channel.covered()
-            grown = len(scopes) > len(self._told)
-            self._told = scopes
+            grown = len(scopes) > len(self._covered)
+            self._covered = scopes
             self._sink.covers(self._name, scopes)
         since = self._missed_since
         # Only what is covered is hinted, so it is told once all is; a channel that never gets there does not hold it back.
-        if since is not None and self._told and ((settled and not grown) or now >= since + self._tuning.settle):
+        if since is not None and self._covered and ((settled and not grown) or now >= since + self._tuning.settle):
             self._missed_since = None
             self._sink.missed(self._name)
 
     def end(self) -> None:
         self.changed = False
-        if self._told:
-            self._told = ()
+        if self._covered:
+            self._covered = ()
             self._sink.covers(self._name, ())
 
 
-def _refusal(refused: InvalidStatus) -> tuple[str, float]:
-    """In our words, and the seconds that it asks for."""
+def _refusal(refused: InvalidStatus, longest: float) -> tuple[str, float]:
+    """In our words, and the seconds that it asks for; a key that is refused does not mend soon."""
     response = refused.response
     status = response.status_code
     meaning = {
@@ -305,7 +311,7 @@ def _refusal(refused: InvalidStatus) -> tuple[str, float]:
     }.get(status, ": write the address that it leads to; no redirect is followed" if 300 <= status < 400 else "")
     later = response.headers.get_all("Retry-After")
     seconds = float(later[0]) if later and later[0].isdecimal() and len(later[0]) < 10 else 0.0
-    return f"HTTP {status}{meaning}", BACKOFF.longest if status in (401, 403) and not seconds else seconds
+    return f"HTTP {status}{meaning}", longest if status in (401, 403) and not seconds else seconds
 
 
 def _closing(closed: ConnectionClosed, tuning: SocketTuning) -> str:

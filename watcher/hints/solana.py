@@ -4,58 +4,20 @@ A notification is a hint and nothing of it is read but whose it is: amounts are 
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from watcher.hints.channel import ChannelError, News, WatchedScope
-from watcher.hints.solana_subscriptions import Choice, Feed, Method, SubscriptionRequest, choose, feeds
+from watcher.hints.json_rpc import JsonRpc, NodeError, Request, SubscriptionId, is_subscription_id, whatever
+from watcher.hints.solana_subscriptions import Choice, Feed, SubscriptionRequest, choose, feeds
 from watcher.model.keys import Scope
-from watcher.redaction.safe_text import one_line
 
-WINDOW = 32
-"""Requests without an answer, at most: a node that is slow to answer is asked slowly."""
 LONGEST_TURN = 512
 """Turns that a refused subscription passes over, at most; there is one a second for all of them."""
-
-
-NOTIFICATIONS: Mapping[str, Method] = {"accountNotification": "account", "logsNotification": "logs"}
-
-
-class _Params(msgspec.Struct):
-    subscription: int
-    result: msgspec.Raw
-
-
-class _Message(msgspec.Struct):
-    """An answer has an id, a notification a method."""
-
-    id: int | float | str | None = None
-    method: str | None = None
-    result: msgspec.Raw = msgspec.Raw()
-    error: msgspec.Raw = msgspec.Raw()
-    params: msgspec.Raw = msgspec.Raw()
-
-
-class _Refusal(msgspec.Struct):
-    code: Any = None
-    message: Any = None
-
-
-class _Transaction(msgspec.Struct):
-    err: Any = None
-
-
-class _LogsResult(msgspec.Struct):
-    value: _Transaction
-
-
-_MESSAGE = msgspec.json.Decoder(_Message)
-_PARAMS = msgspec.json.Decoder(_Params)
-_NUMBER = msgspec.json.Decoder(int)
-_REFUSAL = msgspec.json.Decoder(_Refusal)
-_LOGS = msgspec.json.Decoder(_LogsResult)
+NOTIFICATIONS = ("accountNotification", "logsNotification")
 
 
 class _Subscription(msgspec.Struct, eq=False):
@@ -63,7 +25,7 @@ class _Subscription(msgspec.Struct, eq=False):
 
     request: SubscriptionRequest
     feeds: list[Feed]
-    number: int | None = None
+    number: SubscriptionId | None = None
     """What the node calls it; None: it has not answered."""
 
 
@@ -94,12 +56,8 @@ class SolanaChannel:
         """Scopes with a place for everything → how much of it was refused."""
         self._subscriptions: dict[SubscriptionRequest, _Subscription] = {}
         self._of_feed: dict[Feed, _Subscription] = {}
-        self._asked: dict[int, _Subscription] = {}
-        """By the id of the request."""
-        self._numbers: dict[int, _Subscription] = {}
-        self._cancelled: list[tuple[Method, int]] = []
-        """Numbers that nobody needs any more."""
-        self._id = 0
+        self._numbers: dict[SubscriptionId, _Subscription] = {}
+        self._rpc = JsonRpc()
 
     def watch(self, watched: Sequence[WatchedScope]) -> None:
         watched = tuple(watched)
@@ -128,32 +86,28 @@ class SolanaChannel:
 
     def disconnected(self) -> None:
         self._there = False
-        for known in (self._subscriptions, self._of_feed, self._asked, self._numbers, self._refused, self._left_out):
+        self._rpc.reset()
+        for known in (self._subscriptions, self._of_feed, self._numbers, self._refused, self._left_out):
             known.clear()
-        self._cancelled.clear()
         self._queue = deque(self._choice.feeds)
 
     def received(self, frame: str | bytes) -> News:
-        try:
-            message = _MESSAGE.decode(frame)
-        except (ValueError, RecursionError):  # no JSON, not UTF-8, no object
-            raise ChannelError("what came is no message of JSON-RPC") from None
-        if message.method is not None:
-            return self._notified(message)
-        if message.id is None and bytes(message.error) not in (b"", b"null"):
-            raise ChannelError(f"it refuses what we send: {_words(message.error)}")
-        return self._answered(message)
+        message = self._rpc.received(frame)
+        if isinstance(message, NodeError):
+            return News(refused=str(message))
+        if message is None or message.method not in NOTIFICATIONS or message.subscription is None:
+            return News()
+        subscription = self._numbers.get(message.subscription)
+        if subscription is None or _failed(message.params):
+            return News()
+        return News(tuple(dict.fromkeys(feed.hint() for feed in subscription.feeds)))
 
     def outgoing(self) -> list[str]:
-        if not self._there:
-            return []
-        messages = [self._call(f"{method}Unsubscribe", [number]) for method, number in self._cancelled]
-        self._cancelled.clear()
-        while self._queue and len(self._asked) < WINDOW:
+        while self._there and self._queue and self._rpc.room > 0:
             feed = self._queue.popleft()
             if feed in self._choice.feeds and feed not in self._of_feed:
-                messages += self._subscribe(feed)
-        return messages
+                self._subscribe(feed)
+        return self._rpc.outgoing()
 
     def covered(self) -> Collection[Scope]:
         return [
@@ -170,68 +124,31 @@ class SolanaChannel:
     def left_out(self) -> int:
         return self._scopes - len(self._choice.whole) + len(self._left_out)
 
-    def _subscribe(self, feed: Feed) -> Iterable[str]:
+    def _subscribe(self, feed: Feed) -> None:
         request = feed.request()
         subscription = self._subscriptions.get(request)
-        if subscription is not None:
-            subscription.feeds.append(feed)
-            self._of_feed[feed] = subscription
-            if subscription.number is not None:
-                self._accept(feed)
-            return
-        subscription = self._subscriptions[request] = self._of_feed[feed] = _Subscription(request, [feed])
-        commitment = {"commitment": request.commitment}
-        if request.method == "account":
-            params: list[Any] = [request.address, {"encoding": "base64", **commitment}]
-        else:  # it takes exactly one address
-            params = [{"mentions": [request.address]}, commitment]
-        yield self._call(f"{request.method}Subscribe", params)
-        self._asked[self._id] = subscription
-
-    def _call(self, method: str, params: list[Any]) -> str:
-        self._id += 1
-        return msgspec.json.encode({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params}).decode()
-
-    def _answered(self, message: _Message) -> News:
-        """What is no answer to a subscription says nothing: that one was ended, or was not there any more."""
-        if type(message.id) is not int:
-            return News()
-        subscription = self._asked.pop(message.id, None)
         if subscription is None:
-            return News()
-        if bytes(message.error) not in (b"", b"null"):
-            words = _words(message.error)
+            subscription = self._subscriptions[request] = _Subscription(request, [])
+            self._rpc.ask(_call(request), partial(self._answered, subscription))
+        subscription.feeds.append(feed)
+        self._of_feed[feed] = subscription
+        if subscription.number is not None:
+            self._accept(feed)
+
+    def _answered(self, subscription: _Subscription, result: object, error: NodeError | None) -> NodeError | None:
+        if error is not None:
             self._refuse(subscription)
-            return News(refused=words)
-        try:
-            number = _NUMBER.decode(message.result)
-        except (ValueError, RecursionError):
-            raise ChannelError("it answers a subscription without its number") from None
-        if number in self._numbers:
+            return error
+        if not is_subscription_id(result):
+            raise ChannelError("it answers a subscription without its number")
+        if result in self._numbers:
             raise ChannelError("it gives one number to two subscriptions")
-        subscription.number = number
-        self._numbers[number] = subscription
+        subscription.number = result
+        self._numbers[result] = subscription
         for feed in subscription.feeds:
             self._accept(feed)
         self._end_if_unneeded(subscription)
-        return News()
-
-    def _notified(self, message: _Message) -> News:
-        """What we do not know is passed over: a provider may have notifications of its own."""
-        method = NOTIFICATIONS.get(message.method or "")
-        if method is None:
-            return News()
-        try:
-            params = _PARAMS.decode(message.params)
-            # A failed transaction changes nothing but what its sender pays, and the wallet itself tells of that. Bots have
-            # many of them: as hints they would be noise.
-            failed = method == "logs" and _LOGS.decode(params.result).value.err is not None
-        except (ValueError, RecursionError):
-            raise ChannelError(f"its {message.method} is not as documented") from None
-        subscription = self._numbers.get(params.subscription)
-        if subscription is None or failed:
-            return News()
-        return News(tuple(dict.fromkeys(feed.hint() for feed in subscription.feeds)))
+        return None
 
     def _drop(self, feed: Feed) -> None:
         """It is not wanted any more."""
@@ -245,7 +162,8 @@ class SolanaChannel:
         """One without an answer is ended once its number is known."""
         if subscription.number is not None and not subscription.feeds:
             del self._numbers[subscription.number], self._subscriptions[subscription.request]
-            self._cancelled.append((subscription.request.method, subscription.number))
+            # Refused: it was not there any more.
+            self._rpc.ask((f"{subscription.request.method}Unsubscribe", [subscription.number]), whatever)
 
     def _refuse(self, subscription: _Subscription) -> None:
         del self._subscriptions[subscription.request]
@@ -284,10 +202,16 @@ class SolanaChannel:
             self._queue.appendleft(feed)
 
 
-def _words(error: msgspec.Raw) -> str:
-    """Of the other side."""
-    try:
-        refusal = _REFUSAL.decode(error)
-    except (ValueError, RecursionError):
-        return one_line(bytes(error[:1000]).decode("utf-8", "replace"))
-    return one_line(f"{str(refusal.message)[:1000]} ({str(refusal.code)[:20]})")
+def _call(request: SubscriptionRequest) -> Request:
+    commitment = {"commitment": request.commitment}
+    if request.method == "account":
+        return "accountSubscribe", [request.address, {"encoding": "base64", **commitment}]
+    return "logsSubscribe", [{"mentions": [request.address]}, commitment]  # it takes exactly one address
+
+
+def _failed(params: Mapping[str, Any]) -> bool:
+    """Whether it is of a transaction that failed. One changes nothing but what its sender pays, and the wallet itself tells of
+    that; bots have many of them, which as hints would be noise."""
+    result = params.get("result")
+    value = result.get("value") if isinstance(result, dict) else None
+    return isinstance(value, dict) and value.get("err") is not None

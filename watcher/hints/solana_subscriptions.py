@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from watcher.hints.associated_accounts import TOKEN_PROGRAMS, associated_account
 from watcher.hints.channel import WatchedScope
 from watcher.model.addresses import SOLANA, AddressError, solana
+from watcher.model.associated_accounts import SPL_PROGRAMS, associated_token_account
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
 
@@ -44,7 +44,7 @@ class Feed(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
         """Of an associated account it takes a quarter of a millisecond, since its address has to be found."""
         if self.kind == "associated":
             return SubscriptionRequest(
-                "account", associated_account(self.address, self.mint, self.program), self.commitment
+                "account", associated_token_account(self.address, self.mint, self.program), self.commitment
             )
         return SubscriptionRequest(
             "logs" if self.kind in ("transactions", "mint") else "account", self.address, self.commitment
@@ -80,7 +80,7 @@ def _feeds(watch: WatchedScope) -> list[Feed]:
     )
     mints = sorted(mint for mint in {*watch.tokens, token} if mint is not None and _is_address(mint))
     return whole + [
-        Feed("associated", account, commitment, mint, program) for program in TOKEN_PROGRAMS for mint in mints
+        Feed("associated", account, commitment, mint, program) for program in SPL_PROGRAMS for mint in mints
     ]
 
 

@@ -63,9 +63,9 @@ class RepeatFilter(logging.Filter):
 
 
 def _kind(record: logging.LogRecord) -> tuple[str, ...]:
-    """By event and reason, without what differs from one connection to the next."""
+    """By event, source and reason, without what differs from one connection to the next."""
     if isinstance(record.msg, dict):  # structlog's
-        return record.name, *(str(record.msg.get(name, ""))[:80] for name in ("event", "reason", "why"))
+        return record.name, *(str(record.msg.get(name, ""))[:80] for name in ("event", "source", "reason", "why"))
     return record.name, str(record.msg).partition("\n")[0][:80]
 
 
