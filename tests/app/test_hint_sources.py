@@ -118,6 +118,28 @@ async def test_every_channel_tells_of_what_is_watched_and_no_limit_is_broken(hin
     assert hinted.refusals() == {}
 
 
+async def test_a_source_is_asked_about_the_tokens_that_the_last_listing_named(hinted):
+    def watched(name):
+        return [
+            one
+            for poller, ledger in hinted.daemon.partitions.polled
+            if poller.name == name
+            for one in hint_sources.watched_scopes(poller.provider, ledger)
+        ]
+
+    await until(lambda: all(one.tokens for one in watched("jupiter")))
+    report = hinted.of("jupiter")["balances"]
+    for one in watched("jupiter"):
+        held = {
+            row["token"] for row in report if row["account"] == one.scope.account
+        }  # some of them nothing, and not listed
+        assert {"native"} < set(one.tokens) <= held
+        assert (one.token_account, one.commitment) == (False, None)
+    for one in watched("helius"):
+        assert one.tokens == (one.scope.token,)
+        assert (one.token_account, one.commitment) == (True, "confirmed")
+
+
 async def delays(hinted, number):
     """Seconds from so many changes at Helius to the subscribers of the relay."""
     found = []
