@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.app.test_reload import REQUESTS, SCALED, Running, until
+from tests.e2e import checker
 from watcher.app import hint_sources
 from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
@@ -92,6 +93,12 @@ SLOW = {"rate": 2.5, "faults": f"latency=0.02,push_delay={PUSHED}", "tight": {"h
 """Half a change a second of each provider, and a cycle of 8 s for Helius."""
 
 
+TORN = {
+    "rate": 20.0,
+    "faults": "push_delay=0.1,push_cut=0.05,push_late=0.1,push_lost=0.1,push_repeated=0.2,push_forged=0.2",
+}
+
+
 @pytest.fixture(params=[FAST], ids=[""])
 async def hinted(tmp_path, request):
     asked = dict(request.param)
@@ -159,6 +166,37 @@ async def test_a_change_is_with_its_subscribers_within_two_requests_and_a_round_
     with anyio.fail_after(120):
         soon = median(await delays(hinted, 12))
     assert soon <= PUSHED + 2 * 0.5 + 0.2
+    assert hinted.refusals() == {}
+
+
+async def pour(hinted):
+    """A thousand hints in each request, of every account and of none."""
+    watched = [
+        (name, watch["account"])
+        for name, table in hinted.providers.items()
+        for watch in table["watch"]
+        if "account" in watch
+    ]
+    named = [{"provider": name, "account": account} for name, account in watched * (1000 // len(watched))]
+    body = json.dumps({"hints": named + [{"provider": "helius", "account": "none"}] * (1000 - len(named))})
+    while True:
+        answer = await hinted.post("/v1/hints", body)
+        assert (answer.status_code, answer.json()["accepted"]) == (202, len(named))
+
+
+@pytest.mark.parametrize("hinted", [TORN], indirect=True)
+async def test_every_law_holds_while_sources_are_cut_and_hints_pour_in(hinted):
+    await hinted.connected(*SOCKETS)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pour, hinted)
+        await until(lambda: sum(hinted.figures[name].connections for name in SOCKETS) >= 10, 90)
+        await until(lambda: hinted.figures["http"].by_result["accepted"] > 20_000, 90)
+        tasks.cancel_scope.cancel()
+    await hinted.settled()
+    events, states = await hinted.told()
+    truth = checker.truths(hinted.world.report(anyio.current_time()))
+    assert checker.unsettled(states, truth) == {}
+    assert len(events) > 50
     assert hinted.refusals() == {}
 
 
