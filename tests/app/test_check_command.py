@@ -87,6 +87,16 @@ def test_subscriptions_that_do_not_suffice_are_warned_of(judged):
         assert len(of(document, "warning", "hints.solana")) == lines
 
 
+def test_an_age_that_tokenkit_is_always_allowed_is_warned_of_where_hints_bring_reads_forward(judged):
+    pair = {"api_key_env": "HELIUS_API_KEY", "watch": [{"account": FELT, "token": FELT}]}
+    node = {"type": "starknet", "url_env": "NODE"}
+    for age, hints, lines in ((30, [node], 1), (30, [], 0), (0, [node], 0), (None, [node], 0)):
+        table = pair if age is None else pair | {"max_age": age}
+        keys = KEYS | {"NODE": "wss://node.example/canary-1"}
+        _, document = judged(keys, providers={"tokenkit": table}, hints=hints)
+        assert len(of(document, "warning", "providers.tokenkit.max_age")) == lines
+
+
 def test_what_a_source_can_tell_of_is_said_in_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pair = {"api_key_env": "HELIUS_API_KEY", "watch": [{"account": FELT, "token": FELT}]}

@@ -12,10 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.app.test_reload import REQUESTS, SCALED, Running, until
+from tests.e2e import checker
 from watcher.app import hint_sources
 from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
 from watcher.client import Stream
+from watcher.hints.ethereum import EthereumChannel
 from watcher.hints.socket_source import SocketSource
 from watcher.model.addresses import BSC
 from watcher.runtime.backoff import Backoff
@@ -91,6 +93,12 @@ SLOW = {"rate": 2.5, "faults": f"latency=0.02,push_delay={PUSHED}", "tight": {"h
 """Half a change a second of each provider, and a cycle of 8 s for Helius."""
 
 
+TORN = {
+    "rate": 20.0,
+    "faults": "push_delay=0.1,push_cut=0.05,push_late=0.1,push_lost=0.1,push_repeated=0.2,push_forged=0.2",
+}
+
+
 @pytest.fixture(params=[FAST], ids=[""])
 async def hinted(tmp_path, request):
     asked = dict(request.param)
@@ -117,6 +125,28 @@ async def test_every_channel_tells_of_what_is_watched_and_no_limit_is_broken(hin
     assert hinted.refusals() == {}
 
 
+async def test_a_source_is_asked_about_the_tokens_that_the_last_listing_named(hinted):
+    def watched(name):
+        return [
+            one
+            for poller, ledger in hinted.daemon.partitions.polled
+            if poller.name == name
+            for one in hint_sources.watched_scopes(poller.provider, ledger)
+        ]
+
+    await until(lambda: all(one.tokens for one in watched("jupiter")))
+    report = hinted.of("jupiter")["balances"]
+    for one in watched("jupiter"):
+        held = {
+            row["token"] for row in report if row["account"] == one.scope.account
+        }  # some of them nothing, and not listed
+        assert {"native"} < set(one.tokens) <= held
+        assert (one.token_account, one.commitment) == (False, None)
+    for one in watched("helius"):
+        assert one.tokens == (one.scope.token,)
+        assert (one.token_account, one.commitment) == (True, "confirmed")
+
+
 async def delays(hinted, number):
     """Seconds from so many changes at Helius to the subscribers of the relay."""
     found = []
@@ -139,6 +169,37 @@ async def test_a_change_is_with_its_subscribers_within_two_requests_and_a_round_
     assert hinted.refusals() == {}
 
 
+async def pour(hinted):
+    """A thousand hints in each request, of every account and of none."""
+    watched = [
+        (name, watch["account"])
+        for name, table in hinted.providers.items()
+        for watch in table["watch"]
+        if "account" in watch
+    ]
+    named = [{"provider": name, "account": account} for name, account in watched * (1000 // len(watched))]
+    body = json.dumps({"hints": named + [{"provider": "helius", "account": "none"}] * (1000 - len(named))})
+    while True:
+        answer = await hinted.post("/v1/hints", body)
+        assert (answer.status_code, answer.json()["accepted"]) == (202, len(named))
+
+
+@pytest.mark.parametrize("hinted", [TORN], indirect=True)
+async def test_every_law_holds_while_sources_are_cut_and_hints_pour_in(hinted):
+    await hinted.connected(*SOCKETS)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pour, hinted)
+        await until(lambda: sum(hinted.figures[name].connections for name in SOCKETS) >= 10, 90)
+        await until(lambda: hinted.figures["http"].by_result["accepted"] > 20_000, 90)
+        tasks.cancel_scope.cancel()
+    await hinted.settled()
+    events, states = await hinted.told()
+    truth = checker.truths(hinted.world.report(anyio.current_time()))
+    assert checker.unsettled(states, truth) == {}
+    assert len(events) > 50
+    assert hinted.refusals() == {}
+
+
 async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
     await hinted.connected(*SOCKETS)
     before = dict(hinted.figures)
@@ -150,7 +211,7 @@ async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
         "[[hints]] bsc",
         "[[hints]] tokenkit",
     ]
-    hinted.url_file.write_text(hinted.url_file.read_text() + "?another=1")
+    hinted.url_file.write_text(hinted.url_file.read_text() + "?v=2")
     hinted.hints[:] = [table for table in hinted.hints if table.get("name") != "bsc"]
     hinted.hints[0]["max_subscriptions"] = 500
     hinted.hints.append({"type": "ethereum", "name": "late", "chain": BSC, "url_env": hinted.url_env("bsc")})
@@ -209,6 +270,38 @@ async def test_a_bug_in_a_source_ends_nothing_else(hinted, monkeypatch):
     await hinted.asked("helius")
     await hinted.connected("solana")
     assert [line["source"] for line in hinted.logs if line["event"] == "hints.failed"] == ["solana"]
+
+
+async def test_a_bug_in_what_a_channel_makes_of_watches_ends_nothing_else(hinted, monkeypatch):
+    monkeypatch.setattr(hint_sources, "LOOK", 0.5)
+    await hinted.connected(*SOCKETS)
+    watch, broken = EthereumChannel.watch, []
+
+    def breaks(self, watched):
+        if not broken:
+            broken.append(self)
+            raise ZeroDivisionError
+        watch(self, watched)
+
+    monkeypatch.setattr(EthereumChannel, "watch", breaks)
+    monkeypatch.setattr(hint_sources, "RESTARTS", Backoff(0.2, 0.2))
+    await hinted.reload()
+    await until(lambda: broken)
+    await hinted.asked("helius")
+    await until(lambda: len({"ethereum", "bsc"} & hinted.figures.keys()) == 2)
+    await hinted.connected("ethereum", "bsc")
+    assert [line["event"] for line in hinted.logs if line["event"] == "hints.failed"] == ["hints.failed"]
+
+
+async def test_a_node_of_whose_chain_nothing_is_polled_is_left_alone(hinted):
+    await hinted.connected(*SOCKETS)
+    ondo = hinted.providers.pop("ondo")
+    await hinted.reload()
+    await until(lambda: {"ethereum", "bsc"}.isdisjoint(hinted.figures))
+    assert hinted.figures["solana"].connected
+    hinted.providers["ondo"] = ondo
+    await hinted.reload()
+    await hinted.connected("ethereum", "bsc")
 
 
 async def test_hints_are_posted_to_the_port_of_the_relay_and_marked(hinted):

@@ -410,7 +410,7 @@ class Bodies(ByClient):
     """Bodies of half a megabyte whose last byte never comes, and of a million chunks."""
 
     name = "bodies"
-    descriptors = 1024
+    pause = 0.5
     slow = POST + b"Content-Length: 524288\r\n\r\n" + b"x" * 524_287
     tiny = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000
 
@@ -422,16 +422,17 @@ class Bodies(ByClient):
                     await pair[0].read(2000)
                 self._writers.remove(pair[1])
                 pair[1].transport.abort()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(self.pause)
 
     async def run(self, stage):
-        await self.together(*(self._send(stage, sent) for sent in [self.slow] * 60 + [self.tiny] * 4))
+        await self.together(*(self._send(stage, sent) for sent in [self.slow] * 32 + [self.tiny] * 2))
 
 
 class Hints(Bodies):
     """A thousand hints at a time, for what is watched and for what is not, and what is no hint."""
 
     name = "hints"
+    pause = 0.1
     bodies = (
         json.dumps({"hints": [{"provider": "neighbour", "account": ACCOUNT}] * 1000}).encode(),
         json.dumps({"hints": [{"provider": "neighbour", "account": f"{number:x}"} for number in range(1000)]}).encode(),
@@ -441,7 +442,7 @@ class Hints(Bodies):
 
     async def run(self, stage):
         sent = [POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body) for body in self.bodies]
-        await self.together(*(self._send(stage, each) for each in sent * 5))
+        await self.together(*(self._send(stage, each) for each in sent * 2))
 
 
 class Ping(ByClient):

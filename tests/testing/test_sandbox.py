@@ -1,6 +1,8 @@
 """The providers and the watcher inside a test, as the tests of others have them."""
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -86,6 +88,33 @@ def test_a_config_has_its_push_channels_where_hints_are_asked_for(tmp_path):
         named = {value for table in tables for key, value in table.items() if key.endswith("_env")}
         assert named == sandbox.environment.keys() - {"WATCHER_SANDBOX_KEY"}
         assert "hints" not in plain.config(tmp_path)
+
+
+@pytest.mark.balance_sandbox(hints=True, faults="push_delay=0.01")
+def test_a_watcher_takes_hints_where_they_are_asked_for(balance_sandbox, balance_watcher):
+    truth = balance_sandbox.truth()["providers"]
+    rows_of(balance_watcher, sum(b["amount"] != "0" for p in truth.values() for b in p["balances"]))
+    sources = ("solana", "ethereum", "bsc", "starknet")
+    while not all(balance_sandbox.truth()["push"][name]["subscriptions"] for name in sources):
+        pass
+    amounts = itertools.count(1000)
+    while not set(accepted(balance_watcher)) >= {*sources, "tokenkit"}:
+        amount = str(next(amounts))  # a source subscribes to the tokens of a wallet as it comes to know them
+        for name in ("jupiter", "ondo", "tokenkit"):
+            for held in {held["chain"]: held for held in truth[name]["balances"]}.values():
+                where = {part: held[part] for part in ("chain", "account", "token")}
+                balance_sandbox.set(name, **where, amount=amount)
+    told = balance_sandbox.truth()["push"]["webhook"]
+    assert told["messages"] >= 1
+
+
+def accepted(watcher):
+    """The sources of which a hint was taken."""
+    with urllib.request.urlopen(f"{watcher.url}/metrics", timeout=PATIENCE) as answer:
+        lines = answer.read().decode().splitlines()
+    counts = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+    names = [re.fullmatch(r'watcher_hints_total\{result="accepted",source="(\w+)",.*\}', name) for name in counts]
+    return [name[1] for name in names if name and counts[name[0]]]
 
 
 def test_what_is_no_balance_of_this_world_is_refused(balance_sandbox):
