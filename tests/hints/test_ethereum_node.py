@@ -12,9 +12,9 @@ from tests.loopback import PATIENCE
 from watcher.hints.channel import WatchedScope
 from watcher.hints.ethereum import EthereumChannel
 from watcher.hints.figures import SourceFigures
+from watcher.hints.settings import parse, secret_of
 from watcher.hints.socket_source import SocketSource, SocketTuning
 from watcher.model.keys import Scope
-from watcher.redaction.secret import Secret
 
 pytestmark = pytest.mark.anyio
 
@@ -43,9 +43,11 @@ class Listener:
         self._news = anyio.Event()
         self.figures = SourceFigures(name="ethereum", type="ethereum")
         channel = EthereumChannel(CHAIN)
+        (table,) = parse([{"type": "ethereum", "url_env": "URL"}])
+        secret = secret_of(table, {"URL": url})  # it hides the key of an address, and not the address of this machine
         tuning = SocketTuning(tick=0.05)
         self.source = SocketSource(
-            "ethereum", "ethereum", Secret(url), channel, self, self.figures, wall=lambda: 0, seed=1, tuning=tuning
+            "ethereum", "ethereum", secret, channel, self, self.figures, wall=lambda: 0, seed=1, tuning=tuning
         )
 
     def take(self, _source, hints):
