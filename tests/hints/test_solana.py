@@ -166,6 +166,19 @@ def test_after_a_cut_nothing_is_covered_and_all_is_subscribed_anew():
     assert {*channel.covered()} == {JUPITER.scope, HELIUS.scope}
 
 
+def test_what_had_no_answer_when_it_was_cut_takes_no_place_of_what_is_asked_afterwards():
+    watched = [WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS]
+    channel, node = SolanaChannel(1000), SolanaNode()
+    channel.watch([*watched, *(WatchedScope(Scope("jupiter", SOLANA, wallet)) for wallet in WALLETS)])
+    for _ in range(3):
+        channel.connected()
+        assert len(channel.outgoing()) == IN_FLIGHT
+        channel.disconnected()
+    channel.connected()
+    talk(channel, node)
+    assert len(channel.covered()) == len(watched) + len(WALLETS)
+
+
 def test_an_edit_leaves_alone_what_stays():
     channel, node = following(JUPITER, HELIUS)
     node.asked.clear()
