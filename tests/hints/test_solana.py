@@ -13,6 +13,7 @@ from tests.model.test_associated_accounts import PYUSD, USDC, VECTORS, WSOL
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.json_rpc import IN_FLIGHT
 from watcher.hints.solana import LONGEST_TURN, SolanaChannel
+from watcher.hints.solana_subscriptions import feeds, need
 from watcher.model.addresses import SOLANA
 from watcher.model.associated_accounts import SPL_2022_PROGRAM, SPL_PROGRAM, associated_token_account
 from watcher.model.hints import Hint
@@ -96,6 +97,22 @@ def test_whatever_is_notified_of_a_watch_touches_its_scope(watch):
     for kind, address, _ in node.requests():
         found = node.account_changed(address) if kind == "account" else node.transaction(address)
         assert [hint.touches(watch.scope) for hint in hints(channel, found)] == [True]
+
+
+def test_how_many_feeds_a_watch_needs_is_known_without_making_them():
+    for watch in (
+        *POOL,
+        ELSEWHERE,
+        WatchedScope(Scope("x", SOLANA, "no address")),
+        WatchedScope(Scope("x", SOLANA, "", "?")),
+    ):
+        assert need(watch) == len(feeds(watch))
+
+
+def test_two_watches_of_one_scope_are_one():
+    channel, node = following(JUPITER, WatchedScope(JUPITER.scope, tokens=(WSOL,)))
+    assert len(node.numbers) == 6
+    assert (list(channel.covered()), channel.left_out) == ([JUPITER.scope], 0)
 
 
 def test_one_token_of_a_holder_needs_no_more_than_its_accounts_of_that_mint():
