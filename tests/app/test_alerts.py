@@ -120,7 +120,7 @@ TROUBLE = {
     "WatcherBehind": {of("longest_behind_seconds"): since(1, 0, 400)},
     "WatcherOrderWentBack": {of("orders_went_back_total"): since(40, 0, 1)},
     "WatcherFull": {of("refused_balances"): since(15, 0, 7)},
-    "WatcherHintSourceAway": {of_source("hint_source_connected"): since(20, 1, 0)},
+    "WatcherHintSourceAway": {of_source("hint_source_connected"): f"1+0x{AT - 40}" + 10 * " 0 0 0 1"},
     "WatcherHintsImprecise": {HINT_PRECISION: since(40, 0.9, 0.04)},
     "WatcherJournalDown": {series("watcher_journal_ready", partition="0"): since(3, 1, 0)},
     "WatcherJournalSlow": {commits("0.01"): growing(0), commits("1.0"): growing(30)},

@@ -15,6 +15,7 @@ import pytest
 
 from tests.app.test_check import ACCOUNT, FELT, HELIUS
 from tests.e2e.harness import toml
+from tests.polling import solana
 from watcher.app.check.command import Wish, check
 from watcher.app.check.report import Document
 from watcher.app.exit_status import Exit
@@ -59,6 +60,55 @@ def test_a_right_config_is_told_with_its_plan(judged):
     assert [one.severity for one in document.findings if one.where != "providers.helius"] == ["info", "info"]
     (plan,) = document.providers
     assert (plan.provider, plan.interval, plan.binding_limit.per, plan.asked) == ("helius", 2.592, 2_592_000.0, 0)
+
+
+def test_a_source_of_hints_that_tells_of_nothing_watched_is_warned_of(judged):
+    node = {"type": "ethereum", "url_env": "NODE"}
+    status, document = judged(KEYS | {"NODE": "wss://node.example/canary-1"}, hints=[node, node | {"name": "other"}])
+    assert status == 0
+    for name in ("ethereum", "other"):
+        (warning,) = of(document, "warning", f"hints.{name}")
+        assert "eip155:1" in warning.what
+    assert of(document, "warning", "hints.solana") == []
+    status, document = judged(hints=[node])
+    assert status == 2
+    assert ["NODE" in one.what for one in document.findings if one.severity == "error"] == [True]
+
+
+def test_subscriptions_that_do_not_suffice_are_warned_of(judged):
+    table = {**HELIUS, "watch": [{"account": solana(n)} for n in range(5)]}
+    node = {"type": "solana", "url_env": "NODE"}
+    for most, lines in ((3, 1), (5, 0)):
+        _, document = judged(
+            KEYS | {"NODE": "wss://node.example/canary-1"},
+            providers={"helius": table},
+            hints=[node | {"max_subscriptions": most}],
+        )
+        assert len(of(document, "warning", "hints.solana")) == lines
+
+
+def test_an_age_that_tokenkit_is_always_allowed_is_warned_of_where_hints_bring_reads_forward(judged):
+    pair = {"api_key_env": "HELIUS_API_KEY", "watch": [{"account": FELT, "token": FELT}]}
+    node = {"type": "starknet", "url_env": "NODE"}
+    for age, hints, lines in ((30, [node], 1), (30, [], 0), (0, [node], 0), (None, [node], 0)):
+        table = pair if age is None else pair | {"max_age": age}
+        keys = KEYS | {"NODE": "wss://node.example/canary-1"}
+        _, document = judged(keys, providers={"tokenkit": table}, hints=hints)
+        assert len(of(document, "warning", "providers.tokenkit.max_age")) == lines
+
+
+def test_what_a_source_can_tell_of_is_said_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pair = {"api_key_env": "HELIUS_API_KEY", "watch": [{"account": FELT, "token": FELT}]}
+    hints = [{"type": "solana", "url_env": "NODE"}, {"type": "tokenkit", "secret_env": "NODE"}]
+    table = {"journal": f"sqlite:///{tmp_path / 'x.db'}", "relay": {"port": 0}, "hints": hints}
+    (path := tmp_path / "watcher.toml").write_text(toml(table | {"providers": {"helius": HELIUS, "tokenkit": pair}}))
+    anyio.run(check, path, KEYS | {"NODE": "wss://node.example/canary-1"}, Wish(offline=True))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("hints")]
+    assert lines == [
+        "hints solana (solana): can tell of 1 of 2 watches (helius 1)",
+        "hints tokenkit (tokenkit): can tell of 1 of 2 watches (tokenkit 1); its webhooks are to be sent to /v1/hooks/tokenkit",
+    ]
 
 
 def test_everything_that_is_wrong_is_told_at_once(judged, tmp_path):

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +13,15 @@ from tests.polling import solana
 from watcher.app import settings
 from watcher.app.reload import ONCE, RELAY_ONCE, by_name, difference, loaded, targets
 from watcher.model.keys import Key
+from watcher.runtime.config_section import SettingsError
 
-ENVIRONMENT = {"ONE": "canary-one", "TWO": "canary-two", "TOKENS": "canary-token"}
+ENVIRONMENT = {
+    "ONE": "canary-one",
+    "TWO": "canary-two",
+    "TOKENS": "canary-token",
+    "NODE": "wss://node.example/canary-three",
+    "OTHER": "wss://node.example/canary-four",
+}
 
 watches_ = st.lists(st.integers(0, 6), min_size=1, max_size=4, unique=True).map(
     lambda numbers: [{"account": solana(number)} for number in numbers]
@@ -26,11 +34,23 @@ tables_ = st.fixed_dictionaries(
         "share": st.sampled_from([0.5, 1.0]),
     },
 )
+hints_ = st.lists(
+    st.fixed_dictionaries(
+        {
+            "type": st.sampled_from(["solana", "ethereum", "starknet"]),
+            "name": st.sampled_from(["x", "y", "z"]),
+            "url_env": st.sampled_from(["NODE", "OTHER"]),
+        }
+    ),
+    max_size=3,
+    unique_by=lambda table: table["name"],
+)
 configs_ = st.fixed_dictionaries(
     {"providers": st.dictionaries(st.sampled_from(["a", "b", "c"]), tables_, min_size=1)},
     optional={
         "journal": st.sampled_from(["sqlite:///a.db", "kafka://localhost:1"]),
         "retention": st.sampled_from([1.0, 2.0]),
+        "hints": hints_,
         "kafka": st.sampled_from([{}, {"topic_prefix": "x"}]),
         "relay": st.fixed_dictionaries(
             {},
@@ -72,6 +92,38 @@ def test_what_stays_untouched_is_as_it_would_be_after_a_start(old, new):
     assert sum(change.watches_removed.values()) == sum(
         len(targets(source) - (targets(after[name]) if name in after else set())) for name, source in before.items()
     )
+
+
+@given(configs_, configs_)
+def test_sources_of_hints_that_are_not_named_are_the_same(old, new):
+    was, will = read(old), read(new)
+    change = difference(was, will)
+    before, after = ({source.name: source for source in one.hints} for one in (was, will))
+    assert before.keys() - {*change.hints_removed} | {*change.hints_added} == after.keys()
+    same = before.keys() - {*change.hints_removed, *change.hints_changed}
+    assert {name: before[name] for name in same} == {name: after[name] for name in same}
+    assert change.wanted.hints == will.hints
+    if was.hints != will.hints and {*before.items()} != {*after.items()}:
+        assert change.result == "applied"
+
+
+def test_an_address_in_a_file_is_another_source_once_the_file_is(tmp_path_factory):
+    path = tmp_path_factory.mktemp("url") / "url"
+    path.write_text("wss://node.example/canary-old")
+    config = named() | {"hints": [{"type": "solana", "url_file": str(path)}]}
+    was = read(config)
+    assert difference(was, read(config)).result == "unchanged"
+    path.write_text("wss://node.example/canary-new")
+    change = difference(was, read(config))
+    assert (change.hints_changed, change.result) == (("solana",), "applied")
+
+
+def test_a_relay_alone_needs_the_secrets_of_webhooks_and_no_address_of_a_node():
+    hints = [{"type": "solana", "url_env": "MISSING"}, {"type": "tokenkit", "secret_env": "ONE"}]
+    found = loaded(settings.parse(named() | {"hints": hints}), ENVIRONMENT, polls=False)
+    assert [source.name for source in found.hints] == ["tokenkit"]
+    with pytest.raises(SettingsError, match="MISSING"):
+        read(named() | {"hints": hints})
 
 
 @given(configs_, configs_)

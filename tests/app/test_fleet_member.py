@@ -14,6 +14,7 @@ from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.app.fleet import FleetMember
 from watcher.app.fleet_status import fleet_status
 from watcher.limits.lease import LATE
+from watcher.model.hints import Hint
 from watcher.model.partitions import partition_of
 from watcher.relay.http.auth import EVERYTHING
 from watcher.sandbox.faults import parse
@@ -252,4 +253,36 @@ async def test_an_instance_without_the_group_ends_the_fleet_and_those_too_who_ow
     assert [member.status for member in members] == [75] * 5
     assert not alone.ended.is_set()
     await alone.stop()
+    assert fleet.refusals() == 0
+
+
+async def hinted_until(sender, hints, owners):
+    """Post these at one process, again and again, until each owner has taken some of what others were sent. Before a reader has
+    begun it misses what is sent."""
+    with anyio.fail_after(30.0):
+        while not all(owner.daemon.hints.router.figures["kafka"].by_result["accepted"] for owner in owners):
+            accepted = await sender.daemon.hints.router.posted(hints, EVERYTHING)
+            assert (accepted.accepted, accepted.unknown) == (len(hints), 0)
+            await anyio.sleep(0.2)
+
+
+async def test_a_hint_reaches_whoever_polls_its_provider_wherever_it_is_posted(fleet):
+    one, two, relay = fleet.start(), fleet.start(), fleet.start(only="relay")
+    await fleet.shared(one, two)
+    watches = {name: table["watch"] for name, table in fleet.providers(()).items()}
+    hints = [
+        Hint(provider=name, account=watch["account"])
+        for name in watches
+        for watch in watches[name]
+        if "account" in watch
+    ]
+    await hinted_until(one, hints, [two])
+    assert one.daemon.hints.router.figures["kafka"].by_result["accepted"] == 0
+    assert one.daemon.hints.router.figures["http"].by_result["accepted"] > 0
+    await hinted_until(relay, hints, [one, two])
+    for member in (one, two):
+        for poller in member.daemon.partitions.pollers:
+            assert sum(score.hints for each in poller.schedules for score in each.hint_scores.values()) > 0
+        counted = member.daemon.hints.router.figures["kafka"].by_result
+        assert (counted["unknown"], counted["rejected"]) == (0, 0)
     assert fleet.refusals() == 0

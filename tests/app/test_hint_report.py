@@ -51,8 +51,9 @@ def test_a_source_is_told_of_those_of_which_it_covers_something_has_hinted_somet
     sources = [
         source("there", connected=True),
         source("covers", connected=True, providers=frozenset({"helius"})),
-        source("away"),
-        source("away-too", STARKNET),
+        source("away", since=SINCE),
+        source("away-too", STARKNET, since=SINCE),
+        source("begins"),
         SourceFigures(name="http", type="http", connected=True),
     ]
     assert [*told(solana, *sources)] == ["away", "covers"]

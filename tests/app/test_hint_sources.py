@@ -4,6 +4,7 @@ one while the others go on."""
 import hashlib
 import hmac
 import json
+from statistics import median
 
 import anyio
 import httpx
@@ -11,8 +12,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.app.test_reload import REQUESTS, SCALED, Running, until
+from tests.e2e import checker
 from watcher.app import hint_sources
+from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
+from watcher.client import Stream
+from watcher.hints.ethereum import EthereumChannel
 from watcher.hints.socket_source import SocketSource
 from watcher.model.addresses import BSC
 from watcher.runtime.backoff import Backoff
@@ -21,6 +26,8 @@ from watcher.sandbox.world import WEBHOOK_SECRET, SandboxSettings, hint_environm
 
 pytestmark = pytest.mark.anyio
 SOCKETS = ["solana", "ethereum", "bsc", "starknet"]
+PUSHED = 1.0
+"""Seconds from a change to its push; what a read of the usual commitment says is 0.8 s behind the chain."""
 
 
 @pytest.fixture
@@ -31,8 +38,8 @@ def anyio_backend():
 class Hinted(Running):
     """A daemon whose config names every push channel of the sandbox."""
 
-    def __init__(self, folder, world, port):
-        super().__init__(folder, world, port, {})
+    def __init__(self, folder, world, port, tight):
+        super().__init__(folder, world, port, tight)
         self.table["hints"] = hint_tables()
         self.environment |= hint_environment(f"http://127.0.0.1:{port}")
         self.url_file = folder / "starknet-url"
@@ -45,8 +52,8 @@ class Hinted(Running):
     def hints(self):
         return self.table["hints"]
 
-    async def post(self, path, body, **headers):
-        url = f"http://127.0.0.1:{self.daemon.relay.listener.number}{path}"
+    async def post(self, path, body, port=None, **headers):
+        url = f"http://127.0.0.1:{port or self.daemon.relay.listener.number}{path}"
         async with httpx.AsyncClient() as client:
             return await client.post(url, content=body, headers=headers)
 
@@ -64,6 +71,11 @@ class Hinted(Running):
         covered = self.daemon.hints.router.covered
         return {scope.account for scopes in covered.values() for scope in scopes if scope.provider == provider}
 
+    def moves(self, account):
+        """Every move at Helius of that account, as it really was."""
+        balances = self.of("helius")["balances"]
+        return [move for balance in balances if balance["account"] == account for move in balance["changes"]]
+
     def url_env(self, channel):
         return next(table["url_env"] for table in hint_tables() if table.get("name", table["type"]) == channel)
 
@@ -76,13 +88,27 @@ class Hinted(Running):
         return sum(score.hits for score in scores)
 
 
-@pytest.fixture
-async def hinted(tmp_path):
-    world = world_of(SandboxSettings(seed=1, rate=20.0, limits=SCALED, faults="push_delay=0.1"))
+FAST = {"rate": 20.0, "faults": "push_delay=0.1"}
+SLOW = {"rate": 2.5, "faults": f"latency=0.02,push_delay={PUSHED}", "tight": {"helius": (2, 1)}}
+"""Half a change a second of each provider, and a cycle of 8 s for Helius."""
+
+
+TORN = {
+    "rate": 20.0,
+    "faults": "push_delay=0.1,push_cut=0.05,push_late=0.1,push_lost=0.1,push_repeated=0.2,push_forged=0.2",
+}
+
+
+@pytest.fixture(params=[FAST], ids=[""])
+async def hinted(tmp_path, request):
+    asked = dict(request.param)
+    tight = asked.pop("tight", {})
+    limits = ",".join([SCALED, *(f"{name}={requests}/{per}" for name, (requests, per) in tight.items())])
+    world = world_of(SandboxSettings(seed=1, limits=limits, **asked))
     with capture_logs() as logs:
         async with anyio.create_task_group() as tasks:
             port = await tasks.start(serve, world)
-            made = Hinted(tmp_path, world, port)
+            made = Hinted(tmp_path, world, port, tight)
             made.logs = logs
             made.start(tasks)
             await until(lambda: len(made.pollers()) == len(REQUESTS))
@@ -99,6 +125,81 @@ async def test_every_channel_tells_of_what_is_watched_and_no_limit_is_broken(hin
     assert hinted.refusals() == {}
 
 
+async def test_a_source_is_asked_about_the_tokens_that_the_last_listing_named(hinted):
+    def watched(name):
+        return [
+            one
+            for poller, ledger in hinted.daemon.partitions.polled
+            if poller.name == name
+            for one in hint_sources.watched_scopes(poller.provider, ledger)
+        ]
+
+    await until(lambda: all(one.tokens for one in watched("jupiter")))
+    report = hinted.of("jupiter")["balances"]
+    for one in watched("jupiter"):
+        held = {
+            row["token"] for row in report if row["account"] == one.scope.account
+        }  # some of them nothing, and not listed
+        assert {"native"} < set(one.tokens) <= held
+        assert (one.token_account, one.commitment) == (False, None)
+    for one in watched("helius"):
+        assert one.tokens == (one.scope.token,)
+        assert (one.token_account, one.commitment) == (True, "confirmed")
+
+
+async def delays(hinted, number):
+    """Seconds from so many changes at Helius to the subscribers of the relay."""
+    found = []
+    url = f"ws://127.0.0.1:{hinted.daemon.relay.listener.number}/v1/stream"
+    async for update in Stream(url, filters={"provider": ["helius"]}):
+        event, now = update.event, wall() / 1e6
+        moves = hinted.moves(event.account)
+        found += [now - move["time"] for move in moves if move["amount"] == event.amount][-1:]
+        if len(found) == number:
+            return found
+    raise AssertionError
+
+
+@pytest.mark.parametrize("hinted", [SLOW], indirect=True)
+async def test_a_change_is_with_its_subscribers_within_two_requests_and_a_round_trip(hinted):
+    await hinted.connected("solana")
+    with anyio.fail_after(120):
+        soon = median(await delays(hinted, 12))
+    assert soon <= PUSHED + 2 * 0.5 + 0.2
+    assert hinted.refusals() == {}
+
+
+async def pour(hinted):
+    """A thousand hints in each request, of every account and of none."""
+    watched = [
+        (name, watch["account"])
+        for name, table in hinted.providers.items()
+        for watch in table["watch"]
+        if "account" in watch
+    ]
+    named = [{"provider": name, "account": account} for name, account in watched * (1000 // len(watched))]
+    body = json.dumps({"hints": named + [{"provider": "helius", "account": "none"}] * (1000 - len(named))})
+    while True:
+        answer = await hinted.post("/v1/hints", body)
+        assert (answer.status_code, answer.json()["accepted"]) == (202, len(named))
+
+
+@pytest.mark.parametrize("hinted", [TORN], indirect=True)
+async def test_every_law_holds_while_sources_are_cut_and_hints_pour_in(hinted):
+    await hinted.connected(*SOCKETS)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pour, hinted)
+        await until(lambda: sum(hinted.figures[name].connections for name in SOCKETS) >= 10, 90)
+        await until(lambda: hinted.figures["http"].by_result["accepted"] > 20_000, 90)
+        tasks.cancel_scope.cancel()
+    await hinted.settled()
+    events, states = await hinted.told()
+    truth = checker.truths(hinted.world.report(anyio.current_time()))
+    assert checker.unsettled(states, truth) == {}
+    assert len(events) > 50
+    assert hinted.refusals() == {}
+
+
 async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
     await hinted.connected(*SOCKETS)
     before = dict(hinted.figures)
@@ -110,7 +211,7 @@ async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
         "[[hints]] bsc",
         "[[hints]] tokenkit",
     ]
-    hinted.url_file.write_text(hinted.url_file.read_text() + "?another=1")
+    hinted.url_file.write_text(hinted.url_file.read_text() + "?v=2")
     hinted.hints[:] = [table for table in hinted.hints if table.get("name") != "bsc"]
     hinted.hints[0]["max_subscriptions"] = 500
     hinted.hints.append({"type": "ethereum", "name": "late", "chain": BSC, "url_env": hinted.url_env("bsc")})
@@ -171,6 +272,38 @@ async def test_a_bug_in_a_source_ends_nothing_else(hinted, monkeypatch):
     assert [line["source"] for line in hinted.logs if line["event"] == "hints.failed"] == ["solana"]
 
 
+async def test_a_bug_in_what_a_channel_makes_of_watches_ends_nothing_else(hinted, monkeypatch):
+    monkeypatch.setattr(hint_sources, "LOOK", 0.5)
+    await hinted.connected(*SOCKETS)
+    watch, broken = EthereumChannel.watch, []
+
+    def breaks(self, watched):
+        if not broken:
+            broken.append(self)
+            raise ZeroDivisionError
+        watch(self, watched)
+
+    monkeypatch.setattr(EthereumChannel, "watch", breaks)
+    monkeypatch.setattr(hint_sources, "RESTARTS", Backoff(0.2, 0.2))
+    await hinted.reload()
+    await until(lambda: broken)
+    await hinted.asked("helius")
+    await until(lambda: len({"ethereum", "bsc"} & hinted.figures.keys()) == 2)
+    await hinted.connected("ethereum", "bsc")
+    assert [line["event"] for line in hinted.logs if line["event"] == "hints.failed"] == ["hints.failed"]
+
+
+async def test_a_node_of_whose_chain_nothing_is_polled_is_left_alone(hinted):
+    await hinted.connected(*SOCKETS)
+    ondo = hinted.providers.pop("ondo")
+    await hinted.reload()
+    await until(lambda: {"ethereum", "bsc"}.isdisjoint(hinted.figures))
+    assert hinted.figures["solana"].connected
+    hinted.providers["ondo"] = ondo
+    await hinted.reload()
+    await hinted.connected("ethereum", "bsc")
+
+
 async def test_hints_are_posted_to_the_port_of_the_relay_and_marked(hinted):
     account = hinted.providers["helius"]["watch"][0]["account"]
     hints = [{"provider": "helius", "account": account}, {"provider": "helius", "account": "nobody"}]
@@ -194,3 +327,28 @@ async def test_a_signed_webhook_is_looked_up_and_a_forged_one_is_not(hinted):
     assert answer.status_code == 401
     counted = hinted.figures["tokenkit"].by_result
     assert counted == {"accepted": 1, "unknown": 0, "rejected": 1, "repeated": 1}
+
+
+async def test_half_a_process_takes_hints_if_it_polls_and_says_so_if_it_does_not(tmp_path, hinted):
+    account = hinted.providers["helius"]["watch"][0]["account"]
+    body = json.dumps({"hints": [{"provider": "helius", "account": account}]})
+    async with anyio.create_task_group() as tasks:
+        relay = Daemon(hinted.load(), {"KEY": "canary", **webhook_alone(hinted)}, "relay")
+        serving = await tasks.start(relay.run)
+        answer = await hinted.post("/v1/hints", body, serving.port)
+        assert answer.status_code == 404
+        assert "ask the one that polls" in answer.text
+        hinted.table |= {"metrics_port": 0, "journal": f"sqlite:///{tmp_path / 'other.db'}"}
+        pollers = Daemon(hinted.load(), hinted.environment, "pollers")
+        serving = await tasks.start(pollers.run)
+        answer = await hinted.post("/v1/hints", body, serving.port)
+        assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "unknown": 0})
+        assert pollers.hints.router.figures["http"].by_result["accepted"] == 1
+        tasks.cancel_scope.cancel()
+
+
+def webhook_alone(hinted):
+    """Of the environment what a relay needs: no address of a node."""
+    return {
+        table["secret_env"]: hinted.environment[table["secret_env"]] for table in hint_tables() if "secret_env" in table
+    }

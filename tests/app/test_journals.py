@@ -84,7 +84,7 @@ def test_a_journal_of_ones_own_is_found_by_its_scheme_and_has_a_table_of_its_own
         {"A": "b"},
     )
     assert own.shelf == 3
-    (line,) = exposed(config, [])
+    (line,) = exposed(config, [], [])
     assert line.startswith(f"[acme] password_file: {tmp_path / 'secret'} can be read by its group and everyone")
     assert line.endswith(f"chmod 600 {tmp_path / 'secret'}, if they may")
 

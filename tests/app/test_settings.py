@@ -1,12 +1,14 @@
 """The config file: the one sample loads, and every mistake is one line that says what to do."""
 
 import os
+import tomllib
 
 import pytest
 
 from tests.test_deployment import ROOT
 from watcher.app import settings
 from watcher.app.provider_sources import sources
+from watcher.hints.settings import SolanaHints
 from watcher.redaction.redactor import ALLOWED_WORDS, SECRETS
 from watcher.runtime.config_section import SettingsError, SettingsErrors
 
@@ -25,6 +27,24 @@ def test_the_documented_sample_loads_with_all_five_providers():
     loaded = settings.load(ROOT / "config" / "watcher.toml")
     assert {table.type for table in loaded.providers.values()} == {"jupiter", "bloxroute", "helius", "ondo", "tokenkit"}
     assert loaded.journal == "sqlite:///var/balances.db"
+
+
+def commented(text, begin, end):
+    """The part of the sample that is commented out between two of its lines, without the marks."""
+    lines = text[text.index(begin) : text.index(end)].splitlines()
+    return "\n".join(
+        line.removeprefix("# ")
+        for line in lines
+        if line.startswith(("# [", "# type", "# url", "# secret", "# chain", "# max"))
+    )
+
+
+def test_the_sources_of_hints_that_the_sample_shows_are_right():
+    text = (ROOT / "config" / "watcher.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(commented(text, "# [[hints]]", "# ── Providers"))
+    loaded = settings.parse(table)
+    assert [source.source for source in loaded.hints] == ["solana", "ethereum", "starknet", "tokenkit"]
+    assert loaded.hints[0] == SolanaHints(type="solana", url_env="SOLANA_WS_URL")
 
 
 def test_the_type_defaults_to_the_tables_name():
@@ -61,6 +81,9 @@ def test_numbers_may_be_written_as_integers():
         ({"metrics_port": 99999}, ["metrics_port"]),
         ({"relay": 5}, ["relay", "expected object"]),
         ({"relay": {"origins": ["https://[desk"]}}, ["origins", "https://desk.example"]),
+        ({"hints": {}}, ["hints", "[[hints]]"]),
+        ({"hints": [{"type": "solan", "url_env": "URL"}]}, ["'solan'", "did you mean `solana`?"]),
+        ({"hints": [{"type": "ethereum", "url_env": "URL", "chian": "x"}]}, ["`chian`", "did you mean `chain`?"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(table, says):

@@ -19,6 +19,7 @@ HEAD = (
     b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+POST = b"POST /v1/hints HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 MANY = 150_000
 """Balances of the attacks on snapshots."""
 PART = 8
@@ -405,6 +406,45 @@ class Storm(ByClient):
         await self.together(*(self._come(stage) for _ in range(6)))
 
 
+class Bodies(ByClient):
+    """Bodies of half a megabyte whose last byte never comes, and of a million chunks."""
+
+    name = "bodies"
+    pause = 0.5
+    slow = POST + b"Content-Length: 524288\r\n\r\n" + b"x" * 524_287
+    tiny = POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000
+
+    async def _send(self, stage, sent):
+        while True:
+            pair = await self.opened(stage, sent)
+            if pair is not None:
+                with contextlib.suppress(OSError):
+                    await pair[0].read(2000)
+                self._writers.remove(pair[1])
+                pair[1].transport.abort()
+            await asyncio.sleep(self.pause)
+
+    async def run(self, stage):
+        await self.together(*(self._send(stage, sent) for sent in [self.slow] * 32 + [self.tiny] * 2))
+
+
+class Hints(Bodies):
+    """A thousand hints at a time, for what is watched and for what is not, and what is no hint."""
+
+    name = "hints"
+    pause = 0.1
+    bodies = (
+        json.dumps({"hints": [{"provider": "neighbour", "account": ACCOUNT}] * 1000}).encode(),
+        json.dumps({"hints": [{"provider": "neighbour", "account": f"{number:x}"} for number in range(1000)]}).encode(),
+        b'{"hints":' + b"[" * 500_000,
+        b'{"hints":[' + b"{}," * 16_000 + b"{}]}",
+    )
+
+    async def run(self, stage):
+        sent = [POST + b"Content-Length: %d\r\n\r\n%b" % (len(body), body) for body in self.bodies]
+        await self.together(*(self._send(stage, each) for each in sent * 2))
+
+
 class Ping(ByClient):
     """Pings as fast as they are taken."""
 
@@ -586,6 +626,6 @@ ATTACKS = {
     attack.name: attack
     for attack in (
         Bomb, Stack, Digits, Members, Nesting, Rows, Strangers, Cookies, Headers, Interim, Drip, Symbol, Echo,
-        Crowd, Halves, Storm, Ping, Chatter, Fragments, Dashboards, Unread, Amplified, Replayed, Plugged,
+        Crowd, Halves, Storm, Bodies, Hints, Ping, Chatter, Fragments, Dashboards, Unread, Amplified, Replayed, Plugged,
     )
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """The channel to an Ethereum node: frames as geth documents them, a node that judges filters, and garbage."""
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
-from watcher.hints.ethereum import DEPOSIT, MOST_IN_FILTER, TRANSFER, WITHDRAWAL, EthereumChannel
+from watcher.hints.ethereum import DEPOSIT, MOST_HOLDERS, TRANSFER, WITHDRAWAL, EthereumChannel
 from watcher.hints.repeats import MOST_REMEMBERED
+from watcher.hints.unlisted_tokens import MOST_TRIES
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
 
@@ -19,8 +21,8 @@ USDX, NOTE, WRAPPED = (f"0x{number:040x}" for number in (0x111, 0x222, 0x333))
 MILLION = f"0x{10**6:064x}"
 
 
-def watched(account=None, token=None, chain=CHAIN):
-    return WatchedScope(Scope("ondo", chain, account, token))
+def watched(account=None, token=None, chain=CHAIN, tokens=()):
+    return WatchedScope(Scope("ondo", chain, account, token), tokens=tokens)
 
 
 def padded(address):
@@ -60,9 +62,10 @@ class GethNode:
         assert method == "eth_subscribe"
         kind, wanted = params
         assert kind == "logs"
-        lists = [*(part for part in wanted["topics"] if part is not None), wanted.get("address", [])]
-        if any(len(part) > 1000 for part in lists):
+        if any(part is not None and len(part) > 1000 for part in wanted["topics"]):
             return {"error": {"code": -32602, "message": "exceed max topics"}}
+        if len(wanted.get("address", [])) > 100:
+            return {"error": {"code": -32602, "message": "exceed max addresses"}}
         self.last += 1
         number = f"0x{self.last:032x}"
         self.filters[number] = wanted
@@ -201,11 +204,18 @@ def test_a_node_may_number_logs_in_its_own_way_or_not_at_all():
     assert len(heard(channel, node, pending, pending)) == 2
 
 
-def test_what_is_remembered_of_logs_is_bounded():
+def test_two_logs_with_one_number_are_two():
+    channel, node = connected(watched(ALICE, USDX), watched(BOB, USDX), watched(ALICE, NOTE))
+    logs = [transfer(USDX, ALICE, CAROL), transfer(USDX, BOB, CAROL), transfer(NOTE, ALICE, CAROL)]
+    assert heard(channel, node, *logs, *logs) == [(ALICE, USDX), (BOB, USDX), (ALICE, NOTE)]
+
+
+def test_what_is_remembered_of_logs_is_bounded_and_what_repeats_is_remembered_longer():
     channel, node = connected(watched(ALICE, USDX))
-    first, *others = (transfer(USDX, ALICE, BOB, block=block) for block in range(MOST_REMEMBERED + 1))
-    assert len(heard(channel, node, first, first, *others)) == MOST_REMEMBERED + 1
-    assert len(heard(channel, node, others[-1], first)) == 1
+    first, second, *others = (transfer(USDX, ALICE, BOB, block=block) for block in range(MOST_REMEMBERED + 1))
+    assert len(heard(channel, node, first, second, first, *others)) == MOST_REMEMBERED + 1
+    assert heard(channel, node, others[-1], first) == []
+    assert heard(channel, node, second) == [(ALICE, USDX)]
 
 
 def test_a_transfer_of_nothing_is_no_hint_since_anybody_can_make_one_in_anybodys_name():
@@ -228,6 +238,27 @@ def test_a_holder_of_any_token_is_heard_of_with_all_of_them_but_not_with_unique_
     assert heard(channel, node, transfer(NOTE, CAROL, ALICE)) == [(ALICE, NOTE)]
     unique = log(USDX, TRANSFER, padded(CAROL), padded(ALICE), padded("0x0"), "0x", index=1)
     assert heard(channel, node, unique) == []
+
+
+def test_a_token_that_no_listing_names_is_news_a_few_times_and_again_once_one_does():
+    channel, node = connected(watched(ALICE, tokens=(USDX,)), watched(BOB))
+    moves = [transfer(token, ALICE, CAROL, index=index) for index, token in enumerate([NOTE, USDX] * (MOST_TRIES + 5))]
+    hints = heard(channel, node, *moves)
+    assert Counter(hints) == {(ALICE, USDX): MOST_TRIES + 5, (ALICE, NOTE): MOST_TRIES}
+    assert heard(channel, node, transfer(NOTE, ALICE, BOB, index=100)) == [(BOB, NOTE)]
+    channel.watch([watched(ALICE, tokens=(USDX,)), watched(BOB, tokens=(NOTE,))])
+    assert channel.outgoing() == []
+    assert heard(channel, node, transfer(NOTE, ALICE, CAROL, index=101)) == [(ALICE, NOTE)]
+    channel.watch([watched(ALICE), watched(BOB)])
+    assert len(heard(channel, node, *[transfer(NOTE, ALICE, CAROL, block=2, index=i) for i in range(9)])) == MOST_TRIES
+
+
+def test_what_is_remembered_of_unlisted_tokens_is_bounded():
+    channel, node = connected(watched(ALICE))
+    spam = [transfer(f"0x{number:040x}", CAROL, ALICE, index=number) for number in range(1, MOST_REMEMBERED + 2)]
+    assert len(heard(channel, node, *[spam[0] | {"blockHash": hex(block)} for block in range(9)])) == MOST_TRIES
+    assert len(heard(channel, node, *spam[1:])) == MOST_REMEMBERED
+    assert len(heard(channel, node, spam[0])) == 1
 
 
 def test_a_unique_token_that_is_watched_by_name_hints_even_the_one_with_number_zero():
@@ -260,6 +291,13 @@ def test_the_burning_of_a_token_is_a_change_of_whoever_watches_the_address_of_no
     assert heard(channel, node, transfer(USDX, ALICE, ZERO)) == [(ZERO, USDX)]
 
 
+def test_a_holder_of_any_token_needs_nothing_more_for_one_of_them():
+    channel, node = connected(watched(ALICE), watched(ALICE, USDX), watched(BOB, USDX))
+    assert channel.subscriptions == 4
+    assert heard(channel, node, transfer(USDX, ALICE, CAROL)) == [(ALICE, USDX)]
+    assert all(padded(ALICE) not in wanted["topics"][-1] for wanted in node.filters.values() if "address" in wanted)
+
+
 def test_a_whole_chain_is_left_out_and_other_chains_are_nobodys_business_here():
     channel, node = connected(watched(), watched(ALICE), watched(ALICE, chain="eip155:56"), watched(ALICE, chain=None))
     assert channel.left_out == 1
@@ -268,7 +306,7 @@ def test_a_whole_chain_is_left_out_and_other_chains_are_nobodys_business_here():
 
 
 def test_holders_go_into_one_filter_by_the_thousand_and_a_new_one_changes_one_chunk():
-    holders = [watched(f"0x{number:040x}", USDX) for number in range(1, 2501)]
+    holders = [watched(f"0x{number:040x}", USDX) for number in range(10**6, 10**6 + 2500)]
     channel, node = connected(*holders)
     assert len(channel.covered()) == 2500
     assert (channel.subscriptions, channel.left_out) == (6, 0)
@@ -278,10 +316,19 @@ def test_holders_go_into_one_filter_by_the_thousand_and_a_new_one_changes_one_ch
     assert len(before.keys() & node.filters.keys()) == 4
     assert len(channel.covered()) == 2501
     assert heard(channel, node, transfer(USDX, ALICE, BOB)) == [(ALICE, USDX)]
-    channel.watch([watched(ALICE, USDX), *holders[MOST_IN_FILTER:]])
+    channel.watch([watched(ALICE, USDX), *holders[MOST_HOLDERS:]])
     settle(channel, node)
     assert len(before.keys() & node.filters.keys()) == 2
     assert len(channel.covered()) == 1501
+
+
+def test_tokens_go_into_one_filter_by_the_hundred():
+    tokens = [f"0x{number:040x}" for number in range(1, 251)]
+    channel, _ = connected(*(watched(token=token) for token in tokens))
+    assert (len(channel.covered()), channel.subscriptions, channel.left_out) == (250, 3, 0)
+    channel, node = connected(*(watched(ALICE, token) for token in tokens))
+    assert (len(channel.covered()), channel.subscriptions, channel.left_out) == (250, 6, 0)
+    assert heard(channel, node, transfer(tokens[-1], ALICE, BOB)) == [(ALICE, tokens[-1])]
 
 
 def test_what_changes_its_chunk_is_heard_of_all_the_while():
@@ -334,7 +381,7 @@ MOVES = st.tuples(st.sampled_from(PEOPLE), st.sampled_from(PEOPLE), st.sampled_f
 def test_whatever_is_watched_in_turn_each_move_of_a_covered_balance_hints_at_it_and_nothing_else_does(lists, moves):
     channel, node = connected()
     for scopes in lists:
-        channel.watch([watched(*scope) for scope in scopes])
+        channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes])
         settle(channel, node)
     scopes = [Scope("ondo", CHAIN, *scope) for scope in lists[-1]]
     coverable = {scope for scope in scopes if scope.account or scope.token}

@@ -6,13 +6,15 @@ from collections import Counter
 
 import anyio
 import pytest
-from websockets.asyncio.client import connect
 
 from tests.hints.ethereum_node import Tools, running
 from tests.loopback import PATIENCE
-from watcher.hints.channel import ChannelError, WatchedScope
+from watcher.hints.channel import WatchedScope
 from watcher.hints.ethereum import EthereumChannel
+from watcher.hints.figures import SourceFigures
+from watcher.hints.socket_source import SocketSource, SocketTuning
 from watcher.model.keys import Scope
+from watcher.redaction.secret import Secret
 
 pytestmark = pytest.mark.anyio
 
@@ -32,33 +34,38 @@ def tools(tmp_path_factory):
 
 
 class Listener:
-    """The channel on a socket of its own, and who was hinted at."""
+    """The source as the product runs it, and who was hinted at."""
 
-    def __init__(self, channel, socket):
-        self.channel = channel
-        self._socket = socket
+    def __init__(self, url):
         self.hints = []
+        self.covered = set()
+        self._news = anyio.Event()
+        self.figures = SourceFigures(name="ethereum", type="ethereum")
+        channel = EthereumChannel(CHAIN)
+        tuning = SocketTuning(tick=0.05)
+        self.source = SocketSource(
+            "ethereum", "ethereum", Secret(url), channel, self, self.figures, wall=lambda: 0, seed=1, tuning=tuning
+        )
+
+    def take(self, _source, hints):
+        self.hints += [(hint.account, hint.token) for hint in hints]
+        self._tell()
+
+    def missed(self, _source):
+        raise AssertionError("nothing was cut")
+
+    def covers(self, _source, scopes):
+        self.covered = set(scopes)
+        self._tell()
+
+    def _tell(self):
+        self._news.set()
         self._news = anyio.Event()
 
-    async def run(self):
-        self.channel.connected()
-        await self.send()
-        async for frame in self._socket:
-            news = self.channel.received(frame)
-            assert news.refused is None
-            self.hints += [(hint.account, hint.token) for hint in news.hints]
-            await self.send()
-            self._news.set()
-            self._news = anyio.Event()
-
-    async def send(self):
-        for text in self.channel.outgoing():
-            await self._socket.send(text)
-
     async def watch(self, *watched):
-        self.channel.watch([WatchedScope(Scope("ondo", CHAIN, *scope)) for scope in watched])
-        await self.send()
-        await self.until(lambda: len(self.channel.covered()) == len(watched))
+        scopes = [Scope("ondo", CHAIN, *scope) for scope in watched]
+        self.source.watch([WatchedScope(scope) for scope in scopes])
+        await self.until(lambda: self.covered == set(scopes))
 
     async def until(self, true):
         with anyio.fail_after(PATIENCE):
@@ -74,9 +81,9 @@ async def chain(tools):
 
 @pytest.fixture
 async def listener(chain):
-    async with connect(chain.url, proxy=None) as socket, anyio.create_task_group() as tasks:
-        listener = Listener(EthereumChannel(CHAIN), socket)
-        tasks.start_soon(listener.run)
+    async with anyio.create_task_group() as tasks:
+        listener = Listener(chain.url)
+        tasks.start_soon(listener.source.run)
         yield listener
         tasks.cancel_scope.cancel()
 
@@ -129,7 +136,6 @@ async def test_what_is_watched_may_change_while_the_node_pushes(chain, listener)
     await chain.do(owner, token, "transfer(address,uint256)", int(alice, 16), 7)
     await listener.until(lambda: listener.hints == [(alice, token)])
     await listener.watch((bob, token))
-    await listener.until(lambda: listener.channel.subscriptions == 2)
     await chain.do(alice, token, "transfer(address,uint256)", int(bob, 16), 7)
     await listener.until(lambda: listener.hints == [(alice, token), (bob, token)])
 
@@ -149,9 +155,13 @@ async def test_after_a_reorganisation_what_happens_at_the_same_height_is_hinted_
     assert set(listener.hints) == {(alice, token)}
 
 
-async def test_a_node_of_another_chain_is_refused(tools):
-    async with running(tools, chain_id=56) as chain, connect(chain.url, proxy=None) as socket:
-        listener = Listener(EthereumChannel(CHAIN), socket)
-        listener.channel.watch([WatchedScope(Scope("ondo", CHAIN, chain.accounts[0]))])
-        with pytest.raises(ChannelError, match="it serves the chain eip155:56, not eip155:1"):
-            await listener.run()
+async def test_a_node_of_another_chain_is_refused_and_the_figures_say_so(tools):
+    async with running(tools, chain_id=56) as chain, anyio.create_task_group() as tasks:
+        listener = Listener(chain.url)
+        tasks.start_soon(listener.source.run)
+        with anyio.fail_after(PATIENCE):
+            while listener.figures.problem is None:  # noqa: ASYNC110 - the figures are looked at, and tell nobody
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert listener.figures.problem.startswith("it serves the chain eip155:56, not eip155:1")
+    assert listener.covered == set()

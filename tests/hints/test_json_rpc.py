@@ -121,7 +121,6 @@ def test_what_replaces_another_is_there_before_that_ends():
     assert [json.loads(text)["method"] for text in rpc.outgoing()] == ["begin"]
     rpc.received(json.dumps({"id": 3, "result": "0xc"}))
     assert wanted.covered() == {scope("b"), scope("c")}
-    assert wanted.of("0xc") == "c"
     assert [json.loads(text)["method"] for text in rpc.outgoing()] == ["end"]
     assert wanted.covered() == {scope("b"), scope("c")}
     assert len(wanted) == 2
@@ -148,6 +147,28 @@ def test_what_is_refused_is_told_and_has_a_turn_now_and_then_each_after_a_longer
         wanted.give_turn()
         settle(rpc, full)
     assert (len(wanted), wanted.left_out, sorted(full.open.values())) == (3, 0, ["a", "b", "c"])
+
+
+def test_a_turn_asks_for_nothing_that_is_being_asked_for():
+    rpc, wanted = subscriptions()
+    wanted.connected()
+    wanted.want(needs("a"))
+    settle(rpc, Node(most=0))
+    for _ in range(10):
+        wanted.give_turn()
+    assert len(rpc.outgoing()) == 1
+
+
+def test_what_nobody_wants_any_more_when_it_is_refused_has_no_turn():
+    rpc, wanted = subscriptions()
+    wanted.connected()
+    wanted.want(needs("a"))
+    (text,) = rpc.outgoing()
+    wanted.want({})
+    rpc.received(Node(most=0).answer(text))
+    for _ in range(10):
+        wanted.give_turn()
+    assert rpc.outgoing() == []
 
 
 def test_what_is_refused_is_asked_for_at_once_on_the_next_socket_and_never_when_nobody_wants_it():
@@ -191,7 +212,6 @@ def test_after_any_changes_and_cuts_what_is_wanted_is_there_and_nothing_else(ste
     assert len(wanted) == len(node.open)
     assert wanted.covered() == {scope(key) for key in last[:3]}
     assert wanted.left_out == len(last[3:])
-    assert all(wanted.of(number) == key for number, key in node.open.items())
 
 
 def test_with_no_room_for_both_the_old_one_ends_first():

@@ -1,6 +1,7 @@
 """The channel to a Starknet node: events of Cairo 0 and later, a node that judges filters as the specification has it, garbage."""
 
 import json
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.starknet import MOST_IN_FILTER, MOST_SUBSCRIPTIONS, MOST_TOKENS, TRANSFER, StarknetChannel
+from watcher.hints.unlisted_tokens import MOST_TRIES
 from watcher.model.addresses import STARKNET
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
@@ -196,6 +198,17 @@ def test_an_account_alone_takes_the_tokens_of_its_listing_and_whatever_has_it_in
     assert heard(channel, node, cairo_1(ETHER, ALICE, ALICE, transaction=5)) == [(ALICE, ETHER)]
 
 
+def test_a_token_that_no_listing_names_is_news_a_few_times():
+    channel, node = connected(watched(ALICE, tokens=(ETHER,)))
+    moves = [
+        cairo_1(token, ALICE, BOB, transaction=number) for number, token in enumerate([NOTE, ETHER] * (MOST_TRIES + 5))
+    ]
+    assert Counter(heard(channel, node, *moves)) == {(ALICE, ETHER): MOST_TRIES + 5, (ALICE, NOTE): MOST_TRIES}
+    channel.watch([watched(ALICE, tokens=(ETHER, NOTE))])
+    settle(channel, node)
+    assert heard(channel, node, cairo_1(NOTE, ALICE, BOB, transaction=100)) == [(ALICE, NOTE)]
+
+
 def test_the_transfer_of_a_unique_token_is_none_of_a_balance_unless_the_token_is_watched():
     channel, node = connected(watched(ALICE), watched(ALICE, GAME))
     unique = [TRANSFER, BOB, ALICE, "0x0", "0x0"]
@@ -283,7 +296,7 @@ MOVES = st.tuples(st.sampled_from([cairo_0, cairo_1]), *[st.sampled_from([*PEOPL
 def test_whatever_is_watched_in_turn_each_move_of_a_covered_balance_hints_at_it_and_nothing_else_does(lists, moves):
     channel, node = connected()
     for scopes in lists:
-        channel.watch([watched(*scope) for scope in scopes])
+        channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes])
         settle(channel, node)
     scopes = {Scope("tokenkit", STARKNET, *scope) for scope in lists[-1]}
     coverable = {scope for scope in scopes if scope.account or scope.token}

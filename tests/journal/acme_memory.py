@@ -184,6 +184,7 @@ def _behind(commit: Commit, position: int) -> Commit:
 class MemoryJournal:
     partitions = 1
     gather = 0.0
+    path = None
 
     def __init__(
         self,
@@ -204,6 +205,15 @@ class MemoryJournal:
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         self._log.append(Commit(self._log.head, health=list(health)))
+
+    async def released(self) -> bool:
+        return self._log.released
+
+    async def swap_note(self, key: str, before: bytes | None, after: bytes) -> bool:
+        if self._log.notes.get(key) != before:
+            return False
+        self._log.notes[key] = after
+        return True
 
     def hint_exchange(self) -> None:
         pass

@@ -47,19 +47,19 @@ async def receiving(*journals):
     """Receivers, each of which receives by now."""
     exchanges = [each.hint_exchange() for each in journals]
     receivers = [Receiver() for _ in journals]
-    async with anyio.create_task_group() as tasks:
-        for receiver, exchange in zip(receivers, exchanges, strict=True):
-            tasks.start_soon(receiver.run, exchange)
-        with anyio.fail_after(60):
-            while not all(receiver.turns for receiver in receivers):
-                await exchanges[0].send([PROBE])
-                await anyio.sleep(0.05)
-        try:
+    try:
+        async with anyio.create_task_group() as tasks:
+            for receiver, exchange in zip(receivers, exchanges, strict=True):
+                tasks.start_soon(receiver.run, exchange)
+            with anyio.fail_after(60):
+                while not all(receiver.turns for receiver in receivers):
+                    await exchanges[0].send([PROBE])
+                    await anyio.sleep(0.05)
             yield receivers
-        finally:
             tasks.cancel_scope.cancel()
-    for exchange in exchanges:
-        await exchange.close()
+    finally:
+        for exchange in exchanges:
+            await exchange.close()
 
 
 def topic(prefix):

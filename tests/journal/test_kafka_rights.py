@@ -21,6 +21,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from tests.journal.hint_world import HINT
 from tests.journal.kafka_world import (
     PARTITIONS,
     administering,
@@ -38,7 +39,7 @@ from watcher.app.daemon import wall
 from watcher.fleet.claims import VERSION, MemberClaim
 from watcher.journal import Batch, Forbidden
 from watcher.journal.kafka import KafkaJournal, KafkaSettings
-from watcher.journal.kafka.records import TopicNames
+from watcher.journal.kafka.records import TopicNames, hints_topic
 from watcher.model.events import ProviderHealth
 from watcher.model.log import Unavailable
 
@@ -178,6 +179,24 @@ async def run(made):
         assert await until_head(reader, before)
         await writer.release()
     await made.heartbeat([health()])
+    await received(made)
+
+
+async def received(made):
+    """A receiver that is refused says so at its first look."""
+    exchange = made.hint_exchange()
+    with anyio.move_on_after(2):
+        async for _ in exchange.receive():
+            pass
+    await exchange.close()
+
+
+async def sent(made):
+    exchange = made.hint_exchange()
+    try:
+        await exchange.send([HINT])
+    finally:
+        await exchange.close()
 
 
 async def fleet(made):
@@ -191,6 +210,7 @@ async def fleet(made):
         await membership.leave()
     await made.heartbeats()
     await made.remove_member("nobody")
+    await sent(made)
 
 
 async def relay(made):
@@ -201,6 +221,7 @@ async def relay(made):
             async for commit in following:
                 if commit.health:
                     break
+    await sent(made)
 
 
 PARTS = {"init": init, "run": run, "fleet": fleet, "relay only": relay}
@@ -269,10 +290,11 @@ async def prepared(address, prefix, part, right):
     elif right is not None and right.operation != "Create":
         with administering(address) as admin:
             names = TopicNames.under(prefix)
-            policies = {names.changed: ("delete", PARTITIONS), names.heartbeat: ("compact", 1)}
+            hints = hints_topic(prefix)
+            policies = {names.changed: ("delete", PARTITIONS), names.heartbeat: ("compact", 1), hints: ("delete", 1)}
             new = [
                 NewTopic(name, count, 1, config={"cleanup.policy": policy, "retention.ms": "1000"})
-                for name in names
+                for name in (*names, hints)
                 for policy, count in [policies.get(name, ("compact", PARTITIONS))]
             ]
             done(admin.create_topics(new))

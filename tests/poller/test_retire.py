@@ -52,3 +52,27 @@ def test_a_group_goes_on_with_what_was_learned_of_its_targets_wherever_that_stoo
     (alone,) = schedules_of(listings, seed=1, now=100.0)
     restore_rates([alone], msgspec.msgpack.encode(learned), 100.0, 1)
     assert alone.stalest(100.0)[1] == pytest.approx(7.0)
+
+
+def test_hints_that_nobody_has_answered_and_what_their_source_has_earned_go_on():
+    """Of four watches: one answered since its hint, one waiting, one asked and not answered, one that the new config lacks."""
+    answered, waiting, flying, gone = helius(4).groups[0].targets
+    (former,) = schedules_of(helius(4), seed=1, now=0.0)
+    for target in former.pick(0.0, 4):
+        former.report(target, 1.0, changed=False)
+    for target in (answered, flying):
+        former.hint(target, 2.0, "node")
+    asked = set()
+    for now in range(3, 20):
+        (target,) = former.pick(now)
+        asked.add(target)
+        if target != flying:
+            former.report(target, now + 0.5, changed=target == answered)
+    assert asked >= {answered, flying}
+    for target in (waiting, gone):
+        former.hint(target, 20.0, "node")
+    (heir,) = schedules_of(helius(3), seed=1, now=20.0)
+    heir.inherit([former], 20.0)
+    assert heir.hint_scores["node"].hits == 1
+    hinted = {target for now in range(21, 24) for target in heir.pick(now) if heir.hinted_since(target) is not None}
+    assert hinted == {flying, waiting}

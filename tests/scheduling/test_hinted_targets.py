@@ -69,7 +69,8 @@ def test_a_watch_of_a_whole_chain_is_not_for_an_address_of_another():
     everything = [Scope("ondo", chain) for chain in (ETHEREUM, SOLANA)]
     found, _ = indexed([Target("listing", scope) for scope in everything])
     for account, chains in ((EVM, {ETHEREUM}), (solana(5), {SOLANA}), (f"0x{5:064x}", set())):
-        assert {target.scope.chain for _, target in found.find(Hint(account=account))} == chains
+        assert {target.scope.chain for _, target in found.find(Hint(provider="ondo", account=account))} == chains
+        assert not list(found.find(Hint(account=account)))
 
 
 def test_a_thousand_hints_find_theirs_among_twenty_thousand_watches_in_no_time():

@@ -1,6 +1,8 @@
 """The providers and the watcher inside a test, as the tests of others have them."""
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -62,6 +64,57 @@ def test_the_marker_says_which_world(balance_sandbox):
     balance_sandbox.thaw()
     while balance_sandbox.truth()["changes"] == still["changes"]:
         pass
+
+
+@pytest.mark.balance_sandbox(faults="push_delay=0.01")
+def test_a_balance_that_is_set_is_pushed_and_posted(balance_sandbox):
+    held = balance_sandbox.truth()["providers"]["tokenkit"]["balances"][0]
+    where = {part: held[part] for part in ("chain", "account", "token")}
+    balance_sandbox.send_webhooks("http://127.0.0.1:9/")  # nobody is there: it is tried again and again
+    with connect(balance_sandbox.environment["WATCHER_SANDBOX_STARKNET_URL"]) as socket:
+        socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "starknet_subscribeEvents"}))
+        assert json.loads(socket.recv(timeout=PATIENCE))["result"] == "1"
+        balance_sandbox.set("tokenkit", **where, amount="777")
+        told = json.loads(socket.recv(timeout=PATIENCE))["params"]["result"]
+        assert int(told["from_address"], 16) == int(held["token"], 16)
+    while not balance_sandbox.truth()["push"]["webhook"]["deliveries"][0]["attempts"]:
+        pass
+    assert balance_sandbox.truth()["push"]["starknet"]["messages"] == 1
+
+
+def test_a_config_has_its_push_channels_where_hints_are_asked_for(tmp_path):
+    with Sandbox(hints=True) as sandbox, Sandbox() as plain:
+        tables = sandbox.config(tmp_path)["hints"]
+        named = {value for table in tables for key, value in table.items() if key.endswith("_env")}
+        assert named == sandbox.environment.keys() - {"WATCHER_SANDBOX_KEY"}
+        assert "hints" not in plain.config(tmp_path)
+
+
+@pytest.mark.balance_sandbox(hints=True, faults="push_delay=0.01")
+def test_a_watcher_takes_hints_where_they_are_asked_for(balance_sandbox, balance_watcher):
+    truth = balance_sandbox.truth()["providers"]
+    rows_of(balance_watcher, sum(b["amount"] != "0" for p in truth.values() for b in p["balances"]))
+    sources = ("solana", "ethereum", "bsc", "starknet")
+    while not all(balance_sandbox.truth()["push"][name]["subscriptions"] for name in sources):
+        pass
+    amounts = itertools.count(1000)
+    while not set(accepted(balance_watcher)) >= {*sources, "tokenkit"}:
+        amount = str(next(amounts))  # a source subscribes to the tokens of a wallet as it comes to know them
+        for name in ("jupiter", "ondo", "tokenkit"):
+            for held in {held["chain"]: held for held in truth[name]["balances"]}.values():
+                where = {part: held[part] for part in ("chain", "account", "token")}
+                balance_sandbox.set(name, **where, amount=amount)
+    told = balance_sandbox.truth()["push"]["webhook"]
+    assert told["messages"] >= 1
+
+
+def accepted(watcher):
+    """The sources of which a hint was taken."""
+    with urllib.request.urlopen(f"{watcher.url}/metrics", timeout=PATIENCE) as answer:
+        lines = answer.read().decode().splitlines()
+    counts = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+    names = [re.fullmatch(r'watcher_hints_total\{result="accepted",source="(\w+)",.*\}', name) for name in counts]
+    return [name[1] for name in names if name and counts[name[0]]]
 
 
 def test_what_is_no_balance_of_this_world_is_refused(balance_sandbox):

@@ -27,7 +27,15 @@ from watcher.sandbox.registry import known
 from watcher.sandbox.server import serve
 from watcher.sandbox.webhook_sender import send_webhooks
 from watcher.sandbox.webhooks import WebhookTarget
-from watcher.sandbox.world import VALID_KEY, SandboxSettings, World, tables
+from watcher.sandbox.world import (
+    VALID_KEY,
+    WEBHOOK_SECRET,
+    SandboxSettings,
+    World,
+    hint_environment,
+    hint_tables,
+    tables,
+)
 
 KEY = "WATCHER_SANDBOX_KEY"
 FASTER = 10
@@ -74,8 +82,11 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
             serving = StartSignal[int]()
             simulating.start_soon(lambda: serve(world, task_status=serving))
             port = await serving.value() or 0
-            daemon = Daemon(settings.parse(config(port, seed, Path(folder))), {KEY: VALID_KEY})
+            environment = {KEY: VALID_KEY, **hint_environment(f"http://127.0.0.1:{port}")}
+            daemon = Daemon(settings.parse(config(port, seed, Path(folder))), environment)
             started = await tasks.start(daemon.run)
+            hook = f"http://127.0.0.1:{started.port}/v1/hooks/tokenkit"
+            tasks.start_soon(send_webhooks, world.pushes, WebhookTarget(hook, WEBHOOK_SECRET))
             pollers = daemon.partitions.pollers
             tasks.start_soon(output.watch_closed, sys.stdout)
             if seconds is not None:
@@ -86,12 +97,13 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
 
 
 def config(port: int, seed: int, folder: Path) -> dict[str, Any]:
-    """The config of the demo: the sandbox's providers, at its limits."""
+    """The config of the demo: the sandbox's providers, at its limits, with hints from all that it pushes."""
     found = tables(port, seed, KEY)
     simulated = known()
     return {
         "journal": f"sqlite:///{folder / 'balances.db'}",
         "relay": {"port": 0},
+        "hints": hint_tables(),
         "providers": {name: {**table, **simulated[name]().demo} for name, table in found.items()},
     }
 

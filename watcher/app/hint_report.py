@@ -22,16 +22,16 @@ def hints_health(
 ) -> HintsHealth | None:
     """`figures`: of all sources, by name. `now`: monotonic seconds. None: no source tells of this provider, and none ever did.
 
-    A source tells of it that covers something of it, has hinted something of it, or is away and has its chain.
+    A source tells of it that covers something of it, has hinted something of it, or is away and has its chain. One that is
+    being connected to for the first time is neither there nor away.
     """
     scores = scores_of(schedules)
-    chains = {target.scope.chain for group in provider.groups for target in group.targets}
     shown = [
         source
         for name, source in sorted(figures.items())
         if (name in scores and scores[name].hints)
         or provider.name in source.providers
-        or (not source.connected and source.chain in chains)
+        or (not source.connected and source.since is not None and _watches(provider, source.chain))
     ]
     if not shown:
         return None
@@ -40,6 +40,10 @@ def hints_health(
         hinted_delay=delays(schedules).get("hinted"),
         unhinted_delay=delays(schedules).get("unhinted"),
     )
+
+
+def _watches(provider: Provider, chain: str | None) -> bool:
+    return any(target.scope.chain == chain for group in provider.groups for target in group.targets)
 
 
 def scores_of(schedules: Iterable[Schedule[Target]]) -> Mapping[str, HintScore]:

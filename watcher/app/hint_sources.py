@@ -135,17 +135,23 @@ class HintSources:
         async with anyio.create_task_group() as tasks:
             while True:
                 self._changed = anyio.Event()
-                await self._end_others()
                 self._watched = await run_in_slices(self._look())
+                due = self._due()
+                await self._end_others(due)
                 for running in self._running.values():
-                    if running.socket is not None:
-                        running.socket.watch(self._watched)
-                self._start_missing(tasks)
+                    self._watch(running)
+                self._start_missing(due, tasks)
                 with anyio.move_on_after(LOOK):
                     await self._changed.wait()
 
-    async def _end_others(self) -> None:
-        ending = [one for name, one in self._running.items() if self._wanted.get(name) != one.source]
+    def _due(self) -> dict[str, HintSource]:
+        """Those that have something to tell of: a member of a fleet connects to no node of which it polls nothing."""
+        chains = {watched.scope.chain for watched in self._watched}
+        return {name: source for name, source in self._wanted.items() if source.chain in chains}
+
+    async def _end_others(self, due: Mapping[str, HintSource]) -> None:
+        """And take away those that have ended, however that came about: they begin anew."""
+        ending = [one for name, one in self._running.items() if due.get(name) != one.source or one.ended.is_set()]
         for running in ending:
             running.scope.cancel()
         for running in ending:
@@ -153,12 +159,20 @@ class HintSources:
             del self._running[running.source.name]
             self._router.forget(running.source.name, running.figures)
 
-    def _start_missing(self, tasks: TaskGroup) -> None:
-        for name, source in self._wanted.items():
+    def _start_missing(self, due: Mapping[str, HintSource], tasks: TaskGroup) -> None:
+        for name, source in due.items():
             if name not in self._running:
                 self._running[name] = running = _Running(source)
                 self._router.figures[name] = running.figures
                 tasks.start_soon(self._keep, running)
+
+    def _watch(self, running: _Running) -> None:
+        try:
+            if running.socket is not None:
+                running.socket.watch(self._watched)
+        except Exception:  # a bug, as in `_keep`
+            log.exception("hints.failed", source=running.source.name)
+            running.scope.cancel()
 
     def _look(self) -> Generator[None, None, Sequence[WatchedScope]]:
         found: list[WatchedScope] = []
@@ -175,9 +189,9 @@ class HintSources:
         try:
             with running.scope:
                 while True:
-                    running.socket = self._socket(running.source, figures)
-                    running.socket.watch(self._watched)
                     try:
+                        running.socket = self._socket(running.source, figures)
+                        running.socket.watch(self._watched)
                         await running.socket.run()
                     except Exception:  # a bug: it must not end what polls well without it
                         log.exception("hints.failed", source=name)

@@ -181,6 +181,9 @@ class PartitionRunner:
         )
         known_better = {STAMPS + provider.name} if heritage.former is not None or heritage.moved else set()
         poller.restore({key: note for key, note in self.committer.notes.items() if key not in known_better})
+        if heritage.former is not None:
+            for schedule in poller.schedules:
+                schedule.inherit(heritage.former.schedules, now)
         if heritage.spent:
             poller.budget.carry(heritage.spent, now)
         if heritage.renewed:

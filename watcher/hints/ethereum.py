@@ -5,6 +5,7 @@ geth's `eth_subscribe` with `logs`: https://geth.ethereum.org/docs/interacting-w
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -13,6 +14,7 @@ from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.chunks import Chunk, Chunks
 from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions
 from watcher.hints.repeats import Repeats
+from watcher.hints.unlisted_tokens import UnlistedTokens
 from watcher.model.addresses import ETHEREUM
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
@@ -24,9 +26,11 @@ WITHDRAWAL = "0x7fcf532c15f0a6db0bd6d0e038bea71d30d808c7d98cb3bf7268a95bf5081b65
 """Of `Deposit(address,uint256)` and `Withdrawal(address,uint256)`: wrapped ether comes and goes without a Transfer."""
 PARTIES = {TRANSFER: 2, DEPOSIT: 1, WITHDRAWAL: 1}
 """Events that are listened to, and how many addresses each begins with."""
-MOST_IN_FILTER = 1000
-"""Topics in one position, and addresses: geth refuses more."""
-MOST_SUBSCRIPTIONS = 100
+MOST_HOLDERS = 1000
+"""Topics in one position: geth refuses more."""
+MOST_TOKENS = 100
+"""Addresses. Nodes that bound them differ; this is the lowest bound that we know of."""
+MOST_SUBSCRIPTIONS = 300
 ZERO = "0x" + "0" * 40
 """Where tokens are made and burnt."""
 _ADDRESS = re.compile("0{24}([0-9a-f]{40})")
@@ -37,19 +41,19 @@ class LogFilter(msgspec.Struct, frozen=True, cache_hash=True):
 
     side: Literal["first", "second", "any"]
     """Of the event's addresses, which one is a holder. A sender is the first; so is who deposits or withdraws."""
-    tokens: Chunk = ()
+    tokens: Chunk = Chunk()
     """Contracts; none: of whatever contract."""
-    holders: Chunk = ()
+    holders: Chunk = Chunk()
 
     def request(self) -> Request:
         topics: list[list[str] | None] = [[TRANSFER] if self.side == "second" else list(PARTIES)]
         if self.side == "second":
             topics.append(None)
-        if self.holders:
-            topics.append([f"0x{holder[2:]:0>64}" for holder in self.holders])
+        if self.holders.members:
+            topics.append([f"0x{holder[2:]:0>64}" for holder in self.holders.members])
         wanted: dict[str, object] = {"topics": topics}
-        if self.tokens:
-            wanted["address"] = list(self.tokens)
+        if self.tokens.members:
+            wanted["address"] = list(self.tokens.members)
         return "eth_subscribe", ["logs", wanted]
 
 
@@ -89,7 +93,7 @@ class EthereumChannel:
     | watch | subscribed |
     |---|---|
     | account and token | that token's logs with that account |
-    | account | logs with that account of any contract |
+    | account | logs with that account of any contract; a token that no listing names is news a few times only |
     | token | all logs of that token |
     | neither | nothing: left out |
 
@@ -100,7 +104,7 @@ class EthereumChannel:
         """`chain`: CAIP-2, `eip155:…`."""
         self._chain = chain
         self._rpc = JsonRpc()
-        self._watched: tuple[WatchedScope, ...] = ()
+        self._scopes: list[Scope] = []
         self._logs: Subscriptions[LogFilter] = Subscriptions(
             self._rpc, LogFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
         )
@@ -108,17 +112,22 @@ class EthereumChannel:
         self._holders: set[str] = set()
         self._tokens: set[str] = set()
         self._chunks = {
-            name: Chunks(MOST_IN_FILTER) for name in ("tokens", "holders", "tokens of balances", "holders of balances")
+            "tokens": Chunks(MOST_TOKENS),
+            "holders": Chunks(MOST_HOLDERS),
+            "tokens of balances": Chunks(MOST_TOKENS),
+            "holders of balances": Chunks(MOST_HOLDERS),
         }
         self._repeats = Repeats()
+        self._unlisted = UnlistedTokens()
 
     def watch(self, watched: Sequence[WatchedScope]) -> None:
-        watched = tuple(watched)
-        if watched == self._watched:
+        here = [one for one in watched if one.scope.chain == self._chain]
+        self._unlisted.update(token for one in here for token in one.tokens)
+        scopes = [one.scope for one in here]
+        if scopes == self._scopes:
             self._logs.give_turn()
             return
-        self._watched = watched
-        scopes = [one.scope for one in watched if one.scope.chain == self._chain]
+        self._scopes = scopes
         named = [(scope.account, scope.token) for scope in scopes]
         self._tokens = {token for account, token in named if token and not account}
         self._holders = {account for account, token in named if account and not token}
@@ -170,23 +179,23 @@ class EthereumChannel:
             )
         self._logs.connected()
 
-    def _needs(self, scopes: Iterable[Scope]) -> dict[Scope, list[LogFilter]]:
+    def _needs(self, scopes: Iterable[Scope]) -> dict[Scope, Sequence[LogFilter]]:
         pairs = {pair for pair in self._balances if pair[0] not in self._holders and pair[1] not in self._tokens}
         tokens = self._chunks["tokens"].arrange(self._tokens)
         holders = self._chunks["holders"].arrange(self._holders)
         pair_tokens = self._chunks["tokens of balances"].arrange({token for _, token in pairs})
         pair_holders = self._chunks["holders of balances"].arrange({account for account, _ in pairs})
-        needs: dict[Scope, list[LogFilter]] = {}
+        needs: dict[Scope, Sequence[LogFilter]] = {}
         for scope in scopes:
             account, token = scope.account, scope.token
             if token in self._tokens:
-                needs[scope] = [LogFilter("any", tokens[token])]
+                needs[scope] = _all_of(tokens[token])
             elif account in self._holders:
-                needs[scope] = _both_sides((), holders[account])
+                needs[scope] = _both_sides(Chunk(), holders[account])
             elif account and token:
                 needs[scope] = _both_sides(pair_tokens[token], pair_holders[account])
             else:
-                needs[scope] = []  # a whole chain: every log of every contract
+                needs[scope] = ()  # a whole chain: every log of every contract
         return needs
 
     def _hints(self, message: Notification) -> Iterator[Hint]:
@@ -194,27 +203,34 @@ class EthereumChannel:
             log = msgspec.convert(message.params.get("result"), _Log)
         except msgspec.ValidationError:
             return
-        if self._is_repeated(log):
+        token, parties = log.address.lower(), log.moved()
+        if self._is_repeated(log, parties):
             return
-        token = log.address.lower()
-        for account in dict.fromkeys(log.moved()):
+        for account in dict.fromkeys(parties):
             if self._is_watched(account, token, log):
                 yield Hint(account=account, chain=self._chain, token=token)
 
     def _is_watched(self, account: str, token: str, log: _Log) -> bool:
         if (account, token) in self._balances or (token in self._tokens and account != ZERO):
             return True
-        return account in self._holders and not log.is_unique_token
+        return account in self._holders and not log.is_unique_token and self._unlisted.is_news(account, token)
 
-    def _is_repeated(self, log: _Log) -> bool:
-        """A log that is removed and comes back in the same block is none that repeats."""
+    def _is_repeated(self, log: _Log, parties: tuple[str, ...]) -> bool:
+        """A log that is removed and comes back in the same block is none that repeats. The number alone names no log: some
+        nodes count anew in each transaction."""
         if log.block_hash is None or log.log_index is None:
             return False
-        return self._repeats.is_repeated((log.block_hash, log.log_index), bool(log.removed))
+        return self._repeats.is_repeated((log.block_hash, log.log_index, log.address, parties), bool(log.removed))
 
 
-def _both_sides(tokens: Chunk, holders: Chunk) -> list[LogFilter]:
-    return [LogFilter("first", tokens, holders), LogFilter("second", tokens, holders)]
+@lru_cache(maxsize=MOST_SUBSCRIPTIONS)
+def _both_sides(tokens: Chunk, holders: Chunk) -> Sequence[LogFilter]:
+    return LogFilter("first", tokens, holders), LogFilter("second", tokens, holders)
+
+
+@lru_cache(maxsize=MOST_SUBSCRIPTIONS)
+def _all_of(tokens: Chunk) -> Sequence[LogFilter]:
+    return (LogFilter("any", tokens),)
 
 
 def _unsubscribe(_filter: LogFilter, number: SubscriptionId) -> Request:

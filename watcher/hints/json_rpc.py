@@ -160,7 +160,6 @@ class Subscriptions(Generic[K]):
         self._wanted: dict[K, None] = {}
         self._asked: set[K] = set()
         self._ids: dict[K, SubscriptionId] = {}
-        self._keys: dict[SubscriptionId, K] = {}
         self._covered: frozenset[Scope] | None = None
         self._left_out: int | None = None
         self._refused: dict[K, _Refused] = {}
@@ -173,9 +172,9 @@ class Subscriptions(Generic[K]):
         self._without_place = set()
         self._wanted = {}
         for scope, keys in needs.items():
-            fresh = {key: None for key in keys if key not in self._wanted}
+            fresh = [key for key in keys if key not in self._wanted]
             if keys and len(self._wanted) + len(fresh) <= self._most:
-                self._wanted.update(fresh)
+                self._wanted.update(dict.fromkeys(fresh))
             else:
                 self._without_place.add(scope)
         self._refused = {key: refused for key, refused in self._refused.items() if key in self._wanted}
@@ -204,19 +203,14 @@ class Subscriptions(Generic[K]):
         self._covered = self._left_out = None
         self._asked.clear()
         self._ids.clear()
-        self._keys.clear()
         self._refused.clear()
-
-    def of(self, number: SubscriptionId | None) -> K | None:
-        """The subscription that the other side calls so."""
-        return self._keys.get(number) if number is not None else None
 
     def covered(self) -> frozenset[Scope]:
         """Scopes with all that they take confirmed. The same object as long as nothing has changed."""
         if self._covered is None:
             there = self._ids.keys()
             placed = (scope for scope in self._needs if scope not in self._without_place)
-            self._covered = frozenset(scope for scope in placed if there >= set(self._needs[scope]))
+            self._covered = frozenset(scope for scope in placed if all(key in there for key in self._needs[scope]))
         return self._covered
 
     @property
@@ -251,7 +245,6 @@ class Subscriptions(Generic[K]):
         if not error and is_subscription_id(result):
             self._refused.pop(key, None)
             self._ids[key] = result
-            self._keys[result] = key
         else:
             error = error or NodeError(message="an answer without the id of a subscription")
             self._refuse(key)
@@ -271,7 +264,6 @@ class Subscriptions(Generic[K]):
     def _end_unwanted(self) -> None:
         for key in [key for key in self._ids if key not in self._wanted]:
             number = self._ids.pop(key)
-            self._keys.pop(number, None)
             self._rpc.ask(self._unsubscribe(key, number), partial(self._end_answered, key, number))
 
     def _end_answered(self, key: K, number: SubscriptionId, _result: object, error: NodeError | None) -> None:

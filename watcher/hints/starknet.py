@@ -15,6 +15,7 @@ from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.chunks import Chunk, Chunks
 from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions
 from watcher.hints.repeats import Repeats
+from watcher.hints.unlisted_tokens import UnlistedTokens
 from watcher.model.addresses import STARKNET, AddressError, felt
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
@@ -36,12 +37,12 @@ class EventFilter(msgspec.Struct, frozen=True, cache_hash=True):
 
     token: str | None = None
     side: Literal["first", "second"] = "first"
-    holders: Chunk = ()
+    holders: Chunk = Chunk()
 
     def request(self) -> Request:
         if self.token is not None:
             return "starknet_subscribeEvents", {"from_address": _short(self.token), "keys": [[TRANSFER]]}
-        holders = [_short(holder) for holder in self.holders]
+        holders = [_short(holder) for holder in self.holders.members]
         return "starknet_subscribeEvents", {"keys": [[TRANSFER], *([[]] if self.side == "second" else []), holders]}
 
 
@@ -83,7 +84,7 @@ class StarknetChannel:
 
     def __init__(self) -> None:
         self._rpc = JsonRpc()
-        self._watched: tuple[WatchedScope, ...] = ()
+        self._watched: list[WatchedScope] = []
         self._events: Subscriptions[EventFilter] = Subscriptions(
             self._rpc, EventFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
         )
@@ -92,15 +93,16 @@ class StarknetChannel:
         self._tokens: set[str] = set()
         self._chunks = Chunks(MOST_IN_FILTER)
         self._repeats = Repeats()
+        self._unlisted = UnlistedTokens()
         self._last_reorganisation: object = None
 
     def watch(self, watched: Sequence[WatchedScope]) -> None:
-        watched = tuple(watched)
-        if watched == self._watched:
+        here = [one for one in watched if one.scope.chain == STARKNET]
+        if here == self._watched:
             self._events.give_turn()
             return
-        self._watched = watched
-        here = [one for one in watched if one.scope.chain == STARKNET]
+        self._watched = here
+        self._unlisted.update(token for one in here for token in one.tokens)
         named = [(one.scope.account, one.scope.token) for one in here]
         self._tokens = {token for account, token in named if token and not account}
         self._holders = {account for account, token in named if account and not token}
@@ -166,9 +168,13 @@ class StarknetChannel:
         if token is None or self._is_repeated(event, token, parties):
             return
         for account in dict.fromkeys(parties):
-            held = account in self._holders and not event.is_unique_token
-            if held or token in self._tokens or (account, token) in self._balances:
+            if self._is_watched(account, token, event):
                 yield Hint(account=account, chain=STARKNET, token=token)
+
+    def _is_watched(self, account: str, token: str, event: _Event) -> bool:
+        if token in self._tokens or (account, token) in self._balances:
+            return True
+        return account in self._holders and not event.is_unique_token and self._unlisted.is_news(account, token)
 
     def _is_repeated(self, event: _Event, token: str, parties: tuple[str, ...]) -> bool:
         """Two alike in one transaction are one: they bring the same reads forward."""

@@ -30,6 +30,10 @@ class WrongJournal(JournalError):
     """Topics, marker or file are missing, foreign or configured otherwise (exit status 2)."""
 
 
+class OlderFormat(WrongJournal):
+    """What stands there is of a format that `run` and `init` bring to the newest one."""
+
+
 class Forbidden(JournalError):
     """We have not the right to (exit status 78)."""
 
@@ -142,6 +146,10 @@ class Journal(Protocol):
     gather: float
     """Seconds between a commit and the next one: what lets a busy journal take more at a time. 0: none."""
 
+    @property
+    def path(self) -> Path | None:
+        """Its file on this machine; None: it is no file."""
+
     def writer(self, partition: int) -> Writer: ...
 
     async def reader(self) -> Reader: ...
@@ -149,6 +157,12 @@ class Journal(Protocol):
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Publish each provider's health. Telemetry: outside every transaction, and a failure is not an error, but for a right
         that we have not (Forbidden)."""
+
+    async def released(self) -> bool:
+        """Whether nobody writes, as far as a look tells that fences nobody: False where it tells nothing. Raises JournalError."""
+
+    async def swap_note(self, key: str, before: bytes | None, after: bytes, /) -> bool:
+        """Put a note in the place of `before` (None: of none), and fence nobody. False: it was not done."""
 
     def hint_exchange(self) -> HintExchange | None:
         """One for this process, which closes it. None: hints stay in the process that is sent them."""

@@ -19,7 +19,8 @@ class HintError(ValueError):
 class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Which watches to read soon, as its sender spells it. A part that is None says nothing.
 
-    Hints from outside name a provider; those of a source of ours are for every provider that watches the account.
+    Hints from outside name a provider; those of a source of ours are for every provider that watches the account. A watch of
+    a whole chain is not read for these: no source covers it, and nearly all that one tells of is nothing to that provider.
     """
 
     account: str
@@ -30,7 +31,7 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     def touches(self, scope: Scope) -> bool:
         """Whether a reading of that scope would show what happened there."""
         return (
-            (self.provider is None or self.provider == scope.provider)
+            self._is_for(scope)
             and (self.chain is None or scope.chain is None or scope.chain == self.chain)
             and (
                 _may_stand_on(scope.chain, self.account)
@@ -39,6 +40,11 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
             )
             and (self.token is None or scope.token in (None, UNKNOWN_MINT) or scope.token in filter_forms(self.token))
         )
+
+    def _is_for(self, scope: Scope) -> bool:
+        if self.provider is None:
+            return scope.account is not None or scope.token is not None
+        return self.provider == scope.provider
 
     def accounts(self) -> Iterator[str]:
         """The canonical spellings that its account may stand for."""

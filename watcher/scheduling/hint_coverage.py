@@ -39,7 +39,8 @@ class HintCoverage:
         self._size = size
         self.sources: array[int] = array("Q")
         """Of each target; empty as long as no source has covered any."""
-        self._recalls: dict[int, Recall] = {0: Recall()}
+        self.recalls: dict[int, Recall] = {0: Recall()}
+        """Of each set of sources."""
 
     def cover(self, bit: int, targets: Collection[int]) -> dict[int, float]:
         """This source tells of these and of no others. Gives the targets for which that is new, and by how much
@@ -58,17 +59,17 @@ class HintCoverage:
         return [i for i, sources in enumerate(self.sources) if sources & bit]
 
     def stretch(self, i: int) -> float:
-        return self._recalls[self.sources[i]].stretch
+        return self.recalls[self.sources[i]].stretch
 
     def changed(self, i: int, sources: int) -> None:
         """A read showed a change of it, which these had hinted at."""
         if mine := self.sources[i]:
-            self._recalls[mine].add(1.0, float(mine & sources != 0))
+            self.recalls[mine].add(1.0, float(mine & sources != 0))
 
     def hinted_late(self, i: int, sources: int) -> None:
         """A change that a read had shown before was hinted at after all."""
         if (mine := self.sources[i]) & sources:
-            self._recalls[mine].add(0.0, 1.0)
+            self.recalls[mine].add(0.0, 1.0)
 
     def _recall(self, sources: int) -> Recall:
-        return self._recalls.setdefault(sources, Recall())
+        return self.recalls.setdefault(sources, Recall())

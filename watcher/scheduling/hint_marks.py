@@ -8,7 +8,7 @@ keep the order: hints; what a source may have missed, which has time; and hints 
 import heapq
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 
 import msgspec
@@ -119,6 +119,11 @@ class HintMarks:
             self.add(i, mark)
         else:
             newer.join(mark)
+
+    def unanswered(self) -> Iterator[tuple[int, Mark]]:
+        """Those that no answer has spent, by target; a target may have two."""
+        yield from self.reading.items()
+        yield from self.waiting.items()
 
     def spread(self, bit: int, targets: Sequence[int], since: float, cycle: float) -> None:
         """Mark these one after the other within a cycle. Those of this source that still are to come, come first."""

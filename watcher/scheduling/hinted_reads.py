@@ -31,6 +31,12 @@ class HintedReads:
         self._seen: OrderedDict[int, tuple[float, int]] = OrderedDict()
         """Changes seen of late: when, and which sources need not be told of them again."""
 
+    def inherit(self, former: "HintedReads") -> None:
+        """What was learned of the sources there."""
+        self.scores, self.marks.distrusted = former.scores, former.scores.distrusted
+        self.coverage.recalls = former.coverage.recalls
+        self._delays, self._unhinted_delays = former._delays, former._unhinted_delays  # noqa: SLF001
+
     def add(self, i: int, source: str, now: float) -> bool:
         """A hint of it came; whether its mark is to be offered anew."""
         scores, marks = self.scores, self.marks

@@ -19,6 +19,7 @@ import msgspec
 
 from watcher.runtime.slicing import run_at_once
 from watcher.scheduling.change_rates import FAST, ODDS_MEMORY, ChangeRates
+from watcher.scheduling.hint_marks import Mark
 from watcher.scheduling.hint_scores import HintScore
 from watcher.scheduling.hinted_reads import HintedReads
 from watcher.scheduling.queues import FIXED_POINT, LastReadRing, TargetIndex, VirtualTimeHeap
@@ -156,6 +157,18 @@ class Schedule(Generic[T]):
         Raises KeyError for a target not here.
         """
         self._heap.stretch(self._hints.cover(source, [self._index.find(target) for target in targets]), self._virtual)
+
+    def inherit(self, formers: Iterable["Schedule[T]"], now: float) -> None:
+        """Of these, which it replaces, the one with most of its targets: go on with what that learned of sources of hints, and
+        with what they said of targets here and no read has answered. Before the first hint."""
+        here = {target: i for i, target in enumerate(self._targets)}
+        former = max(formers, key=lambda one: sum(target in here for target in one._targets))  # noqa: SLF001
+        self._hints.inherit(former._hints)  # noqa: SLF001
+        for k, mark in former._hints.marks.unanswered():  # noqa: SLF001
+            i = here.get(former._targets[k])  # noqa: SLF001
+            if i is not None:
+                self._hints.marks.add(i, Mark(mark.sources, mark.claimed, mark.latest, now))
+                self._offer(i, now)
 
     def hinted_since(self, target: T) -> float | None:
         """Of a target in flight: what was known before this does not answer the hints that its read is for. That is when

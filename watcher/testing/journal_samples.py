@@ -7,7 +7,7 @@ import anyio
 import msgspec
 
 from watcher.journal import Journal, Reader, Restored, Writer
-from watcher.model.events import BalanceState, CommitRow, ProviderHealth, changed
+from watcher.model.events import BalanceState, CommitRow, HintsHealth, HintSourceHealth, ProviderHealth, changed
 from watcher.model.keys import Filter
 from watcher.model.log import Commit, Cursor, Published
 from watcher.model.times import format_rfc3339
@@ -47,6 +47,11 @@ def change(row: CommitRow, amount: int, after: int = 1_000_000) -> CommitRow:
     return CommitRow(state, changed("e0", state, before.amount, before.observed_at))
 
 
+SOURCE = HintSourceHealth(
+    source="push", type="solana", connected=True, since=format_rfc3339(BEGAN), per_second=0.5, precision=None
+)
+
+
 def health(provider: str, time: int = BEGAN) -> ProviderHealth:
     return ProviderHealth(
         provider=provider,
@@ -60,6 +65,7 @@ def health(provider: str, time: int = BEGAN) -> ProviderHealth:
         state="ok",
         reason=None,
         since=format_rfc3339(BEGAN),
+        hints=HintsHealth(sources=(SOURCE,), hinted_delay=0.5, unhinted_delay=None),
     )
 
 

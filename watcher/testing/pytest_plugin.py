@@ -17,7 +17,8 @@ MARKER = "balance_sandbox"
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", f"{MARKER}(seed=1, rate=0, faults='none', limits='none'): the world of the fixture balance_sandbox"
+        "markers",
+        f"{MARKER}(seed=1, rate=0, faults='none', limits='none', hints=False): the world of the fixture balance_sandbox",
     )
 
 
@@ -33,8 +34,13 @@ def balance_sandbox(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def balance_watcher(balance_sandbox: Any, tmp_path: Path) -> Iterator[Any]:
-    """A `watcher.testing.sandbox.RunningWatcher` that polls `balance_sandbox` into a SQLite journal, and relays."""
+    """A `watcher.testing.sandbox.RunningWatcher` that polls `balance_sandbox` into a SQLite journal, and relays.
+
+    Where the marker says `hints=True`, it takes hints from its push channels and its webhooks.
+    """
     from watcher.testing.sandbox import RunningWatcher  # noqa: PLC0415 (see above)
 
     with RunningWatcher(balance_sandbox.config(tmp_path), balance_sandbox.environment) as watcher:
+        if balance_sandbox.hinting:
+            balance_sandbox.send_webhooks(watcher.hook)
         yield watcher

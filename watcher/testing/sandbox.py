@@ -22,7 +22,9 @@ from watcher.app.daemon import Daemon, wall
 from watcher.sandbox import registry
 from watcher.sandbox.messages import VALID_KEY, SimulatedRequest
 from watcher.sandbox.server import serve
-from watcher.sandbox.world import SandboxSettings, World, tables
+from watcher.sandbox.webhook_sender import send_webhooks
+from watcher.sandbox.webhooks import WebhookTarget
+from watcher.sandbox.world import WEBHOOK_SECRET, SandboxSettings, World, hint_environment, hint_tables, tables
 
 KEY = "WATCHER_SANDBOX_KEY"
 """The variable that holds the sandbox's key."""
@@ -37,12 +39,21 @@ class SandboxError(ValueError):
 class Sandbox:
     """The simulated providers. Nothing moves by itself, no limit holds and nothing goes wrong unless it is asked for.
 
-    seed: which world. rate: changes a second. faults, limits: as `watcher sandbox` takes them. Raises ValueError.
+    seed: which world. rate: changes a second. faults, limits: as `watcher sandbox` takes them. hints: a watcher of `config`
+    takes hints from its push channels. Raises ValueError.
     """
 
     def __init__(
-        self, *, seed: int = 1, rate: float = 0.0, faults: str = "none", limits: str = "none", port: int = 0
+        self,
+        *,
+        seed: int = 1,
+        rate: float = 0.0,
+        faults: str = "none",
+        limits: str = "none",
+        port: int = 0,
+        hints: bool = False,
     ) -> None:
+        self.hinting = hints
         self._settings = SandboxSettings(seed=seed, rate=rate, faults=faults, limits=limits, port=port)
         self._threads = contextlib.ExitStack()
         self._portal: BlockingPortal
@@ -71,8 +82,8 @@ class Sandbox:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The key, as the tables of `config` name it."""
-        return {KEY: VALID_KEY}
+        """The key, the addresses of the push channels and the secret of the webhooks, as the tables of `config` name them."""
+        return {KEY: VALID_KEY, **hint_environment(self.url)}
 
     def providers(self) -> dict[str, dict[str, Any]]:
         """`[providers.NAME]` tables that watch every balance of this world.
@@ -90,7 +101,18 @@ class Sandbox:
     def config(self, folder: Path, **more: Any) -> dict[str, Any]:
         """A whole config: these providers, a SQLite journal in `folder`, a relay on a free port. `more`: keys of the top level."""
         journal = f"sqlite:///{folder / 'balances.db'}"
-        return {"journal": journal, "relay": {"port": 0}, "providers": self.providers(), **more}
+        hints = {"hints": self.hints()} if self.hinting else {}
+        return {"journal": journal, "relay": {"port": 0}, "providers": self.providers(), **hints, **more}
+
+    def hints(self) -> list[dict[str, Any]]:
+        """`[[hints]]` tables for all its push channels and its webhooks."""
+        return hint_tables()
+
+    def send_webhooks(self, url: str) -> None:
+        """TokenKit's go to this address from now on, signed with the secret that `environment` has."""
+        target = WebhookTarget(url, WEBHOOK_SECRET)
+        sending = self._portal.start_task_soon(send_webhooks, self._world.pushes, target)
+        self._threads.callback(sending.cancel)
 
     def truth(self) -> dict[str, Any]:
         """What `GET /_truth` answers: each provider's balances, their changes, and how often it was asked and had to refuse."""
@@ -164,6 +186,11 @@ class RunningWatcher:
     def url(self) -> str:
         """Of the page; `/v1/balances`, `/metrics` and the others stand beside it."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def hook(self) -> str:
+        """Where it takes TokenKit's webhooks."""
+        return f"{self.url}/v1/hooks/tokenkit"
 
     @property
     def stream(self) -> str:

@@ -9,21 +9,33 @@ import json
 import anyio
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.relay.stage import PATIENCE, calm, nothing, relaying, until
 from watcher.hints.figures import SourceFigures
 from watcher.hints.tokenkit_webhook import TokenkitWebhooks
 from watcher.journal.sqlite.journal import SqliteJournal
-from watcher.model.hints import Hint
+from watcher.model.hints import Hint, HintError
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.redaction.secret import Secret
 from watcher.relay.http import hint_routes
 from watcher.relay.http.auth import EVERYTHING, Guard, load
-from watcher.relay.http.hint_routes import AT_ONCE, HOOK_BYTES, MOST_HINTS, Accepted, HookAnswer, NotPolledHere
+from watcher.relay.http.hint_routes import (
+    AT_ONCE_EACH,
+    HOOK_BYTES,
+    MOST_HINTS,
+    STEP,
+    Accepted,
+    HookAnswer,
+    NotPolledHere,
+    read_hints,
+)
 from watcher.relay.http.listener import Listener
 from watcher.relay.http.routes import WITHOUT_RELAY, HttpRoutes, Readiness, Status
 from watcher.relay.settings import RelaySettings
+from watcher.runtime.slicing import run_at_once
 
 pytestmark = pytest.mark.anyio
 
@@ -206,6 +218,32 @@ async def test_a_body_above_the_bound_is_refused_and_one_below_it_is_not():
         assert (await door.sent(padded + b" ")).status_code == 413
 
 
+def test_many_hints_are_read_in_short_steps():
+    """So that whoever sends them holds nobody else up."""
+    steps = list(read_hints(json.dumps({"hints": [WALLET] * MOST_HINTS}).encode()))
+    assert len(steps) == MOST_HINTS / STEP
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda each: (
+        st.lists(each, max_size=4)
+        | st.dictionaries(st.sampled_from(["hints", "provider", "account", "chain", "token", "x\ny"]), each, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.binary(max_size=200) | JSONS.map(json.dumps).map(str.encode))
+def test_whatever_comes_is_hints_or_one_line_about_what_is_wrong(body):
+    try:
+        hints = run_at_once(read_hints(body))
+    except HintError as mistake:
+        assert "\n" not in str(mistake)  # noqa: PT017 - or it is hints
+    else:
+        assert all(hint.provider and hint.account for hint in hints)
+
+
 # ── Who may ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -311,7 +349,7 @@ async def test_who_waits_too_long_is_told_to_come_back(monkeypatch):
         assert (answer.status_code, answer.json()["error"]["temporary"]) == (503, True)
 
 
-async def test_so_many_wait_at_a_time_and_no_more(monkeypatch):
+async def test_so_many_of_one_address_wait_at_a_time_and_no_more(monkeypatch):
     monkeypatch.setattr(hint_routes, "PATIENCE", 3600.0)
     async with opened() as door, anyio.create_task_group() as tasks:
         door.open.clear()
@@ -320,13 +358,13 @@ async def test_so_many_wait_at_a_time_and_no_more(monkeypatch):
         async def ask():
             answers.append((await door.post()).status_code)
 
-        for _ in range(AT_ONCE + 5):
+        for _ in range(AT_ONCE_EACH + 5):
             tasks.start_soon(ask)
         await until(lambda: len(answers) == 5)
         assert answers == [503] * 5
         door.open.set()
-        await until(lambda: len(answers) == AT_ONCE + 5)
-        assert answers[5:] == [202] * AT_ONCE
+        await until(lambda: len(answers) == AT_ONCE_EACH + 5)
+        assert answers[5:] == [202] * AT_ONCE_EACH
 
 
 # ── The webhook ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import socket
 import ssl
 
 import anyio
@@ -229,13 +230,18 @@ async def test_a_path_that_takes_no_body_answers_as_ever():
 @pytest.mark.parametrize("way", ["length", "chunks"])
 async def test_who_sends_too_much_sees_why_also_when_it_reads_at_the_end_alone(certificate, way):
     body = b"x" * (DISCARDED - MOST)
-    async with opened(certificate=certificate) as port:
+    async with opened(calm(close_timeout=1.0), certificate=certificate) as port:
         wire = post(body) if way == "length" else chunked(body, 20_000)
-        async with port.asking() as (reader, writer):
-            for at in range(0, len(wire), 50_000):
-                writer.write(wire[at : at + 50_000])
-                await writer.drain()
-            found, said = answer(await reader.read(-1))
+
+        def sent_whole():
+            """By a client that looks at nothing until it has sent everything, and fails where it cannot."""
+            raw = socket.create_connection(("127.0.0.1", port.number), PATIENCE)
+            with raw if port.trust is None else port.trust.wrap_socket(raw, server_hostname="127.0.0.1") as one:
+                for at in range(0, len(wire), 50_000):
+                    one.sendall(wire[at : at + 50_000])
+                return b"".join(iter(lambda: one.recv(1 << 16), b""))
+
+        found, said = answer(await anyio.to_thread.run_sync(sent_whole))
         assert (found, json.loads(said)["error"]["message"]) == (413, f"a body has at most {MOST} bytes here")
 
 

@@ -22,9 +22,7 @@ from watcher.app.hint_sources import HintSource, hint_sources
 from watcher.app.limit_words import duration_words
 from watcher.app.provider_sources import Source, sources
 from watcher.app.settings import Settings
-from watcher.journal import Journal, Reader
-from watcher.journal.sqlite.file import OlderFormat
-from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.journal import Journal, OlderFormat, Reader
 from watcher.limits.budget import Budget
 from watcher.limits.lease import STAMPS
 from watcher.model.log import JournalError, Unavailable
@@ -120,7 +118,7 @@ class _Check:
     async def _reader(self, journal: Journal) -> Reader | None:
         """What reads the journal, once that is looked at as `run` would, and nothing is changed; None: it cannot be read."""
         report = self._report
-        if isinstance(journal, SqliteJournal):
+        if journal.path is not None:
             if not machine.database(journal.path, report):
                 return None
         elif self._wish.offline and not self._wish.schedule:
@@ -132,7 +130,7 @@ class _Check:
         except OlderFormat as error:
             report.tell("info", f"{error}, and so does `run`", "journal")
         except JournalError as error:
-            if isinstance(error, Unavailable) and isinstance(journal, SqliteJournal):
+            if isinstance(error, Unavailable) and journal.path is not None:
                 step = "nothing, if the daemon runs already; else end who holds it"
                 report.found(Finding("warning", "journal", str(error), step))
             else:
@@ -146,7 +144,7 @@ class _Check:
             return {} if reader is None else await reader.notes()
 
         name = source.provider.name
-        live = busy or (_fresh((await notes()).get(STAMPS + name)) and not await _released(journal))
+        live = busy or (_fresh((await notes()).get(STAMPS + name)) and not await journal.released())
         questions = Questions(source, self._report, wall, notes, live=live)
         counted = await questions.ask(every=self._wish.all)
         if counted is None or reader is None:
@@ -154,17 +152,12 @@ class _Check:
         where, step = f"providers.{name}", None
         if live:
             what = f"a running daemon does not count what `check` asks {name}: it may be refused once"
-        elif isinstance(journal, SqliteJournal) and await journal.swap_note(STAMPS + name, questions.stamps, counted):
+        elif await journal.swap_note(STAMPS + name, questions.stamps, counted):
             return
         else:
             what = f"the journal does not count what `check` asked {name}"
             step = f"start `run` no sooner than in {duration_words(min(limit.per for limit in source.provider.limits))}"
         self._report.found(Finding("warning" if live else "info", where, what, step))
-
-
-async def _released(journal: Journal) -> bool:
-    """Whether whoever wrote last has ended, as far as the journal says."""
-    return isinstance(journal, SqliteJournal) and await journal.released()
 
 
 def _fresh(stamps: bytes | None) -> bool:

@@ -32,6 +32,11 @@ def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Findi
     if providers and not any(_within(source, provider) for provider in providers):
         what = f"[[hints]] {source.name} tells of nothing that is watched: it is about {source.chain}"
         yield Finding("warning", where, what, "remove it, or watch something there")
+    for provider in providers:
+        if isinstance(provider, TokenKit) and provider.settings.max_age and _within(source, provider):
+            place = f"providers.{provider.name}.max_age"
+            what = f"[providers.{provider.name}] max_age {provider.settings.max_age:g} holds for hinted reads too: TokenKit may answer them from before the hint"
+            yield Finding("warning", place, what, "leave it out, or write 0")
     if isinstance(source.table, SolanaHints):
         channel = channel_of(source.table)
         channel.watch([watched for provider in providers for watched in watched_scopes(provider, Ledger())])

@@ -17,7 +17,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
-from watcher.journal import Unwritable, WrongJournal
+from watcher.journal import OlderFormat, Unwritable, WrongJournal
 from watcher.journal.sqlite.identity import (
     FileIdentity,
     LogMetadata,
@@ -65,10 +65,6 @@ FORMATS: tuple[tuple[str, ...], ...] = (
     ),
 )
 """What leads from format N to N + 1, in order. Format N is `PRAGMA user_version`; a new file is of format 0."""
-
-
-class OlderFormat(WrongJournal):
-    """The file is of a format that a writer brings to the newest one."""
 
 
 class Run(Protocol):

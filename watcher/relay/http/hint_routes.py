@@ -9,7 +9,9 @@ from watcher.model import hints
 from watcher.model.hints import Hint, HintError
 from watcher.model.keys import Filter
 from watcher.model.log import JournalError
+from watcher.redaction.safe_text import one_line
 from watcher.relay.http import head
+from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import HttpAnswer, error, json_answer, unavailable
 from watcher.relay.http.routes import Route, RoutedRequest
 from watcher.relay.messages import Code
@@ -23,6 +25,8 @@ HINTS_BYTES = 512 * 1024
 HOOK_BYTES = 64 * 1024
 AT_ONCE = 16
 """Requests with hints that are being taken, beyond which others are asked to come back."""
+AT_ONCE_EACH = 12
+"""Of one address."""
 PATIENCE = 5.0
 """Seconds in which that is done."""
 STEP = 20
@@ -89,14 +93,14 @@ class _HintDoor:
     def __init__(self, take: TakeHints, rejected: Callable[[], None]) -> None:
         self._take = take
         self._rejected = rejected
-        self._inside = 0
-        """Requests."""
+        self._senders: set[HttpConnection] = set()
         self._reading = anyio.Lock()
 
     async def answer(self, request: RoutedRequest) -> HttpAnswer:
-        if self._inside >= AT_ONCE:
+        of_this_address = sum(other.address == request.connection.address for other in self._senders)
+        if len(self._senders) >= AT_ONCE or of_this_address >= AT_ONCE_EACH:
             return BUSY
-        self._inside += 1
+        request.connection.count_in(self._senders)
         try:
             with anyio.move_on_after(PATIENCE):
                 return await self._taken(request)
@@ -107,8 +111,6 @@ class _HintDoor:
             return unavailable(problem)
         except NotPolledHere:
             return NOWHERE
-        finally:
-            self._inside -= 1
         return error(503, "internal", "the hints could not be handed on in time", ("Retry-After", "5"))
 
     async def _taken(self, request: RoutedRequest) -> HttpAnswer:
@@ -135,7 +137,7 @@ def read_hints(body: bytes) -> Generator[None, None, list[Hint]]:
     try:
         pieces = msgspec.json.decode(body, type=_HintsBody).hints
     except (ValueError, RecursionError) as mistake:
-        raise HintError(f"{SHAPE}: {str(mistake)[:SHOWN]}") from None
+        raise HintError(f"{SHAPE}: {one_line(str(mistake), SHOWN)}") from None
     if len(pieces) > MOST_HINTS:
         raise HintError(f"at most {MOST_HINTS} hints in one request: these are {len(pieces)}")
     found = []
@@ -154,4 +156,4 @@ def _read(number: int, piece: msgspec.Raw) -> Hint:
     try:
         return hints.decode(bytes(piece))
     except HintError as mistake:
-        raise HintError(f"hints[{number}]: {str(mistake)[:SHOWN]}") from None
+        raise HintError(f"hints[{number}]: {one_line(str(mistake), SHOWN)}") from None
