@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import re
+import socket
 from collections import deque
 from http import HTTPStatus
 
@@ -100,8 +101,8 @@ async def running(source):
             yield
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task], timeout=PATIENCE)
+        assert task.cancelled()
 
 
 @contextlib.asynccontextmanager
@@ -422,6 +423,63 @@ async def test_a_flood_is_read_at_a_pace_and_others_have_their_turns():
         flood.cancel()
         assert passed >= (700 - 200) / 500 * 0.9
         assert len(gaps) > 100
+
+
+PONG = 6
+"""Bytes of one from us with nothing in it."""
+
+
+async def test_pings_are_answered_at_a_pace_however_many_come_in_one_read():
+    """A hundred thousand of them would hold everybody up for seconds."""
+    measured = []
+
+    async def measure(reader, writer):
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", await reader.readuntil(b"\r\n\r\n"))[1].decode()
+        writer.write(UPGRADE.replace(b"ACCEPT", accept_key(key).encode()) + frame_of(b"", 0x89) * 50_000)
+        at_a_stretch = len(await reader.read(2**20))
+        begun = asyncio.get_running_loop().time()
+        await reader.readexactly(4000 * PONG)
+        measured.append((at_a_stretch, 4000 / (asyncio.get_running_loop().time() - begun)))
+        await for_ever()
+
+    async with listening(measure) as port:
+        source, *_ = source_of(port, HELIUS, reads=2000.0, reads_at_once=100)
+        async with running(source):
+            await until(lambda: measured)
+    ((at_a_stretch, rate),) = measured
+    assert at_a_stretch < 1200 * PONG
+    assert rate < 3000.0
+
+
+async def test_all_of_what_comes_at_once_is_read_although_nothing_comes_after_it():
+    node = SolanaNode()
+    async with following(HELIUS, node=node) as (serving, _, sink, _):
+        (frame,) = node.account_changed(ACCOUNT)
+        serving.sockets[-1].transport.write(frame_of(frame.encode()) * 500)
+        await until(lambda: len(hints(sink)) == 500)
+
+
+async def test_who_sends_pings_and_reads_nothing_of_the_answers_is_cut():
+    async def deaf(reader, writer):
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", await reader.readuntil(b"\r\n\r\n"))[1].decode()
+        writer.transport.pause_reading()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.write(UPGRADE.replace(b"ACCEPT", accept_key(key).encode()))
+        while True:
+            writer.write(frame_of(b"x" * 125, 0x89) * 1000)
+            await writer.drain()
+
+    async with listening(deaf) as port:
+        ((why, _),), *_ = await away(port, reads=1e6, reads_at_once=10**6)
+    assert why == "the connection was lost"
+
+
+async def test_who_is_cancelled_waits_for_no_farewell():
+    async with answering() as (port, _):
+        source, _, figures = source_of(port, HELIUS, close=3600.0)
+        async with running(source):
+            await until(lambda: figures.connected)
+    assert not figures.connected
 
 
 async def test_who_is_cancelled_leaves_nothing_behind():

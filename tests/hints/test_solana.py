@@ -13,6 +13,7 @@ from tests.model.test_associated_accounts import PYUSD, USDC, VECTORS, WSOL
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.json_rpc import IN_FLIGHT
 from watcher.hints.solana import LONGEST_TURN, SolanaChannel
+from watcher.hints.solana_subscriptions import feeds, need
 from watcher.model.addresses import SOLANA
 from watcher.model.associated_accounts import SPL_2022_PROGRAM, SPL_PROGRAM, associated_token_account
 from watcher.model.hints import Hint
@@ -98,6 +99,22 @@ def test_whatever_is_notified_of_a_watch_touches_its_scope(watch):
         assert [hint.touches(watch.scope) for hint in hints(channel, found)] == [True]
 
 
+def test_how_many_feeds_a_watch_needs_is_known_without_making_them():
+    for watch in (
+        *POOL,
+        ELSEWHERE,
+        WatchedScope(Scope("x", SOLANA, "no address")),
+        WatchedScope(Scope("x", SOLANA, "", "?")),
+    ):
+        assert need(watch) == len(feeds(watch))
+
+
+def test_two_watches_of_one_scope_are_one():
+    channel, node = following(JUPITER, WatchedScope(JUPITER.scope, tokens=(WSOL,)))
+    assert len(node.numbers) == 6
+    assert (list(channel.covered()), channel.left_out) == ([JUPITER.scope], 0)
+
+
 def test_one_token_of_a_holder_needs_no_more_than_its_accounts_of_that_mint():
     channel, node = following(ONDO)
     accounts = [associated_token_account(OTHER, PYUSD, program) for program in (SPL_PROGRAM, SPL_2022_PROGRAM)]
@@ -164,6 +181,19 @@ def test_after_a_cut_nothing_is_covered_and_all_is_subscribed_anew():
     talk(channel, again)
     assert again.requests() == before
     assert {*channel.covered()} == {JUPITER.scope, HELIUS.scope}
+
+
+def test_what_had_no_answer_when_it_was_cut_takes_no_place_of_what_is_asked_afterwards():
+    watched = [WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS]
+    channel, node = SolanaChannel(1000), SolanaNode()
+    channel.watch([*watched, *(WatchedScope(Scope("jupiter", SOLANA, wallet)) for wallet in WALLETS)])
+    for _ in range(3):
+        channel.connected()
+        assert len(channel.outgoing()) == IN_FLIGHT
+        channel.disconnected()
+    channel.connected()
+    talk(channel, node)
+    assert len(channel.covered()) == len(watched) + len(WALLETS)
 
 
 def test_an_edit_leaves_alone_what_stays():

@@ -9,7 +9,8 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import NoReturn
+from functools import partial
+from typing import NoReturn, cast
 
 import msgspec
 import structlog
@@ -20,6 +21,7 @@ from websockets.protocol import State
 from watcher.hints.channel import Channel, ChannelError, HintSink, WatchedScope
 from watcher.hints.figures import SourceFigures, SourceType
 from watcher.hints.pace import Pace
+from watcher.hints.socket_source_connection import PacedConnection
 from watcher.redaction.safe_text import one_line
 from watcher.redaction.secret import Secret
 from watcher.runtime.backoff import Backoff
@@ -58,14 +60,12 @@ class SocketTuning(msgspec.Struct, frozen=True, kw_only=True):
     """Messages a second: five thousand subscriptions are not sent at once."""
     sends_at_once: int = 50
     reads: float = 2000.0
-    """Messages a second."""
+    """Frames a second, pings and fragments too."""
     reads_at_once: int = 4000
 
 
 TURN = 64
 """Messages that are read before others have their turn: what waits already is given without one."""
-REST = 0.01
-"""Seconds, at least, when too much came."""
 
 
 class _Connect(connect):
@@ -138,6 +138,9 @@ class SocketSource:
                 close_timeout=tuning.close,
                 max_size=tuning.message_bytes,
                 max_queue=tuning.queue,
+                create_connection=cast(
+                    "type[ClientConnection]", partial(PacedConnection, Pace(tuning.reads, tuning.reads_at_once))
+                ),
             ) as socket:
                 try:
                     self._enter()
@@ -162,7 +165,6 @@ class SocketSource:
         """Raises what ends it."""
         clock = asyncio.get_running_loop().time
         sends = Pace(self._tuning.sends, self._tuning.sends_at_once)
-        reads = Pace(self._tuning.reads, self._tuning.reads_at_once)
         waiting: deque[str] = deque()
         asked: float | None = None
         """Since when nothing has come, although something was asked for."""
@@ -186,7 +188,8 @@ class SocketSource:
             asked = None
             if self._received(frame, clock()):
                 sends.slow_down()
-            await self._rest(reads, turn, clock())
+            if turn % TURN == 0:
+                await asyncio.sleep(0)
 
     async def _frame(self, socket: ClientConnection, seconds: float) -> str | bytes | None:
         """The next message; None: there was none within that time."""
@@ -199,14 +202,6 @@ class SocketSource:
             while True:
                 await socket.recv()  # what was left, then what ended it
         return None
-
-    async def _rest(self, reads: Pace, turn: int, now: float) -> None:
-        """A flood is read as fast as we want to: the rest waits in the sockets, and then at its sender's."""
-        reads.take()
-        if seconds := reads.wait(now):
-            await asyncio.sleep(max(seconds, REST))
-        elif turn % TURN == 0:
-            await asyncio.sleep(0)
 
     def _received(self, frame: str | bytes, now: float) -> bool:
         """Whether the other side refused something with it. Raises ChannelError."""

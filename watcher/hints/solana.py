@@ -12,7 +12,7 @@ import msgspec
 
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.json_rpc import JsonRpc, NodeError, Request, SubscriptionId, is_subscription_id, whatever
-from watcher.hints.solana_subscriptions import Choice, Feed, SubscriptionRequest, choose, feeds
+from watcher.hints.solana_subscriptions import Choice, Feed, SubscriptionRequest, choose
 from watcher.model.keys import Scope
 
 LONGEST_TURN = 512
@@ -43,9 +43,7 @@ class SolanaChannel:
     def __init__(self, max_subscriptions: int) -> None:
         self._most = max_subscriptions
         self._watched: tuple[WatchedScope, ...] = ()
-        self._scopes = 0
-        """Of this chain."""
-        self._choice = Choice({}, {})
+        self._choice = Choice(0, {}, {})
         self._scopes_of: dict[Feed, list[Scope]] = {}
         """Of those that have a place for everything."""
         self._there = False
@@ -65,9 +63,7 @@ class SolanaChannel:
             self._give_a_turn()
             return
         self._watched = watched
-        wanted = feeds(watched)
-        before, self._choice = self._choice.feeds, choose(wanted, self._most)
-        self._scopes = len(wanted)
+        before, self._choice = self._choice.feeds, choose(watched, self._most)
         self._scopes_of = {}
         for scope, of_scope in self._choice.whole.items():
             for feed in of_scope:
@@ -122,7 +118,7 @@ class SolanaChannel:
 
     @property
     def left_out(self) -> int:
-        return self._scopes - len(self._choice.whole) + len(self._left_out)
+        return self._choice.scopes - len(self._choice.whole) + len(self._left_out)
 
     def _subscribe(self, feed: Feed) -> None:
         request = feed.request()

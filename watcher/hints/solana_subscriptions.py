@@ -1,7 +1,8 @@
 """Which subscriptions of a Solana node tell of the changes of a watch, and which are made when not all may be. Pure."""
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Literal
 
 import msgspec
@@ -56,36 +57,42 @@ class Feed(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
         return Hint(chain=SOLANA, account=self.address, token=token)
 
 
-def feeds(watched: Iterable[WatchedScope]) -> dict[Scope, tuple[Feed, ...]]:
-    """Those of each scope on this chain, the most telling first. None at all: nothing tells of that scope."""
-    found: dict[Scope, dict[Feed, None]] = {}
-    for watch in watched:
-        if watch.scope.chain == SOLANA:
-            found.setdefault(watch.scope, {}).update(dict.fromkeys(_feeds(watch)))
-    return {scope: tuple(of_scope) for scope, of_scope in found.items()}
-
-
-def _feeds(watch: WatchedScope) -> list[Feed]:
+def feeds(watch: WatchedScope) -> tuple[Feed, ...]:
+    """All that it takes, the most telling first. None: nothing tells of that scope."""
     account, token = watch.scope.account, watch.scope.token
     commitment = watch.commitment or COMMITMENT
+    if not need(watch):
+        return ()
     if account is None:
         # Nobody follows all accounts there are. `TransferChecked`, which wallets use, names the mint.
-        return [] if token is None or not _is_address(token) else [Feed("mint", token, commitment)]
-    if not _is_address(account):
-        return []
+        return (Feed("mint", str(token), commitment),)
     if watch.token_account:
-        return [Feed("token_account", account, commitment)]
+        return (Feed("token_account", account, commitment),)
     whole = (
-        [] if token is not None else [Feed("wallet", account, commitment), Feed("transactions", account, commitment)]
+        () if token is not None else (Feed("wallet", account, commitment), Feed("transactions", account, commitment))
     )
-    mints = sorted(mint for mint in {*watch.tokens, token} if mint is not None and _is_address(mint))
-    return whole + [
-        Feed("associated", account, commitment, mint, program) for program in SPL_PROGRAMS for mint in mints
-    ]
+    associated = (
+        Feed("associated", account, commitment, mint, program) for program in SPL_PROGRAMS for mint in _mints(watch)
+    )
+    return (*whole, *associated)
+
+
+def need(watch: WatchedScope) -> int:
+    """How many feeds those are. Of most watches nothing else is asked, where there are more than have a place."""
+    account, token = watch.scope.account, watch.scope.token
+    if account is None:
+        return int(token is not None and _is_address(token))
+    if watch.token_account or not _is_address(account):
+        return int(_is_address(account))
+    return (2 if token is None else 0) + len(SPL_PROGRAMS) * len(_mints(watch))
+
+
+def _mints(watch: WatchedScope) -> list[str]:
+    """The tokens that it is known to hold, without the native one and those of an unknown mint."""
+    return sorted(mint for mint in {*watch.tokens, watch.scope.token} if mint is not None and _is_address(mint))
 
 
 def _is_address(text: str) -> bool:
-    """The native token and those of unknown mint are none."""
     try:
         solana(text)
     except AddressError:
@@ -96,50 +103,65 @@ def _is_address(text: str) -> bool:
 class Choice(msgspec.Struct, frozen=True):
     """What has a place within the bound."""
 
+    scopes: int
+    """Of this chain, with a place or without."""
     whole: Mapping[Scope, tuple[Feed, ...]]
     """Scopes of which everything has one: only these are covered."""
     feeds: Mapping[Feed, None]
     """In the order in which they are made."""
 
 
-def choose(wanted: Mapping[Scope, Sequence[Feed]], most: int) -> Choice:
+def choose(watched: Iterable[WatchedScope], most: int) -> Choice:
     """At most so many feeds. Providers take turns, whoever has the fewest goes first; of each the scopes that need the fewest.
 
     So most scopes are covered, none of a few that need many takes the places of all others, and one more token in a listing
-    moves no more than its neighbours. What is left goes to those of which not everything finds a place.
+    moves no more than its neighbours. What is left goes to the first scope of each for which it does not suffice.
     """
+    here = _on_this_chain(watched)
     whole: dict[Scope, tuple[Feed, ...]] = {}
     placed: dict[Feed, None] = {}
-    partly: list[list[Feed]] = []
-    turns = [(0, provider, queue) for provider, queue in _queues(wanted).items()]
+    partly: list[Feed] = []
+    turns = [(0, provider, queue) for provider, queue in _queues(here.values()).items()]
     heapq.heapify(turns)
-    while turns:
+    while turns and len(placed) < most:
         used, provider, queue = turns[0]
-        scope = queue.pop()
-        new = [feed for feed in wanted[scope] if feed not in placed]
-        if len(placed) + len(new) <= most:
+        watch = queue.pop()
+        takes = feeds(watch)
+        new = [feed for feed in takes if feed not in placed]
+        fits = len(placed) + len(new) <= most
+        if fits:
             placed.update(dict.fromkeys(new))
-            whole[scope] = tuple(wanted[scope])
-            used += len(new)
+            whole[watch.scope] = takes
         else:
-            partly.append(new)
-        if queue:
-            heapq.heapreplace(turns, (used, provider, queue))
-        else:
+            partly += new
+        if fits and queue:
+            heapq.heapreplace(turns, (used + len(new), provider, queue))
+        else:  # the others of that provider need as many or more
             heapq.heappop(turns)
-    for new in partly:
-        if len(placed) >= most:
-            break
-        placed.update(dict.fromkeys(new[: most - len(placed)]))
-    return Choice(whole, placed)
+    placed.update(dict.fromkeys([feed for feed in partly if feed not in placed][: most - len(placed)]))
+    return Choice(len(here), whole, placed)
 
 
-def _queues(wanted: Mapping[Scope, Sequence[Feed]]) -> dict[str, list[Scope]]:
+def _on_this_chain(watched: Iterable[WatchedScope]) -> dict[Scope, WatchedScope]:
+    """Each scope once: two watches may differ in nothing but their names."""
+    found: dict[Scope, WatchedScope] = {}
+    for watch in watched:
+        if watch.scope.chain == SOLANA:
+            known = found.setdefault(watch.scope, watch)
+            if known is not watch:
+                tokens = tuple(sorted({*known.tokens, *watch.tokens}))
+                found[watch.scope] = msgspec.structs.replace(known, tokens=tokens)
+    return found
+
+
+def _queues(watched: Iterable[WatchedScope]) -> dict[str, list[WatchedScope]]:
     """The scopes of each provider, those that need the fewest last. What nothing tells of needs no place."""
-    queues: dict[str, list[Scope]] = {}
-    for scope, of_scope in wanted.items():
-        if of_scope:
-            queues.setdefault(scope.provider, []).append(scope)
+    queues: dict[str, list[tuple[int, str, str, WatchedScope]]] = {}
+    for watch in watched:
+        if needed := need(watch):
+            scope = watch.scope
+            entry = (needed, scope.account or "", scope.token or "", watch)
+            queues.setdefault(scope.provider, []).append(entry)
     for queue in queues.values():
-        queue.sort(key=lambda scope: (len(wanted[scope]), str(scope.account), str(scope.token)), reverse=True)
-    return queues
+        queue.sort(key=itemgetter(0, 1, 2), reverse=True)
+    return {provider: [entry[-1] for entry in queue] for provider, queue in queues.items()}
