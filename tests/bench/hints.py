@@ -127,12 +127,14 @@ def rates_of(schedule: Schedule[int]) -> np.ndarray:
     return rates.unit * strides ** (-1 / EXPONENT)
 
 
-def waited(stream: Stream, polls: Polls, lag: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Of each change measured: seconds until a read showed it, and its target."""
+def waited(
+    stream: Stream, polls: Polls, lag: float = 0.0, window: tuple[float, float] = WINDOW
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each change in the window: seconds until a read showed it, and its target."""
     shown = Stream(stream.times + lag, stream.ids, stream.targets, stream.seconds)
-    window = WINDOW[0] + lag, WINDOW[1] + lag
-    inside = (shown.times >= window[0]) & (shown.times < window[1])
-    return delays(shown, polls, window)[0] + lag, stream.ids[inside]
+    later = window[0] + lag, window[1] + lag
+    inside = (shown.times >= later[0]) & (shown.times < later[1])
+    return delays(shown, polls, later)[0] + lag, stream.ids[inside]
 
 
 @dataclass(frozen=True)
