@@ -68,7 +68,7 @@ class HintCoverage:
 
     def hinted_late(self, i: int, sources: int) -> None:
         """A change that a read had shown before was hinted at after all."""
-        if (mine := self.sources[i]) & sources:
+        if self.sources and (mine := self.sources[i]) & sources:
             self.recalls[mine].add(0.0, 1.0)
 
     def _recall(self, sources: int) -> Recall:

@@ -47,6 +47,7 @@ class Mark(msgspec.Struct, eq=False, gc=False):
         self.sources |= older.sources
         self.claimed = min(self.claimed, older.claimed)
         self.latest = max(self.latest, older.latest)
+        self.base = min(self.base, older.base)
         self.unlikely = min(self.unlikely, older.unlikely)
 
 
@@ -157,18 +158,27 @@ class HintMarks:
                 del self._spreading[bit]
         return new
 
+    def due(self, now: float) -> bool:
+        """Whether a target could be read for a hint of a source that is trusted."""
+        while self._later and self._later[0][0] <= now:
+            due, i = heapq.heappop(self._later)
+            if (mark := self.waiting.get(i)) is not None and mark.queued == due:
+                self._enqueue(i, mark)
+        for _ in range(HEADS):
+            if not self._hints or self.trusts(self.waiting[i := next(iter(self._hints))]):
+                break
+            del self._hints[i]
+            self._doubtful[i] = None
+        return bool(self._hints)
+
     def next(self, now: float, readable: int, hinted_last: bool) -> int:  # noqa: FBT001 (hot path)
         """The target whose hinted read may take this place, or -1.
 
         readable: targets that could be read now, hinted or not. While others are among them no two hinted reads follow
         one another, so that these are half of the places at most.
         """
-        while self._later and self._later[0][0] <= now:
-            due, i = heapq.heappop(self._later)
-            if (mark := self.waiting.get(i)) is not None and mark.queued == due:
-                self._enqueue(i, mark)
         self._places += len(self._doubtful) > 0
-        self._judge_heads()
+        self.due(now)
         if not hinted_last or readable <= len(self._hints) + len(self._missed):
             for queue in (self._hints, self._missed):
                 if queue:
@@ -189,10 +199,3 @@ class HintMarks:
     def _enqueue(self, i: int, mark: Mark) -> None:
         queue = self._missed if not mark.sources else self._hints if self.trusts(mark) else self._doubtful
         queue[i] = None
-
-    def _judge_heads(self) -> None:
-        for _ in range(HEADS):
-            if not self._hints or self.trusts(self.waiting[i := next(iter(self._hints))]):
-                return
-            del self._hints[i]
-            self._doubtful[i] = None

@@ -9,6 +9,8 @@ from collections.abc import Collection
 from math import inf
 from statistics import median
 
+import msgspec
+
 from watcher.scheduling.change_rates import ChangeRates
 from watcher.scheduling.hint_coverage import HintCoverage
 from watcher.scheduling.hint_marks import HintMarks, Mark
@@ -16,20 +18,30 @@ from watcher.scheduling.hint_scores import HintScores
 
 REPEATS = (1.0, 3.0, 7.0)  # seconds after an unchanged hinted read: a push may be ahead of the API
 AHEAD = 0.5  # seconds from a change to its hint, as good as any guess
-ECHO = 5.0  # seconds after a change was seen in which a hint may be of that one: no hit, and no miss
+ECHO = 5.0  # seconds after a change was seen in which a hint may be of that one
 RECENT = 100  # reads that showed a change
+
+
+class _Change(msgspec.Struct, eq=False, gc=False):
+    """One that a read has shown, of late."""
+
+    when: float
+    hinted: int
+    """Bits of the sources that had said so."""
+    echoed: int = 0
+    """Bits of those that said so once more, or too late."""
 
 
 class HintedReads:
     """Of `size` targets, which are small integers. `cache`: seconds that the provider keeps an answer; 0: none."""
 
-    def __init__(self, size: int, cache: float) -> None:
+    def __init__(self, rates: ChangeRates, size: int, cache: float) -> None:
+        self._rates = rates
         self.marks = HintMarks()
         self.coverage = HintCoverage(size)
         self.scores = HintScores((cache,) if cache else REPEATS)
         self._delays, self._unhinted_delays = (deque[float](maxlen=RECENT) for _ in range(2))
-        self._seen: OrderedDict[int, tuple[float, int]] = OrderedDict()
-        """Changes seen of late: when, and which sources need not be told of them again."""
+        self._seen: OrderedDict[int, _Change] = OrderedDict()
 
     def inherit(self, former: "HintedReads") -> None:
         """What was learned of the sources there."""
@@ -43,18 +55,12 @@ class HintedReads:
         bit = scores.bit(source)
         scores.received(bit)
         mark = marks.waiting.get(i)
-        if mark is not None and mark.base < inf:  # its reads showed nothing so far, and this begins anew
-            self._judge_miss(i, mark, mark.sources & bit)
-            mark.sources &= ~bit
-            older, mark = mark, None
-        else:
-            older = None
-        if mark is None:
-            mark = Mark(bit, now, now, now, tries_all=scores.tries_all(bit))
-            if older is not None and older.sources:
-                mark.join(older)
+        if mark is None or (mark.step >= 0 and bit & ~marks.distrusted):
+            newer = Mark(bit, now, now, now, tries_all=scores.tries_all(bit))
+            if mark is not None:  # its reads showed nothing so far, and this begins anew
+                self._break_off(i, mark, newer)
                 marks.hold(i)
-            marks.add(i, mark)
+            marks.add(i, newer)
             return True
         trusted = marks.trusts(mark)
         mark.sources |= bit
@@ -67,7 +73,6 @@ class HintedReads:
 
     def report(  # noqa: PLR0917 (hot path)
         self,
-        rates: ChangeRates,
         i: int,
         mark: Mark,
         now: float,
@@ -77,20 +82,22 @@ class HintedReads:
         slow: float,
     ) -> float:
         """The answer to a read for which it was marked, as `ChangeRates.learn`. Gives the stride to its next poll."""
+        rates = self._rates
         chance, trusted = rates.chance(i, gap), self.marks.trusts(mark)
         if mark.sources:
             if mark.step >= 0 and not mark.early:
                 self.scores.judge_step(mark, chance, hit=changed)
             mark.unlikely *= 1 - chance
         if changed and trusted:
-            age = min(gap, now - mark.claimed + AHEAD)
+            # Where the API was behind, the change came to be seen at some instant since the read before.
+            age = min(gap if mark.base == inf else gap / 2, now - mark.claimed + AHEAD)
             self._delays.append(now - mark.claimed)
             self._note_change(i, now, mark.sources)
-            self._judge(mark, mark.sources, hit=True)
+            self._judge(i, mark, mark.sources, hit=True)
             return rates.learn_hinted(i, gap, age, slow)
         if changed:
             self.unhinted_change(i, now, gap, mark.sources)
-            self._judge(mark, mark.sources, hit=True)
+            self._judge(i, mark, mark.sources, hit=True)
         elif mark.sources:
             self._repeat(i, mark, now)
         return rates.learn(i, gap, changed, guaranteed and not trusted, slow)
@@ -125,24 +132,35 @@ class HintedReads:
             mark.queued = inf
             self.marks.add(i, mark)
             return
-        other = newer.sources if newer is not None else mark.sources
-        self._judge_miss(i, mark, mark.sources & other)
-        if newer is not None and mark.sources & ~other:
-            mark.sources &= ~other
+        if newer is not None:
+            self._break_off(i, mark, newer)
+        else:
+            self._judge_miss(i, mark, mark.sources)
+
+    def _break_off(self, i: int, mark: Mark, newer: Mark) -> None:
+        """Who hints again was wrong the first time. The newer mark speaks for the others too, for as long as theirs
+        would have: else one that never ends would keep theirs alive."""
+        self._judge_miss(i, mark, mark.sources & newer.sources)
+        mark.sources &= ~newer.sources
+        if mark.sources:
             newer.join(mark)
 
-    def _judge(self, mark: Mark, sources: int, *, hit: bool) -> None:
-        self.scores.judge(sources, 1 - mark.unlikely, hit=hit)
+    def _judge(self, i: int, mark: Mark, sources: int, *, hit: bool) -> None:
+        # A hint soon after a change that was seen counts as a hit, so the chance of that is expected too.
+        self.scores.judge(sources, 1 - mark.unlikely * (1 - self._rates.chance(i, ECHO)), hit=hit)
         self.marks.distrusted = self.scores.distrusted
 
     def _judge_miss(self, i: int, mark: Mark, sources: int) -> None:
-        when, known = self._seen.get(i, (-inf, 0))
-        echo = sources & ~known if mark.claimed <= when + ECHO else 0
-        if echo:
-            self._seen[i] = when, known | echo
-            if not known:
+        seen = self._seen.get(i)
+        echo = 0
+        if seen is not None and mark.claimed <= seen.when + ECHO:
+            echo = sources & ~seen.echoed
+            seen.echoed |= echo
+            if echo and not seen.hinted:
+                seen.hinted = echo
                 self.coverage.hinted_late(i, echo)
-        self._judge(mark, sources & ~echo, hit=False)
+        self._judge(i, mark, echo, hit=True)
+        self._judge(i, mark, sources & ~echo, hit=False)
 
     def _note_change(self, i: int, now: float, sources: int) -> None:
         if not self.scores.known:
@@ -151,6 +169,6 @@ class HintedReads:
             self.coverage.changed(i, sources)
         seen = self._seen
         seen.pop(i, None)
-        seen[i] = now, sources
-        while seen and next(iter(seen.values()))[0] < now - ECHO:
+        seen[i] = _Change(now, sources)
+        while seen and next(iter(seen.values())).when < now - ECHO:
             seen.popitem(last=False)

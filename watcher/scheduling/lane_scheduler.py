@@ -12,6 +12,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 from math import ceil, inf
+from operator import itemgetter
 
 import msgspec
 
@@ -112,11 +113,11 @@ class LaneScheduler:
         """The request that may leave now, its targets picked; or None and when to look again, if nothing changes."""
         self._recall_due(now)
         when = self._aside[0][0] if self._aside else inf
-        for group in sorted(self._groups, key=lambda group: group.turn):
+        for turn, group in sorted(((_turn(group, now), group) for group in self._groups), key=itemgetter(0)):
             lane = min(group.lanes, key=lambda lane: self._budget.ready_at(now, lane.endpoint))
             ready = max(self._budget.ready_at(now, lane.endpoint), _due(group, now))
             alone = bool(group.singled_out)
-            if ready <= now and (targets := self._pick(group, lane, now)):
+            if ready <= now and (targets := self._pick(group, lane, now, turn)):
                 return PollJob(lane, targets, group, alone, _hinted_since(group, targets)), now
             when = min(when, ready if ready > now else inf)
         return None, when
@@ -157,7 +158,7 @@ class LaneScheduler:
             _, _, group, target = heapq.heappop(self._aside)
             group.singled_out.append(target)
 
-    def _pick(self, group: GroupState, lane: Lane, now: float) -> tuple[Target, ...]:
+    def _pick(self, group: GroupState, lane: Lane, now: float, turn: float) -> tuple[Target, ...]:
         alone = group.singled_out
         if alone:
             targets: tuple[Target, ...] = (alone.popleft(),)
@@ -166,10 +167,16 @@ class LaneScheduler:
             targets = tuple(group.schedule.pick(now, lane.batch))
         if targets:
             # A group that had nothing to ask, or no room, has saved up one turn at most.
+            ahead = group.turn - turn
             group.turn = max(group.turn, self._clock - group.stride)
-            self._clock = max(self._clock, group.turn)
+            self._clock = max(self._clock, group.turn - ahead)
             group.turn += group.stride
         return targets
+
+
+def _turn(group: GroupState, now: float) -> float:
+    """With a hint it comes one turn sooner, and so no oftener."""
+    return group.turn - group.stride if group.schedule.hint_due(now) else group.turn
 
 
 def _hinted_since(group: GroupState, targets: Iterable[Target]) -> float | None:

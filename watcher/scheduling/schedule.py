@@ -66,7 +66,7 @@ class Schedule(Generic[T]):
         # Made here, for `save` must be quick.
         self._names = array("Q", (name_digest(name(target)) for target in self._targets))
         self._rates = ChangeRates(size)
-        self._hints = HintedReads(size, cache)
+        self._hints = HintedReads(self._rates, size, cache)
         self._last = array("d", [now]) * size
         self._state, self._flags, self._tries = bytearray(size), bytearray(size), bytearray(size)
         self._waiting: list[tuple[float, int]] = []  # a heapq of (due, target): the few that retry or confirm
@@ -125,7 +125,7 @@ class Schedule(Generic[T]):
                 if changed:
                     hints.unhinted_change(i, now, gap)
             else:
-                stride = hints.report(rates, i, mark, now, gap, changed, guaranteed, slow)
+                stride = hints.report(i, mark, now, gap, changed, guaranteed, slow)
         else:
             stride = rates.stride(i)
         if hints.coverage.sources:
@@ -189,6 +189,10 @@ class Schedule(Generic[T]):
     def unhinted_delay(self) -> float | None:
         """Half of the gap to the read before, of the reads without a hint that showed a change: likewise."""
         return self._hints.unhinted_delay()
+
+    def hint_due(self, now: float) -> bool:
+        """Whether a hinted target could be read now, of a source that is right often enough."""
+        return self._hints.marks.active and self._hints.marks.due(now)
 
     def resent(self, target: T, now: float) -> None:
         """It was picked before and is asked only now: hints that came in between are for this read."""
