@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from schemas.fields import EPOCH, FIELDS, HELIUS, NOW, example
-from schemas.json_schemas import RECORDS, Schema, body_of, stream_bodies
+from schemas.hint import Hints
+from schemas.json_schemas import RECORDS, Schema, body_of, post_bodies, stream_bodies
 from watcher.journal.kafka import KafkaSettings
 from watcher.journal.kafka.topic_specs import TopicSpec, topic_specs
 from watcher.model.hints import MOST_BYTES
 from watcher.model.keys import KINDS
 from watcher.relay import messages
+from watcher.relay.http.hint_routes import HINTS, Accepted
 from watcher.relay.messages import METHODS, PUSHES, SUBPROTOCOL, CloseReason, ErrorReply
 
 VERSION = "1.0.0"
@@ -110,12 +112,14 @@ def document() -> dict[str, Any]:
         "info": info(),
         "defaultContentType": "application/json",
         "servers": servers(),
-        "channels": {"stream": stream_channel()}
+        "channels": {"stream": stream_channel(), "post": post_channel()}
         | {TOPICS[spec.name].channel: topic_channel(spec) for spec in specs if spec.name in TOPICS},
-        "operations": stream_operations() | {topic.channel: operation(topic) for topic in TOPICS.values()},
+        "operations": stream_operations()
+        | post_operation()
+        | {topic.channel: operation(topic) for topic in TOPICS.values()},
         "components": {
             "securitySchemes": security_schemes(),
-            "messages": stream_messages() | topic_messages(),
+            "messages": stream_messages() | post_messages() | topic_messages(),
             "schemas": schemas(),
         },
     }
@@ -142,6 +146,8 @@ def servers() -> dict[str, Any]:
     return {
         "relay": server("ws", "127.0.0.1:8765", loopback, "bearer"),
         "relayTls": server("wss", "relay.example.com", "The relay with a certificate, or behind a proxy.", "bearer"),
+        "relayHttp": server("http", "127.0.0.1:8765", loopback, "bearer"),
+        "relayHttps": server("https", "relay.example.com", "The same where it speaks TLS.", "bearer"),
         "kafka": server("kafka", "localhost:9092", "security_protocol = PLAINTEXT"),
         "kafkaTls": server(
             "kafka-secure", "kafka.example.com:9093", "security_protocol = SASL_SSL", "certificate", *mechanisms()
@@ -263,6 +269,52 @@ def stream_operations() -> dict[str, Any]:
     return {"stream.push": push, **commands}
 
 
+# Hints by HTTP.
+
+
+def post_channel() -> dict[str, Any]:
+    return {
+        "address": HINTS,
+        "title": "Hints, by HTTP",
+        "description": "One request of POST, JSON in both directions. The relay answers 202.",
+        "servers": [{"$ref": "#/servers/relayHttp"}, {"$ref": "#/servers/relayHttps"}],
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in post_bodies()},
+    }
+
+
+def post_messages() -> dict[str, Any]:
+    records = {"hints.post": Hints, "hints.accepted": Accepted}
+    return {
+        name: {
+            "name": name,
+            "title": body.root["title"],
+            "summary": body.root["description"],
+            "contentType": "application/json",
+            "payload": {"$ref": f"#/components/schemas/{body.root['title']}"},
+            "examples": [{"name": "body", "payload": example(records[name])}],
+        }
+        for name, body in post_bodies().items()
+    }
+
+
+def post_operation() -> dict[str, Any]:
+    def of_post(name: str) -> dict[str, Any]:
+        return {
+            "channel": {"$ref": "#/channels/post"},
+            "messages": [{"$ref": f"#/channels/post/messages/{name}"}],
+        }
+
+    return {
+        "hints.post": {
+            "action": "receive",
+            "summary": "Hints of somebody who knows of a change.",
+            **of_post("hints.post"),
+            "reply": of_post("hints.accepted"),
+            "bindings": {"http": {"method": "POST", "bindingVersion": "0.3.0"}},
+        }
+    }
+
+
 # Kafka.
 
 
@@ -339,7 +391,11 @@ def operation(topic: Topic) -> dict[str, Any]:
 def schemas() -> dict[str, Schema]:
     """Of all payloads and their parts, by name."""
     found: dict[str, Schema] = {}
-    bodies = [*stream_bodies().values(), *(body_of(each, each.__name__) for each in RECORDS.values())]
+    bodies = [
+        *stream_bodies().values(),
+        *post_bodies().values(),
+        *(body_of(each, each.__name__) for each in RECORDS.values()),
+    ]
     for root, parts in bodies:
         found |= {root["title"]: root} | parts
     # Definitions of files become components of the document.

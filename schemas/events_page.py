@@ -38,6 +38,11 @@ STREAM = """
 
 `ws://HOST:PORT/v1/stream`. A push has no `id`; its `type` comes first.
 """
+POST = """
+## By HTTP
+
+`POST http://HOST:PORT/v1/hints` takes [hints](hints.md), with the authorization of the stream, and answers 202.
+"""
 COMMANDS = """
 ## On the stream: commands and their answers
 
@@ -51,7 +56,17 @@ What stands within the messages above.
 
 
 def page(document: Document) -> str:
-    parts = [INTRODUCTION, KAFKA, *_topics(document), STREAM, *_pushes(document), COMMANDS, *_commands(document)]
+    parts = [
+        INTRODUCTION,
+        KAFKA,
+        *_topics(document),
+        POST,
+        *_post(document),
+        STREAM,
+        *_pushes(document),
+        COMMANDS,
+        *_commands(document),
+    ]
     parts += [_error(document), _words("Codes of errors", Code), _words("Reasons of snapshots", GapReason)]
     parts += [_close_codes(document), PARTS, *_shared(document)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -59,7 +74,7 @@ def page(document: Document) -> str:
 
 def _topics(document: Document) -> Iterator[str]:
     for channel in document["channels"].values():
-        if "kafka" not in channel["bindings"]:
+        if "kafka" not in channel.get("bindings", {}):
             continue
         names = list(channel["messages"])
         message = document["components"]["messages"][names[0]]
@@ -86,6 +101,12 @@ def _of_any_encoding(document: Document, headers: Schema, names: Iterable[str]) 
 
 def _key(message: Schema) -> str:
     return str(message["bindings"]["kafka"]["key"]["description"])
+
+
+def _post(document: Document) -> Iterator[str]:
+    for name in document["channels"]["post"]["messages"]:
+        yield f"### `{name}`"
+        yield from _message(document, name)
 
 
 def _pushes(document: Document) -> Iterator[str]:

@@ -11,6 +11,7 @@ from watcher.ledger.rules import MOST_RECENT_AMOUNTS
 from watcher.model.amounts import SYMBOL
 from watcher.model.events import event_id
 from watcher.model.keys import Key
+from watcher.relay.http.hint_routes import MOST_HINTS
 
 EPOCH = "0f3c9a1be27d4586"
 HELIUS = Key("helius", "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa",
@@ -60,6 +61,9 @@ FIELDS = {
     "Hint.account": Field("whose balances to read soon, in any usual spelling", HELIUS.account, {"minLength": 1}),
     "Hint.chain": Field("only there: a CAIP-2 id, or a name that the config takes; null: on any", LEFT_OUT),
     "Hint.token": Field("only this mint or contract, in any usual spelling; null: any", LEFT_OUT),
+    "Hints.hints": Field("up to a thousand", COMPOSED, {"maxItems": MOST_HINTS}),
+    "accepted": Field("of so many the balances are read soon", 1, COUNT),
+    "unknown": Field("of so many nothing is watched that you may see", 0, COUNT),
     # A change.
     "id": Field("your own, an integer or a string; the answer repeats it as you spelt it", 1),
     "BalanceChanged.id": Field(

@@ -10,3 +10,9 @@ class Hint(msgspec.Struct, kw_only=True, omit_defaults=True):
     account: str
     chain: str | None = None
     token: str | None = None
+
+
+class Hints(msgspec.Struct):
+    """What `POST /v1/hints` takes."""
+
+    hints: list[Hint]

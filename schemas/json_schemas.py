@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from schemas.fields import field
-from schemas.hint import Hint
+from schemas.hint import Hint, Hints
 from watcher.model.events import BalanceChanged, BalanceState, ProviderHealth, RecentAmount
+from watcher.relay.http.hint_routes import Accepted
 from watcher.relay.messages import METHODS, PUSHES, ErrorReply
 
 Schema = dict[str, Any]
@@ -87,6 +88,11 @@ def stream_bodies() -> dict[str, Body]:
         found[f"{name}.result"] = Body(root | {"description": f"The command `{name}` was done."}, parts)
     found["error.result"] = body_of(ErrorReply, "ErrorReply")
     return found
+
+
+def post_bodies() -> dict[str, Body]:
+    """Of `POST /v1/hints` and its answer, by their names in the document."""
+    return {"hints.post": body_of(Hints, "Hints"), "hints.accepted": body_of(Accepted, "Accepted")}
 
 
 def _of_method(name: str, root: Schema, parts: Mapping[str, Schema]) -> Schema:

@@ -8,11 +8,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.sender import Sender
+from aiokafka.protocol import fetch
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest
+from aiokafka.record.util import calc_crc32c
 
 from watcher.journal.kafka.broker_errors import FencedInstanceId
 
@@ -102,6 +105,31 @@ async def test_a_coordinator_keeps_its_parts_where_we_look_for_them():
 
 def test_the_errors_of_a_group_have_the_numbers_that_brokers_give():
     assert errors.for_code(82) is FencedInstanceId
+
+
+def test_a_fetch_is_told_by_its_number_and_the_batches_of_a_partition_come_last_in_every_version():
+    versions = [each for name, each in vars(fetch).items() if name.startswith("FetchResponse_v")]
+    assert versions
+    for each in versions:
+        topics = dict(zip(each.SCHEMA.names, each.SCHEMA.fields, strict=True))["topics"]
+        assert topics.array_of.fields[1].array_of.names[-1] == "message_set"
+        assert each.API_KEY == fetch.FetchRequest.API_KEY == 1
+    assert "response.topics" in inspect.getsource(Fetcher._proc_fetch_request)
+    assert "self._client.send(" in inspect.getsource(Fetcher._proc_fetch_request)
+
+
+def test_a_batch_is_summed_as_brokers_sum_it():
+    assert calc_crc32c(b"123456789") == 0xE3069283
+
+
+async def test_a_producer_takes_a_batch_that_was_filled_before():
+    producer = AIOKafkaProducer(bootstrap_servers=NOWHERE, max_batch_size=1000)
+    batch = producer.create_batch()
+    while batch.append(key=None, value=b"hint" * 20, timestamp=None) is not None:
+        pass
+    assert 0 < batch.record_count() < 20
+    assert parameters(AIOKafkaProducer.send_batch) == ["self", "batch", "topic", "partition"]
+    producer._closed = True  # nothing was started
 
 
 @pytest.mark.kafka

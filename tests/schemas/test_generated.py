@@ -241,6 +241,8 @@ def test_every_block_of_the_page_is_a_message_as_the_document_has_it():
                 described = contract.document["components"]["messages"][name]["headers"]
                 contract.judge(described, headers[0] if described["properties"] else {})
                 contract.payload(name, value)
+        elif heading in contract.document["channels"]["post"]["messages"]:
+            contract.payload(heading, *blocks)
         elif heading in METHODS:
             *commands, result = blocks
             for command in commands:

@@ -8,6 +8,7 @@ a reader that is behind skips.
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import anyio
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -31,6 +32,8 @@ MOST_A_SECOND = 4000
 RETRY = Backoff(first=0.5, longest=5.0)
 REFUSALS_APART = 30.0
 """Seconds."""
+
+log = structlog.get_logger()
 
 
 class KafkaHintExchange:
@@ -60,6 +63,7 @@ class KafkaHintExchange:
         except JournalError as error:
             self._failures += 1
             self._rests_until = anyio.current_time() + RETRY.pause(self._failures)
+            log.warning("hint.not_sent", hints=len(hints), why=str(error))
             await self._stop_producer()
             raise error if isinstance(error, Forbidden | Unavailable) else Unavailable(str(error)) from error
         self._failures = 0
@@ -78,8 +82,9 @@ class KafkaHintExchange:
                 try:
                     with self._denied_reading.tolerated():
                         hints, records = await self._turn()
-                except Unavailable:
+                except Unavailable as error:
                     failures += 1
+                    log.warning("hint.not_received", why=str(error), again_in=RETRY.pause(failures))
                     await self._stop_consumer()
                     await anyio.sleep(RETRY.pause(failures))
                     continue
