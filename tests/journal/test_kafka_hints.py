@@ -208,6 +208,14 @@ async def test_a_log_of_before_lacks_the_topic_and_init_adds_it(kafka, prefix):
         assert [state.amount for state in restored.states] == ["1"]
 
 
+async def create(admin, new):
+    """And wait until the broker knows of it: it learns it from the controller."""
+    done(admin.create_topics([new], operation_timeout=60))
+    with anyio.fail_after(60):
+        while new.topic not in admin.list_topics().topics:  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("message.timestamp.type", "CreateTime"), ("retention.bytes", "-1"), ("max.message.bytes", "50000000")],
@@ -224,7 +232,7 @@ async def test_a_topic_that_strangers_could_fill_is_refused_until_init_has_set_i
                 "message.timestamp.type": "LogAppendTime",
                 "max.message.bytes": "1048588",
             }
-            done(admin.create_topics([NewTopic(topic(prefix), 1, 1, config=right | {name: value})]))
+            await create(admin, NewTopic(topic(prefix), 1, 1, config=right | {name: value}))
         with pytest.raises(
             WrongJournal, match=f"{name}={value}, the config asks for {right[name]}: run `watcher init`"
         ):
@@ -238,7 +246,7 @@ async def test_a_topic_with_more_partitions_than_one_is_refused(kafka, prefix):
     async with ready(kafka.address, prefix) as made:
         with administering(kafka.address) as admin:
             await delete(admin, topic(prefix))
-            done(admin.create_topics([NewTopic(topic(prefix), 3, 1, config={"cleanup.policy": "delete"})]))
+            await create(admin, NewTopic(topic(prefix), 3, 1, config={"cleanup.policy": "delete"}))
         with pytest.raises(WrongJournal, match=f"topic {topic(prefix)} has 3 partitions, it must have one: delete it"):
             await made.check()
 
