@@ -22,7 +22,7 @@ from tests.journal.hint_world import HINT, PROBE, producing, receiving, topic
 from tests.journal.kafka_world import administering, balance_in, delete, denied, done, hurried, journal, opened, ready
 from watcher.app.daemon import wall
 from watcher.journal import Batch, Forbidden, WrongJournal
-from watcher.journal.kafka.hint_exchange import MOST
+from watcher.journal.kafka.hint_exchange import MOST, MOST_A_SECOND
 from watcher.model.hints import MOST_BYTES, Hint, decode, encode
 from watcher.model.log import Unavailable
 
@@ -115,6 +115,7 @@ async def test_of_a_flood_the_newest_come_a_bounded_number_at_a_time_and_in_boun
         gc.collect()
         tracemalloc.start()
         try:
+            flooded_at = anyio.current_time()
             await anyio.to_thread.run_sync(flood, 5)
             with producing(kafka.address) as producer:
                 producer.produce(topic(prefix), HINT)
@@ -126,9 +127,9 @@ async def test_of_a_flood_the_newest_come_a_bounded_number_at_a_time_and_in_boun
             tracemalloc.stop()
         sent, found = next(numbers), len(receiver.hints)
         assert sent == 200_000
-        assert MOST <= found < sent / 2
+        assert MOST <= found <= (anyio.current_time() - flooded_at) * MOST_A_SECOND + 2 * MOST
         assert max(map(len, receiver.turns)) <= MOST
-        assert took < 10
+        assert took < sent / MOST_A_SECOND / 2  # what is not skipped takes longer to read
         assert peak < 24 * 1024 * 1024, peak
 
 
