@@ -127,8 +127,14 @@ def test_all_holders_of_a_token_are_followed_by_the_transactions_that_name_it():
     channel, node = following(OF_MINT)
     assert node.requests() == [("logs", PYUSD, "confirmed")]
     (hint,) = hints(channel, node.transaction(PYUSD))
-    assert hint.touches(WHOLE_CHAIN.scope)
     assert not hint.touches(JUPITER.scope)
+
+
+def test_the_transactions_of_a_wallet_are_no_news_of_all_holders_of_a_token():
+    channel, node = following(JUPITER, HELIUS)
+    found = hints(channel, [*node.transaction(WALLET), *node.account_changed(ACCOUNT), *node.account_changed(WALLET)])
+    assert len(found) == 3
+    assert not any(hint.touches(OF_MINT.scope) for hint in found)
 
 
 def test_a_failed_transaction_is_no_hint_since_the_wallet_itself_tells_of_the_fee():

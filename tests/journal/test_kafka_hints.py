@@ -22,7 +22,7 @@ from tests.journal.hint_world import HINT, PROBE, producing, receiving, topic
 from tests.journal.kafka_world import administering, balance_in, delete, denied, done, hurried, journal, opened, ready
 from watcher.app.daemon import wall
 from watcher.journal import Batch, Forbidden, WrongJournal
-from watcher.journal.kafka.hint_exchange import MOST
+from watcher.journal.kafka.hint_exchange import MOST, MOST_A_SECOND
 from watcher.model.hints import MOST_BYTES, Hint, decode, encode
 from watcher.model.log import Unavailable
 
@@ -115,6 +115,7 @@ async def test_of_a_flood_the_newest_come_a_bounded_number_at_a_time_and_in_boun
         gc.collect()
         tracemalloc.start()
         try:
+            flooded_at = anyio.current_time()
             await anyio.to_thread.run_sync(flood, 5)
             with producing(kafka.address) as producer:
                 producer.produce(topic(prefix), HINT)
@@ -126,9 +127,9 @@ async def test_of_a_flood_the_newest_come_a_bounded_number_at_a_time_and_in_boun
             tracemalloc.stop()
         sent, found = next(numbers), len(receiver.hints)
         assert sent == 200_000
-        assert MOST <= found < sent / 2
+        assert MOST <= found <= (anyio.current_time() - flooded_at) * MOST_A_SECOND + 2 * MOST
         assert max(map(len, receiver.turns)) <= MOST
-        assert took < 10
+        assert took < sent / MOST_A_SECOND / 2  # what is not skipped takes longer to read
         assert peak < 24 * 1024 * 1024, peak
 
 
@@ -208,6 +209,14 @@ async def test_a_log_of_before_lacks_the_topic_and_init_adds_it(kafka, prefix):
         assert [state.amount for state in restored.states] == ["1"]
 
 
+async def create(admin, new):
+    """And wait until the broker knows of it: it learns it from the controller."""
+    done(admin.create_topics([new], operation_timeout=60))
+    with anyio.fail_after(60):
+        while new.topic not in admin.list_topics().topics:  # noqa: ASYNC110 (no event tells it)
+            await anyio.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("message.timestamp.type", "CreateTime"), ("retention.bytes", "-1"), ("max.message.bytes", "50000000")],
@@ -224,7 +233,7 @@ async def test_a_topic_that_strangers_could_fill_is_refused_until_init_has_set_i
                 "message.timestamp.type": "LogAppendTime",
                 "max.message.bytes": "1048588",
             }
-            done(admin.create_topics([NewTopic(topic(prefix), 1, 1, config=right | {name: value})]))
+            await create(admin, NewTopic(topic(prefix), 1, 1, config=right | {name: value}))
         with pytest.raises(
             WrongJournal, match=f"{name}={value}, the config asks for {right[name]}: run `watcher init`"
         ):
@@ -238,7 +247,7 @@ async def test_a_topic_with_more_partitions_than_one_is_refused(kafka, prefix):
     async with ready(kafka.address, prefix) as made:
         with administering(kafka.address) as admin:
             await delete(admin, topic(prefix))
-            done(admin.create_topics([NewTopic(topic(prefix), 3, 1, config={"cleanup.policy": "delete"})]))
+            await create(admin, NewTopic(topic(prefix), 3, 1, config={"cleanup.policy": "delete"}))
         with pytest.raises(WrongJournal, match=f"topic {topic(prefix)} has 3 partitions, it must have one: delete it"):
             await made.check()
 

@@ -21,6 +21,7 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
     Hints from outside name a provider; those of a source of ours are for every provider that watches the account. A watch of
     a whole chain is not read for these: no source covers it, and nearly all that one tells of is nothing to that provider.
+    Nor is one of all holders of a token, unless the token is named: a wallet's transactions are of any.
     """
 
     account: str
@@ -43,7 +44,7 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
     def _is_for(self, scope: Scope) -> bool:
         if self.provider is None:
-            return scope.account is not None or scope.token is not None
+            return scope.account is not None or (scope.token is not None and self.token is not None)
         return self.provider == scope.provider
 
     def accounts(self) -> Iterator[str]:
