@@ -88,7 +88,7 @@ class Door:
     def reject(self):
         self.rejected += 1
 
-    def hook(self, body, headers):
+    async def hook(self, body, headers):
         self.headers.append(headers)
         delivery = self.webhooks.received(body, headers, 0.0)
         self.hinted += delivery.hints
