@@ -246,6 +246,23 @@ def test_whoever_hints_at_busy_targets_by_chance_earns_nothing_by_their_changes(
     assert schedule.hint_scores["noise"].precision < 0.2
 
 
+def test_a_rate_stays_true_where_hints_bring_the_reads():
+    schedule, chance, changes = Schedule(range(50), seed=1, now=0.0), random.Random(1), 0
+    waiting = set()
+    for k in range(40_000):
+        now = k * 5.0
+        if chance.random() < 0.25:  # every twenty seconds one of the first five, hinted at once
+            target = chance.randrange(5)
+            waiting.add(target)
+            schedule.hint(target, now, "push")
+            changes += 1
+        for target in schedule.pick(now):
+            schedule.report(target, now, target in waiting)
+            waiting.discard(target)
+    believed = sum(schedule._rates.unit * schedule._rates.stride(i) ** (-1 / 0.45) for i in range(5))
+    assert believed == pytest.approx(changes / 200_000, rel=0.07)
+
+
 # --- what hints cost at most ---
 
 
@@ -373,7 +390,7 @@ def test_a_group_with_a_hint_comes_one_turn_sooner_and_no_oftener():
         asked[job.lane.endpoint] += 1
         budget.settle(budget.grant(now, job.lane.endpoint), now)
         for target in job.targets:
-            job.schedule.report(target, now, False)
+            job.schedule.report(target, now, job.hinted_since is not None)
     assert 0.2 <= asked["balances"] / asked.total() <= 0.3
 
 
