@@ -279,7 +279,8 @@ def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(t
     exchange = Exchange()
     elsewhere = tokenkit(3)
     elsewhere.name = "tokenkit"
-    delivered = [Hint(account=felt(0)), Hint(account=felt(1)), Hint(account=f"0x{0x99:064x}"), Hint(account=felt(77))]
+    token = f"0x{0x99:064x}"
+    delivered = [Hint(account=felt(0)), Hint(account=felt(1)), Hint(account=token), Hint(account=felt(77))]
 
     async def scene(process):
         async with anyio.create_task_group() as tasks:
@@ -296,4 +297,29 @@ def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(t
         tmp_path, lambda intake: Process(intake, exchange=exchange, polls=False, watches=index(elsewhere)), scene
     )
     assert away.counted("node") == {"accepted": 2, "unknown": 1}
-    assert exchange.sent == [encode(Hint(provider="tokenkit", account=felt(n))) for n in range(2)]
+    assert exchange.sent == [encode(Hint(provider="tokenkit", account=felt(n), token=token)) for n in range(2)]
+
+
+def test_a_webhook_that_names_a_token_is_for_that_balance_alone_and_for_listings(tmp_path):
+    exchange = Exchange()
+    scopes = [
+        Scope("pairs", STARKNET, felt(0), felt(10)),
+        Scope("pairs", STARKNET, felt(0), felt(11)),
+        Scope("listings", STARKNET, felt(0)),
+    ]
+    watched = WatchIndex([Watched(scope) for scope in scopes])
+
+    async def scene(process):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.router.send_delivered)
+            await process.router.delivered("node", [Hint(account=felt(0)), Hint(account=felt(11))])
+            await anyio.sleep(1)
+            tasks.cancel_scope.cancel()
+
+    act(tmp_path, lambda intake: Process(intake, exchange=exchange, polls=False, watches=watched), scene)
+    assert sorted(exchange.sent) == sorted(
+        [
+            encode(Hint(provider="pairs", account=felt(0), token=felt(11))),
+            encode(Hint(provider="listings", account=felt(0))),
+        ]
+    )

@@ -118,14 +118,12 @@ class HintRouter:
     def _delivering(self, figures: SourceFigures, hints: Sequence[Hint]) -> Generator[None, None, None]:
         """`figures`: a reload may take the source away meanwhile."""
         watches, here, found = self._watches(), self._polled_here(), 0
+        addresses = {hint.account for hint in hints}
         for hint in hints:
             yield
-            for provider in list(watches.providers):
-                named = msgspec.structs.replace(hint, provider=provider)
-                if not any(_touched(named, watches)):
-                    continue
+            for named in _narrowed(hint, addresses, watches):
                 found += 1
-                if provider in here:
+                if named.provider in here:
                     yield from self._mark(figures, named)
                 elif self._exchange is not None:
                     figures.count("accepted", self._now())
@@ -211,6 +209,18 @@ class HintRouter:
             await self._exchange.send([encode(hint) for hint in hints])
         except Forbidden as error:
             raise Unavailable(str(error)) from error
+
+
+def _narrowed(hint: Hint, addresses: Collection[str], watches: WatchIndex) -> Iterator[Hint]:
+    """What its account has that is watched, for each provider: of the tokens among these addresses, or all, without one there."""
+    for provider in list(watches.providers):
+        named = msgspec.structs.replace(hint, provider=provider)
+        touched = list(_touched(named, watches))
+        tokens = dict.fromkeys(scope.token for scope in touched if scope.token in addresses)
+        if tokens:
+            yield from (msgspec.structs.replace(named, token=token) for token in tokens)
+        elif touched:
+            yield named
 
 
 def _touched(hint: Hint, watches: WatchIndex) -> Iterator[Scope]:
