@@ -244,7 +244,7 @@ def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
 @pytest.mark.parametrize("way", ["http", "kafka", "node"])
 def test_others_have_their_turns_while_one_hint_marks_all_that_is_watched(tmp_path, way):
     account, pairs = felt(0), 3000
-    watches = [Watch(account=account, token=felt(n)) for n in range(pairs)]
+    watches = [Watch(account=account, token=felt(n + 1)) for n in range(pairs)]
     settings = TokenKitSettings(type="tokenkit", limits=[Limit(6, 60.0, "balances")], watch=watches)
     hint = Hint(provider="tokenkit", account=account)
 
