@@ -216,6 +216,28 @@ def test_what_others_send_is_taken_by_whoever_polls_it_and_forged_records_are_co
     assert len([line for line in logs if line["event"] == "hint.rejected"]) == len(forged)
 
 
+def test_a_record_that_nobody_foresaw_ends_nothing(tmp_path):
+    class Stumbling(Exchange):
+        stumbles = 2
+
+        async def receive(self):
+            if self.stumbles:
+                self.stumbles -= 1
+                raise ZeroDivisionError
+            async for records in super().receive():
+                yield records
+
+    async def scene(process):
+        with anyio.move_on_after(60):
+            await process.router.receive()
+
+    exchange = Stumbling([encode(Hint(provider="helius", account=solana(0)))])
+    with capture_logs() as logs:
+        _, process = act(tmp_path, lambda intake: Process(intake, helius(2), exchange=exchange), scene)
+    assert process.counted("kafka") == {"accepted": 1}
+    assert [line["source"] for line in logs if line["event"] == "hints.failed"] == ["kafka", "kafka"]
+
+
 def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
     (scope, other) = [target.scope for target in helius(2).groups[0].targets]
 

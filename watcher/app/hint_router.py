@@ -3,6 +3,7 @@
 A hint is never believed: it brings the next read of a watch forward. What becomes of it is counted by its source.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
@@ -16,15 +17,18 @@ from watcher.model.addresses import filter_forms
 from watcher.model.filters import FilterMatcher
 from watcher.model.hints import Hint, HintError, decode, encode
 from watcher.model.keys import Filter, Scope
-from watcher.model.log import Unavailable
+from watcher.model.log import JournalError, Unavailable
 from watcher.model.watches import WatchIndex
 from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import one_line
 from watcher.relay.http.hint_routes import Accepted, NotPolledHere
+from watcher.runtime.backoff import Backoff
 from watcher.runtime.slicing import run_at_once, run_in_slices
 
 HTTP, KAFKA = "http", "kafka"
 """The two sources that stand in no table."""
+RESTARTS = Backoff(5.0, 300.0)
+"""Of what a bug of ours has ended."""
 MOST_WAITING = 1000
 """Hints of webhooks that wait to be sent on; the oldest give way."""
 
@@ -146,9 +150,17 @@ class HintRouter:
 
     async def receive(self) -> None:
         """For ever: what others sent for what is polled here. Raises Forbidden."""
-        if self._exchange is not None and self._polls:
-            async for records in self._exchange.receive():
-                await run_in_slices(self._receiving(records))
+        if self._exchange is None or not self._polls:
+            return
+        for tries in itertools.count(1):
+            try:
+                async for records in self._exchange.receive():
+                    await run_in_slices(self._receiving(records))
+            except JournalError:
+                raise
+            except Exception:  # a bug: what a stranger wrote must not end what polls well without it
+                log.exception("hints.failed", source=KAFKA)
+            await anyio.sleep(RESTARTS.pause(tries))
 
     def tell_rejected(self, source: str, error: str) -> None:
         """Of a hint that is none; whoever finds that counts it."""
