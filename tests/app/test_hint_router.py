@@ -14,6 +14,8 @@ from watcher.model.hints import Hint, encode
 from watcher.model.keys import Filter, Scope
 from watcher.model.log import Unavailable
 from watcher.model.watches import NOT_KNOWN, Watched, WatchIndex
+from watcher.providers.settings import Watch
+from watcher.providers.tokenkit import TokenKit, TokenKitSettings
 from watcher.relay.http.hint_routes import Accepted, NotPolledHere
 
 ALL = Filter()
@@ -259,4 +261,25 @@ def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(t
         tmp_path, lambda intake: Process(intake, exchange=exchange, polls=False, watches=index(elsewhere)), scene
     )
     assert away.counted("node") == {"accepted": 2, "unknown": 1}
-    assert exchange.sent == [encode(Hint(provider="tokenkit", account=felt(n))) for n in range(2)]
+    token = f"0x{0x99:064x}"
+    assert exchange.sent == [encode(Hint(provider="tokenkit", account=felt(n), token=token)) for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("beside", "marked"),
+    [
+        ([11], 1),  # the others have not moved
+        ([11, 12], 2),
+        ([], 3),
+        ([77], 3),  # nothing that is watched with it: it may be of any
+    ],
+)
+def test_a_webhook_that_names_the_token_of_a_pair_is_no_hint_for_other_pairs_of_its_account(tmp_path, beside, marked):
+    pairs = [Watch(account=felt(0), token=felt(n)) for n in (10, 11, 12)]
+    settings = TokenKitSettings(type="tokenkit", watch=pairs)
+
+    async def scene(process):
+        process.router.delivered("node", [Hint(account=felt(n)) for n in (0, *beside)])
+
+    _, process = act(tmp_path, lambda intake: Process(intake, TokenKit("tokenkit", settings, keyed=True)), scene)
+    assert process.marked("node") == marked

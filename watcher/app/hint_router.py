@@ -115,12 +115,10 @@ class HintRouter:
         """What a webhook may be about, which came to one process alone: each names what may be an account. What is polled
         elsewhere is sent on soon."""
         watches, here, found = self._watches(), self._polled_here(), 0
+        felts = frozenset(hint.account for hint in hints)
         for hint in hints:
-            for provider in list(watches.providers):
-                named = msgspec.structs.replace(hint, provider=provider)
-                if not any(_touched(named, watches)):
-                    continue
-                found += 1
+            for named in _of_watches(hint, felts, watches):
+                provider, found = str(named.provider), found + 1
                 if provider in here:
                     self._mark(source, named)
                 elif self._exchange is not None:
@@ -204,6 +202,18 @@ class HintRouter:
             await self._exchange.send([encode(hint) for hint in hints])
         except Forbidden as error:
             raise Unavailable(str(error)) from error
+
+
+def _of_watches(hint: Hint, felts: Collection[str], watches: WatchIndex) -> Iterator[Hint]:
+    """What a webhook's hint is for, of each provider that watches something there. `felts`: all that stand beside it: a token
+    among them that is watched with the account narrows the hint, for else one transfer would be a hint for all tokens there."""
+    for provider in list(watches.providers):
+        named = msgspec.structs.replace(hint, provider=provider)
+        tokens = {scope.token for scope in _touched(named, watches)}
+        if tokens:
+            beside = sorted(token for token in tokens if token is not None and token in felts)
+            for token in beside or (None,):
+                yield msgspec.structs.replace(named, token=token)
 
 
 def _touched(hint: Hint, watches: WatchIndex) -> Iterator[Scope]:
