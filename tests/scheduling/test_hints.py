@@ -322,6 +322,23 @@ def test_no_target_is_read_before_min_interval_because_of_a_hint():
     assert len(last) == 5
 
 
+def test_a_hint_of_whoever_is_trusted_is_urgent_though_its_target_waits_among_the_doubtful():
+    """They began to wait when their source was mostly wrong, and it is not any more."""
+    schedule = warm(200, 300.0)
+    read(schedule, 300.0, 500.0, source="bot", hints=[*range(20)])
+    assert schedule.hint_scores["bot"].precision < 0.2
+    for target in range(200):
+        schedule.hint(target, 500.0, "bot")
+    now = 500.0
+    while schedule.hint_scores["bot"].precision < 0.25:
+        now += 1.0
+        for target in schedule.pick(now):
+            schedule.report(target, now, changed=True)
+    still = next(t for t in range(199, 0, -1) if schedule._hints.marks.is_doubtful(t))
+    schedule.hint(still, now, "node")
+    assert still in [target for _, target, _ in read(schedule, now + 1, now + 6)]
+
+
 # --- who covers what ---
 
 
