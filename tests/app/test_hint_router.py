@@ -345,3 +345,23 @@ def test_a_webhook_that_names_a_token_is_for_that_balance_alone_and_for_listings
             encode(Hint(provider="listings", account=felt(0))),
         ]
     )
+
+
+@pytest.mark.parametrize(
+    ("beside", "marked"),
+    [
+        ([11], 1),  # the others have not moved
+        ([11, 12], 2),
+        ([], 3),
+        ([77], 3),  # nothing that is watched with it: it may be of any
+    ],
+)
+def test_a_webhook_that_names_the_token_of_a_pair_is_no_hint_for_other_pairs_of_its_account(tmp_path, beside, marked):
+    pairs = [Watch(account=felt(0), token=felt(n)) for n in (10, 11, 12)]
+    settings = TokenKitSettings(type="tokenkit", watch=pairs)
+
+    async def scene(process):
+        await process.router.delivered("node", [Hint(account=felt(n)) for n in (0, *beside)])
+
+    _, process = act(tmp_path, lambda intake: Process(intake, TokenKit("tokenkit", settings, keyed=True)), scene)
+    assert process.marked("node") == marked

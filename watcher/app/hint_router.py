@@ -76,6 +76,8 @@ class HintRouter:
             poller.hint_covered(source)
 
     def covers(self, source: str, scopes: Collection[Scope]) -> None:
+        if scopes == self.covered.get(source):  # the pollers know
+            return
         self.covered[source] = scopes
         if (figures := self.figures.get(source)) is not None:
             figures.providers = frozenset(scope.provider for scope in scopes)
