@@ -8,6 +8,7 @@ from tests.polling import Api, fine, helius, journal, poller_of, solana, tokenki
 from watcher.app.hint_router import HintRouter
 from watcher.hints.figures import SourceFigures
 from watcher.journal import Forbidden
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA, STARKNET
 from watcher.model.filters import parse
 from watcher.model.hints import Hint, encode
@@ -240,18 +241,53 @@ def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
     assert (other, True) not in picked
 
 
+@pytest.mark.parametrize("way", ["http", "kafka", "node"])
+def test_others_have_their_turns_while_one_hint_marks_all_that_is_watched(tmp_path, way):
+    account, pairs = felt(0), 3000
+    watches = [Watch(account=account, token=felt(n + 1)) for n in range(pairs)]
+    settings = TokenKitSettings(type="tokenkit", limits=[Limit(6, 60.0, "balances")], watch=watches)
+    hint = Hint(provider="tokenkit", account=account)
+
+    async def scene(process):
+        async def look():
+            while True:
+                seen.add(process.marked(way))
+                await anyio.sleep(0.001)
+
+        seen: set[int] = set()
+        with anyio.move_on_after(1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(look)
+                if way == "http":
+                    await process.router.posted([hint], ALL)
+                elif way == "kafka":
+                    await process.router.receive()
+                else:
+                    await process.router.delivered("node", [hint])
+                tasks.cancel_scope.cancel()
+        return seen
+
+    exchange = Exchange([encode(hint)])
+    seen, process = act(
+        tmp_path, lambda intake: Process(intake, TokenKit("tokenkit", settings, keyed=True), exchange=exchange), scene
+    )
+    assert process.marked(way) == pairs
+    assert any(0 < marked < pairs for marked in seen)
+
+
 def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(tmp_path):
     exchange = Exchange()
     elsewhere = tokenkit(3)
     elsewhere.name = "tokenkit"
-    delivered = [Hint(account=felt(0)), Hint(account=felt(1)), Hint(account=f"0x{0x99:064x}"), Hint(account=felt(77))]
+    token = f"0x{0x99:064x}"
+    delivered = [Hint(account=felt(0)), Hint(account=felt(1)), Hint(account=token), Hint(account=felt(77))]
 
     async def scene(process):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(process.router.send_delivered)
-            process.router.delivered("node", delivered)
+            await process.router.delivered("node", delivered)
             await anyio.sleep(1)
-            process.router.delivered("node", delivered[2:])
+            await process.router.delivered("node", delivered[2:])
             tasks.cancel_scope.cancel()
 
     _, here = act(tmp_path, lambda intake: Process(intake, tokenkit(2)), scene)
@@ -261,8 +297,32 @@ def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(t
         tmp_path, lambda intake: Process(intake, exchange=exchange, polls=False, watches=index(elsewhere)), scene
     )
     assert away.counted("node") == {"accepted": 2, "unknown": 1}
-    token = f"0x{0x99:064x}"
     assert exchange.sent == [encode(Hint(provider="tokenkit", account=felt(n), token=token)) for n in range(2)]
+
+
+def test_a_webhook_that_names_a_token_is_for_that_balance_alone_and_for_listings(tmp_path):
+    exchange = Exchange()
+    scopes = [
+        Scope("pairs", STARKNET, felt(0), felt(10)),
+        Scope("pairs", STARKNET, felt(0), felt(11)),
+        Scope("listings", STARKNET, felt(0)),
+    ]
+    watched = WatchIndex([Watched(scope) for scope in scopes])
+
+    async def scene(process):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.router.send_delivered)
+            await process.router.delivered("node", [Hint(account=felt(0)), Hint(account=felt(11))])
+            await anyio.sleep(1)
+            tasks.cancel_scope.cancel()
+
+    act(tmp_path, lambda intake: Process(intake, exchange=exchange, polls=False, watches=watched), scene)
+    assert sorted(exchange.sent) == sorted(
+        [
+            encode(Hint(provider="pairs", account=felt(0), token=felt(11))),
+            encode(Hint(provider="listings", account=felt(0))),
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,7 +339,7 @@ def test_a_webhook_that_names_the_token_of_a_pair_is_no_hint_for_other_pairs_of_
     settings = TokenKitSettings(type="tokenkit", watch=pairs)
 
     async def scene(process):
-        process.router.delivered("node", [Hint(account=felt(n)) for n in (0, *beside)])
+        await process.router.delivered("node", [Hint(account=felt(n)) for n in (0, *beside)])
 
     _, process = act(tmp_path, lambda intake: Process(intake, TokenKit("tokenkit", settings, keyed=True)), scene)
     assert process.marked("node") == marked

@@ -22,7 +22,7 @@ from tests.bench.freshness import CYCLE, WINDOW, Polls, Stream, clock, cold, del
 from watcher.scheduling.change_rates import EXPONENT
 from watcher.scheduling.schedule import Schedule
 
-PROCESSES = 1
+PROCESSES = 2
 DOCS = Path(__file__).parents[2] / "docs" / "freshness.md"
 SNAPSHOT = 600.0  # seconds between two looks at what is believed
 HOTTEST = 10

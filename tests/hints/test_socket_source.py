@@ -451,6 +451,16 @@ async def test_pings_are_answered_at_a_pace_however_many_come_in_one_read():
     assert rate < 3000.0
 
 
+async def test_long_messages_count_as_many_short_ones():
+    node = SolanaNode()
+    async with following(HELIUS, node=node, tuning={"reads": 2000.0, "reads_at_once": 100}) as (serving, _, sink, _):
+        (frame,) = node.account_changed(ACCOUNT)
+        long, begun = frame[:-1] + " " * 200_000 + "}", asyncio.get_running_loop().time()
+        await serving.tell([long] * 4)
+        await until(lambda: len(hints(sink)) == 4)
+        assert asyncio.get_running_loop().time() - begun > (3 * 195 - 100) / 2000 * 0.9
+
+
 async def test_all_of_what_comes_at_once_is_read_although_nothing_comes_after_it():
     node = SolanaNode()
     async with following(HELIUS, node=node) as (serving, _, sink, _):

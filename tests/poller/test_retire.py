@@ -76,3 +76,18 @@ def test_hints_that_nobody_has_answered_and_what_their_source_has_earned_go_on()
     assert heir.hint_scores["node"].hits == 1
     hinted = {target for now in range(21, 24) for target in heir.pick(now) if heir.hinted_since(target) is not None}
     assert hinted == {flying, waiting}
+
+
+def test_of_two_schedules_that_go_on_with_one_each_knows_its_source_and_none_counts_a_hint_twice():
+    """A watch of another kind came: the pairs and the listings have a schedule each."""
+    (former,) = schedules_of(tokenkit(3), seed=1, now=0.0)
+    for now in range(6):
+        for target in former.pick(now, 3):
+            former.report(target, now, changed=now > 1)
+            former.hint(target, now, "node")
+    counted = former.hint_scores["node"]
+    heirs = schedules_of(tokenkit(3, listings=1), seed=1, now=6.0)
+    for heir in heirs:
+        heir.inherit([former], 6.0)
+    assert {heir.hint_scores["node"].precision for heir in heirs} == {counted.precision}
+    assert sum(heir.hint_scores["node"].hits for heir in heirs) == counted.hits > 0

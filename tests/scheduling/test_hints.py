@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -14,6 +15,7 @@ from tests.bench.streams import records
 from tests.polling import tokenkit
 from watcher.poller.assembly import budget_of, schedules_of
 from watcher.scheduling.lane_scheduler import LaneScheduler
+from watcher.scheduling.queues import VirtualTimeHeap
 from watcher.scheduling.schedule import Schedule
 
 
@@ -191,7 +193,7 @@ def test_a_read_that_was_sent_before_the_hint_does_not_spend_it():
     assert schedule.hinted_since(target) is None
     schedule.report(target, 150.2, changed=True)
     assert schedule.pick(150.3) == [target]
-    assert schedule.hinted_since(target) == 150.1
+    assert schedule.hinted_since(target) == 150.2  # the answer since did not show it yet
 
 
 @pytest.mark.parametrize("answer", ["failed", "unsent", "outdated"])
@@ -244,6 +246,23 @@ def test_whoever_hints_at_busy_targets_by_chance_earns_nothing_by_their_changes(
             schedule.report(target, float(t), target < 5 and chance.random() < 0.5)
     assert schedule.hint_scores["noise"].hits > 500
     assert schedule.hint_scores["noise"].precision < 0.2
+
+
+def test_a_rate_stays_true_where_hints_bring_the_reads():
+    schedule, chance, changes = Schedule(range(50), seed=1, now=0.0), random.Random(1), 0
+    waiting = set()
+    for k in range(40_000):
+        now = k * 5.0
+        if chance.random() < 0.25:  # every twenty seconds one of the first five, hinted at once
+            target = chance.randrange(5)
+            waiting.add(target)
+            schedule.hint(target, now, "push")
+            changes += 1
+        for target in schedule.pick(now):
+            schedule.report(target, now, target in waiting)
+            waiting.discard(target)
+    believed = sum(schedule._rates.unit * schedule._rates.stride(i) ** (-1 / 0.45) for i in range(5))
+    assert believed == pytest.approx(changes / 200_000, rel=0.07)
 
 
 # --- what hints cost at most ---
@@ -303,6 +322,23 @@ def test_no_target_is_read_before_min_interval_because_of_a_hint():
     assert len(last) == 5
 
 
+def test_a_hint_of_whoever_is_trusted_is_urgent_though_its_target_waits_among_the_doubtful():
+    """They began to wait when their source was mostly wrong, and it is not any more."""
+    schedule = warm(200, 300.0)
+    read(schedule, 300.0, 500.0, source="bot", hints=[*range(20)])
+    assert schedule.hint_scores["bot"].precision < 0.2
+    for target in range(200):
+        schedule.hint(target, 500.0, "bot")
+    now = 500.0
+    while schedule.hint_scores["bot"].precision < 0.25:
+        now += 1.0
+        for target in schedule.pick(now):
+            schedule.report(target, now, changed=True)
+    still = next(t for t in range(199, 0, -1) if schedule._hints.marks.is_doubtful(t))
+    schedule.hint(still, now, "node")
+    assert still in [target for _, target, _ in read(schedule, now + 1, now + 6)]
+
+
 # --- who covers what ---
 
 
@@ -311,9 +347,48 @@ def test_what_a_source_covers_is_read_once_within_a_cycle_or_two_when_it_may_hav
     schedule.cover("push", range(50))
     schedule.hint_covered("push", 150.0)
     reads = read(schedule, 150.0, 400.0)
-    assert {target for _, target, since in reads if since == 150.0} == set(range(50))
-    assert max(t for t, _, since in reads if since == 150.0) <= 360.0
+    assert {target for _, target, since in reads if since is not None} == set(range(50))
+    assert max(t for t, _, since in reads if since is not None) <= 360.0
     assert schedule.hint_scores["push"].misses == 0
+
+
+def seconds_to_cover(size):
+    """Of a few targets more, the quickest of a few tries."""
+    schedule, took = warm(size), []
+    for n in range(5):
+        covered = [*range(n)]
+        began = time.perf_counter()
+        schedule.cover("push", covered)
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def test_a_source_that_covers_one_more_and_one_more_costs_what_it_covers_and_not_a_look_at_all_targets():
+    """It does so once a second, until all its subscriptions are confirmed."""
+    assert seconds_to_cover(50_000) < 20 * seconds_to_cover(500)
+
+
+@given(st.data())
+def test_what_is_stretched_comes_in_the_order_of_its_keys(data):
+    heap, alive = VirtualTimeHeap(8), {}
+    for _ in range(data.draw(st.integers(1, 60))):
+        i = data.draw(st.integers(0, 7))
+        match data.draw(st.sampled_from(["push", "pop", "remove", "stretch"])):
+            case "push" if i not in alive:
+                alive[i] = data.draw(st.integers(1, 9)) / 4
+                heap.key[i] = -alive[i]
+                heap.push(i)
+            case "pop" if alive:
+                assert heap.pop() == min(alive, key=lambda n: (alive[n], n))
+                alive = {n: heap.key[n] for n in alive if heap.key[n] > 0}
+            case "remove":
+                heap.remove(i)
+                alive.pop(i, None)
+            case "stretch":
+                heap.stretch({i: data.draw(st.sampled_from([0.5, 1.0, 2.0]))}, 0.5)
+                alive = {n: heap.key[n] for n in alive}
+        assert len(heap) == len(alive)
+    assert [heap.pop() for _ in range(len(alive))] == sorted(alive, key=lambda n: (alive[n], n))
 
 
 def polls_of_the_covered(schedule, since):
@@ -373,7 +448,7 @@ def test_a_group_with_a_hint_comes_one_turn_sooner_and_no_oftener():
         asked[job.lane.endpoint] += 1
         budget.settle(budget.grant(now, job.lane.endpoint), now)
         for target in job.targets:
-            job.schedule.report(target, now, False)
+            job.schedule.report(target, now, job.hinted_since is not None)
     assert 0.2 <= asked["balances"] / asked.total() <= 0.3
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -19,6 +20,12 @@ PATIENCE = 60.0
 def page(url):
     with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         return json.load(answer)
+
+
+def until(condition):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s"
 
 
 def rows_of(watcher, count):
@@ -77,8 +84,7 @@ def test_a_balance_that_is_set_is_pushed_and_posted(balance_sandbox):
         balance_sandbox.set("tokenkit", **where, amount="777")
         told = json.loads(socket.recv(timeout=PATIENCE))["params"]["result"]
         assert int(told["from_address"], 16) == int(held["token"], 16)
-    while not balance_sandbox.truth()["push"]["webhook"]["deliveries"][0]["attempts"]:
-        pass
+    until(lambda: balance_sandbox.truth()["push"]["webhook"]["deliveries"][0]["attempts"])
     assert balance_sandbox.truth()["push"]["starknet"]["messages"] == 1
 
 
@@ -95,17 +101,19 @@ def test_a_watcher_takes_hints_where_they_are_asked_for(balance_sandbox, balance
     truth = balance_sandbox.truth()["providers"]
     rows_of(balance_watcher, sum(b["amount"] != "0" for p in truth.values() for b in p["balances"]))
     sources = ("solana", "ethereum", "bsc", "starknet")
-    while not all(balance_sandbox.truth()["push"][name]["subscriptions"] for name in sources):
-        pass
+    until(lambda: all(balance_sandbox.truth()["push"][name]["subscriptions"] for name in sources))
     amounts = itertools.count(1000)
-    while not set(accepted(balance_watcher)) >= {*sources, "tokenkit"}:
-        amount = str(next(amounts))  # a source subscribes to the tokens of a wallet as it comes to know them
+
+    def all_hint():
+        """A source subscribes to the tokens of a wallet as it comes to know them: until then, move everything again."""
+        amount = str(next(amounts))
         for name in ("jupiter", "ondo", "tokenkit"):
             for held in {held["chain"]: held for held in truth[name]["balances"]}.values():
                 where = {part: held[part] for part in ("chain", "account", "token")}
                 balance_sandbox.set(name, **where, amount=amount)
-    told = balance_sandbox.truth()["push"]["webhook"]
-    assert told["messages"] >= 1
+        return set(accepted(balance_watcher)) >= {*sources, "tokenkit"}
+
+    until(all_hint)
 
 
 def accepted(watcher):

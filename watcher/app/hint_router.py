@@ -21,7 +21,7 @@ from watcher.model.watches import WatchIndex
 from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import one_line
 from watcher.relay.http.hint_routes import Accepted, NotPolledHere
-from watcher.runtime.slicing import run_in_slices
+from watcher.runtime.slicing import run_at_once, run_in_slices
 
 HTTP, KAFKA = "http", "kafka"
 """The two sources that stand in no table."""
@@ -65,14 +65,15 @@ class HintRouter:
 
     def take(self, source: str, hints: Sequence[Hint]) -> None:
         """Of a source that is asked about what is polled here alone."""
-        for hint in hints:
-            self._mark(source, hint)
+        run_at_once(self._marking(self.figures[source], hints))
 
     def missed(self, source: str) -> None:
         for poller in self._pollers():
             poller.hint_covered(source)
 
     def covers(self, source: str, scopes: Collection[Scope]) -> None:
+        if scopes == self.covered.get(source):  # the pollers know
+            return
         self.covered[source] = scopes
         if (figures := self.figures.get(source)) is not None:
             figures.providers = frozenset(scope.provider for scope in scopes)
@@ -102,31 +103,36 @@ class HintRouter:
         known = await run_in_slices(self._known(hints, rights))
         unknown = len(hints) - len(known)
         if unknown:
-            self._count_unknown(HTTP, unknown)
+            self._count_unknown(self.figures[HTTP], unknown)
         here = self._polled_here()
-        await run_in_slices(self._marking(HTTP, [hint for hint in known if hint.provider in here]))
+        await run_in_slices(self._marking(self.figures[HTTP], [hint for hint in known if hint.provider in here]))
         away = [hint for hint in known if hint.provider not in here]
         if away:
             await self._send_on(away)
             self.figures[HTTP].count("accepted", self._now(), len(away))
         return Accepted(len(known), unknown)
 
-    def delivered(self, source: str, hints: Sequence[Hint]) -> None:
+    async def delivered(self, source: str, hints: Sequence[Hint]) -> None:
         """What a webhook may be about, which came to one process alone: each names what may be an account. What is polled
         elsewhere is sent on soon."""
+        await run_in_slices(self._delivering(self.figures[source], hints))
+
+    def _delivering(self, figures: SourceFigures, hints: Sequence[Hint]) -> Generator[None, None, None]:
+        """`figures`: a reload may take the source away meanwhile."""
         watches, here, found = self._watches(), self._polled_here(), 0
-        felts = frozenset(hint.account for hint in hints)
+        addresses = {hint.account for hint in hints}
         for hint in hints:
-            for named in _of_watches(hint, felts, watches):
-                provider, found = str(named.provider), found + 1
-                if provider in here:
-                    self._mark(source, named)
+            yield
+            for named in _narrowed(hint, addresses, watches):
+                found += 1
+                if named.provider in here:
+                    yield from self._mark(figures, named)
                 elif self._exchange is not None:
-                    self.figures[source].count("accepted", self._now())
+                    figures.count("accepted", self._now())
                     self._waiting.append(named)
                     self._came.set()
         if not found:
-            self._count_unknown(source, 1)
+            self._count_unknown(figures, 1)
 
     async def send_delivered(self) -> None:
         """For ever: what webhooks brought for others. What cannot be sent is lost, as a webhook may be."""
@@ -152,18 +158,18 @@ class HintRouter:
 
     def _receiving(self, records: Sequence[bytes]) -> Generator[None, None, None]:
         """Whoever polls the provider counts it. Of what nobody watches every process says so."""
-        here, watches = self._polled_here(), self._watches()
+        here, watches, figures = self._polled_here(), self._watches(), self.figures[KAFKA]
         for record in records:
             try:
                 hint = decode(record)
             except HintError as error:
-                self.figures[KAFKA].count("rejected", self._now())
+                figures.count("rejected", self._now())
                 self.tell_rejected(KAFKA, str(error))
             else:
                 if hint.provider in here:
-                    self._mark(KAFKA, hint)
+                    yield from self._mark(figures, hint)
                 elif not watches.may_read(str(hint.provider)):
-                    self._count_unknown(KAFKA, 1)
+                    self._count_unknown(figures, 1)
             yield
 
     def _known(self, hints: Sequence[Hint], rights: Filter) -> Generator[None, None, list[Hint]]:
@@ -175,21 +181,24 @@ class HintRouter:
             yield
         return known
 
-    def _marking(self, source: str, hints: Sequence[Hint]) -> Generator[None, None, None]:
+    def _marking(self, figures: SourceFigures, hints: Sequence[Hint]) -> Generator[None, None, None]:
         for hint in hints:
-            self._mark(source, hint)
+            yield from self._mark(figures, hint)
             yield
 
-    def _mark(self, source: str, hint: Hint) -> None:
-        pollers = [poller for poller in self._pollers() if hint.provider in (None, poller.name)]
-        if sum(poller.hint(hint, source) for poller in pollers):
-            self.figures[source].count("accepted", self._now())
+    def _mark(self, figures: SourceFigures, hint: Hint) -> Generator[None, None, None]:
+        """One hint may touch every watch there is."""
+        marked = 0
+        for poller in [poller for poller in self._pollers() if hint.provider in (None, poller.name)]:
+            marked += yield from poller.hint(hint, figures.name)
+        if marked:
+            figures.count("accepted", self._now())
         else:
-            self._count_unknown(source, 1)
+            self._count_unknown(figures, 1)
 
-    def _count_unknown(self, source: str, number: int) -> None:
-        self.figures[source].count("unknown", self._now(), number)
-        log.info("hint.unknown", source=source, hints=number)
+    def _count_unknown(self, figures: SourceFigures, number: int) -> None:
+        figures.count("unknown", self._now(), number)
+        log.info("hint.unknown", source=figures.name, hints=number)
 
     def _polled_here(self) -> set[str]:
         return {poller.name for poller in self._pollers()}
@@ -204,16 +213,16 @@ class HintRouter:
             raise Unavailable(str(error)) from error
 
 
-def _of_watches(hint: Hint, felts: Collection[str], watches: WatchIndex) -> Iterator[Hint]:
-    """What a webhook's hint is for, of each provider that watches something there. `felts`: all that stand beside it: a token
-    among them that is watched with the account narrows the hint, for else one transfer would be a hint for all tokens there."""
+def _narrowed(hint: Hint, addresses: Collection[str], watches: WatchIndex) -> Iterator[Hint]:
+    """What its account has that is watched, for each provider: of the tokens among these addresses, or all, without one there."""
     for provider in list(watches.providers):
         named = msgspec.structs.replace(hint, provider=provider)
-        tokens = {scope.token for scope in _touched(named, watches)}
+        touched = list(_touched(named, watches))
+        tokens = dict.fromkeys(scope.token for scope in touched if scope.token in addresses)
         if tokens:
-            beside = sorted(token for token in tokens if token is not None and token in felts)
-            for token in beside or (None,):
-                yield msgspec.structs.replace(named, token=token)
+            yield from (msgspec.structs.replace(named, token=token) for token in tokens)
+        elif touched:
+            yield named
 
 
 def _touched(hint: Hint, watches: WatchIndex) -> Iterator[Scope]:

@@ -60,7 +60,7 @@ class SocketTuning(msgspec.Struct, frozen=True, kw_only=True):
     """Messages a second: five thousand subscriptions are not sent at once."""
     sends_at_once: int = 50
     reads: float = 2000.0
-    """Frames a second, pings and fragments too."""
+    """Frames a second, pings and fragments too; a long one counts as several."""
     reads_at_once: int = 4000
 
 

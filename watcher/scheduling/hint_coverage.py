@@ -41,22 +41,24 @@ class HintCoverage:
         """Of each target; empty as long as no source has covered any."""
         self.recalls: dict[int, Recall] = {0: Recall()}
         """Of each set of sources."""
+        self._covered: dict[int, frozenset[int]] = {}
+        """By source. One tells of more and more, so what is new is found without a look at every target."""
 
     def cover(self, bit: int, targets: Collection[int]) -> dict[int, float]:
         """This source tells of these and of no others. Gives the targets for which that is new, and by how much
         longer their time to the next poll is now."""
         if not self.sources:
             self.sources = array("Q", bytes(8 * self._size))
-        now_covered, ratios = set(targets), {}
-        for i, sources in enumerate(self.sources):
-            now = sources | bit if i in now_covered else sources & ~bit
-            if now != sources:
-                self.sources[i] = now
-                ratios[i] = self._recall(now).stretch / self._recall(sources).stretch
+        before, self._covered[bit] = self._covered.get(bit, frozenset()), frozenset(targets)
+        ratios = {}
+        for i in before ^ self._covered[bit]:
+            sources = self.sources[i]
+            self.sources[i] = sources ^ bit
+            ratios[i] = self._recall(sources ^ bit).stretch / self._recall(sources).stretch
         return ratios
 
     def covered(self, bit: int) -> list[int]:
-        return [i for i, sources in enumerate(self.sources) if sources & bit]
+        return sorted(self._covered.get(bit, ()))
 
     def stretch(self, i: int) -> float:
         return self.recalls[self.sources[i]].stretch

@@ -196,6 +196,10 @@ class HintMarks:
         """Somebody says so who is right often enough."""
         return mark.sources & ~self.distrusted != 0
 
+    def is_doubtful(self, i: int) -> bool:
+        """It waits among those of sources that were mostly wrong when it began to; they may be trusted by now."""
+        return i in self._doubtful
+
     def _enqueue(self, i: int, mark: Mark) -> None:
         queue = self._missed if not mark.sources else self._hints if self.trusts(mark) else self._doubtful
         queue[i] = None

@@ -4,6 +4,7 @@ A hint over a busy watch is often followed by a change, whoever sent it. So each
 gave it anyway: precision = (hits − expected + 2) ÷ (hints − expected + 2), faded over a hundred.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -85,6 +86,13 @@ class HintScores:
     def known(self) -> bool:
         """Whether anybody ever sent one, or covered anything."""
         return bool(self._sources)
+
+    def handed_on(self) -> "HintScores":
+        """What was learned, for a schedule that goes on here; the counts go to the first of several."""
+        heir = copy.deepcopy(self)
+        for source in self._sources:
+            source.hints = source.hits = source.misses = 0
+        return heir
 
     def received(self, bit: int) -> None:
         self._sources[bit.bit_length() - 1].hints += 1

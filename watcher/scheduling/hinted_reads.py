@@ -45,7 +45,7 @@ class HintedReads:
 
     def inherit(self, former: "HintedReads") -> None:
         """What was learned of the sources there."""
-        self.scores, self.marks.distrusted = former.scores, former.scores.distrusted
+        self.scores, self.marks.distrusted = former.scores.handed_on(), former.scores.distrusted
         self.coverage.recalls = former.coverage.recalls
         self._delays, self._unhinted_delays = former._delays, former._unhinted_delays  # noqa: SLF001
 
@@ -62,10 +62,10 @@ class HintedReads:
                 marks.hold(i)
             marks.add(i, newer)
             return True
-        trusted = marks.trusts(mark)
+        urgent = marks.trusts(mark) and not marks.is_doubtful(i)
         mark.sources |= bit
         mark.latest = now
-        if trusted or not marks.trusts(mark):
+        if urgent or not marks.trusts(mark):
             mark.claimed = min(mark.claimed, now)
             return False
         mark.claimed = mark.due = now

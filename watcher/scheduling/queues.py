@@ -81,18 +81,28 @@ class VirtualTimeHeap:
             return
         self.key[i] = -self.key[i]
         self._alive -= 1
-        if len(self._entries) > 1.25 * self._alive + 100:
-            self._entries = [e for e in self._entries if int(self.key[e & self._mask] * FIXED_POINT) == e >> self._bits]
-            heapq.heapify(self._entries)
+        self._sweep()
 
     def stretch(self, ratios: Mapping[int, float], now: float) -> None:
         """Lengthen what lies between virtual time `now` and the keys of these, whether they are in the heap or not."""
         for i, ratio in ratios.items():
             key = abs(self.key[i])
             stretched = max(1 / FIXED_POINT, now + (key - now) * ratio if key > now else key)
-            self.key[i] = stretched if self.key[i] > 0 else -stretched
-        self._entries = [int(key * FIXED_POINT) << self._bits | i for i, key in enumerate(self.key) if key > 0]
-        heapq.heapify(self._entries)
+            if self.key[i] < 0:
+                self.key[i] = -stretched
+            elif stretched != key:
+                self.key[i] = stretched
+                heapq.heappush(self._entries, int(stretched * FIXED_POINT) << self._bits | i)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Take dead entries away, once they are many."""
+        if len(self._entries) > 1.25 * self._alive + 100:
+            self._entries = list({e for e in self._entries if self._is_alive(e)})
+            heapq.heapify(self._entries)
+
+    def _is_alive(self, entry: int) -> bool:
+        return int(self.key[entry & self._mask] * FIXED_POINT) == entry >> self._bits
 
 
 class LastReadRing:
