@@ -310,6 +310,13 @@ def test_a_flood_over_one_target_leaves_one_mark_and_the_places_to_others():
     assert len(targets) > 40
 
 
+def test_a_hint_of_what_waits_already_moves_nothing_so_nobody_has_to_look_for_it():
+    schedule = warm()
+    assert [schedule.hint(17, 150.0 + n, "push") for n in range(3)] == [True, False, False]
+    read(schedule, 153.0, 163.0)
+    assert schedule.hint(17, 163.0, "push")
+
+
 def test_no_target_is_read_before_min_interval_because_of_a_hint():
     schedule = Schedule(range(5), seed=1, now=0.0, min_interval=60.0)
     last = {}

@@ -55,6 +55,17 @@ def test_after_an_outage_every_watch_is_read_in_an_ordinary_turn(watches):
     assert max(polls.first_read_after(recovered).values()) <= recovered + 1.5 * watches + 2
 
 
+def test_after_an_outage_what_was_hinted_meanwhile_is_read_first():
+    polls = Polls(300)
+    polls.run(3000, up)
+    polls.run(600, down)
+    for target in (3, 250):
+        polls.schedule.hint(target, polls.now, "push")
+    recovered = polls.now
+    polls.run(900, up)
+    assert max(polls.first_read_after(recovered)[target] for target in (3, 250)) <= recovered + 10
+
+
 def test_a_short_outage_costs_those_that_it_hit_no_turn_of_theirs():
     polls = Polls(5000)
     polls.run(15000, up)

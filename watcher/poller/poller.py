@@ -187,14 +187,13 @@ class Poller:
     def hint(self, hint: Hint, source: str) -> Generator[None, None, int]:
         """A source says that something may have changed: what that touches is read next, within every limit. How many targets it
         touches, with a step for each few."""
-        now, marked = anyio.current_time(), 0
+        now, marked, moves = anyio.current_time(), 0, False
         for schedule, target in self._hinted.find(hint):
-            schedule.hint(target, now, source)
+            moves |= schedule.hint(target, now, source)
             marked += 1
             if marked % MARKS_PER_STEP == 0:
-                self._limiter.wake()
                 yield
-        if marked:
+        if moves:  # a flood of what is known must not keep the limiter looking
             self._limiter.wake()
         return marked
 

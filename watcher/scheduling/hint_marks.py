@@ -196,6 +196,10 @@ class HintMarks:
         """Somebody says so who is right often enough."""
         return mark.sources & ~self.distrusted != 0
 
+    def is_urgent(self, i: int) -> bool:
+        """It waits, and somebody says so who is trusted."""
+        return (mark := self.waiting.get(i)) is not None and self.trusts(mark)
+
     def is_doubtful(self, i: int) -> bool:
         """It waits among those of sources that were mostly wrong when it began to; they may be trusted by now."""
         return i in self._doubtful

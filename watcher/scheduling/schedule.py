@@ -141,11 +141,14 @@ class Schedule(Generic[T]):
             if hints.marks.active:
                 self._offer(i, now)
 
-    def hint(self, target: T, now: float, source: str) -> None:
-        """Somebody says that it changed: read it next, within every limit. Raises KeyError for a target not here."""
+    def hint(self, target: T, now: float, source: str) -> bool:
+        """Somebody says that it changed: read it next, within every limit. Whether that moves its read: what is waited for
+        already comes no sooner. Raises KeyError for a target not here."""
         i = self._index.find(target)
-        if self._hints.add(i, source, now):
+        moves = self._hints.add(i, source, now)
+        if moves:
             self._offer(i, now)
+        return moves
 
     def hint_covered(self, source: str, now: float) -> None:
         """That source may have missed something: all that it covers is read once, spread over a cycle."""
@@ -231,10 +234,11 @@ class Schedule(Generic[T]):
         return self._tries[self._index.find(target)] > 0
 
     def retry_now(self, targets: Iterable[T], now: float) -> None:
-        """What made these fail is over: their retries are due now, the longest unread first, at the usual interval."""
+        """What made these fail is over: their retries are due now, those that are hinted and then the longest unread
+        first, at the usual interval."""
         failing = {i for i in map(self._index.find, targets) if self._state[i] == WAITING and self._tries[i]}
-        longest_unread = sorted(failing, key=self._last.__getitem__)
-        dues = {i: now + rank * self._service_time.seconds for rank, i in enumerate(longest_unread)}
+        order = sorted(failing, key=lambda i: (not self._hints.marks.is_urgent(i), self._last[i]))
+        dues = {i: now + rank * self._service_time.seconds for rank, i in enumerate(order)}
         for i in failing:
             self._tries[i] = 1
         self._waiting = [(min(due, dues.get(i, due)), i) for due, i in self._waiting]
