@@ -6,6 +6,7 @@ A hint is never believed: it brings the next read of a watch forward. What becom
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from typing import TypeVar
 
 import anyio
 import msgspec
@@ -32,6 +33,7 @@ RESTARTS = Backoff(5.0, 300.0)
 MOST_WAITING = 1000
 """Hints of webhooks that wait to be sent on; the oldest give way."""
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -63,6 +65,7 @@ class HintRouter:
         self._polls = polls
         self._waiting: deque[Hint] = deque(maxlen=MOST_WAITING)
         self._came = anyio.Event()
+        self._turns = anyio.Lock()
         self.figures[HTTP] = SourceFigures(name=HTTP, type="http", connected=True, since=wall())
         if exchange is not None:
             self.figures[KAFKA] = SourceFigures(name=KAFKA, type="kafka", connected=True, since=wall())
@@ -104,12 +107,12 @@ class HintRouter:
         """
         if self._exchange is None and not self._polls:
             raise NotPolledHere
-        known = await run_in_slices(self._known(hints, rights))
+        known = await self._in_turn(self._known(hints, rights))
         unknown = len(hints) - len(known)
         if unknown:
             self._count_unknown(self.figures[HTTP], unknown)
         here = self._polled_here()
-        await run_in_slices(self._marking(self.figures[HTTP], [hint for hint in known if hint.provider in here]))
+        await self._in_turn(self._marking(self.figures[HTTP], [hint for hint in known if hint.provider in here]))
         away = [hint for hint in known if hint.provider not in here]
         if away:
             await self._send_on(away)
@@ -119,7 +122,7 @@ class HintRouter:
     async def delivered(self, source: str, hints: Sequence[Hint]) -> None:
         """What a webhook may be about, which came to one process alone: each names what may be an account. What is polled
         elsewhere is sent on soon."""
-        await run_in_slices(self._delivering(self.figures[source], hints))
+        await self._in_turn(self._delivering(self.figures[source], hints))
 
     def _delivering(self, figures: SourceFigures, hints: Sequence[Hint]) -> Generator[None, None, None]:
         """`figures`: a reload may take the source away meanwhile."""
@@ -157,7 +160,7 @@ class HintRouter:
         for tries in itertools.count(1):
             try:
                 async for records in self._exchange.receive():
-                    await run_in_slices(self._receiving(records))
+                    await self._in_turn(self._receiving(records))
             except JournalError:
                 raise
             except Exception:  # a bug: what a stranger wrote must not end what polls well without it
@@ -167,6 +170,10 @@ class HintRouter:
     def tell_rejected(self, source: str, error: str) -> None:
         """Of a hint that is none; whoever finds that counts it."""
         log.warning("hint.rejected", source=source, error=one_line(error))
+
+    async def _in_turn(self, work: Generator[None, None, T]) -> T:
+        """Many that come at once have no more of the loop than one, and a short one waits for no long one."""
+        return await run_in_slices(work, self._turns)
 
     def _receiving(self, records: Sequence[bytes]) -> Generator[None, None, None]:
         """Whoever polls the provider counts it. Of what nobody watches every process says so."""

@@ -1,6 +1,7 @@
 """Long work in slices, so that other tasks of the event loop keep their pace."""
 
 from collections.abc import Generator
+from contextlib import nullcontext
 from typing import TypeVar, cast
 
 import anyio
@@ -26,15 +27,17 @@ def run_at_once(work: Generator[None, None, T]) -> T:
             return cast("T", end.value)
 
 
-async def run_in_slices(work: Generator[None, None, T]) -> T:
-    """Run to the end; other tasks run in between, and have the loop for longer than this work has it."""
+async def run_in_slices(work: Generator[None, None, T], turns: anyio.Lock | None = None) -> T:
+    """Run to the end; other tasks run in between, and have the loop for longer than this work has it. `turns`: shared by works
+    that together have no more of it than one: each has a slice in its turn."""
     while True:
-        began = anyio.current_time()
-        for _ in range(STEPS):
-            try:
-                next(work)
-            except StopIteration as end:
-                return cast("T", end.value)
-            if (took := anyio.current_time() - began) >= TURN:
-                break
-        await anyio.sleep(min(REST * took, LONGEST_REST))
+        async with turns or nullcontext():
+            began = anyio.current_time()
+            for _ in range(STEPS):
+                try:
+                    next(work)
+                except StopIteration as end:
+                    return cast("T", end.value)
+                if (took := anyio.current_time() - began) >= TURN:
+                    break
+            await anyio.sleep(min(REST * took, LONGEST_REST))
