@@ -13,7 +13,7 @@ from watcher.model.addresses import ETHEREUM, AddressError
 from watcher.redaction import secret
 from watcher.redaction.redactor import SECRETS
 from watcher.redaction.secret import Secret
-from watcher.runtime.config_section import Mistakes, SettingsError, nearest, section
+from watcher.runtime.config_section import Mistakes, SettingsError, probably, section
 
 DOORS: tuple[SourceType, ...] = ("http", "kafka")
 """Sources that are always there and stand in no table: these names are taken."""
@@ -140,9 +140,9 @@ def _table(table: Any, where: str) -> HintSettings:
     kind = table.get("type")
     if not isinstance(kind, str) or kind not in TYPES:
         what = "lacks its type" if kind is None else f"no type {kind!r} of hints"
-        probably = nearest(kind, TYPES) if isinstance(kind, str) else ""
         raise SettingsError(
-            f'[{where}]: {what}; write type = "…" with one of {", ".join(TYPES)}{probably}', where=where
+            f'[{where}]: {what}; write type = "…" with one of {", ".join(TYPES)}{probably(str(kind), TYPES)}',
+            where=where,
         )
     found = section(table, TYPES[kind], where)
     mistakes = Mistakes()
