@@ -103,14 +103,22 @@ def parse(tables: Any) -> tuple[HintSettings, ...]:
 
 def secret_of(table: HintSettings, environment: Mapping[str, str]) -> Secret:
     """Its URL, or what its webhooks are signed with. Raises SettingsError."""
+    try:
+        found = _named_secret(table, environment)
+    except SettingsError as error:
+        raise SettingsError(str(error), where=f"hints.{table.source}") from None
+    if not isinstance(table, TokenkitHints):
+        _allow_public_parts(found.reveal())
+    return found
+
+
+def _named_secret(table: HintSettings, environment: Mapping[str, str]) -> Secret:
     where = f"[[hints]] {table.source}:"
     if isinstance(table, TokenkitHints):
         found = secret.read(f"{where} secret", environment, env=table.secret_env, file=table.secret_file)
     else:
         found = secret.read(f"{where} url", environment, env=table.url_env, file=table.url_file, judge=unfit_url)
     assert found is not None, "`parse` has seen to it that the table names one"
-    if not isinstance(table, TokenkitHints):
-        _allow_public_parts(found.reveal())
     return found
 
 
