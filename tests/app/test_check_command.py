@@ -20,7 +20,7 @@ from watcher.app.check.command import Wish, check
 from watcher.app.check.report import Document
 from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import OURS
-from watcher.model.addresses import on_curve
+from watcher.model.addresses import SOLANA, on_curve
 
 KEYS = {"HELIUS_API_KEY": "canary-of-check-6d1f"}
 OTHER_KEY, KEY_OF_CAPITALS = "sk-canary-7f6e5d4c3b2a", "CANARYA1B2C3D4E5F6G7H8J9"
@@ -85,6 +85,17 @@ def test_subscriptions_that_do_not_suffice_are_warned_of(judged):
             hints=[node | {"max_subscriptions": most}],
         )
         assert len(of(document, "warning", "hints.solana")) == lines
+
+
+def test_of_a_whole_chain_no_source_can_tell_and_more_subscriptions_would_not_help(judged):
+    for watch in ([{"chain": SOLANA}, {"chain": SOLANA, "account": solana(1)}], [{"chain": SOLANA}]):
+        _, document = judged(
+            KEYS | {"NODE": "wss://node.example/canary-1"},
+            providers={"ondo": {"api_key_env": "HELIUS_API_KEY", "watch": watch}},
+            hints=[{"type": "solana", "url_env": "NODE"}],
+        )
+        (warning,) = of(document, "warning", "hints.solana")
+        assert "1 watch of a whole chain" in warning.what
 
 
 def test_an_age_that_tokenkit_is_always_allowed_is_warned_of_where_hints_bring_reads_forward(judged):

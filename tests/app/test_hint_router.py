@@ -8,12 +8,15 @@ from tests.polling import Api, fine, helius, journal, poller_of, solana, tokenki
 from watcher.app.hint_router import HintRouter
 from watcher.hints.figures import SourceFigures
 from watcher.journal import Forbidden
+from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA, STARKNET
 from watcher.model.filters import parse
 from watcher.model.hints import Hint, encode
 from watcher.model.keys import Filter, Scope
 from watcher.model.log import Unavailable
 from watcher.model.watches import NOT_KNOWN, Watched, WatchIndex
+from watcher.providers.settings import Watch
+from watcher.providers.tokenkit import TokenKit, TokenKitSettings
 from watcher.relay.http.hint_routes import Accepted, NotPolledHere
 
 ALL = Filter()
@@ -213,6 +216,28 @@ def test_what_others_send_is_taken_by_whoever_polls_it_and_forged_records_are_co
     assert len([line for line in logs if line["event"] == "hint.rejected"]) == len(forged)
 
 
+def test_a_record_that_nobody_foresaw_ends_nothing(tmp_path):
+    class Stumbling(Exchange):
+        stumbles = 2
+
+        async def receive(self):
+            if self.stumbles:
+                self.stumbles -= 1
+                raise ZeroDivisionError
+            async for records in super().receive():
+                yield records
+
+    async def scene(process):
+        with anyio.move_on_after(60):
+            await process.router.receive()
+
+    exchange = Stumbling([encode(Hint(provider="helius", account=solana(0)))])
+    with capture_logs() as logs:
+        _, process = act(tmp_path, lambda intake: Process(intake, helius(2), exchange=exchange), scene)
+    assert process.counted("kafka") == {"accepted": 1}
+    assert [line["source"] for line in logs if line["event"] == "hints.failed"] == ["kafka", "kafka"]
+
+
 def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
     (scope, other) = [target.scope for target in helius(2).groups[0].targets]
 
@@ -238,6 +263,40 @@ def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
     assert (other, True) not in picked
 
 
+@pytest.mark.parametrize("way", ["http", "kafka", "node"])
+def test_others_have_their_turns_while_one_hint_marks_all_that_is_watched(tmp_path, way):
+    account, pairs = felt(0), 3000
+    watches = [Watch(account=account, token=felt(n + 1)) for n in range(pairs)]
+    settings = TokenKitSettings(type="tokenkit", limits=[Limit(6, 60.0, "balances")], watch=watches)
+    hint = Hint(provider="tokenkit", account=account)
+
+    async def scene(process):
+        async def look():
+            while True:
+                seen.add(process.marked(way))
+                await anyio.sleep(0.001)
+
+        seen: set[int] = set()
+        with anyio.move_on_after(1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(look)
+                if way == "http":
+                    await process.router.posted([hint], ALL)
+                elif way == "kafka":
+                    await process.router.receive()
+                else:
+                    await process.router.delivered("node", [hint])
+                tasks.cancel_scope.cancel()
+        return seen
+
+    exchange = Exchange([encode(hint)])
+    seen, process = act(
+        tmp_path, lambda intake: Process(intake, TokenKit("tokenkit", settings, keyed=True), exchange=exchange), scene
+    )
+    assert process.marked(way) == pairs
+    assert any(0 < marked < pairs for marked in seen)
+
+
 def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(tmp_path):
     exchange = Exchange()
     elsewhere = tokenkit(3)
@@ -248,9 +307,9 @@ def test_the_accounts_of_a_webhook_are_looked_up_and_the_rest_of_it_is_nothing(t
     async def scene(process):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(process.router.send_delivered)
-            process.router.delivered("node", delivered)
+            await process.router.delivered("node", delivered)
             await anyio.sleep(1)
-            process.router.delivered("node", delivered[2:])
+            await process.router.delivered("node", delivered[2:])
             tasks.cancel_scope.cancel()
 
     _, here = act(tmp_path, lambda intake: Process(intake, tokenkit(2)), scene)
@@ -275,7 +334,7 @@ def test_a_webhook_that_names_a_token_is_for_that_balance_alone_and_for_listings
     async def scene(process):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(process.router.send_delivered)
-            process.router.delivered("node", [Hint(account=felt(0)), Hint(account=felt(11))])
+            await process.router.delivered("node", [Hint(account=felt(0)), Hint(account=felt(11))])
             await anyio.sleep(1)
             tasks.cancel_scope.cancel()
 
@@ -286,3 +345,23 @@ def test_a_webhook_that_names_a_token_is_for_that_balance_alone_and_for_listings
             encode(Hint(provider="listings", account=felt(0))),
         ]
     )
+
+
+@pytest.mark.parametrize(
+    ("beside", "marked"),
+    [
+        ([11], 1),  # the others have not moved
+        ([11, 12], 2),
+        ([], 3),
+        ([77], 3),  # nothing that is watched with it: it may be of any
+    ],
+)
+def test_a_webhook_that_names_the_token_of_a_pair_is_no_hint_for_other_pairs_of_its_account(tmp_path, beside, marked):
+    pairs = [Watch(account=felt(0), token=felt(n)) for n in (10, 11, 12)]
+    settings = TokenKitSettings(type="tokenkit", watch=pairs)
+
+    async def scene(process):
+        await process.router.delivered("node", [Hint(account=felt(n)) for n in (0, *beside)])
+
+    _, process = act(tmp_path, lambda intake: Process(intake, TokenKit("tokenkit", settings, keyed=True)), scene)
+    assert process.marked("node") == marked

@@ -8,7 +8,7 @@ import pytest
 from tests.consumers.clients import java
 from tests.e2e.test_blocks import BLOCKS
 from tests.foreign import require
-from tests.journal.hint_world import receiving, topic
+from tests.journal.hint_world import producing, receiving, topic
 from tests.journal.kafka_world import ready
 from watcher.model.hints import Hint, decode, encode
 
@@ -61,3 +61,20 @@ async def test_a_hint_of_a_foreign_producer_reaches_every_process(kafka, prefix,
             while not all(receiver.hints for receiver in receivers):  # noqa: ASYNC110 (no event tells it)
                 await anyio.sleep(0.01)
         assert [[decode(hint) for hint in receiver.hints] for receiver in receivers] == [[SHOWN], [SHOWN]]
+
+
+@pytest.mark.parametrize("header", [b"\xff\xfe=1", b"\xc3=", b"x=\xff", b"null"])
+async def test_a_header_may_be_anything_and_who_receives_goes_on(kafka, prefix, header):
+    """Python's client takes its name for UTF-8; librdkafka and the broker take any bytes."""
+    require("kcat")
+    poison = ["kcat", "-P", "-b", kafka.address, "-t", topic(prefix), "-H", header]
+    async with ready(kafka.address, prefix) as made, receiving(made) as (receiver,):
+        for number in range(1, 3):
+            await anyio.run_process(poison, input=b"poison")
+            with anyio.fail_after(60):
+                while len(receiver.hints) < number:  # noqa: ASYNC110 (no event tells it)
+                    await anyio.sleep(0.01)
+        assert {*receiver.hints} <= {b"", b"poison"}  # neither is a hint, and counts as none
+        with producing(kafka.address) as producer:
+            producer.produce(topic(prefix), encode(SHOWN))
+        await receiver.until(encode(SHOWN))

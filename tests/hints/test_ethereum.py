@@ -1,6 +1,7 @@
 """The channel to an Ethereum node: frames as geth documents them, a node that judges filters, and garbage."""
 
 import json
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -216,6 +217,19 @@ def test_what_is_remembered_of_logs_is_bounded_and_what_repeats_is_remembered_lo
     assert len(heard(channel, node, first, second, first, *others)) == MOST_REMEMBERED + 1
     assert heard(channel, node, others[-1], first) == []
     assert heard(channel, node, second) == [(ALICE, USDX)]
+
+
+@pytest.mark.parametrize("part", ["blockHash", "logIndex", "address"])
+def test_a_log_is_not_kept_whose_hash_is_of_any_length(part):
+    channel, node = connected(watched(ALICE))
+    long = [transfer(USDX, ALICE, BOB) | {part: f"{number:0100000}"} for number in range(100)]
+    tracemalloc.start()
+    try:
+        assert heard(channel, node, *long) == []
+        del long
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_transfer_of_nothing_is_no_hint_since_anybody_can_make_one_in_anybodys_name():

@@ -95,6 +95,23 @@ def test_an_error_that_names_no_request_ends_the_connection_in_one_line():
         JsonRpc().received('{"jsonrpc":"2.0","id":null,"error":{"code":429,"message":"slow\\u001b\\ndown"}}')
 
 
+@pytest.mark.parametrize("number", ["x" * 1000, 2**64, -(2**70)])
+def test_an_id_of_any_size_is_none_since_it_would_be_kept(number):
+    rpc, wanted = subscriptions()
+    wanted.connected()
+    wanted.want(needs("a"))
+    rpc.received(json.dumps({"id": json.loads(rpc.outgoing()[0])["id"], "result": number}))
+    assert (len(wanted), wanted.left_out) == (0, 1)
+    message = rpc.received(json.dumps({"method": "m", "params": {"subscription": number}}))
+    assert message.subscription is None
+
+
+@pytest.mark.parametrize("frame", ["[" + "[]," * 30_000 + "0]", b"[" + b"0," * 30_000 + b"0]"])
+def test_a_message_of_very_many_parts_is_not_read_since_that_takes_long(frame):
+    with pytest.raises(ChannelError, match="parts"):
+        JsonRpc().received(frame)
+
+
 @pytest.mark.parametrize("frame", ["", "[]", "7", "<html>", b"\xff", "[" * 100_000, '{"id":1'])
 def test_what_is_no_message_is_refused(frame):
     with pytest.raises(ChannelError):

@@ -40,6 +40,14 @@ def test_in_no_stretch_of_time_do_more_go_than_the_rate_and_one_burst(at_once, m
             assert last - first + 1 <= at_once + (times[last] - begun) * most + 1e-6
 
 
+def test_what_costs_as_much_as_many_is_paid_off_first():
+    pace = Pace(10.0, 5)
+    pace.wait(0.0)
+    pace.take(25.0)
+    assert pace.wait(0.0) == pytest.approx(2.1)
+    assert pace.wait(1.0) == pytest.approx(1.1)
+
+
 def test_each_refusal_halves_it_and_it_recovers_slowly():
     pace = Pace(64.0, 10)
     pace.wait(0.0)

@@ -23,6 +23,7 @@ from watcher.hints.figures import SourceFigures
 from watcher.hints.settings import parse, secret_of
 from watcher.hints.socket_source import SocketSource, SocketTuning
 from watcher.hints.solana import SolanaChannel
+from watcher.hints.starknet import StarknetChannel
 from watcher.model.addresses import SOLANA
 from watcher.model.hints import Hint
 from watcher.redaction.redactor import SECRETS
@@ -79,12 +80,12 @@ class Serving:
             await self.sockets[-1].send(frame)
 
 
-def source_of(port, *watched, scheme="ws", host="127.0.0.1", **tuning):
+def source_of(port, *watched, scheme="ws", host="127.0.0.1", channel=None, **tuning):
     url = f"{scheme}://{host}:{port}/v2/?api-key={KEY}"
     (table,) = parse([{"type": "solana", "url_env": "URL"}])
     sink, figures = Sink(), SourceFigures(name="solana", type="solana")
     source = SocketSource(
-        *("solana", "solana", secret_of(table, {"URL": url}), SolanaChannel(1000), sink, figures),
+        *("solana", "solana", secret_of(table, {"URL": url}), channel or SolanaChannel(1000), sink, figures),
         wall=itertools.count(1_000_000).__next__,
         seed=1,
         tuning=SocketTuning(**QUICK | tuning),
@@ -449,6 +450,37 @@ async def test_pings_are_answered_at_a_pace_however_many_come_in_one_read():
     ((at_a_stretch, rate),) = measured
     assert at_a_stretch < 1200 * PONG
     assert rate < 3000.0
+
+
+async def test_a_node_that_is_reorganised_without_an_end_has_all_read_anew_now_and_then():
+    """Each time costs a look at all that is covered, and reads that no precision holds back."""
+    told = []
+
+    async def reorganise(socket):
+        for number in range(600):
+            if number == 300:
+                await until(lambda: told)
+            params = {"subscription_id": "1", "result": {"starting_block_number": number}}
+            await socket.send(json.dumps({"method": "starknet_subscriptionReorg", "params": params}))
+        await socket.send("nonsense")
+
+    async with serve(reorganise, "127.0.0.1", 0) as server:
+        channel = StarknetChannel()
+        source, sink, figures = source_of(server.sockets[0].getsockname()[1], channel=channel, settle=3600.0)
+        told = sink.calls
+        async with running(source):
+            await until(lambda: figures.by_result["rejected"])
+        assert sink.calls.count(("missed",)) == 1
+
+
+async def test_long_messages_count_as_many_short_ones():
+    node = SolanaNode()
+    async with following(HELIUS, node=node, tuning={"reads": 2000.0, "reads_at_once": 100}) as (serving, _, sink, _):
+        (frame,) = node.account_changed(ACCOUNT)
+        long, begun = frame[:-1] + " " * 200_000 + "}", asyncio.get_running_loop().time()
+        await serving.tell([long] * 4)
+        await until(lambda: len(hints(sink)) == 4)
+        assert asyncio.get_running_loop().time() - begun > (3 * 195 - 100) / 2000 * 0.9
 
 
 async def test_all_of_what_comes_at_once_is_read_although_nothing_comes_after_it():

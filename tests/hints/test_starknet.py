@@ -1,6 +1,7 @@
 """The channel to a Starknet node: events of Cairo 0 and later, a node that judges filters as the specification has it, garbage."""
 
 import json
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -190,6 +191,19 @@ def test_an_event_that_names_no_transaction_is_never_known_again():
     channel, node = connected(watched(ALICE, ETHER))
     emitted = cairo_0(ETHER, ALICE, BOB, transaction_hash=None)
     assert heard(channel, node, emitted, emitted) == [(ALICE, ETHER)] * 2
+
+
+@pytest.mark.parametrize("part", ["block_hash", "transaction_hash", "from_address"])
+def test_an_event_is_not_kept_whose_hash_is_of_any_length(part):
+    channel, node = connected(watched(ALICE, ETHER))
+    long = [cairo_1(ETHER, ALICE, BOB) | {part: f"0x{number:0100000}"} for number in range(100)]
+    tracemalloc.start()
+    try:
+        assert heard(channel, node, *long) == []
+        del long
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_felts_are_one_number_however_they_are_written():

@@ -140,7 +140,7 @@ class TestHints:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(receiver.run, exchange)
                     while not receiver.turns:
-                        await exchange.send([HINT])
+                        await sent(exchange, HINT)
                     stack.enter_context(frozen(own_broker))
                     with pytest.raises(Unavailable, match="did not answer within 1 s"):
                         await exchange.send([HINT])

@@ -225,6 +225,7 @@ async def test_a_heartbeat_tells_the_watermark_though_nothing_matches(beating):
                 "state": "ok",
                 "reason": None,
                 "since": None,
+                "hints": None,
             }
         }
 

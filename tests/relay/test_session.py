@@ -7,7 +7,7 @@ import pytest
 
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Cursor
-from watcher.relay.http.auth import EVERYTHING, Tokens
+from watcher.relay.http.auth import EVERYTHING, KnownToken, Tokens
 from watcher.relay.messages import METHODS, CloseReason, StreamLimits
 from watcher.relay.session import (
     ROW_BURST,
@@ -24,7 +24,7 @@ WALL = 1_769_351_037_000_000
 
 
 def tokens(**known):
-    return Tokens([(hashlib.sha256(token.encode()).digest(), rights) for token, rights in known.items()])
+    return Tokens([KnownToken(hashlib.sha256(token.encode()).digest(), rights) for token, rights in known.items()])
 
 
 def payload(frame):

@@ -119,7 +119,7 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
     limits = "none, x10 for ten times the real ones, or helius=50/1,... (default: the real ones)"
     sandbox.add_argument("--limits", default="", help=limits)
     sandbox.add_argument("--webhook", default="", metavar="URL", help="where TokenKit's webhooks go (default: nowhere)")
-    signs = "environment variable that holds the secret which signs them"
+    signs = "environment variable that holds the secret which signs them (default: none)"
     sandbox.add_argument("--webhook-secret-env", default="", metavar="NAME", help=signs)
 
     completion = top.add_command(of, "completion", "print a script that completes commands and flags in your shell")

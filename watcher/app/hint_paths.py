@@ -77,10 +77,11 @@ class HintPaths:
         self.router.figures[HTTP].count("rejected", anyio.current_time())
         self.router.tell_rejected(HTTP, "a body that holds no hints as documented")
 
-    def _hooked(self, body: bytes, headers: Mapping[str, str]) -> HookAnswer:
+    async def _hooked(self, body: bytes, headers: Mapping[str, str]) -> HookAnswer:
         delivery = self._webhooks.received(body, headers, anyio.current_time())
         if delivery.status == UNSIGNED:
             self.router.tell_rejected("tokenkit", "a webhook whose signature fits no secret of ours")
         elif delivery.source is not None and delivery.hints:
-            self.router.delivered(delivery.source, delivery.hints)
+            with anyio.CancelScope(shield=True):  # its sender may hang up, and what it sends again is a repeat
+                await self.router.delivered(delivery.source, delivery.hints)
         return HookAnswer(delivery.status)

@@ -3,6 +3,7 @@
 A hint is never believed: it brings the next read of a watch forward. What becomes of it is counted by its source.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
@@ -16,15 +17,18 @@ from watcher.model.addresses import filter_forms
 from watcher.model.filters import FilterMatcher
 from watcher.model.hints import Hint, HintError, decode, encode
 from watcher.model.keys import Filter, Scope
-from watcher.model.log import Unavailable
+from watcher.model.log import JournalError, Unavailable
 from watcher.model.watches import WatchIndex
 from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import one_line
 from watcher.relay.http.hint_routes import Accepted, NotPolledHere
-from watcher.runtime.slicing import run_in_slices
+from watcher.runtime.backoff import Backoff
+from watcher.runtime.slicing import run_at_once, run_in_slices
 
 HTTP, KAFKA = "http", "kafka"
 """The two sources that stand in no table."""
+RESTARTS = Backoff(5.0, 300.0)
+"""Of what a bug of ours has ended."""
 MOST_WAITING = 1000
 """Hints of webhooks that wait to be sent on; the oldest give way."""
 
@@ -65,8 +69,7 @@ class HintRouter:
 
     def take(self, source: str, hints: Sequence[Hint]) -> None:
         """Of a source that is asked about what is polled here alone."""
-        for hint in hints:
-            self._mark(source, hint)
+        run_at_once(self._marking(self.figures[source], hints))
 
     def missed(self, source: str) -> None:
         for poller in self._pollers():
@@ -104,31 +107,36 @@ class HintRouter:
         known = await run_in_slices(self._known(hints, rights))
         unknown = len(hints) - len(known)
         if unknown:
-            self._count_unknown(HTTP, unknown)
+            self._count_unknown(self.figures[HTTP], unknown)
         here = self._polled_here()
-        await run_in_slices(self._marking(HTTP, [hint for hint in known if hint.provider in here]))
+        await run_in_slices(self._marking(self.figures[HTTP], [hint for hint in known if hint.provider in here]))
         away = [hint for hint in known if hint.provider not in here]
         if away:
             await self._send_on(away)
             self.figures[HTTP].count("accepted", self._now(), len(away))
         return Accepted(len(known), unknown)
 
-    def delivered(self, source: str, hints: Sequence[Hint]) -> None:
+    async def delivered(self, source: str, hints: Sequence[Hint]) -> None:
         """What a webhook may be about, which came to one process alone: each names what may be an account. What is polled
         elsewhere is sent on soon."""
+        await run_in_slices(self._delivering(self.figures[source], hints))
+
+    def _delivering(self, figures: SourceFigures, hints: Sequence[Hint]) -> Generator[None, None, None]:
+        """`figures`: a reload may take the source away meanwhile."""
         watches, here, found = self._watches(), self._polled_here(), 0
         addresses = {hint.account for hint in hints}
         for hint in hints:
+            yield
             for named in _narrowed(hint, addresses, watches):
                 found += 1
                 if named.provider in here:
-                    self._mark(source, named)
+                    yield from self._mark(figures, named)
                 elif self._exchange is not None:
-                    self.figures[source].count("accepted", self._now())
+                    figures.count("accepted", self._now())
                     self._waiting.append(named)
                     self._came.set()
         if not found:
-            self._count_unknown(source, 1)
+            self._count_unknown(figures, 1)
 
     async def send_delivered(self) -> None:
         """For ever: what webhooks brought for others. What cannot be sent is lost, as a webhook may be."""
@@ -144,9 +152,17 @@ class HintRouter:
 
     async def receive(self) -> None:
         """For ever: what others sent for what is polled here. Raises Forbidden."""
-        if self._exchange is not None and self._polls:
-            async for records in self._exchange.receive():
-                await run_in_slices(self._receiving(records))
+        if self._exchange is None or not self._polls:
+            return
+        for tries in itertools.count(1):
+            try:
+                async for records in self._exchange.receive():
+                    await run_in_slices(self._receiving(records))
+            except JournalError:
+                raise
+            except Exception:  # a bug: what a stranger wrote must not end what polls well without it
+                log.exception("hints.failed", source=KAFKA)
+            await anyio.sleep(RESTARTS.pause(tries))
 
     def tell_rejected(self, source: str, error: str) -> None:
         """Of a hint that is none; whoever finds that counts it."""
@@ -154,18 +170,18 @@ class HintRouter:
 
     def _receiving(self, records: Sequence[bytes]) -> Generator[None, None, None]:
         """Whoever polls the provider counts it. Of what nobody watches every process says so."""
-        here, watches = self._polled_here(), self._watches()
+        here, watches, figures = self._polled_here(), self._watches(), self.figures[KAFKA]
         for record in records:
             try:
                 hint = decode(record)
             except HintError as error:
-                self.figures[KAFKA].count("rejected", self._now())
+                figures.count("rejected", self._now())
                 self.tell_rejected(KAFKA, str(error))
             else:
                 if hint.provider in here:
-                    self._mark(KAFKA, hint)
+                    yield from self._mark(figures, hint)
                 elif not watches.may_read(str(hint.provider)):
-                    self._count_unknown(KAFKA, 1)
+                    self._count_unknown(figures, 1)
             yield
 
     def _known(self, hints: Sequence[Hint], rights: Filter) -> Generator[None, None, list[Hint]]:
@@ -177,21 +193,24 @@ class HintRouter:
             yield
         return known
 
-    def _marking(self, source: str, hints: Sequence[Hint]) -> Generator[None, None, None]:
+    def _marking(self, figures: SourceFigures, hints: Sequence[Hint]) -> Generator[None, None, None]:
         for hint in hints:
-            self._mark(source, hint)
+            yield from self._mark(figures, hint)
             yield
 
-    def _mark(self, source: str, hint: Hint) -> None:
-        pollers = [poller for poller in self._pollers() if hint.provider in (None, poller.name)]
-        if sum(poller.hint(hint, source) for poller in pollers):
-            self.figures[source].count("accepted", self._now())
+    def _mark(self, figures: SourceFigures, hint: Hint) -> Generator[None, None, None]:
+        """One hint may touch every watch there is."""
+        marked = 0
+        for poller in [poller for poller in self._pollers() if hint.provider in (None, poller.name)]:
+            marked += yield from poller.hint(hint, figures.name)
+        if marked:
+            figures.count("accepted", self._now())
         else:
-            self._count_unknown(source, 1)
+            self._count_unknown(figures, 1)
 
-    def _count_unknown(self, source: str, number: int) -> None:
-        self.figures[source].count("unknown", self._now(), number)
-        log.info("hint.unknown", source=source, hints=number)
+    def _count_unknown(self, figures: SourceFigures, number: int) -> None:
+        figures.count("unknown", self._now(), number)
+        log.info("hint.unknown", source=figures.name, hints=number)
 
     def _polled_here(self) -> set[str]:
         return {poller.name for poller in self._pollers()}

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from anyio.abc import TaskGroup
 
-from watcher.app.hint_router import HintRouter
+from watcher.app.hint_router import RESTARTS, HintRouter
 from watcher.app.settings import Settings
 from watcher.hints import settings as hint_settings
 from watcher.hints.channel import Channel, WatchedScope
@@ -27,15 +27,12 @@ from watcher.poller.poller import Poller
 from watcher.providers.helius import HeliusSettings
 from watcher.providers.protocol import Provider
 from watcher.redaction.secret import Secret
-from watcher.runtime.backoff import Backoff
 from watcher.runtime.config_section import Mistakes
 from watcher.runtime.slicing import run_in_slices
 
 LOOK = 20.0
 """Seconds between two looks at what is watched: listings name other tokens, and partitions come and go."""
 SCOPES_PER_STEP = 100
-RESTARTS = Backoff(5.0, 300.0)
-"""Of a source that a bug of ours has ended."""
 
 log = structlog.get_logger()
 

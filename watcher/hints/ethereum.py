@@ -12,7 +12,7 @@ import msgspec
 
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.chunks import Chunk, Chunks
-from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions
+from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions, Word
 from watcher.hints.repeats import Repeats
 from watcher.hints.unlisted_tokens import UnlistedTokens
 from watcher.model.addresses import ETHEREUM
@@ -58,12 +58,12 @@ class LogFilter(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class _Log(msgspec.Struct, frozen=True, rename="camel"):
-    address: str
+    address: Word
     topics: list[str]
     data: str = "0x"
     removed: bool | None = False
-    block_hash: str | None = None
-    log_index: str | int | None = None
+    block_hash: Word | None = None
+    log_index: Word | int | None = None
 
     def words(self) -> Iterator[str]:
         """The event's first three arguments, 64 digits each. Those that are indexed are topics, the others data: some old

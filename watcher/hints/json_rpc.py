@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping
 from functools import partial
-from typing import Any, Generic, TypeGuard, TypeVar
+from typing import Annotated, Any, Generic, TypeGuard, TypeVar
 
 import msgspec
 
@@ -18,6 +18,12 @@ MOST_PASSES = 512
 """Turns that a refused subscription passes over, at most."""
 MOST_DIGITS = 20
 """Of an id that is an integer of 64 bits."""
+MOST_ID = 256
+"""Characters of an id of a subscription: nodes have up to 66. It is kept as long as the subscription."""
+MOST_COMMAS = 20_000
+"""In one message: no event has so many parts, and a megabyte of `[],[],` takes a fifth of a second to read."""
+Word = Annotated[str, msgspec.Meta(max_length=80)]
+"""A hash, an address or a number of a chain. What is remembered of a node must have a bound."""
 
 K = TypeVar("K", bound=Hashable)
 SubscriptionId = str | int
@@ -93,6 +99,9 @@ class JsonRpc:
     def received(self, frame: str | bytes) -> Notification | NodeError | None:
         """A notification, or a refusal that people should know of. An answer goes to whoever asked, one to nobody is
         dropped. Raises ChannelError."""
+        commas = frame.count(",") if isinstance(frame, str) else frame.count(b",")
+        if commas > MOST_COMMAS:
+            raise ChannelError(f"it sent a message of more than {MOST_COMMAS} parts")
         try:
             message = _decode(frame)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -108,7 +117,9 @@ class JsonRpc:
 
 
 def is_subscription_id(value: object) -> TypeGuard[SubscriptionId]:
-    return type(value) in (str, int)
+    if isinstance(value, str):
+        return len(value) <= MOST_ID
+    return type(value) is int and value.bit_length() <= 64
 
 
 def _notification(message: _Message) -> Notification | None:

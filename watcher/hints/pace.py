@@ -29,9 +29,9 @@ class Pace:
         lacking = 1.0 - self._left
         return lacking / self._rate if lacking > ROUNDING else 0.0
 
-    def take(self) -> None:
-        """One goes."""
-        self._left -= 1.0
+    def take(self, cost: float = 1.0) -> None:
+        """One goes, or what costs as much as so many."""
+        self._left -= cost
 
     def slow_down(self) -> None:
         """It was too fast for the other side: half of it from now on, and nothing at once."""

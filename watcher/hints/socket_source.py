@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from math import inf
 from typing import NoReturn, cast
 
 import msgspec
@@ -52,7 +53,8 @@ class SocketTuning(msgspec.Struct, frozen=True, kw_only=True):
     tick: float = 1.0
     """Between two looks at what is covered and what was refused."""
     settle: float = 60.0
-    """After a reconnect, until what was missed is hinted although more is still being covered."""
+    """After a reconnect, until what was missed is hinted although more is still being covered. From one time that a node has
+    lost something to the next."""
     message_bytes: int = 2**20
     queue: int = 16
     """Messages that wait to be read; beyond, the other side has to wait."""
@@ -60,7 +62,7 @@ class SocketTuning(msgspec.Struct, frozen=True, kw_only=True):
     """Messages a second: five thousand subscriptions are not sent at once."""
     sends_at_once: int = 50
     reads: float = 2000.0
-    """Frames a second, pings and fragments too."""
+    """Frames a second, pings and fragments too; a long one counts as several."""
     reads_at_once: int = 4000
 
 
@@ -214,7 +216,7 @@ class SocketSource:
         if news.hints:
             self._sink.take(self.name, news.hints)
         if news.missed:
-            self._sink.missed(self.name)
+            self._coverage.undone = True
         if news.refused is not None:
             logger.warning("hints.refused", source=self.name, type=self.type, why=news.refused)
         if before != (self._channel.subscriptions, self._channel.left_out):
@@ -265,6 +267,9 @@ class _Coverage:
         self._tuning = tuning
         self.changed = False
         """It may be another than the sink knows."""
+        self.undone = False
+        """Something was lost while it was there: all of it is hinted, and a node that says so without an end is not obeyed."""
+        self._undone_at = -inf
         self._covered: Collection[object] = ()
         self._missed_since: float | None = None
         """Since when it is there again, while nobody has been told what that means."""
@@ -281,6 +286,9 @@ class _Coverage:
             grown = len(scopes) > len(self._covered)
             self._covered = scopes
             self._sink.covers(self._name, scopes)
+        if self.undone and now >= self._undone_at + self._tuning.settle:
+            self.undone, self._undone_at = False, now
+            self._sink.missed(self._name)
         since = self._missed_since
         # Only what is covered is hinted, so it is told once all is; a channel that never gets there does not hold it back.
         if since is not None and self._covered and ((settled and not grown) or now >= since + self._tuning.settle):
@@ -288,7 +296,7 @@ class _Coverage:
             self._sink.missed(self._name)
 
     def end(self) -> None:
-        self.changed = False
+        self.changed = self.undone = False
         if self._covered:
             self._covered = ()
             self._sink.covers(self._name, ())

@@ -4,12 +4,15 @@ import asyncio
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
+from websockets.frames import Frame
 from websockets.protocol import Event
 
 from watcher.hints.pace import Pace
 
 PIECE = 1024
 """Bytes read at a stretch: five hundred of the smallest frames. A read of the socket brings 256 KiB."""
+FREE = 1024
+"""Bytes in a frame beyond which it counts as more than one: long messages take as long as many short ones."""
 UNSENT = 2**20
 """Bytes of answers to pings that may wait, for somebody who sends and does not read."""
 
@@ -34,7 +37,7 @@ class PacedConnection(ClientConnection):
         self._read()
 
     def process_event(self, event: Event) -> None:
-        self._pace.take()
+        self._pace.take(1 + len(event.data) // FREE if isinstance(event, Frame) else 1)
         super().process_event(event)
 
     def eof_received(self) -> None:

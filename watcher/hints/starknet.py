@@ -13,7 +13,7 @@ import msgspec
 
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.chunks import Chunk, Chunks
-from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions
+from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions, Word
 from watcher.hints.repeats import Repeats
 from watcher.hints.unlisted_tokens import UnlistedTokens
 from watcher.model.addresses import STARKNET, AddressError, felt
@@ -47,11 +47,11 @@ class EventFilter(msgspec.Struct, frozen=True, cache_hash=True):
 
 
 class _Event(msgspec.Struct, frozen=True):
-    from_address: str
+    from_address: Word
     keys: list[str]
     data: list[str] = msgspec.field(default_factory=list)
-    block_hash: str | None = None
-    transaction_hash: str | None = None
+    block_hash: Word | None = None
+    transaction_hash: Word | None = None
 
     def parties(self) -> tuple[str, ...]:
         """Sender and receiver, padded, without the zero of what is made or burnt; none where nothing moves.

@@ -36,6 +36,9 @@ from watcher.scheduling.hinted_targets import HintedTargets
 from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 from watcher.scheduling.schedule import Schedule
 
+MARKS_PER_STEP = 50
+"""Half a millisecond."""
+
 
 class AnswerSink(NoteSink, Protocol):
     """Where answers go: a `Committer` of the room ingest, which this room does not import."""
@@ -181,13 +184,15 @@ class Poller:
         self._still_read = still_read
         self._limiter.wake()
 
-    def hint(self, hint: Hint, source: str) -> int:
+    def hint(self, hint: Hint, source: str) -> Generator[None, None, int]:
         """A source says that something may have changed: what that touches is read next, within every limit. How many targets it
-        touches."""
+        touches, with a step for each few."""
         now, marked, moves = anyio.current_time(), 0, False
         for schedule, target in self._hinted.find(hint):
             moves |= schedule.hint(target, now, source)
             marked += 1
+            if marked % MARKS_PER_STEP == 0:
+                yield
         if moves:  # a flood of what is known must not keep the limiter looking
             self._limiter.wake()
         return marked

@@ -22,6 +22,7 @@ from watcher.model.log import Unavailable
 from watcher.redaction.secret import Secret
 from watcher.relay.http import hint_routes
 from watcher.relay.http.auth import EVERYTHING, Guard, load
+from watcher.relay.http.body import CONTINUE
 from watcher.relay.http.hint_routes import (
     AT_ONCE_EACH,
     HOOK_BYTES,
@@ -77,6 +78,7 @@ class Door:
         self.headers = []
         self.hinted = []
         self.http = None
+        self.guard = None
 
     async def take(self, hints, rights):
         await self.open.wait()
@@ -88,7 +90,7 @@ class Door:
     def reject(self):
         self.rejected += 1
 
-    def hook(self, body, headers):
+    async def hook(self, body, headers):
         self.headers.append(headers)
         delivery = self.webhooks.received(body, headers, 0.0)
         self.hinted += delivery.hints
@@ -109,7 +111,7 @@ async def opened(**settings):
     """The routes on a port without a relay."""
     door = Door()
     listening = RelaySettings(port=0, **settings)
-    guard = Guard(listening, load(listening, {}))
+    guard = door.guard = Guard(listening, load(listening, {}))
     port = Listener(
         listening, HttpRoutes({**WITHOUT_RELAY, **door.routes()}, guard, Status(nothing, Readiness)), tuning=calm()
     )
@@ -267,6 +269,23 @@ async def test_a_token_needs_the_right_and_its_hints_are_bound_to_it(tokens_file
             assert "hint = true" in message(answer)
         if status == 401:
             assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("name", "status"), [("another", 401), ("all", 403)])
+async def test_a_right_that_a_reload_takes_away_while_the_body_comes_is_gone(tokens_file, tmp_path, name, status):
+    (tmp_path / "edited.toml").write_text(f'[[token]]\nsha256 = "{digest(name)}"\nhint = false\n')
+    edited = RelaySettings(tokens_file=str(tmp_path / "edited.toml"))
+    async with opened(tokens_file=tokens_file) as door, asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", door.http.base_url.port)
+        head = "POST /v1/hints HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 12\r\n"
+        writer.write(f"{head}Authorization: {bearer('all')['Authorization']}\r\n\r\n".encode())
+        assert await reader.readuntil(b"\r\n\r\n") == CONTINUE
+        door.guard.use(edited, load(edited, {}))
+        writer.write(b'{"hints":[]}')
+        assert (await reader.readline()).split()[1] == b"%d" % status
+        writer.close()
+        await writer.wait_closed()
+        assert door.taken == []
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,11 @@ def hint_line(source: HintSource, providers: Sequence[Provider]) -> str:
 def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Finding]:
     """A source that tells of nothing that is watched, or has no room for all."""
     where = f"hints.{source.name}"
-    if providers and not any(_within(source, provider) for provider in providers):
+    whole = [scope for provider in providers for scope in _there(source, provider) if _is_whole_chain(scope)]
+    if whole:
+        what = f"[[hints]] {source.name} cannot tell of {count_words(len(whole), 'watch', 'watches')} of a whole chain"
+        yield Finding("warning", where, what, "name tokens or holders there, or leave that to the schedule")
+    elif providers and not any(_within(source, provider) for provider in providers):
         what = f"[[hints]] {source.name} tells of nothing that is watched: it is about {source.chain}"
         yield Finding("warning", where, what, "remove it, or watch something there")
     for provider in providers:
@@ -39,15 +43,26 @@ def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Findi
             yield Finding("warning", place, what, "leave it out, or write 0")
     if isinstance(source.table, SolanaHints):
         channel = channel_of(source.table)
-        channel.watch([watched for provider in providers for watched in watched_scopes(provider, Ledger())])
+        watched = [one for provider in providers for one in watched_scopes(provider, Ledger())]
+        channel.watch([one for one in watched if not _is_whole_chain(one.scope)])
         if channel.left_out:
             what = f"[[hints]] {source.name}: max_subscriptions {source.table.max_subscriptions} leaves out {count_words(channel.left_out, 'watch', 'watches')}"
             yield Finding("warning", where, what, "raise it if your plan allows that")
 
 
 def _within(source: HintSource, provider: Provider) -> list[Scope]:
+    """What of a provider it can tell of."""
+    return [scope for scope in _there(source, provider) if not _is_whole_chain(scope)]
+
+
+def _there(source: HintSource, provider: Provider) -> list[Scope]:
     """What of a provider is on the chain that the source tells of; TokenKit's webhooks are about TokenKit alone."""
     if isinstance(source.table, TokenkitHints) and not isinstance(provider, TokenKit):
         return []
     scopes = (target.scope for group in provider.groups for target in group.targets)
     return [scope for scope in scopes if scope.chain == source.chain]
+
+
+def _is_whole_chain(scope: Scope) -> bool:
+    """Nobody can subscribe to that."""
+    return scope.account is None and scope.token is None

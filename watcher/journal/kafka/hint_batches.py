@@ -56,12 +56,13 @@ NO_RECORDS = _Head(-1, MAGIC, 0, 0, 0, -1, -1, -1, -1, -1, 0)
 
 
 def fresh(records: Iterable[ConsumedRecord], now: int) -> list[bytes]:
-    """The hints among them that are small and new enough. `now`: wall-clock microseconds."""
+    """Those that are new enough. A tombstone, and what is too long, is given as nothing: it counts as no hint. `now`: wall-clock
+    microseconds."""
     oldest = now // 1000 - OLDEST_MS
     return [
-        record.value
+        record.value if record.value is not None and len(record.value) <= MOST_BYTES else b""
         for record in records
-        if record.value is not None and len(record.value) <= MOST_BYTES and record.timestamp >= oldest
+        if record.timestamp >= oldest
     ]
 
 

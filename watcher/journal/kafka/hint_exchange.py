@@ -107,11 +107,20 @@ class KafkaHintExchange:
                 await self._stop_consumer()
                 return [], 0
             raise
+        except (ValueError, LookupError, ArithmeticError):
+            return self._step_over(consumer)
         records = found.get(self._place, ())
         end = consumer.highwater(self._place)
         if end is not None and records and end - (records[-1].offset + 1) > MOST:
             consumer.seek(self._place, end - MOST)
         return fresh(records, self._clock()), len(records)
+
+    def _step_over(self, consumer: AIOKafkaConsumer) -> tuple[list[bytes], int]:
+        """A record at which the client stumbles, such as a header whose name is no UTF-8: it would again, so what came with it
+        is lost. It is given as nothing: it counts as no hint."""
+        if (end := consumer.highwater(self._place)) is not None:
+            consumer.seek(self._place, end)
+        return [b""], 1
 
     async def _begin(self) -> AIOKafkaConsumer:
         """A consumer that stands at the end."""

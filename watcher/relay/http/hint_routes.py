@@ -65,7 +65,7 @@ REFUSALS: Mapping[int, tuple[Code, str]] = {
 
 TakeHints = Callable[[Sequence[Hint], Filter], Awaitable[Accepted]]
 """Hints, and the rights of who sent them. Raises JournalError when they cannot be handed on now, and NotPolledHere."""
-TakeHook = Callable[[bytes, Mapping[str, str]], HookAnswer]
+TakeHook = Callable[[bytes, Mapping[str, str]], Awaitable[HookAnswer]]
 """The raw body of a webhook, and the fields of its head in lower case; one that came twice is empty."""
 
 
@@ -126,7 +126,7 @@ class _HookDoor:
 
     async def answer(self, request: RoutedRequest) -> HttpAnswer:
         headers = {name.lower(): head.field(request.http.headers, name) or "" for name in request.http.headers}
-        status = self._hook(request.body, headers).status
+        status = (await self._hook(request.body, headers)).status
         return error(status, *REFUSALS[status]) if status in REFUSALS else json_answer(status, {})
 
 

@@ -118,18 +118,28 @@ class HttpRoutes:
         if route.body and (refused := self._foreign(request, host)) is not None:
             return refused
         presented = head.field(request.headers, "Authorization")
-        rights = self.guard.rights(presented)
-        if route.guarded and rights is None:
-            return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
-        if route.hints and self.guard.may_hint(presented) is None:
-            return error(403, "forbidden", NO_HINTS)
+        if (refused := self._unauthorized(route, presented)) is not None:
+            return refused
         body = await connection.read_body(request, route.body) if route.body else b""
         if isinstance(body, HttpAnswer):
             if body.status == 503 and self._refused is not None:
                 self._refused("busy")
             return body
+        if (
+            refused := self._unauthorized(route, presented)
+        ) is not None:  # while the body came the token was taken away
+            return refused
+        rights = self.guard.rights(presented)
         routed = RoutedRequest(connection, request, path, query, host, presented is not None, rights, body)
         return await route.handle(routed)
+
+    def _unauthorized(self, route: Route, presented: str | None) -> HttpAnswer | None:
+        """The refusal of who may not ask for that. `presented`: its `Authorization`."""
+        if route.guarded and self.guard.rights(presented) is None:
+            return error(401, "unauthorized", "send Authorization: Bearer TOKEN", ("WWW-Authenticate", "Bearer"))
+        if route.hints and self.guard.may_hint(presented) is None:
+            return error(403, "forbidden", NO_HINTS)
+        return None
 
     def _foreign(self, request: Request, host: str) -> HttpAnswer | None:
         """The refusal of what a page of another origin sends: its browser asks nobody before a simple POST."""
