@@ -143,8 +143,7 @@ class TestHints:
                         await sent(exchange, HINT)
                     stack.enter_context(frozen(own_broker))
                     with pytest.raises(Unavailable, match="did not answer within 1 s"):
-                        while True:  # a thread of the broker may finish yet what it has begun
-                            await exchange.send([HINT])
+                        await sent_for_ever(exchange, HINT)
                     tasks.cancel_scope.cancel()
                 await exchange.close()
 
@@ -156,6 +155,12 @@ async def sent(exchange, hint):
                 await exchange.send([hint])
                 return
             await anyio.sleep(0.1)
+
+
+async def sent_for_ever(exchange, hint):
+    """A thread of a broker that is being frozen may finish yet what it has begun."""
+    while True:
+        await exchange.send([hint])
 
 
 class TestForgottenTransactions:
