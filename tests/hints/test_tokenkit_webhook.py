@@ -213,7 +213,7 @@ def test_no_body_holds_the_loop_up(piece):
     body = piece * (65536 // len(piece))
     begun = time.process_time()
     hints_of(body)
-    assert time.process_time() - begun < 0.1
+    assert time.process_time() - begun < 1.0  # some milliseconds; going back and forth would take minutes
 
 
 @given(st.binary(max_size=300))
