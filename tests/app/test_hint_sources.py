@@ -223,7 +223,8 @@ async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
     await hinted.connected("solana", "ethereum", "late", "starknet")
     after = hinted.figures
     assert after["ethereum"] is before["ethereum"]
-    assert after["ethereum"].connections == 1
+    assert after["ethereum"].connections == after["late"].connections == 1
+    assert after["starknet"].connections == after["solana"].connections == 2  # so what changed in between is looked at
     assert [after[name] is before[name] for name in ("solana", "starknet", "tokenkit")] == [False, False, True]
     line = await hinted.reload()
     assert line["result"] == "unchanged"

@@ -74,6 +74,11 @@ def test_a_mistake_is_told_with_what_to_do(tables, says):
     assert "\n" not in str(caught.value)
 
 
+def test_the_types_that_there_are_stand_once_in_what_a_wrong_one_is_answered():
+    with pytest.raises(SettingsError, match=r"one of solana, ethereum, starknet, tokenkit$"):
+        parse([{"type": "helius", "url_env": "X"}])
+
+
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(SettingsError) as caught:
         parse([{"type": "solana", "name": "/"}, {"type": "nothing"}])

@@ -359,6 +359,30 @@ def test_what_a_source_covers_is_read_once_within_a_cycle_or_two_when_it_may_hav
     assert schedule.hint_scores["push"].misses == 0
 
 
+def test_a_source_has_its_own_say_however_many_names_there_were_before():
+    """A daemon lives long, and a reload renames."""
+    schedule = warm()
+    for n in range(100):
+        schedule.cover(f"former {n}", range(10))
+        schedule.cover(f"former {n}", ())
+    schedule.cover("solana", range(50))
+    schedule.cover("ethereum", range(50, 100))
+    schedule.hint(1, 150.0, "solana")
+    assert [schedule.hint_scores[name].hints for name in ("solana", "ethereum", "former 99")] == [1, 0, 0]
+    schedule.hint_covered("solana", 150.0)
+    reads = read(schedule, 151.0, 451.0)
+    assert {target for _, target, hinted in reads if hinted is not None} == {*range(50)}
+
+
+def test_a_source_of_which_nothing_is_learned_yet_changes_no_pick():
+    covered, plain = warm(), warm()
+    for n in range(1, 101):
+        covered.cover("push", range(n))
+    assert read(covered, 150.0, 1150.0) == read(plain, 150.0, 1150.0)
+    covered.cover("push", ())
+    assert read(covered, 1150.0, 2150.0) == read(plain, 1150.0, 2150.0)
+
+
 def seconds_to_cover(size):
     """Of a few targets more, the quickest of a few tries."""
     schedule, took = warm(size), []

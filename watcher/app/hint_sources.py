@@ -90,9 +90,12 @@ def watched_scopes(provider: Provider, ledger: Ledger) -> Iterator[WatchedScope]
 class _Running:
     """One socket at work."""
 
-    def __init__(self, source: HintSource) -> None:
+    def __init__(self, source: HintSource, connections: int) -> None:
+        """`connections`: how many one of its name has made before: what changed since the last is unknown."""
         self.source = source
-        self.figures = SourceFigures(name=source.name, type=source.table.type, chain=source.chain)
+        self.figures = SourceFigures(
+            name=source.name, type=source.table.type, chain=source.chain, connections=connections
+        )
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
         self.socket: SocketSource | None = None
@@ -115,6 +118,8 @@ class HintSources:
         self._seed = seed
         self._wanted: dict[str, HintSource] = {}
         self._running: dict[str, _Running] = {}
+        self._connections: dict[str, int] = {}
+        """Made by sources that have ended, by name."""
         self._watched: Sequence[WatchedScope] = ()
         self._changed = anyio.Event()
 
@@ -154,12 +159,13 @@ class HintSources:
         for running in ending:
             await running.ended.wait()
             del self._running[running.source.name]
+            self._connections[running.source.name] = running.figures.connections
             self._router.forget(running.source.name, running.figures)
 
     def _start_missing(self, due: Mapping[str, HintSource], tasks: TaskGroup) -> None:
         for name, source in due.items():
             if name not in self._running:
-                self._running[name] = running = _Running(source)
+                self._running[name] = running = _Running(source, self._connections.get(name, 0))
                 self._router.figures[name] = running.figures
                 tasks.start_soon(self._keep, running)
 

@@ -20,7 +20,7 @@ from watcher.providers import registry
 from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
-from watcher.runtime.config_section import Mistakes, SettingsError, nearest, section
+from watcher.runtime.config_section import Mistakes, SettingsError, nearest, probably, section
 
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
@@ -160,7 +160,7 @@ def _provider(name: str, table: Any) -> ProviderSettings:
     if not isinstance(kind, str) or kind not in known:
         raise SettingsError(
             f'[{where}]: no provider type {kind!r}; write type = "…" with one of {", ".join(sorted(known))}'
-            + nearest(str(kind), known),
+            + probably(str(kind), known),
             where=where,
         )
     return section({"type": kind, **table}, known[kind].Settings, where)

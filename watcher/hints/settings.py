@@ -13,7 +13,7 @@ from watcher.model.addresses import ETHEREUM, AddressError
 from watcher.redaction import secret
 from watcher.redaction.redactor import SECRETS
 from watcher.redaction.secret import Secret
-from watcher.runtime.config_section import Mistakes, SettingsError, nearest, section
+from watcher.runtime.config_section import Mistakes, SettingsError, probably, section
 
 DOORS: tuple[SourceType, ...] = ("http", "kafka")
 """Sources that are always there and stand in no table: these names are taken."""
@@ -103,14 +103,22 @@ def parse(tables: Any) -> tuple[HintSettings, ...]:
 
 def secret_of(table: HintSettings, environment: Mapping[str, str]) -> Secret:
     """Its URL, or what its webhooks are signed with. Raises SettingsError."""
+    try:
+        found = _named_secret(table, environment)
+    except SettingsError as error:
+        raise SettingsError(str(error), where=f"hints.{table.source}") from None
+    if not isinstance(table, TokenkitHints):
+        _allow_public_parts(found.reveal())
+    return found
+
+
+def _named_secret(table: HintSettings, environment: Mapping[str, str]) -> Secret:
     where = f"[[hints]] {table.source}:"
     if isinstance(table, TokenkitHints):
         found = secret.read(f"{where} secret", environment, env=table.secret_env, file=table.secret_file)
     else:
         found = secret.read(f"{where} url", environment, env=table.url_env, file=table.url_file, judge=unfit_url)
     assert found is not None, "`parse` has seen to it that the table names one"
-    if not isinstance(table, TokenkitHints):
-        _allow_public_parts(found.reveal())
     return found
 
 
@@ -140,9 +148,9 @@ def _table(table: Any, where: str) -> HintSettings:
     kind = table.get("type")
     if not isinstance(kind, str) or kind not in TYPES:
         what = "lacks its type" if kind is None else f"no type {kind!r} of hints"
-        probably = nearest(kind, TYPES) if isinstance(kind, str) else ""
         raise SettingsError(
-            f'[{where}]: {what}; write type = "…" with one of {", ".join(TYPES)}{probably}', where=where
+            f'[{where}]: {what}; write type = "…" with one of {", ".join(TYPES)}{probably(str(kind), TYPES)}',
+            where=where,
         )
     found = section(table, TYPES[kind], where)
     mistakes = Mistakes()

@@ -71,9 +71,9 @@ def parse(raw: object) -> Hint:
         if name not in Hint.__struct_fields__:
             fields = ", ".join(Hint.__struct_fields__)
             raise HintError(f"a hint has no field {str(name)[:40]!r}: the fields are {fields}")
-    for name in ("provider", "account"):
+    for name, words in (("provider", "a provider"), ("account", "an account")):
         if not raw.get(name):
-            raise HintError(f"a hint names a {name}")
+            raise HintError(f"a hint names {words}")
     given: dict[str, Any] = {name: value for name, value in raw.items() if value is not None}
     if not all(isinstance(value, str) for value in given.values()):
         raise HintError("each field of a hint is a string")
@@ -81,7 +81,7 @@ def parse(raw: object) -> Hint:
         try:
             given["chain"] = chain(given["chain"])
         except AddressError as error:
-            raise HintError(f"chain: {error.reason}") from None
+            raise HintError(f"what it has as chain {error.reason}") from None
     return Hint(**given)
 
 

@@ -87,8 +87,13 @@ def section(table: Any, kind: type[T], where: str) -> T:
 def nearest(key: str, right: Iterable[str]) -> str:
     """The end of a message about a key that does not exist: the one that was probably meant, or all there are."""
     choice = sorted(right)
-    close = difflib.get_close_matches(key, choice, n=1, cutoff=0.5)
-    return f": did you mean `{close[0]}`?" if close else f": the keys are {', '.join(choice)}"
+    return probably(key, choice) or f": the keys are {', '.join(choice)}"
+
+
+def probably(word: str, right: Iterable[str]) -> str:
+    """The end of a message that has named all words that would do: the one that was probably meant, if any was."""
+    close = difflib.get_close_matches(word, sorted(right), n=1, cutoff=0.5)
+    return f": did you mean `{close[0]}`?" if close else ""
 
 
 def _unknown(value: Any, kind: msgspec.inspect.Type, where: str) -> Iterator[SettingsError]:

@@ -5,7 +5,6 @@ so. That leaves more of the budget to all others. How often that is, is learned 
 that reads have shown: was the read hinted or not?
 """
 
-from array import array
 from collections.abc import Collection
 
 import msgspec
@@ -37,7 +36,7 @@ class HintCoverage:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self.sources: array[int] = array("Q")
+        self.sources: list[int] = []
         """Of each target; empty as long as no source has covered any."""
         self.recalls: dict[int, Recall] = {0: Recall()}
         """Of each set of sources."""
@@ -48,7 +47,7 @@ class HintCoverage:
         """This source tells of these and of no others. Gives the targets for which that is new, and by how much
         longer their time to the next poll is now."""
         if not self.sources:
-            self.sources = array("Q", bytes(8 * self._size))
+            self.sources = [0] * self._size
         before, self._covered[bit] = self._covered.get(bit, frozenset()), frozenset(targets)
         ratios = {}
         for i in before ^ self._covered[bit]:

@@ -17,7 +17,6 @@ PRIOR = 2.0
 TRUSTED = 0.2  # precision, below which a source is mostly wrong
 PAYS = 0.1  # lift of a repetition
 TRIES_ALL = 20  # one hint in so many is repeated whether that pays or not
-MOST_SOURCES = 63  # bits of a column; those beyond share the last
 
 
 class HintScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +76,7 @@ class HintScores:
 
     def bit(self, source: str) -> int:
         if (bit := self._bits.get(source)) is None:
-            if len(self._sources) < MOST_SOURCES:
-                self._sources.append(_Source(Tally(MEMORY), [Tally(STEP_MEMORY) for _ in self._steps]))
+            self._sources.append(_Source(Tally(MEMORY), [Tally(STEP_MEMORY) for _ in self._steps]))
             bit = self._bits[source] = 1 << len(self._sources) - 1
         return bit
 

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Hashable)
 
 FIXED_POINT = 2.0**24  # steps of the virtual time; a target of average rate strides 1
+MANY = 8  # one entry in so many: ordering all anew is quicker than putting each in its place
 
 
 class TargetIndex(Generic[T]):
@@ -85,14 +86,23 @@ class VirtualTimeHeap:
 
     def stretch(self, ratios: Mapping[int, float], now: float) -> None:
         """Lengthen what lies between virtual time `now` and the keys of these, whether they are in the heap or not."""
+        moved = []
         for i, ratio in ratios.items():
+            if ratio == 1.0:
+                continue
             key = abs(self.key[i])
             stretched = max(1 / FIXED_POINT, now + (key - now) * ratio if key > now else key)
             if self.key[i] < 0:
                 self.key[i] = -stretched
             elif stretched != key:
                 self.key[i] = stretched
-                heapq.heappush(self._entries, int(stretched * FIXED_POINT) << self._bits | i)
+                moved.append(int(stretched * FIXED_POINT) << self._bits | i)
+        if len(moved) * MANY > len(self._entries):
+            self._entries += moved
+            heapq.heapify(self._entries)
+        else:
+            for entry in moved:
+                heapq.heappush(self._entries, entry)
         self._sweep()
 
     def _sweep(self) -> None:

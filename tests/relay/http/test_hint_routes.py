@@ -161,11 +161,11 @@ async def test_any_type_of_content_will_do_since_the_body_is_json_or_it_is_not()
     [
         ([WALLET, 7], "hints[1]: a hint is an object"),
         ([WALLET] * 9 + [{"account": "a"}], "hints[9]: a hint names a provider"),
-        ([{"provider": "p"}], "hints[0]: a hint names a account"),
+        ([{"provider": "p"}], "hints[0]: a hint names an account"),
         ([{"provider": "", "account": "a"}], "hints[0]: a hint names a provider"),
         ([{**WALLET, "acount": "a"}], "hints[0]: a hint has no field 'acount'"),
         ([{**WALLET, "token": 7}], "hints[0]: each field of a hint is a string"),
-        ([{**WALLET, "chain": "moon"}], "hints[0]: chain: is not a chain"),
+        ([{**WALLET, "chain": "moon"}], "hints[0]: what it has as chain is not a chain"),
         ([{**WALLET, "token": "t" * 5000}], "hints[0]: a hint has at most 4096 bytes"),
         ([WALLET] * (MOST_HINTS + 1), "at most 1000 hints in one request: these are 1001"),
     ],
