@@ -452,6 +452,23 @@ async def test_pings_are_answered_at_a_pace_however_many_come_in_one_read():
     assert rate < 3000.0
 
 
+async def test_of_what_its_pace_allows_at_once_others_have_their_turns_in_between():
+    stretches = []
+
+    async def measure(reader, writer):
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", await reader.readuntil(b"\r\n\r\n"))[1].decode()
+        writer.write(UPGRADE.replace(b"ACCEPT", accept_key(key).encode()) + frame_of(b"", 0x89) * 50_000)
+        while sum(stretches) < 40_000 * PONG:
+            stretches.append(len(await reader.read(2**20)))
+        await for_ever()
+
+    async with listening(measure) as port:
+        source, *_ = source_of(port, HELIUS, reads_at_once=10**6)
+        async with running(source):
+            await until(lambda: sum(stretches) >= 40_000 * PONG)
+    assert max(stretches) < 12_000 * PONG
+
+
 async def test_a_node_that_is_reorganised_without_an_end_has_all_read_anew_now_and_then():
     """Each time costs a look at all that is covered, and reads that no precision holds back."""
     told = []

@@ -13,6 +13,8 @@ PIECE = 1024
 """Bytes read at a stretch: five hundred of the smallest frames. A read of the socket brings 256 KiB."""
 FREE = 1024
 """Bytes in a frame beyond which it counts as more than one: long messages take as long as many short ones."""
+TURN = 0.004
+"""Seconds that a read takes at a stretch, and that others have then."""
 UNSENT = 2**20
 """Bytes of answers to pings that may wait, for somebody who sends and does not read."""
 
@@ -52,6 +54,7 @@ class PacedConnection(ClientConnection):
         super().connection_lost(exc)
 
     def _read(self) -> None:
+        begun = self.loop.time()
         while self._unread and self._resting is None and not self.recv_messages.paused:
             piece = bytes(self._unread[:PIECE])
             del self._unread[:PIECE]
@@ -59,9 +62,9 @@ class PacedConnection(ClientConnection):
             if self.transport.get_write_buffer_size() > UNSENT:
                 self._unread.clear()
                 self.transport.abort()
-            seconds = self._pace.wait(self.loop.time())
-            if seconds:
-                self._resting = self.loop.call_later(seconds, self._rested)
+            seconds = self._pace.wait(now := self.loop.time())
+            if seconds or now >= begun + TURN:
+                self._resting = self.loop.call_later(max(seconds, TURN), self._rested)
         if self._unread or self._resting is not None:
             self.transport.pause_reading()
 
