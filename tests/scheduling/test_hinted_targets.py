@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.polling import solana
+from watcher.model import hints as hints_module
 from watcher.model.addresses import ETHEREUM, SOLANA
 from watcher.model.hints import Hint
 from watcher.model.keys import UNKNOWN_MINT, Scope
@@ -85,3 +86,12 @@ def test_a_thousand_hints_find_theirs_among_twenty_thousand_watches_in_no_time()
             list(found.find(hint))
         took.append(time.process_time() - began)
     assert min(took) < 0.05  # 8 ms where nothing else runs; a look at all of them would take 10 s
+
+
+def test_a_hint_is_spelled_once_however_many_watches_its_account_has():
+    """A bot's wallet of thousands of tokens, and a node that tells of each of its transfers."""
+    found, _ = indexed([Target("balance", Scope("ondo", ETHEREUM, EVM, f"0x{n:040x}")) for n in range(2000)])
+    hints_module._forms.cache_clear()
+    ((_, target),) = found.find(Hint(account=EVM, token=f"0x{7:040x}"))
+    assert target.scope.token == f"0x{7:040x}"
+    assert hints_module._forms.cache_info().misses == 2

@@ -383,6 +383,17 @@ def test_a_source_of_which_nothing_is_learned_yet_changes_no_pick():
     assert read(covered, 1150.0, 2150.0) == read(plain, 1150.0, 2150.0)
 
 
+def test_who_goes_on_for_a_provider_that_keeps_answers_repeats_when_it_keeps_none():
+    """A reload gave the table another type."""
+    former, heir = warm(), Schedule(range(100), seed=1, now=150.0, cache=60.0)
+    read(former, 150.0, 170.0, source="node", hints=(3,))
+    heir.inherit([former], 170.0)
+    read(heir, 170.0, 400.0)
+    heir.hint(3, 400.0, "node")
+    (first, second, *_) = [now for now, target, since in read(heir, 400.0, 500.0) if target == 3 and since is not None]
+    assert second >= first + 20
+
+
 def seconds_to_cover(size):
     """Of a few targets more, the quickest of a few tries."""
     schedule, took = warm(size), []

@@ -1,6 +1,7 @@
 """Hints: "look here". One brings the next read of a watch forward, and its content is never believed."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -37,9 +38,9 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
             and (
                 _may_stand_on(scope.chain, self.account)
                 if scope.account is None
-                else scope.account in filter_forms(self.account)
+                else scope.account in _forms(self.account)
             )
-            and (self.token is None or scope.token in (None, UNKNOWN_MINT) or scope.token in filter_forms(self.token))
+            and (self.token is None or scope.token in (None, UNKNOWN_MINT) or scope.token in _forms(self.token))
         )
 
     def _is_for(self, scope: Scope) -> bool:
@@ -49,9 +50,17 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
     def accounts(self) -> Iterator[str]:
         """The canonical spellings that its account may stand for."""
-        yield from filter_forms(self.account)
+        yield from _forms(self.account)
 
 
+@lru_cache(maxsize=8)
+def _forms(text: str) -> tuple[str, ...]:
+    """As `filter_forms`. One hint is laid beside every watch of its account, and there may be thousands; so few are kept, for
+    a text from outside may be long."""
+    return filter_forms(text)
+
+
+@lru_cache(maxsize=8)
 def _may_stand_on(chain_id: str | None, account: str) -> bool:
     """Whether it may be an account of that chain. A watch of everything there is not read anew for an address of another."""
     if chain_id is None or chain_id.partition(":")[0] not in families():

@@ -85,9 +85,15 @@ class HintScores:
         """Whether anybody ever sent one, or covered anything."""
         return bool(self._sources)
 
-    def handed_on(self) -> "HintScores":
-        """What was learned, for a schedule that goes on here; the counts go to the first of several."""
+    def handed_on(self, heir: "HintScores") -> "HintScores":
+        """What was learned, for a schedule that goes on here; the counts go to the first of several. `heir`: what it has yet.
+        Its provider may be another, and repetitions at other times."""
+        steps = heir._steps
         heir = copy.deepcopy(self)
+        if heir._steps != steps:
+            heir._steps = steps
+            for source in heir._sources:
+                source.steps = [Tally(STEP_MEMORY) for _ in steps]
         for source in self._sources:
             source.hints = source.hits = source.misses = 0
         return heir
