@@ -85,18 +85,16 @@ class HintScores:
         """Whether anybody ever sent one, or covered anything."""
         return bool(self._sources)
 
-    def handed_on(self, heir: "HintScores") -> "HintScores":
-        """What was learned, for a schedule that goes on here; the counts go to the first of several. `heir`: what it has yet.
-        Its provider may be another, and repetitions at other times."""
-        steps = heir._steps
-        heir = copy.deepcopy(self)
-        if heir._steps != steps:
-            heir._steps = steps
-            for source in heir._sources:
-                source.steps = [Tally(STEP_MEMORY) for _ in steps]
-        for source in self._sources:
+    def go_on(self, former: "HintScores") -> None:
+        """Of another schedule: what was learned there; the counts go to the first of several that do. Its provider may have
+        been another, with repetitions at other times."""
+        self._bits, self._sources = dict(former._bits), copy.deepcopy(former._sources)  # noqa: SLF001
+        self.distrusted = former.distrusted
+        if former._steps != self._steps:  # noqa: SLF001
+            for source in self._sources:
+                source.steps = [Tally(STEP_MEMORY) for _ in self._steps]
+        for source in former._sources:  # noqa: SLF001
             source.hints = source.hits = source.misses = 0
-        return heir
 
     def received(self, bit: int) -> None:
         self._sources[bit.bit_length() - 1].hints += 1

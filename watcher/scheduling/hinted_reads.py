@@ -45,7 +45,8 @@ class HintedReads:
 
     def inherit(self, former: "HintedReads") -> None:
         """What was learned of the sources there."""
-        self.scores, self.marks.distrusted = former.scores.handed_on(self.scores), former.scores.distrusted
+        self.scores.go_on(former.scores)
+        self.marks.distrusted = self.scores.distrusted
         self.coverage.recalls = former.coverage.recalls
         self._delays, self._unhinted_delays = former._delays, former._unhinted_delays  # noqa: SLF001
 
