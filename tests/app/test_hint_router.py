@@ -239,7 +239,8 @@ def test_a_record_that_nobody_foresaw_ends_nothing(tmp_path):
     assert [line["source"] for line in logs if line["event"] == "hints.failed"] == ["kafka", "kafka"]
 
 
-def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
+def test_a_source_covers_what_pollers_watch_that_come_later_too_and_that_is_read_once(tmp_path):
+    """What it said before reached nobody."""
     (scope, other) = [target.scope for target in helius(2).groups[0].targets]
 
     async def scene(process):
@@ -248,7 +249,6 @@ def test_a_source_covers_what_pollers_watch_that_come_later_too(tmp_path):
         process.pollers += late
         for poller in late:
             process.router.begun(poller)
-        process.router.missed("node")
         (schedule,) = late[0].schedules
         await anyio.sleep(100)
         picked = []

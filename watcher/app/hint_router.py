@@ -88,9 +88,10 @@ class HintRouter:
             poller.cover(source, scopes)
 
     def begun(self, poller: Poller) -> None:
-        """It polls from now on: some sources were there before it."""
+        """It polls from now on: some sources were there before it, and what they said until now reached nobody."""
         for source, scopes in self.covered.items():
             poller.cover(source, scopes)
+            poller.hint_covered(source)
 
     def forget(self, source: str, figures: SourceFigures) -> None:
         """There is no such source any more. `figures`: its own; another one may have taken its name."""
