@@ -7,8 +7,8 @@ from tests.providers import golden
 from tests.providers.golden import ACCOUNT, TOKEN_ACCOUNT, USDC, WSOL
 from tests.providers.tables import NOW, answered, asked, built, carrying, lanes
 from watcher.limits.windows import Limit
+from watcher.model.associated_accounts import SPL_PROGRAM
 from watcher.providers.failures import Exhausted, Malformed, Misconfigured, RefusedCredential, Temporary, Throttled
-from watcher.providers.helius import TOKEN_PROGRAMS
 from watcher.providers.protocol import Response
 from watcher.runtime.config_section import SettingsError
 
@@ -248,7 +248,7 @@ def test_a_whole_number_is_read_exactly_however_it_is_written(provider, amount):
 
 
 SYSTEM = b'{"data":["","base64"],"executable":false,"lamports":890880,"owner":"11111111111111111111111111111111"}'
-MINT = b'{"data":{"program":"spl-token","parsed":{"type":"mint","info":{}}},"owner":"%b"}' % TOKEN_PROGRAMS[0].encode()
+MINT = b'{"data":{"program":"spl-token","parsed":{"type":"mint","info":{}}},"owner":"%b"}' % SPL_PROGRAM.encode()
 
 
 @pytest.mark.parametrize("status", [200, 400])

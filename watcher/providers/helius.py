@@ -14,6 +14,7 @@ import msgspec
 
 from watcher.limits.windows import Limit
 from watcher.model.addresses import SOLANA
+from watcher.model.associated_accounts import SPL_PROGRAMS
 from watcher.model.keys import UNKNOWN_MINT, Key, Scope
 from watcher.model.readings import Reading
 from watcher.model.targets import Lane, Target, TargetGroup
@@ -45,8 +46,6 @@ LONGEST_MESSAGE = 1000
 """Characters of an error's message that are read."""
 PLAIN = 200
 """Bytes; what is longer is a page."""
-TOKEN_PROGRAMS = ("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA", "TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
-"""Those that own token accounts; an account of another owner is none."""
 
 _TOO_FAST = re.compile(r"rate.?limit|too many requests", re.IGNORECASE)
 _USED_UP = re.compile(r"max usage reached", re.IGNORECASE)
@@ -312,7 +311,7 @@ def _holding(target: Target, raw: msgspec.Raw) -> _Amount:
     data = attempt(_DATA, account.data)
     parsed = data.parsed.type if data is not None and data.program.startswith("spl-token") else None
     if parsed != "account":
-        if parsed is None and account.owner in (*TOKEN_PROGRAMS, None):
+        if parsed is None and account.owner in (*SPL_PROGRAMS, None):
             raise Malformed("the account was not parsed")
         raise _NoTokenAccount
     assert data is not None
