@@ -200,6 +200,10 @@ async def _close_code(reader):
         return type(error).__name__
 
 
+async def unsigned(*_):
+    return HookAnswer(401)
+
+
 async def all_unknown(hints, _rights):
     return Accepted(accepted=0, unknown=len(hints))
 
@@ -211,7 +215,7 @@ async def siege(count, seed, folder, *, at_once=64, progress=lambda *_: None):
     """
     wrong, done = [], 0
     impatient = calm(upgrade=UPGRADE_WITHIN)
-    doors = hint_routes(all_unknown, int, lambda *_: HookAnswer(401))
+    doors = hint_routes(all_unknown, int, unsigned)
     async with (
         staged(folder, routes=doors) as stage,
         relaying(stage.teller.journal, impatient) as (_, hasty),
