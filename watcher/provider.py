@@ -13,6 +13,7 @@ from watcher.model.addresses import (
     solana,
 )
 from watcher.model.amounts import canonical, symbol
+from watcher.model.associated_accounts import SPL_PROGRAMS
 from watcher.model.bulk_listing import CHANGED_ROWS, BulkListing, PageBuilder, TokenColumn, UnreadableRow
 from watcher.model.keys import UNKNOWN_MINT, Key, Kind, Scope
 from watcher.model.readings import Ordering, Reading, Unit
@@ -84,6 +85,7 @@ __all__ = [  # noqa: RUF022 (by theme)
     "ReadResult",
     "Reading",
     "Key",
+    "SPL_PROGRAMS",
     "UNKNOWN_MINT",
     "Scope",
     "Kind",
