@@ -143,7 +143,9 @@ def _told(default: object) -> bool:
 def _ruled(schema: Schema, rules: Mapping[str, Any]) -> Schema:
     """The rules hold for whatever is not null, and for each value of a list."""
     if "anyOf" in schema:
-        return schema | {"anyOf": [_ruled(_plain(each), rules) for each in schema["anyOf"]]}
+        # Null last: which comes first differs between versions of msgspec.
+        forms = sorted(schema["anyOf"], key=lambda each: each.get("type") == "null")
+        return schema | {"anyOf": [_ruled(_plain(each), rules) for each in forms]}
     schema = _plain(schema)
     if "anyOf" in schema or "$ref" in schema or schema["type"] in ("null", "object"):
         return schema
