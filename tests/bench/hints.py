@@ -1,6 +1,6 @@
 """`sched-v1` with hints: the product's own Schedule, told of changes by sources that are late, miss some and invent others.
 
-    python -m tests.bench.hints                     the table of goals, five seeds: half an hour on two processes
+    python -m tests.bench.hints                     the table of goals, five seeds: twenty minutes on two processes
     python -m tests.bench.hints --seeds 2 --docs    of two seeds, and written into docs/freshness.md too
 
 Each hint comes half a second after its change. Beside round robin stands the same schedule without hints.
