@@ -29,7 +29,7 @@ class HintScore(msgspec.Struct, frozen=True, kw_only=True):
     """Hints, several of one target taken together, of which a read showed a change."""
     misses: int
     precision: float | None
-    """None: none was judged yet."""
+    """0..1; a source that is right less often than chance has 0. None: none was judged yet."""
 
 
 class Tally(msgspec.Struct, eq=False):
@@ -154,7 +154,7 @@ class HintScores:
                 hints=source.hints,
                 hits=source.hits,
                 misses=source.misses,
-                precision=source.tally.precision if source.tally.reads else None,
+                precision=max(0.0, source.tally.precision) if source.tally.reads else None,
             )
             for name, source in (*named, (FORGOTTEN, self._forgotten))
             if name or source.hits or source.misses
