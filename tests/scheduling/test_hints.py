@@ -248,6 +248,14 @@ def test_whoever_hints_at_busy_targets_by_chance_earns_nothing_by_their_changes(
     assert schedule.hint_scores["noise"].precision < 0.2
 
 
+def test_a_precision_is_0_to_1_though_a_source_is_right_less_often_than_chance():
+    schedule = Schedule(range(20), seed=1, now=0.0)
+    read(schedule, 0.0, 600.0, changed={3})
+    read(schedule, 600.0, 640.0, source="late", hints=(3,))  # it tells of what has stopped to change
+    assert schedule.hint_scores["late"].misses > 3
+    assert schedule.hint_scores["late"].precision == 0.0
+
+
 def test_a_rate_stays_true_where_hints_bring_the_reads():
     schedule, chance, changes = Schedule(range(50), seed=1, now=0.0), random.Random(1), 0
     waiting = set()
@@ -412,12 +420,25 @@ def test_of_a_source_that_is_forgotten_nothing_is_left_for_the_one_that_gets_its
     schedule.forget_hints_of("nobody")
 
 
+def test_an_echo_of_a_source_that_is_forgotten_is_none_of_the_next_one():
+    """Each may say once more what was seen a moment ago: the one that gets its place too."""
+    schedule = warm()
+    read(schedule, 150.0, 152.0, source="first", hints=(17,), changed={17})
+    read(schedule, 152.0, 154.0, source="first", hints=(17,))
+    assert (schedule.hint_scores["first"].hits, schedule.hint_scores["first"].misses) == (2, 0)
+    schedule.forget_hints_of("first")
+    read(schedule, 154.0, 156.0, source="next", hints=(17,))
+    assert (schedule.hint_scores["next"].hits, schedule.hint_scores["next"].misses) == (1, 0)
+
+
 def test_the_next_source_is_trusted_though_the_one_before_it_was_not_and_what_was_judged_is_counted_on():
     schedule = warm(200, 300.0)
     read(schedule, 300.0, 500.0, source="liar", hints=[*range(20)])
     assert schedule.hint_scores["liar"].precision < 0.2
     misses = schedule.hint_scores["liar"].misses
+    assert bits_left(schedule)
     schedule.forget_hints_of("liar")
+    assert not bits_left(schedule)
     schedule.hint(150, 500.0, "bot")
     assert 150 in [target for _, target, since in read(schedule, 500.0, 503.0) if since is not None]
     scores = schedule.hint_scores
