@@ -104,7 +104,10 @@ def test_of_two_tokens_that_post_each_has_its_figures_until_it_is_taken_away(hou
     assert shown()['watcher_hints_total{result="accepted",source="http:desk-bot",type="http"}'] == 5.0
     for source in ("http:desk-bot", bad):
         tail.until_told("hints.connected", provider="helius", source=source)
-    assert [name for name in shown(BAD) if "http:" in name] == [], "who is bound sees no other"
+    bound = house.watcher("tail", address, "--verbose", "--token-env", "TOKEN", env={"TOKEN": BAD})
+    bound.until_told("hints.figures", provider="helius")
+    assert "http:" not in bound.err, "who is bound is not told who else posts"
+    assert [name for name in shown(BAD) if "http:" in name] == []
 
     judged = shown()[right]
     tokens_file(house, bad=False)
@@ -115,4 +118,4 @@ def test_of_two_tokens_that_post_each_has_its_figures_until_it_is_taken_away(hou
     assert precision("http:desk-bot") > 0.5
     assert shown()[right] >= judged
     assert (tail.end()[0], daemon.end()[0]) == (0, 0)
-    assert "canary" not in tail.err + daemon.err
+    assert "canary" not in tail.err + bound.err + daemon.err
