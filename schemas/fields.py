@@ -102,7 +102,7 @@ FIELDS = {
     "sources": Field("those that tell of its watches, or have hinted one of them", COMPOSED),
     "hinted_delay": Field("median seconds from a hint to the read that showed the change; null: none yet", 0.8, COUNT),
     "unhinted_delay": Field("the same without a hint: half of the gap to the read before", 12.5, COUNT),
-    "source": Field("its name in the config; `http` and `kafka` are the doors for hints of others", "solana"),
+    "source": Field("its name in the config; `http` and `kafka` are the doors for hints of others, `http:NAME` one token", "solana"),
     "HintSourceHealth.type": Field("what it speaks: `solana`, `ethereum`, `starknet`, `tokenkit`, `http` or `kafka`", "solana"),
     "connected": Field("false: it is away, and the schedule goes on alone", True),
     "HintSourceHealth.since": Field("since when it is there, or away; null: from the start", BEFORE, TIME),

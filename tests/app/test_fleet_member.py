@@ -261,7 +261,7 @@ async def hinted_until(sender, hints, owners):
     begun it misses what is sent."""
     with anyio.fail_after(30.0):
         while not all(owner.daemon.hints.router.figures["kafka"].by_result["accepted"] for owner in owners):
-            accepted = await sender.daemon.hints.router.posted(hints, EVERYTHING)
+            accepted = await sender.daemon.hints.router.posted(hints, EVERYTHING, "")
             assert (accepted.accepted, accepted.unknown) == (len(hints), 0)
             await anyio.sleep(0.2)
 

@@ -43,7 +43,11 @@ def test_without_a_source_and_without_a_hint_nothing_is_told():
     provider = helius(2)
     schedules = begun(provider)
     assert told(provider, schedules=schedules) is None
-    assert (precisions(schedules), judged(schedules), delays(schedules)) == ({}, {"changed": 0, "unchanged": 0}, {})
+    assert (precisions(schedules, ["sol"]), judged(schedules), delays(schedules)) == (
+        {},
+        {"changed": 0, "unchanged": 0},
+        {},
+    )
 
 
 def test_a_source_is_told_of_those_of_which_it_covers_something_has_hinted_something_or_would_if_it_were_there():
@@ -71,6 +75,9 @@ def test_a_source_that_the_config_names_no_more_is_not_told_though_its_hints_are
     schedules = begun(provider)
     hint_and_read(schedules[0], provider.groups[0].targets[0], 10.0, after=0.5, changed=True)
     assert told(provider, schedules=schedules) is None
+    assert precisions(schedules, []) == {}
+    assert judged(schedules) == {"changed": 1, "unchanged": 0}, "a total that fell would look like a restart"
+    assert precisions(schedules, ["sol"]) == {"sol": 1.0}, "one that is back goes on"
 
 
 def test_each_source_has_its_link_its_pace_and_its_precision():
@@ -86,7 +93,7 @@ def test_each_source_has_its_link_its_pace_and_its_precision():
     assert (found["sol"].connected, found["away"].connected) == (True, False)
     assert (found["sol"].since, found["away"].since) == (format_rfc3339(SINCE), format_rfc3339(SINCE + 1))
     assert (found["sol"].per_second, found["away"].per_second) == (pytest.approx(3 / 60), 0.0)
-    assert found["sol"].precision == schedule.hint_scores["sol"].precision == precisions(schedules)["sol"]
+    assert found["sol"].precision == schedule.hint_scores["sol"].precision == precisions(schedules, ["sol"])["sol"]
     assert found["away"].precision is None
     assert judged(schedules) == {"changed": 3, "unchanged": 0}
     health = hints_health(provider, {"sol": sol}, schedules, 3010.0)
@@ -107,7 +114,7 @@ def test_of_a_provider_with_two_schedules_counts_are_added_precision_is_weighed_
     assert counts[0] == 3
     assert scores[1].misses >= 1
     mean = sum(count * score.precision for count, score in zip(counts, scores, strict=True)) / sum(counts)
-    assert precisions(schedules)["sol"] == pytest.approx(mean)
+    assert precisions(schedules, ["sol"])["sol"] == pytest.approx(mean)
     assert scores[1].precision < mean < scores[0].precision
     assert judged(schedules) == {"changed": 4, "unchanged": scores[1].misses}
     assert delays(schedules) == {"hinted": pytest.approx(2.0)}

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.polling import Api, fine, helius, journal, poller_of, solana, tokenkit, virtually, wall
-from watcher.app.hint_router import HintRouter
+from watcher.app.hint_router import MOST_SENDERS, HintRouter
 from watcher.hints.figures import SourceFigures
 from watcher.journal import Forbidden
 from watcher.limits.windows import Limit
@@ -85,7 +85,7 @@ def refused(error, hint):
 
     async def scene(process):
         with pytest.raises(error):
-            await process.router.posted([hint], ALL)
+            await process.router.posted([hint], ALL, "")
 
     return scene
 
@@ -100,7 +100,7 @@ def test_what_is_posted_is_marked_where_it_is_watched_and_the_rest_is_unknown(tm
     ]
     with capture_logs() as logs:
         accepted, process = act(
-            tmp_path, lambda intake: Process(intake, helius(2)), lambda one: one.router.posted(hints, ALL)
+            tmp_path, lambda intake: Process(intake, helius(2)), lambda one: one.router.posted(hints, ALL, "")
         )
     assert accepted == Accepted(2, 3)
     assert process.marked() == 2
@@ -125,7 +125,7 @@ def test_what_is_posted_is_marked_where_it_is_watched_and_the_rest_is_unknown(tm
 def test_a_hint_of_what_its_sender_may_not_see_is_as_unknown_as_one_of_nothing(tmp_path, rights, accepted):
     hints = [Hint(provider="helius", account=solana(n)) for n in range(2)]
     found, process = act(
-        tmp_path, lambda intake: Process(intake, helius(3)), lambda one: one.router.posted(hints, parse(rights))
+        tmp_path, lambda intake: Process(intake, helius(3)), lambda one: one.router.posted(hints, parse(rights), "")
     )
     assert found == Accepted(accepted, 2 - accepted)
     assert process.marked() == accepted
@@ -140,7 +140,7 @@ def test_rights_to_one_account_do_not_open_the_others_of_a_whole_chain(tmp_path)
     found, _ = act(
         tmp_path,
         lambda intake: Process(intake, exchange=exchange, polls=False, watches=chain),
-        lambda process: process.router.posted(hints, parse({"account": [one]})),
+        lambda process: process.router.posted(hints, parse({"account": [one]}), ""),
     )
     assert found == Accepted(2, 1)
     assert exchange.sent == [encode(hints[0]), encode(hints[2])]
@@ -153,7 +153,7 @@ def test_what_another_process_polls_is_sent_on_and_the_rest_is_not(tmp_path):
     accepted, process = act(
         tmp_path,
         lambda intake: Process(intake, helius(2), exchange=exchange, watches=both),
-        lambda one: one.router.posted(hints, ALL),
+        lambda one: one.router.posted(hints, ALL, ""),
     )
     assert accepted == Accepted(2, 0)
     assert exchange.sent == [encode(hints[1])]
@@ -193,7 +193,7 @@ def test_a_process_that_knows_no_watches_sends_everything_on(tmp_path):
     accepted, _ = act(
         tmp_path,
         lambda intake: Process(intake, exchange=exchange, polls=False, watches=NOT_KNOWN),
-        lambda one: one.router.posted(hints, parse({"account": [solana(1)]})),
+        lambda one: one.router.posted(hints, parse({"account": [solana(1)]}), ""),
     )
     assert accepted == Accepted(1, 1)
     assert exchange.sent == [encode(hints[1])]
@@ -282,7 +282,7 @@ def test_others_have_their_turns_while_one_hint_marks_all_that_is_watched(tmp_pa
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(look)
                 if way == "http":
-                    await process.router.posted([hint], ALL)
+                    await process.router.posted([hint], ALL, "")
                 elif way == "kafka":
                     await process.router.receive()
                 else:
@@ -366,3 +366,90 @@ def test_a_webhook_that_names_the_token_of_a_pair_is_no_hint_for_other_pairs_of_
 
     _, process = act(tmp_path, lambda intake: Process(intake, TokenKit("tokenkit", settings, keyed=True)), scene)
     assert process.marked("node") == marked
+
+
+# ── Who posts ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HERE, NOWHERE = Hint(provider="helius", account=solana(0)), Hint(provider="helius", account=solana(99))
+
+
+def shown(process):
+    return {name for name in process.router.figures if name.startswith("http")}
+
+
+def learned(process):
+    """Of whom something is remembered in a schedule."""
+    return {name for poller in process.pollers for schedule in poller.schedules for name in schedule.hint_scores}
+
+
+def test_each_token_has_figures_and_a_score_of_its_own_from_its_first_request_on(tmp_path):
+    async def scene(process):
+        process.router.use_senders({"one", "two", "three"})
+        await process.router.posted([HERE, NOWHERE], ALL, "one")
+        await process.router.posted([HERE] * 3, ALL, "two")
+        await process.router.posted([HERE], ALL, "")
+        await process.router.posted([HERE], ALL, "of nobody")
+
+    _, process = act(tmp_path, lambda intake: Process(intake, helius(2)), scene)
+    assert shown(process) == {"http", "http:one", "http:two"}
+    assert process.counted("http:one") == {"accepted": 1, "unknown": 1}
+    assert [process.marked(name) for name in ("http:one", "http:two", "http")] == [1, 3, 2]
+    assert {process.router.figures[name].type for name in shown(process)} == {"http"}
+
+
+def test_above_so_many_tokens_the_others_share_and_a_place_that_is_given_up_is_taken(tmp_path):
+    names = [f"bot-{n}" for n in range(3 * MOST_SENDERS)]
+
+    async def scene(process):
+        process.router.use_senders(names)
+        for name in names:
+            await process.router.posted([HERE], ALL, name)
+        assert len(shown(process)) == len(learned(process)) == MOST_SENDERS + 1
+        assert process.marked("http") == 2 * MOST_SENDERS
+        process.router.use_senders(names[10:])
+        assert len(shown(process)) == len(learned(process)) == MOST_SENDERS - 9
+        for name in reversed(names[10:]):
+            await process.router.posted([HERE], ALL, name)
+        (schedule,) = process.pollers[0].schedules
+        assert len(schedule._hints.scores._sources) == MOST_SENDERS + 1
+
+    _, process = act(tmp_path, lambda intake: Process(intake, helius(2)), scene)
+    assert len(shown(process)) == len(learned(process)) == MOST_SENDERS + 1
+    assert "http:bot-95" in shown(process)
+
+
+def test_a_token_that_goes_while_its_hints_are_taken_leaves_nothing(tmp_path):
+    """They come in slices; what is left of them says nothing, and the next of its name begins anew."""
+    hints = [Hint(provider="helius", account=solana(n % 40)) for n in range(800)]
+
+    async def scene(process):
+        process.router.use_senders({"bot", "other"})
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.router.posted, hints, ALL, "bot")
+            while not process.marked("http:bot"):
+                await anyio.lowlevel.checkpoint()
+            assert process.marked("http:bot") < len(hints)
+            process.router.use_senders({"other"})
+        assert learned(process) == set()
+        assert shown(process) == {"http"}
+        process.router.use_senders({"bot"})
+        await process.router.posted([HERE], ALL, "bot")
+
+    _, process = act(tmp_path, lambda intake: Process(intake, helius(40)), scene)
+    assert process.counted("http:bot") == {"accepted": 1}
+    assert process.marked("http:bot") == 1
+
+
+def test_a_poller_that_begins_with_what_was_learned_of_a_token_that_is_gone_forgets_it(tmp_path):
+    async def scene(process):
+        process.router.use_senders({"bot", "other"})
+        for name in ("bot", "other", ""):
+            await process.router.posted([HERE], ALL, name)
+        heirs = [*process.pollers]
+        process.pollers.clear()  # one that is being made while a reload takes the token away
+        process.router.use_senders({"other"})
+        process.pollers += heirs
+        process.router.begun(heirs[0])
+
+    _, process = act(tmp_path, lambda intake: Process(intake, helius(2)), scene)
+    assert learned(process) == {"http:other", "http"}

@@ -20,6 +20,7 @@ from watcher.client import Stream
 from watcher.hints.ethereum import EthereumChannel
 from watcher.hints.socket_source import SocketSource
 from watcher.model.addresses import BSC
+from watcher.relay.http.auth import EVERYTHING
 from watcher.runtime.backoff import Backoff
 from watcher.sandbox.server import serve
 from watcher.sandbox.world import WEBHOOK_SECRET, SandboxSettings, hint_environment, hint_tables
@@ -231,6 +232,34 @@ async def test_a_reload_replaces_what_changed_and_the_others_go_on(hinted):
     line = await hinted.reload()
     assert line["result"] == "unchanged"
     assert hinted.refusals() == {}
+
+
+async def test_lines_of_a_source_that_a_reload_removes_go_and_it_goes_on_when_it_is_back(hinted):
+    def lines():
+        text = hinted.daemon.report.metrics(EVERYTHING).body.decode()
+        return [line for line in text.splitlines() if not line.startswith("#")]
+
+    def of_solana():
+        return {line.rpartition("{")[0] for line in lines() if 'source="solana"' in line}
+
+    def judged():
+        return sum(float(line.split()[-1]) for line in lines() if line.startswith("watcher_hinted_reads_total{"))
+
+    await hinted.connected("solana")
+    await until(lambda: "watcher_hint_precision" in of_solana() and hinted.hits("helius") > 3)
+    everything, before = of_solana(), judged()
+    (table,) = [table for table in hinted.hints if table["type"] == "solana"]
+    hinted.hints.remove(table)
+    await hinted.reload()
+    await until(lambda: not of_solana())
+    assert judged() >= before, "a total that falls would look like a restart"
+    learned = hinted.pollers()["helius"].schedules[0].hint_scores["solana"]
+    assert learned.hits > 3
+    hinted.hints.append(table)
+    await hinted.reload()
+    await hinted.connected("solana")
+    assert of_solana() == everything
+    assert hinted.pollers()["helius"].schedules[0].hint_scores["solana"].hits >= learned.hits
 
 
 async def test_a_file_that_check_would_refuse_changes_no_source(hinted):

@@ -139,7 +139,7 @@ def test_the_age_of_the_oldest_doubt_is_a_metric(file):
             poller = poller_of(helius(1, limits=((1, 1.0),)), api, intake)
 
             def age():
-                families = {family.name: family for family in metrics.of_providers([poller], [intake])}
+                families = {family.name: family for family in metrics.of_providers([poller], [intake], [])}
                 (sample,) = families["watcher_oldest_doubt_seconds"].samples
                 assert sample.labels == {"provider": "helius"}
                 return sample.value

@@ -1,8 +1,9 @@
 """What the relay makes of heartbeats: the last one of each provider, and that nobody polls it any more."""
 
-from watcher.model.events import HintsHealth, ProviderHealth
+from watcher.model.events import HintsHealth, HintSourceHealth, ProviderHealth
 from watcher.model.times import format_rfc3339
-from watcher.relay.provider_statuses import SILENT, ProviderStatuses
+from watcher.relay.messages import ProviderStatus
+from watcher.relay.provider_statuses import SILENT, ProviderStatuses, without_senders
 
 HINTS = HintsHealth(sources=(), hinted_delay=0.5, unhinted_delay=None)
 BEGAN = 1_790_000_000_000_000
@@ -83,3 +84,17 @@ def test_news_is_another_state_or_another_provider_and_nothing_else():
     statuses.take(beat(3.0), 3.0)
     assert statuses.news(wall(3.0), 3.0)
     assert statuses.news(wall(60.0), 60.0), "silence is news, though nothing came"
+
+
+def test_who_is_bound_is_not_told_which_other_tokens_post_hints():
+    def status(*names):
+        told = {"type": "http", "connected": True, "since": None, "per_second": 1.0, "precision": None}
+        told = [
+            HintSourceHealth(source=name, **told | ({"type": "solana"} if name == "push" else {})) for name in names
+        ]
+        hints = HintsHealth(sources=tuple(told), hinted_delay=0.5, unhinted_delay=None)
+        return ProviderStatus(None, None, 0.0, "ok", None, None, hints)
+
+    assert without_senders(status("http", "http:desk", "push", "http:2d711642")) == status("http", "push")
+    plain, none = status("http", "push"), ProviderStatus(None, None, 0.0, "ok", None, None)
+    assert (without_senders(plain), without_senders(none)) == (plain, none)

@@ -248,6 +248,14 @@ def test_whoever_hints_at_busy_targets_by_chance_earns_nothing_by_their_changes(
     assert schedule.hint_scores["noise"].precision < 0.2
 
 
+def test_a_precision_is_0_to_1_though_a_source_is_right_less_often_than_chance():
+    schedule = Schedule(range(20), seed=1, now=0.0)
+    read(schedule, 0.0, 600.0, changed={3})
+    read(schedule, 600.0, 640.0, source="late", hints=(3,))  # it tells of what has stopped to change
+    assert schedule.hint_scores["late"].misses > 3
+    assert schedule.hint_scores["late"].precision == 0.0
+
+
 def test_a_rate_stays_true_where_hints_bring_the_reads():
     schedule, chance, changes = Schedule(range(50), seed=1, now=0.0), random.Random(1), 0
     waiting = set()
@@ -372,6 +380,72 @@ def test_a_source_has_its_own_say_however_many_names_there_were_before():
     schedule.hint_covered("solana", 150.0)
     reads = read(schedule, 151.0, 451.0)
     assert {target for _, target, hinted in reads if hinted is not None} == {*range(50)}
+
+
+def bits_left(schedule):
+    """Of every source that is named anywhere but in the scores."""
+    hints, left = schedule._hints, schedule._hints.marks.distrusted | schedule._hints.scores.distrusted
+    for mark in (*hints.marks.waiting.values(), *hints.marks.reading.values()):
+        left |= mark.sources
+    for change in hints._seen.values():
+        left |= change.hinted | change.echoed
+    return left
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_of_a_source_that_is_forgotten_nothing_is_left_for_the_one_that_gets_its_place(data):
+    """Whatever was in flight, waiting, or just seen of it. And there are never more places than there were sources at a time."""
+    schedule, now, names, most = warm(20, 40.0), 40.0, [], 0
+    flying = []
+    for step in range(data.draw(st.integers(20, 80))):
+        now += 0.5
+        act = data.draw(st.sampled_from(["hint", "hint", "hint", "read", "read", "answer", "come", "go"]))
+        if act == "come" and len(names) < 4:
+            names.append(f"sender {step}")
+            most = max(most, len(names))
+        elif act == "go" and names:
+            gone = names.pop(data.draw(st.integers(0, len(names) - 1)))
+            bit = schedule._hints.scores._bits.get(gone, 0)
+            schedule.forget_hints_of(gone)
+            assert not bits_left(schedule) & bit
+            assert gone not in schedule.hint_scores
+        elif act == "hint" and names:
+            schedule.hint(data.draw(st.integers(0, 19)), now, data.draw(st.sampled_from(names)))
+        elif act == "read":
+            flying += schedule.pick(now)
+        elif act == "answer" and flying:
+            schedule.report(flying.pop(), now, data.draw(st.booleans()))
+    assert len(schedule._hints.scores._sources) <= most
+    schedule.forget_hints_of("nobody")
+
+
+def test_an_echo_of_a_source_that_is_forgotten_is_none_of_the_next_one():
+    """Each may say once more what was seen a moment ago: the one that gets its place too."""
+    schedule = warm()
+    read(schedule, 150.0, 152.0, source="first", hints=(17,), changed={17})
+    read(schedule, 152.0, 154.0, source="first", hints=(17,))
+    assert (schedule.hint_scores["first"].hits, schedule.hint_scores["first"].misses) == (2, 0)
+    schedule.forget_hints_of("first")
+    read(schedule, 154.0, 156.0, source="next", hints=(17,))
+    assert (schedule.hint_scores["next"].hits, schedule.hint_scores["next"].misses) == (1, 0)
+
+
+def test_the_next_source_is_trusted_though_the_one_before_it_was_not_and_what_was_judged_is_counted_on():
+    schedule = warm(200, 300.0)
+    read(schedule, 300.0, 500.0, source="liar", hints=[*range(20)])
+    assert schedule.hint_scores["liar"].precision < 0.2
+    misses = schedule.hint_scores["liar"].misses
+    assert bits_left(schedule)
+    schedule.forget_hints_of("liar")
+    assert not bits_left(schedule)
+    schedule.hint(150, 500.0, "bot")
+    assert 150 in [target for _, target, since in read(schedule, 500.0, 503.0) if since is not None]
+    scores = schedule.hint_scores
+    assert (scores["bot"].misses, sum(score.misses for score in scores.values())) == (0, misses)
+    heir = Schedule(range(200), seed=1, now=503.0)
+    heir.inherit([schedule], 503.0)
+    assert sum(score.misses for each in (schedule, heir) for score in each.hint_scores.values()) == misses
 
 
 def test_a_source_of_which_nothing_is_learned_yet_changes_no_pick():
@@ -532,3 +606,25 @@ def test_a_flood_of_false_hints_costs_next_to_nothing():
     plain = delays(stream, product(stream, cold(100)), window)[0].mean()
     flooded = simulate(stream, World((Source(recall=0.0, flood=200.0, covers=False),)), 100)
     assert waited(stream, flooded.polls, window=window)[0].mean() <= 1.08 * plain
+
+
+@pytest.mark.usefixtures("uncounted")
+@pytest.mark.world
+@pytest.mark.parametrize("share", [1.0, 0.2])
+def test_whoever_posts_beside_a_flood_fares_as_if_alone(share):
+    """Two tokens: one marks every watch in turn, as fast as it is let, the other one tells of changes of some watches."""
+    stream, window = first_hour("zipf1.2", 4800.0)
+    good, bad = (
+        Source("http:good", precision=0.9, share=share, covers=False),
+        Source("http:bad", 0.0, flood=200.0, covers=False),
+    )
+    alone, beside = (simulate(stream, World(sources), 100) for sources in ((good,), (good, bad)))
+    before, after = (outcome.schedule.hint_scores for outcome in (alone, beside))
+    assert abs(after["http:good"].precision - before["http:good"].precision) <= 0.03
+    assert after["http:good"].hits == pytest.approx(before["http:good"].hits, rel=0.02)
+    assert after["http:bad"].precision < 0.2
+    found = []
+    for outcome in (alone, beside):
+        seconds, ids = waited(stream, outcome.polls, window=window)
+        found.append(seconds[ids < share * stream.targets].mean())
+    assert found[1] <= 1.1 * found[0]

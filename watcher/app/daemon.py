@@ -121,8 +121,12 @@ class Daemon:
     def _hint_paths(self, sources: Sequence[HintSource]) -> HintPaths:
         polls = self.only != "relay"
         paths = HintPaths(lambda: self.watches, self.partitions, self.journal.hint_exchange(), wall, polls=polls)
-        paths.use(sources)
+        paths.use(sources, self._senders)
         return paths
+
+    @property
+    def _senders(self) -> frozenset[str]:
+        return frozenset() if self.tokens is None else self.tokens.senders
 
     def _balance_gauges(self) -> BalanceGauges:
         return BalanceGauges(
@@ -313,7 +317,7 @@ class Daemon:
             self.relay.use_tokens(self.config.relay, self.tokens)
             self.relay.watches_changed()
         await self.partitions.reconfigure(change)
-        self.hints.use(change.wanted.hints)
+        self.hints.use(change.wanted.hints, self._senders)
         self.report.watch(self.sources)
         if self.member is not None:
             self.member.reconfigure(self.sources)

@@ -1,11 +1,11 @@
 """All ways by which hints come into one process: what is posted, webhooks, the journal's exchange, sockets of its own."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 
-from watcher.app.hint_router import HTTP, HintRouter
+from watcher.app.hint_router import HintRouter
 from watcher.app.hint_sources import HintSource, HintSources, webhook_secrets
 from watcher.app.partitions import Partitions
 from watcher.hints.figures import SourceFigures
@@ -39,8 +39,8 @@ class HintPaths:
         self._webhooks = TokenkitWebhooks({}, {})
         self._sources = HintSources(self.router, lambda: partitions.polled, wall=wall, seed=secrets.randbits(32))
 
-    def use(self, sources: Sequence[HintSource]) -> None:
-        """From now on these. Those that are as they were go on."""
+    def use(self, sources: Sequence[HintSource], senders: Collection[str]) -> None:
+        """From now on these sources, and tokens with these names that may post. Those that are as they were go on."""
         figures, signed = self.router.figures, webhook_secrets(sources)
         for gone in webhook_secrets(self.configured).keys() - signed.keys():
             self.router.forget(gone, figures[gone])
@@ -50,6 +50,7 @@ class HintPaths:
         self.configured = sources
         self._webhooks.use(signed, figures)
         self._sources.use(sources)
+        self.router.use_senders(senders)
 
     def begun(self, poller: Poller) -> None:
         """It polls from now on."""
@@ -73,9 +74,10 @@ class HintPaths:
         if self._exchange is not None:
             await self._exchange.close()
 
-    def _rejected(self) -> None:
-        self.router.figures[HTTP].count("rejected", anyio.current_time())
-        self.router.tell_rejected(HTTP, "a body that holds no hints as documented")
+    def _rejected(self, sender: str) -> None:
+        figures = self.router.of_sender(sender)
+        figures.count("rejected", anyio.current_time())
+        self.router.tell_rejected(figures.name, "a body that holds no hints as documented")
 
     async def _hooked(self, body: bytes, headers: Mapping[str, str]) -> HookAnswer:
         delivery = self._webhooks.received(body, headers, anyio.current_time())

@@ -4,7 +4,7 @@ Whether a source is there and how much it tells is counted beside it; how often 
 read for it, the schedules of the provider know.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 
@@ -15,6 +15,8 @@ from watcher.model.times import format_rfc3339
 from watcher.providers.protocol import Provider
 from watcher.scheduling.hint_scores import HintScore
 from watcher.scheduling.schedule import Schedule
+
+READS = ("hinted", "unhinted")
 
 
 def hints_health(
@@ -63,10 +65,10 @@ def _together(scores: Sequence[HintScore]) -> HintScore:
     )
 
 
-def precisions(schedules: Sequence[Schedule[Target]]) -> Mapping[str, float]:
-    """By source, of those of which a hint was judged."""
+def precisions(schedules: Sequence[Schedule[Target]], shown: Collection[str]) -> Mapping[str, float]:
+    """By source, of those of which a hint was judged. `shown`: those that there are; others are remembered for when they are back."""
     scores = scores_of(schedules).items()
-    return {name: score.precision for name, score in scores if score.precision is not None}
+    return {name: score.precision for name, score in scores if name in shown and score.precision is not None}
 
 
 def judged(schedules: Sequence[Schedule[Target]]) -> Mapping[str, int]:
@@ -78,11 +80,9 @@ def judged(schedules: Sequence[Schedule[Target]]) -> Mapping[str, int]:
 def delays(schedules: Sequence[Schedule[Target]]) -> Mapping[str, float]:
     """Seconds from a change to the read that showed it, `hinted` and `unhinted`, as far as there was one. Of several
     schedules the one that is worst off, as with all figures of a provider."""
-    found = {
-        "hinted": [schedule.hinted_delay() for schedule in schedules],
-        "unhinted": [schedule.unhinted_delay() for schedule in schedules],
-    }
-    return {read: max(known) for read, each in found.items() if (known := [one for one in each if one is not None])}
+    each = zip(*(schedule.hint_delays() for schedule in schedules), strict=True)
+    found = {read: [one for one in seconds if one is not None] for read, seconds in zip(READS, each, strict=False)}
+    return {read: max(known) for read, known in found.items() if known}
 
 
 def _health(source: SourceFigures, score: HintScore | None, now: float) -> HintSourceHealth:

@@ -12,7 +12,7 @@ import anyio
 import msgspec
 import structlog
 
-from watcher.hints.figures import SourceFigures
+from watcher.hints.figures import HTTP, KAFKA, SENDER, SourceFigures
 from watcher.journal import Forbidden, HintExchange
 from watcher.model.addresses import filter_forms
 from watcher.model.filters import FilterMatcher
@@ -26,8 +26,8 @@ from watcher.relay.http.hint_routes import Accepted, NotPolledHere
 from watcher.runtime.backoff import Backoff
 from watcher.runtime.slicing import run_at_once, run_in_slices
 
-HTTP, KAFKA = "http", "kafka"
-"""The two sources that stand in no table."""
+MOST_SENDERS = 32
+"""Tokens that have a score of their own at one time. Who comes when there are so many shares `http`."""
 RESTARTS = Backoff(5.0, 300.0)
 """Of what a bug of ours has ended."""
 MOST_WAITING = 1000
@@ -62,6 +62,8 @@ class HintRouter:
         self._pollers = pollers
         self._exchange = exchange
         self._now = now
+        self._wall = wall
+        self._senders: Collection[str] = frozenset()
         self._polls = polls
         self._waiting: deque[Hint] = deque(maxlen=MOST_WAITING)
         self._came = anyio.Event()
@@ -92,6 +94,7 @@ class HintRouter:
         for source, scopes in self.covered.items():
             poller.cover(source, scopes)
             poller.hint_covered(source)
+        self._forget_senders(poller)  # it may have learned from one that ended before they were taken away
 
     def forget(self, source: str, figures: SourceFigures) -> None:
         """There is no such source any more. `figures`: its own; another one may have taken its name."""
@@ -100,24 +103,51 @@ class HintRouter:
         if self.figures.get(source) is figures:
             del self.figures[source]
 
-    async def posted(self, hints: Sequence[Hint], rights: Filter) -> Accepted:
+    def use_senders(self, names: Collection[str]) -> None:
+        """Tokens with these names may post hints from now on, and no others. What was learned of the others is forgotten."""
+        self._senders = names
+        for figures in list(self.figures.values()):
+            if figures.is_sender and figures.name.removeprefix(SENDER) not in names:
+                del self.figures[figures.name]
+        for poller in self._pollers():
+            self._forget_senders(poller)
+
+    def _forget_senders(self, poller: Poller) -> None:
+        for schedule in poller.schedules:
+            for source in list(schedule.hint_scores):
+                if source.startswith(SENDER) and source not in self.figures:
+                    schedule.forget_hints_of(source)
+
+    def of_sender(self, name: str) -> SourceFigures:
+        """What is posted by this token is counted here: under its name from its first request on, as long as there is room."""
+        if (found := self.figures.get(SENDER + name)) is not None:
+            return found
+        known = sum(figures.is_sender for figures in self.figures.values())
+        if name not in self._senders or known >= MOST_SENDERS:
+            return self.figures[HTTP]
+        figures = SourceFigures(name=SENDER + name, type="http", connected=True, since=self._wall())
+        self.figures[figures.name] = figures
+        return figures
+
+    async def posted(self, hints: Sequence[Hint], rights: Filter, sender: str) -> Accepted:
         """What somebody with these rights sent; each names its provider. A hint of what they do not allow to see is as unknown as
-        one of what nobody watches.
+        one of what nobody watches. `sender`: the name of a token, or nothing.
 
         Raises NotPolledHere; Unavailable where one is for another process and cannot be sent on now.
         """
         if self._exchange is None and not self._polls:
             raise NotPolledHere
+        figures = self.of_sender(sender)
         known = await self._in_turn(self._known(hints, rights))
         unknown = len(hints) - len(known)
         if unknown:
-            self._count_unknown(self.figures[HTTP], unknown)
+            self._count_unknown(figures, unknown)
         here = self._polled_here()
-        await self._in_turn(self._marking(self.figures[HTTP], [hint for hint in known if hint.provider in here]))
+        await self._in_turn(self._marking(figures, [hint for hint in known if hint.provider in here]))
         away = [hint for hint in known if hint.provider not in here]
         if away:
             await self._send_on(away)
-            self.figures[HTTP].count("accepted", self._now(), len(away))
+            figures.count("accepted", self._now(), len(away))
         return Accepted(len(known), unknown)
 
     async def delivered(self, source: str, hints: Sequence[Hint]) -> None:
@@ -207,8 +237,10 @@ class HintRouter:
             yield
 
     def _mark(self, figures: SourceFigures, hint: Hint) -> Generator[None, None, None]:
-        """One hint may touch every watch there is."""
+        """One hint may touch every watch there is. Of a source that is gone meanwhile it says nothing more."""
         marked = 0
+        if self.figures.get(figures.name) is not figures:
+            return
         for poller in [poller for poller in self._pollers() if hint.provider in (None, poller.name)]:
             marked += yield from poller.hint(hint, figures.name)
         if marked:

@@ -6,7 +6,7 @@ each kind that an alert may ask for is there from the first scrape on, as 0: Pro
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from math import inf
 from typing import Generic, TypeVar
@@ -75,6 +75,8 @@ class ProviderView(msgspec.Struct, frozen=True):
     wall: float
     forecasts: Sequence[Forecast]
     """Of its limits of a day and longer."""
+    hint_sources: Collection[str]
+    """Those that there are, as far as they may be shown."""
 
     @property
     def last_success(self) -> float | None:
@@ -206,7 +208,7 @@ PROVIDERS: tuple[Figure[ProviderView], ...] = (
     gauge(
         "hint_precision",
         "How many hints of a source were followed by a change, less what chance would have given; 0..1.",
-        lambda p: hint_report.precisions(p.poller.schedules),
+        lambda p: hint_report.precisions(p.poller.schedules, p.hint_sources),
         by="source",
     ),
     counter(
@@ -341,10 +343,10 @@ def everything(
     member: FleetMember | None,
     reloads: Reloads,
     *,
-    sources: Iterable[SourceFigures],
+    sources: Collection[SourceFigures],
 ) -> Iterator[Metric]:
     """`sources`: of hints."""
-    yield from of_providers(pollers, committers)
+    yield from of_providers(pollers, committers, [source.name for source in sources])
     yield from families(HINT_SOURCES, ("source", "type"), {(source.name, source.type): source for source in sources})
     yield from families(JOURNAL, ("partition",), {(str(each.partition),): each for each in committers})
     if member is not None:
@@ -368,11 +370,14 @@ def of_the_build(journal: str) -> Iterator[Metric]:
     yield InfoMetricFamily("watcher_build", "What runs here; always 1.", value=facts)
 
 
-def of_providers(pollers: Sequence[Poller], committers: Sequence[Committer]) -> Iterator[Metric]:
-    """Each sample is of one provider, which it names."""
+def of_providers(
+    pollers: Sequence[Poller], committers: Sequence[Committer], hint_sources: Collection[str]
+) -> Iterator[Metric]:
+    """Each sample is of one provider, which it names. `hint_sources`: those that may be shown."""
     now, wall = anyio.current_time(), time.time()
     views: dict[tuple[str, ...], ProviderView] = {
-        (poller.name,): ProviderView(poller, committers, now, wall, poller.budget.forecasts(now)) for poller in pollers
+        (poller.name,): ProviderView(poller, committers, now, wall, poller.budget.forecasts(now), hint_sources)
+        for poller in pollers
     }
     yield from families(PROVIDERS, ("provider",), views)
 

@@ -78,7 +78,8 @@ class StatusReport:
             found = metrics.everything(*parts, sources=self._hints())
             return exposition(chain(metrics.of_the_build(self._journal), found, self._gauges.families(rights)), accept)
         visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
-        of_providers = metrics.of_providers(visible, partitions.committers)
+        others = [source.name for source in self._hints() if not source.is_sender]  # who else has a token is not theirs
+        of_providers = metrics.of_providers(visible, partitions.committers, others)
         return exposition(chain(of_providers, self._gauges.families(rights)), accept)
 
     def line(self) -> str:

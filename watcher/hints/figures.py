@@ -1,7 +1,7 @@
 """What is counted of a source of hints, for metrics, page and terminal."""
 
 from collections import Counter, deque
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -9,6 +9,11 @@ SourceType = Literal["solana", "ethereum", "starknet", "tokenkit", "http", "kafk
 HintResult = Literal["accepted", "unknown", "rejected", "repeated"]
 RESULTS: tuple[HintResult, ...] = ("accepted", "unknown", "rejected", "repeated")
 RATE_SECONDS = 60
+HTTP: Final = "http"
+KAFKA: Final = "kafka"
+"""The two sources that stand in no table."""
+SENDER = "http:"
+"""Before the name of a token that posts hints. No name of a table holds a colon."""
 
 
 class SourceFigures(msgspec.Struct, eq=False, kw_only=True):
@@ -34,6 +39,11 @@ class SourceFigures(msgspec.Struct, eq=False, kw_only=True):
     by_result: Counter[str] = msgspec.field(default_factory=lambda: Counter(dict.fromkeys(RESULTS, 0)))
     """Hints by what became of them: of a watch, of none, malformed or forged, a delivery that came before."""
     _seconds: deque[tuple[int, int]] = msgspec.field(default_factory=lambda: deque(maxlen=RATE_SECONDS))
+
+    @property
+    def is_sender(self) -> bool:
+        """It is one token that posts hints."""
+        return self.name.startswith(SENDER)
 
     def count(self, result: HintResult, now: float, number: int = 1) -> None:
         """`now`: monotonic seconds."""

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from watcher.hints.figures import SourceType
+from watcher.hints.figures import HTTP, KAFKA, SourceType
 from watcher.model import addresses
 from watcher.model.addresses import ETHEREUM, AddressError
 from watcher.redaction import secret
@@ -15,7 +15,7 @@ from watcher.redaction.redactor import SECRETS
 from watcher.redaction.secret import Secret
 from watcher.runtime.config_section import Mistakes, SettingsError, probably, section
 
-DOORS: tuple[SourceType, ...] = ("http", "kafka")
+DOORS: tuple[SourceType, ...] = (HTTP, KAFKA)
 """Sources that are always there and stand in no table: these names are taken."""
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PARAMETER = re.compile(r"(?:(?<=^)|(?<=&))[A-Za-z]{1,8}(?:[-_][A-Za-z]{1,8})?=(?=[^=])")

@@ -97,7 +97,7 @@ class HintSourceHealth(msgspec.Struct, frozen=True, kw_only=True):
     """How a source of hints fares, for one provider."""
 
     source: str
-    """Its name in the config; `http` and `kafka` are the doors for hints of others."""
+    """Its name in the config; `http` and `kafka` are the doors for hints of others, `http:NAME` is one token that posts."""
     type: str
     connected: bool
     """It is there. Without it the schedule goes on alone."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Collection, Iterator
 
+import msgspec
+
 from watcher.model.events import ProviderHealth
 from watcher.model.times import parse_rfc3339
 from watcher.relay.messages import ProviderStatus
@@ -9,6 +11,16 @@ from watcher.relay.messages import ProviderStatus
 SILENT_AFTER = 45.0
 """Seconds without a heartbeat, of which there should be three: nobody polls it, whatever the last one said."""
 SILENT = "no heartbeat: nobody polls it, or nothing of that gets through to here"
+
+
+def without_senders(status: ProviderStatus) -> ProviderStatus:
+    """As whoever does not see everything is told: which other tokens post hints is not theirs to know."""
+    if status.hints is None:
+        return status
+    sources = tuple(source for source in status.hints.sources if source.type != "http" or source.source == "http")
+    if len(sources) == len(status.hints.sources):
+        return status
+    return msgspec.structs.replace(status, hints=msgspec.structs.replace(status.hints, sources=sources))
 
 
 class ProviderStatuses:

@@ -17,7 +17,7 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tokens_env: str | None = None
     """Name of the variable that holds plain tokens, separated by commas, each with all rights."""
     tokens_file: str | None = None
-    """TOML: `[[token]] sha256 = "…"`, narrowed by `provider`, `chain`, `account`, `token` lists."""
+    """TOML: `[[token]] sha256 = "…"`, perhaps with a `name`, narrowed by `provider`, `chain`, `account`, `token` lists."""
     max_connections: int = 10_000
     origins: list[str] = []
     """Browser origins allowed besides the relay's own, such as `https://desk.example`."""

@@ -121,6 +121,12 @@ class HintMarks:
         else:
             newer.join(mark)
 
+    def forget(self, bit: int) -> None:
+        """Nobody says so with this bit any more. What it alone had said may have been missed, and is read once."""
+        for _, mark in self.unanswered():
+            mark.sources &= ~bit
+        self.distrusted &= ~bit
+
     def unanswered(self) -> Iterator[tuple[int, Mark]]:
         """Those that no answer has spent, by target; a target may have two."""
         yield from self.reading.items()

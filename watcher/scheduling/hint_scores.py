@@ -16,6 +16,7 @@ STEP_MEMORY = 20  # repetitions: few are made where they do not pay, and when th
 PRIOR = 2.0
 TRUSTED = 0.2  # precision, below which a source is mostly wrong
 PAYS = 0.1  # lift of a repetition
+FORGOTTEN = ""  # the name under which sources are counted that there are no more
 TRIES_ALL = 20  # one hint in so many is repeated whether that pays or not
 
 
@@ -28,7 +29,7 @@ class HintScore(msgspec.Struct, frozen=True, kw_only=True):
     """Hints, several of one target taken together, of which a read showed a change."""
     misses: int
     precision: float | None
-    """None: none was judged yet."""
+    """0..1; a source that is right less often than chance has 0. None: none was judged yet."""
 
 
 class Tally(msgspec.Struct, eq=False):
@@ -71,13 +72,30 @@ class HintScores:
         self._steps = steps
         self._bits: dict[str, int] = {}
         self._sources: list[_Source] = []
+        self._free: list[int] = []
+        """Bits of sources that are forgotten."""
+        self._forgotten = self._new()
         self.distrusted = 0
         """Bits of the sources that are mostly wrong."""
 
     def bit(self, source: str) -> int:
         if (bit := self._bits.get(source)) is None:
-            self._sources.append(_Source(Tally(MEMORY), [Tally(STEP_MEMORY) for _ in self._steps]))
-            bit = self._bits[source] = 1 << len(self._sources) - 1
+            bit = self._bits[source] = self._free.pop() if self._free else 1 << len(self._sources)
+            place = bit.bit_length() - 1
+            self._sources[place : place + 1] = [self._new()]
+        return bit
+
+    def _new(self) -> _Source:
+        return _Source(Tally(MEMORY), [Tally(STEP_MEMORY) for _ in self._steps])
+
+    def forget(self, source: str) -> int:
+        """Its bit, which a source that comes later may get; 0: it was not known. Totals keep what it was judged by."""
+        bit = self._bits.pop(source, 0)
+        for _, gone in self._of(bit):
+            self._forgotten.hits += gone.hits
+            self._forgotten.misses += gone.misses
+            self._free.append(bit)
+        self.distrusted &= ~bit
         return bit
 
     @property
@@ -89,11 +107,12 @@ class HintScores:
         """Of another schedule: what was learned there; the counts go to the first of several that do. Its provider may have
         been another, with repetitions at other times."""
         self._bits, self._sources = dict(former._bits), copy.deepcopy(former._sources)  # noqa: SLF001
+        self._free, self._forgotten = list(former._free), copy.copy(former._forgotten)  # noqa: SLF001
         self.distrusted = former.distrusted
         if former._steps != self._steps:  # noqa: SLF001
             for source in self._sources:
                 source.steps = [Tally(STEP_MEMORY) for _ in self._steps]
-        for source in former._sources:  # noqa: SLF001
+        for source in (*former._sources, former._forgotten):  # noqa: SLF001
             source.hints = source.hits = source.misses = 0
 
     def received(self, bit: int) -> None:
@@ -129,15 +148,16 @@ class HintScores:
         return None
 
     def scores(self) -> Mapping[str, HintScore]:
+        named = [(name, source) for name, bit in self._bits.items() for _, source in self._of(bit)]
         return {
             name: HintScore(
                 hints=source.hints,
                 hits=source.hits,
                 misses=source.misses,
-                precision=source.tally.precision if source.tally.reads else None,
+                precision=max(0.0, source.tally.precision) if source.tally.reads else None,
             )
-            for name, bit in self._bits.items()
-            for _, source in self._of(bit)
+            for name, source in (*named, (FORGOTTEN, self._forgotten))
+            if name or source.hits or source.misses
         }
 
     def _of(self, sources: int) -> Iterator[tuple[int, _Source]]:

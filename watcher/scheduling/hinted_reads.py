@@ -108,6 +108,14 @@ class HintedReads:
         self._unhinted_delays.append(gap / 2)
         self._note_change(i, now, sources)
 
+    def forget(self, source: str) -> None:
+        """Of one that covers nothing. Its bit will be another's, so none may be left."""
+        bit = self.scores.forget(source)
+        self.marks.forget(bit)
+        for change in self._seen.values():
+            change.hinted &= ~bit
+            change.echoed &= ~bit
+
     def delay(self) -> float | None:
         return median(self._delays) if self._delays else None
 

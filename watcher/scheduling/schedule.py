@@ -185,13 +185,13 @@ class Schedule(Generic[T]):
         """By source, whoever sent a hint or covers anything here."""
         return self._hints.scores.scores()
 
-    def hinted_delay(self) -> float | None:
-        """Seconds from a hint to the read that showed its change: the median of the last hundred."""
-        return self._hints.delay()
+    def hint_delays(self) -> tuple[float | None, float | None]:
+        """Medians of the last hundred reads that showed a change: seconds from a hint to its read; without, half of the gap before."""
+        return self._hints.delay(), self._hints.unhinted_delay()
 
-    def unhinted_delay(self) -> float | None:
-        """Half of the gap to the read before, of the reads without a hint that showed a change: likewise."""
-        return self._hints.unhinted_delay()
+    def forget_hints_of(self, source: str) -> None:
+        """There is no such source any more, and it covers nothing: the next new one is told from it in all that is learned."""
+        self._hints.forget(source)
 
     def hint_due(self, now: float) -> bool:
         """Whether a hinted target could be read now, of a source that is right often enough."""

@@ -53,6 +53,22 @@ def test_tokens_of_a_file_are_bound(tmp_path):
         (f'[[token]]\nsha256 = "{digest("x")}"\naccount = []', "at least one"),
         (f'[[token]]\nsha256 = "{digest("x")}"\nwallet = ["a"]', "wallet"),
         (f'[[token]]\nsha256 = "{digest("x")}"\nhint = "yes"', "hint"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\nname = ""', "name of the token 2d711642…: write 1 to 32"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\nname = "a\\u001b[31m"', "letters, digits"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\nname = "{"n" * 33}"', "1 to 32"),
+        (f'[[token]]\nsha256 = "{digest("canary")}"\nname = "canary"', "is a token"),
+        (
+            f'[[token]]\nsha256 = "{digest("canary")}"\n[[token]]\nsha256 = "{digest("x")}"\nname = "canary"',
+            "is a token",
+        ),
+        (
+            f'[[token]]\nsha256 = "{digest("x")}"\nname = "bot"\n[[token]]\nsha256 = "{digest("y")}"\nname = "bot"',
+            "two tokens are called bot",
+        ),
+        (
+            f'[[token]]\nsha256 = "{digest("x")}"\n[[token]]\nsha256 = "{digest("y")}"\nname = "{digest("x")[:8]}"',
+            "two tokens are called 2d711642",
+        ),
         ("[[token", "tokens.toml"),
     ],
 )
@@ -62,6 +78,42 @@ def test_a_wrong_tokens_file_is_one_clear_line(tmp_path, text, says):
     with pytest.raises(SettingsError, match="tokens_file") as raised:
         load(RelaySettings(tokens_file=str(path)), {})
     assert says in str(raised.value)
+    assert "canary" not in str(raised.value)
+
+
+def test_a_token_is_counted_under_its_name_or_the_first_digits_of_its_digest_and_those_of_a_variable_together(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        f'[[token]]\nsha256 = "{digest("desk")}"\nname = "Desk_bot-1"\n'
+        f'[[token]]\nsha256 = "{digest("all").upper()}"\n'
+        f'[[token]]\nsha256 = "{digest("all")}"\n'
+        f'[[token]]\nsha256 = "{digest("reader")}"\nname = "desk-reader"\nprovider = ["helius"]\n'
+    )
+    settings = RelaySettings(tokens_file=str(path), tokens_env="T")
+    tokens = load(settings, {"T": "one,two"})
+    guard = Guard(settings, tokens)
+    found = {name: guard.find(f"Bearer {name}").sender for name in ("desk", "all", "reader", "one", "two")}
+    assert found == {"desk": "Desk_bot-1", "all": digest("all")[:8], "reader": "desk-reader", "one": "", "two": ""}
+    assert tokens.senders == {"Desk_bot-1", digest("all")[:8]}, "who may not hint is no sender"
+    assert guard.find("Bearer other") is None
+    assert Guard(RelaySettings(), None).find(None).sender == ""
+
+
+def test_a_token_that_gets_another_name_keeps_its_streams_and_that_is_a_change(tmp_path):
+    path = tmp_path / "tokens.toml"
+    settings = RelaySettings(tokens_file=str(path))
+
+    def loaded(lines):
+        path.write_text(f'[[token]]\nsha256 = "{digest("desk")}"\n{lines}\n')
+        return load(settings, {})
+
+    guard = Guard(settings, loaded(""))
+    stream = guard.rights("Bearer desk")
+    named = loaded('name = "desk-bot"')
+    assert guard.tokens != named
+    guard.use(settings, named)
+    assert guard.grants(stream)
+    assert guard.find("Bearer desk").sender == "desk-bot"
 
 
 def test_a_missing_tokens_file_and_an_empty_variable_are_errors(tmp_path):

@@ -59,7 +59,7 @@ def tokens_file(tmp_path):
         f'[[token]]\nsha256 = "{digest("all")}"\n'
         f'[[token]]\nsha256 = "{digest("muted")}"\nhint = false\n'
         f'[[token]]\nsha256 = "{digest("reader")}"\nprovider = ["helius"]\n'
-        f'[[token]]\nsha256 = "{digest("bot")}"\nprovider = ["helius"]\nhint = true\n'
+        f'[[token]]\nsha256 = "{digest("bot")}"\nname = "desk-bot"\nprovider = ["helius"]\nhint = true\n'
     )
     return str(path)
 
@@ -69,7 +69,8 @@ class Door:
 
     def __init__(self):
         self.taken = []
-        self.rejected = 0
+        self.senders = []
+        self.rejected = []
         self.fails = None
         self.open = asyncio.Event()
         self.open.set()
@@ -80,15 +81,16 @@ class Door:
         self.http = None
         self.guard = None
 
-    async def take(self, hints, rights):
+    async def take(self, hints, rights, sender):
         await self.open.wait()
         if self.fails is not None:
             raise self.fails
         self.taken.append((list(hints), rights))
+        self.senders.append(sender)
         return Accepted(accepted=len(hints) - 1, unknown=1) if hints else Accepted(0, 0)
 
-    def reject(self):
-        self.rejected += 1
+    def reject(self, sender):
+        self.rejected.append(sender)
 
     async def hook(self, body, headers):
         self.headers.append(headers)
@@ -138,7 +140,7 @@ async def test_hints_are_taken_and_answered_with_what_became_of_them():
         ((hints, rights),) = door.taken
         wallet = Hint(provider="jupiter", account="a")
         assert hints == [wallet, Hint(provider="jupiter", account="a", chain="eip155:1", token="t"), wallet]
-        assert (rights, door.rejected) == (EVERYTHING, 0)
+        assert (rights, door.rejected) == (EVERYTHING, [])
 
 
 async def test_none_and_a_thousand_are_as_welcome():
@@ -175,7 +177,7 @@ async def test_a_wrong_hint_is_named_and_none_is_taken(hints, says):
         answer = await door.post(hints)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
         assert message(answer).startswith(says)
-        assert (door.taken, door.rejected) == ([], 1)
+        assert (door.taken, door.rejected) == ([], [""])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ async def test_what_is_no_list_of_hints_is_one_clear_line(body):
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_request")
         assert "hint" in message(answer)
         assert len(answer.content) < 1000
-        assert (door.taken, door.rejected) == ([], 1)
+        assert (door.taken, door.rejected) == ([], [""])
 
 
 async def test_a_body_above_the_bound_is_refused_and_one_below_it_is_not():
@@ -269,6 +271,17 @@ async def test_a_token_needs_the_right_and_its_hints_are_bound_to_it(tokens_file
             assert "hint = true" in message(answer)
         if status == 401:
             assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_hints_and_what_is_none_are_counted_under_the_name_of_the_token(tokens_file):
+    async with opened(tokens_file=tokens_file) as door:
+        for token in ("bot", "all"):
+            assert (await door.post(headers=bearer(token))).status_code == 202
+            assert (await door.http.post("/v1/hints", content=b"[]", headers=bearer(token))).status_code == 400
+        assert door.senders == door.rejected == ["desk-bot", digest("all")[:8]]
+    async with opened() as door:
+        await door.post()
+        assert door.senders == [""]
 
 
 @pytest.mark.parametrize(("name", "status"), [("another", 401), ("all", 403)])

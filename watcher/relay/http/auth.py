@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +21,10 @@ from watcher.relay.settings import RelaySettings, is_loopback
 from watcher.runtime.config_section import SettingsError
 
 EVERYTHING = Filter()
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
+"""Of a token: it stands in metrics and on terminals."""
+SHOWN = 8
+"""Digits of a digest that may be shown: too few to try tokens against, enough to find it in the file."""
 PORTS = {"http": 80, "https": 443}
 GUESSED = frozenset(
     hashlib.sha256(word + end).digest()
@@ -34,6 +38,8 @@ class TokenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One `[[token]]` of a tokens file. A list that is left out narrows nothing."""
 
     sha256: str
+    name: str | None = None
+    """What its hints are counted under; left out: the first digits of `sha256`."""
     provider: list[str] | None = None
     chain: list[str] | None = None
     account: list[str] | None = None
@@ -54,6 +60,8 @@ class KnownToken(NamedTuple):
     """Its SHA-256."""
     rights: Filter
     may_hint: bool = True
+    sender: str = ""
+    """What its hints are counted under; empty for tokens of the environment, which are counted together."""
 
 
 NO_TOKEN = KnownToken(b"", EVERYTHING)
@@ -72,6 +80,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def senders(self) -> frozenset[str]:
+        """Under which hints may be counted."""
+        return frozenset(each.sender for each in self._known if each.may_hint and each.sender)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokens) and set(self._known) == set(other._known)
@@ -131,6 +144,7 @@ def _from_file(path: Path) -> list[KnownToken]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
         tokens = msgspec.convert(table, TokensFile).token
         found = [_known(token) for token in tokens]
+        _require_apart(found)
     except OSError as error:
         raise SettingsError(
             f"[relay] tokens_file {path} cannot be read ({error.strerror}): look at its name and rights"
@@ -143,8 +157,26 @@ def _from_file(path: Path) -> list[KnownToken]:
 
 
 def _known(token: TokenTable) -> KnownToken:
-    rights = token.rights()
-    return KnownToken(_digest(token.sha256), rights, rights == EVERYTHING if token.hint is None else token.hint)
+    rights, digest = token.rights(), _digest(token.sha256)
+    may_hint = rights == EVERYTHING if token.hint is None else token.hint
+    if token.name is None:
+        return KnownToken(digest, rights, may_hint, digest.hex()[:SHOWN])
+    if not NAME.fullmatch(token.name):
+        raise ValueError(f"name of the token {token.sha256[:SHOWN]}…: write 1 to 32 of letters, digits, - and _")
+    return KnownToken(digest, rights, may_hint, token.name)
+
+
+def _require_apart(known: Sequence[KnownToken]) -> None:
+    """That no two tokens have one name, and no name is a token. The same token twice is one."""
+    names: dict[str, bytes] = {}
+    digests = {each.digest for each in known}
+    for each in known:
+        if names.setdefault(each.sender, each.digest) != each.digest:
+            raise ValueError(f'two tokens are called {each.sender}: write another name = "…" into one of them')
+        if hashlib.sha256(each.sender.encode()).digest() in digests:
+            raise ValueError(
+                f"name of the token {each.digest.hex()[:SHOWN]}… is a token, which would be shown: write another name"
+            )
 
 
 def _digest(text: str) -> bytes:
@@ -153,7 +185,7 @@ def _digest(text: str) -> bytes:
     digest = bytes.fromhex(text)
     if digest in GUESSED:
         raise ValueError(
-            f"sha256 {text[:8]}… is that of a token that anybody would try, or of none: make a token by chance"
+            f"sha256 {text[:SHOWN]}… is that of a token that anybody would try, or of none: make a token by chance"
         )
     return digest
 
@@ -226,15 +258,16 @@ class Guard:
 
     def rights(self, authorization: str | None) -> Filter | None:
         """What that header allows: everything where no tokens are asked for; None without a valid one."""
-        found = self._find(authorization)
+        found = self.find(authorization)
         return None if found is None else found.rights
 
     def may_hint(self, authorization: str | None) -> Filter | None:
         """Of what that header allows hints to be sent: what `rights` gives, or None where its token has no right to hint."""
-        found = self._find(authorization)
+        found = self.find(authorization)
         return None if found is None or not found.may_hint else found.rights
 
-    def _find(self, authorization: str | None) -> KnownToken | None:
+    def find(self, authorization: str | None) -> KnownToken | None:
+        """The token in that header; None without a valid one. Where no tokens are asked for, one that allows everything."""
         if self.tokens is None:
             return NO_TOKEN
         token = bearer(authorization) if authorization is not None else None

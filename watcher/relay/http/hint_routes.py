@@ -63,14 +63,14 @@ REFUSALS: Mapping[int, tuple[Code, str]] = {
 }
 """Of a webhook."""
 
-TakeHints = Callable[[Sequence[Hint], Filter], Awaitable[Accepted]]
-"""Hints, and the rights of who sent them. Raises JournalError when they cannot be handed on now, and NotPolledHere."""
+TakeHints = Callable[[Sequence[Hint], Filter, str], Awaitable[Accepted]]
+"""Hints, the rights of who sent them, and what they are counted under. Raises JournalError when they cannot be handed on now, and NotPolledHere."""
 TakeHook = Callable[[bytes, Mapping[str, str]], Awaitable[HookAnswer]]
 """The raw body of a webhook, and the fields of its head in lower case; one that came twice is empty."""
 
 
-def hint_routes(take: TakeHints, rejected: Callable[[], None], hook: TakeHook) -> Mapping[str, Route]:
-    """For HttpRoutes. `rejected`: counts a request whose hints could not be understood."""
+def hint_routes(take: TakeHints, rejected: Callable[[str], None], hook: TakeHook) -> Mapping[str, Route]:
+    """For HttpRoutes. `rejected`: counts a request whose hints could not be understood, under what it is given."""
     door = _HintDoor(take, rejected)
     return {
         HINTS: Route(
@@ -90,7 +90,7 @@ def hint_routes(take: TakeHints, rejected: Callable[[], None], hook: TakeHook) -
 class _HintDoor:
     """Takes the hints of one request after the other apart, in slices: whoever floods it holds nobody else up."""
 
-    def __init__(self, take: TakeHints, rejected: Callable[[], None]) -> None:
+    def __init__(self, take: TakeHints, rejected: Callable[[str], None]) -> None:
         self._take = take
         self._rejected = rejected
         self._senders: set[HttpConnection] = set()
@@ -105,7 +105,7 @@ class _HintDoor:
             with anyio.move_on_after(PATIENCE):
                 return await self._taken(request)
         except HintError as mistake:
-            self._rejected()
+            self._rejected(request.sender)
             return error(400, "bad_request", str(mistake))
         except JournalError as problem:
             return unavailable(problem)
@@ -117,7 +117,7 @@ class _HintDoor:
         assert request.rights is not None
         async with self._reading:
             found = await run_in_slices(read_hints(request.body))
-        return json_answer(202, await self._take(found, request.rights))
+        return json_answer(202, await self._take(found, request.rights, request.sender))
 
 
 class _HookDoor:

@@ -69,6 +69,8 @@ class RoutedRequest(msgspec.Struct, frozen=True):
     """It came with an `Authorization`."""
     rights: Filter | None
     """Of the token that came with it, all where none is asked for; None without a valid one."""
+    sender: str
+    """What hints that it brings are counted under; empty: under no name of their own."""
     body: bytes = b""
 
 
@@ -111,7 +113,7 @@ class HttpRoutes:
             if self._refused is not None:
                 self._refused("host")
             return error(403, "forbidden", NOT_OURS)
-        path, _, query = request.path.partition("?")
+        path, _, _ = request.path.partition("?")
         route = self._routes.get(path, self._unknown)
         if request.method not in route.methods:
             return error(405, "bad_request", route.wrong_method, ("Allow", ", ".join(route.methods)))
@@ -129,9 +131,24 @@ class HttpRoutes:
             refused := self._unauthorized(route, presented)
         ) is not None:  # while the body came the token was taken away
             return refused
-        rights = self.guard.rights(presented)
-        routed = RoutedRequest(connection, request, path, query, host, presented is not None, rights, body)
-        return await route.handle(routed)
+        return await route.handle(self._routed(connection, request, host, presented, body))
+
+    def _routed(
+        self, connection: HttpConnection, request: Request, host: str, presented: str | None, body: bytes
+    ) -> RoutedRequest:
+        path, _, query = request.path.partition("?")
+        token = self.guard.find(presented)
+        return RoutedRequest(
+            connection,
+            request,
+            path,
+            query,
+            host,
+            presented is not None,
+            rights=None if token is None else token.rights,
+            sender="" if token is None else token.sender,
+            body=body,
+        )
 
     def _unauthorized(self, route: Route, presented: str | None) -> HttpAnswer | None:
         """The refusal of who may not ask for that. `presented`: its `Authorization`."""
