@@ -11,7 +11,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from tests.app.test_reload import REQUESTS, SCALED, Running, until
+from tests.app.test_reload import SCALED, Running, until
 from tests.e2e import checker
 from watcher.app import hint_sources
 from watcher.app.daemon import Daemon, wall
@@ -111,8 +111,7 @@ async def hinted(tmp_path, request):
             async with anyio.create_task_group() as tasks:
                 made = Hinted(tmp_path, world, port, tight)
                 made.logs = logs
-                made.start(tasks)
-                await until(lambda: len(made.pollers()) == len(REQUESTS))
+                await made.start(tasks)
                 yield made
                 tasks.cancel_scope.cancel()
             serving.cancel_scope.cancel()  # last: asyncio fails where an accept is cancelled as somebody connects
