@@ -14,13 +14,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.e2e import checker
 from tests.e2e.harness import REQUESTS as USUAL
+from tests.loopback import sandboxed
 from watcher.app import settings
 from watcher.app.daemon import Daemon
 from watcher.app.demo import world_of
 from watcher.limits.budget import Budget
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
-from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, tables
 
 pytestmark = pytest.mark.anyio
@@ -143,8 +143,7 @@ async def running(tmp_path, request):
     limits = [SCALED, *(f"{name}={requests}/{per}" for name, (requests, per) in request.param.items())]
     world = world_of(SandboxSettings(seed=1, rate=20.0, limits=",".join(limits)))
     with capture_logs() as logs:
-        async with anyio.create_task_group() as tasks:
-            port = await tasks.start(serve, world)
+        async with sandboxed(world) as port, anyio.create_task_group() as tasks:
             made = Running(tmp_path, world, port, request.param)
             made.logs = logs
             await made.start(tasks)
