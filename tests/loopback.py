@@ -11,6 +11,8 @@ import pytest
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSListener
 
+from watcher.sandbox.server import serve as serve_world
+
 PATIENCE = 60.0
 """Seconds for what must happen on a machine that may stall."""
 
@@ -25,6 +27,16 @@ async def served(serve, tls=None):
             yield tcp.extra(SocketAttribute.local_port)
         finally:
             tasks.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def sandboxed(world):
+    """Gives the port on which a world of the sandbox is served. It ends after all that is within: asyncio fails where an accept
+    is cancelled as somebody connects."""
+    async with anyio.create_task_group() as serving:
+        port = await serving.start(serve_world, world)
+        yield port
+        serving.cancel_scope.cancel()
 
 
 class Still(asyncio.SelectorEventLoop):

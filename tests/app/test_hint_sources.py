@@ -11,8 +11,9 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from tests.app.test_reload import REQUESTS, SCALED, Running, until
+from tests.app.test_reload import SCALED, Running, until
 from tests.e2e import checker
+from tests.loopback import sandboxed
 from watcher.app import hint_sources
 from watcher.app.daemon import Daemon, wall
 from watcher.app.demo import world_of
@@ -22,7 +23,6 @@ from watcher.hints.socket_source import SocketSource
 from watcher.model.addresses import BSC
 from watcher.relay.http.auth import EVERYTHING
 from watcher.runtime.backoff import Backoff
-from watcher.sandbox.server import serve
 from watcher.sandbox.world import WEBHOOK_SECRET, SandboxSettings, hint_environment, hint_tables
 
 pytestmark = pytest.mark.anyio
@@ -107,16 +107,12 @@ async def hinted(tmp_path, request):
     limits = ",".join([SCALED, *(f"{name}={requests}/{per}" for name, (requests, per) in tight.items())])
     world = world_of(SandboxSettings(seed=1, limits=limits, **asked))
     with capture_logs() as logs:
-        async with anyio.create_task_group() as serving:
-            port = await serving.start(serve, world)
-            async with anyio.create_task_group() as tasks:
-                made = Hinted(tmp_path, world, port, tight)
-                made.logs = logs
-                made.start(tasks)
-                await until(lambda: len(made.pollers()) == len(REQUESTS))
-                yield made
-                tasks.cancel_scope.cancel()
-            serving.cancel_scope.cancel()  # last: asyncio fails where an accept is cancelled as somebody connects
+        async with sandboxed(world) as port, anyio.create_task_group() as tasks:
+            made = Hinted(tmp_path, world, port, tight)
+            made.logs = logs
+            await made.start(tasks)
+            yield made
+            tasks.cancel_scope.cancel()
 
 
 async def test_every_channel_tells_of_what_is_watched_and_no_limit_is_broken(hinted):

@@ -14,13 +14,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.e2e import checker
 from tests.e2e.harness import REQUESTS as USUAL
+from tests.loopback import sandboxed
 from watcher.app import settings
 from watcher.app.daemon import Daemon
 from watcher.app.demo import world_of
 from watcher.limits.budget import Budget
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
-from watcher.sandbox.server import serve
 from watcher.sandbox.world import VALID_KEY, SandboxSettings, tables
 
 pytestmark = pytest.mark.anyio
@@ -72,9 +72,10 @@ class Running:
         self.logs = []
         self.daemon = None
 
-    def start(self, tasks):
+    async def start(self, tasks):
+        """Once it serves: it may poll before its relay has a port."""
         self.daemon = Daemon(self.load(), self.environment, load=self.load)
-        tasks.start_soon(self.daemon.run)
+        await tasks.start(self.daemon.run)
 
     def load(self):
         return settings.parse(copy.deepcopy(self.table))
@@ -125,13 +126,16 @@ class Running:
         return events, states
 
     async def settled(self):
-        """Once each watch is read twice after nothing moves any more."""
+        """Once each watch is read twice after nothing moves any more, and what that showed is committed."""
         self.world.truth.freeze(anyio.current_time())
         schedules = [schedule for poller in self.pollers().values() for schedule in poller.schedules]
         for _ in range(2):
             since = anyio.current_time()
             for schedule in schedules:
                 await until(lambda one=schedule: read_since(one, since))  # noqa: B023 (it is awaited here)
+        with anyio.fail_after(PATIENCE):
+            for committer in self.daemon.partitions.committers:
+                await committer.flush()
 
 
 @pytest.fixture(params=[{}], ids=[""])
@@ -139,12 +143,10 @@ async def running(tmp_path, request):
     limits = [SCALED, *(f"{name}={requests}/{per}" for name, (requests, per) in request.param.items())]
     world = world_of(SandboxSettings(seed=1, rate=20.0, limits=",".join(limits)))
     with capture_logs() as logs:
-        async with anyio.create_task_group() as tasks:
-            port = await tasks.start(serve, world)
+        async with sandboxed(world) as port, anyio.create_task_group() as tasks:
             made = Running(tmp_path, world, port, request.param)
             made.logs = logs
-            made.start(tasks)
-            await until(lambda: len(made.pollers()) == len(REQUESTS))
+            await made.start(tasks)
             for name in REQUESTS:
                 await until(lambda name=name: made.pollers()[name].answered.is_set())
             yield made
@@ -229,7 +231,7 @@ async def test_a_balance_that_moved_while_nobody_read_it_is_told_once_somebody_d
     assert (await running.told())[0] == before
     running.providers["helius"]["watch"].append(entry)
     await running.reload()
-    await running.asked("helius", 36)
+    await running.settled()
     (event,) = (await running.told())[0][len(before) :]
     assert (event["account"], event["delta"]) == (balance.key.account, "5")
 

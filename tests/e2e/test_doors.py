@@ -40,7 +40,8 @@ def test_each_door_asks_for_tokens_and_a_token_of_one_provider_learns_nothing_of
     port = daemon.port
 
     def polled():
-        return 'watcher_polls_total{provider="helius"}' in asked(port, "/metrics", "all")[1]
+        figures = asked(port, "/metrics", "all")[1]
+        return all(f'watcher_polls_total{{provider="{name}"}}' in figures for name in tables)
 
     until(polled, "providers are polled")
     assert asked(port, "/healthz", Host="any.example")[0] == 200

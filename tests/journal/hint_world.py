@@ -6,6 +6,7 @@ import anyio
 from confluent_kafka import Producer
 
 from watcher.model.hints import Hint, encode
+from watcher.model.log import Unavailable
 
 HINT = encode(Hint(provider="bank", account="account1"))
 PROBE = encode(Hint(provider="bank", account="probe"))
@@ -26,12 +27,14 @@ class Receiver:
 
     def __init__(self):
         self.turns = []
+        self._exchange = None
 
     @property
     def hints(self):
         return [hint for turn in self.turns for hint in turn if hint != PROBE]
 
     async def run(self, exchange):
+        self._exchange = exchange
         async with contextlib.aclosing(exchange.receive()) as turns:
             async for turn in turns:
                 self.turns.append(turn)
@@ -39,6 +42,12 @@ class Receiver:
     async def until(self, hint):
         with anyio.fail_after(60):
             while not any(hint in turn for turn in self.turns):  # noqa: ASYNC110 (no event tells it)
+                await anyio.sleep(0.01)
+
+    async def until_looked_at(self, place, end):
+        """Until it has taken, or passed over, all that stands there before that offset."""
+        with anyio.fail_after(60):
+            while await self._exchange._consumer.position(place) < end:  # noqa: ASYNC110 (no event tells it)
                 await anyio.sleep(0.01)
 
 
@@ -60,6 +69,15 @@ async def receiving(*journals):
     finally:
         for exchange in exchanges:
             await exchange.close()
+
+
+async def sent_until_received(exchange, receiver, hint=HINT):
+    """Again and again: a receiver that begins anew, as after an outage, does so at the end, and misses what came before."""
+    with anyio.fail_after(60):
+        while hint not in receiver.hints:
+            with contextlib.suppress(Unavailable):
+                await exchange.send([hint])
+            await anyio.sleep(0.1)
 
 
 def topic(prefix):

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
 )
 from structlog.testing import capture_logs
 
-from tests.journal.hint_world import HINT, PROBE, producing, receiving, topic
+from tests.journal.hint_world import HINT, PROBE, producing, receiving, sent_until_received, topic
 from tests.journal.kafka_world import administering, balance_in, delete, denied, done, hurried, journal, opened, ready
 from watcher.app.daemon import wall
 from watcher.journal import Batch, Forbidden, WrongJournal
@@ -135,14 +135,14 @@ async def test_of_a_flood_the_newest_come_a_bounded_number_at_a_time_and_in_boun
 
 async def test_what_is_older_than_a_minute_is_not_given(kafka, prefix):
     """The broker says when it came; the clock here tells how long ago that is."""
-    ahead = 0
+    ahead, place = 0, TopicPartition(topic(prefix), 0)
     async with ready(kafka.address, prefix, clock=lambda: wall() + ahead) as made, receiving(made) as (receiver,):
+        ahead = 62_000_000
         with producing(kafka.address) as producer:
-            ahead = 62_000_000
             producer.produce(topic(prefix), b"old")
-            producer.flush(60)
-            await anyio.sleep(1.0)
-            ahead = 0
+        await receiver.until_looked_at(place, (await made._offsets.high_watermarks([place]))[place])
+        ahead = 0
+        with producing(kafka.address) as producer:
             producer.produce(topic(prefix), HINT, timestamp=1)  # by its own clock: of 1970
         await receiver.until(HINT)
         assert receiver.hints == [HINT]
@@ -154,11 +154,7 @@ async def test_a_topic_that_was_made_anew_under_a_receiver_is_read_from_its_end(
             await delete(admin, topic(prefix))
             await made.init()
         exchange = made.hint_exchange()
-        with anyio.fail_after(60):
-            while HINT not in receiver.hints:
-                with contextlib.suppress(Unavailable):
-                    await exchange.send([HINT])
-                await anyio.sleep(0.1)
+        await sent_until_received(exchange, receiver)
         await exchange.close()
 
 
@@ -292,11 +288,7 @@ async def test_a_right_that_is_missing_for_a_moment_ends_no_receiver(own_broker,
             with anyio.fail_after(60):
                 await until_forbidden(exchange)
             await anyio.sleep(1.0)
-        with anyio.fail_after(60):
-            while HINT not in receiver.hints:
-                with contextlib.suppress(Unavailable):
-                    await exchange.send([HINT])
-                await anyio.sleep(0.1)
+        await sent_until_received(exchange, receiver)
         await exchange.close()
 
 

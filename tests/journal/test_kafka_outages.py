@@ -10,7 +10,7 @@ import pytest
 from aiokafka import TopicPartition
 from structlog.testing import capture_logs
 
-from tests.journal.hint_world import HINT, Receiver, receiving
+from tests.journal.hint_world import HINT, Receiver, receiving, sent_until_received
 from tests.journal.kafka_world import (
     PARTITIONS,
     START,
@@ -129,8 +129,7 @@ class TestHints:
             await anyio.sleep(1.0)
             await anyio.to_thread.run_sync(own_broker.start)
             receiver.turns.clear()
-            await sent(exchange, HINT)
-            await receiver.until(HINT)
+            await sent_until_received(exchange, receiver)
             await exchange.close()
 
     async def test_a_frozen_broker_holds_no_sender_beyond_the_deadline_and_no_end(self, own_broker, prefix):

@@ -146,13 +146,14 @@ async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all
         for each in crowd:
             each.cursor = str(stage.relay.flusher.fan_out.cursor)
         stayer.cursor = crowd[0].cursor
-        done = anyio.Event()
+        done, silent = anyio.Event(), anyio.Event()
         left = [cuts]
 
         async def tell():
             while not done.is_set():
                 await stage.teller.tell(*rng.sample(ACCOUNTS, rng.randint(1, 6)))
                 await anyio.sleep(rng.random() * 0.01)
+            silent.set()
 
         async def leave_and_return(follower):
             while left[0] > 0:
@@ -181,7 +182,7 @@ async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all
                         tasks.start_soon(leave_and_return, each)
                     tasks.start_soon(kill)
                 done.set()
-                await anyio.sleep(0.05)
+                await silent.wait()
                 told = [(event.account, event.version, event.id) for event in stage.teller.told]
                 for each in [*crowd, stayer]:
                     with anyio.move_on_after(2 * PATIENCE):

@@ -543,7 +543,7 @@ def test_labels_tags_and_what_nobody_reads_any_more_are_shown_and_found(blotter,
     assert "unwatched" not in (treasury.get_attribute("class") or "")
     treasury.locator("button.tag", has_text="usd").click()
     assert sorted(shown(page)) == sorted(str(key) for key in keys[:2])
-    assert page.url.endswith("?tag=usd")
+    page.wait_for_url(lambda url: url.endswith("?tag=usd"))  # the browser tells it in its own time
     page.locator("#chips button").click()
     page.locator("#q").fill("treasury")
     page.wait_for_function("() => found.length === 1")
@@ -786,7 +786,7 @@ def test_filters_live_in_the_address(blotter, visit):
     page.wait_for_function("() => location.search === ''")
     page.locator("#health button", has_text="helius").click()
     page.wait_for_function("() => document.querySelectorAll('#rows tr').length === 8")
-    assert "provider=helius" in page.url
+    page.wait_for_url(lambda url: "provider=helius" in url)
     assert page.locator("#health button", has_text="helius").get_attribute("aria-pressed") == "true"
     row = page.locator("#rows tr").first
     row.hover()

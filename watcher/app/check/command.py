@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import anyio
 import msgspec
 
 from watcher.app import settings
@@ -14,7 +15,7 @@ from watcher.app.check.hint_plan import hint_line, useless
 from watcher.app.check.learned import learned_rates
 from watcher.app.check.likely_mistakes import likely_mistakes
 from watcher.app.check.plan import limit_lines, plan, same_credentials, same_watches, shared_partitions
-from watcher.app.check.report import Report
+from watcher.app.check.report import HeldReport, Report
 from watcher.app.daemon import Daemon, journal_of, wall
 from watcher.app.exposed_secrets import exposed
 from watcher.app.findings import Finding
@@ -58,6 +59,8 @@ class _Check:
         self._report = report
         self._sources: Sequence[Source] = ()
         self._hints: Sequence[HintSource] = ()
+        self._swapping = anyio.Lock()
+        """One at a time: a file that many write at once is locked for some of them."""
 
     async def run(self) -> None:
         config, environment, report = self._config, self._environment, self._report
@@ -84,8 +87,7 @@ class _Check:
                 for line in learned_rates(self._sources, await reader.notes(), wall()):
                     report.say(line)
             if not self._wish.offline:
-                for source in self._sources:
-                    await self._ask(source, journal, reader, busy=busy)
+                await self._ask_all(journal, reader, busy=busy)
 
     def _plan(self, source: Source) -> None:
         provider, report = source.provider, self._report
@@ -137,7 +139,24 @@ class _Check:
                 report.failure(error, "journal")
         return None
 
-    async def _ask(self, source: Source, journal: Journal, reader: Reader | None, *, busy: bool) -> None:
+    async def _ask_all(self, journal: Journal, reader: Reader | None, *, busy: bool) -> None:
+        """Side by side, so that who waits for a slot holds no other up. What is found is told in the order of the config."""
+
+        async def ask(source: Source, report: HeldReport) -> None:
+            await self._ask(source, report, journal, reader, busy=busy)
+            report.complete.set()
+
+        reports = [HeldReport(self._report, json=self._wish.json) for _ in self._sources]
+        async with anyio.create_task_group() as tasks:
+            for source, report in zip(self._sources, reports, strict=True):
+                tasks.start_soon(ask, source, report)
+            for report in reports:
+                await report.complete.wait()
+                self._report.add(report)
+
+    async def _ask(
+        self, source: Source, report: Report, journal: Journal, reader: Reader | None, *, busy: bool
+    ) -> None:
         """Each request takes a slot that the daemon's stamps leave free, and is added to them where nobody else writes them."""
 
         async def notes() -> Mapping[str, bytes]:
@@ -145,19 +164,23 @@ class _Check:
 
         name = source.provider.name
         live = busy or (_fresh((await notes()).get(STAMPS + name)) and not await journal.released())
-        questions = Questions(source, self._report, wall, notes, live=live)
+        questions = Questions(source, report, wall, notes, live=live)
         counted = await questions.ask(every=self._wish.all)
         if counted is None or reader is None:
             return
         where, step = f"providers.{name}", None
         if live:
             what = f"a running daemon does not count what `check` asks {name}: it may be refused once"
-        elif await journal.swap_note(STAMPS + name, questions.stamps, counted):
+        elif await self._swapped(journal, STAMPS + name, questions.stamps, counted):
             return
         else:
             what = f"the journal does not count what `check` asked {name}"
             step = f"start `run` no sooner than in {duration_words(min(limit.per for limit in source.provider.limits))}"
-        self._report.found(Finding("warning" if live else "info", where, what, step))
+        report.found(Finding("warning" if live else "info", where, what, step))
+
+    async def _swapped(self, journal: Journal, key: str, before: bytes | None, after: bytes) -> bool:
+        async with self._swapping:
+            return await journal.swap_note(key, before, after)
 
 
 def _fresh(stamps: bytes | None) -> bool:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+import anyio
 import msgspec
 
 from watcher.app.check.plan import SweepPlan
@@ -68,13 +69,15 @@ class Report:
         self.findings: list[Finding] = []
         self.providers: dict[str, ProviderReport] = {}
         self._json = json
-        self._exits: list[Exit] = []
-        self._answers: list[Exit] = []
+        self.exits: list[Exit] = []
+        """Of errors for which `run` would not start."""
+        self.answers: list[Exit] = []
+        """Of providers that did not answer with balances."""
 
     @property
     def failed(self) -> bool:
         """`run` would not start."""
-        return bool(self._exits)
+        return bool(self.exits)
 
     def say(self, line: str) -> None:
         """To people alone."""
@@ -90,7 +93,7 @@ class Report:
         `line`, or the finding's."""
         self.findings.append(finding)
         if finding.severity == "error":
-            self._exits.append(Exit(status, line or finding.line))
+            self.exits.append(Exit(status, line or finding.line))
         else:
             self.say(f"{indent}{'note' if finding.severity == 'info' else finding.severity}: {finding.line}")
 
@@ -119,7 +122,15 @@ class Report:
         self.say(f"{name}: {reason}")
         step = end.message.partition(": ")[2] if end.status != 69 else "look at its status page, and ask again later"
         self.findings.append(Finding("error", f"providers.{name}", f"{name}: {reason}", step))
-        self._answers.append(end)
+        self.answers.append(end)
+
+    def add(self, part: "HeldReport") -> None:
+        """All that was found there, as if it were found now."""
+        for line in part.lines:
+            self.say(line)
+        self.findings += part.findings
+        self.exits += part.exits
+        self.answers += part.answers
 
     def plan(self, provider: Provider, allowed: SweepPlan) -> None:
         self.providers[provider.name] = ProviderReport(
@@ -136,8 +147,8 @@ class Report:
     def end(self) -> None:
         """Print the document, or nothing. Raises Exit with a line for each error, and the status of the first one that is not
         an answer; of answers the highest."""
-        exits = [*self._exits, *self._answers]
-        status = self._exits[0].status if self._exits else max((end.status for end in exits), default=0)
+        exits = [*self.exits, *self.answers]
+        status = self.exits[0].status if self.exits else max((end.status for end in exits), default=0)
         if self._json:
             self._print(Document(not exits, status, self.findings, list(self.providers.values())))
         if exits:
@@ -147,3 +158,18 @@ class Report:
         text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
         for line in text.split("\n"):
             print(safe_text.json(line))  # noqa: T201 (each of its lines is fit)
+
+
+class HeldReport(Report):
+    """What is found of one provider while others are asked beside it: it is told in its turn. What is waited for is told at once."""
+
+    def __init__(self, whole: Report, *, json: bool) -> None:
+        super().__init__(json=json)
+        self.providers = whole.providers
+        self.lines: list[str] = []
+        """For people, in order."""
+        self.complete = anyio.Event()
+        """Set once nothing more is found."""
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
