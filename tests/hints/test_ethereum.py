@@ -15,6 +15,7 @@ from watcher.hints.repeats import MOST_REMEMBERED
 from watcher.hints.unlisted_tokens import MOST_TRIES
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 CHAIN = "eip155:1"
 ZERO, ALICE, BOB, CAROL = (f"0x{number:040x}" for number in (0, 0xA11CE, 0xB0B, 0xCA401))
@@ -97,7 +98,7 @@ def settle(channel, node):
 
 def connected(*watches, node=None):
     channel, node = EthereumChannel(CHAIN), node or GethNode()
-    channel.watch(watches)
+    run_at_once(channel.watch(watches))
     channel.connected()
     settle(channel, node)
     return channel, node
@@ -114,7 +115,7 @@ def heard(channel, node, *entries):
 
 def test_the_chain_is_asked_for_first_and_then_both_sides_of_a_holder():
     channel = EthereumChannel(CHAIN)
-    channel.watch([watched(ALICE, USDX)])
+    run_at_once(channel.watch([watched(ALICE, USDX)]))
     assert channel.outgoing() == []
     channel.connected()
     (first,) = map(json.loads, channel.outgoing())
@@ -147,7 +148,7 @@ def test_the_chain_is_asked_for_first_and_then_both_sides_of_a_holder():
 )
 def test_a_node_of_another_chain_is_refused_before_anything_is_subscribed(answer, reason):
     channel = EthereumChannel(CHAIN)
-    channel.watch([watched(ALICE, USDX)])
+    run_at_once(channel.watch([watched(ALICE, USDX)]))
     channel.connected()
     channel.outgoing()
     with pytest.raises(ChannelError, match=reason.replace("`", ".")):
@@ -260,10 +261,10 @@ def test_a_token_that_no_listing_names_is_news_a_few_times_and_again_once_one_do
     hints = heard(channel, node, *moves)
     assert Counter(hints) == {(ALICE, USDX): MOST_TRIES + 5, (ALICE, NOTE): MOST_TRIES}
     assert heard(channel, node, transfer(NOTE, ALICE, BOB, index=100)) == [(BOB, NOTE)]
-    channel.watch([watched(ALICE, tokens=(USDX,)), watched(BOB, tokens=(NOTE,))])
+    run_at_once(channel.watch([watched(ALICE, tokens=(USDX,)), watched(BOB, tokens=(NOTE,))]))
     assert channel.outgoing() == []
     assert heard(channel, node, transfer(NOTE, ALICE, CAROL, index=101)) == [(ALICE, NOTE)]
-    channel.watch([watched(ALICE), watched(BOB)])
+    run_at_once(channel.watch([watched(ALICE), watched(BOB)]))
     assert len(heard(channel, node, *[transfer(NOTE, ALICE, CAROL, block=2, index=i) for i in range(9)])) == MOST_TRIES
 
 
@@ -325,12 +326,12 @@ def test_holders_go_into_one_filter_by_the_thousand_and_a_new_one_changes_one_ch
     assert len(channel.covered()) == 2500
     assert (channel.subscriptions, channel.left_out) == (6, 0)
     before = dict(node.filters)
-    channel.watch([watched(ALICE, USDX), *holders])
+    run_at_once(channel.watch([watched(ALICE, USDX), *holders]))
     settle(channel, node)
     assert len(before.keys() & node.filters.keys()) == 4
     assert len(channel.covered()) == 2501
     assert heard(channel, node, transfer(USDX, ALICE, BOB)) == [(ALICE, USDX)]
-    channel.watch([watched(ALICE, USDX), *holders[MOST_HOLDERS:]])
+    run_at_once(channel.watch([watched(ALICE, USDX), *holders[MOST_HOLDERS:]]))
     settle(channel, node)
     assert len(before.keys() & node.filters.keys()) == 2
     assert len(channel.covered()) == 1501
@@ -347,7 +348,7 @@ def test_tokens_go_into_one_filter_by_the_hundred():
 
 def test_what_changes_its_chunk_is_heard_of_all_the_while():
     channel, node = connected(watched(ALICE, USDX))
-    channel.watch([watched(ALICE, USDX), watched(BOB, USDX)])
+    run_at_once(channel.watch([watched(ALICE, USDX), watched(BOB, USDX)]))
     for index, text in enumerate(channel.outgoing()):
         channel.received(node.answers(text))
         assert heard(channel, node, transfer(USDX, CAROL, ALICE, index=index)) == [(ALICE, USDX)]
@@ -357,7 +358,7 @@ def test_what_changes_its_chunk_is_heard_of_all_the_while():
 
 def test_a_subscription_that_is_refused_leaves_its_watches_out():
     channel = EthereumChannel(CHAIN)
-    channel.watch([watched(ALICE, USDX), watched(BOB)])
+    run_at_once(channel.watch([watched(ALICE, USDX), watched(BOB)]))
     channel.connected()
     channel.outgoing()
     channel.received('{"id":1,"result":"0x1"}')
@@ -369,8 +370,8 @@ def test_a_subscription_that_is_refused_leaves_its_watches_out():
     assert channel.covered() == {Scope("ondo", CHAIN, BOB)}
     assert (channel.left_out, channel.subscriptions) == (1, 3)
     assert channel.outgoing() == []
-    channel.watch([watched(ALICE, USDX), watched(BOB)])
-    channel.watch([watched(ALICE, USDX), watched(BOB)])
+    channel.give_turn()
+    channel.give_turn()
     settle(channel, GethNode())
     assert (channel.left_out, channel.subscriptions) == (0, 4)
 
@@ -395,7 +396,7 @@ MOVES = st.tuples(st.sampled_from(PEOPLE), st.sampled_from(PEOPLE), st.sampled_f
 def test_whatever_is_watched_in_turn_each_move_of_a_covered_balance_hints_at_it_and_nothing_else_does(lists, moves):
     channel, node = connected()
     for scopes in lists:
-        channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes])
+        run_at_once(channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes]))
         settle(channel, node)
     scopes = [Scope("ondo", CHAIN, *scope) for scope in lists[-1]]
     coverable = {scope for scope in scopes if scope.account or scope.token}

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from math import inf
 from typing import NoReturn, cast
@@ -103,17 +103,15 @@ class SocketSource:
         self._wall = wall
         self._random = random.Random(seed)  # noqa: S311 - it only spreads the crowd
         self._tuning = tuning
-        self._watched: Sequence[WatchedScope] = ()
         self._pause = 0.0
         """The last one, before it was spread."""
         self._entered: float | None = None
         """Since when it is there, in monotonic seconds."""
         self._coverage = _Coverage(name, channel, sink, tuning)
 
-    def watch(self, watched: Sequence[WatchedScope]) -> None:
-        """From now on these, all of them; within a second while it is connected."""
-        self._watched = watched
-        self._channel.watch(watched)
+    def watch(self, watched: Sequence[WatchedScope]) -> Generator[None, None, None]:
+        """From now on these, all of them; within a second after the last step while it is connected. As `Channel.watch`."""
+        yield from self._channel.watch(watched)
         self._coverage.changed = True
         self._show_counts()
 
@@ -175,7 +173,7 @@ class SocketSource:
             now, turn = clock(), turn + 1
             if now >= ticked + self._tuning.tick:
                 ticked = now
-                self._channel.watch(self._watched)
+                self._channel.give_turn()
                 self._coverage.tell(now, settled=not waiting)
             waiting += self._channel.outgoing()
             while waiting and not sends.wait(now):

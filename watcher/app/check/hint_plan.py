@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 
 from watcher.app.check.plan import count_words
 from watcher.app.findings import Finding
-from watcher.app.hint_sources import HintSource, channel_of, watched_scopes
+from watcher.app.hint_sources import HintSource, watched_scopes
 from watcher.hints.settings import SolanaHints, TokenkitHints
+from watcher.hints.solana_subscriptions import choose
 from watcher.ledger import Ledger
 from watcher.model.keys import Scope
 from watcher.providers.protocol import Provider
 from watcher.providers.tokenkit import TokenKit
 from watcher.relay.http.hint_routes import TOKENKIT_HOOK
+from watcher.runtime.slicing import run_at_once
 
 
 def hint_line(source: HintSource, providers: Sequence[Provider]) -> str:
@@ -42,11 +44,11 @@ def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Findi
             what = f"[providers.{provider.name}] max_age {provider.settings.max_age:g} holds for hinted reads too: TokenKit may answer them from before the hint"
             yield Finding("warning", place, what, "leave it out, or write 0")
     if isinstance(source.table, SolanaHints):
-        channel = channel_of(source.table)
         watched = [one for provider in providers for one in watched_scopes(provider, Ledger())]
-        channel.watch([one for one in watched if not _is_whole_chain(one.scope)])
-        if channel.left_out:
-            what = f"[[hints]] {source.name}: max_subscriptions {source.table.max_subscriptions} leaves out {count_words(channel.left_out, 'watch', 'watches')}"
+        most = source.table.max_subscriptions
+        choice = run_at_once(choose([one for one in watched if not _is_whole_chain(one.scope)], most))
+        if choice.without_place:
+            what = f"[[hints]] {source.name}: max_subscriptions {most} leaves out {count_words(choice.without_place, 'watch', 'watches')}"
             yield Finding("warning", where, what, "raise it if your plan allows that")
 
 
