@@ -183,6 +183,7 @@ class HintSources:
     def _look(self) -> Generator[None, None, Sequence[WatchedScope]]:
         found: list[WatchedScope] = []
         for poller, ledger in self._polled() if self._wanted else ():
+            yield from poller.hinted.index()  # else what is covered would have it made in one go
             for number, watched in enumerate(watched_scopes(poller.provider, ledger)):
                 found.append(watched)
                 if number % SCOPES_PER_STEP == 0:

@@ -31,7 +31,7 @@ def hint_line(source: HintSource, providers: Sequence[Provider]) -> str:
 def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Finding]:
     """A source that tells of nothing that is watched, or has no room for all."""
     where = f"hints.{source.name}"
-    whole = [scope for provider in providers for scope in _there(source, provider) if _is_whole_chain(scope)]
+    whole = [scope for provider in providers for scope in _there(source, provider) if scope.is_whole_chain]
     if whole:
         what = f"[[hints]] {source.name} cannot tell of {count_words(len(whole), 'watch', 'watches')} of a whole chain"
         yield Finding("warning", where, what, "name tokens or holders there, or leave that to the schedule")
@@ -46,7 +46,7 @@ def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Findi
     if isinstance(source.table, SolanaHints):
         watched = [one for provider in providers for one in watched_scopes(provider, Ledger())]
         most = source.table.max_subscriptions
-        choice = run_at_once(choose([one for one in watched if not _is_whole_chain(one.scope)], most))
+        choice = run_at_once(choose([one for one in watched if not one.scope.is_whole_chain], most))
         if choice.without_place:
             what = f"[[hints]] {source.name}: max_subscriptions {most} leaves out {count_words(choice.without_place, 'watch', 'watches')}"
             yield Finding("warning", where, what, "raise it if your plan allows that")
@@ -54,7 +54,7 @@ def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Findi
 
 def _within(source: HintSource, provider: Provider) -> list[Scope]:
     """What of a provider it can tell of."""
-    return [scope for scope in _there(source, provider) if not _is_whole_chain(scope)]
+    return [scope for scope in _there(source, provider) if not scope.is_whole_chain]
 
 
 def _there(source: HintSource, provider: Provider) -> list[Scope]:
@@ -63,8 +63,3 @@ def _there(source: HintSource, provider: Provider) -> list[Scope]:
         return []
     scopes = (target.scope for group in provider.groups for target in group.targets)
     return [scope for scope in scopes if scope.chain == source.chain]
-
-
-def _is_whole_chain(scope: Scope) -> bool:
-    """Nobody can subscribe to that."""
-    return scope.account is None and scope.token is None
