@@ -22,7 +22,7 @@ from websockets.protocol import State
 from watcher.hints.channel import Channel, ChannelError, HintSink, WatchedScope
 from watcher.hints.figures import SourceFigures, SourceType
 from watcher.hints.pace import Pace
-from watcher.hints.socket_source_connection import PacedConnection
+from watcher.hints.socket_source_connection import MOST_FRAGMENTS, PacedConnection
 from watcher.redaction.safe_text import one_line
 from watcher.redaction.secret import Secret
 from watcher.runtime.backoff import Backoff
@@ -197,10 +197,10 @@ class SocketSource:
             async with asyncio.timeout(max(0.0, min(seconds, self._tuning.tick))):
                 return await socket.recv()
         if socket.state is not State.OPEN:
-            # Who broke the protocol is waited for by `recv` without an end.
+            # Who broke the protocol is waited for by `recv` without an end, and it takes what was left for whole messages.
             await socket.close()
-            while True:
-                await socket.recv()  # what was left, then what ended it
+            await socket.wait_closed()
+            raise socket.protocol.close_exc
         return None
 
     def _received(self, frame: str | bytes, now: float) -> bool:
@@ -321,7 +321,7 @@ def _closing(closed: ConnectionClosed, tuning: SocketTuning) -> str:
     meaning = {
         1002: "it speaks no websocket as it should",
         1007: "it sent a text that is not UTF-8",
-        1009: f"it sent a message of more than {tuning.message_bytes} bytes",
+        1009: f"it sent a message of more than {tuning.message_bytes} bytes, or in more than {MOST_FRAGMENTS} pieces",
         1011: f"no answer to a ping within {tuning.pong:g} s",
     }
     return meaning.get(closed.sent.code, "the connection was lost") if closed.sent else "the connection was lost"
