@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.hints import event_scene
+from tests.hints.event_scene import EventNode, fits, settle
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.ethereum import DEPOSIT, MOST_HOLDERS, TRANSFER, WITHDRAWAL, EthereumChannel
@@ -42,19 +44,13 @@ def transfer(token, sender, receiver, value=MILLION, **more):
     return log(token, TRANSFER, padded(sender), padded(receiver), value, **more)
 
 
-class GethNode:
+class GethNode(EventNode):
     """Subscriptions and filters as geth has them."""
 
     def __init__(self, chain_id="0x1"):
+        super().__init__()
         self.chain_id = chain_id
-        self.filters = {}
         self.last = 0
-        self.asked = []
-
-    def answers(self, text):
-        request = json.loads(text)
-        self.asked.append(request["method"])
-        return json.dumps({"jsonrpc": "2.0", "id": request["id"], **self.result(request["method"], request["params"])})
 
     def result(self, method, params):
         if method == "eth_chainId":
@@ -73,44 +69,24 @@ class GethNode:
         self.filters[number] = wanted
         return {"result": number}
 
-    def pushes(self, entry):
-        """What it sends when this log is mined."""
-        for number, wanted in self.filters.items():
-            if self.matches(wanted, entry):
-                params = {"subscription": number, "result": entry}
-                yield json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params})
+    @staticmethod
+    def frame(number, entry):
+        params = {"subscription": number, "result": entry}
+        return json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params})
 
     @staticmethod
     def matches(wanted, entry):
-        topics = wanted["topics"]
-        return (
-            entry["address"] in (wanted.get("address") or [entry["address"]])
-            and len(topics) <= len(entry["topics"])
-            and all(not part or found in part for part, found in zip(topics, entry["topics"], strict=False))
+        return entry["address"] in (wanted.get("address") or [entry["address"]]) and fits(
+            wanted["topics"], entry["topics"]
         )
 
 
-def settle(channel, node):
-    while texts := channel.outgoing():
-        for text in texts:
-            assert channel.received(node.answers(text)) == News()
-
-
 def connected(*watches, node=None):
-    channel, node = EthereumChannel(CHAIN), node or GethNode()
-    run_at_once(channel.watch(watches))
-    channel.connected()
-    settle(channel, node)
-    return channel, node
+    return event_scene.connected(EthereumChannel(CHAIN), node or GethNode(), watches)
 
 
 def heard(channel, node, *entries):
-    """The accounts and tokens of the hints, in order."""
-    news = [channel.received(frame) for entry in entries for frame in node.pushes(entry)]
-    assert not any(one.missed for one in news)
-    hints = [hint for one in news for hint in one.hints]
-    assert all(hint.chain == CHAIN and hint.provider is None for hint in hints)
-    return [(hint.account, hint.token) for hint in hints]
+    return event_scene.heard(channel, node, entries, CHAIN)
 
 
 def test_the_chain_is_asked_for_first_and_then_both_sides_of_a_holder():

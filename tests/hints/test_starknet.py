@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.hints import event_scene
+from tests.hints.event_scene import EventNode, fits, settle
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.starknet import MOST_IN_FILTER, MOST_SUBSCRIPTIONS, MOST_TOKENS, TRANSFER, StarknetChannel
@@ -51,21 +53,15 @@ def cairo_1(token, sender, receiver, amount=7, **more):
     return event(token, [TRANSFER, sender, receiver], [hex(amount), "0x0"], **more)
 
 
-class StarknetNode:
+class StarknetNode(EventNode):
     """Subscriptions of events as the specification has them."""
 
     def __init__(self, ids=str, ends=str, most_keys=1024, chain_id=MAINNET):
+        super().__init__()
         self.ids = ids
         self.ends = ends
         self.most_keys = most_keys
         self.chain_id = chain_id
-        self.filters = {}
-        self.asked = []
-
-    def answers(self, text):
-        request = json.loads(text)
-        self.asked.append(request["method"])
-        return json.dumps({"jsonrpc": "2.0", "id": request["id"], **self.result(request["method"], request["params"])})
 
     def result(self, method, params):
         if method == "starknet_chainId":
@@ -90,46 +86,26 @@ class StarknetNode:
         self.filters[number] = params
         return {"result": number}
 
-    def pushes(self, emitted):
-        for number, wanted in self.filters.items():
-            if self.matches(wanted, emitted):
-                yield notification("starknet_subscriptionEvents", number, emitted)
+    @staticmethod
+    def frame(number, emitted):
+        return notification("starknet_subscriptionEvents", number, emitted)
 
     @staticmethod
     def matches(wanted, emitted):
-        keys = wanted["keys"]
-        return (
-            wanted.get("from_address", emitted["from_address"]) == emitted["from_address"]
-            and len(keys) <= len(emitted["keys"])
-            and all(not part or found in part for part, found in zip(keys, emitted["keys"], strict=False))
-        )
+        contract = emitted["from_address"]
+        return wanted.get("from_address", contract) == contract and fits(wanted["keys"], emitted["keys"])
 
 
 def notification(method, number, result):
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": {"subscription_id": number, "result": result}})
 
 
-def settle(channel, node):
-    while texts := channel.outgoing():
-        for text in texts:
-            assert channel.received(node.answers(text)).hints == ()
-
-
 def connected(*watches, node=None):
-    channel, node = StarknetChannel(), node or StarknetNode()
-    run_at_once(channel.watch(watches))
-    channel.connected()
-    settle(channel, node)
-    return channel, node
+    return event_scene.connected(StarknetChannel(), node or StarknetNode(), watches)
 
 
 def heard(channel, node, *events):
-    """The accounts and tokens of the hints, in order."""
-    news = [channel.received(frame) for emitted in events for frame in node.pushes(emitted)]
-    assert not any(one.missed for one in news)
-    hints = [hint for one in news for hint in one.hints]
-    assert all(hint.chain == STARKNET and hint.provider is None for hint in hints)
-    return [(hint.account, hint.token) for hint in hints]
+    return event_scene.heard(channel, node, events, STARKNET)
 
 
 def test_a_pair_takes_all_transfers_of_its_token_and_the_chain_is_asked_for():
