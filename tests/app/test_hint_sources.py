@@ -309,7 +309,7 @@ async def test_a_bug_in_what_a_channel_makes_of_watches_ends_nothing_else(hinted
         if not broken:
             broken.append(self)
             raise ZeroDivisionError
-        watch(self, watched)
+        return watch(self, watched)
 
     monkeypatch.setattr(EthereumChannel, "watch", breaks)
     monkeypatch.setattr(hint_sources, "RESTARTS", Backoff(0.2, 0.2))

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.hints import event_scene
+from tests.hints.event_scene import EventNode, fits, settle
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.ethereum import DEPOSIT, MOST_HOLDERS, TRANSFER, WITHDRAWAL, EthereumChannel
@@ -15,6 +17,7 @@ from watcher.hints.repeats import MOST_REMEMBERED
 from watcher.hints.unlisted_tokens import MOST_TRIES
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 CHAIN = "eip155:1"
 ZERO, ALICE, BOB, CAROL = (f"0x{number:040x}" for number in (0, 0xA11CE, 0xB0B, 0xCA401))
@@ -41,19 +44,13 @@ def transfer(token, sender, receiver, value=MILLION, **more):
     return log(token, TRANSFER, padded(sender), padded(receiver), value, **more)
 
 
-class GethNode:
+class GethNode(EventNode):
     """Subscriptions and filters as geth has them."""
 
     def __init__(self, chain_id="0x1"):
+        super().__init__()
         self.chain_id = chain_id
-        self.filters = {}
         self.last = 0
-        self.asked = []
-
-    def answers(self, text):
-        request = json.loads(text)
-        self.asked.append(request["method"])
-        return json.dumps({"jsonrpc": "2.0", "id": request["id"], **self.result(request["method"], request["params"])})
 
     def result(self, method, params):
         if method == "eth_chainId":
@@ -72,49 +69,29 @@ class GethNode:
         self.filters[number] = wanted
         return {"result": number}
 
-    def pushes(self, entry):
-        """What it sends when this log is mined."""
-        for number, wanted in self.filters.items():
-            if self.matches(wanted, entry):
-                params = {"subscription": number, "result": entry}
-                yield json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params})
+    @staticmethod
+    def frame(number, entry):
+        params = {"subscription": number, "result": entry}
+        return json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": params})
 
     @staticmethod
     def matches(wanted, entry):
-        topics = wanted["topics"]
-        return (
-            entry["address"] in (wanted.get("address") or [entry["address"]])
-            and len(topics) <= len(entry["topics"])
-            and all(not part or found in part for part, found in zip(topics, entry["topics"], strict=False))
+        return entry["address"] in (wanted.get("address") or [entry["address"]]) and fits(
+            wanted["topics"], entry["topics"]
         )
 
 
-def settle(channel, node):
-    while texts := channel.outgoing():
-        for text in texts:
-            assert channel.received(node.answers(text)) == News()
-
-
 def connected(*watches, node=None):
-    channel, node = EthereumChannel(CHAIN), node or GethNode()
-    channel.watch(watches)
-    channel.connected()
-    settle(channel, node)
-    return channel, node
+    return event_scene.connected(EthereumChannel(CHAIN), node or GethNode(), watches)
 
 
 def heard(channel, node, *entries):
-    """The accounts and tokens of the hints, in order."""
-    news = [channel.received(frame) for entry in entries for frame in node.pushes(entry)]
-    assert not any(one.missed for one in news)
-    hints = [hint for one in news for hint in one.hints]
-    assert all(hint.chain == CHAIN and hint.provider is None for hint in hints)
-    return [(hint.account, hint.token) for hint in hints]
+    return event_scene.heard(channel, node, entries, CHAIN)
 
 
 def test_the_chain_is_asked_for_first_and_then_both_sides_of_a_holder():
     channel = EthereumChannel(CHAIN)
-    channel.watch([watched(ALICE, USDX)])
+    run_at_once(channel.watch([watched(ALICE, USDX)]))
     assert channel.outgoing() == []
     channel.connected()
     (first,) = map(json.loads, channel.outgoing())
@@ -147,7 +124,7 @@ def test_the_chain_is_asked_for_first_and_then_both_sides_of_a_holder():
 )
 def test_a_node_of_another_chain_is_refused_before_anything_is_subscribed(answer, reason):
     channel = EthereumChannel(CHAIN)
-    channel.watch([watched(ALICE, USDX)])
+    run_at_once(channel.watch([watched(ALICE, USDX)]))
     channel.connected()
     channel.outgoing()
     with pytest.raises(ChannelError, match=reason.replace("`", ".")):
@@ -260,10 +237,10 @@ def test_a_token_that_no_listing_names_is_news_a_few_times_and_again_once_one_do
     hints = heard(channel, node, *moves)
     assert Counter(hints) == {(ALICE, USDX): MOST_TRIES + 5, (ALICE, NOTE): MOST_TRIES}
     assert heard(channel, node, transfer(NOTE, ALICE, BOB, index=100)) == [(BOB, NOTE)]
-    channel.watch([watched(ALICE, tokens=(USDX,)), watched(BOB, tokens=(NOTE,))])
+    run_at_once(channel.watch([watched(ALICE, tokens=(USDX,)), watched(BOB, tokens=(NOTE,))]))
     assert channel.outgoing() == []
     assert heard(channel, node, transfer(NOTE, ALICE, CAROL, index=101)) == [(ALICE, NOTE)]
-    channel.watch([watched(ALICE), watched(BOB)])
+    run_at_once(channel.watch([watched(ALICE), watched(BOB)]))
     assert len(heard(channel, node, *[transfer(NOTE, ALICE, CAROL, block=2, index=i) for i in range(9)])) == MOST_TRIES
 
 
@@ -325,12 +302,12 @@ def test_holders_go_into_one_filter_by_the_thousand_and_a_new_one_changes_one_ch
     assert len(channel.covered()) == 2500
     assert (channel.subscriptions, channel.left_out) == (6, 0)
     before = dict(node.filters)
-    channel.watch([watched(ALICE, USDX), *holders])
+    run_at_once(channel.watch([watched(ALICE, USDX), *holders]))
     settle(channel, node)
     assert len(before.keys() & node.filters.keys()) == 4
     assert len(channel.covered()) == 2501
     assert heard(channel, node, transfer(USDX, ALICE, BOB)) == [(ALICE, USDX)]
-    channel.watch([watched(ALICE, USDX), *holders[MOST_HOLDERS:]])
+    run_at_once(channel.watch([watched(ALICE, USDX), *holders[MOST_HOLDERS:]]))
     settle(channel, node)
     assert len(before.keys() & node.filters.keys()) == 2
     assert len(channel.covered()) == 1501
@@ -347,7 +324,7 @@ def test_tokens_go_into_one_filter_by_the_hundred():
 
 def test_what_changes_its_chunk_is_heard_of_all_the_while():
     channel, node = connected(watched(ALICE, USDX))
-    channel.watch([watched(ALICE, USDX), watched(BOB, USDX)])
+    run_at_once(channel.watch([watched(ALICE, USDX), watched(BOB, USDX)]))
     for index, text in enumerate(channel.outgoing()):
         channel.received(node.answers(text))
         assert heard(channel, node, transfer(USDX, CAROL, ALICE, index=index)) == [(ALICE, USDX)]
@@ -357,7 +334,7 @@ def test_what_changes_its_chunk_is_heard_of_all_the_while():
 
 def test_a_subscription_that_is_refused_leaves_its_watches_out():
     channel = EthereumChannel(CHAIN)
-    channel.watch([watched(ALICE, USDX), watched(BOB)])
+    run_at_once(channel.watch([watched(ALICE, USDX), watched(BOB)]))
     channel.connected()
     channel.outgoing()
     channel.received('{"id":1,"result":"0x1"}')
@@ -369,8 +346,8 @@ def test_a_subscription_that_is_refused_leaves_its_watches_out():
     assert channel.covered() == {Scope("ondo", CHAIN, BOB)}
     assert (channel.left_out, channel.subscriptions) == (1, 3)
     assert channel.outgoing() == []
-    channel.watch([watched(ALICE, USDX), watched(BOB)])
-    channel.watch([watched(ALICE, USDX), watched(BOB)])
+    channel.give_turn()
+    channel.give_turn()
     settle(channel, GethNode())
     assert (channel.left_out, channel.subscriptions) == (0, 4)
 
@@ -395,7 +372,7 @@ MOVES = st.tuples(st.sampled_from(PEOPLE), st.sampled_from(PEOPLE), st.sampled_f
 def test_whatever_is_watched_in_turn_each_move_of_a_covered_balance_hints_at_it_and_nothing_else_does(lists, moves):
     channel, node = connected()
     for scopes in lists:
-        channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes])
+        run_at_once(channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes]))
         settle(channel, node)
     scopes = [Scope("ondo", CHAIN, *scope) for scope in lists[-1]]
     coverable = {scope for scope in scopes if scope.account or scope.token}

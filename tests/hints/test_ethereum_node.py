@@ -15,6 +15,7 @@ from watcher.hints.figures import SourceFigures
 from watcher.hints.settings import parse, secret_of
 from watcher.hints.socket_source import SocketSource, SocketTuning
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 pytestmark = pytest.mark.anyio
 
@@ -68,7 +69,7 @@ class Listener:
 
     async def watch(self, *watched):
         scopes = [Scope("ondo", CHAIN, *scope) for scope in watched]
-        self.source.watch([WatchedScope(scope) for scope in scopes])
+        run_at_once(self.source.watch([WatchedScope(scope) for scope in scopes]))
         await self.until(lambda: self.covered == set(scopes))
 
     async def until(self, true):

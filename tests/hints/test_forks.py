@@ -12,6 +12,7 @@ import pytest
 from watcher.hints.channel import WatchedScope
 from watcher.hints.ethereum import EthereumChannel
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 FRAMES = Path(__file__).with_name("geth_reorganisation.jsonl").read_text().splitlines()
 LOGS = [msgspec.json.decode(frame)["params"]["result"] for frame in FRAMES[3:]]
@@ -22,7 +23,7 @@ HOLDER = "0x70997970c51812dc3a010c7d01b50e0d17dc79c8"
 @pytest.fixture
 def channel():
     channel = EthereumChannel(CHAIN)
-    channel.watch([WatchedScope(Scope("ondo", CHAIN, HOLDER, LOGS[0]["address"]))])
+    run_at_once(channel.watch([WatchedScope(Scope("ondo", CHAIN, HOLDER, LOGS[0]["address"]))]))
     channel.connected()
     return channel
 

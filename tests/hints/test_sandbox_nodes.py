@@ -8,6 +8,7 @@ from watcher.hints.ethereum import EthereumChannel
 from watcher.hints.starknet import StarknetChannel
 from watcher.model.addresses import BSC, ETHEREUM, STARKNET
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 NODES = [
     ("ethereum", "ondo", ETHEREUM, lambda: EthereumChannel(ETHEREUM)),
@@ -46,7 +47,7 @@ def test_each_move_of_the_world_is_a_hint_for_every_watch_that_shows_it_and_for_
             provider, chain, *[getattr(key, part) if part in parts else None for part in ("account", "token")]
         )
         known.setdefault(scope, set()).add(key.token)
-    channel.watch([WatchedScope(scope, tokens=tuple(sorted(tokens))) for scope, tokens in known.items()])
+    run_at_once(channel.watch([WatchedScope(scope, tokens=tuple(sorted(tokens))) for scope, tokens in known.items()]))
     channel.connected()
     assert converse(scene, channel) == []
     assert channel.covered() == known.keys()
@@ -57,6 +58,6 @@ def test_each_move_of_the_world_is_a_hint_for_every_watch_that_shows_it_and_for_
         hints = converse(scene, channel)
         touched = {scope for scope in known if any(hint.touches(scope) for hint in hints)}
         assert touched == {scope for scope in known if scope.covers(balance.key)}
-    channel.watch([])
+    run_at_once(channel.watch([]))
     converse(scene, channel)
     assert not scene.session.subscriptions

@@ -28,6 +28,7 @@ from watcher.model.addresses import SOLANA
 from watcher.model.hints import Hint
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.backoff import Backoff
+from watcher.runtime.slicing import run_at_once
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +91,7 @@ def source_of(port, *watched, scheme="ws", host="127.0.0.1", channel=None, **tun
         seed=1,
         tuning=SocketTuning(**QUICK | tuning),
     )
-    source.watch(watched)
+    run_at_once(source.watch(watched))
     return source, sink, figures
 
 
@@ -160,7 +161,7 @@ async def test_after_a_cut_all_is_subscribed_anew_and_what_was_missed_is_hinted_
 
 async def test_an_edit_reaches_the_node_while_the_connection_stays():
     async with following(HELIUS) as (serving, source, sink, figures):
-        source.watch([JUPITER, ONDO])
+        run_at_once(source.watch([JUPITER, ONDO]))
         await until(lambda: covered(sink) == {JUPITER.scope, ONDO.scope})
         await until(lambda: len(serving.node.numbers) == 6)  # what is over is told to the node beside what is new
         assert figures.connections == 1

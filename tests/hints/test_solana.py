@@ -3,21 +3,25 @@
 import itertools
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.hints.solana_choice import chosen
 from tests.hints.solana_node import SolanaNode, talk
 from tests.model.test_associated_accounts import PYUSD, USDC, VECTORS, WSOL
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.json_rpc import IN_FLIGHT
-from watcher.hints.solana import LONGEST_TURN, SolanaChannel
-from watcher.hints.solana_subscriptions import feeds, need
+from watcher.hints.solana import SolanaChannel
+from watcher.hints.solana_subscriptions import choose, feeds, need
+from watcher.hints.subscriptions import MOST_PASSES
 from watcher.model.addresses import SOLANA
 from watcher.model.associated_accounts import SPL_2022_PROGRAM, SPL_PROGRAM, associated_token_account
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 WALLETS = sorted({wallet for wallet, *_ in VECTORS})
 WALLET, OTHER, THIRD = WALLETS[:3]
@@ -34,7 +38,7 @@ ELSEWHERE = WatchedScope(Scope("ondo", "eip155:1", "0x" + "0" * 40))
 
 def following(*watched, most=1000, **node):
     channel, node = SolanaChannel(most), SolanaNode(**node)
-    channel.watch(watched)
+    run_at_once(channel.watch(watched))
     channel.connected()
     talk(channel, node)
     return channel, node
@@ -46,7 +50,7 @@ def hints(channel, notifications):
 
 def test_what_is_asked_for_is_what_the_documents_show():
     channel = SolanaChannel(1000)
-    channel.watch([HELIUS, JUPITER])
+    run_at_once(channel.watch([HELIUS, JUPITER]))
     assert channel.outgoing() == []  # nobody is there
     channel.connected()
     first, *_, second = [json.loads(text) for text in channel.outgoing()][:3]
@@ -66,7 +70,7 @@ def test_what_is_asked_for_is_what_the_documents_show():
 
 def test_a_documented_notification_is_a_hint_of_its_account():
     channel = SolanaChannel(1000)
-    channel.watch([HELIUS])
+    run_at_once(channel.watch([HELIUS]))
     channel.connected()
     channel.outgoing()
     assert channel.received('{"jsonrpc": "2.0", "result": 23784, "id": 1}') == News()
@@ -93,7 +97,7 @@ def test_a_wallet_is_followed_by_itself_by_its_transactions_and_by_its_token_acc
 @pytest.mark.parametrize("watch", [HELIUS, JUPITER, ONDO, OF_MINT], ids=lambda watch: watch.scope.provider)
 def test_whatever_is_notified_of_a_watch_touches_its_scope(watch):
     channel, node = following(watch)
-    assert channel.covered() == [watch.scope]
+    assert channel.covered() == {watch.scope}
     for kind, address, _ in node.requests():
         found = node.account_changed(address) if kind == "account" else node.transaction(address)
         assert [hint.touches(watch.scope) for hint in hints(channel, found)] == [True]
@@ -159,7 +163,7 @@ def test_what_two_watches_need_is_subscribed_once_and_hinted_to_both():
         Hint(chain=SOLANA, account=account),
         Hint(chain=SOLANA, account=WALLET, token=USDC),
     }
-    channel.watch([JUPITER, bloxroute])
+    run_at_once(channel.watch([JUPITER, bloxroute]))
     talk(channel, node)
     assert len(node.numbers) == 4  # the wallet needs it still
     assert hints(channel, node.account_changed(account)) == [Hint(chain=SOLANA, account=WALLET, token=USDC)]
@@ -167,7 +171,7 @@ def test_what_two_watches_need_is_subscribed_once_and_hinted_to_both():
 
 def test_a_scope_is_covered_when_all_of_it_is_confirmed():
     channel, node = SolanaChannel(1000), SolanaNode()
-    channel.watch([JUPITER])
+    run_at_once(channel.watch([JUPITER]))
     channel.connected()
     messages = channel.outgoing()
     for message in messages:
@@ -192,7 +196,7 @@ def test_after_a_cut_nothing_is_covered_and_all_is_subscribed_anew():
 def test_what_had_no_answer_when_it_was_cut_takes_no_place_of_what_is_asked_afterwards():
     watched = [WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS]
     channel, node = SolanaChannel(1000), SolanaNode()
-    channel.watch([*watched, *(WatchedScope(Scope("jupiter", SOLANA, wallet)) for wallet in WALLETS)])
+    run_at_once(channel.watch([*watched, *(WatchedScope(Scope("jupiter", SOLANA, wallet)) for wallet in WALLETS)]))
     for _ in range(3):
         channel.connected()
         assert len(channel.outgoing()) == IN_FLIGHT
@@ -206,7 +210,7 @@ def test_an_edit_leaves_alone_what_stays():
     channel, node = following(JUPITER, HELIUS)
     node.asked.clear()
     wider = WatchedScope(JUPITER.scope, tokens=(*JUPITER.tokens, WSOL))
-    channel.watch([wider, ONDO])
+    run_at_once(channel.watch([wider, ONDO]))
     assert list(channel.covered()) == []  # one of its tokens is not followed yet
     talk(channel, node)
     assert sorted(method for method, _ in node.asked) == ["accountSubscribe"] * 4 + ["accountUnsubscribe"]
@@ -216,15 +220,14 @@ def test_an_edit_leaves_alone_what_stays():
 
 def test_what_was_dropped_before_its_answer_came_is_ended_after_it():
     channel, node = SolanaChannel(1000), SolanaNode()
-    channel.watch([HELIUS])
+    run_at_once(channel.watch([HELIUS]))
     channel.connected()
     (message,) = channel.outgoing()
-    channel.watch([])
+    run_at_once(channel.watch([]))
     assert channel.outgoing() == []
     channel.received(json.dumps(node.answer(message)))
-    assert channel.subscriptions == 0
     talk(channel, node)
-    assert node.numbers == {}
+    assert (channel.subscriptions, node.numbers) == (0, {})
 
 
 def test_no_more_requests_wait_for_an_answer_than_the_window_holds():
@@ -232,7 +235,7 @@ def test_no_more_requests_wait_for_an_answer_than_the_window_holds():
         WatchedScope(Scope("helius", SOLANA, account, "unknown"), token_account=True) for account in ACCOUNTS
     ] + [WatchedScope(Scope("jupiter", SOLANA, wallet), tokens=(USDC, WSOL, PYUSD)) for wallet in WALLETS]
     channel, node = SolanaChannel(1000), SolanaNode()
-    channel.watch(watched)
+    run_at_once(channel.watch(watched))
     channel.connected()
     messages = channel.outgoing()
     assert len(messages) == IN_FLIGHT < sum(1 for _ in WALLETS) * 8
@@ -266,7 +269,8 @@ def test_a_refused_subscription_leaves_its_scope_out_until_it_is_accepted():
     assert list(channel.covered()) == [HELIUS.scope]
     assert (channel.left_out, channel.subscriptions) == (1, 4)
     refused.clear()
-    channel.watch([JUPITER, HELIUS])
+    for _ in range(2):
+        channel.give_turn()
     talk(channel, node)
     assert (channel.left_out, channel.subscriptions) == (0, 5)
     assert {*channel.covered()} == {JUPITER.scope, HELIUS.scope}
@@ -274,7 +278,7 @@ def test_a_refused_subscription_leaves_its_scope_out_until_it_is_accepted():
 
 def test_the_words_of_a_refusal_are_told():
     channel, node = SolanaChannel(1000), SolanaNode(most=0)
-    channel.watch([HELIUS])
+    run_at_once(channel.watch([HELIUS]))
     channel.connected()
     assert talk(channel, node) == ["Too many subscriptions (-32005)"]
 
@@ -290,7 +294,7 @@ def test_the_words_of_a_refusal_are_told():
 )
 def test_a_refusal_of_any_shape_is_one(error, words):
     channel = SolanaChannel(1000)
-    channel.watch([HELIUS])
+    run_at_once(channel.watch([HELIUS]))
     channel.connected()
     channel.outgoing()
     assert channel.received(f'{{"id": 1, "error": {error}}}') == News(refused=words)
@@ -302,9 +306,9 @@ def test_refused_ones_are_asked_for_one_at_a_time_and_each_more_and_more_seldom(
     channel, node = following(*watched, most=1000, refuses=lambda *_: True)
     assert (channel.left_out, len(node.asked)) == (len(ACCOUNTS), len(ACCOUNTS))
     tries = []
-    for turn in range(40 * LONGEST_TURN):
+    for turn in range(40 * MOST_PASSES):
         node.asked.clear()
-        channel.watch(watched)
+        channel.give_turn()
         talk(channel, node)
         assert len(node.asked) <= 1
         tries += [(turn, *params[:1]) for _, params in node.asked]
@@ -339,15 +343,12 @@ def test_a_refusal_is_forgotten_with_its_connection():
         '"x"',
         "null",
         "[" * 10_000,
-        '{"id": 1, "result": 2.5}',
-        '{"id": 1, "result": null}',
-        '{"id": 1}',
         '{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}',
     ],
 )
 def test_what_is_not_the_protocol_ends_the_connection(frame):
     channel = SolanaChannel(1000)
-    channel.watch([HELIUS])
+    run_at_once(channel.watch([HELIUS]))
     channel.connected()
     channel.outgoing()
     with pytest.raises(ChannelError) as caught:
@@ -357,11 +358,11 @@ def test_what_is_not_the_protocol_ends_the_connection(frame):
 
 def test_a_number_that_is_given_twice_ends_the_connection():
     channel = SolanaChannel(1000)
-    channel.watch([JUPITER])
+    run_at_once(channel.watch([JUPITER]))
     channel.connected()
     channel.outgoing()
     channel.received('{"id": 1, "result": 7}')
-    with pytest.raises(ChannelError, match="one number to two"):
+    with pytest.raises(ChannelError, match="one id to two"):
         channel.received('{"id": 2, "result": 7}')
 
 
@@ -385,7 +386,7 @@ def test_a_number_that_is_given_twice_ends_the_connection():
 )
 def test_what_is_not_about_us_is_passed_over(frame):
     channel = SolanaChannel(1000)
-    channel.watch([HELIUS])
+    run_at_once(channel.watch([HELIUS]))
     channel.connected()
     channel.outgoing()
     assert channel.received(frame) == News()
@@ -418,7 +419,7 @@ FRAMES = st.one_of(
 @given(st.lists(FRAMES))
 def test_whatever_comes_is_news_or_ends_the_connection(frames):
     channel = SolanaChannel(1000)
-    channel.watch([HELIUS, JUPITER])
+    run_at_once(channel.watch([HELIUS, JUPITER]))
     channel.connected()
     channel.outgoing()
     for frame in frames:
@@ -449,25 +450,61 @@ POOL = [
 ]
 
 
-class Conversation(RuleBasedStateMachine):
-    """Edits, cuts, refusals and answers in any order: in the end the node has what is watched, within the bound."""
+MINTS = [USDC, WSOL, PYUSD]
+LISTED = st.builds(
+    lambda provider, wallet, tokens: WatchedScope(Scope(provider, SOLANA, wallet), tokens=tuple(sorted(tokens))),
+    st.sampled_from(["jupiter", "bloxroute"]),
+    st.sampled_from(WALLETS),
+    st.sets(st.sampled_from([*MINTS, "native"])),
+)
+WATCHED = st.lists(st.one_of(st.sampled_from(POOL), LISTED), max_size=12)
 
-    MOST = 9
+
+@given(WATCHED, st.integers(1, 40))
+def test_in_steps_the_same_is_chosen_as_in_one_go(watched, most):
+    choice = run_at_once(choose(watched, most))
+    assert (list(choice.keys), dict(choice.whole), choice.without_place) == chosen(watched, most)
+
+
+class Conversation(RuleBasedStateMachine):
+    """Listings, edits, cuts, refusals and answers in any order, and what is watched taken over in steps between them: in the
+    end the node has what a choice from scratch would have, and nothing else."""
 
     def __init__(self):
         super().__init__()
-        self.channel, self.sent, self.there = SolanaChannel(self.MOST), [], False
+        self.sent, self.there = [], False
         self.refused = set()
         self.node = self.fresh()
-        self.watched = []
+        self.watched, self.taking, self.taken = [], iter(()), True
+
+    @initialize(most=st.integers(1, 16))
+    def begin(self, most):
+        self.most, self.channel = most, SolanaChannel(most)
 
     def fresh(self):
         return SolanaNode(refuses=lambda _kind, address: address in self.refused)
 
-    @rule(chosen=st.lists(st.sampled_from(POOL), unique=True))
-    def watch(self, chosen):
-        self.watched = chosen
-        self.channel.watch(chosen)
+    @rule(watched=WATCHED)
+    def watch(self, watched):
+        self.take_over()
+        self.watched, self.taking, self.taken = watched, self.channel.watch(watched), False
+
+    @rule(place=st.integers(0, 11), tokens=st.sets(st.sampled_from(MINTS)))
+    def list_tokens(self, place, tokens):
+        """One of its listings names others."""
+        if place < len(self.watched):
+            changed = msgspec.structs.replace(self.watched[place], tokens=tuple(sorted(tokens)))
+            self.watch([*self.watched[:place], changed, *self.watched[place + 1 :]])
+
+    @rule(steps=st.integers(1, 30))
+    def step(self, steps):
+        for _ in range(steps):
+            self.taken = next(self.taking, True)
+
+    @rule()
+    def take_over(self):
+        run_at_once(self.taking)
+        self.taken = True
 
     @rule(addresses=st.sets(st.sampled_from([ACCOUNT, WALLET, OTHER, THIRD, PYUSD])))
     def refuse(self, addresses):
@@ -496,34 +533,48 @@ class Conversation(RuleBasedStateMachine):
             self.channel.received(json.dumps(self.node.answer(message)))
         del self.sent[:count]
 
+    @rule()
+    def turn(self):
+        self.channel.give_turn()
+
     @invariant()
-    def what_is_said_is_so(self):
-        known = self.node.requests() if self.there else []
-        assert self.channel.subscriptions <= len(known)
-        watched = {watch.scope for watch in self.watched if watch.scope.chain == SOLANA}
-        assert {*self.channel.covered()} <= watched
-        assert len(self.channel.covered()) + self.channel.left_out <= len(watched)
+    def what_is_covered_is_confirmed(self):
+        numbers = self.node.requests() if self.there else []
+        known = {(kind, address) for kind, address, _ in numbers}
+        for scope in self.channel.covered():
+            wallet = scope.token is None
+            assert not wallet or {("account", scope.account), ("logs", scope.account)} <= known
+        assert len(numbers) <= self.most
+
+    @invariant()
+    def nothing_is_counted_twice(self):
+        if self.taken:
+            scopes = {watch.scope for watch in self.watched if watch.scope.chain == SOLANA}
+            assert {*self.channel.covered()} <= scopes
+            assert 0 <= len(self.channel.covered()) + self.channel.left_out <= len(scopes)
 
     def teardown(self):
+        self.take_over()
         self.refused = set()
         self.connect()
         while self.sent or (more := self.channel.outgoing()):
             self.sent += [] if self.sent else more
             self.answers(5)
-        for _ in range(20 * LONGEST_TURN):
-            self.watch(self.watched)
-            talk(self.channel, self.node)
-            if not self.channel._refused:
+        for _ in range(20 * MOST_PASSES):
+            if not self.channel._subscriptions._refused:
                 break
-        scopes = {watch.scope for watch in self.watched if watch.scope.chain == SOLANA}
-        assert len(self.channel.covered()) + self.channel.left_out == len(scopes)
-        assert self.channel.subscriptions == len(self.node.numbers) <= self.MOST
-        other, node = SolanaChannel(self.MOST), SolanaNode()
-        other.watch(self.watched)
-        other.connected()
-        talk(other, node)
-        assert self.node.requests() == node.requests()
-        assert {*self.channel.covered()} == {*other.covered()}
+            self.channel.give_turn()
+            talk(self.channel, self.node)
+        feeds, whole, without_place = chosen(self.watched, self.most)
+        requests = {feed.request() for feed in feeds}
+        assert self.node.requests() == sorted((one.method, one.address, one.commitment) for one in requests)
+        assert self.channel.subscriptions == len(requests)
+        assert (self.channel.covered(), self.channel.left_out) == (whole.keys(), without_place)
+        for kind, address, _ in self.node.requests():
+            told = self.node.account_changed(address) if kind == "account" else self.node.transaction(address)
+            assert {*hints(self.channel, told)} == {
+                feed.hint() for feed in feeds if (feed.request().method, feed.request().address) == (kind, address)
+            }
 
 
 TestConversation = Conversation.TestCase

@@ -8,6 +8,7 @@ from watcher.hints.channel import WatchedScope
 from watcher.hints.solana import SolanaChannel
 from watcher.model.addresses import SOLANA
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 CONFIRMED = 5.0
 """Seconds, at most, until what is processed is confirmed there."""
@@ -31,11 +32,13 @@ def test_each_move_of_the_world_is_a_hint_for_every_watch_that_shows_it(provider
         key = balance.key
         scope = Scope(provider, SOLANA, key.account, key.token if "token" in parts else None)
         known.setdefault(scope, set()).add(key.token)
-    channel.watch(
-        [
-            WatchedScope(scope, token_account=provider == "helius", tokens=tuple(sorted(tokens)))
-            for scope, tokens in known.items()
-        ]
+    run_at_once(
+        channel.watch(
+            [
+                WatchedScope(scope, token_account=provider == "helius", tokens=tuple(sorted(tokens)))
+                for scope, tokens in known.items()
+            ]
+        )
     )
     channel.connected()
     assert converse(scene, channel) == []
@@ -48,6 +51,6 @@ def test_each_move_of_the_world_is_a_hint_for_every_watch_that_shows_it(provider
         touched = {scope for scope in known if any(hint.touches(scope) for hint in hints)}
         assert touched >= {scope for scope in known if scope.covers(balance.key)}
         assert {scope.account for scope in touched} == {balance.key.account}
-    channel.watch([])
+    run_at_once(channel.watch([]))
     assert converse(scene, channel) == []
     assert scene.session.subscriptions == {}

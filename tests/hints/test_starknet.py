@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.hints import event_scene
+from tests.hints.event_scene import EventNode, fits, settle
 from tests.hints.frames import attempt, garbage
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.starknet import MOST_IN_FILTER, MOST_SUBSCRIPTIONS, MOST_TOKENS, TRANSFER, StarknetChannel
@@ -15,6 +17,7 @@ from watcher.hints.unlisted_tokens import MOST_TRIES
 from watcher.model.addresses import STARKNET
 from watcher.model.hints import Hint
 from watcher.model.keys import Scope
+from watcher.runtime.slicing import run_at_once
 
 ALICE, BOB, CAROL, ETHER, NOTE, GAME = (
     f"0x{number:064x}" for number in (0xA11CE, 0x7B0B, 0xCA401, 0x49D36, 0x222, 0x333)
@@ -50,21 +53,15 @@ def cairo_1(token, sender, receiver, amount=7, **more):
     return event(token, [TRANSFER, sender, receiver], [hex(amount), "0x0"], **more)
 
 
-class StarknetNode:
+class StarknetNode(EventNode):
     """Subscriptions of events as the specification has them."""
 
     def __init__(self, ids=str, ends=str, most_keys=1024, chain_id=MAINNET):
+        super().__init__()
         self.ids = ids
         self.ends = ends
         self.most_keys = most_keys
         self.chain_id = chain_id
-        self.filters = {}
-        self.asked = []
-
-    def answers(self, text):
-        request = json.loads(text)
-        self.asked.append(request["method"])
-        return json.dumps({"jsonrpc": "2.0", "id": request["id"], **self.result(request["method"], request["params"])})
 
     def result(self, method, params):
         if method == "starknet_chainId":
@@ -89,51 +86,31 @@ class StarknetNode:
         self.filters[number] = params
         return {"result": number}
 
-    def pushes(self, emitted):
-        for number, wanted in self.filters.items():
-            if self.matches(wanted, emitted):
-                yield notification("starknet_subscriptionEvents", number, emitted)
+    @staticmethod
+    def frame(number, emitted):
+        return notification("starknet_subscriptionEvents", number, emitted)
 
     @staticmethod
     def matches(wanted, emitted):
-        keys = wanted["keys"]
-        return (
-            wanted.get("from_address", emitted["from_address"]) == emitted["from_address"]
-            and len(keys) <= len(emitted["keys"])
-            and all(not part or found in part for part, found in zip(keys, emitted["keys"], strict=False))
-        )
+        contract = emitted["from_address"]
+        return wanted.get("from_address", contract) == contract and fits(wanted["keys"], emitted["keys"])
 
 
 def notification(method, number, result):
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": {"subscription_id": number, "result": result}})
 
 
-def settle(channel, node):
-    while texts := channel.outgoing():
-        for text in texts:
-            assert channel.received(node.answers(text)).hints == ()
-
-
 def connected(*watches, node=None):
-    channel, node = StarknetChannel(), node or StarknetNode()
-    channel.watch(watches)
-    channel.connected()
-    settle(channel, node)
-    return channel, node
+    return event_scene.connected(StarknetChannel(), node or StarknetNode(), watches)
 
 
 def heard(channel, node, *events):
-    """The accounts and tokens of the hints, in order."""
-    news = [channel.received(frame) for emitted in events for frame in node.pushes(emitted)]
-    assert not any(one.missed for one in news)
-    hints = [hint for one in news for hint in one.hints]
-    assert all(hint.chain == STARKNET and hint.provider is None for hint in hints)
-    return [(hint.account, hint.token) for hint in hints]
+    return event_scene.heard(channel, node, events, STARKNET)
 
 
 def test_a_pair_takes_all_transfers_of_its_token_and_the_chain_is_asked_for():
     channel = StarknetChannel()
-    channel.watch([watched(ALICE, ETHER), watched(BOB, ETHER)])
+    run_at_once(channel.watch([watched(ALICE, ETHER), watched(BOB, ETHER)]))
     assert channel.outgoing() == []
     channel.connected()
     chain, events = map(json.loads, channel.outgoing())
@@ -219,7 +196,7 @@ def test_felts_are_one_number_however_they_are_written():
 def test_ids_are_strings_or_integers_and_an_end_takes_the_one_or_the_other(ids, ends):
     channel, node = connected(watched(ALICE, ETHER), watched(ALICE, NOTE), node=StarknetNode(ids=ids, ends=ends))
     assert channel.subscriptions == 2
-    channel.watch([watched(ALICE, NOTE)])
+    run_at_once(channel.watch([watched(ALICE, NOTE)]))
     settle(channel, node)
     assert [wanted["from_address"] for wanted in node.filters.values()] == [short(NOTE)]
     assert heard(channel, node, cairo_1(NOTE, ALICE, BOB)) == [(ALICE, NOTE)]
@@ -242,7 +219,7 @@ def test_a_token_that_no_listing_names_is_news_a_few_times():
         cairo_1(token, ALICE, BOB, transaction=number) for number, token in enumerate([NOTE, ETHER] * (MOST_TRIES + 5))
     ]
     assert Counter(heard(channel, node, *moves)) == {(ALICE, ETHER): MOST_TRIES + 5, (ALICE, NOTE): MOST_TRIES}
-    channel.watch([watched(ALICE, tokens=(ETHER, NOTE))])
+    run_at_once(channel.watch([watched(ALICE, tokens=(ETHER, NOTE))]))
     settle(channel, node)
     assert heard(channel, node, cairo_1(NOTE, ALICE, BOB, transaction=100)) == [(ALICE, NOTE)]
 
@@ -301,7 +278,7 @@ def test_what_the_node_refuses_is_left_out_and_the_rest_is_not():
     node = StarknetNode(most_keys=500)
     refusals = []
     channel = StarknetChannel()
-    channel.watch([watched(ALICE, ETHER), *holders])
+    run_at_once(channel.watch([watched(ALICE, ETHER), *holders]))
     channel.connected()
     for text in channel.outgoing():
         refusals += filter(None, [channel.received(node.answers(text)).refused])
@@ -334,7 +311,7 @@ MOVES = st.tuples(st.sampled_from([cairo_0, cairo_1]), *[st.sampled_from([*PEOPL
 def test_whatever_is_watched_in_turn_each_move_of_a_covered_balance_hints_at_it_and_nothing_else_does(lists, moves):
     channel, node = connected()
     for scopes in lists:
-        channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes])
+        run_at_once(channel.watch([watched(*scope, tokens=() if scope[1] else tuple(TOKENS)) for scope in scopes]))
         settle(channel, node)
     scopes = {Scope("tokenkit", STARKNET, *scope) for scope in lists[-1]}
     coverable = {scope for scope in scopes if scope.account or scope.token}

@@ -74,6 +74,18 @@ def test_a_watch_of_a_whole_chain_is_not_for_an_address_of_another():
         assert not list(found.find(Hint(account=account)))
 
 
+def test_the_index_is_made_once_and_in_steps_and_whoever_asks_before_that_has_it_at_once():
+    watched = [Target("account", Scope("helius", "solana:x", f"account{n}", "mint")) for n in range(20_000)]
+    found, _ = indexed(watched)
+    steps = found.index()
+    for _ in range(10):
+        next(steps)
+    assert [target for _, target in found.find(Hint(account="account19999"))] == watched[-1:]
+    assert sum(1 for _ in steps) >= 80
+    assert list(found.index()) == []
+    assert [target for _, target in found.find(Hint(account="account7"))] == watched[7:8]
+
+
 def test_a_thousand_hints_find_theirs_among_twenty_thousand_watches_in_no_time():
     watched = [Target("account", Scope("helius", "solana:x", f"account{n}", "mint")) for n in range(20_000)]
     found, _ = indexed(watched)

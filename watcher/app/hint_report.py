@@ -37,10 +37,11 @@ def hints_health(
     ]
     if not shown:
         return None
+    seconds = delays(schedules)
     return HintsHealth(
         sources=tuple(_health(source, scores.get(source.name), now) for source in shown),
-        hinted_delay=delays(schedules).get("hinted"),
-        unhinted_delay=delays(schedules).get("unhinted"),
+        hinted_delay=seconds.get("hinted"),
+        unhinted_delay=seconds.get("unhinted"),
     )
 
 

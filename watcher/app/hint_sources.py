@@ -99,6 +99,8 @@ class _Running:
         self.scope = anyio.CancelScope()
         self.ended = anyio.Event()
         self.socket: SocketSource | None = None
+        self.turn = anyio.Lock()
+        """Of whoever says what the socket is to watch."""
 
 
 class HintSources:
@@ -141,7 +143,7 @@ class HintSources:
                 due = self._due()
                 await self._end_others(due)
                 for running in self._running.values():
-                    self._watch(running)
+                    await self._watch(running)
                 self._start_missing(due, tasks)
                 with anyio.move_on_after(LOOK):
                     await self._changed.wait()
@@ -169,10 +171,11 @@ class HintSources:
                 self._router.figures[name] = running.figures
                 tasks.start_soon(self._keep, running)
 
-    def _watch(self, running: _Running) -> None:
+    async def _watch(self, running: _Running) -> None:
         try:
-            if running.socket is not None:
-                running.socket.watch(self._watched)
+            async with running.turn:
+                if running.socket is not None:
+                    await run_in_slices(running.socket.watch(self._watched))
         except Exception:  # a bug, as in `_keep`
             log.exception("hints.failed", source=running.source.name)
             running.scope.cancel()
@@ -180,6 +183,7 @@ class HintSources:
     def _look(self) -> Generator[None, None, Sequence[WatchedScope]]:
         found: list[WatchedScope] = []
         for poller, ledger in self._polled() if self._wanted else ():
+            yield from poller.hinted.index()  # else what is covered would have it made in one go
             for number, watched in enumerate(watched_scopes(poller.provider, ledger)):
                 found.append(watched)
                 if number % SCOPES_PER_STEP == 0:
@@ -193,9 +197,10 @@ class HintSources:
             with running.scope:
                 while True:
                     try:
-                        running.socket = self._socket(running.source, figures)
-                        running.socket.watch(self._watched)
-                        await running.socket.run()
+                        running.socket = socket = self._socket(running.source, figures)
+                        async with running.turn:
+                            await run_in_slices(socket.watch(self._watched))
+                        await socket.run()
                     except Exception:  # a bug: it must not end what polls well without it
                         log.exception("hints.failed", source=name)
                     running.socket, tries = None, tries + 1

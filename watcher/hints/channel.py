@@ -1,6 +1,6 @@
 """The seam between a source of hints and the protocol that it speaks: what is watched, what comes, what is covered."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -42,11 +42,15 @@ class Channel(Protocol):
     What it has to send collects, and is taken with `outgoing`.
     """
 
-    def watch(self, watched: Sequence[WatchedScope]) -> None:
-        """From now on these, all of them. May be called at any time; what stays subscribed is left alone.
+    def watch(self, watched: Sequence[WatchedScope]) -> Generator[None, None, None]:
+        """From now on these, all of them; what stays subscribed is left alone.
 
-        While there is a connection it is called again with the same once a second: what was refused has its next try then.
+        In steps, since there may be thousands: all else here may be called in between, and another `watch` only when this one
+        has ended.
         """
+
+    def give_turn(self) -> None:
+        """Once a second while there is a connection: what was refused has its next try."""
 
     def connected(self) -> None:
         """There is a new socket: nothing is subscribed on it yet."""

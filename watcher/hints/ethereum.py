@@ -4,7 +4,7 @@ geth's `eth_subscribe` with `logs`: https://geth.ethereum.org/docs/interacting-w
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -12,8 +12,10 @@ import msgspec
 
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.chunks import Chunk, Chunks
-from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions, Word
+from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Word
+from watcher.hints.named import WATCHES_PER_STEP, Named, named
 from watcher.hints.repeats import Repeats
+from watcher.hints.subscriptions import Subscriptions, first_come
 from watcher.hints.unlisted_tokens import UnlistedTokens
 from watcher.model.addresses import ETHEREUM
 from watcher.model.hints import Hint
@@ -104,13 +106,11 @@ class EthereumChannel:
         """`chain`: CAIP-2, `eip155:…`."""
         self._chain = chain
         self._rpc = JsonRpc()
-        self._scopes: list[Scope] = []
+        self._watched: list[WatchedScope] = []
         self._logs: Subscriptions[LogFilter] = Subscriptions(
             self._rpc, LogFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
         )
-        self._balances: set[tuple[str, str]] = set()
-        self._holders: set[str] = set()
-        self._tokens: set[str] = set()
+        self._named = Named()
         self._chunks = {
             "tokens": Chunks(MOST_TOKENS),
             "holders": Chunks(MOST_HOLDERS),
@@ -120,19 +120,18 @@ class EthereumChannel:
         self._repeats = Repeats()
         self._unlisted = UnlistedTokens()
 
-    def watch(self, watched: Sequence[WatchedScope]) -> None:
+    def watch(self, watched: Sequence[WatchedScope]) -> Generator[None, None, None]:
         here = [one for one in watched if one.scope.chain == self._chain]
-        self._unlisted.update(token for one in here for token in one.tokens)
-        scopes = [one.scope for one in here]
-        if scopes == self._scopes:
-            self._logs.give_turn()
+        if here == self._watched:
             return
-        self._scopes = scopes
-        named = [(scope.account, scope.token) for scope in scopes]
-        self._tokens = {token for account, token in named if token and not account}
-        self._holders = {account for account, token in named if account and not token}
-        self._balances = {(account, token) for account, token in named if account and token}
-        self._logs.want(self._needs(scopes))
+        self._named = yield from named(here)
+        self._unlisted.update(self._named.listed)
+        choice = yield from first_come((yield from self._needs(here)), MOST_SUBSCRIPTIONS)
+        yield from self._logs.want(choice.keys, choice.whole.items(), choice.without_place)
+        self._watched = here
+
+    def give_turn(self) -> None:
+        self._logs.give_turn()
 
     def connected(self) -> None:
         self.disconnected()
@@ -151,6 +150,7 @@ class EthereumChannel:
         return News(hints=tuple(self._hints(message)))
 
     def outgoing(self) -> list[str]:
+        self._logs.ask()
         return self._rpc.outgoing()
 
     def covered(self) -> Collection[Scope]:
@@ -179,23 +179,27 @@ class EthereumChannel:
             )
         self._logs.connected()
 
-    def _needs(self, scopes: Iterable[Scope]) -> dict[Scope, Sequence[LogFilter]]:
-        pairs = {pair for pair in self._balances if pair[0] not in self._holders and pair[1] not in self._tokens}
-        tokens = self._chunks["tokens"].arrange(self._tokens)
-        holders = self._chunks["holders"].arrange(self._holders)
-        pair_tokens = self._chunks["tokens of balances"].arrange({token for _, token in pairs})
-        pair_holders = self._chunks["holders of balances"].arrange({account for account, _ in pairs})
+    def _needs(self, watched: Sequence[WatchedScope]) -> Generator[None, None, dict[Scope, Sequence[LogFilter]]]:
+        of_all, of_any = self._named.tokens, self._named.holders
+        pairs = [pair for pair in self._named.balances if pair[0] not in of_any and pair[1] not in of_all]
+        yield
+        tokens = yield from self._chunks["tokens"].arrange(of_all)
+        holders = yield from self._chunks["holders"].arrange(of_any)
+        pair_tokens = yield from self._chunks["tokens of balances"].arrange(dict.fromkeys(token for _, token in pairs))
+        pair_holders = yield from self._chunks["holders of balances"].arrange(dict.fromkeys(one for one, _ in pairs))
         needs: dict[Scope, Sequence[LogFilter]] = {}
-        for scope in scopes:
+        for number, scope in enumerate(one.scope for one in watched):
             account, token = scope.account, scope.token
-            if token in self._tokens:
+            if token in of_all:
                 needs[scope] = _all_of(tokens[token])
-            elif account in self._holders:
+            elif account in of_any:
                 needs[scope] = _both_sides(Chunk(), holders[account])
             elif account and token:
                 needs[scope] = _both_sides(pair_tokens[token], pair_holders[account])
             else:
                 needs[scope] = ()  # a whole chain: every log of every contract
+            if number % WATCHES_PER_STEP == 0:
+                yield
         return needs
 
     def _hints(self, message: Notification) -> Iterator[Hint]:
@@ -211,9 +215,9 @@ class EthereumChannel:
                 yield Hint(account=account, chain=self._chain, token=token)
 
     def _is_watched(self, account: str, token: str, log: _Log) -> bool:
-        if (account, token) in self._balances or (token in self._tokens and account != ZERO):
+        if (account, token) in self._named.balances or (token in self._named.tokens and account != ZERO):
             return True
-        return account in self._holders and not log.is_unique_token and self._unlisted.is_news(account, token)
+        return account in self._named.holders and not log.is_unique_token and self._unlisted.is_news(account, token)
 
     def _is_repeated(self, log: _Log, parties: tuple[str, ...]) -> bool:
         """A log that is removed and comes back in the same block is none that repeats. The number alone names no log: some

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from functools import partial
 from math import inf
 from typing import NoReturn, cast
@@ -22,7 +22,7 @@ from websockets.protocol import State
 from watcher.hints.channel import Channel, ChannelError, HintSink, WatchedScope
 from watcher.hints.figures import SourceFigures, SourceType
 from watcher.hints.pace import Pace
-from watcher.hints.socket_source_connection import PacedConnection
+from watcher.hints.socket_source_connection import MOST_FRAGMENTS, PacedConnection
 from watcher.redaction.safe_text import one_line
 from watcher.redaction.secret import Secret
 from watcher.runtime.backoff import Backoff
@@ -103,17 +103,15 @@ class SocketSource:
         self._wall = wall
         self._random = random.Random(seed)  # noqa: S311 - it only spreads the crowd
         self._tuning = tuning
-        self._watched: Sequence[WatchedScope] = ()
         self._pause = 0.0
         """The last one, before it was spread."""
         self._entered: float | None = None
         """Since when it is there, in monotonic seconds."""
         self._coverage = _Coverage(name, channel, sink, tuning)
 
-    def watch(self, watched: Sequence[WatchedScope]) -> None:
-        """From now on these, all of them; within a second while it is connected."""
-        self._watched = watched
-        self._channel.watch(watched)
+    def watch(self, watched: Sequence[WatchedScope]) -> Generator[None, None, None]:
+        """From now on these, all of them; within a second after the last step while it is connected. As `Channel.watch`."""
+        yield from self._channel.watch(watched)
         self._coverage.changed = True
         self._show_counts()
 
@@ -175,7 +173,7 @@ class SocketSource:
             now, turn = clock(), turn + 1
             if now >= ticked + self._tuning.tick:
                 ticked = now
-                self._channel.watch(self._watched)
+                self._channel.give_turn()
                 self._coverage.tell(now, settled=not waiting)
             waiting += self._channel.outgoing()
             while waiting and not sends.wait(now):
@@ -199,10 +197,10 @@ class SocketSource:
             async with asyncio.timeout(max(0.0, min(seconds, self._tuning.tick))):
                 return await socket.recv()
         if socket.state is not State.OPEN:
-            # Who broke the protocol is waited for by `recv` without an end.
+            # Who broke the protocol is waited for by `recv` without an end, and it takes what was left for whole messages.
             await socket.close()
-            while True:
-                await socket.recv()  # what was left, then what ended it
+            await socket.wait_closed()
+            raise socket.protocol.close_exc
         return None
 
     def _received(self, frame: str | bytes, now: float) -> bool:
@@ -323,7 +321,7 @@ def _closing(closed: ConnectionClosed, tuning: SocketTuning) -> str:
     meaning = {
         1002: "it speaks no websocket as it should",
         1007: "it sent a text that is not UTF-8",
-        1009: f"it sent a message of more than {tuning.message_bytes} bytes",
+        1009: f"it sent a message of more than {tuning.message_bytes} bytes, or in more than {MOST_FRAGMENTS} pieces",
         1011: f"no answer to a ping within {tuning.pong:g} s",
     }
     return meaning.get(closed.sent.code, "the connection was lost") if closed.sent else "the connection was lost"

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
-from websockets.frames import Frame
+from websockets.frames import DATA_OPCODES, CloseCode, Frame
 from websockets.protocol import Event
 
 from watcher.hints.pace import Pace
@@ -19,6 +19,10 @@ UNSENT = 2**20
 """Bytes of answers to pings that may wait, for somebody who sends and does not read."""
 
 
+MOST_FRAGMENTS = 1000
+"""Of one message. Those without a byte in them count for no bound of its size, and all are kept until the last has come."""
+
+
 class PacedConnection(ClientConnection):
     """What comes beyond its pace waits in the sockets, and then at its sender's."""
 
@@ -29,6 +33,8 @@ class PacedConnection(ClientConnection):
         self._unread = bytearray()
         self._resting: asyncio.TimerHandle | None = None
         """Nothing is read until then."""
+        self._fragments = 0
+        """Of the message that is coming."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -40,6 +46,8 @@ class PacedConnection(ClientConnection):
 
     def process_event(self, event: Event) -> None:
         self._pace.take(1 + len(event.data) // FREE if isinstance(event, Frame) else 1)
+        if isinstance(event, Frame) and event.opcode in DATA_OPCODES:
+            self._fragments = 0 if event.fin else self._fragments + 1
         super().process_event(event)
 
     def eof_received(self) -> None:
@@ -59,6 +67,10 @@ class PacedConnection(ClientConnection):
             piece = bytes(self._unread[:PIECE])
             del self._unread[:PIECE]
             super().data_received(piece)
+            if self._fragments > MOST_FRAGMENTS:
+                self._fragments = 0
+                self.protocol.fail(CloseCode.MESSAGE_TOO_BIG)
+                self.send_data()
             if self.transport.get_write_buffer_size() > UNSENT:
                 self._unread.clear()
                 self.transport.abort()

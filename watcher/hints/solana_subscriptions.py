@@ -1,13 +1,15 @@
 """Which subscriptions of a Solana node tell of the changes of a watch, and which are made when not all may be. Pure."""
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from operator import itemgetter
 from typing import Literal
 
 import msgspec
 
 from watcher.hints.channel import WatchedScope
+from watcher.hints.json_rpc import Request, SubscriptionId
+from watcher.hints.subscriptions import Choice
 from watcher.model.addresses import SOLANA, AddressError, solana
 from watcher.model.associated_accounts import SPL_PROGRAMS, associated_token_account
 from watcher.model.hints import Hint
@@ -16,6 +18,13 @@ from watcher.model.keys import Scope
 NATIVE = "native"
 COMMITMENT = "confirmed"
 """Where the watch names none. The node's own default is `finalized`, which comes thirteen seconds later."""
+
+SCOPES_PER_STEP = 200
+NEEDS_PER_STEP = 20
+"""Of watches with ten tokens each it takes half a millisecond to say what so many need."""
+SORTED_AT_ONCE = 500
+ORDER = itemgetter(0, 1, 2)
+"""How much is needed, then account and token: no two of one provider are alike."""
 
 Method = Literal["account", "logs"]
 
@@ -26,6 +35,15 @@ class SubscriptionRequest(msgspec.Struct, frozen=True, gc=False, cache_hash=True
     method: Method
     address: str
     commitment: str
+
+    def begin(self) -> Request:
+        commitment = {"commitment": self.commitment}
+        if self.method == "account":
+            return "accountSubscribe", [self.address, {"encoding": "base64", **commitment}]
+        return "logsSubscribe", [{"mentions": [self.address]}, commitment]  # it takes exactly one address
+
+    def end(self, number: SubscriptionId) -> Request:
+        return f"{self.method}Unsubscribe", [number]
 
 
 class Feed(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
@@ -100,32 +118,21 @@ def _is_address(text: str) -> bool:
     return True
 
 
-class Choice(msgspec.Struct, frozen=True):
-    """What has a place within the bound."""
-
-    scopes: int
-    """Of this chain, with a place or without."""
-    whole: Mapping[Scope, tuple[Feed, ...]]
-    """Scopes of which everything has one: only these are covered."""
-    feeds: Mapping[Feed, None]
-    """In the order in which they are made."""
-
-
-def choose(watched: Iterable[WatchedScope], most: int) -> Choice:
+def choose(watched: Iterable[WatchedScope], most: int) -> Generator[None, None, Choice[Feed]]:
     """At most so many feeds. Providers take turns, whoever has the fewest goes first; of each the scopes that need the fewest.
 
     So most scopes are covered, none of a few that need many takes the places of all others, and one more token in a listing
     moves no more than its neighbours. What is left goes to the first scope of each for which it does not suffice.
     """
-    here = _on_this_chain(watched)
+    here = yield from _on_this_chain(watched)
+    queues = yield from _queues(here.values())
     whole: dict[Scope, tuple[Feed, ...]] = {}
     placed: dict[Feed, None] = {}
     partly: list[Feed] = []
-    turns = [(0, provider, queue) for provider, queue in _queues(here.values()).items()]
+    turns = [(0, provider, queue, next(queue)) for provider, queue in queues.items()]
     heapq.heapify(turns)
     while turns and len(placed) < most:
-        used, provider, queue = turns[0]
-        watch = queue.pop()
+        used, provider, queue, watch = turns[0]
         takes = feeds(watch)
         new = [feed for feed in takes if feed not in placed]
         fits = len(placed) + len(new) <= most
@@ -134,34 +141,45 @@ def choose(watched: Iterable[WatchedScope], most: int) -> Choice:
             whole[watch.scope] = takes
         else:
             partly += new
-        if fits and queue:
-            heapq.heapreplace(turns, (used + len(new), provider, queue))
+        if fits and (following := next(queue, None)) is not None:
+            heapq.heapreplace(turns, (used + len(new), provider, queue, following))
         else:  # the others of that provider need as many or more
             heapq.heappop(turns)
+        yield
     placed.update(dict.fromkeys([feed for feed in partly if feed not in placed][: most - len(placed)]))
-    return Choice(len(here), whole, placed)
+    return Choice(placed, whole, len(here) - len(whole))
 
 
-def _on_this_chain(watched: Iterable[WatchedScope]) -> dict[Scope, WatchedScope]:
+def _on_this_chain(watched: Iterable[WatchedScope]) -> Generator[None, None, dict[Scope, WatchedScope]]:
     """Each scope once: two watches may differ in nothing but their names."""
     found: dict[Scope, WatchedScope] = {}
-    for watch in watched:
+    for number, watch in enumerate(watched):
         if watch.scope.chain == SOLANA:
             known = found.setdefault(watch.scope, watch)
             if known is not watch:
                 tokens = tuple(sorted({*known.tokens, *watch.tokens}))
                 found[watch.scope] = msgspec.structs.replace(known, tokens=tokens)
+        if number % SCOPES_PER_STEP == 0:
+            yield
     return found
 
 
-def _queues(watched: Iterable[WatchedScope]) -> dict[str, list[WatchedScope]]:
-    """The scopes of each provider, those that need the fewest last. What nothing tells of needs no place."""
-    queues: dict[str, list[tuple[int, str, str, WatchedScope]]] = {}
-    for watch in watched:
+def _queues(watched: Iterable[WatchedScope]) -> Generator[None, None, dict[str, Iterator[WatchedScope]]]:
+    """The scopes of each provider, those that need the fewest first; none is empty. What nothing tells of needs no place.
+
+    They are sorted in parts, which are merged as far as there is place: all in one go hold others up.
+    """
+    parts: dict[str, list[list[tuple[int, str, str, WatchedScope]]]] = {}
+    for number, watch in enumerate(watched):
         if needed := need(watch):
             scope = watch.scope
-            entry = (needed, scope.account or "", scope.token or "", watch)
-            queues.setdefault(scope.provider, []).append(entry)
-    for queue in queues.values():
-        queue.sort(key=itemgetter(0, 1, 2), reverse=True)
-    return {provider: [entry[-1] for entry in queue] for provider, queue in queues.items()}
+            of_provider = parts.setdefault(scope.provider, [[]])
+            if len(of_provider[-1]) == SORTED_AT_ONCE:
+                of_provider[-1].sort(key=ORDER)
+                of_provider.append([])
+            of_provider[-1].append((needed, scope.account or "", scope.token or "", watch))
+        if number % NEEDS_PER_STEP == 0:
+            yield
+    for of_provider in parts.values():
+        of_provider[-1].sort(key=ORDER)
+    return {provider: map(itemgetter(-1), heapq.merge(*each, key=ORDER)) for provider, each in parts.items()}

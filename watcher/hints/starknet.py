@@ -6,15 +6,17 @@ take: one contract in `from_address`, and no `finality_status`. Without it an ev
 L2: before, an API that reads accepted blocks would still tell the old balance.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from watcher.hints.channel import ChannelError, News, WatchedScope
 from watcher.hints.chunks import Chunk, Chunks
-from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Subscriptions, Word
+from watcher.hints.json_rpc import JsonRpc, NodeError, Notification, Request, SubscriptionId, Word
+from watcher.hints.named import WATCHES_PER_STEP, Named, named
 from watcher.hints.repeats import Repeats
+from watcher.hints.subscriptions import Subscriptions, first_come
 from watcher.hints.unlisted_tokens import UnlistedTokens
 from watcher.model.addresses import STARKNET, AddressError, felt
 from watcher.model.hints import Hint
@@ -88,26 +90,24 @@ class StarknetChannel:
         self._events: Subscriptions[EventFilter] = Subscriptions(
             self._rpc, EventFilter.request, _unsubscribe, MOST_SUBSCRIPTIONS
         )
-        self._balances: set[tuple[str, str]] = set()
-        self._holders: set[str] = set()
-        self._tokens: set[str] = set()
+        self._named = Named()
         self._chunks = Chunks(MOST_IN_FILTER)
         self._repeats = Repeats()
         self._unlisted = UnlistedTokens()
         self._last_reorganisation: object = None
 
-    def watch(self, watched: Sequence[WatchedScope]) -> None:
+    def watch(self, watched: Sequence[WatchedScope]) -> Generator[None, None, None]:
         here = [one for one in watched if one.scope.chain == STARKNET]
         if here == self._watched:
-            self._events.give_turn()
             return
+        self._named = yield from named(here)
+        self._unlisted.update(self._named.listed)
+        choice = yield from first_come((yield from self._needs(here)), MOST_SUBSCRIPTIONS)
+        yield from self._events.want(choice.keys, choice.whole.items(), choice.without_place)
         self._watched = here
-        self._unlisted.update(token for one in here for token in one.tokens)
-        named = [(one.scope.account, one.scope.token) for one in here]
-        self._tokens = {token for account, token in named if token and not account}
-        self._holders = {account for account, token in named if account and not token}
-        self._balances = {(account, token) for account, token in named if account and token}
-        self._events.want(self._needs(here))
+
+    def give_turn(self) -> None:
+        self._events.give_turn()
 
     def connected(self) -> None:
         self.disconnected()
@@ -131,6 +131,7 @@ class StarknetChannel:
         return News()
 
     def outgoing(self) -> list[str]:
+        self._events.ask()
         return self._rpc.outgoing()
 
     def covered(self) -> Collection[Scope]:
@@ -144,10 +145,10 @@ class StarknetChannel:
     def left_out(self) -> int:
         return self._events.left_out
 
-    def _needs(self, watched: Iterable[WatchedScope]) -> dict[Scope, list[EventFilter]]:
-        chunks = self._chunks.arrange(self._holders)
+    def _needs(self, watched: Sequence[WatchedScope]) -> Generator[None, None, dict[Scope, list[EventFilter]]]:
+        chunks = yield from self._chunks.arrange(self._named.holders)
         needs: dict[Scope, list[EventFilter]] = {}
-        for one in watched:
+        for number, one in enumerate(watched):
             account, token = one.scope.account, one.scope.token
             if token:
                 needs[one.scope] = [EventFilter(token)]
@@ -157,6 +158,8 @@ class StarknetChannel:
                 needs[one.scope] = [*keyed, *map(EventFilter, one.tokens[:MOST_TOKENS])]
             else:
                 needs[one.scope] = []  # a whole chain: every Transfer there is
+            if number % WATCHES_PER_STEP == 0:
+                yield
         return needs
 
     def _hints(self, message: Notification) -> Iterator[Hint]:
@@ -172,9 +175,9 @@ class StarknetChannel:
                 yield Hint(account=account, chain=STARKNET, token=token)
 
     def _is_watched(self, account: str, token: str, event: _Event) -> bool:
-        if token in self._tokens or (account, token) in self._balances:
+        if token in self._named.tokens or (account, token) in self._named.balances:
             return True
-        return account in self._holders and not event.is_unique_token and self._unlisted.is_news(account, token)
+        return account in self._named.holders and not event.is_unique_token and self._unlisted.is_news(account, token)
 
     def _is_repeated(self, event: _Event, token: str, parties: tuple[str, ...]) -> bool:
         """Two alike in one transaction are one: they bring the same reads forward."""

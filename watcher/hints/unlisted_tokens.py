@@ -1,7 +1,7 @@
 """Tokens that a holder moves and no API lists: stablecoins that pay for others, spam. Pure."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
 
 MOST_TRIES = 3
 """Moves of one that are news: a token that is new to its holder is in the listing that is read then."""
@@ -13,12 +13,12 @@ class UnlistedTokens:
     """What moves for a holder of any tokens is news where some listing names the token, and a few times where none does."""
 
     def __init__(self) -> None:
-        self._listed: frozenset[str] = frozenset()
+        self._listed: Collection[str] = frozenset()
         self._tries: OrderedDict[tuple[str, str], int] = OrderedDict()
 
-    def update(self, tokens: Iterable[str]) -> None:
-        """From now on listings name these."""
-        self._listed = frozenset(tokens)
+    def update(self, tokens: Collection[str]) -> None:
+        """From now on listings name these, which are looked up in."""
+        self._listed = tokens
 
     def is_news(self, account: str, token: str) -> bool:
         """Counts it as one move more."""

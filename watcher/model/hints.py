@@ -45,7 +45,7 @@ class Hint(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
 
     def _is_for(self, scope: Scope) -> bool:
         if self.provider is None:
-            return scope.account is not None or (scope.token is not None and self.token is not None)
+            return not scope.is_whole_chain and (scope.account is not None or self.token is not None)
         return self.provider == scope.provider
 
     def accounts(self) -> Iterator[str]:

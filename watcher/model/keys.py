@@ -54,6 +54,11 @@ class Scope(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     account: str | None = None
     token: str | None = None
 
+    @property
+    def is_whole_chain(self) -> bool:
+        """It names neither account nor token: no push channel tells of all that."""
+        return self.account is None and self.token is None
+
     def covers(self, key: Key) -> bool:
         return (
             self.provider == key.provider

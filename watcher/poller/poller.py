@@ -93,7 +93,7 @@ class Poller:
         self._exchange = HttpExchange(provider, transport, credentials, wall)
         self._limiter = Limiter(budget)
         self._lanes = LaneScheduler(provider.groups, schedules, budget)
-        self._hinted = HintedTargets(provider.groups, schedules)
+        self.hinted = HintedTargets(provider.groups, schedules)
         SECRETS.add(_secret_values(credentials))
         policy = self._new_policy(seed)
         self.policy: FailurePolicy = policy if former is None else former.policy.go_on(policy)
@@ -187,8 +187,9 @@ class Poller:
     def hint(self, hint: Hint, source: str) -> Generator[None, None, int]:
         """A source says that something may have changed: what that touches is read next, within every limit. How many targets it
         touches, with a step for each few."""
+        yield from self.hinted.index()
         now, marked, moves = anyio.current_time(), 0, False
-        for schedule, target in self._hinted.find(hint):
+        for schedule, target in self.hinted.find(hint):
             moves |= schedule.hint(target, now, source)
             marked += 1
             if marked % MARKS_PER_STEP == 0:
@@ -206,7 +207,7 @@ class Poller:
 
     def cover(self, source: str, scopes: Collection[Scope]) -> None:
         """The source tells of changes in these from now on, and of no others."""
-        for schedule, targets in self._hinted.of_scopes(scopes):
+        for schedule, targets in self.hinted.of_scopes(scopes):
             schedule.cover(source, targets)
 
     async def drained(self) -> None:

@@ -1,15 +1,16 @@
 """Which targets a hint is for, found by their account and not by a look at all of them."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Collection, Generator, Iterator, Sequence
 from itertools import chain
 
 from watcher.model.addresses import filter_forms
 from watcher.model.hints import Hint
 from watcher.model.keys import UNKNOWN_MINT, Scope
 from watcher.model.targets import Target, TargetGroup
+from watcher.runtime.slicing import run_at_once
 from watcher.scheduling.schedule import Schedule
+
+TARGETS_PER_STEP = 200
 
 
 class HintedTargets:
@@ -19,32 +20,48 @@ class HintedTargets:
         """`schedules`: one for each group, in their order."""
         self._groups = groups
         self._schedules = schedules
+        self._made: list[_AccountIndex] | None = None
+
+    def index(self) -> Generator[None, None, list["_AccountIndex"]]:
+        """One for each schedule, made in steps if it is not there: of thousands of targets that takes a while."""
+        if self._made is None:
+            made = []
+            for group in self._groups:
+                made.append(index := _AccountIndex())
+                for number, target in enumerate(group.targets):
+                    index.add(target)
+                    if number % TARGETS_PER_STEP == 0:
+                        yield
+            self._made = made
+        return self._made
 
     def find(self, hint: Hint) -> Iterator[tuple[Schedule[Target], Target]]:
         """Those whose next reading would show what the hint is of, each with its schedule."""
         accounts = list(hint.accounts())
-        for schedule, index in zip(self._schedules, self._indexes, strict=True):
+        for schedule, index in zip(self._schedules, run_at_once(self.index()), strict=True):
             for target in index.possible(accounts, hint.token):
                 if hint.touches(target.scope):
                     yield schedule, target
 
     def of_scopes(self, scopes: Collection[Scope]) -> Iterator[tuple[Schedule[Target], list[Target]]]:
         """Of each schedule the targets whose scopes are these; none too."""
-        for schedule, index in zip(self._schedules, self._indexes, strict=True):
+        for schedule, index in zip(self._schedules, run_at_once(self.index()), strict=True):
             yield schedule, [target for scope in scopes for target in index.of_scope(scope)]
-
-    @cached_property
-    def _indexes(self) -> list["_AccountIndex"]:
-        return [_AccountIndex(group.targets) for group in self._groups]
 
 
 class _AccountIndex:
     """Targets by account; those that name none, by token."""
 
-    def __init__(self, targets: Sequence[Target]) -> None:
-        self._by_account = _grouped((target.scope.account, target) for target in targets)
-        nameless = self._by_account.pop(None, ())
-        self._of_any_account = _grouped((target.scope.token, target) for target in nameless)
+    def __init__(self) -> None:
+        self._by_account: dict[str, list[Target]] = {}
+        self._of_any_account: dict[str | None, list[Target]] = {}
+
+    def add(self, target: Target) -> None:
+        account, token = target.scope.account, target.scope.token
+        if account is None:
+            self._of_any_account.setdefault(token, []).append(target)
+        else:
+            self._by_account.setdefault(account, []).append(target)
 
     def possible(self, accounts: Sequence[str], token: str | None) -> Iterator[Target]:
         """Each once, and more than a hint touches: chains are not looked at."""
@@ -65,10 +82,3 @@ class _AccountIndex:
             else self._by_account.get(scope.account, ())
         )
         return (target for target in found if target.scope == scope)
-
-
-def _grouped(pairs: Iterator[tuple[str | None, Target]]) -> dict[str | None, tuple[Target, ...]]:
-    found: defaultdict[str | None, list[Target]] = defaultdict(list)
-    for name, target in pairs:
-        found[name].append(target)
-    return {name: tuple(targets) for name, targets in found.items()}

@@ -4,13 +4,15 @@ from collections.abc import Iterator, Sequence
 
 from watcher.app.check.plan import count_words
 from watcher.app.findings import Finding
-from watcher.app.hint_sources import HintSource, channel_of, watched_scopes
+from watcher.app.hint_sources import HintSource, watched_scopes
 from watcher.hints.settings import SolanaHints, TokenkitHints
+from watcher.hints.solana_subscriptions import choose
 from watcher.ledger import Ledger
 from watcher.model.keys import Scope
 from watcher.providers.protocol import Provider
 from watcher.providers.tokenkit import TokenKit
 from watcher.relay.http.hint_routes import TOKENKIT_HOOK
+from watcher.runtime.slicing import run_at_once
 
 
 def hint_line(source: HintSource, providers: Sequence[Provider]) -> str:
@@ -29,7 +31,7 @@ def hint_line(source: HintSource, providers: Sequence[Provider]) -> str:
 def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Finding]:
     """A source that tells of nothing that is watched, or has no room for all."""
     where = f"hints.{source.name}"
-    whole = [scope for provider in providers for scope in _there(source, provider) if _is_whole_chain(scope)]
+    whole = [scope for provider in providers for scope in _there(source, provider) if scope.is_whole_chain]
     if whole:
         what = f"[[hints]] {source.name} cannot tell of {count_words(len(whole), 'watch', 'watches')} of a whole chain"
         yield Finding("warning", where, what, "name tokens or holders there, or leave that to the schedule")
@@ -42,17 +44,17 @@ def useless(source: HintSource, providers: Sequence[Provider]) -> Iterator[Findi
             what = f"[providers.{provider.name}] max_age {provider.settings.max_age:g} holds for hinted reads too: TokenKit may answer them from before the hint"
             yield Finding("warning", place, what, "leave it out, or write 0")
     if isinstance(source.table, SolanaHints):
-        channel = channel_of(source.table)
         watched = [one for provider in providers for one in watched_scopes(provider, Ledger())]
-        channel.watch([one for one in watched if not _is_whole_chain(one.scope)])
-        if channel.left_out:
-            what = f"[[hints]] {source.name}: max_subscriptions {source.table.max_subscriptions} leaves out {count_words(channel.left_out, 'watch', 'watches')}"
+        most = source.table.max_subscriptions
+        choice = run_at_once(choose([one for one in watched if not one.scope.is_whole_chain], most))
+        if choice.without_place:
+            what = f"[[hints]] {source.name}: max_subscriptions {most} leaves out {count_words(choice.without_place, 'watch', 'watches')}"
             yield Finding("warning", where, what, "raise it if your plan allows that")
 
 
 def _within(source: HintSource, provider: Provider) -> list[Scope]:
     """What of a provider it can tell of."""
-    return [scope for scope in _there(source, provider) if not _is_whole_chain(scope)]
+    return [scope for scope in _there(source, provider) if not scope.is_whole_chain]
 
 
 def _there(source: HintSource, provider: Provider) -> list[Scope]:
@@ -61,8 +63,3 @@ def _there(source: HintSource, provider: Provider) -> list[Scope]:
         return []
     scopes = (target.scope for group in provider.groups for target in group.targets)
     return [scope for scope in scopes if scope.chain == source.chain]
-
-
-def _is_whole_chain(scope: Scope) -> bool:
-    """Nobody can subscribe to that."""
-    return scope.account is None and scope.token is None
