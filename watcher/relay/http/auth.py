@@ -234,6 +234,11 @@ class Guard:
         found = self._find(authorization)
         return None if found is None or not found.may_hint else found.rights
 
+    def digest(self, authorization: str | None) -> bytes:
+        """Of the token in that header; empty without one of ours."""
+        found = self._find(authorization)
+        return b"" if found is None else found.digest
+
     def _find(self, authorization: str | None) -> KnownToken | None:
         if self.tokens is None:
             return NO_TOKEN
