@@ -18,9 +18,12 @@ from watcher.model import filters
 from watcher.model.keys import Filter
 from watcher.redaction import secret
 from watcher.relay.settings import RelaySettings, is_loopback
+from watcher.runtime import small_file
 from watcher.runtime.config_section import SettingsError
 
 EVERYTHING = Filter()
+FILE_BYTES = 16 * 1024 * 1024
+"""Of a tokens file: a hundred thousand tokens."""
 PORTS = {"http": 80, "https": 443}
 GUESSED = frozenset(
     hashlib.sha256(word + end).digest()
@@ -125,12 +128,12 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> list[KnownToken]
 
 
 def _from_file(path: Path) -> list[KnownToken]:
-    if path.is_fifo():  # a reload could wait at it for ever
-        raise SettingsError(f"[relay] tokens_file {path} is a pipe: name a file")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(small_file.read(path, FILE_BYTES).decode("utf-8"))
         tokens = msgspec.convert(table, TokensFile).token
         found = [_known(token) for token in tokens]
+    except small_file.Pipe:
+        raise SettingsError(f"[relay] tokens_file {path} is a pipe: name a file") from None
     except OSError as error:
         raise SettingsError(
             f"[relay] tokens_file {path} cannot be read ({error.strerror}): look at its name and rights"
