@@ -106,16 +106,14 @@ async def hinted(tmp_path, request):
     limits = ",".join([SCALED, *(f"{name}={requests}/{per}" for name, (requests, per) in tight.items())])
     world = world_of(SandboxSettings(seed=1, limits=limits, **asked))
     with capture_logs() as logs:
-        async with anyio.create_task_group() as serving:
-            port = await serving.start(serve, world)
-            async with anyio.create_task_group() as tasks:
-                made = Hinted(tmp_path, world, port, tight)
-                made.logs = logs
-                made.start(tasks)
-                await until(lambda: len(made.pollers()) == len(REQUESTS))
-                yield made
-                tasks.cancel_scope.cancel()
-            serving.cancel_scope.cancel()  # last: asyncio fails where an accept is cancelled as somebody connects
+        async with anyio.create_task_group() as tasks:
+            port = await tasks.start(serve, world)
+            made = Hinted(tmp_path, world, port, tight)
+            made.logs = logs
+            made.start(tasks)
+            await until(lambda: len(made.pollers()) == len(REQUESTS))
+            yield made
+            tasks.cancel_scope.cancel()
 
 
 async def test_every_channel_tells_of_what_is_watched_and_no_limit_is_broken(hinted):
