@@ -31,8 +31,7 @@ async def served(serve, tls=None):
 
 @contextlib.asynccontextmanager
 async def sandboxed(world):
-    """Gives the port on which a world of the sandbox is served. It ends after all that is within: asyncio fails where an accept
-    is cancelled as somebody connects."""
+    """Gives the port on which a world of the sandbox is served. It ends after all that is within, which it answers up to then."""
     async with anyio.create_task_group() as serving:
         port = await serving.start(serve_world, world)
         yield port

@@ -273,7 +273,7 @@ def test_the_http_of_the_relay_knows_no_log_and_no_stream():
         for name in imported(path)
         if name.startswith("watcher.relay.")
     }
-    assert of_the_relay == {"http", "messages", "settings"}
+    assert of_the_relay == {"http", "budgets", "messages", "settings"}
 
 
 def identifiers(path):

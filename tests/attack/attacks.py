@@ -445,6 +445,17 @@ class Hints(Bodies):
         await self.together(*(self._send(stage, each) for each in sent * 2))
 
 
+class Posts(Bodies):
+    """Half a megabyte of hints, as fast as it is taken."""
+
+    name = "posts"
+    pause = 0.0
+    large = POST + b"Content-Length: 524288\r\n\r\n" + b"x" * 524_288
+
+    async def run(self, stage):
+        await self.together(*(self._send(stage, self.large) for _ in range(8)))
+
+
 class Ping(ByClient):
     """Pings as fast as they are taken."""
 
@@ -626,6 +637,6 @@ ATTACKS = {
     attack.name: attack
     for attack in (
         Bomb, Stack, Digits, Members, Nesting, Rows, Strangers, Cookies, Headers, Interim, Drip, Symbol, Echo,
-        Crowd, Halves, Storm, Bodies, Hints, Ping, Chatter, Fragments, Dashboards, Unread, Amplified, Replayed, Plugged,
+        Crowd, Halves, Storm, Bodies, Hints, Posts, Ping, Chatter, Fragments, Dashboards, Unread, Amplified, Replayed, Plugged,
     )
 }  # fmt: skip

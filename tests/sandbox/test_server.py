@@ -1,6 +1,8 @@
 """The sandbox over loopback, and behind httpx in virtual time."""
 
+import asyncio
 import contextlib
+import gc
 import socket
 
 import anyio
@@ -177,3 +179,35 @@ def test_the_tables_are_a_config_of_five_providers():
 
     parsed = settings.parse({"providers": tables(9100, 1, "SANDBOX_KEY")})
     assert sorted(parsed.providers) == ["bloxroute", "helius", "jupiter", "ondo", "tokenkit"]
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+@pytest.mark.parametrize("turns", range(8))
+def test_a_server_may_end_in_whatever_instant_somebody_connects(turns, clients, recwarn):
+    """`turns`: of the loop, from the connection to the end."""
+    complaints = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        world = World(SandboxSettings(), start=anyio.current_time(), wall=1.8e9)
+        with contextlib.ExitStack() as connected:
+            async with anyio.create_task_group() as group:
+                port = await group.start(serve, world)
+                await anyio.wait_all_tasks_blocked()
+
+                def end(left):
+                    if left:
+                        loop.call_soon(end, left - 1)
+                    else:
+                        group.cancel_scope.cancel()
+
+                for _ in range(clients):
+                    connected.enter_context(socket.create_connection(("127.0.0.1", port)))
+                loop.call_soon(end, turns)
+                await anyio.sleep_forever()
+
+    anyio.run(main)
+    gc.collect()
+    assert complaints == []
+    assert [each for each in recwarn if "unclosed" in str(each.message)] == []

@@ -22,7 +22,6 @@ from watcher.model.events import BalanceChanged
 from watcher.model.times import parse_rfc3339
 from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import print_line
-from watcher.runtime.task_scope import StartSignal, task_scope
 from watcher.sandbox.registry import known
 from watcher.sandbox.server import serve
 from watcher.sandbox.webhook_sender import send_webhooks
@@ -76,12 +75,9 @@ async def demo(seconds: float | None, seed: int, columns: TailColumns) -> None:
     events: list[BalanceChanged] = []
     pollers: list[Poller] = []
     with tempfile.TemporaryDirectory(prefix="balance-watcher-") as folder:
-        # The sandbox ends last: a listener that is cancelled while the watcher connects leaves asyncio a traceback.
-        async with task_scope() as simulating, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             await tasks.start(stop_on_signal, tasks.cancel_scope)
-            serving = StartSignal[int]()
-            simulating.start_soon(lambda: serve(world, task_status=serving))
-            port = await serving.value() or 0
+            port = await tasks.start(_serve, world, 0)
             environment = {KEY: VALID_KEY, **hint_environment(f"http://127.0.0.1:{port}")}
             daemon = Daemon(settings.parse(config(port, seed, Path(folder))), environment)
             started = await tasks.start(daemon.run)

@@ -304,7 +304,7 @@ RELAY: tuple[Figure[RelayView], ...] = (
     counter("relay_lagging", "Times that a reader was too slow for the live path.", lambda r: r.stats.lagging),
     counter("relay_snapshots", "Snapshots sent.", lambda r: r.stats.snapshots),
     counter("relay_log_errors", "Times that the log could not be read.", lambda r: r.stats.log_errors),
-    counter("relay_refused", "Upgrades refused.", lambda r: r.stats.refused, by="reason"),
+    counter("relay_refused", "Upgrades and other requests refused.", lambda r: r.stats.refused, by="reason"),
     counter("relay_dropped", "Connections ended by us.", lambda r: {**DROPPED, **r.stats.dropped}, by="reason"),
 )
 

@@ -6,7 +6,7 @@ its table, found by the scheme of its URLs.
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +20,11 @@ from watcher.providers import registry
 from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
+from watcher.runtime import small_file
 from watcher.runtime.config_section import Mistakes, SettingsError, nearest, probably, section
 
+FILE_BYTES = 64 * 1024 * 1024
+"""Of a config file: half a million watches."""
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
 OTHER_TABLES = ("relay", "providers", "hints")
@@ -53,11 +56,23 @@ class Settings(TopLevel, frozen=True, kw_only=True):
 
 def load(path: Path) -> Settings:
     """Read and check a config file. Raises SettingsError with one line that says what to do."""
+    return _load(path, small_file.read_once)
+
+
+def load_again(path: Path) -> Settings:
+    """For a reload. Raises SettingsError, for a pipe too: it was read, and could be waited at for ever."""
+    return _load(path, small_file.read)
+
+
+def _load(path: Path, read: Callable[[Path, int], bytes]) -> Settings:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read(path, FILE_BYTES).decode("utf-8")
     except FileNotFoundError:
         step = "name one with -c FILE, or start from the sample: `watcher sample` prints config/watcher.toml"
         raise SettingsError(f"no config file at {path}: {step}", next_step=step) from None
+    except small_file.Pipe:
+        step = "name a file with -c to reload it"
+        raise SettingsError(f"{path} is a pipe, which can be read only once: {step}", next_step=step) from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} cannot be read: {error}", next_step="look at its rights and contents") from error
     try:
@@ -65,14 +80,6 @@ def load(path: Path) -> Settings:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a bare ValueError
         raise SettingsError(f"{path} is not valid TOML: {error}", next_step="mend it there") from error
     return parse(table)
-
-
-def load_again(path: Path) -> Settings:
-    """For a reload. Raises SettingsError, for a pipe too: it was read, and could be waited at for ever."""
-    if path.is_fifo():
-        step = "name a file with -c to reload it"
-        raise SettingsError(f"{path} is a pipe, which can be read only once: {step}", next_step=step)
-    return load(path)
 
 
 def parse(table: Mapping[str, Any]) -> Settings:

@@ -5,9 +5,7 @@ It is hidden by being read, so nobody has to keep a list of what there is to hid
 
 import contextlib
 import hmac
-import io
 import re
-import stat
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from watcher.redaction.redactor import SECRETS, SHORTEST
+from watcher.runtime import small_file
 from watcher.runtime.config_section import SettingsError
 
 LONGEST = 8192
@@ -104,17 +103,15 @@ def of_file(what: str, path: str, judge: Judge | None = None) -> Secret:
     """The secret in that file, without a byte order mark and spaces or line ends around it. Raises SettingsError."""
     shown = path if _is_path(path) else "a file (its name is not told: it may be the key itself)"
     try:
-        regular = stat.S_ISREG(Path(path).stat().st_mode)
-        with Path(path).open("rb") if regular else io.BytesIO() as file:
-            data = file.read(LONGEST + 1)
+        data = small_file.read(path, LONGEST)
+    except (small_file.NotRegular, IsADirectoryError):
+        raise SettingsError(f"{what} names {shown}, which is no regular file") from None
+    except small_file.TooLong:
+        raise SettingsError(f"{what} names {shown}, which holds more than {LONGEST} bytes: that is no key") from None
     except OSError as error:
         raise SettingsError(f"{what} cannot be read: {error.strerror or type(error).__name__}: {shown}") from None
     except ValueError:  # a NUL in the name
         raise SettingsError(f"{what} names no file") from None
-    if not regular:
-        raise SettingsError(f"{what} names {shown}, which is no regular file")  # a pipe could be waited at for ever
-    if len(data) > LONGEST:
-        raise SettingsError(f"{what} names {shown}, which holds more than {LONGEST} bytes: that is no key")
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:

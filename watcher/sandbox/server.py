@@ -1,10 +1,13 @@
 """The thin part: HTTP/1.1 on loopback, one task a connection; a push channel takes its connection over. It decides nothing."""
 
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import anyio
 import h11
-from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+from anyio.abc import SocketAttribute, SocketStream, TaskGroup, TaskStatus
 
 from watcher.sandbox.messages import SimulatedReply, SimulatedRequest
 from watcher.sandbox.push import PushLoop, PushSocket, channel_of
@@ -20,13 +23,46 @@ async def serve(
 ) -> None:
     """Serve until cancelled; `task_status` is given the port. Raises OSError when the port is taken."""
     pushing = PushLoop(world.pushes)
+
+    async def converse(stream: SocketStream) -> None:
+        await _Conversation(world, pushing, stream).run()
+
     async with (
         await anyio.create_tcp_listener(local_host=host, local_port=port) as listener,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(pushing.run)
+        for each in listener.listeners:
+            tasks.start_soon(_accept, each.extra(SocketAttribute.raw_socket), tasks, converse)  # noqa: S610 (anyio's)
         task_status.started(listener.extra(SocketAttribute.local_port))  # noqa: S610 (anyio's, not Django's)
-        await listener.serve(lambda stream: _Conversation(world, pushing, stream).run())
+
+
+async def _accept(
+    listener: socket.socket, tasks: TaskGroup, converse: Callable[[SocketStream], Coroutine[Any, Any, None]]
+) -> None:
+    """For ever. It is cancelled while it waits, and never while it accepts: where somebody connects in the instant in which
+    asyncio's own accept is cancelled, that accepts all the same, and the connection is lost with a traceback."""
+    while True:
+        await anyio.wait_readable(listener)
+        with anyio.CancelScope(shield=True):
+            stream = await _accepted(listener)
+        if stream is not None:
+            tasks.start_soon(converse, stream)
+
+
+async def _accepted(listener: socket.socket) -> SocketStream | None:
+    """None: who came has gone again."""
+    try:
+        one, _ = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return None
+    try:
+        one.setblocking(False)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return await SocketStream.from_socket(one)
+    except (OSError, ValueError):  # ValueError: anyio's, of one that is not connected any more
+        one.close()
+        return None
 
 
 class _Conversation:

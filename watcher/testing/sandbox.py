@@ -36,7 +36,32 @@ class SandboxError(ValueError):
     """The sandbox has no such balance, or the amount or the faults are none."""
 
 
-class Sandbox:
+class _LoopThread:
+    """A thread with an event loop of its own, from the entry to the exit, and what `_begin` has started there."""
+
+    def __init__(self) -> None:
+        self._running = contextlib.ExitStack()
+        """Ends all of it, what was started last first."""
+        self._portal: BlockingPortal
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as running:
+            self._portal = running.enter_context(start_blocking_portal("asyncio"))
+            self._begin(running)
+            self._running = running.pop_all()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        self._running.close()
+
+    def _begin(self, running: contextlib.ExitStack) -> None:
+        """Start what is to run, and leave with `running` what ends it."""
+        raise NotImplementedError
+
+
+class Sandbox(_LoopThread):
     """The simulated providers. Nothing moves by itself, no limit holds and nothing goes wrong unless it is asked for.
 
     seed: which world. rate: changes a second. faults, limits: as `watcher sandbox` takes them. hints: a watcher of `config`
@@ -53,27 +78,17 @@ class Sandbox:
         port: int = 0,
         hints: bool = False,
     ) -> None:
+        super().__init__()
         self.hinting = hints
         self._settings = SandboxSettings(seed=seed, rate=rate, faults=faults, limits=limits, port=port)
-        self._threads = contextlib.ExitStack()
-        self._portal: BlockingPortal
         self._world: World
         self.port = port
         """The one that it listens on, once it does."""
 
-    def __enter__(self) -> Self:
-        with contextlib.ExitStack() as threads:
-            self._portal = threads.enter_context(start_blocking_portal("asyncio"))
-            self._world = self._portal.call(self._new_world)
-            serving, self.port = self._portal.start_task(self._serve)
-            threads.callback(serving.cancel)
-            self._threads = threads.pop_all()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        self._threads.close()
+    def _begin(self, running: contextlib.ExitStack) -> None:
+        self._world = self._portal.call(self._new_world)
+        serving, self.port = self._portal.start_task(self._serve)
+        running.callback(serving.cancel)
 
     @property
     def url(self) -> str:
@@ -112,7 +127,7 @@ class Sandbox:
         """TokenKit's go to this address from now on, signed with the secret that `environment` has."""
         target = WebhookTarget(url, WEBHOOK_SECRET)
         sending = self._portal.start_task_soon(send_webhooks, self._world.pushes, target)
-        self._threads.callback(sending.cancel)
+        self._running.callback(sending.cancel)
 
     def truth(self) -> dict[str, Any]:
         """What `GET /_truth` answers: each provider's balances, their changes, and how often it was asked and had to refuse."""
@@ -154,33 +169,24 @@ class Sandbox:
         return self._portal.call(work)
 
 
-class RunningWatcher:
+class RunningWatcher(_LoopThread):
     """`watcher run` in this process. config: as its file would say it, decoded. environment: where its keys are.
 
     Entered, it polls and serves. Raises what keeps `watcher run` from starting: SettingsError, JournalError, OSError.
     """
 
     def __init__(self, config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        super().__init__()
         self._config = config
         self._environment = environment
-        self._threads = contextlib.ExitStack()
         self.port: int
         """Of the relay, once it is entered."""
 
-    def __enter__(self) -> Self:
+    def _begin(self, running: contextlib.ExitStack) -> None:
         daemon = Daemon(settings.parse(self._config), self._environment)
-        with contextlib.ExitStack() as threads:
-            portal = threads.enter_context(start_blocking_portal("asyncio"))
-            running, started = portal.start_task(daemon.run)
-            threads.callback(running.cancel)
-            self.port = started.port
-            self._threads = threads.pop_all()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
-    ) -> None:
-        self._threads.close()
+        polling, started = self._portal.start_task(daemon.run)
+        running.callback(polling.cancel)
+        self.port = started.port
 
     @property
     def url(self) -> str:

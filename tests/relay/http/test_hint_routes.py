@@ -20,7 +20,7 @@ from watcher.model.hints import Hint, HintError
 from watcher.model.keys import Filter
 from watcher.model.log import Unavailable
 from watcher.redaction.secret import Secret
-from watcher.relay.http import hint_routes
+from watcher.relay.http import body_budget, connection, hint_routes
 from watcher.relay.http.auth import EVERYTHING, Guard, load
 from watcher.relay.http.body import CONTINUE
 from watcher.relay.http.hint_routes import (
@@ -399,6 +399,36 @@ async def test_so_many_of_one_address_wait_at_a_time_and_no_more(monkeypatch):
         assert answers[5:] == [202] * AT_ONCE_EACH
 
 
+@pytest.fixture
+def tight(monkeypatch):
+    """A budget of a megabyte for each sender, that does not refill while a test runs; a refusal takes no time."""
+    monkeypatch.setattr(body_budget, "BYTES", 1 << 20)
+    monkeypatch.setattr(body_budget, "BYTES_PER_SECOND", 1)
+    monkeypatch.setattr(connection, "REST", 0.0)
+
+
+LARGE = [{**WALLET, "token": "t" * 400}] * MOST_HINTS
+"""Some 450 KB."""
+
+
+async def test_a_flood_of_one_token_is_refused_and_another_from_the_same_address_is_served_meanwhile(
+    tokens_file, tight
+):
+    async with opened(tokens_file=tokens_file) as door, anyio.create_task_group() as tasks:
+        flood, others = [], []
+
+        async def post_large():
+            flood.append((await door.post(LARGE, headers=bearer("all"))).status_code)
+
+        for _ in range(40):
+            tasks.start_soon(post_large)
+        while len(flood) < 40:
+            others.append((await door.post(headers=bearer("bot"))).status_code)
+        assert sorted(flood) == [202] * 3 + [429] * 37
+        assert set(others) == {202}
+        assert {len(hints) for hints, _ in door.taken} == {1, MOST_HINTS}
+
+
 # ── The webhook ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 BODY = b'{"account_address":"0x49d36570d4e46f48e99674bd3fcc84644ddd6b96f7c741b1562b82f9e004dc7"}'
@@ -457,7 +487,7 @@ async def test_where_no_source_is_configured_the_door_is_shut():
 # ── The relay's own port ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_relay_has_the_same_doors_and_counts_whom_it_refuses(tmp_path):
+async def test_the_relay_has_the_same_doors_and_counts_whom_it_refuses(tmp_path, tight):
     journal = SqliteJournal(tmp_path / "balances.db", encoding="json", retention=86400.0, clock=lambda: 0)
     await journal.writer(0).open()
     door = Door()
@@ -467,12 +497,12 @@ async def test_the_relay_has_the_same_doors_and_counts_whom_it_refuses(tmp_path)
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as door.http,
         ):
             assert (await door.post()).status_code == 202
-            large = [{**WALLET, "token": "t" * 400} for _ in range(MOST_HINTS)]
-            assert (await door.post(large)).status_code == 202
+            assert (await door.post(LARGE)).status_code == 202
             assert (await door.http.post("/v1/hooks/tokenkit", content=BODY, headers=signed(BODY))).status_code == 200
             assert (await door.post(headers={"Origin": "https://evil.example"})).status_code == 403
             assert (await door.post(headers={"Host": "evil.example"})).status_code == 403
             assert (await door.http.get("/v1/balances")).status_code == 200
-            assert relay.stats.refused == {"origin": 1, "host": 1}
+            assert [(await door.post(LARGE)).status_code for _ in range(4)] == [202, 202, 429, 429]
+            assert relay.stats.refused == {"origin": 1, "host": 1, "rate": 2}
     finally:
         await journal.close()

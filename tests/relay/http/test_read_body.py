@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import socket
 import ssl
 
@@ -12,7 +13,8 @@ import pytest
 
 from tests import loopback
 from tests.relay.stage import PATIENCE, calm, nothing, until
-from watcher.relay.http.admission import HANDLING_AT_ONCE, PENDING_SOCKETS
+from watcher.relay.http import body_budget, connection
+from watcher.relay.http.admission import HANDLING_AT_ONCE, PENDING_SOCKETS, Stage
 from watcher.relay.http.auth import Guard
 from watcher.relay.http.body import CONTINUE
 from watcher.relay.http.body_memory import MOST_HELD
@@ -341,8 +343,10 @@ async def test_slow_bodies_are_crowded_out_as_slow_heads_are(certificate):
         port.waiting.set()
 
 
-async def test_however_many_send_slowly_they_hold_so_much_and_no_more():
+async def test_however_many_send_slowly_they_hold_so_much_and_no_more(monkeypatch):
     """Whoever gives way is told to come back; a small body beside them is served."""
+    monkeypatch.setattr(body_budget, "BYTES", 1 << 40)
+    monkeypatch.setattr(body_budget, "ALL_BYTES", 1 << 40)
     most = 512 * 1024
     async with opened(most=most) as port, contextlib.AsyncExitStack() as stack:
         readers = []
@@ -359,3 +363,81 @@ async def test_however_many_send_slowly_they_hold_so_much_and_no_more():
         assert b"Retry-After: 5" in (await readers[1].read(-1))
         assert answer(await port.says(post(b"hello"))) == (200, b"hello")
         assert len(port.listener.admission.sockets) <= PENDING_SOCKETS
+
+
+# ── Too many bytes a second ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def little(monkeypatch):
+    """Budgets of so many bytes that do not refill while a test runs; a refusal takes no time."""
+    monkeypatch.setattr(body_budget, "BYTES_PER_SECOND", 1)
+    monkeypatch.setattr(body_budget, "ALL_BYTES_PER_SECOND", 1)
+    monkeypatch.setattr(connection, "REST", 0.0)
+
+    def put(*, own=1 << 40, of_all=1 << 40):
+        monkeypatch.setattr(body_budget, "BYTES", own)
+        monkeypatch.setattr(body_budget, "ALL_BYTES", of_all)
+        monkeypatch.setattr(body_budget, "FEW_OF_ALL", 0)
+
+    return put
+
+
+@pytest.mark.parametrize("whose", ["own", "of_all"])
+async def test_who_sends_too_many_bytes_is_told_when_to_come_back_whole_bodies_and_chunks_alike(
+    certificate, little, whose
+):
+    little(**{whose: MOST + 1})
+    async with opened(calm(close_timeout=1.0), certificate=certificate) as port:
+        assert answer(await port.says(post(b"x" * MOST)))[0] == 200
+        assert answer(await port.says(chunked(b"y" * 10_001)))[0] == 200
+        for wire in (
+            post(b"hello"),
+            chunked(b"hello"),
+            post(b"x" * MOST),
+            post(b"", b"Expect: 100-continue", length=5),
+        ):
+            said = await port.says(wire)
+            found, body = answer(said)
+            assert (found, json.loads(body)["error"]["temporary"]) == (429, True)
+            assert 1 < int(re.search(rb"Retry-After: ([0-9]+)\r\n", said)[1]) <= 10_000
+        assert [len(body) for body in port.bodies] == [MOST, 10_001]
+        assert port.refused == ["rate"] * 4
+        assert port.memory.total == 0
+        assert answer(await port.says(post()))[0] == 200
+        assert answer(await port.says(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 200
+
+
+async def test_bytes_that_did_not_come_are_not_counted(little):
+    little(own=MOST)
+    async with opened() as port:
+        for _ in range(5):
+            async with port.asking() as (_, writer):
+                writer.write(post(b"x" * 1000, length=MOST))
+                await until(lambda: port.memory.total == 1000)
+            await until(lambda: port.memory.total == 0)
+            assert answer(await port.says(chunked(b"y" * 1000)))[0] == 200
+            assert answer(await port.says(post(length=MOST + 1)))[0] == 413
+        assert answer(await port.says(post(b"x" * (MOST - 5000))))[0] == 200
+        assert port.refused == []
+        assert answer(await port.says(post(b"hello")))[0] == 429
+
+
+async def test_nothing_is_read_of_who_sends_too_many_bytes_before_the_refusal(little, monkeypatch):
+    monkeypatch.setattr(connection, "REST", 10 * PATIENCE)
+    little(own=1)
+    async with opened(most=DISCARDED) as port:
+        assert answer(await port.says(post(b"x" * 1000)))[0] == 200
+        await until(lambda: not port.listener.admission.sockets)
+        async with port.asking() as (reader, writer):
+            writer.write(post(length=DISCARDED))
+            sending = asyncio.create_task(send_for_ever(writer))
+            await until(lambda: [each for each in port.listener.admission.sockets.values() if each.is_served])
+            (refused,) = port.listener.admission.sockets.values()
+            await until(lambda: refused.stage is Stage.READING)
+            for _ in range(5):
+                assert answer(await port.says(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0] == 200
+            assert (refused.stage, refused._connection._discarded) == (Stage.READING, 0)
+            assert port.listener.admission.handling == 0
+            assert not reader._buffer
+            sending.cancel()

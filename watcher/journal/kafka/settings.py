@@ -10,6 +10,7 @@ import msgspec
 from watcher.journal.kafka.oauth_tokens import ClientCredentials, TokenRequest, is_safe_url
 from watcher.redaction import secret
 from watcher.redaction.secret import Secret, without_user
+from watcher.runtime import small_file
 from watcher.runtime.config_section import SettingsError
 
 SOURCE = re.compile(
@@ -174,6 +175,8 @@ def _password(settings: KafkaSettings, environ: Mapping[str, str]) -> Secret:
 def _context(settings: KafkaSettings, environ: Mapping[str, str]) -> ssl.SSLContext:
     password = secret.read("[kafka] ssl_key_password", environ, env=settings.ssl_key_password_env)
     try:
+        for path in filter(None, (settings.ssl_cafile, settings.ssl_certfile, settings.ssl_keyfile)):
+            small_file.read(path, small_file.PEM_BYTES)  # OpenSSL would wait at a pipe
         context = ssl.create_default_context(cafile=settings.ssl_cafile)
         if settings.ssl_certfile is not None:
             context.load_cert_chain(

@@ -18,6 +18,7 @@ from watcher.model import filters
 from watcher.model.keys import Filter
 from watcher.redaction import secret
 from watcher.relay.settings import RelaySettings, is_loopback
+from watcher.runtime import small_file
 from watcher.runtime.config_section import SettingsError
 
 EVERYTHING = Filter()
@@ -25,6 +26,8 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")
 """Of a token: it stands in metrics and on terminals."""
 SHOWN = 8
 """Digits of a digest that may be shown: too few to try tokens against, enough to find it in the file."""
+FILE_BYTES = 16 * 1024 * 1024
+"""Of a tokens file: a hundred thousand tokens."""
 PORTS = {"http": 80, "https": 443}
 GUESSED = frozenset(
     hashlib.sha256(word + end).digest()
@@ -138,13 +141,13 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> list[KnownToken]
 
 
 def _from_file(path: Path) -> list[KnownToken]:
-    if path.is_fifo():  # a reload could wait at it for ever
-        raise SettingsError(f"[relay] tokens_file {path} is a pipe: name a file")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(small_file.read(path, FILE_BYTES).decode("utf-8"))
         tokens = msgspec.convert(table, TokensFile).token
         found = [_known(token) for token in tokens]
         _require_apart(found)
+    except small_file.Pipe:
+        raise SettingsError(f"[relay] tokens_file {path} is a pipe: name a file") from None
     except OSError as error:
         raise SettingsError(
             f"[relay] tokens_file {path} cannot be read ({error.strerror}): look at its name and rights"
@@ -265,6 +268,11 @@ class Guard:
         """Of what that header allows hints to be sent: what `rights` gives, or None where its token has no right to hint."""
         found = self.find(authorization)
         return None if found is None or not found.may_hint else found.rights
+
+    def digest(self, authorization: str | None) -> bytes:
+        """Of the token in that header; empty without one of ours."""
+        found = self.find(authorization)
+        return b"" if found is None else found.digest
 
     def find(self, authorization: str | None) -> KnownToken | None:
         """The token in that header; None without a valid one. Where no tokens are asked for, one that allows everything."""

@@ -4,6 +4,7 @@ What two readers of one request could understand differently is refused: a proxy
 a body for a request of somebody else.
 """
 
+import math
 import re
 from typing import NamedTuple
 
@@ -29,6 +30,13 @@ SHORT = "the body ends before its end has come"
 
 def too_long(most: int) -> HttpAnswer:
     return error(413, "bad_request", f"a body has at most {most} bytes here")
+
+
+def too_fast(seconds: float) -> HttpAnswer:
+    """`seconds`: until the next may come."""
+    return error(
+        429, "rate_limited", "too many bytes a second: come back later", ("Retry-After", str(math.ceil(seconds)))
+    )
 
 
 class Framing(NamedTuple):
@@ -74,6 +82,8 @@ class BodyReader:
         """`most`: bytes."""
         self.end: bytes | HttpAnswer | None = None
         """The whole body, or why it is refused; None: it is still coming."""
+        self.came = 0
+        """Bytes of it, also where they were given back since."""
         self._most = most
         self._body = bytearray()
         self._left = framing.length or 0
@@ -105,6 +115,7 @@ class BodyReader:
 
     def _take(self, taken: bytes) -> int:
         self._body += taken
+        self.came += len(taken)
         self._left -= len(taken)
         if self._chunks is None and not self._left:
             self._whole()

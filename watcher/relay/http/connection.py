@@ -24,6 +24,7 @@ from watcher.relay.http import body as bodies
 from watcher.relay.http import head
 from watcher.relay.http.admission import AcceptedSocket, Admission, Stage
 from watcher.relay.http.body import BodyReader
+from watcher.relay.http.body_budget import BodyBudget, Sender
 from watcher.relay.http.body_memory import BodyMemory
 from watcher.relay.http.head import HttpAnswer, answer_head, error, unavailable
 
@@ -34,6 +35,8 @@ LEAST_TAKEN = 16 * 1024
 PIECE = 8 * 1024
 """Bytes of a body, or of what is thrown away, that are read at a stretch: in tiny chunks, three milliseconds of work."""
 RESET = struct.pack("ii", 1, 0)
+REST = 0.5
+"""Seconds in which nothing is read of who sends too many bytes, before it is told so."""
 CROWDED_OUT = error(503, "rate_limited", "too many send at once: come back later", ("Retry-After", "5"))
 BUG = error(500, "internal", "this is a bug of the relay: its log says more")
 
@@ -54,6 +57,7 @@ class HttpService(msgspec.Struct, frozen=True):
     stall_seconds: float
     """In which something of a plain answer must be taken."""
     body_memory: BodyMemory = msgspec.field(default_factory=BodyMemory)
+    body_budget: BodyBudget = msgspec.field(default_factory=BodyBudget)
 
 
 class HttpConnection(ServerConnection):
@@ -235,15 +239,35 @@ class HttpConnection(ServerConnection):
                 self._body = None
                 self._service.body_memory.leave(self)
 
-    async def read_body(self, request: Request, most: int) -> bytes | HttpAnswer:
+    async def read_body(self, request: Request, most: int, sender: Sender) -> bytes | HttpAnswer:
         """That of the request which has come, of at most so many bytes; or why it is refused. Cancelled when it closes.
 
-        Until it is whole it is a request that has not come, and ends as one when it takes too long.
+        Until it is whole it is a request that has not come, and ends as one when it takes too long. `sender`: whose bytes
+        they are.
         """
         framing = bodies.framing(request)
         if isinstance(framing, HttpAnswer):
             return framing
-        self._body = body = BodyReader(framing, most)
+        body = BodyReader(framing, most)
+        if body.end is not None:
+            return body.end
+        size = most if framing.length is None else framing.length
+        if (seconds := self._service.body_budget.take(sender, size, self.loop.time())) > 0:
+            await self._rest_unread()
+            return bodies.too_fast(seconds)
+        try:
+            return await self._read_whole(request, body)
+        finally:
+            self._service.body_budget.give_back(sender, size - body.came)
+
+    async def _rest_unread(self) -> None:
+        """To refuse a body at once and throw it away costs as much as to take it, and its sender were back the sooner."""
+        self._reach(Stage.READING)
+        await asyncio.wait([self.connection_lost_waiter], timeout=REST)
+        self._reach(Stage.HANDLING)
+
+    async def _read_whole(self, request: Request, body: BodyReader) -> bytes | HttpAnswer:
+        self._body = body
         begun = bytes(self._received[head.size(self._received) :])
         self._received.clear()
         body.receive(begun)

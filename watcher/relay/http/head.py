@@ -50,7 +50,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 def error(status: int, code: Code, message: str, *headers: tuple[str, str]) -> HttpAnswer:
-    return json_answer(status, ErrorBody(Error(code, message, temporary=status == 503)), *headers)
+    return json_answer(status, ErrorBody(Error(code, message, temporary=status in (429, 503))), *headers)
 
 
 def unavailable(problem: JournalError) -> HttpAnswer:

@@ -21,6 +21,9 @@ NOT_OURS = (
 
 NO_HINTS = "this token may not send hints: it needs hint = true in its [[token]] of the tokens file"
 
+BODY_REFUSALS: Mapping[int, str] = {429: "rate", 503: "busy"}
+"""The reasons that are counted, by the status of a refused body."""
+
 Sees = Callable[[Filter, str], bool]
 """Whether somebody with these rights may know how the provider of that name is."""
 
@@ -122,10 +125,11 @@ class HttpRoutes:
         presented = head.field(request.headers, "Authorization")
         if (refused := self._unauthorized(route, presented)) is not None:
             return refused
-        body = await connection.read_body(request, route.body) if route.body else b""
+        sender = self.guard.digest(presented) or connection.address
+        body = await connection.read_body(request, route.body, sender) if route.body else b""
         if isinstance(body, HttpAnswer):
-            if body.status == 503 and self._refused is not None:
-                self._refused("busy")
+            if body.status in BODY_REFUSALS and self._refused is not None:
+                self._refused(BODY_REFUSALS[body.status])
             return body
         if (
             refused := self._unauthorized(route, presented)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from watcher.relay.http.admission import BACKLOG
 from watcher.relay.settings import RelaySettings, is_loopback
+from watcher.runtime import small_file
 from watcher.runtime.config_section import SettingsError
 
 SEND_BUFFER = 64 * 1024
@@ -131,6 +132,8 @@ def tls(settings: RelaySettings) -> ssl.SSLContext | None:
     asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
+        for path in filter(None, (settings.certificate, settings.key)):
+            small_file.read(path, small_file.PEM_BYTES)  # OpenSSL would wait at a pipe
         context.load_cert_chain(settings.certificate, settings.key)
     except ssl.SSLError as error:
         reason = (error.reason or "no PEM").lower().replace("_", " ")
