@@ -324,6 +324,7 @@ async def test_a_refused_key_pauses_on_through_a_reload_and_a_new_one_ends_it(ru
     assert str(key) in exposed
     paused = lambda: running.pollers()["ondo"].budget.paused_until(anyio.current_time())  # noqa: E731
     await until(paused)
+    await until(lambda: not running.pollers()["ondo"].budget.in_flight)
     running.providers["ondo"]["timeout"] = 7.0
     asked = running.of("ondo")["denied"]
     await running.reload()

@@ -204,8 +204,12 @@ async def unsigned(*_):
     return HookAnswer(401)
 
 
-async def all_unknown(hints, _rights):
+async def all_unknown(hints, _rights, _sender):
     return Accepted(accepted=0, unknown=len(hints))
+
+
+def uncounted(_sender):
+    pass
 
 
 async def siege(count, seed, folder, *, at_once=64, progress=lambda *_: None):
@@ -215,7 +219,7 @@ async def siege(count, seed, folder, *, at_once=64, progress=lambda *_: None):
     """
     wrong, done = [], 0
     impatient = calm(upgrade=UPGRADE_WITHIN)
-    doors = hint_routes(all_unknown, int, unsigned)
+    doors = hint_routes(all_unknown, uncounted, unsigned)
     async with (
         staged(folder, routes=doors) as stage,
         relaying(stage.teller.journal, impatient) as (_, hasty),

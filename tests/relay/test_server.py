@@ -585,8 +585,12 @@ async def test_tls(tmp_path):
 def test_a_wrong_certificate_is_one_clear_line(tmp_path):
     from watcher.relay.http import sockets
 
+    settings = RelaySettings(certificate=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem"))
     (tmp_path / "cert.pem").write_text("nonsense")
+    with pytest.raises(SettingsError, match="cannot be read"):
+        sockets.tls(settings)
+    (tmp_path / "key.pem").write_text("nonsense")
     with pytest.raises(SettingsError, match="cannot be used"):
-        sockets.tls(RelaySettings(certificate=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem")))
+        sockets.tls(settings)
     with pytest.raises(SettingsError, match="belong together"):
         RelaySettings(certificate="x").check()
