@@ -161,6 +161,39 @@ def test_what_another_process_polls_is_sent_on_and_the_rest_is_not(tmp_path):
     assert process.counted("http") == {"accepted": 2}
 
 
+def test_one_hint_waits_for_none_of_many_posts_with_a_thousand(tmp_path):
+    """In turns of the loop: as many beside them as alone."""
+    (one, thousand) = ([Hint(provider="helius", account=solana(n % 2)) for n in range(count)] for count in (1, 1000))
+
+    async def turns(process, *beside):
+        taken = [0, 0]
+
+        async def count():
+            while True:
+                taken[0] += 1
+                await anyio.lowlevel.checkpoint()
+
+        async def post(hints):
+            await process.router.posted(hints, ALL, "")
+            taken[1] += 1
+
+        async with anyio.create_task_group() as tasks:
+            for hints in beside:
+                tasks.start_soon(post, hints)
+            tasks.start_soon(count)
+            await anyio.lowlevel.checkpoint()
+            await process.router.posted(one, ALL, "")
+            assert taken[1] == 0
+            tasks.cancel_scope.cancel()
+        return taken[0]
+
+    async def scene(process):
+        return await turns(process), await turns(process, *[thousand] * 8)
+
+    (alone, beside), _ = act(tmp_path, lambda intake: Process(intake, helius(2)), scene)
+    assert beside <= alone + 2
+
+
 @pytest.mark.parametrize("problem", [Unavailable("the broker is away"), Forbidden("no right to write")])
 def test_a_hint_that_cannot_be_sent_on_is_refused(tmp_path, problem):
     both = index(helius(2), tokenkit(2))

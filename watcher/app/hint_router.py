@@ -22,7 +22,7 @@ from watcher.model.log import JournalError, Unavailable
 from watcher.model.watches import WatchIndex
 from watcher.poller.poller import Poller
 from watcher.redaction.safe_text import one_line
-from watcher.relay.http.hint_routes import Accepted, NotPolledHere
+from watcher.relay.http.hint_routes import FEW_HINTS, Accepted, NotPolledHere
 from watcher.runtime.backoff import Backoff
 from watcher.runtime.slicing import run_at_once, run_in_slices
 
@@ -67,7 +67,7 @@ class HintRouter:
         self._polls = polls
         self._waiting: deque[Hint] = deque(maxlen=MOST_WAITING)
         self._came = anyio.Event()
-        self._turns = anyio.Lock()
+        self._turns, self._few_turns = anyio.Lock(), anyio.Lock()
         self.figures[HTTP] = SourceFigures(name=HTTP, type="http", connected=True, since=wall())
         if exchange is not None:
             self.figures[KAFKA] = SourceFigures(name=KAFKA, type="kafka", connected=True, since=wall())
@@ -138,12 +138,13 @@ class HintRouter:
         if self._exchange is None and not self._polls:
             raise NotPolledHere
         figures = self.of_sender(sender)
-        known = await self._in_turn(self._known(hints, rights))
+        few = len(hints) <= FEW_HINTS
+        known = await self._in_turn(self._known(hints, rights), few=few)
         unknown = len(hints) - len(known)
         if unknown:
             self._count_unknown(figures, unknown)
         here = self._polled_here()
-        await self._in_turn(self._marking(figures, [hint for hint in known if hint.provider in here]))
+        await self._in_turn(self._marking(figures, [hint for hint in known if hint.provider in here]), few=few)
         away = [hint for hint in known if hint.provider not in here]
         if away:
             await self._send_on(away)
@@ -202,9 +203,10 @@ class HintRouter:
         """Of a hint that is none; whoever finds that counts it."""
         log.warning("hint.rejected", source=source, error=one_line(error))
 
-    async def _in_turn(self, work: Generator[None, None, T]) -> T:
-        """Many that come at once have no more of the loop than one, and a short one waits for no long one."""
-        return await run_in_slices(work, self._turns)
+    async def _in_turn(self, work: Generator[None, None, T], *, few: bool = False) -> T:
+        """Many that come at once have no more of the loop than one. `few`: of few hints, which wait for no longer ones: with a
+        slice of each of those before its own, whoever sends one hint after the other would soon have too many that wait."""
+        return await run_in_slices(work, self._few_turns if few else self._turns)
 
     def _receiving(self, records: Sequence[bytes]) -> Generator[None, None, None]:
         """Whoever polls the provider counts it. Of what nobody watches every process says so."""

@@ -81,6 +81,14 @@ def test_a_wrong_tokens_file_is_one_clear_line(tmp_path, text, says):
     assert "canary" not in str(raised.value)
 
 
+def test_a_token_of_the_variable_is_no_name_in_the_file_either(tmp_path):
+    path = tmp_path / "tokens.toml"
+    path.write_text(f'[[token]]\nsha256 = "{digest("x")}"\nname = "canary-of-a-variable"\n')
+    with pytest.raises(SettingsError, match="name of the token 2d711642… is a token") as raised:
+        load(RelaySettings(tokens_file=str(path), tokens_env="T"), {"T": "one,canary-of-a-variable"})
+    assert "canary" not in str(raised.value)
+
+
 def test_a_token_is_counted_under_its_name_or_the_first_digits_of_its_digest_and_those_of_a_variable_together(tmp_path):
     path = tmp_path / "tokens.toml"
     path.write_text(

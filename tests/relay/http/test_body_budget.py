@@ -81,6 +81,16 @@ def test_many_floods_share_what_there_is_for_all_and_who_sends_little_is_served_
     assert 29 * ALL_BYTES_PER_SECOND <= came <= ALL_BYTES + FEW_OF_ALL + 30 * ALL_BYTES_PER_SECOND + HINTS_BYTES
 
 
+def test_strangers_use_up_nothing_of_what_tokens_may_send():
+    """Anybody may post to the webhook's door, from as many addresses as there are."""
+    budget = BodyBudget()
+    strangers = [Post(budget, f"address {number}", 65536, 0.03) for number in range(100)]
+    bot = Post(budget, b"token", THOUSAND, 0.1)
+    run(30, *strangers, bot)
+    assert sum(post.refused for post in strangers) > 0
+    assert bot.refused == 0
+
+
 def test_many_who_send_little_each_get_no_more_than_there_is_for_all():
     budget = BodyBudget()
     posts = [Post(budget, number.to_bytes(2), FEW // 4, 0.05) for number in range(200)]

@@ -25,6 +25,7 @@ from watcher.relay.http.auth import EVERYTHING, Guard, load
 from watcher.relay.http.body import CONTINUE
 from watcher.relay.http.hint_routes import (
     AT_ONCE_EACH,
+    FEW_AT_ONCE_EACH,
     HOOK_BYTES,
     MOST_HINTS,
     STEP,
@@ -74,6 +75,7 @@ class Door:
         self.fails = None
         self.open = asyncio.Event()
         self.open.set()
+        self.waiting = 0
         self.figures = {"tokenkit": SourceFigures(name="tokenkit", type="tokenkit")}
         self.webhooks = TokenkitWebhooks({"tokenkit": Secret(SECRET)}, self.figures)
         self.headers = []
@@ -82,6 +84,7 @@ class Door:
         self.guard = None
 
     async def take(self, hints, rights, sender):
+        self.waiting += 1
         await self.open.wait()
         if self.fails is not None:
             raise self.fails
@@ -381,22 +384,48 @@ async def test_who_waits_too_long_is_told_to_come_back(monkeypatch):
         assert (answer.status_code, answer.json()["error"]["temporary"]) == (503, True)
 
 
-async def test_so_many_of_one_address_wait_at_a_time_and_no_more(monkeypatch):
+@pytest.mark.parametrize(("hints", "places"), [(1, FEW_AT_ONCE_EACH), (200, AT_ONCE_EACH)])
+async def test_so_many_of_one_address_wait_at_a_time_and_no_more(monkeypatch, hints, places):
     monkeypatch.setattr(hint_routes, "PATIENCE", 3600.0)
     async with opened() as door, anyio.create_task_group() as tasks:
         door.open.clear()
         answers = []
 
         async def ask():
-            answers.append((await door.post()).status_code)
+            answers.append((await door.post([WALLET] * hints)).status_code)
 
-        for _ in range(AT_ONCE_EACH + 5):
+        for _ in range(places + 5):
             tasks.start_soon(ask)
         await until(lambda: len(answers) == 5)
         assert answers == [503] * 5
         door.open.set()
-        await until(lambda: len(answers) == AT_ONCE_EACH + 5)
-        assert answers[5:] == [202] * AT_ONCE_EACH
+        await until(lambda: len(answers) == places + 5)
+        assert answers[5:] == [202] * places
+
+
+@pytest.mark.parametrize(("token", "hints"), [("bot", 200), ("bot", 1), ("all", 1)])
+async def test_who_has_all_its_places_takes_none_of_another_token_nor_of_what_is_short(
+    monkeypatch, tokens_file, token, hints
+):
+    """All of them come from one address, as behind a proxy."""
+    monkeypatch.setattr(hint_routes, "PATIENCE", 3600.0)
+    async with opened(tokens_file=tokens_file) as door, anyio.create_task_group() as tasks:
+        door.open.clear()
+        answers = []
+
+        async def ask(token, hints):
+            answers.append(((await door.post([WALLET] * hints, headers=bearer(token))).status_code, token, hints))
+
+        for _ in range(AT_ONCE_EACH + 1):
+            tasks.start_soon(ask, "all", 200)
+        await until(lambda: len(answers) == 1)
+        tasks.start_soon(ask, token, hints)
+        await until(lambda: len(answers) == 2 or door.waiting == AT_ONCE_EACH + 1)
+        assert answers == [(503, "all", 200)]
+        door.open.set()
+        await until(lambda: len(answers) == AT_ONCE_EACH + 2)
+        assert {status for status, *_ in answers[1:]} == {202}
+        assert (202, token, hints) in answers
 
 
 @pytest.fixture

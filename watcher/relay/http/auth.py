@@ -127,7 +127,7 @@ def load(settings: RelaySettings, environ: Mapping[str, str]) -> Tokens | None:
     if settings.tokens_env is not None:
         known += _from_environment(settings.tokens_env, environ)
     if settings.tokens_file is not None:
-        known += _from_file(Path(settings.tokens_file))
+        known += _from_file(Path(settings.tokens_file), known)
     return Tokens(known) if known else None
 
 
@@ -140,12 +140,13 @@ def _from_environment(name: str, environ: Mapping[str, str]) -> list[KnownToken]
     return [KnownToken(hashlib.sha256(token.reveal().encode()).digest(), EVERYTHING) for token in found]
 
 
-def _from_file(path: Path) -> list[KnownToken]:
+def _from_file(path: Path, others: Sequence[KnownToken]) -> list[KnownToken]:
+    """`others`: those of the environment."""
     try:
         table = tomllib.loads(small_file.read(path, FILE_BYTES).decode("utf-8"))
         tokens = msgspec.convert(table, TokensFile).token
         found = [_known(token) for token in tokens]
-        _require_apart(found)
+        _require_apart(found, others)
     except small_file.Pipe:
         raise SettingsError(f"[relay] tokens_file {path} is a pipe: name a file") from None
     except OSError as error:
@@ -169,10 +170,10 @@ def _known(token: TokenTable) -> KnownToken:
     return KnownToken(digest, rights, may_hint, token.name)
 
 
-def _require_apart(known: Sequence[KnownToken]) -> None:
-    """That no two tokens have one name, and no name is a token. The same token twice is one."""
+def _require_apart(known: Sequence[KnownToken], others: Sequence[KnownToken]) -> None:
+    """That no two tokens have one name, and no name is a token, nor one of those that have no name. The same token twice is one."""
     names: dict[str, bytes] = {}
-    digests = {each.digest for each in known}
+    digests = {each.digest for each in (*known, *others)}
     for each in known:
         if names.setdefault(each.sender, each.digest) != each.digest:
             raise ValueError(f'two tokens are called {each.sender}: write another name = "…" into one of them')

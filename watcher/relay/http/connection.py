@@ -65,6 +65,8 @@ class HttpConnection(ServerConnection):
 
     streams = False
     """It is websockets' from now on."""
+    sender: Sender = ""
+    """Whose body it has been asked for."""
     _socket: AcceptedSocket | None = None
     _limited_to: "set[HttpConnection] | None" = None
     _answering: anyio.CancelScope | None = None
@@ -245,6 +247,7 @@ class HttpConnection(ServerConnection):
         Until it is whole it is a request that has not come, and ends as one when it takes too long. `sender`: whose bytes
         they are.
         """
+        self.sender = sender
         framing = bodies.framing(request)
         if isinstance(framing, HttpAnswer):
             return framing

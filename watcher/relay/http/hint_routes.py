@@ -25,8 +25,15 @@ HINTS_BYTES = 512 * 1024
 HOOK_BYTES = 64 * 1024
 AT_ONCE = 16
 """Requests with hints that are being taken, beyond which others are asked to come back."""
-AT_ONCE_EACH = 12
-"""Of one address."""
+AT_ONCE_EACH = 8
+"""Of one token, or of an address without one: behind a proxy everybody has the same."""
+FEW_BYTES = 4096
+"""Of a body with few hints: such a request waits for no longer one, and has a place of its own kind."""
+FEW_HINTS = 64
+"""In such a body, if they are of the usual size."""
+FEW_AT_ONCE = 64
+"""As AT_ONCE, of those with few hints."""
+FEW_AT_ONCE_EACH = 32
 PATIENCE = 5.0
 """Seconds in which that is done."""
 STEP = 20
@@ -93,17 +100,16 @@ class _HintDoor:
     def __init__(self, take: TakeHints, rejected: Callable[[str], None]) -> None:
         self._take = take
         self._rejected = rejected
-        self._senders: set[HttpConnection] = set()
-        self._reading = anyio.Lock()
+        self._few = _Places(FEW_AT_ONCE, FEW_AT_ONCE_EACH)
+        self._many = _Places(AT_ONCE, AT_ONCE_EACH)
 
     async def answer(self, request: RoutedRequest) -> HttpAnswer:
-        of_this_address = sum(other.address == request.connection.address for other in self._senders)
-        if len(self._senders) >= AT_ONCE or of_this_address >= AT_ONCE_EACH:
+        places = self._few if len(request.body) <= FEW_BYTES else self._many
+        if not places.take(request.connection):
             return BUSY
-        request.connection.count_in(self._senders)
         try:
             with anyio.move_on_after(PATIENCE):
-                return await self._taken(request)
+                return await self._taken(request, places)
         except HintError as mistake:
             self._rejected(request.sender)
             return error(400, "bad_request", str(mistake))
@@ -113,11 +119,30 @@ class _HintDoor:
             return NOWHERE
         return error(503, "internal", "the hints could not be handed on in time", ("Retry-After", "5"))
 
-    async def _taken(self, request: RoutedRequest) -> HttpAnswer:
+    async def _taken(self, request: RoutedRequest, places: "_Places") -> HttpAnswer:
         assert request.rights is not None
-        async with self._reading:
+        async with places.reading:
             found = await run_in_slices(read_hints(request.body))
         return json_answer(202, await self._take(found, request.rights, request.sender))
+
+
+class _Places:
+    """Those whose hints are being taken, of one kind."""
+
+    def __init__(self, most: int, most_each: int) -> None:
+        self.reading = anyio.Lock()
+        """One after the other."""
+        self._most = most
+        self._most_each = most_each
+        self._taken: set[HttpConnection] = set()
+
+    def take(self, connection: HttpConnection) -> bool:
+        """A place until its answer is written; False: there is none, or its sender has too many."""
+        of_this_sender = sum(other.sender == connection.sender for other in self._taken)
+        if len(self._taken) >= self._most or of_this_sender >= self._most_each:
+            return False
+        connection.count_in(self._taken)
+        return True
 
 
 class _HookDoor:
