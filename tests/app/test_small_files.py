@@ -150,6 +150,15 @@ def test_the_line_says_what_is_wrong(guarded, name, what, says):
     assert says.replace("PATH", str(path)) in str(raised.value)
 
 
+@pytest.mark.parametrize("name", [name for name in READERS if name not in ("config", "reload")])
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, name):
+    """TOML has `\\u0000`."""
+    (tmp_path / "good").write_text("")
+    with pytest.raises(SettingsError) as raised:
+        READERS[name](tmp_path / "a\0b")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_config_may_come_through_a_pipe_at_the_start(guarded):
     pipe(guarded / "config")
     writing = threading.Thread(target=(guarded / "config").write_text, args=['journal = "sqlite:///of/a.pipe"\n'])

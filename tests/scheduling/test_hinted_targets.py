@@ -61,6 +61,30 @@ def test_scopes_are_found_where_they_are_watched(watched, wanted):
     assert sorted(map(str, targets)) == sorted(str(Target("listing", one)) for one in watched if one in wanted)
 
 
+class Counted(str):
+    """A token that counts how often it is compared with others."""
+
+    __slots__ = ()
+    compared = 0
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_scopes_of_one_account_are_not_compared_each_with_all_of_its_targets():
+    """A wallet whose tokens are watched one by one: at each step of what a source covers they are looked for anew."""
+    watched = [Scope("ondo", ETHEREUM, EVM, Counted(n)) for n in range(2000)]
+    found, _ = indexed([Target("balance", scope) for scope in watched])
+    list(found.index())
+    Counted.compared = 0
+    ((_, targets),) = found.of_scopes(frozenset(watched))
+    assert {target.scope for target in targets} == set(watched)
+    assert Counted.compared < 20_000
+
+
 def test_a_balance_whose_token_is_not_known_may_be_of_the_token_that_a_hint_names():
     found, _ = indexed([Target("account", Scope("helius", "solana:x", "a", UNKNOWN_MINT))])
     assert len(list(found.find(Hint(account="a", token="mint")))) == 1

@@ -1,6 +1,6 @@
 """Which targets a hint is for, found by their account and not by a look at all of them."""
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from itertools import chain
 
 from watcher.model.addresses import filter_forms
@@ -11,6 +11,8 @@ from watcher.runtime.slicing import run_at_once
 from watcher.scheduling.schedule import Schedule
 
 TARGETS_PER_STEP = 200
+FEW = 20
+"""Targets of one account that are looked through. Of a wallet whose tokens are watched one by one there may be thousands."""
 
 
 class HintedTargets:
@@ -55,6 +57,8 @@ class _AccountIndex:
     def __init__(self) -> None:
         self._by_account: dict[str, list[Target]] = {}
         self._of_any_account: dict[str | None, list[Target]] = {}
+        self._of_many: dict[str, dict[Scope, list[Target]]] = {}
+        """Accounts with more than a few, once somebody has asked."""
 
     def add(self, target: Target) -> None:
         account, token = target.scope.account, target.scope.token
@@ -75,10 +79,15 @@ class _AccountIndex:
         for form in dict.fromkeys((*filter_forms(token), UNKNOWN_MINT, None)):
             yield from self._of_any_account.get(form, ())
 
-    def of_scope(self, scope: Scope) -> Iterator[Target]:
-        found = (
-            self._of_any_account.get(scope.token, ())
-            if scope.account is None
-            else self._by_account.get(scope.account, ())
-        )
-        return (target for target in found if target.scope == scope)
+    def of_scope(self, scope: Scope) -> Iterable[Target]:
+        account = scope.account
+        if account is None:
+            return (target for target in self._of_any_account.get(scope.token, ()) if target.scope == scope)
+        found = self._by_account.get(account, ())
+        if len(found) <= FEW:
+            return (target for target in found if target.scope == scope)
+        if account not in self._of_many:
+            many = self._of_many[account] = {}
+            for target in found:
+                many.setdefault(target.scope, []).append(target)
+        return self._of_many[account].get(scope, ())

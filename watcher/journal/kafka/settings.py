@@ -182,6 +182,6 @@ def _context(settings: KafkaSettings, environ: Mapping[str, str]) -> ssl.SSLCont
             context.load_cert_chain(
                 settings.ssl_certfile, settings.ssl_keyfile, None if password is None else password.reveal
             )
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
         raise SettingsError(f"[kafka] ssl_cafile, ssl_certfile or ssl_keyfile cannot be used: {error}") from None
     return context

@@ -142,4 +142,6 @@ def tls(settings: RelaySettings) -> ssl.SSLContext | None:
     except OSError as error:
         what = f"[relay] certificate {settings.certificate} or key {settings.key} cannot be read ({error.strerror})"
         raise SettingsError(f"{what}: look at their names and rights") from error
+    except ValueError as error:  # a NUL in a name
+        raise SettingsError(f"[relay] certificate or key names no file ({error}): look at their names") from error
     return context
