@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
+from watcher.redaction.redactor import SECRETS
 
 pytest.register_assert_rewrite("watcher.testing")
 
@@ -130,6 +131,14 @@ def order(request: pytest.FixtureRequest) -> None:
     `WATCHER_TEST_ORDER=N` draws another one for every test.
     """
     trio._core._run._r.seed(f"{os.environ.get('WATCHER_TEST_ORDER', '')}{request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def secrets_of_one_test() -> Iterator[None]:
+    """What one test hides is hidden in no other one: a line of ours that happens to repeat a part of it would be withheld there."""
+    known = dict(vars(SECRETS))
+    yield
+    vars(SECRETS).update(known)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from watcher.app.check.report import Document
 from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import OURS
 from watcher.model.addresses import SOLANA, on_curve
+from watcher.redaction.redactor import WITHHELD
 
 KEYS = {"HELIUS_API_KEY": "canary-of-check-6d1f"}
 OTHER_KEY, KEY_OF_CAPITALS = "sk-canary-7f6e5d4c3b2a", "CANARYA1B2C3D4E5F6G7H8J9"
@@ -154,6 +155,12 @@ def test_a_key_in_the_place_of_a_variables_name_is_never_shown(judged, pasted):
     (finding,) = document.findings[:1]
     assert "it may be the key itself" in finding.what
     assert finding.next_step.startswith("write the name of a variable")
+
+
+def test_a_key_that_is_like_our_words_hides_them_and_leaves_a_document(judged):
+    status, document = judged({"HELIUS_API_KEY": "there-is-no-database"})
+    assert status == 0
+    assert WITHHELD in {finding.what for finding in document.findings}
 
 
 def test_a_busy_port_is_a_warning_since_the_daemon_itself_may_hold_it(judged):

@@ -101,6 +101,14 @@ def test_json_says_the_same_with_escapes(text):
     assert safe_text.json(told).isprintable()
 
 
+def test_a_document_stays_one_where_our_own_words_repeat_a_part_of_a_key():
+    SECRETS.add(["write-the-name-of"])
+    document = {"next_step": "write the name of a variable", "all": ["as it is", 1, None, "\u202e\n"]}
+    shown = safe_text.json_document(document)
+    assert msgspec.json.decode(shown) == document | {"next_step": WITHHELD}
+    assert all(line.isprintable() for line in shown.split("\n"))
+
+
 def test_a_column_is_as_wide_as_what_is_seen():
     assert [safe_text.width(text) for text in ("abc", "日本", "cafe\u0301", "🐕")] == [3, 4, 4, 2]
     assert safe_text.pad_right("日本", 6) == "日本  "

@@ -14,6 +14,7 @@ from watcher.journal.kafka.group_assignor import ASSIGNOR
 from watcher.model.events import ProviderHealth
 from watcher.model.partitions import partition_of
 from watcher.model.times import parse_rfc3339
+from watcher.redaction import safe_text
 from watcher.redaction.safe_text import print_line
 
 
@@ -205,14 +206,10 @@ async def show(config: Settings, environment: Mapping[str, str], json: bool) -> 
     finally:
         await journal.close()
     if json:
-        print(_encoded(status))  # noqa: T201 (JSON escapes what a terminal must not see)
+        print(safe_text.json_document(status))  # noqa: T201 (each of its lines is fit)
         return
     for line in lines(status):
         print_line(line)
-
-
-def _encoded(status: FleetStatus) -> str:
-    return msgspec.json.format(msgspec.json.encode(status)).decode()
 
 
 async def leave(config: Settings, environment: Mapping[str, str], member: str) -> None:

@@ -8,7 +8,9 @@ import re
 import sys
 import unicodedata
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Any, TextIO
+
+import msgspec
 
 from watcher.redaction.redactor import SECRETS, WITHHELD
 
@@ -66,8 +68,14 @@ def paragraph(text: str) -> str:
 
 def json(text: str) -> str:
     """A line of JSON without secrets, with JSON's own escape for every character that is not plainly seen."""
-    shown = str(SECRETS.scrubbed(text))
-    return _UNSAFE_IN_JSON.sub(lambda found: found[0] if _is_safe(found[0]) else _json_escape(found[0]), shown)
+    return _json_escaped(str(SECRETS.scrubbed(text)))
+
+
+def json_document(document: object) -> str:
+    """As JSON over several lines, each with JSON's own escapes. A text in it that repeats a part of a secret is withheld, and no
+    whole line: what is left would be no JSON. Names of fields are ours."""
+    shown = msgspec.json.encode(_without_secrets(msgspec.to_builtins(document)))
+    return "\n".join(map(_json_escaped, msgspec.json.format(shown, indent=2).decode().split("\n")))
 
 
 def width(text: str) -> int:
@@ -108,6 +116,18 @@ def _is_mark(letter: str) -> bool:
 def _escape(letter: str) -> str:
     """As Python writes it: `\\x1b`, `\\u202e`."""
     return letter.encode("unicode_escape").decode()
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_secrets(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return list(map(_without_secrets, value))
+    return SECRETS.scrubbed(value)
+
+
+def _json_escaped(text: str) -> str:
+    return _UNSAFE_IN_JSON.sub(lambda found: found[0] if _is_safe(found[0]) else _json_escape(found[0]), text)
 
 
 def _json_escape(letter: str) -> str:

@@ -155,9 +155,7 @@ class Report:
             raise Exit(status, "\n".join(end.message for end in exits))
 
     def _print(self, document: Document) -> None:
-        text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
-        for line in text.split("\n"):
-            print(safe_text.json(line))  # noqa: T201 (each of its lines is fit)
+        print(safe_text.json_document(document))  # noqa: T201 (each of its lines is fit)
 
 
 class HeldReport(Report):
