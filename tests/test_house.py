@@ -24,15 +24,18 @@ DOORS = {
     "providers": {"model", "limits", "redaction", "runtime"},
     "ledger": {"model", "redaction"},
     "journal": {"model"},
-    "relay": {"model", "redaction", "runtime"},
+    "past": {"model", "runtime"},
+    "relay": {"model", "past", "redaction", "runtime"},
     "sandbox": {"model"},
     "hints": {"model", "redaction", "runtime"},
+    "webhooks": {"model", "redaction", "runtime"},
     "scheduling": {"model", "limits", "runtime"},
     "journal/sqlite": {"journal", "model", "redaction", "runtime"},
     "journal/kafka": {"journal", "fleet", "model", "redaction", "runtime"},
     "client": {"model", "relay", "redaction", "logs", "runtime"},
     "poller": {"model", "limits", "scheduling", "providers", "ledger", "redaction", "runtime"},
     "ingest": {"model", "ledger", "limits", "journal", "redaction", "runtime"},
+    "rehearsal": {"model", "ledger", "limits", "providers", "poller", "scheduling", "journal", "past", "runtime"},
 }
 """Room → rooms that it may import, lowest first: each imports only rooms that stand above it here. `app` imports all."""
 

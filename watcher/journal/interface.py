@@ -13,9 +13,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from watcher.model.alerts import Crossing
 from watcher.model.events import BalanceState, CommitRow, Encoding, ProviderHealth
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, JournalError, Snapshot
+from watcher.model.past import Closing, HistorySlice
 
 
 class Fenced(JournalError):
@@ -59,7 +61,10 @@ class Batch(msgspec.Struct, frozen=True):
 
     rows: list[CommitRow]
     notes: dict[str, bytes] = {}
-    """Small records beside the balances (listings, limiter stamps, learned rates). Their keys never contain `/`."""
+    """Small records beside the balances (listings, limiter stamps, learned rates, alerts). Their keys never contain `/`."""
+    crossings: Sequence[Crossing] = ()
+    """Of keys that need not be among the rows."""
+    closings: Sequence[Closing] = ()
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -119,6 +124,19 @@ class Reader(Protocol):
 
     def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
         """Everything committed from `cursor` on, in order, then live, for ever. Raises Expired."""
+
+    async def kept_from(self) -> int:
+        """Wall-clock microseconds: every event that was observed at or after it is in the log."""
+
+    def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        """Events observed from `first` to `last` (wall-clock microseconds, both included) that stand before `until`, in the
+        order of the log; then it ends. Slices may be empty: they say how far it is. Raises Expired, Unavailable."""
+
+    async def closing_days(self) -> list[str]:
+        """Days of which closings are kept, the oldest first."""
+
+    def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
+        """What was kept of the end of that day; of each key once. Raises Unavailable."""
 
     async def close(self) -> None: ...
 

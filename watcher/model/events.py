@@ -75,6 +75,8 @@ class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Amounts replaced within the last `settle` seconds, oldest first."""
     absent_without_order: bool = False
     """This amount is an absence, from an answer without a chain position."""
+    first_observed_at: str | None = None
+    """When the balance was first known: before that it is unknown. None: `observed_at` (a baseline)."""
 
     @property
     def key(self) -> Key:

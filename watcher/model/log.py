@@ -13,6 +13,10 @@ GapReason = Literal["epoch_changed", "ahead", "expired"]
 """Why the log cannot be followed from a cursor without a gap."""
 
 
+EventType = Literal["changed", "crossed"]
+"""A balance has changed (`BalanceChanged`), or an alert was crossed (`Crossing`)."""
+
+
 class Cursor(msgspec.Struct, frozen=True, gc=False):
     """A place in the log: for each partition the position of the first event that is still to come."""
 
@@ -102,9 +106,11 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     """JSON, byte for byte as committed (transcoded once where the journal holds MessagePack)."""
     partition: int
+    """Index into the positions of a cursor."""
     position: int
     observed_at: int
     """Wall-clock microseconds."""
+    type: EventType = "changed"
 
 
 class Commit(msgspec.Struct, frozen=True):

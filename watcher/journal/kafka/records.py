@@ -20,7 +20,7 @@ CONTENT_TYPE = "content-type"
 
 
 class TopicNames(NamedTuple):
-    """The names of the four topics of the log, under the configured prefix."""
+    """The names of the topics of the log, under the configured prefix."""
 
     changed: str
     state: str
@@ -28,6 +28,10 @@ class TopicNames(NamedTuple):
     internal: str
     """What is nobody else's business: markers, owners, notes."""
     heartbeat: str
+    crossed: str
+    """Crossings of alerts, kept as long as changes."""
+    closing: str
+    """What was held at the end of each day."""
 
     @classmethod
     def under(cls, prefix: str) -> "TopicNames":

@@ -1,6 +1,7 @@
 """What the topics must be, and what is different where they are not. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 from watcher.journal import WrongJournal
@@ -101,12 +102,15 @@ def min_in_sync(replicas: int) -> int:
     return 2 if replicas >= 3 else 1
 
 
-def topic_specs(prefix: str, partitions: int, retention: float) -> list[TopicSpec]:
-    """`retention` bounds the events, in seconds."""
+def topic_specs(prefix: str, partitions: int, retention: float, checkpoints: float = inf) -> list[TopicSpec]:
+    """`retention` bounds the events, and `checkpoints` what is kept of the end of each day, in seconds."""
     topics = TopicNames.under(prefix)
     kept = {"retention.ms": str(int(retention * 1000))}
+    closings = {"retention.ms": "-1" if checkpoints == inf else str(int(checkpoints * 1000))}
     return [
         TopicSpec(topics.changed, partitions, "delete", kept, {}),
+        TopicSpec(topics.crossed, partitions, "delete", kept, {}),
+        TopicSpec(topics.closing, partitions, "delete", closings, {}),
         TopicSpec(topics.state, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.internal, partitions, "compact", {}, COMPACTION),
         TopicSpec(topics.heartbeat, 1, "compact", {}, COMPACTION, single=True),

@@ -63,6 +63,13 @@ FORMATS: tuple[tuple[str, ...], ...] = (
         # Whether the last writer has released it. One of before could not: only a file without any is in no doubt.
         "INSERT INTO meta SELECT 'released', value = 0 FROM meta WHERE name = 'fence'",
     ),
+    (
+        # Crossings stand among the changes, so that a cursor has one position for both.
+        "ALTER TABLE event ADD COLUMN type TEXT NOT NULL DEFAULT 'changed'",
+        # Times come nearly in order, so this grows at its end.
+        "CREATE INDEX event_observed_at ON event (observed_at)",
+        "CREATE TABLE closing (day TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (day, key)) WITHOUT ROWID",
+    ),
 )
 """What leads from format N to N + 1, in order. Format N is `PRAGMA user_version`; a new file is of format 0."""
 

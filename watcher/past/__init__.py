@@ -1,0 +1,1 @@
+"""The past: what was held when, and how sure that is."""

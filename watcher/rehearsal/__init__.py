@@ -1,0 +1,1 @@
+"""Rehearsal: a config tried in virtual time before it runs."""

@@ -1,0 +1,1 @@
+"""Webhooks: each event to a receiver over HTTP, signed, in order and at least once."""
