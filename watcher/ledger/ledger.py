@@ -223,7 +223,10 @@ class Ledger:
         """
         in_flight = self._store.pending_changes.in_flight
         for key in keys:
-            if key in in_flight and self._store.take_back(key, in_flight[key][0]):
+            if key not in in_flight:
+                continue
+            self._listings.forget_answers_on(key)
+            if self._store.take_back(key, in_flight[key][0]):
                 self._listings.restart_covering(key)
         self._to_judge.not_judged(self._alerts.in_flight, put_off=keys)
         self._alerts.not_committed()
