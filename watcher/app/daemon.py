@@ -16,6 +16,7 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
+from watcher.app.alert_metrics import of_alerts
 from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
@@ -29,6 +30,7 @@ from watcher.app.reload import Difference, Loaded, Reloads, difference, in_envir
 from watcher.app.settings import Settings
 from watcher.app.status_report import StatusReport
 from watcher.app.systemd import Systemd
+from watcher.app.unread_alerts import UnreadAlerts
 from watcher.journal import Journal, JournalOptions, Reader, WrongJournal
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
@@ -111,6 +113,7 @@ class Daemon:
         self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun, now.alerts)
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
+        self.unread = UnreadAlerts(config.alerts, self.watches, wall)
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
         self.relay: Relay | None = None
@@ -145,6 +148,7 @@ class Daemon:
             lambda: self.member,
             lambda: self.relay,
             gauges=self.gauges,
+            alerts=lambda: of_alerts(self.config.alerts, self.partitions.committers, self.unread.counts()),
             reloads=self.reloads,
             hints=self.hints.router.figures.values,
             journal=self.config.journal.partition(":")[0],
@@ -255,6 +259,7 @@ class Daemon:
         """Publish the health of each provider that we poll: at least every HEARTBEAT seconds, and soon after its state has
         become another one."""
         while True:
+            await self.unread.look(self.partitions.pollers)
             await self.journal.heartbeat(self.health())
             sent = anyio.current_time()
             with anyio.move_on_after(HEARTBEAT):
@@ -318,6 +323,7 @@ class Daemon:
             self.relay.watches_changed()
         if change.judges:
             self.partitions.use_alerts(change.wanted.alerts)
+        self.unread.use(self.config.alerts, self.watches)
         await self.partitions.reconfigure(change)
         self.hints.use(change.wanted.hints, self._senders)
         self.report.watch(self.sources)
@@ -336,7 +342,9 @@ class Daemon:
         figures, now = self.hints.router.figures, anyio.current_time()
         return [
             msgspec.structs.replace(
-                poller.health(self.instance), hints=hints_health(poller.provider, figures, poller.schedules, now)
+                poller.health(self.instance),
+                hints=hints_health(poller.provider, figures, poller.schedules, now),
+                unread=self.unread.of(poller.name),
             )
             for poller in self.partitions.pollers
         ]

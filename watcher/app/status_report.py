@@ -1,7 +1,9 @@
 """What a running instance reports of itself: `/readyz` and `/metrics`, as far as the rights of a token go."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
+
+from prometheus_client.core import Metric
 
 from watcher.app import metrics
 from watcher.app.balance_gauges import BalanceGauges
@@ -29,12 +31,14 @@ class StatusReport:
         relay: Callable[[], Relay | None],
         *,
         gauges: BalanceGauges,
+        alerts: Callable[[], Iterable[Metric]],
         reloads: Reloads,
         hints: Callable[[], Collection[SourceFigures]],
         journal: str,
     ) -> None:
-        """`hints`: the figures of each source. `journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
+        """`alerts`: their metrics. `hints`: the figures of each source. `journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
         self._gauges = gauges
+        self._alerts = alerts
         self._hints = hints
         self._journal = journal
         self._partitions = partitions
@@ -74,9 +78,10 @@ class StatusReport:
         """Everything, or the figures of the providers that these rights may see."""
         partitions = self._partitions
         if rights == EVERYTHING:
-            parts = (partitions.pollers, partitions.committers, self._relay(), self._member(), self._reloads)
-            found = metrics.everything(*parts, sources=self._hints())
-            return exposition(chain(metrics.of_the_build(self._journal), found, self._gauges.families(rights)), accept)
+            looked_at = (partitions.pollers, partitions.committers, self._relay(), self._member(), self._reloads)
+            found = metrics.everything(*looked_at, sources=self._hints())
+            parts = (metrics.of_the_build(self._journal), found, self._alerts(), self._gauges.families(rights))
+            return exposition(chain(*parts), accept)
         visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
         others = [source.name for source in self._hints() if not source.is_sender]  # who else has a token is not theirs
         of_providers = metrics.of_providers(visible, partitions.committers, others)
