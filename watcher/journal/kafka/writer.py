@@ -42,6 +42,8 @@ class KafkaWriter:
     """The offset where the crossings ended then."""
     _epoch = ""
     _was_open = False
+    _missing_since: float | None = None
+    """Since when our topics are missing, as far as we looked."""
     _begun_anew: TopicPartition | None = None
     """What took records of ours where others of ours had stood."""
 
@@ -76,8 +78,6 @@ class KafkaWriter:
         self._identity = identity
         self._boottime = boottime
         self._began_at = began_at
-        self._missing_since: float | None = None
-        """Since when our topics are missing, as far as we looked."""
         self._denied = DenialTimer(60.0, cluster.deadlines.denied)
         self._producer: TransactionalProducer | None = None
         self._last_offsets: dict[TopicPartition, int] = {}
