@@ -108,7 +108,7 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun)
+        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun, now.alerts)
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None
@@ -316,6 +316,8 @@ class Daemon:
         if self.relay is not None:
             self.relay.use_tokens(self.config.relay, self.tokens)
             self.relay.watches_changed()
+        if change.judges:
+            self.partitions.use_alerts(change.wanted.alerts)
         await self.partitions.reconfigure(change)
         self.hints.use(change.wanted.hints, self._senders)
         self.report.watch(self.sources)
@@ -352,22 +354,7 @@ async def _close(close: Callable[[], Awaitable[None]]) -> None:
 
 def _log_reload(change: Difference) -> None:
     """One line, without what there is none of."""
-    config = change.wanted.config
-    parts = {
-        "added": change.added,
-        "removed": change.removed,
-        "changed": change.changed,
-        "keys_renewed": change.renewed,
-        "watches_added": dict(change.watches_added),
-        "watches_removed": dict(change.watches_removed),
-        "relay": change.relay and "tokens and origins",
-        "names": change.named and "labels and tags",
-        "hints_added": change.hints_added,
-        "hints_removed": change.hints_removed,
-        "hints_changed": change.hints_changed,
-        "needs_restart": change.needs_restart,
-        "cannot_change_in_the_environment": in_environment(config),
-    }
+    parts = change.parts | {"cannot_change_in_the_environment": in_environment(change.wanted.config)}
     log.info("config.reloaded", result=change.result, **{name: part for name, part in parts.items() if part})
 
 

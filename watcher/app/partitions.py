@@ -17,6 +17,7 @@ from watcher.app.reload import Difference, by_name, targets
 from watcher.ingest.committer import Committer
 from watcher.journal import Journal
 from watcher.ledger import Ledger
+from watcher.model.alert_index import NO_ALERTS, AlertIndex
 from watcher.model.partitions import partition_of
 from watcher.poller.poller import Poller
 
@@ -26,8 +27,14 @@ class Partitions:
     each poller that begins."""
 
     def __init__(
-        self, sources: list[Source], journal: Journal, clocks: Clocks, begun: Callable[[Poller], None]
+        self,
+        sources: list[Source],
+        journal: Journal,
+        clocks: Clocks,
+        begun: Callable[[Poller], None],
+        alerts: AlertIndex = NO_ALERTS,
     ) -> None:
+        self._alerts = alerts
         self._sources = sources
         self._begun = begun
         self._journal = journal
@@ -67,7 +74,14 @@ class Partitions:
     def runner(self, partition: int) -> PartitionRunner:
         """For `run`, which has to follow. From here on the partition counts as open."""
         self._open[partition] = runner = PartitionRunner(partition, self._journal, self._clocks)
+        runner.committer.use_alerts(self._alerts)
         return runner
+
+    def use_alerts(self, index: AlertIndex) -> None:
+        """Judge by these from now on, in partitions that are opened later too."""
+        self._alerts = index
+        for runner in self._open.values():
+            runner.committer.use_alerts(index)
 
     async def run(self, runner: PartitionRunner) -> None:
         """Until it ends. Raises Fenced, Lost and other errors of the journal, and Exit, in groups."""

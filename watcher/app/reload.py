@@ -10,6 +10,7 @@ from watcher.app.hint_sources import HintSource, hint_sources
 from watcher.app.provider_sources import Source, sources, unasked_providers, watch_index
 from watcher.app.settings import Settings
 from watcher.hints.settings import HintSettings, TokenkitHints
+from watcher.model.alert_index import NO_ALERTS, AlertIndex
 from watcher.model.targets import Target
 from watcher.model.watches import WatchIndex
 from watcher.providers.settings import ProviderSettings, Watch
@@ -37,6 +38,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """What its watches cover, and how people call it; for a relay alone too."""
     hints: Sequence[HintSource] = ()
     """For a relay alone the webhooks."""
+    alerts: AlertIndex = NO_ALERTS
 
 
 def loaded(config: Settings, environment: Mapping[str, str], *, polls: bool) -> Loaded:
@@ -44,7 +46,8 @@ def loaded(config: Settings, environment: Mapping[str, str], *, polls: bool) -> 
     tokens = auth.load(config.relay, environment)
     found = sources(config, environment) if polls else []
     providers = [source.provider for source in found] if polls else unasked_providers(config)
-    return Loaded(config, found, tokens, watch_index(providers), hint_sources(config, environment, polls=polls))
+    watches, hints = watch_index(providers), hint_sources(config, environment, polls=polls)
+    return Loaded(config, found, tokens, watches, hints, AlertIndex(config.alerts, watches))
 
 
 def require_servable(one: Loaded) -> None:
@@ -72,6 +75,10 @@ class Difference(msgspec.Struct, frozen=True):
     hints_removed: tuple[str, ...]
     hints_changed: tuple[str, ...]
     """Sources of hints by name. One that has another address or secret is changed too."""
+    alerts_added: tuple[str, ...]
+    alerts_removed: tuple[str, ...]
+    alerts_changed: tuple[str, ...]
+    """By name. One that has another is removed and added."""
     edited: bool
     """Anything in the file is another that holds from now on."""
     needs_restart: tuple[str, ...]
@@ -81,8 +88,34 @@ class Difference(msgspec.Struct, frozen=True):
     """Provider → how many. One that comes or goes does so with all of its watches."""
 
     @property
+    def judges(self) -> bool:
+        """Alerts are to be judged otherwise than before: labels and tags may stand in them."""
+        return bool(self.named or self.alerts_added or self.alerts_removed or self.alerts_changed)
+
+    @property
     def result(self) -> Literal["applied", "unchanged"]:
         return "applied" if self.edited or self.renewed or self.relay or self.hints_changed else "unchanged"
+
+    @property
+    def parts(self) -> dict[str, object]:
+        """For the log: names, and what there is of each."""
+        return {
+            "added": self.added,
+            "removed": self.removed,
+            "changed": self.changed,
+            "keys_renewed": self.renewed,
+            "watches_added": dict(self.watches_added),
+            "watches_removed": dict(self.watches_removed),
+            "relay": self.relay and "tokens and origins",
+            "names": self.named and "labels and tags",
+            "hints_added": self.hints_added,
+            "hints_removed": self.hints_removed,
+            "hints_changed": self.hints_changed,
+            "alerts_added": self.alerts_added,
+            "alerts_removed": self.alerts_removed,
+            "alerts_changed": self.alerts_changed,
+            "needs_restart": self.needs_restart,
+        }
 
 
 class Reloads:
@@ -107,8 +140,9 @@ def difference(old: Loaded, new: Loaded) -> Difference:
     config, needs_restart = _without_restart(old.config, new.config)
     was, will = Counter(_targets(old.sources)), Counter(_targets(new.sources))
     had, has = ({source.name: source for source in one.hints} for one in (old, new))
+    warned, warns = ({alert.name: alert for alert in one.config.alerts} for one in (old, new))
     return Difference(
-        wanted=Loaded(config, new.sources, new.tokens, new.watches, new.hints),
+        wanted=Loaded(config, new.sources, new.tokens, new.watches, new.hints, new.alerts),
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
         changed=tuple(name for name in stay if _polled_as(before[name]) != _polled_as(after[name])),
@@ -118,6 +152,9 @@ def difference(old: Loaded, new: Loaded) -> Difference:
         hints_added=tuple(name for name in has if name not in had),
         hints_removed=tuple(name for name in had if name not in has),
         hints_changed=tuple(name for name in has if name in had and has[name] != had[name]),
+        alerts_added=tuple(name for name in warns if name not in warned),
+        alerts_removed=tuple(name for name in warned if name not in warns),
+        alerts_changed=tuple(name for name in warns if name in warned and warns[name] != warned[name]),
         edited=old.config != config,
         needs_restart=needs_restart,
         watches_added=Counter(name for name, _ in will - was),

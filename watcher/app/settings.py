@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from watcher.app import journals
+from watcher.app import alert_settings, journals
 from watcher.hints import settings as hint_settings
 from watcher.hints.settings import HintSettings
 from watcher.model.addresses import families
+from watcher.model.alert_index import Alert
 from watcher.providers import registry
 from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
@@ -27,7 +28,7 @@ FILE_BYTES = 64 * 1024 * 1024
 """Of a config file: half a million watches."""
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
-OTHER_TABLES = ("relay", "providers", "hints")
+OTHER_TABLES = ("relay", "providers", "hints", "alert")
 """Those of ours: a journal's own is called like its plug-in."""
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -52,6 +53,7 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     relay: RelaySettings = RelaySettings()
     providers: dict[str, ProviderSettings] = {}
     hints: tuple[HintSettings, ...] = ()
+    alerts: tuple[Alert, ...] = ()
 
 
 def load(path: Path) -> Settings:
@@ -110,11 +112,19 @@ def parse(table: Mapping[str, Any]) -> Settings:
     hints: tuple[HintSettings, ...] = ()
     with mistakes.gathered():
         hints = hint_settings.parse(table.get("hints", []))
+    alerts: tuple[Alert, ...] = ()
+    with mistakes.gathered():
+        alerts = alert_settings.parse(table.get("alert", []))
     mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
     return Settings(
-        **msgspec.structs.asdict(top), journal_settings=own.get(scheme), relay=relay, providers=providers, hints=hints
+        **msgspec.structs.asdict(top),
+        journal_settings=own.get(scheme),
+        relay=relay,
+        providers=providers,
+        hints=hints,
+        alerts=alerts,
     )
 
 
