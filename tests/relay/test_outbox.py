@@ -100,7 +100,7 @@ class Line:
         for event in self.log[self.outbox.position.positions[0] :][:most]:
             cursor = self.outbox.position.after(0, event.position)
             self.outbox.deliver(
-                FramedEvent(event, cursor, wire.update(str(cursor), event.data)),
+                FramedEvent(event, cursor, wire.event(str(cursor), event)),
                 self.now,
                 self.connection.subscriptions,
             )
