@@ -17,7 +17,7 @@ from watcher.journal.kafka.fencing import LogIdentity
 from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.state_table import ROWS_PER_STEP, TableCopy, matcher
-from watcher.journal.kafka.tail import LogTail, event_of
+from watcher.journal.kafka.tail import LogTail
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
@@ -40,7 +40,7 @@ class KafkaReader:
         self._offsets = offsets
         self._views = ViewPool(self._copy, limits=view_limits)
         self._tail = LogTail(cluster, offsets, topics, partitions, identity, on_turn=self._views.expire)
-        self._consumers = ConsumerPool(cluster, topics.changed, self._tail.event_partitions)
+        self._consumers = ConsumerPool(cluster, self._tail.event_partitions)
 
     async def start(self) -> None:
         """Load the table. Raises Unavailable, WrongJournal."""
@@ -122,7 +122,9 @@ class KafkaReader:
                     raise Expired("expired") from None
                 if now != positions:
                     positions[:] = now
-                    yield Commit(Cursor(self._tail.epoch, tuple(now)), [event_of(record) for record in found])
+                    yield Commit(
+                        Cursor(self._tail.epoch, tuple(now)), [self._tail.event_of(record) for record in found]
+                    )
 
     async def _require_resumable(self, cursor: Cursor) -> None:
         """Raises Expired for a cursor that nothing can be followed from without a gap."""
