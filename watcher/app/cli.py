@@ -95,7 +95,7 @@ def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]
 
 def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
     top.add_command(of, "sample", "print the documented sample of a config")
-    tail = top.add_command(of, "tail", "follow the relay, a line per change")
+    tail = top.add_command(of, "tail", "follow the relay, a line per change and per crossing of an alert")
     tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="the relay's stream")
     for part in PARTS:
         tail.add_argument(
