@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from watcher.ledger.evaluation import Evaluation, Verdict
 from watcher.ledger.listings import Listings
 from watcher.ledger.pending_changes import commit_row
-from watcher.ledger.record import Arrival, BalanceRecord
+from watcher.ledger.record import Arrival, BalanceRecord, first_observed_at
 from watcher.ledger.rules import ABSENT
 from watcher.ledger.store import Store
 from watcher.model.amounts import symbol
@@ -143,7 +143,7 @@ class Ledger:
         """What was taken is in the journal."""
         pending = self._store.pending_changes
         for key, (_, row) in pending.in_flight.items():
-            self._count += self._store.mark_committed(key, row.state.version)
+            self._count += self._store.mark_committed(key, row.state)
         pending.in_flight = {}
         self._listings.committed()
 
@@ -193,6 +193,7 @@ class Ledger:
             denomination,
             state.absent_without_order,
             absent_by_listing,
+            first_observed_at=first_observed_at(state),
         )
 
     def _known(self, key: Key) -> BalanceRecord:

@@ -7,7 +7,15 @@ from typing import NamedTuple
 import msgspec
 
 from watcher.ledger.pending_changes import PendingChange, PendingChanges
-from watcher.ledger.record import Arrival, BalanceRecord, Candidate, Denomination, StaleStreak, TokenGroup
+from watcher.ledger.record import (
+    Arrival,
+    BalanceRecord,
+    Candidate,
+    Denomination,
+    StaleStreak,
+    TokenGroup,
+    first_observed_at,
+)
 from watcher.ledger.rules import Observation, Outcome, Ruling, still_recent
 from watcher.model.bulk_listing import CHANGED_ROWS, PAGE_ROWS
 from watcher.model.events import BalanceState
@@ -212,11 +220,13 @@ class Store:
         for key in [key for key in self.stale_streaks[provider] if not read(key)]:
             del self.stale_streaks[provider][key]
 
-    def mark_committed(self, key: Key, version: int) -> bool:
+    def mark_committed(self, key: Key, state: BalanceState) -> bool:
         """Whether nothing of the key was committed before."""
         record = self.find(key)
         assert record is not None, f"a change without a record: {key}"
-        first, record.version = record.version < 0, version
+        first, record.version = record.version < 0, state.version
+        if first:
+            record.first_observed_at = first_observed_at(state)
         return first
 
     def carried(self, state: BalanceState) -> BalanceRecord | None:
@@ -228,6 +238,8 @@ class Store:
         if not self.pending_changes.agrees_with(key, record, state):
             self.pending_changes.forget(key)
             return None
+        if record.version < 0:  # it was in flight
+            record.first_observed_at = first_observed_at(state)
         record.version = state.version
         return record
 
