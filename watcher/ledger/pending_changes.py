@@ -114,6 +114,16 @@ class PendingChanges:
         change = committing or self.pending.get(key)
         return (record.version, record.amount if change is None else change.previous) == (state.version, state.amount)
 
+    def since(self, provider: str) -> Iterator[tuple[Key, str]]:
+        """Of each balance of which another amount is committed than the record's: when that one was last seen (RFC 3339). A
+        later one of a key counts."""
+        for key, change in self.pending.of[provider].items():
+            if change.since is not None:
+                yield key, change.since
+        for key, (change, _) in self.in_flight.items():
+            if key.provider == provider and change.since is not None:
+                yield key, change.since
+
     def forget(self, key: Key) -> None:
         self.in_flight.pop(key, None)
         self.pending.pop(key, None)

@@ -140,8 +140,7 @@ class TokenGroup:
 
 def first_observed_at(state: BalanceState) -> int | None:
     """When the balance of a committed state was first known, in wall-clock microseconds; as far as it says."""
-    text = state.observed_at if state.version == 0 else state.first_observed_at
-    return None if text is None else shared_micros(text)
+    return None if (text := state.known_since) is None else shared_micros(text)
 
 
 def text_of(last_seen: Arrival | str | None) -> str | None:

@@ -65,6 +65,8 @@ class Store:
         self._denominations: dict[tuple[Unit, int | None, str | None], Denomination] = {}
         self._counts: Counter[str] = Counter()
         """Records by provider."""
+        self.taken_back = 0
+        """Changes that the journal would not take."""
         self.pending_changes = PendingChanges()
         self.open_candidates: defaultdict[str, dict[Key, Candidate]] = defaultdict(dict)
         """By provider, of a few balances: what is not decided yet."""
@@ -91,6 +93,9 @@ class Store:
     def group(self, provider: str, chain: str, token: str, kind: Kind) -> TokenGroup:
         """Where balances of that token stand, or would: it is kept from its first record on, and not for a mere name."""
         return self._groups.get((provider, chain, token, kind)) or TokenGroup(provider, chain, token, kind)
+
+    def groups(self, provider: str) -> list[TokenGroup]:
+        return [group for group in self._groups.values() if group.provider == provider]
 
     def count(self, provider: str) -> int:
         """How many of its balances are known of, in any way."""
@@ -265,6 +270,7 @@ class Store:
     def take_back(self, key: Key, change: PendingChange) -> bool:
         """The journal will not take the change: memory goes back to what is committed. Whether nothing is."""
         self.pending_changes.forget(key)
+        self.taken_back += 1
         record = self.find(key)
         assert record is not None, f"a change without a record: {key}"
         record.candidate, record.recent_amounts = None, ()
