@@ -27,8 +27,10 @@ from watcher.app.partition_runner import Clocks
 from watcher.app.partitions import Partitions
 from watcher.app.reload import Difference, Loaded, Reloads, difference, in_environment, loaded, require_servable
 from watcher.app.settings import Settings
+from watcher.app.shared_reader import SharedReader
 from watcher.app.status_report import StatusReport
 from watcher.app.systemd import Systemd
+from watcher.app.webhook_runs import Webhooks
 from watcher.journal import Journal, JournalOptions, Reader, WrongJournal
 from watcher.logs import setup
 from watcher.logs.repeat_filter import EVERY
@@ -108,7 +110,11 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun)
+        self.reader = SharedReader(lambda: self.journal.reader())
+        self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
+        self.webhooks.use(now.webhooks, now.watches)
+        clocks = Clocks(wall, boottime)
+        self.partitions = Partitions(self.sources, self.journal, clocks, self._begun, self.webhooks.run)
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None
@@ -147,6 +153,7 @@ class Daemon:
             gauges=self.gauges,
             reloads=self.reloads,
             hints=self.hints.router.figures.values,
+            webhooks=self.webhooks.figures_now,
             journal=self.config.journal.partition(":")[0],
         )
 
@@ -160,7 +167,7 @@ class Daemon:
             stack.push_async_callback(_close, self.journal.close)
             stack.push_async_callback(_close, self.hints.close)
             self._bind_port(stack)  # before anything is fenced: who cannot serve ends without ending the one that does
-            reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
+            stack.push_async_callback(_close, self.reader.close)  # after the tasks of the relay and of partitions
             relaying = await stack.enter_async_context(task_scope())
             async with anyio.create_task_group() as tasks:
                 with still_at("opening the journal", tasks):
@@ -168,7 +175,7 @@ class Daemon:
                     self._open_partitions(tasks)
                     tasks.start_soon(self._reload_when_wanted, tasks)
                     tasks.start_soon(self.hints.run)
-                    port = await self._open_relay(await self._open_reader(reading), relaying)
+                    port = await self._open_relay(await self._open_reader(), relaying)
                     await self.partitions.all_polling()
                 if self.only != "relay":
                     tasks.start_soon(self._send_heartbeats)
@@ -203,12 +210,9 @@ class Daemon:
             log.info("journal.ready", text=text)
         await self.journal.check()
 
-    async def _open_reader(self, stack: contextlib.AsyncExitStack) -> Reader | None:
-        if self.only == "pollers":
-            return None
-        reader = await self.journal.reader()
-        stack.push_async_callback(_close, reader.close)
-        return reader
+    async def _open_reader(self) -> Reader | None:
+        """For the relay. Without one the reader is opened by whoever needs it."""
+        return None if self.only == "pollers" else await self.reader.get()
 
     async def _open_relay(self, reader: Reader | None, relaying: TaskScope) -> int | None:
         if self._port is None:
@@ -307,7 +311,15 @@ class Daemon:
         if self._port is not None:
             require_servable(new)
         return new.config, difference(
-            Loaded(self.config, self.sources, self.tokens, self.watches, self.hints.configured), new
+            Loaded(
+                self.config,
+                self.sources,
+                self.tokens,
+                self.watches,
+                self.hints.configured,
+                self.webhooks.configured,
+            ),
+            new,
         )
 
     async def _apply(self, change: Difference, tasks: TaskGroup) -> None:
@@ -318,6 +330,7 @@ class Daemon:
             self.relay.watches_changed()
         await self.partitions.reconfigure(change)
         self.hints.use(change.wanted.hints, self._senders)
+        self.webhooks.use(change.wanted.webhooks, self.watches)
         self.report.watch(self.sources)
         if self.member is not None:
             self.member.reconfigure(self.sources)
@@ -327,7 +340,7 @@ class Daemon:
 
     def exposed(self) -> Iterator[str]:
         """A line for each key, token or balance that others could read."""
-        return exposed(self.config, self.sources, self.hints.configured)
+        return exposed(self.config, self.sources, self.hints.configured, self.webhooks.configured)
 
     def health(self) -> list[ProviderHealth]:
         """What is heard of each provider that is polled here."""
@@ -365,6 +378,9 @@ def _log_reload(change: Difference) -> None:
         "hints_added": change.hints_added,
         "hints_removed": change.hints_removed,
         "hints_changed": change.hints_changed,
+        "webhooks_added": change.webhooks_added,
+        "webhooks_removed": change.webhooks_removed,
+        "webhooks_changed": change.webhooks_changed,
         "needs_restart": change.needs_restart,
         "cannot_change_in_the_environment": in_environment(config),
     }

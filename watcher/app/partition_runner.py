@@ -20,6 +20,7 @@ from watcher.poller.poller import Poller
 from watcher.runtime.task_scope import task_scope
 
 Beside = Callable[[Poller], Coroutine[Any, Any, None]]
+BesidePartition = Callable[[Committer], Coroutine[Any, Any, None]]
 
 
 class Clocks(msgspec.Struct, frozen=True):
@@ -105,10 +106,13 @@ class PartitionRunner:
         self._letting_go.set()
         self._opening.cancel()
 
-    async def run(self, living_here: Callable[[], Sequence[ToPoll]], beside: Beside) -> None:
-        """Open and poll, until cancelled or let go. Raises what the committer and `beside` raise.
+    async def run(
+        self, living_here: Callable[[], Sequence[ToPoll]], beside: Beside, beside_partition: BesidePartition
+    ) -> None:
+        """Open and poll, until cancelled or let go. Raises what the committer and those beside raise.
 
-        living_here: with the keys of that moment. beside: runs beside each poller.
+        living_here: with the keys of that moment. beside: runs beside each poller. beside_partition: runs while the partition
+        is open, once for it; what it notes at its end is committed.
         It stops from the source on: first the pollers, then the committer once it has committed what they brought.
         """
         async with task_scope() as committing:
@@ -127,6 +131,7 @@ class PartitionRunner:
 
                 self._begin = begin
                 self.poll(living_here())
+                tasks.start_soon(beside_partition, self.committer)
                 self.settled.set()
                 await self._letting_go.wait()
                 self._begin = None

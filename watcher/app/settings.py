@@ -22,12 +22,14 @@ from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
 from watcher.runtime import small_file
 from watcher.runtime.config_section import Mistakes, SettingsError, nearest, probably, section
+from watcher.webhooks import settings as webhook_settings
+from watcher.webhooks.settings import WebhookSettings
 
 FILE_BYTES = 64 * 1024 * 1024
 """Of a config file: half a million watches."""
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
-OTHER_TABLES = ("relay", "providers", "hints")
+OTHER_TABLES = ("relay", "providers", "hints", "webhook")
 """Those of ours: a journal's own is called like its plug-in."""
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -52,6 +54,7 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     relay: RelaySettings = RelaySettings()
     providers: dict[str, ProviderSettings] = {}
     hints: tuple[HintSettings, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
 
 
 def load(path: Path) -> Settings:
@@ -110,11 +113,19 @@ def parse(table: Mapping[str, Any]) -> Settings:
     hints: tuple[HintSettings, ...] = ()
     with mistakes.gathered():
         hints = hint_settings.parse(table.get("hints", []))
+    webhooks: tuple[WebhookSettings, ...] = ()
+    with mistakes.gathered():
+        webhooks = webhook_settings.parse(table.get("webhook", []))
     mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
     return Settings(
-        **msgspec.structs.asdict(top), journal_settings=own.get(scheme), relay=relay, providers=providers, hints=hints
+        **msgspec.structs.asdict(top),
+        journal_settings=own.get(scheme),
+        relay=relay,
+        providers=providers,
+        hints=hints,
+        webhooks=webhooks,
     )
 
 
