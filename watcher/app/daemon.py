@@ -25,7 +25,8 @@ from watcher.app.hint_report import hints_health
 from watcher.app.hint_sources import HintSource
 from watcher.app.partition_runner import Clocks
 from watcher.app.partitions import Partitions
-from watcher.app.reload import Difference, Loaded, Reloads, difference, in_environment, loaded, require_servable
+from watcher.app.reload import Difference, Loaded, Reloads, difference, loaded, require_servable
+from watcher.app.reload_log import log_refusal, log_reload
 from watcher.app.settings import Settings
 from watcher.app.shared_reader import SharedReader
 from watcher.app.status_report import StatusReport
@@ -110,7 +111,7 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.reader = SharedReader(lambda: self.journal.reader())
+        self.reader = SharedReader(self.journal.reader)
         self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
         self.webhooks.use(now.webhooks, now.watches)
         clocks = Clocks(wall, boottime)
@@ -282,7 +283,7 @@ class Daemon:
             change = await self._read_anew()
         except (SettingsError, WrongJournal) as error:
             self.reloads.refused()
-            _log_refusal(error)
+            log_refusal(error)
             return
         except Exception:  # a bug in reading, of a plug-in's too: it must not end what runs well
             self.reloads.refused()
@@ -293,7 +294,7 @@ class Daemon:
         for text in set(self.exposed()) - known:
             log.warning("config.exposed", text=text)
         self.reloads.succeeded(change, wall() / 1e6)
-        _log_reload(change)
+        log_reload(change)
 
     async def _read_anew(self) -> Difference:
         """Off the loop, since a large config takes seconds to read. Raises SettingsError and WrongJournal: nothing has changed."""
@@ -353,38 +354,10 @@ class Daemon:
         ]
 
 
-def _log_refusal(error: SettingsError | WrongJournal) -> None:
-    log.error("config.reloaded", result="refused", reason="; ".join(str(error).splitlines()), changed="nothing")
-
-
 async def _close(close: Callable[[], Awaitable[None]]) -> None:
     """While everything is cancelled too, for CLOSING seconds at most."""
     with anyio.move_on_after(CLOSING, shield=True):
         await close()
-
-
-def _log_reload(change: Difference) -> None:
-    """One line, without what there is none of."""
-    config = change.wanted.config
-    parts = {
-        "added": change.added,
-        "removed": change.removed,
-        "changed": change.changed,
-        "keys_renewed": change.renewed,
-        "watches_added": dict(change.watches_added),
-        "watches_removed": dict(change.watches_removed),
-        "relay": change.relay and "tokens and origins",
-        "names": change.named and "labels and tags",
-        "hints_added": change.hints_added,
-        "hints_removed": change.hints_removed,
-        "hints_changed": change.hints_changed,
-        "webhooks_added": change.webhooks_added,
-        "webhooks_removed": change.webhooks_removed,
-        "webhooks_changed": change.webhooks_changed,
-        "needs_restart": change.needs_restart,
-        "cannot_change_in_the_environment": in_environment(config),
-    }
-    log.info("config.reloaded", result=change.result, **{name: part for name, part in parts.items() if part})
 
 
 async def serve(config: Settings, environment: Mapping[str, str], only: RunPart, load: Callable[[], Settings]) -> None:

@@ -69,6 +69,10 @@ class Polling:
             self.ended.set()
 
 
+async def nothing_beside(_: Committer) -> None:
+    pass
+
+
 class PartitionRunner:
     """One partition, from its opening until it is let go: its committer, and a poller for each provider that lives there."""
 
@@ -107,7 +111,10 @@ class PartitionRunner:
         self._opening.cancel()
 
     async def run(
-        self, living_here: Callable[[], Sequence[ToPoll]], beside: Beside, beside_partition: BesidePartition
+        self,
+        living_here: Callable[[], Sequence[ToPoll]],
+        beside: Beside,
+        beside_partition: BesidePartition = nothing_beside,
     ) -> None:
         """Open and poll, until cancelled or let go. Raises what the committer and those beside raise.
 

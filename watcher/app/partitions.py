@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from watcher.app.exit_status import Exit
 from watcher.app.heritage import Heritages
-from watcher.app.partition_runner import BesidePartition, Clocks, PartitionRunner, ToPoll
+from watcher.app.partition_runner import BesidePartition, Clocks, PartitionRunner, ToPoll, nothing_beside
 from watcher.app.provider_sources import Source
 from watcher.app.reload import Difference, by_name, targets
 from watcher.ingest.committer import Committer
@@ -19,10 +19,6 @@ from watcher.journal import Journal
 from watcher.ledger import Ledger
 from watcher.model.partitions import partition_of
 from watcher.poller.poller import Poller
-
-
-async def _nothing_beside(_: Committer) -> None:
-    pass
 
 
 class Partitions:
@@ -35,7 +31,7 @@ class Partitions:
         journal: Journal,
         clocks: Clocks,
         begun: Callable[[Poller], None],
-        beside: BesidePartition = _nothing_beside,
+        beside: BesidePartition = nothing_beside,
     ) -> None:
         self._sources = sources
         self._begun = begun

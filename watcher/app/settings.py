@@ -110,12 +110,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
         relay = section(table.get("relay", {}), RelaySettings, "relay")
         relay.check()
     providers = _providers(table.get("providers", {}), mistakes)
-    hints: tuple[HintSettings, ...] = ()
-    with mistakes.gathered():
-        hints = hint_settings.parse(table.get("hints", []))
-    webhooks: tuple[WebhookSettings, ...] = ()
-    with mistakes.gathered():
-        webhooks = webhook_settings.parse(table.get("webhook", []))
+    lists = _lists(table, mistakes)
     mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
@@ -124,9 +119,20 @@ def parse(table: Mapping[str, Any]) -> Settings:
         journal_settings=own.get(scheme),
         relay=relay,
         providers=providers,
-        hints=hints,
-        webhooks=webhooks,
+        **lists,
     )
+
+
+def _lists(table: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """Of what is written as `[[…]]`, by the field of Settings."""
+    found = {}
+    for field, key, parse_all in (
+        ("hints", "hints", hint_settings.parse),
+        ("webhooks", "webhook", webhook_settings.parse),
+    ):
+        with mistakes.gathered():
+            found[field] = parse_all(table.get(key, []))
+    return found
 
 
 def _note_unknown_top(table: Mapping[str, Any], right: tuple[str, ...], mistakes: Mistakes) -> None:

@@ -19,7 +19,7 @@ from watcher.runtime.backoff import Backoff
 from watcher.runtime.config_section import Mistakes
 from watcher.webhooks import settings as webhook_settings
 from watcher.webhooks.connections import ReceiverTransport, TargetGuard
-from watcher.webhooks.delivery import Delivery, Receiver
+from watcher.webhooks.delivery import PartitionDelivery, Receiver
 from watcher.webhooks.figures import WebhookFigures
 from watcher.webhooks.places import Owned
 from watcher.webhooks.sender import Sender
@@ -149,7 +149,7 @@ class Webhooks:
 
     async def _deliver(self, receiver: Receiver, committer: Committer) -> None:
         reader = await self._reader()
-        await Delivery(
+        await PartitionDelivery(
             receiver,
             Owned(committer.partition, self._partitions),
             reader,

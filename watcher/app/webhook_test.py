@@ -14,7 +14,7 @@ from watcher.model.watches import NOT_KNOWN
 from watcher.redaction import safe_text
 from watcher.runtime.config_section import SettingsError, probably
 from watcher.webhooks.figures import WebhookFigures
-from watcher.webhooks.sender import Message, Outcome
+from watcher.webhooks.sender import Attempt, Message
 from watcher.webhooks.settings import Webhook
 
 TYPE = "webhook.test"
@@ -35,9 +35,9 @@ async def test(config: Settings, environment: Mapping[str, str], name: str | Non
     wanted = _wanted(config, environment, name)
     failed = 0
     for webhook in wanted:
-        outcome = await _send(webhook)
-        safe_text.print_line(f"{webhook.title}: {outcome_words(outcome)}")
-        failed += outcome.problem is not None
+        attempt = await _send(webhook)
+        safe_text.print_line(f"{webhook.title}: {attempt_words(attempt)}")
+        failed += attempt.problem is not None
     if failed:
         raise Exit(69, f"{failed} of {len(wanted)} webhooks did not take the test event")
 
@@ -59,21 +59,21 @@ def message(webhook: Webhook) -> Message:
     return Message(f"test-{secrets.token_hex(16)}", msgspec.json.encode(made))
 
 
-async def _send(webhook: Webhook) -> Outcome:
+async def _send(webhook: Webhook) -> Attempt:
     receiver = receiver_of(webhook, WebhookFigures(webhook.title), NOT_KNOWN, wall)
     async with receiver.sender() as sender:
         return await sender.send(message(webhook))
 
 
-def outcome_words(outcome: Outcome) -> str:
+def attempt_words(attempt: Attempt) -> str:
     """In one line: the status, the time it took, and what to do."""
-    took = f"in {outcome.seconds:.3f} s"
-    if outcome.problem is None:
-        return f"status {outcome.status} {took}"
-    if outcome.status is None:
-        return f"not delivered, {took}: {outcome.problem}"
-    if step := HELP.get(outcome.status):
-        return f"status {outcome.status} {took}: {step}"
-    if outcome.status >= 500:
-        return f"status {outcome.status} {took}: the receiver has a fault: look at its own log"
-    return f"{outcome.problem.replace(f'status {outcome.status}', f'status {outcome.status} {took}', 1)}"
+    took = f"in {attempt.seconds:.3f} s"
+    if attempt.problem is None:
+        return f"status {attempt.status} {took}"
+    if attempt.status is None:
+        return f"not delivered, {took}: {attempt.problem}"
+    if step := HELP.get(attempt.status):
+        return f"status {attempt.status} {took}: {step}"
+    if attempt.status >= 500:
+        return f"status {attempt.status} {took}: the receiver has a fault: look at its own log"
+    return f"{attempt.problem.replace(f'status {attempt.status}', f'status {attempt.status} {took}', 1)}"

@@ -22,7 +22,7 @@ from watcher.runtime.backoff import Backoff
 from watcher.webhooks import places
 from watcher.webhooks.figures import WebhookFigures
 from watcher.webhooks.places import Owned, Place
-from watcher.webhooks.sender import Message, Outcome, Sender, message_of
+from watcher.webhooks.sender import Attempt, Message, Sender, message_of
 from watcher.webhooks.settings import Webhook
 
 RETRIES = Backoff(1.0, 3600.0)
@@ -103,7 +103,7 @@ class _Slice(msgspec.Struct):
     """There is more to read at once."""
 
 
-class Delivery:
+class PartitionDelivery:
     """Of one webhook on one partition. `turns`: of all that read what is behind them."""
 
     def __init__(
@@ -254,15 +254,15 @@ class Delivery:
         message, began, tries = message_of(event), anyio.current_time(), 0
         self._figures.begin(self._owned.partition, event.observed_at)
         while True:
-            outcome = await sender.send(message)
-            if outcome.problem is None:
+            attempt = await sender.send(message)
+            if attempt.problem is None:
                 break
-            if outcome.gone:
-                self._end(outcome)
+            if attempt.gone:
+                self._end(attempt)
                 return
             tries += 1
-            self._failed(outcome, message, tries, anyio.current_time() - began)
-            await anyio.sleep(self._pause(tries, outcome))
+            self._failed(attempt, message, tries, anyio.current_time() - began)
+            await anyio.sleep(self._pause(tries, attempt))
         self._figures.by_result["delivered"] += 1
         self._figures.end(self._owned.partition)
         if tries:
@@ -272,13 +272,13 @@ class Delivery:
         self._delivered = True
         self._note_when_due()
 
-    def _pause(self, tries: int, outcome: Outcome) -> float:
+    def _pause(self, tries: int, attempt: Attempt) -> float:
         """Seconds behind that failure: ours, or those that the receiver asks for where these are more."""
         pause = RETRIES.pause(tries) * self._random.uniform(0.5, 1.0)
-        return max(pause, min(outcome.retry_after or 0.0, LONGEST_WAIT))
+        return max(pause, min(attempt.retry_after or 0.0, LONGEST_WAIT))
 
-    def _failed(self, outcome: Outcome, message: Message, tries: int, lasted: float) -> None:
-        problem = outcome.problem or ""
+    def _failed(self, attempt: Attempt, message: Message, tries: int, lasted: float) -> None:
+        problem = attempt.problem or ""
         self._figures.by_result["failed"] += 1
         first = tries == 1
         late = lasted >= DAYS and lasted - RETRIES.longest < DAYS
@@ -294,10 +294,10 @@ class Delivery:
                 seconds=round(lasted),
             )
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, attempt: Attempt) -> None:
         self._figures.by_result["gone"] += 1
         self._figures.gone = True
-        log.error("webhook.gone", webhook=self._receiver.webhook.title, status=outcome.status)
+        log.error("webhook.gone", webhook=self._receiver.webhook.title, status=attempt.status)
         self._receiver.gone.set()
 
     def _note_when_due(self) -> None:

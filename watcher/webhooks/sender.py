@@ -55,7 +55,7 @@ def message_of(event: Published) -> Message:
     return Message(found.id, head + event.data + b"}")
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True):
     """What one attempt came to."""
 
     status: int | None
@@ -91,7 +91,7 @@ class Sender:
         with anyio.move_on_after(REST, shield=True):
             await self._transport.__aexit__(kind, error, traceback)
 
-    async def send(self, message: Message) -> Outcome:
+    async def send(self, message: Message) -> Attempt:
         """Signed with the time of this attempt. Raises nothing that a receiver or the network can cause."""
         began = anyio.current_time()
         status, problem, wait = None, None, None
@@ -103,7 +103,7 @@ class Sender:
             problem = _status_words(status)
         except (TimeoutError, httpx.HTTPError, NameUnknown, TargetRefused, ssl.SSLError) as error:
             problem = _failure_words(error)
-        return Outcome(status, anyio.current_time() - began, problem, wait)
+        return Attempt(status, anyio.current_time() - began, problem, wait)
 
     def _request(self, message: Message) -> httpx.Request:
         timestamp = self._wall() // 1_000_000
