@@ -252,6 +252,7 @@ class PartitionDelivery:
     async def _deliver(self, sender: Sender, event: Published) -> None:
         """Until the receiver has it, or is gone."""
         message, began, tries = message_of(event), anyio.current_time(), 0
+        late = False
         self._figures.begin(self._owned.partition, event.observed_at)
         while True:
             attempt = await sender.send(message)
@@ -261,7 +262,12 @@ class PartitionDelivery:
                 self._end(attempt)
                 return
             tries += 1
-            self._failed(attempt, message, tries, anyio.current_time() - began)
+            lasted = anyio.current_time() - began
+            if tries == 1 or (lasted >= DAYS and not late):
+                late = lasted >= DAYS
+                self._tell_failing(attempt.problem, message, lasted)
+            self._figures.by_result["failed"] += 1
+            self._figures.fail(self._owned.partition, attempt.problem)
             await anyio.sleep(self._pause(tries, attempt))
         self._figures.by_result["delivered"] += 1
         self._figures.end(self._owned.partition)
@@ -277,22 +283,17 @@ class PartitionDelivery:
         pause = RETRIES.pause(tries) * self._random.uniform(0.5, 1.0)
         return max(pause, min(attempt.retry_after or 0.0, LONGEST_WAIT))
 
-    def _failed(self, attempt: Attempt, message: Message, tries: int, lasted: float) -> None:
-        problem = attempt.problem or ""
-        self._figures.by_result["failed"] += 1
-        first = tries == 1
-        late = lasted >= DAYS and lasted - RETRIES.longest < DAYS
-        self._figures.fail(self._owned.partition, problem)
-        if first or late:
-            tell = log.error if late else log.warning
-            tell(
-                "webhook.failing",
-                webhook=self._receiver.webhook.title,
-                partition=self._owned.partition,
-                problem=problem,
-                event_id=message.id,
-                seconds=round(lasted),
-            )
+    def _tell_failing(self, problem: str, message: Message, lasted: float) -> None:
+        """At the first failure of an event, and once it has failed for days."""
+        tell = log.error if lasted >= DAYS else log.warning
+        tell(
+            "webhook.failing",
+            webhook=self._receiver.webhook.title,
+            partition=self._owned.partition,
+            problem=problem,
+            event_id=message.id,
+            seconds=round(lasted),
+        )
 
     def _end(self, attempt: Attempt) -> None:
         self._figures.by_result["gone"] += 1
