@@ -11,7 +11,7 @@ from tests.e2e.harness import ROOT
 from watcher.app.cli import parser
 
 CASES = [
-    ("watcher ", {"demo", "run", "check", "init", "fleet", "sample", "tail", "sandbox", "completion"}),
+    ("watcher ", {"demo", "run", "check", "init", "fleet", "sample", "tail", "sandbox", "completion", "webhook"}),
     ("watcher ta", {"tail"}),
     ("watcher run --only ", {"pollers", "relay"}),
     ("watcher check --off", {"--offline"}),

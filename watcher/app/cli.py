@@ -16,7 +16,7 @@ from types import TracebackType
 import anyio
 
 from watcher.app import completion as completions
-from watcher.app import daemon, fleet_status, settings
+from watcher.app import daemon, fleet_status, settings, webhook_test
 from watcher.app import demo as demonstration
 from watcher.app.arguments import Parser
 from watcher.app.check import command as checking
@@ -67,8 +67,9 @@ def parser() -> Parser:
     check.add_argument("--schedule", action="store_true", help="also what the schedule believes, from the journal")
 
     leave = commands_of_the_journal(top, of)
+    try_webhooks = commands_of_webhooks(top, of)
     commands_without_config(top, of)
-    for command in (*top.commands.values(), leave):
+    for command in (*top.commands.values(), leave, try_webhooks):
         log_level(command)
     return top
 
@@ -91,6 +92,16 @@ def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]
     leave.add_argument("member", metavar="MEMBER", help="its name, as `watcher fleet` shows it")
     config(leave, default=argparse.SUPPRESS)
     return leave
+
+
+def commands_of_webhooks(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
+    """Gives the parser of `webhook test`."""
+    webhook = top.add_command(of, "webhook", "what is done with [[webhook]] tables by hand")
+    action = webhook.add_subparsers(dest="action", required=True, metavar="action", parser_class=Parser)
+    test = webhook.add_command(action, "test", "send one signed test event to each webhook, or to the named one")
+    test.add_argument("name", nargs="?", metavar="NAME", help="of a webhook in the config (default: each)")
+    config(test)
+    return test
 
 
 def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
@@ -220,6 +231,10 @@ def fleet(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         anyio.run(fleet_status.show, config, environment, options.json)
 
 
+def webhook(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    anyio.run(webhook_test.test, settings.load(options.config), environment, options.name)
+
+
 def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
     package = Path(__file__).parents[1]
     # In a wheel it is inside the package, in a checkout beside it.
@@ -321,6 +336,7 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "check": check,
     "init": init,
     "fleet": fleet,
+    "webhook": webhook,
     "sample": sample,
     "tail": tail,
     "sandbox": simulate,

@@ -21,6 +21,7 @@ from watcher.poller.poller import Poller
 from watcher.runtime.task_scope import task_scope
 
 Beside = Callable[[Poller], Coroutine[Any, Any, None]]
+BesidePartition = Callable[[Committer], Coroutine[Any, Any, None]]
 
 
 class Clocks(msgspec.Struct, frozen=True):
@@ -72,6 +73,10 @@ class Polling:
             self.ended.set()
 
 
+async def nothing_beside(_: Committer) -> None:
+    pass
+
+
 class PartitionRunner:
     """One partition, from its opening until it is let go: its committer, and a poller for each provider that lives there."""
 
@@ -109,10 +114,16 @@ class PartitionRunner:
         self._letting_go.set()
         self._opening.cancel()
 
-    async def run(self, living_here: Callable[[], Sequence[ToPoll]], beside: Beside) -> None:
-        """Open and poll, until cancelled or let go. Raises what the committer and `beside` raise.
+    async def run(
+        self,
+        living_here: Callable[[], Sequence[ToPoll]],
+        beside: Beside,
+        beside_partition: BesidePartition = nothing_beside,
+    ) -> None:
+        """Open and poll, until cancelled or let go. Raises what the committer and those beside raise.
 
-        living_here: with the keys of that moment. beside: runs beside each poller.
+        living_here: with the keys of that moment. beside: runs beside each poller. beside_partition: runs while the partition
+        is open, once for it; what it notes at its end is committed.
         It stops from the source on: first the pollers, then the committer once it has committed what they brought.
         """
         async with task_scope() as committing:
@@ -131,6 +142,7 @@ class PartitionRunner:
 
                 self._begin = begin
                 self.poll(living_here())
+                tasks.start_soon(beside_partition, self.committer)
                 self.settled.set()
                 await self._letting_go.wait()
                 self._begin = None

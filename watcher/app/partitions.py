@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from watcher.app.exit_status import Exit
 from watcher.app.heritage import Heritages
-from watcher.app.partition_runner import Clocks, PartitionRunner, ToPoll
+from watcher.app.partition_runner import BesidePartition, Clocks, PartitionRunner, ToPoll, nothing_beside
 from watcher.app.provider_sources import Source
 from watcher.app.reload import Difference, by_name, targets
 from watcher.ingest.committer import Committer
@@ -24,7 +24,7 @@ from watcher.poller.poller import Poller
 
 class Partitions:
     """All that one instance has open. `sources`: the configured providers; replaced in place by a reload. `begun`: is told of
-    each poller that begins."""
+    each poller that begins. `beside`: runs beside each partition while it is open."""
 
     def __init__(
         self,
@@ -33,10 +33,12 @@ class Partitions:
         clocks: Clocks,
         begun: Callable[[Poller], None],
         alerts: AlertIndex = NO_ALERTS,
+        beside: BesidePartition = nothing_beside,
     ) -> None:
         self._alerts = alerts
         self._sources = sources
         self._begun = begun
+        self._beside = beside
         self._journal = journal
         self._clocks = clocks
         self._news = anyio.Event()
@@ -86,7 +88,7 @@ class Partitions:
     async def run(self, runner: PartitionRunner) -> None:
         """Until it ends. Raises Fenced, Lost and other errors of the journal, and Exit, in groups."""
         try:
-            await runner.run(lambda: self._living_in(runner.partition), self._polled)
+            await runner.run(lambda: self._living_in(runner.partition), self._polled, self._beside)
         finally:
             del self._open[runner.partition]
             runner.settled.set()

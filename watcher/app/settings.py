@@ -23,12 +23,14 @@ from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
 from watcher.runtime import small_file
 from watcher.runtime.config_section import Mistakes, SettingsError, nearest, probably, section
+from watcher.webhooks import settings as webhook_settings
+from watcher.webhooks.settings import WebhookSettings
 
 FILE_BYTES = 64 * 1024 * 1024
 """Of a config file: half a million watches."""
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
-OTHER_TABLES = ("relay", "providers", "hints", "alert")
+OTHER_TABLES = ("relay", "providers", "hints", "alert", "webhook")
 """Those of ours: a journal's own is called like its plug-in."""
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -54,6 +56,7 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     providers: dict[str, ProviderSettings] = {}
     hints: tuple[HintSettings, ...] = ()
     alerts: tuple[Alert, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
 
 
 def load(path: Path) -> Settings:
@@ -109,12 +112,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
         relay = section(table.get("relay", {}), RelaySettings, "relay")
         relay.check()
     providers = _providers(table.get("providers", {}), mistakes)
-    hints: tuple[HintSettings, ...] = ()
-    with mistakes.gathered():
-        hints = hint_settings.parse(table.get("hints", []))
-    alerts: tuple[Alert, ...] = ()
-    with mistakes.gathered():
-        alerts = alert_settings.parse(table.get("alert", []))
+    lists = _lists(table, mistakes)
     mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
@@ -123,9 +121,21 @@ def parse(table: Mapping[str, Any]) -> Settings:
         journal_settings=own.get(scheme),
         relay=relay,
         providers=providers,
-        hints=hints,
-        alerts=alerts,
+        **lists,
     )
+
+
+def _lists(table: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """Of what is written as `[[…]]`, by the field of Settings."""
+    found = {}
+    for field, key, parse_all in (
+        ("hints", "hints", hint_settings.parse),
+        ("alerts", "alert", alert_settings.parse),
+        ("webhooks", "webhook", webhook_settings.parse),
+    ):
+        with mistakes.gathered():
+            found[field] = parse_all(table.get(key, []))
+    return found
 
 
 def _note_unknown_top(table: Mapping[str, Any], right: tuple[str, ...], mistakes: Mistakes) -> None:
