@@ -59,7 +59,9 @@ def shares(steps: Sequence[float], most: float) -> list[float]:
 def steps_of(provider: Provider, seconds: float) -> float:
     """Requests and targets of so many seconds, at most."""
     budget = budget_of(provider)
-    everywhere = min((window.per / window.requests for window in provider.limits if window.endpoint is None), default=0.0)
+    everywhere = min(
+        (window.per / window.requests for window in provider.limits if window.endpoint is None), default=0.0
+    )
     total = 0.0
     for group in provider.groups:
         rates = {lane.endpoint: (1 / budget.interval(lane.endpoint), lane.batch) for lane in group.lanes}

@@ -115,14 +115,13 @@ class Rehearsal:
         for target in job.targets:
             feed = feeds[target]
             gap = received - feed.last
-            if gap > feed.longest:
-                feed.longest = gap
+            feed.longest = max(feed.longest, gap)
             feed.last = received
             doubted |= feed.doubted and feed.reads >= BASELINE_ANSWERS
             feed.reads += 1
             shown = shows if not (self._cache or self._by_age) else self._refresh(feed, job, asked, shows)
             if feed.next_change > shown and not feed.doubted:
-                schedule.report(target, received, False)  # noqa: FBT003 (as it is)
+                schedule.report(target, received, False)
                 continue
             verdict = self._judge(target, feed, shown, asked, received)
             schedule.report(target, received, bool(verdict.changed))

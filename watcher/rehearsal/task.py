@@ -1,7 +1,6 @@
 """The rehearsal of one provider as one piece of work: all that it needs goes in, its figures come out. Pure."""
 
-from collections.abc import Callable, Iterable, Sequence
-from math import inf
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import msgspec
@@ -75,7 +74,7 @@ class Task:
             tell(part / PARTS)
         for feed in feeds.values():
             feed.longest = max(feed.longest, until - feed.last)
-        return _outcome(provider, rehearsal, pieces, until, wishes.seconds, unknown)
+        return _outcome(provider, rehearsal, _Extent(pieces, until, wishes.seconds), unknown)
 
     def _feeds(self, provider: Provider, pieces: Sequence[Piece]) -> tuple[dict[Target, Feed], int]:
         """Of each target, and of how many of them the history knows nothing."""
@@ -114,20 +113,26 @@ def _usual_rate(changes: Sequence[int], seconds: float) -> float:
     return median(moved) / seconds if moved else 0.0
 
 
-def _outcome(
-    provider: Provider, rehearsal: Rehearsal, pieces: Sequence[Piece], until: float, seconds: float, unknown: int
-) -> ProviderOutcome:
+class _Extent(msgspec.Struct, frozen=True):
+    pieces: Sequence[Piece]
+    gone_through: float
+    """Seconds."""
+    seconds: float
+    """That they stand for."""
+
+
+def _outcome(provider: Provider, rehearsal: Rehearsal, extent: _Extent, unknown: int) -> ProviderOutcome:
     feeds = list(rehearsal.feeds.values())
-    by_day = _by_day(rehearsal.requests, pieces, seconds)
+    by_day = _by_day(rehearsal.requests, extent.pieces, extent.seconds)
     wished = provider.settings.max_interval
-    limits = [_use(provider, limit, rehearsal, until) for limit in provider.limits]
+    limits = [_use(provider, limit, rehearsal, extent.gone_through) for limit in provider.limits]
     return ProviderOutcome(
         provider=provider.name,
         type=provider.settings.type,
         watches=len(feeds),
         made_up=unknown,
-        rehearsed=until,
-        of=seconds,
+        rehearsed=extent.gone_through,
+        of=extent.seconds,
         delays=rehearsal.tally.whole(),
         labels=rehearsal.tally.by_label(),
         requests_by_day=by_day,
@@ -169,5 +174,3 @@ def _use(provider: Provider, limit: Limit, rehearsal: Rehearsal, until: float) -
     long = [one for one in sorted(provider.limits, key=lambda one: one.per) if one.per >= DAY]
     spent = rehearsal.spent.get(long.index(limit)) if limit in long else None
     return LimitUse(limit.requests, limit.per, limit.endpoint, allowed, used, used / allowed, spent)
-
-
