@@ -29,6 +29,11 @@ class RehearsedBalance:
         """How many changes there were up to then."""
         return bisect_right(self.times, time)
 
+    def last_return(self, there: int) -> int:
+        """The last place before `there` at which it had the amount again that was seen last: the way there and back is no event."""
+        known = self.amounts[self.seen]
+        return next((n for n in range(there - 1, self.seen, -1) if self.amounts[n] == known), self.seen)
+
 
 class Feed:
     """What the answers of one target tell. The hot loop of a rehearsal reads `next_change` and `doubted`, and no more."""

@@ -169,7 +169,9 @@ class Rehearsal:
         if not one.known:
             one.known, one.seen = True, there
         elif one.key in verdict.changed and there > one.seen:
-            self.tally.seen(one.label, [received - at for at in one.times[one.seen : there]])
+            back = one.last_return(there)
+            self.tally.unseen(one.label, back - one.seen)
+            self.tally.seen(one.label, [received - at for at in one.times[back:there]])
             one.seen = there
         elif there > one.seen and one.key not in verdict.candidates and one.key not in verdict.stale:
             self.tally.unseen(one.label, there - one.seen)  # what is there now is what was there before

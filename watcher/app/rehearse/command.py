@@ -72,7 +72,7 @@ def rehearse(options: RehearsalOptions, environment: Mapping[str, str]) -> None:
         new=outcomes[-1],
     )
     if options.json:
-        print(safe_text.json_document(msgspec.to_builtins(report)))
+        safe_text.print_line(safe_text.json_document(msgspec.to_builtins(report)))
     else:
         for line in lines(report):
             safe_text.print_line(line)
