@@ -1,5 +1,6 @@
 """What a journal has of each provider's past: its changes, as long as they are kept, and the balances that had none."""
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import anyio
@@ -40,6 +41,8 @@ class Recorded:
         self.first: dict[str, int] = {}
         """Wall-clock microseconds: the earliest time at which something of the provider was observed."""
         self.last: dict[str, int] = {}
+        self.stamps: dict[str, bytes] = {}
+        """What each limiter has saved."""
 
     def add_state(self, state: BalanceState) -> None:
         key = state.key
@@ -59,11 +62,11 @@ class Recorded:
     def add_notes(self, notes: Mapping[str, bytes]) -> None:
         """A poller saves its stamps while it asks: until then nothing else happened."""
         for name in self.opening:
-            try:
-                if (stamps := notes.get(STAMPS + name)) is not None:
+            stamps = notes.get(STAMPS + name)
+            with contextlib.suppress(ValueError):  # not one of ours: the daemon will say so
+                if stamps is not None:
                     self._widen(name, Budget.saved_at(stamps))
-            except ValueError:
-                continue
+                    self.stamps[name] = stamps
 
     def _widen(self, provider: str, time: int) -> None:
         self.first[provider] = min(time, self.first.get(provider, time))

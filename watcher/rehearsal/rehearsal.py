@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from math import floor, inf
 
 from watcher.ledger import Ledger, Verdict
-from watcher.limits.budget import Slot
+from watcher.limits.budget import Budget, Slot
 from watcher.limits.forecast import DAY
+from watcher.limits.windows import Limit
 from watcher.model.readings import Answer, Reading, Times
 from watcher.model.targets import LISTING, Target
 from watcher.poller.assembly import budget_of, schedules_of
@@ -36,20 +37,30 @@ Flight = tuple[float, float, PollJob, Slot]
 class Rehearsal:
     """`run` it once, then ask for its figures. Times are seconds since the begin.
 
-    bucket: seconds by which requests are counted.
+    bucket: seconds by which requests are counted. stamps: what was spent of the limits before, as a journal has it. Raises ValueError
+    for foreign ones.
     """
 
     def __init__(
-        self, provider: Provider, feeds: Mapping[Target, Feed], *, seed: int, latency: float, bucket: float
+        self,
+        provider: Provider,
+        feeds: Mapping[Target, Feed],
+        *,
+        seed: int,
+        latency: float,
+        bucket: float,
+        stamps: bytes | None = None,
     ) -> None:
         self.feeds = feeds
         self.tally = Tally()
         self.confirming = 0
         self.requests: list[dict[str | None, int]] = []
         """Of each bucket, by endpoint."""
-        self.spent: dict[int, int] = {}
-        """Limits, by their place among those of a day and longer, of which nothing was left, and the day on which that was so."""
+        self.spent: dict[Limit, int] = {}
+        """Limits of a day and longer of which nothing was left, and the day, counted from 1, on which that was so first."""
         self.budget = budget_of(provider)
+        if stamps is not None:
+            self.budget.restore(stamps, 0.0, Budget.saved_at(stamps), released=True, begin=0.0)
         self._provider = provider
         self._endpoints = self.budget.endpoints
         self._lanes = LaneScheduler(provider.groups, schedules_of(provider, seed=seed, now=0.0), self.budget)
@@ -101,11 +112,11 @@ class Rehearsal:
             self._look_at_long_limits(now)
 
     def _look_at_long_limits(self, now: float) -> None:
-        """At the begin of each day: whether one of them has nothing left, and not only since its time is over."""
-        for place, one in enumerate(self.budget.forecasts(now)):
-            if one.used >= 1 and now < one.limit.per:
-                self.spent.setdefault(place, max(1, self._days))
+        """At the begin of each day: whether nothing will be left of one in its course."""
         self._days = floor(now / DAY) + 1
+        for one in self.budget.forecasts(now):
+            if one.ends_in is not None and one.ends_in < DAY:
+                self.spent.setdefault(one.limit, self._days)
 
     def _answered(self, flight: Flight) -> None:
         received, asked, job, slot = flight

@@ -38,7 +38,8 @@ class Wishes(msgspec.Struct, frozen=True):
 class Task:
     """One provider of one config. All of it can be pickled.
 
-    history: None where there is none. share: how large a part of the time is gone through.
+    history: None where there is none. share: how large a part of the time is gone through. stamps: what is spent of the limits
+    already; it counts where all of the time is gone through.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Task:
         history: History | None,
         watches: WatchIndex,
         share: float = 1.0,
+        stamps: bytes | None = None,
     ) -> None:
         self.name, self.settings, self.keyed = name, settings, keyed
         self.wishes = wishes
         self.history = history
         self.watches = watches
         self.share = share
+        self.stamps = stamps
 
     def provider(self) -> Provider:
         return registry.build(self.name, self.settings, registry.known(), keyed=self.keyed)
@@ -68,7 +71,14 @@ class Task:
         feeds, unknown = self._feeds(provider, pieces)
         until = sum(piece.end - piece.start for piece in pieces)
         bucket = DAY if len(pieces) == 1 else pieces[0].end - pieces[0].start
-        rehearsal = Rehearsal(provider, feeds, seed=wishes.seed, latency=wishes.latency, bucket=bucket)
+        rehearsal = Rehearsal(
+            provider,
+            feeds,
+            seed=wishes.seed,
+            latency=wishes.latency,
+            bucket=bucket,
+            stamps=self.stamps if self.share >= 1 else None,
+        )
         for part in range(1, PARTS + 1):
             rehearsal.run(until * part / PARTS)
             tell(part / PARTS)
@@ -171,6 +181,6 @@ def _use(provider: Provider, limit: Limit, rehearsal: Rehearsal, until: float) -
     )
     used = requests * provider.cost * limit.per / until
     allowed = limit.requests * provider.settings.share
-    long = [one for one in sorted(provider.limits, key=lambda one: one.per) if one.per >= DAY]
-    spent = rehearsal.spent.get(long.index(limit)) if limit in long else None
-    return LimitUse(limit.requests, limit.per, limit.endpoint, allowed, used, used / allowed, spent)
+    return LimitUse(
+        limit.requests, limit.per, limit.endpoint, allowed, used, used / allowed, rehearsal.spent.get(limit)
+    )

@@ -25,6 +25,7 @@ from watcher.rehearsal import recorded
 from watcher.rehearsal.history import History
 from watcher.rehearsal.outcome import ProviderOutcome
 from watcher.rehearsal.pieces import STEPS, shares, steps_of
+from watcher.rehearsal.recorded import Recorded
 from watcher.rehearsal.task import Task, Wishes
 from watcher.rehearsal.workers import rehearse_all
 from watcher.runtime.config_section import Mistakes, SettingsError
@@ -58,11 +59,10 @@ def rehearse(options: RehearsalOptions, environment: Mapping[str, str]) -> None:
     """Raises Exit's known errors: SettingsError for what is wrong in a config, JournalError for a journal that cannot be read."""
     new = configured(options.config)
     old = None if options.old is None else configured(options.old)
-    histories: Mapping[str, History] = {}
-    if not options.synthetic:
-        histories = anyio.run(read_histories, new.config, options, environment)
+    found = Recorded() if options.synthetic else anyio.run(read_journal, new.config, options, environment)
+    histories = found.histories(options.days * DAY, new.config.retention, options.seed)
     configs = [config for config in (old, new) if config is not None]
-    outcomes = rehearsed_outcomes(configs, histories, options)
+    outcomes = rehearsed_outcomes(configs, histories, found.stamps, options)
     report = Report(
         days=options.days,
         seed=options.seed,
@@ -72,7 +72,7 @@ def rehearse(options: RehearsalOptions, environment: Mapping[str, str]) -> None:
         new=outcomes[-1],
     )
     if options.json:
-        safe_text.print_line(safe_text.json_document(msgspec.to_builtins(report)))
+        print(safe_text.json_document(report))  # noqa: T201 (each of its lines is fit)
     else:
         for line in lines(report):
             safe_text.print_line(line)
@@ -101,26 +101,23 @@ def keyed(table: ProviderSettings) -> bool:
     return table.api_key_env is not None or table.api_key_file is not None
 
 
-async def read_histories(
-    config: Settings, options: RehearsalOptions, environment: Mapping[str, str]
-) -> Mapping[str, History]:
-    """Of each provider that the journal knows which is named, or else the config's own: where nothing stands yet, none."""
+async def read_journal(config: Settings, options: RehearsalOptions, environment: Mapping[str, str]) -> Recorded:
+    """What the journal has which is named, or else the config's own: where nothing stands yet, nothing."""
     if options.journal is not None:
         config = with_journal(config, options.journal)
     journal = journal_of(config, environment)
     try:
         reader = await journal.reader()
         try:
-            found = await recorded.read(reader, Shown("reading the journal").at)
+            return await recorded.read(reader, Shown("reading the journal").at)
         finally:
             await reader.close()
     except WrongJournal:
         if options.journal is not None:
             raise
-        return {}
+        return Recorded()
     finally:
         await journal.close()
-    return found.histories(options.days * DAY, config.retention, options.seed)
 
 
 def with_journal(config: Settings, url: str) -> Settings:
@@ -134,7 +131,10 @@ def with_journal(config: Settings, url: str) -> Settings:
 
 
 def rehearsed_outcomes(
-    configs: Sequence[RehearsedConfig], histories: Mapping[str, History], options: RehearsalOptions
+    configs: Sequence[RehearsedConfig],
+    histories: Mapping[str, History],
+    stamps: Mapping[str, bytes],
+    options: RehearsalOptions,
 ) -> list[list[ProviderOutcome]]:
     """Of each config the outcomes of its providers."""
     wishes = Wishes(options.days * DAY, options.seed, options.latency, options.per_hour)
@@ -151,6 +151,7 @@ def rehearsed_outcomes(
             history=histories.get(provider.name),
             watches=indexes[config.path],
             share=part,
+            stamps=stamps.get(provider.name),
         )
         for (provider, config), part in zip(both, parts, strict=True)
     ]
