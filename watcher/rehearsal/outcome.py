@@ -1,7 +1,7 @@
 """What came of a rehearsal, in figures. Pure."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 
 import msgspec
@@ -91,9 +91,9 @@ class Tally:
         every = [delay for delays in self._delays.values() for delay in delays]
         return _delays(every, sum(self._missed.values()))
 
-    def by_label(self) -> dict[str, Delays]:
-        labels = sorted(label for label in {*self._delays, *self._missed} if label is not None)
-        return {label: _delays(self._delays[label], self._missed[label]) for label in labels}
+    def by_label(self, labels: Iterable[str]) -> dict[str, Delays]:
+        """Of each of these, in their order."""
+        return {label: _delays(self._delays.get(label, ()), self._missed.get(label, 0)) for label in labels}
 
 
 def _delays(values: Sequence[float], missed: int) -> Delays:

@@ -133,6 +133,7 @@ class _Extent(msgspec.Struct, frozen=True):
 
 def _outcome(provider: Provider, rehearsal: Rehearsal, extent: _Extent, unknown: int) -> ProviderOutcome:
     feeds = list(rehearsal.feeds.values())
+    labels = {one.label for feed in feeds for one in feed.balances if one.label is not None}
     by_day = _by_day(rehearsal.requests, extent.pieces, extent.seconds)
     wished = provider.settings.max_interval
     limits = [_use(provider, limit, rehearsal, extent.gone_through) for limit in provider.limits]
@@ -144,7 +145,7 @@ def _outcome(provider: Provider, rehearsal: Rehearsal, extent: _Extent, unknown:
         rehearsed=extent.gone_through,
         of=extent.seconds,
         delays=rehearsal.tally.whole(),
-        labels=rehearsal.tally.by_label(),
+        labels=rehearsal.tally.by_label(sorted(labels)),
         requests_by_day=by_day,
         credits_by_day=[requests * provider.cost for requests in by_day],
         limits=limits,
