@@ -115,7 +115,9 @@ class Daemon:
         self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
         self.webhooks.use(now.webhooks, now.watches)
         clocks = Clocks(wall, boottime)
-        self.partitions = Partitions(self.sources, self.journal, clocks, self._begun, now.alerts, self.webhooks.run)
+        self.partitions = Partitions(
+            self.sources, self.journal, clocks, self._begun, alerts=now.alerts, beside=self.webhooks.run
+        )
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None
@@ -318,7 +320,7 @@ class Daemon:
                 self.tokens,
                 self.watches,
                 self.hints.configured,
-                self.webhooks.configured,
+                webhooks=self.webhooks.configured,
             ),
             new,
         )

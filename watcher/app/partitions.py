@@ -32,6 +32,7 @@ class Partitions:
         journal: Journal,
         clocks: Clocks,
         begun: Callable[[Poller], None],
+        *,
         alerts: AlertIndex = NO_ALERTS,
         beside: BesidePartition = nothing_beside,
     ) -> None:
