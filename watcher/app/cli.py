@@ -266,14 +266,18 @@ def use_utf8() -> None:
 
 
 def at(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    one = asked_of_the_past(options)
-    anyio.run(past_commands.at, settings.load(options.config), environment, one, options.time)
+    one, time = asked_of_the_past(options), past_commands.moment(options.time, "TIME")
+    anyio.run(past_commands.at, settings.load(options.config), environment, one, time)
 
 
 def history(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     one = asked_of_the_past(options)
+    first, last = (
+        None if text is None else past_commands.moment(text, name)
+        for text, name in ((options.first, "--from"), (options.last, "--to"))
+    )
     events = functools.partial(past_commands.past_events, crossed=options.crossed)
-    anyio.run(events, settings.load(options.config), environment, one, options.first, options.last)
+    anyio.run(events, settings.load(options.config), environment, one, first, last)
 
 
 def asked_of_the_past(options: argparse.Namespace) -> past_commands.Asked:

@@ -35,17 +35,22 @@ class Asked(msgspec.Struct, frozen=True):
     form: Form
 
 
-async def at(config: Settings, environment: Mapping[str, str], one: Asked, time: str) -> None:
+def moment(text: str, what: str) -> int:
+    """Wall-clock microseconds of what somebody wrote as `what`. Raises Exit."""
+    with _refusals():
+        return time_of(text, what)
+
+
+async def at(config: Settings, environment: Mapping[str, str], one: Asked, time: int) -> None:
     """`watcher at`. Raises Exit, JournalError."""
     with _refusals():
-        moment = time_of(time, "TIME")
         async with _reading(config, environment) as reader:
             watches = watch_index(unasked_providers(config))
             matcher = one.wanted.matcher(watches)
             found = await state_at(
-                reader, moment, matcher.of_journal, now=wall(), seen={}, progress=_Progress("looking back")
+                reader, time, matcher.of_journal, now=wall(), seen={}, progress=_Progress("looking back")
             )
-    writer, out, shown = AtWriter(one.form, format_rfc3339(moment)), sys.stdout, Shown(terminal=sys.stdout.isatty())
+    writer, out, shown = AtWriter(one.form, format_rfc3339(time)), sys.stdout, Shown(terminal=sys.stdout.isatty())
     await _write(writer.head(), out)
     written = 0
     for page in asked.pages(found, ROWS if one.form != "table" else max(len(found), 1)):
@@ -57,17 +62,15 @@ async def at(config: Settings, environment: Mapping[str, str], one: Asked, time:
 
 
 async def past_events(
-    config: Settings, environment: Mapping[str, str], one: Asked, first: str | None, last: str | None, *, crossed: bool
+    config: Settings, environment: Mapping[str, str], one: Asked, first: int | None, last: int | None, *, crossed: bool
 ) -> None:
     """`watcher history`. Raises Exit, JournalError."""
     written = 0
     with _refusals():
-        begin = None if first is None else time_of(first, "--from")
-        end = None if last is None else time_of(last, "--to")
         async with _reading(config, environment) as reader:
             watches = watch_index(unasked_providers(config))
             writer, out, shown = HistoryWriter(one.form, watches), sys.stdout, Shown(terminal=sys.stdout.isatty())
-            interval = await history.interval_of(reader, begin, end, wall())
+            interval = await history.interval_of(reader, first, last, wall())
             await _write(writer.head(), out)
             head = (await reader.bounds()).head
             matcher, step = one.wanted.matcher(watches), _Progress("reading the log")

@@ -131,11 +131,11 @@ class HistoryWriter:
         if self._form == "json":
             yield from (shown(self._json(event)) for event in events)
             return
-        told = [(self._watches.info(event.key), _read(event)) for event in events]
+        read = [(self._watches.info(event.key), _read(event)) for event in events]
         if self._form == "csv":
-            yield from (csv_line(HISTORY, _history_cells(info, event)) + "\r" for info, event in told)
+            yield from (csv_line(HISTORY, _history_cells(info, event)) + "\r" for info, event in read)
         else:
-            yield from self._table.lines([_history_columns(info, event) for info, event in told])
+            yield from self._table.lines([_history_columns(info, event) for info, event in read])
 
     def _json(self, event: Published) -> str:
         label = self._watches.info(event.key).label

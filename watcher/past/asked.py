@@ -11,11 +11,11 @@ from watcher.model.amounts import EXACT, canonical
 from watcher.model.filters import FilterError, FilterMatcher
 from watcher.model.keys import KINDS, Filter, Key
 from watcher.model.past import PastBalance
-from watcher.model.times import parse_rfc3339
+from watcher.model.times import format_rfc3339, parse_rfc3339
 from watcher.model.watches import WatchIndex
 from watcher.past.state_at import PastError
 
-TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 SHOWN = 60
 """Characters of what somebody wrote that an error repeats."""
@@ -38,9 +38,11 @@ def time_of(text: str, what: str) -> int:
     if not TIME.fullmatch(text):
         raise PastError(f"{what} = {text[:SHOWN]!r} is no time of RFC 3339: write it as 2026-12-31T00:00:00Z")
     try:
-        return parse_rfc3339(text.upper())
+        time = parse_rfc3339(text.upper())
+        format_rfc3339(time)  # its offset may lead beyond the first or the last year
     except (ValueError, OverflowError):
         raise PastError(f"{what} = {text!r}: there is no such day or hour") from None
+    return time
 
 
 class Wanted(msgspec.Struct, frozen=True):
