@@ -107,7 +107,7 @@ def balance(account, **more):
     key = key_of(account)
     names = {name: getattr(key, name) for name in ("provider", "chain", "account", "token", "kind")}
     given = {"symbol": None, "unit": "base", "decimals": None, "status": "certain", "amount": "7"}
-    return PastBalance(**names, **given | more)
+    return PastBalance(**names | given | more)
 
 
 def test_a_row_is_what_was_known_and_the_names_of_now():

@@ -9,7 +9,7 @@ from tests.past.past_log import EPOCH, KnownLog, change, crossing, key_of
 from watcher.model.log import Cursor
 from watcher.model.watches import WatchIndex
 from watcher.past import asked, history
-from watcher.past.history import DAY, HistoryPlace, Interval
+from watcher.past.history import DAY, HistoryInterval, HistoryPlace
 from watcher.past.state_at import PastError
 
 NOW = 1_800_000_000_000_000
@@ -42,7 +42,7 @@ def fill(log, drawn):
 def test_pages_together_are_the_interval_whatever_comes_meanwhile(drawn, late, limit, slice_of, crossed):
     log = KnownLog(partitions=3, slice_of=slice_of)
     fill(log, drawn)
-    place, given_, pages = Interval(5, 25), [], 0
+    place, given_, pages = HistoryInterval(5, 25), [], 0
     while place is not None:
         found = page_of(log, place, limit, everything(account=["A"]), crossed=crossed)
         assert len(found.events) <= limit
@@ -66,14 +66,14 @@ def test_pages_together_are_the_interval_whatever_comes_meanwhile(drawn, late, l
 def test_a_page_that_is_just_full_at_the_end_has_no_next_one():
     log = KnownLog()
     fill(log, [(0, 1, False, "A"), (0, 2, False, "A")])
-    assert page_of(log, Interval(0, 9), 2).next is None
-    assert page_of(log, Interval(0, 9), 1).next is not None
+    assert page_of(log, HistoryInterval(0, 9), 2).next is None
+    assert page_of(log, HistoryInterval(0, 9), 1).next is not None
 
 
 @pytest.mark.parametrize("cursor", [Cursor("e1", (0,)), Cursor(EPOCH, (0, 0)), Cursor(EPOCH, (9,))])
 def test_a_cursor_of_another_log_is_refused(cursor):
     with pytest.raises(PastError, match="begin anew"):
-        page_of(KnownLog(), HistoryPlace(cursor, Interval(0, 9)), 1)
+        page_of(KnownLog(), HistoryPlace(cursor, HistoryInterval(0, 9)), 1)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def interval(first, last, kept=0):
     ],
 )
 def test_an_interval_is_what_is_asked_for_or_the_last_day_as_far_as_it_is_kept(first, last, kept, found):
-    assert interval(first, last, kept) == Interval(*found)
+    assert interval(first, last, kept) == HistoryInterval(*found)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,7 @@ async def at(config: Settings, environment: Mapping[str, str], one: Asked, time:
         async with _reading(config, environment) as reader:
             watches = watch_index(unasked_providers(config))
             matcher = one.wanted.matcher(watches)
-            found = await state_at(
-                reader, time, matcher.of_journal, now=wall(), seen={}, progress=_Progress("looking back")
-            )
+            found = await state_at(reader, time, matcher.of_journal, now=wall(), progress=_Progress("looking back"))
     writer, out, shown = AtWriter(one.form, format_rfc3339(time)), sys.stdout, Shown(terminal=sys.stdout.isatty())
     await _write(writer.head(), out)
     written = 0

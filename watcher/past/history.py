@@ -27,7 +27,7 @@ class HistoryLog(Protocol):
     def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]: ...
 
 
-class Interval(msgspec.Struct, frozen=True):
+class HistoryInterval(msgspec.Struct, frozen=True):
     """Observed from `first` to `last`: wall-clock microseconds, both included."""
 
     first: int
@@ -39,7 +39,7 @@ class HistoryPlace(msgspec.Struct, frozen=True):
 
     cursor: Cursor
     """Everything of the interval before it was given."""
-    interval: Interval
+    interval: HistoryInterval
 
     def __str__(self) -> str:
         return f"{self.cursor}.{self.interval.first}.{self.interval.last}"
@@ -50,7 +50,7 @@ class HistoryPlace(msgspec.Struct, frozen=True):
         cursor, *times = text.rsplit(".", 2)
         if len(times) != 2 or not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in times):
             raise ValueError(f"not a place in history: {text[:80]!r}")
-        return cls(Cursor.parse(cursor), Interval(*map(int, times)))
+        return cls(Cursor.parse(cursor), HistoryInterval(*map(int, times)))
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ class HistoryPage(msgspec.Struct, frozen=True):
     next: HistoryPlace | None
 
 
-async def interval_of(log: HistoryLog, first: int | None, last: int | None, now: int) -> Interval:
+async def interval_of(log: HistoryLog, first: int | None, last: int | None, now: int) -> HistoryInterval:
     """What is asked for, or the last day as far as it is kept. Raises PastError for what is in the future, older than what is
     kept, or the wrong way round; Unavailable."""
     for name, time in (("from", first), ("to", last)):
@@ -76,12 +76,12 @@ async def interval_of(log: HistoryLog, first: int | None, last: int | None, now:
         )
     if begin > end:
         raise PastError(f"from = {format_rfc3339(begin)} is later than to = {format_rfc3339(end)}")
-    return Interval(begin, end)
+    return HistoryInterval(begin, end)
 
 
 async def page(
     log: HistoryLog,
-    place: HistoryPlace | Interval,
+    place: HistoryPlace | HistoryInterval,
     wanted: WantedMatcher,
     *,
     crossed: bool,
@@ -91,8 +91,8 @@ async def page(
     """At most `limit` events behind that place. `crossed`: crossings, too. Raises PastError where something of it is kept no
     more, Expired, Unavailable."""
     bounds = await log.bounds()
-    interval = place if isinstance(place, Interval) else place.interval
-    cursor = bounds.oldest if isinstance(place, Interval) else place.cursor
+    interval = place if isinstance(place, HistoryInterval) else place.interval
+    cursor = bounds.oldest if isinstance(place, HistoryInterval) else place.cursor
     if bounds.gap(cursor) is not None:
         raise PastError("the log is not kept from that cursor on: begin anew, without one")
     events: list[Published] = []
@@ -115,7 +115,7 @@ def _behind(cursor: Cursor, events: list[Published]) -> Cursor:
 @asynccontextmanager
 async def reading(
     log: HistoryLog,
-    interval: Interval,
+    interval: HistoryInterval,
     wanted: WantedMatcher,
     until: Cursor,
     *,

@@ -16,7 +16,7 @@ from watcher.model.times import format_rfc3339
 from watcher.model.watches import WatchIndex
 from watcher.past import asked, history
 from watcher.past.asked import Wanted, WantedMatcher, time_of
-from watcher.past.history import HistoryPlace, Interval
+from watcher.past.history import HistoryInterval, HistoryPlace
 from watcher.past.state_at import PastError, state_at
 from watcher.relay import wire
 from watcher.relay.budgets import ReadBudget, ReadQueue
@@ -152,7 +152,7 @@ class PastQueries:
     async def _find_balances(self, time: int, wanted: Wanted, log: PacedLog) -> Sequence[bytes]:
         watches = self._watches()
         matcher = wanted.matcher(watches)
-        found = await state_at(log, time, matcher.of_journal, now=self._wall(), seen={}, progress=_unseen)
+        found = await state_at(log, time, matcher.of_journal, now=self._wall())
         pieces = [b'{"at":%b,"data":[' % wire.encode(format_rfc3339(time))]
         first = True
         for page in asked.pages(found, PIECE):
@@ -183,7 +183,7 @@ class PastQueries:
         crossed: bool,
     ) -> Sequence[bytes]:
         watches = self._watches()
-        begin: HistoryPlace | Interval
+        begin: HistoryPlace | HistoryInterval
         begin = await history.interval_of(log, *place, self._wall()) if isinstance(place, tuple) else place
         page = await history.page(log, begin, wanted.matcher(watches), crossed=crossed, limit=limit, progress=_unseen)
         async with self._budget.turn(ReadQueue.PAGES):
