@@ -115,8 +115,8 @@ class PastQueries:
         try:
             pieces = await self._found(find)
             deadline = asyncio.get_running_loop().time() + TAKEN
-            for piece in pieces:
-                if asyncio.get_running_loop().time() > deadline:
+            for number, piece in enumerate(pieces):
+                if number and asyncio.get_running_loop().time() > deadline:
                     raise TimeoutError
                 yield piece
         finally:
