@@ -44,6 +44,7 @@ FLOORS = {
         "relay/http/test_admission.py",
         "relay/test_hostile.py",
         "relay/test_labels.py",
+        "relay/test_past_queries.py",
         "relay/test_rules.py",
         "relay/http/test_sockets.py",
         "relay/test_npm.py",

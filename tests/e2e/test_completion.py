@@ -13,7 +13,21 @@ from watcher.app.cli import parser
 CASES = [
     (
         "watcher ",
-        {"demo", "run", "check", "rehearse", "init", "fleet", "sample", "tail", "sandbox", "completion", "webhook"},
+        {
+            "demo",
+            "run",
+            "check",
+            "rehearse",
+            "init",
+            "fleet",
+            "sample",
+            "tail",
+            "sandbox",
+            "completion",
+            "webhook",
+            "at",
+            "history",
+        },
     ),
     ("watcher ta", {"tail"}),
     ("watcher run --only ", {"pollers", "relay"}),

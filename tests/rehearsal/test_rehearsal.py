@@ -103,9 +103,7 @@ def test_a_return_is_read_twice_where_order_is_missing():
 
 def test_an_answer_out_of_a_cache_shows_what_was():
     account = "0x" + "1" * 40
-    table = OndoSettings(
-        type="ondo", limits=(Limit(1, 10.0),), watch=(Watch(account=account, chain="ethereum-1"),)
-    )
+    table = OndoSettings(type="ondo", limits=(Limit(1, 10.0),), watch=(Watch(account=account, chain="ethereum-1"),))
     balances = {Key("ondo", ETHEREUM, account, "t"): ([15.0], ["5", "6"])}
     outcome = rehearsed(table, balances, 200.0, latency=0.0)
     assert outcome.delays.mean == pytest.approx(60.0 - 15.0, abs=0.1)  # asked at 0, 10, 20, …; made anew at 60
@@ -118,9 +116,7 @@ def test_tokenkit_answers_as_old_as_is_asked_for():
 
     scope = tokenkit(1).groups[0].targets[0].scope
     key = Key("tokenkit", scope.chain, table().watch[0].account, "0x99")
-    provider = Task(
-        "tokenkit", table(), keyed=True, wishes=Wishes(1.0), history=None, watches=WatchIndex()
-    ).provider()
+    provider = Task("tokenkit", table(), keyed=True, wishes=Wishes(1.0), history=None, watches=WatchIndex()).provider()
     scope = provider.groups[0].targets[0].scope
     key = Key("tokenkit", scope.chain, scope.account, scope.token)
     balances = {key: ([15.0], ["5", "6"])}
