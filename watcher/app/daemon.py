@@ -69,7 +69,9 @@ def boottime() -> float:
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
     """The journal that the config names. Raises WrongJournal."""
     plugin = journals.plugin_of(config.journal, journals.known())
-    options = JournalOptions(config.journal, config.encoding, config.retention, wall, environment, boottime)
+    options = JournalOptions(
+        config.journal, config.encoding, config.retention, wall, environment, boottime, config.checkpoint_seconds
+    )
     return plugin.open(options, config.journal_settings)
 
 
