@@ -21,7 +21,8 @@ from watcher.journal import (
 )
 from watcher.journal.record_limits import MAX_RECORD_BYTES, UNPARSABLE, refuse_unfit, too_large
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
-from watcher.model.events import JSON, BalanceState, CommitRow, ProviderHealth
+from watcher.model.alerts import Crossing
+from watcher.model.events import JSON, BalanceChanged, BalanceState, ProviderHealth
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
@@ -74,10 +75,10 @@ class MemoryWriter:
 
     async def commit(self, batch: Batch) -> None:
         self._require_owner()
-        refuse_unfit({str(row.state.key): why for row in batch.rows if (why := _unfit(row)) is not None})
+        refuse_unfit({str(record.key): why for record in _records(batch) if (why := _unfit(record)) is not None})
         (first,) = self._log.head.positions
-        rows = [row for row in batch.rows if row.event is not None]
-        events = [_published(row, position) for position, row in enumerate(rows, first)]
+        changes = (row.event for row in batch.rows if row.event is not None)
+        events = [_published(one, position) for position, one in enumerate((*changes, *batch.crossings), first)]
         baselines = [row.state for row in batch.rows if row.event is None]
         self._log.states.update((row.state.key, row.state) for row in batch.rows)
         self._log.notes.update(batch.notes)
@@ -91,17 +92,20 @@ class MemoryWriter:
         pass
 
 
-def _unfit(row: CommitRow) -> str | None:
-    size = max(len(JSON.encode(record)) for record in (row.state, row.event) if record is not None)
-    if size > MAX_RECORD_BYTES:
+def _records(batch: Batch) -> Iterator[BalanceState | BalanceChanged | Crossing]:
+    yield from (record for row in batch.rows for record in (row.state, row.event) if record is not None)
+    yield from batch.crossings
+
+
+def _unfit(record: BalanceState | BalanceChanged | Crossing) -> str | None:
+    if (size := len(JSON.encode(record))) > MAX_RECORD_BYTES:
         return too_large(size)
-    return None if Key.parsable(str(row.state.key)) else UNPARSABLE
+    return None if Key.parsable(str(record.key)) else UNPARSABLE
 
 
-def _published(row: CommitRow, position: int) -> Published:
-    event = row.event
-    assert event is not None
-    return Published(event.key, event.version, JSON.encode(event), 0, position, parse_rfc3339(event.observed_at))
+def _published(event: BalanceChanged | Crossing, position: int) -> Published:
+    at, what = parse_rfc3339(event.observed_at), "crossed" if isinstance(event, Crossing) else "changed"
+    return Published(event.key, event.version, JSON.encode(event), 0, position, at, what)
 
 
 class StateCopy:

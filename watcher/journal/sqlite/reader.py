@@ -25,6 +25,7 @@ from watcher.model.log import (
     Bounds,
     Commit,
     Cursor,
+    EventType,
     Expired,
     JournalError,
     Published,
@@ -205,12 +206,12 @@ class SqliteReader:
 
     def _events(self, place: _Position, connection: sqlite3.Connection) -> list[Published]:
         rows = connection.execute(
-            "SELECT seq, key, version, observed_at, content, data FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
+            "SELECT seq, key, version, observed_at, content, data, type FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
             (place.position, ROWS_PER_READ),
         )
         return [
-            Published(_key(key), version, self._json(content, data), 0, seq, observed_at)
-            for seq, key, version, observed_at, content, data in rows
+            Published(_key(key), version, self._json(type_, content, data), 0, seq, observed_at, type_)
+            for seq, key, version, observed_at, content, data, type_ in rows
         ]
 
     def _new_baselines(self, place: _Position, connection: sqlite3.Connection) -> list[BalanceState]:
@@ -224,11 +225,12 @@ class SqliteReader:
             place.baseline = rows[-1][0]
         return [STATE[content](data) for _, version, content, data in rows if version == 0]
 
-    def _json(self, content: str, data: bytes) -> bytes:
+    def _json(self, type_: EventType, content: str, data: bytes) -> bytes:
         if content == JSON.content_type:
             return data
         try:
-            return JSON.encode(codec_of(content).event(data))
+            codec = codec_of(content)
+            return JSON.encode(codec.event(data) if type_ == "changed" else codec.crossing(data))
         except (msgspec.DecodeError, ValueError) as error:
             raise Unwritable(f"{self._path} is damaged: an event in it cannot be read ({error})") from error
 
