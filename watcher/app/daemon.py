@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
 from watcher.app.balance_gauges import BalanceGauges
+from watcher.app.day_closer import Keeping
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
@@ -110,7 +111,7 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun)
+        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun, Keeping.of(config))
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None
@@ -210,6 +211,7 @@ class Daemon:
             return None
         reader = await self.journal.reader()
         stack.push_async_callback(_close, reader.close)
+        self.partitions.readers.use(reader)
         return reader
 
     async def _open_relay(self, reader: Reader | None, relaying: TaskScope) -> int | None:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 import anyio
 from anyio.abc import TaskGroup
 
+from watcher.app.day_closer import Keeping
 from watcher.app.exit_status import Exit
 from watcher.app.heritage import Heritages
 from watcher.app.partition_runner import Clocks, PartitionRunner, ToPoll
 from watcher.app.provider_sources import Source
+from watcher.app.reader_loan import ReaderLoan
 from watcher.app.reload import Difference, by_name, targets
 from watcher.ingest.committer import Committer
 from watcher.journal import Journal
@@ -23,15 +25,22 @@ from watcher.poller.poller import Poller
 
 class Partitions:
     """All that one instance has open. `sources`: the configured providers; replaced in place by a reload. `begun`: is told of
-    each poller that begins."""
+    each poller that begins. `keeping`: of events and closings."""
 
     def __init__(
-        self, sources: list[Source], journal: Journal, clocks: Clocks, begun: Callable[[Poller], None]
+        self,
+        sources: list[Source],
+        journal: Journal,
+        clocks: Clocks,
+        begun: Callable[[Poller], None],
+        keeping: Keeping = Keeping(),  # noqa: B008 (frozen)
     ) -> None:
         self._sources = sources
         self._begun = begun
         self._journal = journal
         self._clocks = clocks
+        self._keeping = keeping
+        self.readers = ReaderLoan(journal)
         self._news = anyio.Event()
         self._open: dict[int, PartitionRunner] = {}
         self._refused_at_first: dict[str, bool] = {}
@@ -66,7 +75,9 @@ class Partitions:
 
     def runner(self, partition: int) -> PartitionRunner:
         """For `run`, which has to follow. From here on the partition counts as open."""
-        self._open[partition] = runner = PartitionRunner(partition, self._journal, self._clocks)
+        self._open[partition] = runner = PartitionRunner(
+            partition, self._journal, self._clocks, self.readers, self._keeping
+        )
         return runner
 
     async def run(self, runner: PartitionRunner) -> None:

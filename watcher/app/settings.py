@@ -48,6 +48,11 @@ class TopLevel(msgspec.Struct, frozen=True, kw_only=True):
     balance_gauges: int = 0
     """How many balances `/metrics` has, at most."""
 
+    @property
+    def checkpoint_seconds(self) -> float:
+        """inf: for ever."""
+        return inf if self.checkpoints == "forever" else self.checkpoints
+
 
 class Settings(TopLevel, frozen=True, kw_only=True):
     """A whole config file, checked."""
@@ -57,12 +62,6 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     relay: RelaySettings = RelaySettings()
     providers: dict[str, ProviderSettings] = {}
     hints: tuple[HintSettings, ...] = ()
-
-    @property
-    def checkpoint_seconds(self) -> float:
-        """inf: for ever."""
-        return inf if self.checkpoints == "forever" else self.checkpoints
-
 
 def load(path: Path) -> Settings:
     """Read and check a config file. Raises SettingsError with one line that says what to do."""

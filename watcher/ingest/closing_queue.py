@@ -31,6 +31,8 @@ class ClosingQueue:
     """Of one partition. `wake`: called when something has come."""
 
     def __init__(self, partition: int, wake: Callable[[], None]) -> None:
+        self.closed: dict[str, float] = {}
+        """Provider → unix time at which the last day ended that is closed."""
         self._wake = wake
         self._waiting: deque[_Waiting] = deque()
         self._rejections = RejectedKeys(partition)
