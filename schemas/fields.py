@@ -83,6 +83,7 @@ FIELDS = {
     "RecentAmount.amount": Field("an amount that the key had", "9864", DECIMAL),
     "replaced_at": Field("microseconds since 1970", 1769352267250000, COUNT),
     "absent_without_order": Field("the amount is 0 by absence, without a slot. Not for readers", LEFT_OUT),
+    "first_observed_at": Field("when the balance was first known; left out: at `observed_at`, or nobody noted it", BEFORE, TIME),
     # The health of a provider.
     "time": Field("when this was said", NOW, TIME),
     "instance": Field("the process that asks this provider", "0f6c"),

@@ -26,6 +26,7 @@ from watcher.model.events import JSON, BalanceChanged, BalanceState, ProviderHea
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
+from watcher.model.past import HistorySlice
 from watcher.model.times import parse_rfc3339
 
 
@@ -39,6 +40,7 @@ class Log:
         self.states: dict[Key, BalanceState] = {}
         self.notes: dict[str, bytes] = {}
         self.commits: list[Commit] = []
+        self.kept_from = 0
         self.changed = anyio.Event()
 
     @property
@@ -177,6 +179,17 @@ class MemoryReader:
             with anyio.move_on_after(1.0):
                 await changed.wait()
 
+    async def kept_from(self) -> int:
+        return self._log.kept_from
+
+    async def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        if (reason := Bounds(self._log.head, self._log.head).gap(until)) in ("epoch_changed", "ahead"):
+            raise Expired(reason)
+        matcher, (end,) = FilterMatcher.of(wanted), until.positions
+        log = [event for commit in self._log.commits for event in commit.events if event.position < end]
+        inside = [event for event in log if first <= event.observed_at <= last and matcher.matches(event.key)]
+        yield HistorySlice(inside, len(log), len(log))
+
     async def close(self) -> None:
         self._views.close()
 
@@ -227,6 +240,8 @@ class MemoryJournal:
 
     async def init(self, *, new_log: bool = False) -> str:
         if new_log:
+            gone = [event.observed_at for commit in self._log.commits for event in commit.events]
+            self._log.kept_from = max(self._log.kept_from, *(time + 1 for time in gone), 0)
             self._log.epoch, self._log.owner, self._log.commits = secrets.token_hex(8), "", []
         return f"the log {self._log.epoch} is in memory: {len(self._log.states)} balances"
 

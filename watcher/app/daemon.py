@@ -111,7 +111,9 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun, Keeping.of(config))
+        self.partitions = Partitions(
+            self.sources, self.journal, Clocks(wall, boottime), self._begun, Keeping.of(config)
+        )
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None

@@ -157,7 +157,7 @@ class DayCloser:
         await self._save(name, day, balances, closed)
         provider.closed, provider.reason = closed, ""
         self._report(name, closed)
-        counts = Counter(balance.status for balance in balances)
+        counts = Counter[str](balance.status for balance in balances)
         log.info("day.closed", provider=name, day=day, balances=len(balances), **counts)
 
     async def _save(self, name: str, day: str, balances: Collection[PastBalance], closed: ClosedDays) -> None:

@@ -12,6 +12,7 @@ from watcher.app.provider_sources import Source
 from watcher.app.reader_loan import ReaderLoan
 from watcher.fleet.handover import IN_FLIGHT_WAIT
 from watcher.ingest.committer import Committer
+from watcher.ingest.last_seen_notes import LastSeenNotes
 from watcher.journal import Journal
 from watcher.ledger import Ledger
 from watcher.limits.lease import STAMPS
@@ -45,8 +46,9 @@ class ToPoll(msgspec.Struct, frozen=True):
 class Polling:
     """One poller at work, until it is retired or its partition ends."""
 
-    def __init__(self, poller: Poller, transport: HttpConnections) -> None:
+    def __init__(self, poller: Poller, transport: HttpConnections, last_seen: LastSeenNotes) -> None:
         self.poller = poller
+        self._last_seen = last_seen
         self.ended = anyio.Event()
         self._transport = transport
         self._retired = anyio.Event()
@@ -61,21 +63,21 @@ class Polling:
             # The connections enclose the poller's tasks, since they have tasks of their own.
             async with self._transport, anyio.create_task_group() as tasks:
                 tasks.start_soon(self.poller.run)
+                tasks.start_soon(self._last_seen.save_forever)
                 tasks.start_soon(beside, self.poller)
                 await self._retired.wait()
                 with anyio.move_on_after(IN_FLIGHT_WAIT):
                     await self.poller.drained()
                 tasks.cancel_scope.cancel()
         finally:
+            self._last_seen.save_now()
             self.ended.set()
 
 
 class PartitionRunner:
     """One partition, from its opening until it is let go: its committer, and a poller for each provider that lives there."""
 
-    def __init__(
-        self, partition: int, journal: Journal, clocks: Clocks, readers: ReaderLoan, keeping: Keeping
-    ) -> None:
+    def __init__(self, partition: int, journal: Journal, clocks: Clocks, readers: ReaderLoan, keeping: Keeping) -> None:
         self.partition = partition
         self.committer = Committer(
             journal.writer(partition),
@@ -155,7 +157,8 @@ class PartitionRunner:
         for one in coming:
             if (name := one.source.provider.name) not in self._polled:
                 transport = HttpConnections(self.committer.lease.valid)
-                self._polled[name] = Polling(self._poller(one, transport), transport)
+                last_seen = LastSeenNotes(name, self.committer, self._wall)
+                self._polled[name] = Polling(self._poller(one, transport), transport, last_seen)
                 self._begin(self._polled[name])
 
     async def retire(self, still_read: Mapping[str, Collection[Target]]) -> dict[str, Poller]:

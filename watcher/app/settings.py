@@ -63,6 +63,7 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     providers: dict[str, ProviderSettings] = {}
     hints: tuple[HintSettings, ...] = ()
 
+
 def load(path: Path) -> Settings:
     """Read and check a config file. Raises SettingsError with one line that says what to do."""
     return _load(path, small_file.read_once)

@@ -97,6 +97,8 @@ class Committer:
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
         self._rests = ProviderRests()
+        self._under_way: list[Answer] = []
+        """Those that wait to be evaluated, or are being."""
         self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
         self._commit_scope: anyio.CancelScope | None = None
@@ -107,11 +109,20 @@ class Committer:
         """What the answer meant. Waits while the journal is down or `bound` rows of its provider pend."""
         verdict = None
         self.figures.detection_delays.begin(answer.times.observed_at)
-        while verdict is None:
-            while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
-                await self._progress.wait()
-            verdict = await self._evaluated(self.ledger.evaluating(answer))
+        self._under_way.append(answer)
+        try:
+            while verdict is None:
+                while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
+                    await self._progress.wait()
+                verdict = await self._evaluated(self.ledger.evaluating(answer))
+        finally:
+            self._under_way = [other for other in self._under_way if other is not answer]
         return verdict
+
+    def oldest_under_way(self, provider: str) -> float:
+        """When the oldest answer came that is not evaluated to its end (wall-clock microseconds); infinite: there is none."""
+        came = (answer.times.observed_at for answer in self._under_way if answer.provider == provider)
+        return min(came, default=math.inf)
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """The verdict on a listing that repeats the one before. None: nobody knows that it does, so `accept` it whole."""

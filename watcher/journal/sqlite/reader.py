@@ -7,6 +7,7 @@ A cursor's only position is the `seq` of the first event still to come. Baseline
 log: a live follower gets them in the order in which they were made, a replay does not repeat them.
 """
 
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 from watcher.journal import Unwritable
 from watcher.journal.sqlite import closings
 from watcher.journal.sqlite.file import Run
+from watcher.journal.sqlite.past_reading import Interval, events_between, kept_from, require_log
 from watcher.journal.sqlite.reading import CommitSignal, OpenFile
 from watcher.journal.sqlite.view import STATE, SqliteView, small_snapshot
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
@@ -35,7 +37,7 @@ from watcher.model.log import (
     Snapshot,
     Unavailable,
 )
-from watcher.model.past import Closing
+from watcher.model.past import Closing, HistorySlice
 
 ROWS_PER_READ = 1000
 """Events, and baselines, read in one transaction at most."""
@@ -164,6 +166,24 @@ class SqliteReader:
     def _closings(file: OpenFile, day: str, behind: str, wanted: Filter) -> tuple[str | None, list[Closing]]:
         with file.reading(file.bulk) as connection:
             return closings.page(connection, day, behind, wanted)
+
+    async def kept_from(self) -> int:
+        return await self._run(self._kept_from)
+
+    def _kept_from(self) -> int:
+        file = self._open()
+        with file.reading(file.connection):
+            return kept_from(file.connection)
+
+    async def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        file = await self._current()
+        require_log((await self.bounds()).head, until)
+        (position,) = until.positions
+        interval = Interval(wanted, first, last, position)
+        found = events_between(file, self._bulk, interval, self._json)
+        async with contextlib.aclosing(found):
+            async for slice_ in found:
+                yield slice_
 
     async def close(self) -> None:
         self._views.close()

@@ -34,12 +34,22 @@ class Retention:
         if not self._expired:
             self._find_expired(connection)
         if self._expired:
+            self._note_kept(connection)
             connection.execute(
                 "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq <= ? ORDER BY seq LIMIT ?)",
                 (self._expired, TRIM),
             )
             if connection.execute("SELECT 1 FROM event WHERE seq <= ? LIMIT 1", (self._expired,)).fetchone() is None:
                 self._expired = 0
+
+    def _note_kept(self, connection: sqlite3.Connection) -> None:
+        """The past can be told behind the latest of what goes now. What is dated ahead happened before now, at the latest."""
+        _, now = self._kept()
+        connection.execute(
+            "UPDATE meta SET value = max(value, 1 + (SELECT max(min(observed_at, ?)) FROM"
+            " (SELECT observed_at FROM event WHERE seq <= ? ORDER BY seq LIMIT ?))) WHERE name = 'kept_from'",
+            (now, self._expired, TRIM),
+        )
 
     def _find_expired(self, connection: sqlite3.Connection) -> None:
         """In the first slice; if all of it is dated ahead, in one further on, and in the next one next time."""
