@@ -6,7 +6,7 @@ the day, for a day too that was closed late, and a day is found by its time.
 
 import msgspec
 
-from watcher.journal.kafka.records import CONTENT_TYPE, ConsumedRecord, OutgoingRecord
+from watcher.journal.kafka.records import CONTENT_TYPE, ConsumedRecord, Headers, OutgoingRecord
 from watcher.model.days import midnight_after
 from watcher.model.events import Codec
 from watcher.model.past import Closing
@@ -21,8 +21,13 @@ _ENCODERS = {"json": msgspec.json.Encoder().encode, "msgpack": msgspec.msgpack.E
 
 def closing_record(topic: str, codec: Codec, closing: Closing) -> OutgoingRecord:
     headers = [(CONTENT_TYPE, codec.content_type.encode()), (DAY_HEADER, closing.day.encode())]
-    key, time = str(closing.balance.key).encode(), midnight_after(closing.day) // 1000
-    return OutgoingRecord(topic, key, _ENCODERS[codec.encoding](closing), headers, time)
+    return OutgoingRecord(topic, str(closing.balance.key).encode(), _ENCODERS[codec.encoding](closing), headers)
+
+
+def time_of(headers: Headers) -> int | None:
+    """Of a record that we send, in milliseconds of the wall clock; None: that at which it is sent."""
+    name, day = headers[-1]
+    return midnight_after(day.decode()) // 1000 if name == DAY_HEADER else None
 
 
 def day_of(record: ConsumedRecord) -> str | None:

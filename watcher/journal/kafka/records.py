@@ -51,8 +51,6 @@ class OutgoingRecord(NamedTuple):
     value: bytes | None
     """None: a tombstone."""
     headers: Headers
-    time: int | None = None
-    """Milliseconds of the wall clock; None: when it is sent."""
 
 
 def decode_event(
