@@ -5,7 +5,7 @@ was not closed wholly is closed anew, and what was committed of it is replaced.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
 
@@ -154,19 +154,20 @@ class DayCloser:
                 return
             balances = await state_at(reader, end, Filter(provider=(name,)), now=now)
         closed = provider.closed.until(last_day_over(now)).after(day)
-        await self._save(name, day, balances, closed)
+        await self._save(day, balances, *({NOTE + name: one.encode()} for one in (provider.closed, closed)))
         provider.closed, provider.reason = closed, ""
         self._report(name, closed)
         counts = Counter[str](balance.status for balance in balances)
         log.info("day.closed", provider=name, day=day, balances=len(balances), **counts)
 
-    async def _save(self, name: str, day: str, balances: Collection[PastBalance], closed: ClosedDays) -> None:
-        """The note with the last of them."""
-        rest = list(balances)
-        for start in range(0, max(1, len(rest)), AT_ONCE):
-            part = [Closing(day=day, balance=balance) for balance in rest[start : start + AT_ONCE]]
-            last = start + AT_ONCE >= len(rest)
-            await self._committer.closings.save(part, {NOTE + name: closed.encode()} if last else {})
+    async def _save(
+        self, day: str, balances: Sequence[PastBalance], before: Mapping[str, bytes], after: Mapping[str, bytes]
+    ) -> None:
+        """`before`, `after`: the note as it was, and as it is with the last of them."""
+        for start in range(0, max(1, len(balances)), AT_ONCE):
+            part = [Closing(day=day, balance=balance) for balance in balances[start : start + AT_ONCE]]
+            last = start + AT_ONCE >= len(balances)
+            await self._committer.closings.save(part, before, after if last else before)
 
     def _failed(self, name: str, provider: _Provider, day: str, error: Exception) -> None:
         reason = one_line(str(error), 300)

@@ -24,6 +24,8 @@ class _Waiting(msgspec.Struct):
 
     closings: deque[Closing]
     notes: Mapping[str, bytes]
+    """With each slice but the last."""
+    last_notes: Mapping[str, bytes]
     committed: anyio.Event
 
 
@@ -38,10 +40,13 @@ class ClosingQueue:
         self._rejections = RejectedKeys(partition)
         self._size = SLICE
 
-    async def save(self, closings: Sequence[Closing], notes: Mapping[str, bytes]) -> None:
-        """Return once all that the journal takes of these is committed, the notes with the last of them. It may take several
-        commits, and after a failure some may be committed again."""
-        waiting = _Waiting(deque(closings), notes, anyio.Event())
+    async def save(
+        self, closings: Sequence[Closing], notes: Mapping[str, bytes], last_notes: Mapping[str, bytes]
+    ) -> None:
+        """Return once all that the journal takes of these is committed. It may take several commits, each with `notes`, by which
+        Kafka's journal knows what became of it, and the last one with `last_notes` in their place. After a failure some may be
+        committed again."""
+        waiting = _Waiting(deque(closings), notes, last_notes, anyio.Event())
         self._waiting.append(waiting)
         self._wake()
         try:
@@ -62,7 +67,8 @@ class ClosingQueue:
         closings = list(islice(waiting.closings, self._size))
         last = len(closings) == len(waiting.closings)
         try:
-            await write(Batch([], dict(waiting.notes) if last else {}, (), closings), anyio.current_time())
+            notes = dict(waiting.last_notes if last else waiting.notes)
+            await write(Batch([], notes, (), closings), anyio.current_time())
         except Rejected as error:
             self._reject(waiting, closings, error)
         except Unavailable:
@@ -85,7 +91,7 @@ class ClosingQueue:
         """Leave out what the journal will not take. Where it names none, fewer are tried until one is left."""
         named = dict(error.records)
         if not named and len(closings) <= 1:
-            named = dict.fromkeys([*(str(one.balance.key) for one in closings), *waiting.notes], str(error))
+            named = dict.fromkeys([*(str(one.balance.key) for one in closings), *waiting.last_notes], str(error))
         if not closings:
             self._committed(waiting, 0, last=True)
         for name, reason in named.items():

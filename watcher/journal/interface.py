@@ -63,7 +63,8 @@ class Batch(msgspec.Struct, frozen=True):
     notes: dict[str, bytes] = {}
     """Small records beside the balances (listings, limiter stamps, learned rates, alerts). Their keys never contain `/`."""
     crossings: Sequence[Crossing] = ()
-    """Of keys that need not be among the rows."""
+    """Of keys that need not be among the rows. Beside them stands a note of what their alerts have come to: by it a journal of
+    several topics knows what was one commit."""
     closings: Sequence[Closing] = ()
     """Of keys that need not be among the rows. One of the same day and key is replaced."""
 

@@ -219,6 +219,8 @@ class Flusher:
         now = time()
         until, size = now + SLICE_SECONDS, 0
         for event in commit.events:
+            if event.type != "changed":  # nobody can subscribe to anything else
+                continue
             if fan_out.dealing:  # settling it would hold the loop, and cost more than the wait
                 await self.settled()
             fan_out.publish(event, now)

@@ -5,15 +5,17 @@ Each provider closes its days in order, and the events that a closing is made fr
 of a day stands before the first record of a time that much later.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from math import inf
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from watcher.journal.kafka.closing_records import day_of, decode_closing
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_until
 from watcher.journal.kafka.records import ConsumedRecord
+from watcher.model.closed_days import days_closed
 from watcher.model.days import DAY, last_day_over, midnight_after
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Unavailable
@@ -28,8 +30,7 @@ MARGIN = 2 * DAY
 
 
 class ClosingLog:
-    """The topic of closings. `kept_from` gives the time (wall-clock microseconds) before which the ends of days are not kept;
-    `retention` is in seconds."""
+    """The topic of closings. `retention` and `checkpoints` are in seconds; `clock` gives wall-clock microseconds."""
 
     def __init__(
         self,
@@ -39,19 +40,29 @@ class ClosingLog:
         partitions: int,
         *,
         retention: float,
-        kept_from: Callable[[], int],
+        checkpoints: float,
+        clock: Callable[[], int],
     ) -> None:
-        self.kept_from = kept_from
+        self._checkpoints = checkpoints
+        self._clock = clock
         self._cluster = cluster
         self._offsets = offsets
         self._topic = topic
         self._partitions = partitions
         self._late = max(LATEST, int(retention * 1e6)) + MARGIN
 
-    async def read(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
+    def _kept_from(self) -> int:
+        """Ends of days before that are not kept, whatever the topic has yet."""
+        return 0 if self._checkpoints == inf else max(0, self._clock() - int(self._checkpoints * 1e6))
+
+    def days(self, notes: Mapping[str, bytes]) -> list[str]:
+        """Of which closings are kept. `notes`: of all partitions."""
+        return days_closed(notes, self._kept_from(), self._clock())
+
+    async def read(self, day: str, wanted: Filter) -> AsyncGenerator[Sequence[Closing], None]:
         """What is kept of the end of that day, of each key the last record. Raises Unavailable, and ValueError for no day."""
         end = midnight_after(day)
-        if day <= last_day_over(self.kept_from() - 1):
+        if day <= last_day_over(self._kept_from() - 1):
             return
         records: dict[bytes, ConsumedRecord] = {}
 
@@ -61,10 +72,10 @@ class ClosingLog:
 
         async with self._cluster.reading([self._topic]) as consumer:
             places = [TopicPartition(self._topic, partition) for partition in self._where(wanted)]
-            start = await self._first_at(consumer, places, end)
+            start = await self._first_at(places, end)
             if start:
                 stop = {**await self._offsets.last_stable(list(start))}
-                stop |= await self._first_at(consumer, list(start), end + self._late)
+                stop |= await self._first_at(list(start), end + self._late)
                 assign_at(consumer, start)
                 try:
                     await read_until(consumer, stop, take, self._cluster)
@@ -80,13 +91,10 @@ class ClosingLog:
             return range(self._partitions)
         return sorted({partition_of(provider, self._partitions) for provider in wanted.provider})
 
-    async def _first_at(
-        self, consumer: AIOKafkaConsumer, places: Sequence[TopicPartition], time: int
-    ) -> dict[TopicPartition, int]:
+    async def _first_at(self, places: Sequence[TopicPartition], time: int) -> dict[TopicPartition, int]:
         """The first record of that time or later, of each partition that has one."""
-        with self._cluster.within(self._cluster.deadlines.request, "looking for a day"):
-            found = await consumer.offsets_for_times(dict.fromkeys(places, time // 1000))
-        return {place: one.offset for place, one in found.items() if one is not None}
+        found = await self._offsets.at_time(places, time)
+        return {place: offset for place, (offset, _) in found.items()}
 
 
 def _matches(wanted: Filter, key: bytes) -> bool:

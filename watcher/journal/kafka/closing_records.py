@@ -30,6 +30,17 @@ def time_of(headers: Headers) -> int | None:
     return midnight_after(day.decode()) // 1000 if name == DAY_HEADER else None
 
 
+def closing_id(closing: Closing) -> str:
+    """What a note beside it names it by."""
+    return f"{closing.day}/{closing.balance.key}"
+
+
+def closing_id_of(record: ConsumedRecord) -> bytes:
+    """The same of a record."""
+    key: bytes = record.key
+    return f"{day_of(record)}/".encode() + key
+
+
 def day_of(record: ConsumedRecord) -> str | None:
     """Of a record that may be anybody's."""
     day = dict(record.headers).get(DAY_HEADER)
