@@ -1,11 +1,12 @@
 # mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
-"""Reading closings: a day is found by its time, and read as far as somebody may have closed it late.
+"""Reading closings: a day is found by its time, and read until every provider is beyond it.
 
-Each provider closes its days in order, and the events that a closing is made from are kept for `retention`. So what was written
-of a day stands before the first record of a time that much later.
+Nothing of a day is written before its end, so all of it stands behind the first record of that time or later. A day may have been
+closed late, so it may stand behind days of others; but each provider closes its days in order. Where a wall clock was set back,
+some are closed anew: so reading goes on for a few days.
 """
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from math import inf
 
 from aiokafka import TopicPartition
@@ -15,7 +16,7 @@ from watcher.journal.kafka.closing_records import day_of, decode_closing
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_until
 from watcher.journal.kafka.records import ConsumedRecord
-from watcher.model.closed_days import days_closed
+from watcher.model.closed_days import NOTE, ClosedDays, days_closed
 from watcher.model.days import DAY, last_day_over, midnight_after
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Unavailable
@@ -24,13 +25,43 @@ from watcher.model.past import Closing
 
 AT_ONCE = 1000
 """Closings that a reader gives at once."""
-LATEST = 7 * DAY
-"""A day may have been closed so late, or as late as `retention` says: whatever it was when that was done."""
-MARGIN = 2 * DAY
+BEYOND = 2
+"""Days of a provider that are read behind the one that is wanted."""
+
+
+class _Enough(Exception):
+    """All that is wanted has been read."""
+
+
+class _DayRecords:
+    """What is wanted of one day, of each balance the last record. `closed`: the wanted providers that have closed it, as far as it
+    is known which."""
+
+    def __init__(self, day: str, wanted: Filter, closed: Collection[str]) -> None:
+        self.found: dict[bytes, ConsumedRecord] = {}
+        self._day, self._wanted = day, wanted
+        self._beyond = last_day_over(midnight_after(day) + BEYOND * DAY)
+        self._begun: set[str] = set()
+        self._left = set(closed)
+
+    def take(self, record: ConsumedRecord) -> None:
+        """Raises _Enough."""
+        day, name = day_of(record), record.key.decode(errors="replace")
+        if day is None or not Key.parsable(name):  # somebody else's
+            return
+        key = Key.parse(name)
+        if day == self._day:
+            self._begun.add(key.provider)
+            if self._wanted.matches(key):
+                self.found[record.key] = record
+        elif day > self._beyond and key.provider in self._begun and key.provider in self._left:
+            self._left.remove(key.provider)
+            if not self._left:
+                raise _Enough
 
 
 class ClosingLog:
-    """The topic of closings. `retention` and `checkpoints` are in seconds; `clock` gives wall-clock microseconds."""
+    """The topic of closings. `checkpoints` is in seconds; `clock` gives wall-clock microseconds."""
 
     def __init__(
         self,
@@ -39,7 +70,6 @@ class ClosingLog:
         topic: str,
         partitions: int,
         *,
-        retention: float,
         checkpoints: float,
         clock: Callable[[], int],
     ) -> None:
@@ -49,7 +79,6 @@ class ClosingLog:
         self._offsets = offsets
         self._topic = topic
         self._partitions = partitions
-        self._late = max(LATEST, int(retention * 1e6)) + MARGIN
 
     def _kept_from(self) -> int:
         """Ends of days before that are not kept, whatever the topic has yet."""
@@ -59,44 +88,36 @@ class ClosingLog:
         """Of which closings are kept. `notes`: of all partitions."""
         return days_closed(notes, self._kept_from(), self._clock())
 
-    async def read(self, day: str, wanted: Filter) -> AsyncGenerator[Sequence[Closing], None]:
-        """What is kept of the end of that day, of each key the last record. Raises Unavailable, and ValueError for no day."""
-        end = midnight_after(day)
+    async def read(
+        self, day: str, wanted: Filter, notes: Mapping[str, bytes]
+    ) -> AsyncGenerator[Sequence[Closing], None]:
+        """What is kept of the end of that day. Raises Unavailable, and ValueError for no day."""
         if day <= last_day_over(self._kept_from() - 1):
             return
-        records: dict[bytes, ConsumedRecord] = {}
-
-        def take(record: ConsumedRecord) -> None:
-            if day_of(record) == day and _matches(wanted, record.key):
-                records[record.key] = record
-
-        async with self._cluster.reading([self._topic]) as consumer:
-            places = [TopicPartition(self._topic, partition) for partition in self._where(wanted)]
-            start = await self._first_at(places, end)
-            if start:
-                stop = {**await self._offsets.last_stable(list(start))}
-                stop |= await self._first_at(list(start), end + self._late)
+        providers = wanted.provider or [name.removeprefix(NOTE) for name in notes if name.startswith(NOTE)]
+        records = _DayRecords(day, wanted, [one for one in providers if day in ClosedDays.of(notes, one)])
+        start = await self._first_at(self._places(wanted), midnight_after(day))
+        if start:
+            ends = await self._offsets.last_stable(list(start))
+            async with self._cluster.reading([self._topic]) as consumer:
                 assign_at(consumer, start)
                 try:
-                    await read_until(consumer, stop, take, self._cluster)
+                    await read_until(consumer, ends, records.take, self._cluster)
+                except _Enough:
+                    pass
                 except OffsetOutOfRangeError:
                     raise Unavailable(f"the closings of {day} were deleted while they were read") from None
-        found = [closing for record in records.values() if (closing := decode_closing(record)) is not None]
+        found = [closing for record in records.found.values() if (closing := decode_closing(record)) is not None]
         for first in range(0, len(found), AT_ONCE):
             yield found[first : first + AT_ONCE]
 
-    def _where(self, wanted: Filter) -> Sequence[int]:
-        """The partitions in which the wanted providers live."""
-        if wanted.provider is None:
-            return range(self._partitions)
-        return sorted({partition_of(provider, self._partitions) for provider in wanted.provider})
+    def _places(self, wanted: Filter) -> list[TopicPartition]:
+        """Where the wanted providers live."""
+        every = range(self._partitions)
+        some = every if wanted.provider is None else {partition_of(one, self._partitions) for one in wanted.provider}
+        return [TopicPartition(self._topic, partition) for partition in sorted(some)]
 
     async def _first_at(self, places: Sequence[TopicPartition], time: int) -> dict[TopicPartition, int]:
         """The first record of that time or later, of each partition that has one."""
         found = await self._offsets.at_time(places, time)
         return {place: offset for place, (offset, _) in found.items()}
-
-
-def _matches(wanted: Filter, key: bytes) -> bool:
-    text = key.decode(errors="replace")
-    return Key.parsable(text) and wanted.matches(Key(*text.split("/")))  # type: ignore[arg-type]

@@ -89,7 +89,6 @@ class KafkaJournal:
             self._offsets,
             self._topics.closing,
             self.partitions,
-            retention=retention,
             checkpoints=checkpoints,
             clock=clock,
         )

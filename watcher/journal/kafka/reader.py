@@ -167,7 +167,7 @@ class KafkaReader:
         return self._closings.days(await self.notes())
 
     async def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
-        async with contextlib.aclosing(self._closings.read(day, wanted)) as found:
+        async with contextlib.aclosing(self._closings.read(day, wanted, await self.notes())) as found:
             async for closings in found:
                 yield closings
 
