@@ -31,6 +31,7 @@ FLOORS = {
         "compat/",
         "journal/test_kafka.py",
         "journal/test_kafka_cancellation.py",
+        "journal/test_kafka_closings.py",
         "journal/test_kafka_crossings.py",
         "journal/test_kafka_hints.py",
         "journal/test_kafka_membership.py",

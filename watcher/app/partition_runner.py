@@ -6,8 +6,10 @@ from typing import Any
 import anyio
 import msgspec
 
+from watcher.app.day_closer import DayCloser, Keeping
 from watcher.app.heritage import Heritage
 from watcher.app.provider_sources import Source
+from watcher.app.shared_reader import SharedReader
 from watcher.fleet.handover import IN_FLIGHT_WAIT
 from watcher.ingest.committer import Committer
 from watcher.ingest.last_seen_notes import LastSeenNotes
@@ -80,7 +82,9 @@ async def nothing_beside(_: Committer) -> None:
 class PartitionRunner:
     """One partition, from its opening until it is let go: its committer, and a poller for each provider that lives there."""
 
-    def __init__(self, partition: int, journal: Journal, clocks: Clocks) -> None:
+    def __init__(
+        self, partition: int, journal: Journal, clocks: Clocks, reader: SharedReader, keeping: Keeping
+    ) -> None:
         self.partition = partition
         self.committer = Committer(
             journal.writer(partition),
@@ -88,6 +92,9 @@ class PartitionRunner:
             gather=journal.gather,
             partition=partition,
             boottime=clocks.boottime,
+        )
+        self._closer = DayCloser(
+            self.committer, lambda: self.pollers, reader.lend, keeping, wall=clocks.wall, boottime=clocks.boottime
         )
         self.settled = anyio.Event()
         """Set once it polls, or has ended before it could."""
@@ -143,6 +150,7 @@ class PartitionRunner:
                 self._begin = begin
                 self.poll(living_here())
                 tasks.start_soon(beside_partition, self.committer)
+                tasks.start_soon(self._closer.run)
                 self.settled.set()
                 await self._letting_go.wait()
                 self._begin = None

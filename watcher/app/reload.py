@@ -20,7 +20,7 @@ from watcher.relay.http import auth, sockets
 from watcher.relay.http.auth import Tokens
 from watcher.webhooks.settings import Webhook
 
-ONCE = ("journal", "encoding", "retention", "metrics_port")
+ONCE = ("journal", "encoding", "retention", "checkpoints", "metrics_port")
 """Keys of the top level that are read at the start alone."""
 RELAY_ONCE = ("host", "port", "certificate", "key", "max_connections")
 """Those of `[relay]`."""

@@ -20,6 +20,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from watcher.ingest import stamps_in_doubt
+from watcher.ingest.closing_queue import ClosingQueue
 from watcher.ingest.commit_figures import CommitFigures
 from watcher.ingest.commit_group import CommitGroup
 from watcher.ingest.group_size import DEADLINE, GroupSize
@@ -93,6 +94,7 @@ class Committer:
         self._gather = gather
         self._bound = bound
         self._note_queue = NoteQueue()
+        self.closings = ClosingQueue(partition, lambda: self._work.set())  # noqa: PLW0108 (another one each time)
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
         self._rests = ProviderRests()
@@ -271,7 +273,7 @@ class Committer:
         """Commit until nothing pends, never two back to back."""
         self._work, self._busy = anyio.Event(), True
         try:
-            while await self._commit() or self._rests:
+            while await self._commit() | await self.closings.turn(self._write, self._gather) or self._rests:
                 await anyio.sleep(self._gather)
                 await self._rested()
         finally:

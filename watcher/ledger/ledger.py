@@ -121,6 +121,10 @@ class Ledger:
         """How many balances of the provider are known of, in any way."""
         return self._store.count(provider)
 
+    def providers(self) -> set[str]:
+        """Those of which balances are known of, in any way."""
+        return self._store.providers()
+
     def tokens(self, scope: Scope) -> list[str]:
         """Those of the balances that are known of within it, sorted."""
         return sorted({group.token for group in self._store.within(scope)})

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 import anyio.lowlevel
 from aiokafka.errors import OffsetOutOfRangeError
 
+from watcher.journal.kafka.closing_log import ClosingLog
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.consumer_pool import ConsumerPool
 from watcher.journal.kafka.fencing import LogIdentity
@@ -23,7 +24,7 @@ from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, SmallSnapshot, Snapshot
-from watcher.model.past import HistorySlice
+from watcher.model.past import Closing, HistorySlice
 
 
 class KafkaReader:
@@ -38,6 +39,7 @@ class KafkaReader:
         offsets: OffsetProbe,
         *,
         view_limits: ViewLimits,
+        closings: ClosingLog,
     ) -> None:
         self._offsets = offsets
         self._views = ViewPool(self._copy, limits=view_limits)
@@ -45,6 +47,7 @@ class KafkaReader:
         self._consumers = ConsumerPool(cluster, self._tail.event_partitions)
         self._past = PastScans(cluster, offsets, self._tail.event_partitions, self._tail.event_of)
         self._changed = topics.changed
+        self._closings = closings
 
     async def start(self) -> None:
         """Load the table. Raises Unavailable, WrongJournal."""
@@ -159,6 +162,14 @@ class KafkaReader:
             async with contextlib.aclosing(self._past.between(wanted, first, last, until)) as found:
                 async for slice_ in found:
                     yield slice_
+
+    async def closing_days(self) -> list[str]:
+        return self._closings.days(await self.notes())
+
+    async def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
+        async with contextlib.aclosing(self._closings.read(day, wanted, await self.notes())) as found:
+            async for closings in found:
+                yield closings
 
     async def close(self) -> None:
         self._views.close()
