@@ -1,7 +1,6 @@
 """Alerts as metrics: each by its name, the first of the config where there are very many."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from prometheus_client.core import Metric
@@ -52,11 +51,22 @@ ALERTS: tuple[Figure[AlertView], ...] = (
 )
 
 
-def of_alerts(
-    alerts: Collection[Alert], committers: Sequence[Committer], unread: Mapping[str, Mapping[str, int]]
-) -> Iterator[Metric]:
-    """`unread`: alert → provider → how many."""
-    views: dict[tuple[str, ...], AlertView] = {
-        (alert.name,): AlertView(alert, committers, unread.get(alert.name, {})) for alert in islice(alerts, MOST)
-    }
-    yield from families(ALERTS, ("alert",), views)
+class AlertMetrics:
+    """`alerts`: those of the config as it is now; `unread`: alert → provider → how many are unread."""
+
+    def __init__(
+        self,
+        alerts: Callable[[], Sequence[Alert]],
+        committers: Callable[[], Sequence[Committer]],
+        unread: Callable[[], Mapping[str, Mapping[str, int]]],
+    ) -> None:
+        self._alerts = alerts
+        self._committers = committers
+        self._unread = unread
+
+    def families(self) -> Iterator[Metric]:
+        committers, unread = self._committers(), self._unread()
+        views: dict[tuple[str, ...], AlertView] = {
+            (alert.name,): AlertView(alert, committers, unread.get(alert.name, {})) for alert in self._alerts()[:MOST]
+        }
+        yield from families(ALERTS, ("alert",), views)
