@@ -42,10 +42,14 @@ class AlertTable:
 
     def turn(self, fired, amount, unit):
         """The direction of the crossing that this amount makes, or None."""
-        here, sign = Decimal(amount), -1 if self.beyond == "below" else 1
-        if not fired:
-            return self.beyond if sign * here > sign * self.threshold(unit) else None
-        return "cleared" if sign * here <= sign * self._in(unit, self._clear) else None
+        here, threshold, clear = Decimal(amount), self.threshold(unit), self._in(unit, self._clear)
+        if self.beyond == "below":  # by comparisons alone: arithmetic would round
+            beyond, back = here < threshold, here >= clear
+        else:
+            beyond, back = here > threshold, here <= clear
+        if fired:
+            return "cleared" if back else None
+        return self.beyond if beyond else None
 
     def _in(self, unit, text):
         return EXACT.scaleb(Decimal(text), self._decimals) if unit == "base" else Decimal(text)
