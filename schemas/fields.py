@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from watcher.ledger.rules import MOST_RECENT_AMOUNTS
-from watcher.model.amounts import SYMBOL
 from watcher.model.alerts import crossing_id
+from watcher.model.amounts import SYMBOL
 from watcher.model.events import event_id
 from watcher.model.keys import Key
 from watcher.relay.http.hint_routes import MOST_HINTS

@@ -15,8 +15,8 @@ from schemas import asyncapi, events_page
 from schemas.compatibility import breaks
 from schemas.fields import example
 from schemas.json_schemas import RECORDS, record_schema
-from watcher.model.amounts import subtract
 from watcher.model.alerts import Crossing
+from watcher.model.amounts import subtract
 from watcher.model.events import JSON, MSGPACK, BalanceChanged, BalanceState, ProviderHealth, event_id
 from watcher.model.keys import Key
 from watcher.model.past import Closing

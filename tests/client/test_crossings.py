@@ -191,4 +191,3 @@ async def test_tail_shows_crossings_among_the_changes_and_its_filter_holds_for_b
         assert alert["event"] == msgspec.to_builtins(stage.teller.crossed[0])
         assert list(alert) == ["cursor", "label", "event"]
         assert lines[1].encode().endswith(b'"event":%b}' % msgspec.json.encode(stage.teller.crossed[0]))
-

@@ -72,7 +72,14 @@ def test_a_golden_crossing_validates_and_survives_both_encodings():
 
 @pytest.mark.parametrize(
     ("field", "wrong"),
-    [("direction", "up"), ("version", -1), ("previous_amount", "1e3"), ("alert", "x" * 65), ("threshold", 5), ("id", "x")],
+    [
+        ("direction", "up"),
+        ("version", -1),
+        ("previous_amount", "1e3"),
+        ("alert", "x" * 65),
+        ("threshold", 5),
+        ("id", "x"),
+    ],
 )
 def test_the_schema_of_a_crossing_refuses_what_the_contract_refuses(field, wrong):
     crossing = json.loads(golden("crossing.json"))
@@ -84,7 +91,10 @@ def test_the_schema_of_a_crossing_refuses_what_the_contract_refuses(field, wrong
     ("fields", "valid"),
     [
         ({}, True),
-        ({"status": "changing", "previous_amount": "1", "between": ["2026-01-24T23:59:00Z", "2026-01-25T00:01:00Z"]}, True),
+        (
+            {"status": "changing", "previous_amount": "1", "between": ["2026-01-24T23:59:00Z", "2026-01-25T00:01:00Z"]},
+            True,
+        ),
         ({"status": "unseen", "last_seen": "2026-01-24T23:59:00Z"}, True),
         ({"status": "about"}, False),
         ({"between": ["2026-01-24T23:59:00Z"]}, False),
@@ -94,7 +104,9 @@ def test_the_schema_of_a_crossing_refuses_what_the_contract_refuses(field, wrong
 )
 def test_the_schema_of_a_closing_takes_what_is_written_and_refuses_the_rest(fields, valid):
     shown = example(Closing)
-    balance = msgspec.convert(shown["balance"] | fields, PastBalance, strict=True) if valid else shown["balance"] | fields
+    balance = (
+        msgspec.convert(shown["balance"] | fields, PastBalance, strict=True) if valid else shown["balance"] | fields
+    )
     value = json.loads(msgspec.json.encode({"day": shown["day"], "balance": balance}))
     assert validator("balance-closing.v1").is_valid(value) is valid
     assert not validator("balance-closing.v1").is_valid({"day": shown["day"]})

@@ -11,7 +11,7 @@ the reason.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import cast
 
 import msgspec
@@ -150,7 +150,7 @@ class Stream:
         self._reason: str | None = None
         self._paging = False
 
-    def __aiter__(self) -> AsyncGenerator[Update, None]:
+    def __aiter__(self) -> AsyncIterator[Update]:
         return cast(AsyncGenerator[Update, None], self._follow())  # a crossing comes to nobody unasked
 
     def events(self) -> AsyncGenerator[Event, None]:

@@ -77,11 +77,17 @@ class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     absent_without_order: bool = False
     """This amount is an absence, from an answer without a chain position."""
     first_observed_at: str | None = None
-    """When the balance was first known: before that it is unknown. None: `observed_at` (a baseline)."""
+    """When the balance was first known: before that it is unknown. None: `observed_at` (a baseline), or a version before this
+    one has committed a change and did not note it."""
 
     @property
     def key(self) -> Key:
         return Key(self.provider, self.chain, self.account, self.token, self.kind)
+
+    @property
+    def known_since(self) -> str | None:
+        """RFC 3339; None: nobody noted it."""
+        return self.observed_at if self.version == 0 and self.first_observed_at is None else self.first_observed_at
 
 
 class CommitRow(msgspec.Struct, frozen=True, gc=False):
