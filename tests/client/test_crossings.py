@@ -59,7 +59,7 @@ async def test_no_alertcomes_twice_or_is_missing_through_cuts_and_restarts(tmp_p
 
         async def read(stream):
             async for event in stream.events():
-                found.append((type(event).__name__, event.event.version))
+                found.append((type(event).__name__, event.event.version))  # noqa: PERF401 - looked at meanwhile
 
         async with anyio.create_task_group() as tasks:
             for life in range(3):
@@ -107,7 +107,7 @@ async def test_crossings_of_another_log_are_new_whatever_their_versions(tmp_path
 
         async def read(stream):
             async for event in stream.events():
-                found.append((type(event).__name__, event.event.version))
+                found.append((type(event).__name__, event.event.version))  # noqa: PERF401 - looked at meanwhile
 
         async with anyio.create_task_group() as tasks:
             since = str(stage.relay.flusher.fan_out.cursor)

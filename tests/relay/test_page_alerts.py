@@ -2,10 +2,7 @@
 
 import pytest
 
-from tests.relay.blotter import wall
-from tests.relay.stage import calm
 from tests.relay.test_page import blotter, browser, live, some, visit, wait_for
-from watcher.model.times import format_rfc3339
 
 pytestmark = pytest.mark.browser
 __all__ = ["blotter", "browser", "visit"]
