@@ -183,7 +183,7 @@ async def test_tail_shows_crossings_among_the_changes_and_its_filter_holds_for_b
         since = str(stage.relay.flusher.fan_out.cursor)
         await stage.teller.tell("A", "B", crossed=["A", "B"], observed_at=wall())
         lines = await shown(stage, 4, since=since)
-        assert ["ALERT low below 5000: 1001, was 1000" in line for line in lines] == [False, False, True, True]
+        assert ["ALERT low below 100: 1001, was 1000" in line for line in lines] == [False, False, True, True]
         assert ["Hot A" in line for line in lines] == [True, False, True, False]
         lines = await shown(stage, 2, since=since, filters={"label": ["Hot"]}, json=True)
         change, alert = map(json.loads, lines)

@@ -8,7 +8,7 @@ import msgspec
 from anyio.from_thread import start_blocking_portal
 
 from tests.kafka_broker import free_port
-from tests.relay.stage import PATIENCE, calm, crossing, nothing, wall
+from tests.relay.stage import PATIENCE, calm, crossed_by, nothing, wall
 from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.amounts import canonical
@@ -136,7 +136,7 @@ class Blotter:
         """One change, and the alert that it crosses."""
         row = self.moved(key, amount)
         made = {"alert": alert, "direction": direction, "threshold": threshold, "amount": row.state.amount}
-        self.commit([row], [msgspec.structs.replace(crossing(row), **made)])
+        self.commit([row], [msgspec.structs.replace(crossed_by(row), **made)])
 
     def moved(self, key, amount):
         old = self.states[str(key)]
