@@ -33,10 +33,10 @@ class Known:
     `rows`: as they were at some time since; of what became known behind the client's snapshot, and did not change, only they tell.
     """
 
-    def __init__(self, follower, rows):
+    def __init__(self, snapshot, events, rows):
         self.chains = {checker.name(row): [(row["observed_at"], row["amount"])] for row in rows if not row["version"]}
-        self.chains |= {checker.name(row): [(row["observed_at"], row["amount"])] for row in follower.snapshot}
-        for event in follower.events:
+        self.chains |= {checker.name(row): [(row["observed_at"], row["amount"])] for row in snapshot}
+        for event in events:
             # Known since a time that this client was not told of.
             chain = self.chains.setdefault(checker.name(event), [("", event["previous_amount"])])
             chain.append((event["observed_at"], event["amount"]))
@@ -97,7 +97,7 @@ class Past:
         return [json.loads(line) for line in self.command("at", time, "--json", *filters).splitlines()]
 
     def known(self):
-        return Known(self.follower, self.rows)
+        return Known(self.follower.snapshot, self.follower.events, self.rows)
 
 
 @pytest.fixture(scope="module")
@@ -204,9 +204,17 @@ def test_after_a_kill_the_journal_tells_the_same_and_does_not_know_what_it_did_n
     past = Past(house)
     time = past.times[-1]
     until(lambda: len(past.follower.events) >= 700, "more is told")
-    known, before = past.known(), past.at(time)
+    before = past.at(time)
     past.daemon.end(signal.SIGKILL)
     killed = rfc3339(now())
+    begun = min(event["observed_at"] for event in past.follower.events)
+    # What was committed in the last instant, nobody was told of.
+    printed = [json.loads(line)["event"] for line in past.command("history", "--json", "--from", begun).splitlines()]
+    listened = [event["id"] for event in past.follower.events]
+    first = [event["id"] for event in printed].index(listened[0])
+    printed = printed[first:]
+    assert [event["id"] for event in printed[: len(listened)]] == listened
+    known = Known(past.follower.snapshot, printed, past.rows)
     after = past.at(time)
     assert known.wrong(after, time) == []
     assert settled(before).items() <= settled(after).items()
