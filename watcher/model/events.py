@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from watcher.model.alerts import Crossing
 from watcher.model.amounts import subtract
 from watcher.model.keys import Key, Kind
 from watcher.model.readings import Unit
@@ -198,18 +199,21 @@ class Codec:
         self._event: Callable[[bytes], BalanceChanged]
         self._state: Callable[[bytes], BalanceState]
         self._health: Callable[[bytes], _AnyHealth]
+        self._crossing: Callable[[bytes], Crossing]
         if encoding == "json":
             self._encode = msgspec.json.Encoder().encode
             self._event = msgspec.json.Decoder(BalanceChanged).decode
             self._state = msgspec.json.Decoder(BalanceState).decode
             self._health = msgspec.json.Decoder(_AnyHealth).decode
+            self._crossing = msgspec.json.Decoder(Crossing).decode
         else:
             self._encode = msgspec.msgpack.Encoder().encode
             self._event = msgspec.msgpack.Decoder(BalanceChanged).decode
             self._state = msgspec.msgpack.Decoder(BalanceState).decode
             self._health = msgspec.msgpack.Decoder(_AnyHealth).decode
+            self._crossing = msgspec.msgpack.Decoder(Crossing).decode
 
-    def encode(self, record: BalanceChanged | BalanceState | ProviderHealth) -> bytes:
+    def encode(self, record: BalanceChanged | BalanceState | Crossing | ProviderHealth) -> bytes:
         return self._encode(record)
 
     def encode_all(self, records: Sequence[BalanceChanged] | Sequence[BalanceState]) -> list[bytes]:
@@ -221,6 +225,10 @@ class Codec:
     def event(self, data: bytes) -> BalanceChanged:
         """Raises msgspec.DecodeError for anything that is not a BalanceChanged."""
         return self._event(data)
+
+    def crossing(self, data: bytes) -> Crossing:
+        """Raises msgspec.DecodeError for anything that is not a Crossing."""
+        return self._crossing(data)
 
     def state(self, data: bytes) -> BalanceState:
         """Raises msgspec.DecodeError for anything that is not a BalanceState."""

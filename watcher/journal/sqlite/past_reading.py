@@ -8,7 +8,7 @@ import msgspec
 from watcher.journal.sqlite.file import Run
 from watcher.journal.sqlite.reading import OpenFile
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Bounds, Cursor, Expired, Published
+from watcher.model.log import Bounds, Cursor, EventType, Expired, Published
 from watcher.model.past import HistorySlice
 
 ROWS_PER_SLICE = 5_000
@@ -60,7 +60,7 @@ class Interval(msgspec.Struct, frozen=True):
 
     def rows(
         self, connection: sqlite3.Connection, least: int, end: int
-    ) -> list[tuple[int, str, int, int, str, bytes, str]]:
+    ) -> list[tuple[int, str, int, int, str, bytes, EventType]]:
         """Those from position `least` to before `end`, in order."""
         named = [name for name in PARTS if getattr(self.wanted, name) is not None]
         wanted = [msgspec.json.encode(getattr(self.wanted, name)).decode() for name in named]
@@ -72,7 +72,7 @@ class Interval(msgspec.Struct, frozen=True):
 
 
 async def events_between(
-    file: OpenFile, run: Run, interval: Interval, json: Callable[[str, str, bytes], bytes]
+    file: OpenFile, run: Run, interval: Interval, json: Callable[[EventType, str, bytes], bytes]
 ) -> AsyncGenerator[HistorySlice, None]:
     """`run`: where statements run that may take long. `json`: type, content type and bytes of an event as JSON."""
 

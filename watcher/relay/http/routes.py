@@ -41,6 +41,8 @@ class Readiness(msgspec.Struct, frozen=True):
     """`ok`, or what is wrong with it."""
     providers: Mapping[str, str] | UnsetType = UNSET
     """The same by provider."""
+    webhooks: Mapping[str, str] | UnsetType = UNSET
+    """The same by webhook. One that fails makes nothing unready: changes are committed and published without it."""
 
 
 class MetricsText(msgspec.Struct, frozen=True):
@@ -192,6 +194,8 @@ class HttpRoutes:
             shown["journal"] = found.journal if rights == EVERYTHING else ok_or_failing([found.journal])
         if found.providers is not UNSET:
             shown["providers"] = self._shown_providers(found.providers, rights)
+        if found.webhooks is not UNSET:
+            shown["webhooks"] = found.webhooks if rights == EVERYTHING else ok_or_failing(found.webhooks.values())
         return json_answer(200 if ready else 503, {**shown, "ready": ready})
 
     def _shown_providers(self, providers: Mapping[str, str], rights: Filter | None) -> object:
