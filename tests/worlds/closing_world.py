@@ -10,7 +10,6 @@ from bisect import bisect_right
 
 import anyio
 import httpx
-import msgspec
 
 from tests.polling import START, Api, account_of, balance, helius, poller_of, solana
 from watcher.app.day_closer import DayCloser, Keeping
@@ -152,7 +151,9 @@ class Process:
         pollers = []
         for name in self.providers:
             provider = helius(WATCHES, name=name, limits=LIMITS)
-            pollers.append(poller_of(provider, Api(self.world.answer(name), delay=0.0), committer, seed=self.world.seed))
+            pollers.append(
+                poller_of(provider, Api(self.world.answer(name), delay=0.0), committer, seed=self.world.seed)
+            )
             tasks.start_soon(self._poll, pollers[-1], LastSeenNotes(name, committer, self.world.wall))
         for poller in pollers:
             poller._exchange._wall = poller._wall = self.world.wall
