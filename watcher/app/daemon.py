@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
 from watcher.app.balance_gauges import BalanceGauges
+from watcher.app.day_closer import Keeping
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
@@ -72,7 +73,9 @@ def boottime() -> float:
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
     """The journal that the config names. Raises WrongJournal."""
     plugin = journals.plugin_of(config.journal, journals.known())
-    options = JournalOptions(config.journal, config.encoding, config.retention, wall, environment, boottime)
+    options = JournalOptions(
+        config.journal, config.encoding, config.retention, wall, environment, boottime, config.checkpoint_seconds
+    )
     return plugin.open(options, config.journal_settings)
 
 
@@ -114,8 +117,17 @@ class Daemon:
         self.reader = SharedReader(self.journal.reader)
         self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
         self.webhooks.use(now.webhooks, now.watches)
-        clocks = Clocks(wall, boottime)
-        self.partitions = Partitions(self.sources, self.journal, clocks, self._begun, self.webhooks.run)
+        clocks, keeping = Clocks(wall, boottime), Keeping.of(config)
+        self.partitions = Partitions(
+            self.sources,
+            self.journal,
+            clocks,
+            self._begun,
+            reader=self.reader,
+            keeping=keeping,
+            alerts=now.alerts,
+            beside=self.webhooks.run,
+        )
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.member: FleetMember | None = None
@@ -318,7 +330,7 @@ class Daemon:
                 self.tokens,
                 self.watches,
                 self.hints.configured,
-                self.webhooks.configured,
+                webhooks=self.webhooks.configured,
             ),
             new,
         )
@@ -329,6 +341,8 @@ class Daemon:
         if self.relay is not None:
             self.relay.use_tokens(self.config.relay, self.tokens)
             self.relay.watches_changed()
+        if change.judges:
+            self.partitions.use_alerts(change.wanted.alerts)
         await self.partitions.reconfigure(change)
         self.hints.use(change.wanted.hints, self._senders)
         self.webhooks.use(change.wanted.webhooks, self.watches)

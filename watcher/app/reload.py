@@ -11,6 +11,7 @@ from watcher.app.provider_sources import Source, sources, unasked_providers, wat
 from watcher.app.settings import Settings
 from watcher.app.webhook_runs import webhooks_of
 from watcher.hints.settings import HintSettings, TokenkitHints
+from watcher.model.alert_index import NO_ALERTS, AlertIndex
 from watcher.model.targets import Target
 from watcher.model.watches import WatchIndex
 from watcher.providers.settings import ProviderSettings, Watch
@@ -19,7 +20,7 @@ from watcher.relay.http import auth, sockets
 from watcher.relay.http.auth import Tokens
 from watcher.webhooks.settings import Webhook
 
-ONCE = ("journal", "encoding", "retention", "metrics_port")
+ONCE = ("journal", "encoding", "retention", "checkpoints", "metrics_port")
 """Keys of the top level that are read at the start alone."""
 RELAY_ONCE = ("host", "port", "certificate", "key", "max_connections")
 """Those of `[relay]`."""
@@ -39,6 +40,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """What its watches cover, and how people call it; for a relay alone too."""
     hints: Sequence[HintSource] = ()
     """For a relay alone the webhooks."""
+    alerts: AlertIndex = NO_ALERTS
     webhooks: Sequence[Webhook] = ()
     """None for a relay alone: whoever owns a partition delivers."""
 
@@ -48,9 +50,9 @@ def loaded(config: Settings, environment: Mapping[str, str], *, polls: bool) -> 
     tokens = auth.load(config.relay, environment)
     found = sources(config, environment) if polls else []
     providers = [source.provider for source in found] if polls else unasked_providers(config)
-    hints = hint_sources(config, environment, polls=polls)
-    webhooks = webhooks_of(config, environment, polls=polls)
-    return Loaded(config, found, tokens, watch_index(providers), hints, webhooks)
+    watches, hints = watch_index(providers), hint_sources(config, environment, polls=polls)
+    alerts, webhooks = AlertIndex(config.alerts, watches), webhooks_of(config, environment, polls=polls)
+    return Loaded(config, found, tokens, watches, hints, alerts, webhooks)
 
 
 def require_servable(one: Loaded) -> None:
@@ -78,6 +80,10 @@ class Difference(msgspec.Struct, frozen=True):
     hints_removed: tuple[str, ...]
     hints_changed: tuple[str, ...]
     """Sources of hints by name. One that has another address or secret is changed too."""
+    alerts_added: tuple[str, ...]
+    alerts_removed: tuple[str, ...]
+    alerts_changed: tuple[str, ...]
+    """By name. One that has another is removed and added."""
     webhooks_added: tuple[str, ...]
     webhooks_removed: tuple[str, ...]
     webhooks_changed: tuple[str, ...]
@@ -89,6 +95,11 @@ class Difference(msgspec.Struct, frozen=True):
     watches_added: Mapping[str, int]
     watches_removed: Mapping[str, int]
     """Provider → how many. One that comes or goes does so with all of its watches."""
+
+    @property
+    def judges(self) -> bool:
+        """Alerts are to be judged otherwise than before: labels and tags may stand in them."""
+        return bool(self.named or self.alerts_added or self.alerts_removed or self.alerts_changed)
 
     @property
     def result(self) -> Literal["applied", "unchanged"]:
@@ -121,9 +132,10 @@ def difference(old: Loaded, new: Loaded) -> Difference:
     config, needs_restart = _without_restart(old.config, new.config)
     was, will = Counter(_targets(old.sources)), Counter(_targets(new.sources))
     had, has = ({source.name: source for source in one.hints} for one in (old, new))
+    warned, warns = ({alert.name: alert for alert in one.config.alerts} for one in (old, new))
     sent, sends = ({webhook.title: webhook for webhook in one.webhooks} for one in (old, new))
     return Difference(
-        wanted=Loaded(config, new.sources, new.tokens, new.watches, new.hints, new.webhooks),
+        wanted=Loaded(config, new.sources, new.tokens, new.watches, new.hints, new.alerts, new.webhooks),
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
         changed=tuple(name for name in stay if _polled_as(before[name]) != _polled_as(after[name])),
@@ -133,6 +145,9 @@ def difference(old: Loaded, new: Loaded) -> Difference:
         hints_added=tuple(name for name in has if name not in had),
         hints_removed=tuple(name for name in had if name not in has),
         hints_changed=tuple(name for name in has if name in had and has[name] != had[name]),
+        alerts_added=tuple(name for name in warns if name not in warned),
+        alerts_removed=tuple(name for name in warned if name not in warns),
+        alerts_changed=tuple(name for name in warns if name in warned and warns[name] != warned[name]),
         webhooks_added=tuple(name for name in sends if name not in sent),
         webhooks_removed=tuple(name for name in sent if name not in sends),
         webhooks_changed=tuple(name for name in sends if name in sent and sends[name] != sent[name]),

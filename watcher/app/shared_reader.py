@@ -1,6 +1,7 @@
 """The one reader of the journal in a process: the relay, webhooks and whoever else reads share it."""
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 
@@ -22,6 +23,19 @@ class SharedReader:
             if self._reader is None:
                 self._reader = await self._make()
             return self._reader
+
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[Reader]:
+        """For a moment: where nobody keeps one open, it is closed behind that, since it may hold the whole state in memory.
+        Raises what `Journal.reader` does."""
+        if self._reader is not None:
+            yield self._reader
+            return
+        reader = await self._make()
+        try:
+            yield reader
+        finally:
+            await reader.close()
 
     async def close(self) -> None:
         if self._reader is not None:

@@ -14,6 +14,7 @@ from watcher.relay.http.head import HttpAnswer, error, json_answer
 
 STREAM = "/v1/stream"
 BALANCES = "/v1/balances"
+HISTORY = "/v1/history"
 NOT_OURS = (
     "a relay without tokens answers to localhost and loopback addresses only: "
     "add the origin that you came by to [relay] origins, or set tokens"
@@ -223,6 +224,7 @@ async def _no_relay(_: RoutedRequest) -> HttpAnswer:
 WITHOUT_RELAY: Mapping[str, Route] = {
     "/": Route(_no_relay),
     BALANCES: Route(_no_relay, guarded=True),
+    HISTORY: Route(_no_relay, guarded=True),
     STREAM: Route(_no_relay),
 }
 """For the port of a half that polls and has no stream."""
