@@ -118,7 +118,7 @@ class Daemon:
         self.reader = SharedReader(self.journal.reader)
         self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
         self.webhooks.use(now.webhooks, now.watches)
-        self.partitions = self._partitions(now)
+        self.partitions = self._all_partitions(now)
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.unread = UnreadAlerts(config.alerts, self.watches, wall)
@@ -129,7 +129,7 @@ class Daemon:
         self._guard = auth.Guard(config.relay, self.tokens)
         self.report = self._status_report()
 
-    def _partitions(self, now: Loaded) -> Partitions:
+    def _all_partitions(self, now: Loaded) -> Partitions:
         return Partitions(
             self.sources,
             self.journal,
