@@ -640,7 +640,7 @@ class TestTrouble:
                 path.rename(tmp_path / "aside")
                 return work()
 
-            reader = SqliteReader(path, inline, late, CommitSignal(), ViewLimits())
+            reader = SqliteReader(path, inline, late, CommitSignal(), ViewLimits(), closings_kept=lambda: (0, 0))
             try:
                 with pytest.raises(Unavailable, match="can be begun: there is no database"):
                     await reader.snapshot(Filter())

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 
 from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
+from watcher.model.alerts import Crossing, crossing_id
 from watcher.model.events import BalanceState, CommitRow, ProviderHealth, changed
 from watcher.model.times import format_rfc3339
 from watcher.model.watches import NOT_KNOWN
@@ -35,25 +36,54 @@ def calm(**shorter):
     return RelayTuning(**hours | shorter)
 
 
+def crossing(row, alert="low"):
+    """As if the amount of that row crossed the alert, at odd versions downwards."""
+    state, event = row.state, row.event
+    direction = "below" if state.version % 2 else "cleared"
+    return Crossing(
+        id=crossing_id("e0", alert, state.key, state.version, direction),
+        alert=alert,
+        direction=direction,
+        threshold="5000",
+        amount=state.amount,
+        previous_amount=None if event is None else event.previous_amount,
+        provider=state.provider,
+        chain=state.chain,
+        account=state.account,
+        token=state.token,
+        kind=state.kind,
+        version=state.version,
+        observed_at=state.observed_at,
+    )
+
+
 def wall():
     return time.time_ns() // 1000
 
 
 class Teller:
-    """Commits baselines and changes to one journal and remembers what it told."""
+    """Commits baselines, changes and crossings to one journal and remembers what it told."""
 
     def __init__(self, journal):
         self.journal = journal
         self.writer = journal.writer(0)
         self.states = {}
         self.told = []
+        self.crossed = []
+        """Every crossing."""
 
-    async def tell(self, *accounts, amount=None, provider="jupiter", token="native", observed_at=None, symbol=None):
-        """One commit: each account's baseline the first time, a change of 1 every other time."""
+    async def tell(
+        self, *accounts, amount=None, provider="jupiter", token="native", observed_at=None, symbol=None, crossed=()
+    ):
+        """One commit: each account's baseline the first time, a change of 1 every other time. `crossed`: those of the accounts
+        that cross an alert by it, each time the other way.
+        """
         told = {"amount": amount, "observed_at": observed_at or wall(), "symbol": symbol}
         rows = [self._row((provider, account, token), **told) for account in accounts]
-        await self.writer.commit(Batch(rows))
+        crossings = [crossing(row) for account in crossed for row in rows if row.state.account == account]
+        await self.writer.commit(Batch(rows, crossings=crossings))
         self.told += [row.event for row in rows if row.event is not None]
+        self.crossed += crossings
         return [row.event for row in rows]
 
     def _row(self, name, amount, observed_at, symbol):

@@ -16,14 +16,17 @@ from types import TracebackType
 import anyio
 
 from watcher.app import completion as completions
-from watcher.app import daemon, fleet_status, settings
+from watcher.app import daemon, fleet_status, past_commands, settings, webhook_test
 from watcher.app import demo as demonstration
 from watcher.app.arguments import Parser
 from watcher.app.check import command as checking
 from watcher.app.exit_status import Exit, exits_for_known_errors
+from watcher.app.rehearse import command as rehearsing
 from watcher.client import tail as tailing
 from watcher.client.stream import RelayRefused, is_relay_url
 from watcher.logs import output, setup
+from watcher.model.filters import FilterError
+from watcher.past import asked
 from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.progress import still_at
@@ -31,8 +34,13 @@ from watcher.sandbox.world import SandboxSettings
 
 AT_A_TERMINAL = ("demo", "sandbox", "tail")
 """What they have to say is on stdout: they log nothing that is in order."""
+OF_THE_PAST = ("at", "history")
+"""The same, but on a terminal they log how far they are."""
 LEVELS = ("debug", "info", "warning", "error")
 PARTS = ("provider", "chain", "account", "token", "label", "tag")
+
+MOST_DAYS, MOST_LATENCY, MOST_RATE = 366, 60, 3600
+"""Of a rehearsal: days, seconds of a request, changes of a watch in an hour."""
 
 EPILOG = """exit status: 0 ended as asked; 2 bad usage or config, topics or marker missing or different; 69 broker not reached,
 port taken, database unwritable; 75 replaced by another instance; 78 credentials refused"""
@@ -66,11 +74,34 @@ def parser() -> Parser:
     check.add_argument("--json", action="store_true", help="all findings and the plan of each provider, for programs")
     check.add_argument("--schedule", action="store_true", help="also what the schedule believes, from the journal")
 
+    rehearse_command(top, of)
     leave = commands_of_the_journal(top, of)
+    try_webhooks = commands_of_webhooks(top, of)
     commands_without_config(top, of)
-    for command in (*top.commands.values(), leave):
+    for command in (*top.commands.values(), leave, try_webhooks):
         log_level(command)
     return top
+
+
+def rehearse_command(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
+    command = top.add_command(
+        of, "rehearse", "what a config would do: a month in virtual time, over the journal's past"
+    )
+    config(command)
+    command.add_argument("--old", type=Path, metavar="FILE", help="the config to compare with (default: none)")
+    where = "the journal whose changes are taken, as the config would name it (default: that of the config)"
+    command.add_argument("--journal", metavar="URL", help=where)
+    command.add_argument("--days", type=days, default=30.0, metavar="N", help="how long (default: 30)")
+    command.add_argument("--seed", type=int, default=1, metavar="N", help="of all that is left to chance")
+    answered = "seconds from a request to its answer"
+    command.add_argument("--latency", type=latency, default=0.15, metavar="SECONDS", help=answered)
+    made_up = "make the changes up, whatever the journal knows"
+    command.add_argument("--synthetic", action="store_true", help=made_up)
+    rate = "changes an hour of a watch, on average, where they are made up"
+    command.add_argument("--rate", type=change_rate, default=1.0, metavar="N", help=rate)
+    whole = "go through all of it, and not only through pieces of each day where that would take minutes"
+    command.add_argument("--whole", action="store_true", help=whole)
+    command.add_argument("--json", action="store_true", help="all figures, for programs")
 
 
 def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
@@ -90,17 +121,41 @@ def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]
     leave = fleet.add_command(action, "leave", "take a member out that will not come back: others have its partitions")
     leave.add_argument("member", metavar="MEMBER", help="its name, as `watcher fleet` shows it")
     config(leave, default=argparse.SUPPRESS)
+    commands_of_the_past(top, of)
     return leave
+
+
+def commands_of_webhooks(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
+    """Gives the parser of `webhook test`."""
+    webhook = top.add_command(of, "webhook", "what is done with [[webhook]] tables by hand")
+    action = webhook.add_subparsers(dest="action", required=True, metavar="action", parser_class=Parser)
+    test = webhook.add_command(action, "test", "send one signed test event to each webhook, or to the named one")
+    test.add_argument("name", nargs="?", metavar="NAME", help="of a webhook in the config (default: each)")
+    config(test)
+    return test
+
+
+def commands_of_the_past(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
+    when = "in RFC 3339, as 2026-12-31T00:00:00Z"
+    at = top.add_command(of, "at", "what was held at a past time, and how sure that is; `run` may run meanwhile")
+    at.add_argument("time", metavar="TIME", help=when)
+    history = top.add_command(of, "history", "the changes of a past interval; `run` may run meanwhile")
+    begin = f"{when} (default: a day before --to, or as far back as events are kept)"
+    history.add_argument("--from", dest="first", metavar="TIME", help=begin)
+    history.add_argument("--to", dest="last", metavar="TIME", help=f"{when} (default: now)")
+    history.add_argument("--crossed", action="store_true", help="also where an alert was crossed")
+    for command, what in ((at, "balance"), (history, "event")):
+        config(command)
+        filters(command, (*PARTS, "kind"))
+        command.add_argument("--csv", action="store_true", help="for spreadsheets, with a row of names first")
+        command.add_argument("--json", action="store_true", help=f"for programs, one {what} a line")
 
 
 def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
     top.add_command(of, "sample", "print the documented sample of a config")
-    tail = top.add_command(of, "tail", "follow the relay, a line per change")
+    tail = top.add_command(of, "tail", "follow the relay, a line per change and per crossing of an alert")
     tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="the relay's stream")
-    for part in PARTS:
-        tail.add_argument(
-            f"--{part}", action="append", metavar="VALUE", help="only these; may be repeated (default: all)"
-        )
+    filters(tail, PARTS)
     tail.add_argument("--json", action="store_true", help="events as they stand in the journal, one a line")
     tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor (default: now)")
     tail.add_argument("--verbose", action="store_true", help="also say on stderr what sources of hints do")
@@ -126,13 +181,19 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
     completion.add_argument("shell", choices=tuple(completions.SHELLS), help="for which shell")
 
 
+def filters(command: Parser, parts: Sequence[str]) -> None:
+    for part in parts:
+        text = "only these; may be repeated (default: all)"
+        command.add_argument(f"--{part}", action="append", metavar="VALUE", help=text)
+
+
 def config(command: Parser, default: Path | str = Path("watcher.toml")) -> None:
     text = "the config (default: watcher.toml)"
     command.add_argument("-c", "--config", type=Path, default=default, metavar="FILE", help=text)
 
 
 def log_level(command: Parser, default: str | None = argparse.SUPPRESS) -> None:
-    text = "what is logged on stderr, at least (default: info; demo, sandbox and tail: warning)"
+    text = "what is logged on stderr, at least (default: info; demo, sandbox and tail: warning; at and history: warning, on a terminal info)"
     command.add_argument("--log-level", choices=LEVELS, default=default, help=text)
 
 
@@ -140,6 +201,27 @@ def seconds(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+def days(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of days above 0 and up to {MOST_DAYS}")
+    return value
+
+
+def latency(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MOST_LATENCY:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 to {MOST_LATENCY}")
+    return value
+
+
+def change_rate(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= MOST_RATE:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of changes an hour from 0 to {MOST_RATE}")
     return value
 
 
@@ -181,6 +263,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def usual_level(options: argparse.Namespace) -> str:
     """What is logged where nobody says otherwise."""
     quiet = options.command in AT_A_TERMINAL and not getattr(options, "verbose", False)
+    quiet = quiet or (options.command in OF_THE_PAST and not sys.stderr.isatty())
     return "warning" if quiet else "info"
 
 
@@ -194,6 +277,26 @@ def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     if options.json and not sys.stdout.isatty():
         use_utf8()
     anyio.run(checking.check, options.config, environment, wish)
+
+
+def rehearse(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    if options.json and not sys.stdout.isatty():
+        use_utf8()
+    rehearsing.rehearse(
+        rehearsing.RehearsalOptions(
+            config=options.config,
+            old=options.old,
+            journal=options.journal,
+            days=options.days,
+            seed=options.seed,
+            latency=options.latency,
+            per_hour=options.rate,
+            synthetic=options.synthetic,
+            whole=options.whole,
+            json=options.json,
+        ),
+        environment,
+    )
 
 
 def init(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -220,6 +323,10 @@ def fleet(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         anyio.run(fleet_status.show, config, environment, options.json)
 
 
+def webhook(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    anyio.run(webhook_test.test, settings.load(options.config), environment, options.name)
+
+
 def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
     package = Path(__file__).parents[1]
     # In a wheel it is inside the package, in a checkout beside it.
@@ -238,6 +345,34 @@ def use_utf8() -> None:
     stdout: object = sys.stdout
     if isinstance(stdout, output.LineWriter | io.TextIOWrapper):
         stdout.reconfigure(encoding="utf-8")
+
+
+def at(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    one, time = asked_of_the_past(options), past_commands.moment(options.time, "TIME")
+    anyio.run(past_commands.at, settings.load(options.config), environment, one, time)
+
+
+def history(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    one = asked_of_the_past(options)
+    first, last = (
+        None if text is None else past_commands.moment(text, name)
+        for text, name in ((options.first, "--from"), (options.last, "--to"))
+    )
+    events = functools.partial(past_commands.past_events, crossed=options.crossed)
+    anyio.run(events, settings.load(options.config), environment, one, first, last)
+
+
+def asked_of_the_past(options: argparse.Namespace) -> past_commands.Asked:
+    """Raises Exit for what cannot be asked."""
+    if options.csv and options.json:
+        raise Exit(2, "--csv or --json: give one of them, or none for a table")
+    try:
+        wanted = asked.wanted({part: values for part in (*PARTS, "kind") if (values := getattr(options, part))})
+    except FilterError as mistake:
+        raise Exit(2, str(mistake)) from None
+    if not sys.stdout.isatty() and (options.csv or options.json):
+        use_utf8()
+    return past_commands.Asked(wanted, "csv" if options.csv else "json" if options.json else "table")
 
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -319,8 +454,12 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "demo": demo,
     "run": run,
     "check": check,
+    "rehearse": rehearse,
     "init": init,
     "fleet": fleet,
+    "webhook": webhook,
+    "at": at,
+    "history": history,
     "sample": sample,
     "tail": tail,
     "sandbox": simulate,

@@ -7,6 +7,7 @@ its table, found by the scheme of its URLs.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +24,16 @@ from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
 from watcher.runtime import small_file
 from watcher.runtime.config_section import Mistakes, SettingsError, nearest, probably, section
+from watcher.webhooks import settings as webhook_settings
+from watcher.webhooks.settings import WebhookSettings
 
 FILE_BYTES = 64 * 1024 * 1024
 """Of a config file: half a million watches."""
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
-OTHER_TABLES = ("relay", "providers", "hints", "alert")
+MOST_SECONDS = 1e11
+"""Three thousand years."""
+OTHER_TABLES = ("relay", "providers", "hints", "alert", "webhook")
 """Those of ours: a journal's own is called like its plug-in."""
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -40,9 +45,16 @@ class TopLevel(msgspec.Struct, frozen=True, kw_only=True):
     encoding: Literal["json", "msgpack"] = "json"
     retention: float = 604800.0
     """Seconds that events are kept."""
+    checkpoints: float | Literal["forever"] = "forever"
+    """Seconds that the balances at the end of each day are kept."""
     metrics_port: int | None = None
     balance_gauges: int = 0
     """How many balances `/metrics` has, at most."""
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """inf: for ever."""
+        return inf if self.checkpoints == "forever" else self.checkpoints
 
 
 class Settings(TopLevel, frozen=True, kw_only=True):
@@ -54,6 +66,7 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     providers: dict[str, ProviderSettings] = {}
     hints: tuple[HintSettings, ...] = ()
     alerts: tuple[Alert, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
 
 
 def load(path: Path) -> Settings:
@@ -109,12 +122,7 @@ def parse(table: Mapping[str, Any]) -> Settings:
         relay = section(table.get("relay", {}), RelaySettings, "relay")
         relay.check()
     providers = _providers(table.get("providers", {}), mistakes)
-    hints: tuple[HintSettings, ...] = ()
-    with mistakes.gathered():
-        hints = hint_settings.parse(table.get("hints", []))
-    alerts: tuple[Alert, ...] = ()
-    with mistakes.gathered():
-        alerts = alert_settings.parse(table.get("alert", []))
+    lists = _lists(table, mistakes)
     mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
@@ -123,9 +131,21 @@ def parse(table: Mapping[str, Any]) -> Settings:
         journal_settings=own.get(scheme),
         relay=relay,
         providers=providers,
-        hints=hints,
-        alerts=alerts,
+        **lists,
     )
+
+
+def _lists(table: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """Of what is written as `[[…]]`, by the field of Settings."""
+    found = {}
+    for field, key, parse_all in (
+        ("hints", "hints", hint_settings.parse),
+        ("alerts", "alert", alert_settings.parse),
+        ("webhooks", "webhook", webhook_settings.parse),
+    ):
+        with mistakes.gathered():
+            found[field] = parse_all(table.get(key, []))
+    return found
 
 
 def _note_unknown_top(table: Mapping[str, Any], right: tuple[str, ...], mistakes: Mistakes) -> None:
@@ -140,6 +160,9 @@ def _top_level(table: Mapping[str, Any]) -> TopLevel:
     if given.get("encoding", "json") not in ("json", "msgpack"):
         what = f"encoding = {given.pop('encoding')!r}"
         mistakes.add(SettingsError(f"{what}: write json or msgpack", where="encoding"))
+    if not _is_checkpoints(given.get("checkpoints", "forever")):
+        what = f"checkpoints = {given.pop('checkpoints')!r}"
+        mistakes.add(SettingsError(f'{what}: write "forever" or a number of seconds', where="checkpoints"))
     with mistakes.gathered():
         top = section(given, TopLevel, "")
         if not 0 < top.retention < float("inf"):
@@ -152,6 +175,12 @@ def _top_level(table: Mapping[str, Any]) -> TopLevel:
             mistakes.add(SettingsError(f"{what}: a number of balances from 0 to {MOST_GAUGES}", where="balance_gauges"))
     mistakes.raise_any()
     return top
+
+
+def _is_checkpoints(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value == "forever"
+    return 0 < value <= MOST_SECONDS
 
 
 def _providers(tables: Any, mistakes: Mistakes) -> dict[str, ProviderSettings]:

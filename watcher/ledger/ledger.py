@@ -11,9 +11,10 @@ import msgspec
 
 from watcher.ledger.alert_judge import AlertJudge
 from watcher.ledger.evaluation import Evaluation, Verdict
+from watcher.ledger.last_seen import seen_note
 from watcher.ledger.listings import Listings
 from watcher.ledger.pending_changes import commit_row
-from watcher.ledger.record import Arrival, BalanceRecord
+from watcher.ledger.record import Arrival, BalanceRecord, first_observed_at
 from watcher.ledger.rules import ABSENT
 from watcher.ledger.store import Store
 from watcher.ledger.to_judge import ToJudge
@@ -22,6 +23,7 @@ from watcher.model.alerts import Crossing
 from watcher.model.amounts import symbol
 from watcher.model.events import BalanceState, CommitRow
 from watcher.model.keys import Key, Scope
+from watcher.model.last_seen import LastSeen, encode
 from watcher.model.readings import Answer
 
 __all__ = ["Ledger", "Taken", "Verdict"]
@@ -119,9 +121,22 @@ class Ledger:
         """How many balances of the provider are known of, in any way."""
         return self._store.count(provider)
 
+    def providers(self) -> set[str]:
+        """Those of which balances are known of, in any way."""
+        return self._store.providers()
+
     def tokens(self, scope: Scope) -> list[str]:
         """Those of the balances that are known of within it, sorted."""
         return sorted({group.token for group in self._store.within(scope)})
+
+    def seen_note(self, provider: str, at: int) -> Generator[None, None, bytes | None]:
+        """When each of its balances was last seen to be what is committed, as a note; None: that cannot be told now.
+
+        at: wall-clock microseconds: all that came before has been evaluated.
+        """
+        store = self._store
+        note = yield from seen_note(store, provider, at)
+        return None if note is None or self._store is not store else encode(note)
 
     def evaluate(self, answer: Answer) -> Verdict:
         """What the answer means, in one go."""
@@ -207,7 +222,7 @@ class Ledger:
         """What was taken is in the journal."""
         pending = self._store.pending_changes
         for key, (_, row) in pending.in_flight.items():
-            self._count += self._store.mark_committed(key, row.state.version)
+            self._count += self._store.mark_committed(key, row.state)
         if self._to_judge:
             self._to_judge.judged([*pending.in_flight, *self._alerts.in_flight])
         pending.in_flight = {}
@@ -268,10 +283,11 @@ class Ledger:
         """
         former, self._store, self._count = self._store, Store(), 0
         self._epoch = epoch
+        seen = LastSeen(notes)
         for state in restored_states:
             group = self._store.group(state.provider, state.chain, state.token, state.kind)
             record = former.carried(state) if former else None
-            self._store.add(group, state.account, record or self._restored(state))
+            self._store.add(group, state.account, record or self._restored(state, seen))
             self._count += 1
         for group, account, record in former:
             here = self._store.group(group.provider, group.chain, group.token, group.kind)
@@ -282,10 +298,10 @@ class Ledger:
         self._alerts.restore(notes)
         self._to_judge.restart()
 
-    def _restored(self, state: BalanceState) -> BalanceRecord:
+    def _restored(self, state: BalanceState, seen: LastSeen) -> BalanceRecord:
         denomination = self._store.denomination(state.unit, state.decimals, symbol(state.symbol))
         absent_by_listing = state.amount == ABSENT and not (state.slot or state.as_of) and state.order is not None
-        last_seen = state.observed_at
+        last_seen = seen.text(state)
         return BalanceRecord(
             state.amount,
             state.version,
@@ -295,6 +311,7 @@ class Ledger:
             denomination,
             state.absent_without_order,
             absent_by_listing,
+            first_observed_at=first_observed_at(state),
         )
 
     def _known(self, key: Key) -> BalanceRecord:

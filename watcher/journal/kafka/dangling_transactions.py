@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from aiokafka import TopicPartition
 
+from watcher.journal.kafka.closing_records import closing_id_of
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.internal_records import beside_of, crossed_of
 from watcher.journal.kafka.offsets import OffsetProbe, read_range
@@ -52,12 +53,14 @@ async def was_committed(
 
 
 def parts_of(topics: TopicNames, records: Sequence[ConsumedRecord]) -> Iterator[tuple[bytes, int]]:
-    """What the records tell of their transactions: key and version of each balance, the id (and 0) of each crossing."""
+    """What the records tell of their transactions: key and version of each balance, the id (and 0) of each crossing and closing."""
     for one in records:
         if one.topic == topics.changed:
             yield one.key, decode_event(one.partition, one.offset, one.key, one.value, one.headers).version
         elif one.topic == topics.crossed:
             yield dict(one.headers)["ce_id"], 0
+        elif one.topic == topics.closing:
+            yield closing_id_of(one), 0
         elif one.topic == topics.internal:
             if (beside := beside_of(one.headers)) is not None:
                 yield beside

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import chain
 
 from watcher.journal import Batch
+from watcher.journal.kafka.closing_records import closing_id, closing_record
 from watcher.journal.kafka.internal_records import note_records
 from watcher.journal.kafka.records import CHANGED, CONTENT_TYPE, CROSSED, Headers, OutgoingRecord, TopicNames
 from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, UNPARSABLE, refuse_unfit, too_large
 from watcher.model.alerts import Crossing
 from watcher.model.events import BalanceChanged, Codec, CommitRow, ProviderHealth
 from watcher.model.keys import Key
+from watcher.model.past import Closing
 
 
 class Encoder:
@@ -22,7 +25,7 @@ class Encoder:
         self._content_type = (CONTENT_TYPE, codec.content_type.encode())
 
     def batch(self, epoch: str, batch: Batch) -> list[OutgoingRecord]:
-        """Every event of the log `epoch` beside the state it leads to, then crossings and notes. Raises Rejected."""
+        """Every event of the log `epoch` beside the state it leads to, then crossings, closings and notes. Raises Rejected."""
         records: list[OutgoingRecord] = []
         unfit: dict[str, str] = {}
         for key, make in self._balances(epoch, batch):
@@ -38,17 +41,19 @@ class Encoder:
             records += made
         refuse_unfit(unfit)
         first = next((row.state for row in batch.rows), None)
-        crossed = next((crossing.id for crossing in batch.crossings), None)
+        crossed = next(chain((crossing.id for crossing in batch.crossings), map(closing_id, batch.closings)), None)
         for name, note in batch.notes.items():
             records += note_records(self._topics.internal, name, note, beside=first, crossed=crossed)
         return records
 
     def _balances(self, epoch: str, batch: Batch) -> Iterator[tuple[Key, Callable[[], Iterable[OutgoingRecord]]]]:
-        """Of each row and each crossing the key, and what makes its records."""
+        """Of each row, crossing and closing the key, and what makes its records."""
         for row in batch.rows:
             yield row.state.key, partial(self._row, epoch, row)
         for crossing in batch.crossings:
             yield crossing.key, partial(self._crossing, epoch, crossing)
+        for closing in batch.closings:
+            yield closing.balance.key, partial(self._closing, closing)
 
     def _row(self, epoch: str, row: CommitRow) -> Iterator[OutgoingRecord]:
         key = str(row.state.key).encode()
@@ -61,6 +66,9 @@ class Encoder:
         key = str(crossing.key).encode()
         headers = self._headers(epoch, CROSSED, key, crossing)
         yield OutgoingRecord(self._topics.crossed, key, self._codec.encode(crossing), headers)
+
+    def _closing(self, closing: Closing) -> Iterator[OutgoingRecord]:
+        yield closing_record(self._topics.closing, self._codec, closing)
 
     def _headers(self, epoch: str, type_: bytes, key: bytes, event: BalanceChanged | Crossing) -> Headers:
         return [

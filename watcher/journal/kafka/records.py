@@ -106,14 +106,18 @@ def foreign_records(topics: TopicNames, partition: int, key: bytes) -> WrongJour
     )
 
 
-def state_after(event: Published) -> BalanceState:
-    """What an event says of the state. Without what only a writer needs: the order and the amounts it had."""
-    return msgspec.convert(msgspec.json.decode(event.data), BalanceState)
+def state_after(event: Published, before: BalanceState | None = None) -> BalanceState:
+    """What an event says of the state. Without what only a writer needs: the order and the amounts it had. `before`: the
+    state until then; without one the event was the first that is known of the balance."""
+    fields = msgspec.json.decode(event.data)
+    appeared = fields["previous_observed_at"] if event.version == 1 else None
+    fields["first_observed_at"] = appeared if before is None else before.known_since
+    return msgspec.convert(fields, BalanceState)
 
 
-def state_before(event: Published) -> BalanceState:
-    """The state that an event came from, as far as it says."""
-    change, after = JSON.event(event.data), state_after(event)
+def state_before(event: Published, after: BalanceState) -> BalanceState:
+    """The state that an event came from, as far as it says; it led to `after`."""
+    change = JSON.event(event.data)
     return msgspec.structs.replace(
         after,
         version=change.version - 1,
@@ -121,4 +125,7 @@ def state_before(event: Published) -> BalanceState:
         observed_at=change.previous_observed_at,
         slot=None,
         as_of=None,
+        order=None,
+        recent_amounts=(),
+        absent_without_order=False,
     )

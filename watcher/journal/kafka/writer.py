@@ -17,6 +17,7 @@ from aiokafka.structs import RecordMetadata
 
 from watcher.journal import Batch, Rejected, Restored, WrongJournal
 from watcher.journal.kafka.broker_errors import DenialTimer
+from watcher.journal.kafka.closing_records import time_of
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.dangling_transactions import TAIL_OFFSETS, was_committed
 from watcher.journal.kafka.encoder import Encoder
@@ -269,7 +270,9 @@ class KafkaWriter:
     async def _transaction(self, producer: TransactionalProducer, records: Sequence[OutgoingRecord]) -> None:
         await producer.begin_transaction()
         sent = [
-            await producer.send(topic, value, key, partition=self.partition, headers=headers)
+            await producer.send(
+                topic, value, key, partition=self.partition, timestamp_ms=time_of(headers), headers=headers
+            )
             for topic, key, value, headers in records
         ]
         await self._require_delivery(sent)

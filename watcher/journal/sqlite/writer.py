@@ -13,6 +13,7 @@ import structlog
 
 from watcher.journal import Batch, Fenced, Restored, Unwritable
 from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, UNPARSABLE, refuse_unfit, too_large
+from watcher.journal.sqlite.closings import PUT_CLOSING, ClosingRecord, closing_records
 from watcher.journal.sqlite.file import (
     Run,
     contents_of,
@@ -93,7 +94,8 @@ class SqliteWriter:
     async def commit(self, batch: Batch) -> None:
         # Here, so that the thread holds the interpreter for SQL only.
         events, states, crossings = self._records(batch)
-        await self._run(lambda: self._commit(events, states, crossings, batch.notes))
+        closings = closing_records(batch.closings) if batch.closings else []
+        await self._run(lambda: self._commit(events, states, crossings, batch.notes, closings))
         self._signal.wake()
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
@@ -189,13 +191,22 @@ class SqliteWriter:
                 raise Unwritable(f"{self._path} was put back to what it was before while it was written to")
             yield connection
 
-    def _commit(self, events: Records, states: Records, crossings: Records, notes: Mapping[str, bytes]) -> None:
+    def _commit(
+        self,
+        events: Records,
+        states: Records,
+        crossings: Records,
+        notes: Mapping[str, bytes],
+        closings: Sequence[ClosingRecord],
+    ) -> None:
         with self._transaction() as connection:
             _put(connection, INSERT_EVENT, INSERT_EVENTS, events)
             if crossings:
                 connection.executemany(INSERT_CROSSING, crossings)
             _put(connection, PUT_STATE, PUT_STATES, states)
             connection.executemany(PUT_NOTE, notes.items())
+            if closings:
+                connection.executemany(PUT_CLOSING, closings)
             self._retention.trim(connection)
             head = contents_of(connection).head
         self._head = head
