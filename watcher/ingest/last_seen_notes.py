@@ -25,6 +25,12 @@ class LastSeenNotes:
             await anyio.sleep(SAVE)
             self._save(await run_in_slices(self._committer.ledger.seen_note(self._provider, self._evaluated())))
 
+    async def save(self) -> None:
+        """Return once it is committed as of now. Raises Closed at the end."""
+        note = await run_in_slices(self._committer.ledger.seen_note(self._provider, self._evaluated()))
+        if note is not None:
+            await self._committer.save(PREFIX + self._provider, note)
+
     def save_now(self) -> None:
         """At the end, for the next commit."""
         self._save(run_at_once(self._committer.ledger.seen_note(self._provider, self._evaluated())))

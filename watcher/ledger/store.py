@@ -101,6 +101,9 @@ class Store:
         """How many of its balances are known of, in any way."""
         return self._counts[provider]
 
+    def providers(self) -> set[str]:
+        return set(self._counts)
+
     def of(self, key: Key) -> TokenGroup:
         return self.group(key.provider, key.chain, key.token, key.kind)
 

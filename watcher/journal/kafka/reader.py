@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 import anyio.lowlevel
 from aiokafka.errors import OffsetOutOfRangeError
 
+from watcher.journal.kafka.closing_log import ClosingLog
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.consumer_pool import ConsumerPool
 from watcher.journal.kafka.fencing import LogIdentity
@@ -18,12 +19,12 @@ from watcher.journal.kafka.offsets import OffsetProbe
 from watcher.journal.kafka.past_reading import PastScans
 from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.state_table import ROWS_PER_STEP, TableCopy, matcher
-from watcher.journal.kafka.tail import LogTail, event_of
+from watcher.journal.kafka.tail import LogTail
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, SmallSnapshot, Snapshot
-from watcher.model.past import HistorySlice
+from watcher.model.past import Closing, HistorySlice
 
 
 class KafkaReader:
@@ -38,13 +39,15 @@ class KafkaReader:
         offsets: OffsetProbe,
         *,
         view_limits: ViewLimits,
+        closings: ClosingLog,
     ) -> None:
         self._offsets = offsets
         self._views = ViewPool(self._copy, limits=view_limits)
         self._tail = LogTail(cluster, offsets, topics, partitions, identity, on_turn=self._views.expire)
-        self._consumers = ConsumerPool(cluster, topics.changed, self._tail.event_partitions)
-        self._past = PastScans(cluster, offsets, self._tail.event_partitions, event_of)
+        self._consumers = ConsumerPool(cluster, self._tail.event_partitions)
+        self._past = PastScans(cluster, offsets, self._tail.event_partitions, self._tail.event_of)
         self._changed = topics.changed
+        self._closings = closings
 
     async def start(self) -> None:
         """Load the table. Raises Unavailable, WrongJournal."""
@@ -126,7 +129,9 @@ class KafkaReader:
                     raise Expired("expired") from None
                 if now != positions:
                     positions[:] = now
-                    yield Commit(Cursor(self._tail.epoch, tuple(now)), [event_of(record) for record in found])
+                    yield Commit(
+                        Cursor(self._tail.epoch, tuple(now)), [self._tail.event_of(record) for record in found]
+                    )
 
     async def _require_resumable(self, cursor: Cursor) -> None:
         """Raises Expired for a cursor that nothing can be followed from without a gap."""
@@ -157,6 +162,14 @@ class KafkaReader:
             async with contextlib.aclosing(self._past.between(wanted, first, last, until)) as found:
                 async for slice_ in found:
                     yield slice_
+
+    async def closing_days(self) -> list[str]:
+        return self._closings.days(await self.notes())
+
+    async def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
+        async with contextlib.aclosing(self._closings.read(day, wanted, await self.notes())) as found:
+            async for closings in found:
+                yield closings
 
     async def close(self) -> None:
         self._views.close()

@@ -17,6 +17,9 @@ ConsumedRecord = Any
 """An aiokafka ConsumerRecord. All of ours have a key and headers, which its type does not know."""
 
 CONTENT_TYPE = "content-type"
+CHANGED = b"balance.changed.v1"
+CROSSED = b"balance.crossed.v1"
+"""`ce_type` of an event."""
 
 
 class TopicNames(NamedTuple):
@@ -53,19 +56,20 @@ class OutgoingRecord(NamedTuple):
     headers: Headers
 
 
-def decode_event(
-    partition: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]
-) -> Published:
-    """An event as it stands in the log. Raises ValueError or KeyError for a record that is not ours."""
+def decode_event(place: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Published:
+    """An event as it stands in the log; `place`: of its partition in a cursor. Raises ValueError or KeyError for a record
+    that is not ours."""
     found = dict(headers)
     codec = codec_of(found[CONTENT_TYPE].decode())
+    crossed = found["ce_type"] == CROSSED
     return Published(
         key=Key.parse(key.decode()),
         version=int(found["ce_balanceversion"]),
-        data=value if codec is JSON else JSON.encode(codec.event(value)),
-        partition=partition,
+        data=value if codec is JSON else JSON.encode(codec.crossing(value) if crossed else codec.event(value)),
+        partition=place,
         position=offset,
         observed_at=parse_rfc3339(found["ce_time"].decode()),
+        type="crossed" if crossed else "changed",
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 from watcher.journal.sqlite.file import Run
 from watcher.journal.sqlite.reading import OpenFile
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Bounds, Cursor, Expired, Published
+from watcher.model.log import Bounds, Cursor, EventType, Expired, Published
 from watcher.model.past import HistorySlice
 
 ROWS_PER_SLICE = 5_000
@@ -62,7 +62,7 @@ class Interval(msgspec.Struct, frozen=True):
 
     def rows(
         self, connection: sqlite3.Connection, least: int, end: int
-    ) -> list[tuple[int, str, int, int, str, bytes, str]]:
+    ) -> list[tuple[int, str, int, int, str, bytes, EventType]]:
         """Those from position `least` to before `end`, in order."""
         holds, wanted = self._wanted
         return connection.execute(
@@ -88,7 +88,7 @@ class Interval(msgspec.Struct, frozen=True):
 
 
 async def events_between(
-    file: OpenFile, run: Run, interval: Interval, json: Callable[[str, str, bytes], bytes]
+    file: OpenFile, run: Run, interval: Interval, json: Callable[[EventType, str, bytes], bytes]
 ) -> AsyncGenerator[HistorySlice, None]:
     """`run`: where statements run that may take long. `json`: type, content type and bytes of an event as JSON."""
 
@@ -101,7 +101,7 @@ async def events_between(
         for text in {row[1] for row in rows} - keys.keys():
             keys[text] = Key(*text.split("/"))  # type: ignore[arg-type]
         return [
-            Published(keys[key], version, json(type_, content, data), 0, seq, observed_at, type_)  # type: ignore[arg-type]
+            Published(keys[key], version, json(type_, content, data), 0, seq, observed_at, type_)
             for seq, key, version, observed_at, content, data, type_ in rows
         ]
 

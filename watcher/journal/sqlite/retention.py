@@ -3,15 +3,18 @@
 import sqlite3
 from collections.abc import Callable
 
+from watcher.journal.sqlite.closings import ClosingRetention
+
 TRIM = 1000
 """Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
 
 
 class Retention:
-    """`kept` gives two times (wall-clock microseconds): events of before the first may go; now."""
+    """`kept` gives two times (wall-clock microseconds): events of before the first may go; now. `closings`: which of those may."""
 
-    def __init__(self, kept: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, kept: Callable[[], tuple[int, int]], closings: ClosingRetention) -> None:
         self._kept = kept
+        self._closings = closings
         self._expired = 0
         """Up to this `seq` events are past retention."""
         self._ahead = 0
@@ -27,6 +30,7 @@ class Retention:
         date is right goes before its time, but one behind which a clock ran ahead and then behind; and none stays
         longer than twice `retention`, since a date that is ahead by less is past retention that much later.
         """
+        self._closings.trim(connection)
         if not self._expired:
             self._find_expired(connection)
         if self._expired:
