@@ -5,7 +5,9 @@ of them says what was before it, and until when that was seen. A balance without
 which it was seen so is the time of its state, or what the notes of last readings say.
 """
 
+import heapq
 from collections.abc import AsyncIterator, Callable, Sequence
+from operator import itemgetter
 from typing import Protocol
 
 import anyio.lowlevel
@@ -20,7 +22,9 @@ from watcher.model.readings import Unit
 from watcher.model.times import format_rfc3339, parse_rfc3339, shared_micros
 
 ROWS = 500
-"""Balances in one step of work."""
+"""Balances or events in one step of work."""
+PAGE = 2_000
+"""Balances that the journal is asked for at once."""
 TRIES = 3
 """Of a snapshot that others took away."""
 DAY = 86_400_000_000
@@ -136,9 +140,9 @@ async def _balances_at(
 ) -> Sequence[PastBalance]:
     snapshot = await log.snapshot(wanted)
     try:
-        states: list[BalanceState] = []
-        while page := await snapshot.page(ROWS):
-            states += page
+        pages: list[list[tuple[Key, BalanceState]]] = []
+        while page := await snapshot.page(PAGE):
+            pages.append(sorted([(state.key, state) for state in page], key=itemgetter(0)))
         cursor = snapshot.cursor
     finally:
         snapshot.close()
@@ -152,10 +156,11 @@ async def _balances_at(
         progress(part.done, part.of)
     if time < (kept := await log.kept_from()):  # events went while they were read
         raise PastError(f"events are kept from {format_rfc3339(kept)} on by now (retention)")
-    states.sort(key=lambda state: state.key)
     rows = []
-    for number, state in enumerate(states, 1):
-        if (row := balance_at(state, changes.of(state.key, state.version), seen, time)) is not None:
+    for number, (key, state) in enumerate(
+        heapq.merge(*pages, key=itemgetter(0)), 1
+    ):  # not sorted in one go, which takes long
+        if (row := balance_at(state, changes.of(key, state.version), seen, time)) is not None:
             rows.append(row)
         if number % ROWS == 0:
             await anyio.lowlevel.checkpoint()
