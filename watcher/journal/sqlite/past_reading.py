@@ -103,7 +103,7 @@ async def events_between(
         for text in {row[1] for row in rows} - keys.keys():
             keys[text] = Key(*text.split("/"))  # type: ignore[arg-type]
         return [
-            Published(keys[key], version, json(type_, content, data), 0, seq, observed_at, type_)  # type: ignore[arg-type]
+            Published(keys[key], version, json(type_, content, data), 0, seq, observed_at, type_)
             for seq, key, version, observed_at, content, data, type_ in rows
         ]
 
