@@ -11,12 +11,31 @@ from tests.e2e.harness import ROOT
 from watcher.app.cli import parser
 
 CASES = [
-    ("watcher ", {"demo", "run", "check", "init", "fleet", "sample", "tail", "sandbox", "completion"}),
+    (
+        "watcher ",
+        {
+            "demo",
+            "run",
+            "check",
+            "rehearse",
+            "init",
+            "fleet",
+            "sample",
+            "tail",
+            "sandbox",
+            "completion",
+            "webhook",
+            "at",
+            "history",
+        },
+    ),
     ("watcher ta", {"tail"}),
     ("watcher run --only ", {"pollers", "relay"}),
     ("watcher check --off", {"--offline"}),
     ("watcher check --log-level w", {"warning"}),
     ("watcher check -c ", {"one.toml"}),
+    ("watcher rehearse --ol", {"--old"}),
+    ("watcher rehearse --old ", {"one.toml"}),
     ("watcher --log-level error fleet l", {"leave"}),
     ("watcher completion z", {"zsh"}),
 ]

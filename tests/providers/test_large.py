@@ -218,13 +218,13 @@ def test_what_is_no_json_is_refused_however_it_is_cut(text):
 
 def memory(ledger):
     """All that the ledger knows and would commit."""
-    rows, notes = ledger.take(100_000)
+    taken = ledger.take(100_000)
     known = {
         str(group.key(account)): (record.amount, record.version, record.recent_amounts, record.candidate, seen(record))
         for group, account, record in ledger._store
     }
     ledger.committed()
-    return rows, notes, known
+    return taken, known
 
 
 def seen(record):

@@ -301,7 +301,7 @@ RELAY: tuple[Figure[RelayView], ...] = (
     gauge("relay_stalled", "Connections that take nothing right now.", lambda r: r.stats.stalled),
     gauge("relay_reading", "Connections that read the log right now.", lambda r: r.stats.reading),
     counter("relay_accepted", "Connections accepted.", lambda r: r.stats.accepted),
-    counter("relay_updates", "Updates sent.", lambda r: r.stats.sent),
+    counter("relay_updates", "Updates and crossings sent.", lambda r: r.stats.sent),
     counter(
         "relay_conflated",
         "Events replaced by a later one of their key, where the client asked for that.",

@@ -9,7 +9,7 @@ import msgspec
 from watcher.app.day_closer import DayCloser, Keeping
 from watcher.app.heritage import Heritage
 from watcher.app.provider_sources import Source
-from watcher.app.reader_loan import ReaderLoan
+from watcher.app.shared_reader import SharedReader
 from watcher.fleet.handover import IN_FLIGHT_WAIT
 from watcher.ingest.committer import Committer
 from watcher.ingest.last_seen_notes import LastSeenNotes
@@ -23,6 +23,7 @@ from watcher.poller.poller import Poller
 from watcher.runtime.task_scope import task_scope
 
 Beside = Callable[[Poller], Coroutine[Any, Any, None]]
+BesidePartition = Callable[[Committer], Coroutine[Any, Any, None]]
 
 
 class Clocks(msgspec.Struct, frozen=True):
@@ -74,10 +75,16 @@ class Polling:
             self.ended.set()
 
 
+async def nothing_beside(_: Committer) -> None:
+    pass
+
+
 class PartitionRunner:
     """One partition, from its opening until it is let go: its committer, and a poller for each provider that lives there."""
 
-    def __init__(self, partition: int, journal: Journal, clocks: Clocks, readers: ReaderLoan, keeping: Keeping) -> None:
+    def __init__(
+        self, partition: int, journal: Journal, clocks: Clocks, reader: SharedReader, keeping: Keeping
+    ) -> None:
         self.partition = partition
         self.committer = Committer(
             journal.writer(partition),
@@ -87,7 +94,7 @@ class PartitionRunner:
             boottime=clocks.boottime,
         )
         self._closer = DayCloser(
-            self.committer, lambda: self.pollers, readers.reader, keeping, wall=clocks.wall, boottime=clocks.boottime
+            self.committer, lambda: self.pollers, reader.lend, keeping, wall=clocks.wall, boottime=clocks.boottime
         )
         self.settled = anyio.Event()
         """Set once it polls, or has ended before it could."""
@@ -114,10 +121,16 @@ class PartitionRunner:
         self._letting_go.set()
         self._opening.cancel()
 
-    async def run(self, living_here: Callable[[], Sequence[ToPoll]], beside: Beside) -> None:
-        """Open and poll, until cancelled or let go. Raises what the committer and `beside` raise.
+    async def run(
+        self,
+        living_here: Callable[[], Sequence[ToPoll]],
+        beside: Beside,
+        beside_partition: BesidePartition = nothing_beside,
+    ) -> None:
+        """Open and poll, until cancelled or let go. Raises what the committer and those beside raise.
 
-        living_here: with the keys of that moment. beside: runs beside each poller.
+        living_here: with the keys of that moment. beside: runs beside each poller. beside_partition: runs while the partition
+        is open, once for it; what it notes at its end is committed.
         It stops from the source on: first the pollers, then the committer once it has committed what they brought.
         """
         async with task_scope() as committing:
@@ -136,6 +149,7 @@ class PartitionRunner:
 
                 self._begin = begin
                 self.poll(living_here())
+                tasks.start_soon(beside_partition, self.committer)
                 tasks.start_soon(self._closer.run)
                 self.settled.set()
                 await self._letting_go.wait()

@@ -3,6 +3,7 @@
 Nothing has failed then, so nothing else would say why nobody is asked.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from math import inf
 
@@ -10,6 +11,7 @@ import structlog
 
 from watcher.ingest.detection_delays import DetectionDelays
 from watcher.limits.lease import LATE
+from watcher.model.alerts import Crossing, Direction
 from watcher.model.events import CommitRow
 from watcher.runtime.histogram import Histogram
 
@@ -27,8 +29,14 @@ class CommitFigures:
     def __init__(self, partition: int) -> None:
         self.durations = Histogram(BOUNDS)
         self.detection_delays = DetectionDelays()
+        self.crossings: Counter[tuple[str, Direction]] = Counter()
+        """By alert and direction."""
         self._partition = partition
         self._logged_at = -inf
+
+    def crossed(self, crossings: Iterable[Crossing]) -> None:
+        """These are committed."""
+        self.crossings.update((crossing.alert, crossing.direction) for crossing in crossings)
 
     def committed(self, rows: Iterable[CommitRow], seconds: float, now: float) -> None:
         """These are, and that took so long."""

@@ -114,6 +114,11 @@ class PendingChanges:
         change = committing or self.pending.get(key)
         return (record.version, record.amount if change is None else change.previous) == (state.version, state.amount)
 
+    def committed_amount(self, key: Key, record: BalanceRecord) -> str | None:
+        """None: nothing of the key is committed."""
+        change = self.in_flight[key][0] if key in self.in_flight else self.pending.of[key.provider].get(key)
+        return record.amount if change is None else change.previous
+
     def since(self, provider: str) -> Iterator[tuple[Key, str]]:
         """Of each balance of which another amount is committed than the record's: when that one was last seen (RFC 3339). A
         later one of a key counts."""

@@ -5,7 +5,9 @@ of them says what was before it, and until when that was seen. A balance without
 which it was seen so is the time of its state, or what the notes of last readings say.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import heapq
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Protocol
 
 import anyio.lowlevel
@@ -22,7 +24,9 @@ from watcher.model.readings import Unit
 from watcher.model.times import format_rfc3339, parse_rfc3339, shared_micros
 
 ROWS = 500
-"""Balances in one step of work."""
+"""Balances or events in one step of work."""
+PAGE = 2_000
+"""Balances that the journal is asked for at once."""
 TRIES = 3
 """Of a snapshot that others took away."""
 
@@ -127,13 +131,13 @@ async def _closing_at(log: PastLog, time: int, wanted: Filter, seen: LastSeen, k
     closed = providers_closed(await log.notes(), day)
     rows = {one.balance.key: one.balance async for part in log.closings(day, wanted) for one in part}
     states, _ = await _states(log, wanted)
-    for number, state in enumerate(states, 1):
+    for number, (key, state) in enumerate(states, 1):
         if state.provider not in closed:
-            rows.pop(state.key, None)  # what was begun and not ended
+            rows.pop(key, None)  # what was begun and not ended
             if (row := _without_change(state, seen, time)) is not None:
                 if shared_micros(state.observed_at) > time:
                     raise _not_kept(time, kept, [], of=state.provider)
-                rows[state.key] = row
+                rows[key] = row
         if number % ROWS == 0:
             await anyio.lowlevel.checkpoint()
     return sorted(rows.values(), key=lambda row: row.key)
@@ -147,13 +151,14 @@ def _not_kept(time: int, kept: int, days: Sequence[str], of: str = "") -> PastEr
     )
 
 
-async def _states(log: PastLog, wanted: Filter) -> tuple[list[BalanceState], Cursor]:
+async def _states(log: PastLog, wanted: Filter) -> tuple[Iterator[tuple[Key, BalanceState]], Cursor]:
+    """By key. Sorted a page at a time, since in one go that takes long."""
     snapshot = await log.snapshot(wanted)
     try:
-        states: list[BalanceState] = []
-        while page := await snapshot.page(ROWS):
-            states += page
-        return states, snapshot.cursor
+        pages: list[list[tuple[Key, BalanceState]]] = []
+        while page := await snapshot.page(PAGE):
+            pages.append(sorted([(state.key, state) for state in page], key=itemgetter(0)))
+        return heapq.merge(*pages, key=itemgetter(0)), snapshot.cursor
     finally:
         snapshot.close()
 
@@ -172,10 +177,9 @@ async def _balances_at(
         progress(part.done, part.of)
     if time < (kept := await log.kept_from()):  # events went while they were read
         raise PastError(f"events are kept from {format_rfc3339(kept)} on by now (retention)")
-    states.sort(key=lambda state: state.key)
     rows = []
-    for number, state in enumerate(states, 1):
-        if (row := balance_at(state, changes.of(state.key, state.version), seen, time)) is not None:
+    for number, (key, state) in enumerate(states, 1):
+        if (row := balance_at(state, changes.of(key, state.version), seen, time)) is not None:
             rows.append(row)
         if number % ROWS == 0:
             await anyio.lowlevel.checkpoint()

@@ -126,11 +126,9 @@ class CatchUp:
         for event in events:
             if event.position >= head[event.partition]:
                 break
-            given += 1
-            if event.type != "changed":
-                continue
             cursor = outbox.position.after(event.partition, event.position)
             outbox.deliver(self._flusher.fan_out.framed(event, cursor), now, subscriptions)
+            given += 1
             if outbox.enough:
                 break
         return given

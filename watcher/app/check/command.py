@@ -1,5 +1,6 @@
 """`watcher check`, from the config to the last answer."""
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ import msgspec
 
 from watcher.app import settings
 from watcher.app.check import machine
+from watcher.app.check.alert_plan import DecimalsCheck, alert_line, speaking_of_nothing, watches_by_alert
 from watcher.app.check.ask import Questions
 from watcher.app.check.hint_plan import hint_line, useless
 from watcher.app.check.learned import learned_rates
@@ -21,14 +23,17 @@ from watcher.app.exposed_secrets import exposed
 from watcher.app.findings import Finding
 from watcher.app.hint_sources import HintSource, hint_sources
 from watcher.app.limit_words import duration_words
-from watcher.app.provider_sources import Source, sources
+from watcher.app.provider_sources import Source, sources, watch_index
 from watcher.app.settings import Settings
 from watcher.journal import Journal, OlderFormat, Reader
 from watcher.limits.budget import Budget
 from watcher.limits.lease import STAMPS
+from watcher.model.keys import Filter
 from watcher.model.log import JournalError, Unavailable
 from watcher.relay.http import auth
 
+PAGE = 1000
+"""Balances."""
 FRESH = 30.0
 """Seconds: stamps that were saved so lately are those of a daemon that runs."""
 
@@ -71,6 +76,7 @@ class _Check:
         for source in self._sources:
             self._plan(source)
         self._tell_hints()
+        self._tell_alerts()
         busy = machine.look(config, report, guarded=guarded, now=wall)
         journal = report.tried(lambda: journal_of(config, environment), "journal")
         if journal is None:
@@ -80,6 +86,7 @@ class _Check:
             reader = await self._reader(journal)
             if reader is not None:
                 stack.push_async_callback(reader.close)
+                await self._tell_decimals(reader)
             self._warn(journal)
             if self._sources and not report.failed:
                 report.tried(lambda: Daemon(config, environment), "config")  # whatever else `run` would refuse
@@ -106,6 +113,32 @@ class _Check:
             self._report.say(hint_line(source, providers))
             for finding in useless(source, providers):
                 self._report.found(finding, indent="  ")
+
+    def _tell_alerts(self) -> None:
+        """Not while there is no provider to speak of, which has been told."""
+        alerts, providers = self._config.alerts, [source.provider for source in self._sources]
+        if not alerts or not providers:
+            return
+        scopes = [target.scope for provider in providers for group in provider.groups for target in group.targets]
+        counts = self._report.alerts = watches_by_alert(alerts, scopes, watch_index(providers))
+        self._report.say(alert_line(counts))
+        for finding in speaking_of_nothing(alerts, counts):
+            self._report.found(finding, indent="  ")
+
+    async def _tell_decimals(self, reader: Reader) -> None:
+        decimals = DecimalsCheck(self._config.alerts, watch_index(source.provider for source in self._sources))
+        if not decimals:
+            return
+        with contextlib.suppress(
+            JournalError
+        ):  # a second look: whatever keeps `run` from reading it is told of the first
+            snapshot = await reader.snapshot(Filter())
+            try:
+                while decimals and (states := await snapshot.page(PAGE)):
+                    for finding in decimals.look(states):
+                        self._report.found(finding)
+            finally:
+                snapshot.close()
 
     def _warn(self, journal: Journal) -> None:
         providers = [source.provider for source in self._sources]

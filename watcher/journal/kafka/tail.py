@@ -48,6 +48,10 @@ from watcher.model.log import Commit, Cursor, Published, Unavailable
 class LogTail:
     """The state of every key as of a place, and the last commits."""
 
+    epoch = ""
+    _reloading = False
+    """The table is being read anew."""
+
     def __init__(
         self,
         cluster: Cluster,
@@ -62,16 +66,15 @@ class LogTail:
         self._cluster = cluster
         self._offsets = offsets
         self._topics = topics
-        self._changed_partitions = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
-        crossed_partitions = [TopicPartition(topics.crossed, partition) for partition in range(partitions)]
-        self.event_partitions = [*self._changed_partitions, *crossed_partitions]
+        self._changed_partitions, crossed, self._state_partitions, self._internal_partitions = (
+            [TopicPartition(topic, partition) for partition in range(partitions)]
+            for topic in (topics.changed, topics.crossed, topics.state, topics.internal)
+        )
+        self.event_partitions = [*self._changed_partitions, *crossed]
         """In the order of the positions of a cursor."""
         self._places = {partition: place for place, partition in enumerate(self.event_partitions)}
-        self._state_partitions = [TopicPartition(topics.state, partition) for partition in range(partitions)]
-        self._internal_partitions = [TopicPartition(topics.internal, partition) for partition in range(partitions)]
         self._identity = identity
         self._on_turn = on_turn
-        self.epoch = ""
         self._markers: dict[int, LogMarker] = {}
         """The last one of each partition."""
         self.table = StateTable()
@@ -79,8 +82,6 @@ class LogTail:
         self.positions: dict[TopicPartition, int] = {}
         """Where each partition has been read to."""
         self.denied = DenialTimer(10.0, cluster.deadlines.denied)
-        self._reloading = False
-        """The table is being read anew."""
         self._advanced = anyio.Event()
         """Set by the next turn."""
         self._shared_refresh: asyncio.Task[None] | None = None

@@ -41,6 +41,10 @@ class KafkaWriter:
     """The offset where the states ended then."""
     _crossed_end = 0
     """The offset where the crossings ended then."""
+    _epoch = ""
+    _was_open = False
+    _missing_since: float | None = None
+    """Since when our topics are missing, as far as we looked."""
     _begun_anew: TopicPartition | None = None
     """What took records of ours where others of ours had stood."""
 
@@ -62,11 +66,12 @@ class KafkaWriter:
         self.partition = partition
         self.transactional_id = transactional_id
         self._topics = topics
-        self._event_partition = TopicPartition(topics.changed, partition)
-        self._state_partition = TopicPartition(topics.state, partition)
-        self._internal_partition = TopicPartition(topics.internal, partition)
-        self._crossed_partition = TopicPartition(topics.crossed, partition)
-        self._closing_partition = TopicPartition(topics.closing, partition)
+        joined = (topics.changed, topics.state, topics.internal, topics.crossed, topics.closing)
+        self._transacted = tuple(TopicPartition(topic, partition) for topic in joined)
+        """Where a transaction of ours may have part."""
+        self._event_partition, self._state_partition, self._internal_partition, self._crossed_partition, _ = (
+            self._transacted
+        )
         self._cluster = cluster
         self._offsets = offsets
         self._encoder = encoder
@@ -74,20 +79,10 @@ class KafkaWriter:
         self._identity = identity
         self._boottime = boottime
         self._began_at = began_at
-        self._epoch = ""
-        self._missing_since: float | None = None
-        """Since when our topics are missing, as far as we looked."""
         self._denied = DenialTimer(60.0, cluster.deadlines.denied)
-        self._was_open = False
         self._producer: TransactionalProducer | None = None
         self._last_offsets: dict[TopicPartition, int] = {}
         """Where our last records stand."""
-
-    @property
-    def _transacted(self) -> tuple[TopicPartition, ...]:
-        """Where a transaction of ours may have part."""
-        balances = (self._event_partition, self._state_partition, self._internal_partition)
-        return *balances, self._crossed_partition, self._closing_partition
 
     async def open(self) -> Restored:
         """Raises Unavailable, Fenced, Lost, Forbidden, and WrongJournal when this is another log than before, or none."""

@@ -1,0 +1,1 @@
+"""`watcher rehearse`: what a config would do, tried in virtual time over what has happened."""

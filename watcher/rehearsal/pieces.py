@@ -1,0 +1,75 @@
+"""Which part of a long rehearsal is gone through where all of it would take too long. Pure.
+
+Where the limits allow more requests than a rehearsal may take, it goes through one piece of each day, at a time of the day that
+moves on from one to the next, so that quiet hours and busy ones have their share. The pieces are put behind one another: to the
+schedule it is one short month.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+import msgspec
+
+from watcher.limits.forecast import DAY
+from watcher.poller.assembly import budget_of
+from watcher.providers.protocol import Provider
+
+STEPS = 6_000_000
+"""Requests, and targets read, of one rehearsal: about a minute of work on a machine with two cores."""
+SHORTEST = 3600.0
+"""Seconds of a piece: more than what the schedule remembers as a burst."""
+GOLDEN = 0.6180339887498949
+"""Multiples of it are spread over a day as evenly as any, however many there are."""
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A part of the time that is rehearsed. In seconds since its begin, and since the begin of the rehearsal."""
+
+    start: float
+    end: float
+    begins: float
+    """On the clock of the rehearsal."""
+
+
+def pieces_of(seconds: float, share: float) -> list[Piece]:
+    """So large a part of so many seconds; 1: all in one piece."""
+    if share >= 1:
+        return [Piece(0.0, seconds, 0.0)]
+    whole = max(share * seconds, min(seconds, SHORTEST))
+    count = max(1, min(ceil(seconds / DAY), int(whole / SHORTEST)))
+    length, room = whole / count, seconds / count
+    return [
+        Piece(start := number * room + (room - length) * (number * GOLDEN % 1), start + length, number * length)
+        for number in range(count)
+    ]
+
+
+def shares(steps: Sequence[float], most: float) -> list[float]:
+    """How large a part of each of these works is done, so that all of them together are not more than `most`: small ones whole,
+    the others as many steps each."""
+    left, found = most, [1.0] * len(steps)
+    order = sorted(range(len(steps)), key=lambda i: steps[i])
+    for done, i in enumerate(order):
+        part = left / (len(order) - done)
+        found[i] = min(1.0, part / steps[i]) if steps[i] > 0 else 1.0
+        left -= steps[i] * found[i]
+    return found
+
+
+def steps_of(provider: Provider, seconds: float) -> float:
+    """Requests and targets of so many seconds, at most."""
+    budget = budget_of(provider)
+    everywhere = min(
+        (window.per / window.requests for window in provider.limits if window.endpoint is None), default=0.0
+    )
+    total = 0.0
+    for group in provider.groups:
+        rates = {lane.endpoint: (1 / budget.interval(lane.endpoint), lane.batch) for lane in group.lanes}
+        requests = sum(rate for rate, _ in rates.values())
+        if everywhere:
+            requests = min(requests, provider.settings.share / (everywhere * provider.cost))
+        batch = min(max(batch for _, batch in rates.values()), len(group.targets))
+        if provider.min_interval:
+            requests = min(requests, len(group.targets) / batch / provider.min_interval)
+        total += requests * (1 + batch)
+    return total * seconds
