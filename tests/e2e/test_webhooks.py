@@ -16,6 +16,7 @@ from tests.webhooks.samples import secret
 
 EXAMPLES = ROOT / "docs" / "examples" / "webhooks"
 SECRETS = {"WEBHOOK_SECRET": secret("e2e"), "OTHER_SECRET": secret("other")}
+TOKEN = {"Authorization": "Bearer canary-of-the-relay"}
 ALERT = [{"name": "any", "above": "0"}]
 
 
@@ -105,7 +106,7 @@ def table(receiver, **more):
 
 def metric(port, name, **labels):
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
-    text = get(f"http://127.0.0.1:{port}/metrics")[1].decode()
+    text = get(f"http://127.0.0.1:{port}/metrics", headers=TOKEN)[1].decode()
     lines = [line for line in text.splitlines() if line.startswith(f"{name}{{") and all(one in line for one in wanted)]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
@@ -149,11 +150,15 @@ def test_a_receiver_that_is_down_is_named_and_makes_nothing_unready(house, examp
     tables = {"helius": sandbox.providers()["helius"]}
     up, down = examples("receiver.py"), Example(house.folder, "down.py")
     hooks = [table(up, events=["changed"]), table(down, events=["changed"])]
-    daemon = house.run(house.config(tables, webhook=hooks), env=SECRETS)
+    relay = {"port": 0, "tokens_env": "TOKENS"}
+    daemon = house.run(
+        house.config(tables, relay=relay, webhook=hooks), env=SECRETS | {"TOKENS": "canary-of-the-relay"}
+    )
     until(lambda: len(up.changes) >= 20, "the other one gets its events")
-    status, body = get(f"http://127.0.0.1:{daemon.port}/readyz")
     until(lambda: metric(daemon.port, "watcher_webhook_failing", webhook="down.py") == 1, "it fails")
     status, body = get(f"http://127.0.0.1:{daemon.port}/readyz")
+    assert (status, json.loads(body)["webhooks"]) == (200, "failing"), "names need a token"
+    status, body = get(f"http://127.0.0.1:{daemon.port}/readyz", headers=TOKEN)
     assert status == 200
     assert json.loads(body)["webhooks"] == {"receiver.py": "ok", "down.py": "the connection was refused"}
     assert metric(daemon.port, "watcher_webhook_lag_seconds", webhook="down.py") > 0
