@@ -36,7 +36,11 @@ def past(tmp_path_factory):
 def config(tmp_path, name="new.toml", *, journal="sqlite:///none.db", limits=LIMIT, watches=3, more="", labels=False):
     lines = [f'journal = "{journal}"', "[providers.helius]", 'type = "helius"', 'api_key_env = "NOT_SET"', limits, more]
     for n in range(watches):
-        lines += ["[[providers.helius.watch]]", f'account = "{solana(n)}"', *([f'label = "desk {n}"'] if labels else [])]
+        lines += [
+            "[[providers.helius.watch]]",
+            f'account = "{solana(n)}"',
+            *([f'label = "desk {n}"'] if labels else []),
+        ]
     path = tmp_path / name
     path.write_text("\n".join(lines))
     return str(path)
@@ -106,7 +110,9 @@ def test_labels_are_shown_each(tmp_path, past, capsys):
 def test_what_cannot_be_met_stands_last(tmp_path, capsys):
     new = config(tmp_path, watches=30, more="max_interval = 60.0")
     *_, last = run(capsys, "-c", new, "--days", "0.2", "--synthetic")[1].splitlines()
-    assert last.startswith("new, helius: max_interval 60 s is not met: 30 of 30 watches were left unread for longer, up to ")
+    assert last.startswith(
+        "new, helius: max_interval 60 s is not met: 30 of 30 watches were left unread for longer, up to "
+    )
     *_, last = run(capsys, "-c", config(tmp_path), "--days", "0.2", "--synthetic")[1].splitlines()
     assert last == "everything that is wished for can be met"
 
@@ -115,7 +121,10 @@ def test_what_cannot_be_met_stands_last(tmp_path, capsys):
     ("text", "words"),
     [
         ("[providers.helius]\ntype = 'helius'\nwatch = []", "needs a key"),
-        ("[providers.helius]\napi_key_env = 'X'\ncost = 20\nwatch = [{ account = '" + solana(0) + "' }]", "no call could ever"),
+        (
+            "[providers.helius]\napi_key_env = 'X'\ncost = 20\nwatch = [{ account = '" + solana(0) + "' }]",
+            "no call could ever",
+        ),
         ("journal = 'sqlite:///x.db'", "no provider is configured"),
         ("nonsense = 1", "unknown key `nonsense`"),
     ],
@@ -131,7 +140,8 @@ def test_a_bad_config_is_refused_with_what_to_do(tmp_path, capsys, text, words, 
 
 
 @pytest.mark.parametrize(
-    "flags", [("--days", "0"), ("--days", "nan"), ("--days", "400"), ("--latency", "-1"), ("--rate", "inf"), ("--seed", "x")]
+    "flags",
+    [("--days", "0"), ("--days", "nan"), ("--days", "400"), ("--latency", "-1"), ("--rate", "inf"), ("--seed", "x")],
 )
 def test_a_bad_number_is_refused(tmp_path, capsys, flags):
     status, out, err = run(capsys, "-c", config(tmp_path), *flags)

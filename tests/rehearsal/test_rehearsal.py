@@ -82,6 +82,13 @@ def test_what_was_so_at_the_first_reading_is_no_change():
     assert outcome.delays.changes == 1
 
 
+def test_what_changes_before_the_time_that_counts_does_not_count():
+    balances = dict([one(0, 12.0, 14.0, 35.0)])
+    outcome = rehearsed(settings(1, 1, 10.0), balances, 60.0, latency=0.0, since=13.0)
+    assert outcome.delays.changes == 2
+    assert outcome.delays.mean == pytest.approx((6 + 5) / 2, abs=0.01)
+
+
 def test_a_vanished_balance_is_read_twice_before_it_is_an_event():
     watch = (Watch(account=solana(0)),)
     table = BloxrouteSettings(type="bloxroute", limits=(Limit(1, 10.0),), cost=1.0, watch=watch)
@@ -103,9 +110,7 @@ def test_a_return_is_read_twice_where_order_is_missing():
 
 def test_an_answer_out_of_a_cache_shows_what_was():
     account = "0x" + "1" * 40
-    table = OndoSettings(
-        type="ondo", limits=(Limit(1, 10.0),), watch=(Watch(account=account, chain="ethereum-1"),)
-    )
+    table = OndoSettings(type="ondo", limits=(Limit(1, 10.0),), watch=(Watch(account=account, chain="ethereum-1"),))
     balances = {Key("ondo", ETHEREUM, account, "t"): ([15.0], ["5", "6"])}
     outcome = rehearsed(table, balances, 200.0, latency=0.0)
     assert outcome.delays.mean == pytest.approx(60.0 - 15.0, abs=0.1)  # asked at 0, 10, 20, …; made anew at 60
@@ -118,9 +123,7 @@ def test_tokenkit_answers_as_old_as_is_asked_for():
 
     scope = tokenkit(1).groups[0].targets[0].scope
     key = Key("tokenkit", scope.chain, table().watch[0].account, "0x99")
-    provider = Task(
-        "tokenkit", table(), keyed=True, wishes=Wishes(1.0), history=None, watches=WatchIndex()
-    ).provider()
+    provider = Task("tokenkit", table(), keyed=True, wishes=Wishes(1.0), history=None, watches=WatchIndex()).provider()
     scope = provider.groups[0].targets[0].scope
     key = Key("tokenkit", scope.chain, scope.account, scope.token)
     balances = {key: ([15.0], ["5", "6"])}
