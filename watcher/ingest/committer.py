@@ -20,6 +20,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from watcher.ingest import stamps_in_doubt
+from watcher.ingest.answers_under_way import AnswersUnderWay
 from watcher.ingest.closing_queue import ClosingQueue
 from watcher.ingest.commit_figures import CommitFigures
 from watcher.ingest.commit_group import CommitGroup
@@ -62,6 +63,8 @@ class Committer:
     """Times that the journal could not be opened or the outcome of a commit was unknown."""
     rejected = 0
     """Records that the journal will not take, counted each time."""
+    released = False
+    """Whether nothing of the owner before was in doubt when we opened first."""
     _in_flight = 0
     """Rows of the commit that is under way."""
     _rounds = 0
@@ -84,8 +87,7 @@ class Committer:
         self.notes: Mapping[str, bytes] = {}
         """The notes as they were restored, and since then as they were given to us."""
         self.figures = CommitFigures(partition)
-        self.released = False
-        """Whether nothing of the owner before was in doubt when we opened first."""
+        self.under_way = AnswersUnderWay()
         self.in_doubt: set[str] = set()
         """Notes with stamps of a former owner that may have asked more, in whose place nobody here has saved others."""
         self.ready = anyio.Event()
@@ -96,8 +98,6 @@ class Committer:
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
         self._rests = ProviderRests()
-        self._under_way: list[Answer] = []
-        """Those that wait to be evaluated, or are being."""
         self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
         self._commit_scope: anyio.CancelScope | None = None
@@ -108,21 +108,13 @@ class Committer:
         """What the answer meant. Waits while the journal is down or `bound` rows of its provider pend."""
         verdict = None
         self.figures.detection_delays.begin(answer.times.observed_at)
-        self._under_way.append(answer)
-        try:
+        with self.under_way.counted(answer):
             while verdict is None:
                 while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
                     await self._progress.wait()
                 evaluating = self.ledger.evaluating(answer)
                 verdict = await evaluated(evaluating, lambda: self._opened_times, self._work_came)
-        finally:
-            self._under_way = [other for other in self._under_way if other is not answer]
         return verdict
-
-    def oldest_under_way(self, provider: str) -> float:
-        """When the oldest answer came that is not evaluated to its end (wall-clock microseconds); infinite: there is none."""
-        came = (answer.times.observed_at for answer in self._under_way if answer.provider == provider)
-        return min(came, default=math.inf)
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """The verdict on a listing that repeats the one before. None: nobody knows that it does, so `accept` it whole."""
