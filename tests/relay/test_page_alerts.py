@@ -101,6 +101,32 @@ def test_after_a_cut_no_crossing_is_missing_or_twice(blotter, visit):
     assert page.locator("#open li .sum").get_attribute("data-full") == "4"
 
 
+def test_a_crossing_that_comes_again_is_shown_once(blotter, visit):
+    """As after a cut of a page that was too slow: its cursor stood before changes that were held back."""
+
+    def route(socket):
+        def onward(text):
+            for _ in range(2 if text.startswith('{"type":"crossed"') else 1):
+                socket.send(text)
+
+        socket.connect_to_server().on_message(onward)
+
+    first, second, *_ = some(blotter)
+    blotter.start()
+    page = visit("about:blank")
+    page.route_web_socket("**/v1/stream", route)
+    page.goto(blotter.url)
+    live(page)
+    for amount, direction in (("750000", "below"), ("6000000", "cleared")):
+        blotter.cross(first, amount, direction)
+    blotter.cross(second, "750000", "below")
+    until_open(page, 1)
+    kinds = page.locator("#stream li:not([class=''])").evaluate_all(
+        "all => all.map(li => li.className).filter(Boolean)"
+    )
+    assert kinds == ["fired", "over", "fired"]
+
+
 def test_what_a_snapshot_came_in_place_of_closes_no_alert_but_leaves_none_of_which_nobody_knows(blotter, visit):
     first, second, *_ = some(blotter)
     blotter.start()
