@@ -46,6 +46,38 @@ class ProviderWatch:
                 yield ProviderNews(name, status.state, status.reason, status.since)
 
 
+class UnreadNews(msgspec.Struct):
+    """Balances of one provider that an alert speaks of are not read any more, or are again."""
+
+    provider: str
+    alert: str
+    balances: int
+    since: str
+    over: bool
+
+
+class UnreadWatch:
+    """Of those providers; None: of all."""
+
+    def __init__(self, providers: Collection[str] | None) -> None:
+        self._providers = providers
+        self._unread: dict[tuple[str, str], UnreadAlert] = {}
+        """By provider and alert."""
+
+    def news(self, statuses: Mapping[str, ProviderStatus]) -> Iterator[UnreadNews]:
+        """Each alert when it begins and when it ends."""
+        before, self._unread = self._unread, {}
+        for name, status in statuses.items():
+            if self._providers is None or name in self._providers:
+                self._unread |= {(name, one.alert): one for one in status.unread or ()}
+        for (name, alert), one in self._unread.items():
+            if (name, alert) not in before:
+                yield UnreadNews(name, alert, one.balances, one.since, over=False)
+        for (name, alert), one in before.items():
+            if (name, alert) not in self._unread and name in statuses:
+                yield UnreadNews(name, alert, one.balances, one.since, over=True)
+
+
 class SourceNews(msgspec.Struct):
     """A source of hints that came or went, as far as one provider is concerned."""
 
@@ -86,40 +118,3 @@ class HintWatch:
         for name, status in statuses.items():
             if status.hints is not None and (self._providers is None or name in self._providers):
                 yield name, status.hints
-
-
-class UnreadNews(msgspec.Struct):
-    """An alert on balances of a provider that nobody reads has begun, or has ended."""
-
-    provider: str
-    alert: str
-    balances: int
-    """0: it has ended."""
-    since: str
-
-
-class UnreadWatch:
-    """Of those providers; None: of all."""
-
-    def __init__(self, providers: Collection[str] | None) -> None:
-        self._providers = providers
-        self._open: dict[tuple[str, str], UnreadAlert] = {}
-        """By provider and alert."""
-
-    def news(self, statuses: Mapping[str, ProviderStatus]) -> Iterator[UnreadNews]:
-        """Each once when it begins, and once when it ends."""
-        before, self._open = (
-            self._open,
-            {
-                (name, one.alert): one
-                for name, status in statuses.items()
-                if self._providers is None or name in self._providers
-                for one in status.unread
-            },
-        )
-        for (name, alert), one in self._open.items():
-            if (name, alert) not in before:
-                yield UnreadNews(name, alert, one.balances, one.since)
-        for (name, alert), one in before.items():
-            if (name, alert) not in self._open:
-                yield UnreadNews(name, alert, 0, one.since)

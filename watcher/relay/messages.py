@@ -138,8 +138,8 @@ class ProviderStatus(Struct, frozen=True):
     """Since when it is in that state, or nothing is heard of it."""
     hints: HintsHealth | None = None
     """What hints do for it. None: nothing, or nothing is heard of it."""
-    unread: tuple[UnreadAlert, ...] = ()
-    """Alerts on balances that it has not read for too long; none where nothing is heard of it."""
+    unread: tuple[UnreadAlert, ...] | UnsetType = UNSET
+    """Alerts on balances that are not read. Left out where there are none, or where the token does not see all of the provider."""
 
 
 class SubscriptionInfo(Struct, frozen=True):
