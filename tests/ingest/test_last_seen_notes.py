@@ -57,12 +57,12 @@ def test_a_note_is_of_no_later_than_the_oldest_answer_that_waits_to_be_evaluated
             committer._open = False  # as while the journal is down
             tasks.start_soon(committer.accept, answer("6", came=90.0))
             await anyio.sleep(10.0)
-            assert committer.oldest_under_way("another") == float("inf")
+            assert committer.under_way.oldest("another") == float("inf")
             notes.save_now()
             assert noted(committer) == (90.0, [100.0])
             committer._open = True
             committer._advance()
             await anyio.wait_all_tasks_blocked()
-            assert committer.oldest_under_way("bank") == float("inf")
+            assert committer.under_way.oldest("bank") == float("inf")
 
     virtually(main)

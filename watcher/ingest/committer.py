@@ -20,6 +20,7 @@ import structlog
 from anyio.abc import TaskStatus
 
 from watcher.ingest import stamps_in_doubt
+from watcher.ingest.answers_under_way import AnswersUnderWay
 from watcher.ingest.closing_queue import ClosingQueue
 from watcher.ingest.commit_figures import CommitFigures
 from watcher.ingest.commit_group import CommitGroup
@@ -98,8 +99,7 @@ class Committer:
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
         self._rests = ProviderRests()
-        self._under_way: list[Answer] = []
-        """Those that wait to be evaluated, or are being."""
+        self.under_way = AnswersUnderWay()
         self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
         self._commit_scope: anyio.CancelScope | None = None
@@ -111,21 +111,13 @@ class Committer:
         """What the answer meant. Waits while the journal is down or `bound` rows of its provider pend."""
         verdict = None
         self.figures.detection_delays.begin(answer.times.observed_at)
-        self._under_way.append(answer)
-        try:
+        with self.under_way.one(answer):
             while verdict is None:
                 while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
                     await self._progress.wait()
                 evaluating = self.ledger.evaluating(answer)
                 verdict = await evaluated(evaluating, lambda: self._opened_times, self._work_came)
-        finally:
-            self._under_way = [other for other in self._under_way if other is not answer]
         return verdict
-
-    def oldest_under_way(self, provider: str) -> float:
-        """When the oldest answer came that is not evaluated to its end (wall-clock microseconds); infinite: there is none."""
-        came = (answer.times.observed_at for answer in self._under_way if answer.provider == provider)
-        return min(came, default=math.inf)
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """The verdict on a listing that repeats the one before. None: nobody knows that it does, so `accept` it whole."""

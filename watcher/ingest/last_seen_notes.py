@@ -30,7 +30,7 @@ class LastSeenNotes:
         """Return once it is committed as of now. Raises Closed at the end."""
         note = await run_in_slices(self._committer.ledger.seen_note(self._provider, self._evaluated()))
         if note is not None:
-            await self._committer.save(PREFIX + self._provider, note)
+            await self._committer.save(PREFIX + self._provider, encode(note))
 
     def save_now(self) -> None:
         """At the end, for the next commit."""
@@ -38,7 +38,7 @@ class LastSeenNotes:
 
     def _evaluated(self) -> int:
         """Wall-clock microseconds: whatever answer has come before is evaluated, as far as it has come to the committer."""
-        return int(min(self._wall(), self._committer.oldest_under_way(self._provider)))
+        return int(min(self._wall(), self._committer.under_way.oldest(self._provider)))
 
     def _save(self, note: SeenNote | None) -> None:
         """Unless it says what the one before says: where nothing is read, nothing is committed."""
