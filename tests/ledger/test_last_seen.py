@@ -8,7 +8,7 @@ import pytest
 from tests.ledger.test_ledger import ACCOUNT, EPOCH, Desk, X, Y, at, clock, says
 from watcher.ledger import Ledger, last_seen
 from watcher.model.keys import Key
-from watcher.model.last_seen import SETTLED, LastSeen, SeenNote
+from watcher.model.last_seen import SETTLED, LastSeen, SeenNote, encode
 from watcher.model.times import parse_rfc3339
 from watcher.runtime.slicing import run_at_once
 
@@ -17,7 +17,7 @@ SECOND = 1_000_000
 
 def noted(desk, at=None):
     """The note of the provider, made now."""
-    return run_at_once(desk.ledger.seen_note("p", int(desk.now * 1e6) if at is None else at))
+    return encode(run_at_once(desk.ledger.seen_note("p", int(desk.now * 1e6) if at is None else at)))
 
 
 def seen(desk, key=X, *, note=None, now=10**12):
@@ -225,7 +225,7 @@ def committed(desk, key):
 def test_a_balance_of_which_nothing_is_known_is_in_no_note():
     ledger = Ledger()
     ledger.restore([], {}, EPOCH)
-    assert run_at_once(ledger.seen_note("p", 5)) == msgspec.msgpack.encode(SeenNote(5, [], {}))
+    assert run_at_once(ledger.seen_note("p", 5)) == SeenNote(5, [], {})
 
 
 def test_balances_of_another_provider_are_in_a_note_of_its_own():

@@ -111,7 +111,7 @@ def test_a_crossing_that_comes_again_is_shown_once(blotter, visit):
 
         socket.connect_to_server().on_message(onward)
 
-    first, second, *_ = some(blotter)
+    first, second, last, *_ = some(blotter)
     blotter.start()
     page = visit("about:blank")
     page.route_web_socket("**/v1/stream", route)
@@ -120,11 +120,12 @@ def test_a_crossing_that_comes_again_is_shown_once(blotter, visit):
     for amount, direction in (("750000", "below"), ("6000000", "cleared")):
         blotter.cross(first, amount, direction)
     blotter.cross(second, "750000", "below")
-    until_open(page, 1)
+    blotter.cross(last, "750000", "below")
+    until_open(page, 2)
     kinds = page.locator("#stream li:not([class=''])").evaluate_all(
         "all => all.map(li => li.className).filter(Boolean)"
     )
-    assert kinds == ["fired", "over", "fired"]
+    assert kinds == ["fired", "fired", "over", "fired"]
 
 
 def test_what_a_snapshot_came_in_place_of_closes_no_alert_but_leaves_none_of_which_nobody_knows(blotter, visit):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import anyio
 
 from watcher.ingest.committer import Committer
-from watcher.model.last_seen import PREFIX
+from watcher.model.last_seen import PREFIX, SeenNote, encode
 from watcher.runtime.slicing import run_at_once, run_in_slices
 
 SAVE = 15.0
@@ -19,6 +19,7 @@ class LastSeenNotes:
         self._provider = provider
         self._committer = committer
         self._wall = wall
+        self._saved: SeenNote | None = None
 
     async def save_forever(self) -> None:
         while True:
@@ -29,7 +30,7 @@ class LastSeenNotes:
         """Return once it is committed as of now. Raises Closed at the end."""
         note = await run_in_slices(self._committer.ledger.seen_note(self._provider, self._evaluated()))
         if note is not None:
-            await self._committer.save(PREFIX + self._provider, note)
+            await self._committer.save(PREFIX + self._provider, encode(note))
 
     def save_now(self) -> None:
         """At the end, for the next commit."""
@@ -39,6 +40,8 @@ class LastSeenNotes:
         """Wall-clock microseconds: whatever answer has come before is evaluated, as far as it has come to the committer."""
         return int(min(self._wall(), self._committer.under_way.oldest(self._provider)))
 
-    def _save(self, note: bytes | None) -> None:
-        if note is not None:
-            self._committer.note(PREFIX + self._provider, note)
+    def _save(self, note: SeenNote | None) -> None:
+        """Unless it says what the one before says: where nothing is read, nothing is committed."""
+        if note is not None and (self._saved is None or note.sights != self._saved.sights):
+            self._saved = note
+            self._committer.note(PREFIX + self._provider, encode(note))

@@ -103,5 +103,5 @@ def _pages(group: TokenGroup) -> Sequence[tuple[Sequence[str], Sequence[BalanceR
 def _time(record: BalanceRecord) -> int:
     seen = record.last_seen
     if isinstance(seen, Arrival):
-        return 0 if record.amount is None else seen.observed_at
+        return seen.observed_at
     return shared_micros(seen) if seen else 0

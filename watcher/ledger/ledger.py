@@ -23,7 +23,7 @@ from watcher.model.alerts import Crossing
 from watcher.model.amounts import symbol
 from watcher.model.events import BalanceState, CommitRow
 from watcher.model.keys import Key, Scope
-from watcher.model.last_seen import LastSeen, encode
+from watcher.model.last_seen import LastSeen, SeenNote
 from watcher.model.readings import Answer
 
 __all__ = ["Ledger", "Taken", "Verdict"]
@@ -129,14 +129,14 @@ class Ledger:
         """Those of the balances that are known of within it, sorted."""
         return sorted({group.token for group in self._store.within(scope)})
 
-    def seen_note(self, provider: str, at: int) -> Generator[None, None, bytes | None]:
+    def seen_note(self, provider: str, at: int) -> Generator[None, None, SeenNote | None]:
         """When each of its balances was last seen to be what is committed, as a note; None: that cannot be told now.
 
         at: wall-clock microseconds: all that came before has been evaluated.
         """
         store = self._store
         note = yield from seen_note(store, provider, at)
-        return None if note is None or self._store is not store else encode(note)
+        return note if self._store is store else None
 
     def evaluate(self, answer: Answer) -> Verdict:
         """What the answer means, in one go."""

@@ -35,6 +35,11 @@ class SeenNote(msgspec.Struct, frozen=True, array_like=True):
     """Chain, token and kind (`chain/token/kind`, "" for all that are not named) → when each of the other balances was seen,
     or later. Empty: each has its own time."""
 
+    @property
+    def sights(self) -> tuple[list[tuple[int, bytes]], dict[str, int]]:
+        """All but when it was made."""
+        return self.alone, self.floors
+
 
 _DECODER = msgspec.msgpack.Decoder(SeenNote)
 encode = msgspec.msgpack.Encoder().encode

@@ -147,6 +147,8 @@ class PastConformance:
             assert versions == [1, 2, 5]
             versions = [version for _, version in named(await slices_between(reader, 0, 2000 * SECOND, head))]
             assert versions == [3, 4]
+            slices = await slices_between(reader, 3000 * SECOND, 3600 * SECOND - 1, head)
+            assert [version for _, version in named(slices)] == [1, 5]
 
     async def test_slices_say_how_far_the_reading_is(self, journal: Journal) -> None:
         rows = [baseline("account1", 5)]
