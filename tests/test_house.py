@@ -62,7 +62,12 @@ ONLY_IN = {
     "pytest": "watcher/testing/",
     "httpcore": ("watcher/poller/connections", "watcher/poller/http2", "watcher/webhooks/connections"),
     "h2": "watcher/poller/http2",
-    "prometheus_client": ("watcher/app/metrics", "watcher/app/balance_gauges", "watcher/app/webhook_metrics"),
+    "prometheus_client": (
+        "watcher/app/metrics",
+        "watcher/app/balance_gauges",
+        "watcher/app/webhook_metrics",
+        "watcher/app/alert_metrics",
+    ),
     "httpx": (
         "watcher/poller/",
         "watcher/app/daemon",

@@ -7,17 +7,18 @@ import json
 import pytest
 
 from tests.past.past_log import KnownLog, change, crossing, key_of
-from watcher.app.past_output import AT, HISTORY, AtWriter, HistoryWriter, Shown, csv_line
+from watcher.app.past_output import AT, HISTORY, AtWriter, HistoryWriter, csv_line
 from watcher.model.keys import Scope
 from watcher.model.past import PastBalance
 from watcher.model.times import format_rfc3339
 from watcher.model.watches import Watched, WatchIndex
 from watcher.past import asked
+from watcher.redaction import safe_text
 
 TIME = "2027-01-01T00:00:00.000000Z"
 EARLIER, LATER = "2026-12-31T23:59:58.000000Z", "2027-01-01T00:00:03.000000Z"
 WATCHES = WatchIndex([Watched(Scope("jupiter")), Watched(Scope("jupiter", None, "A"), "Hot", ("eu", "ops"))])
-PIPE = Shown(terminal=False)
+PIPE = str
 
 
 def row(account, **more):
@@ -95,7 +96,7 @@ def test_a_negative_number_of_ours_stays_a_number():
 def test_one_balance_is_one_line_whatever_its_symbol_says():
     nasty = 'a"b,c\nd\x1b[2Je\u202ef'
     for form in ("csv", "table", "json"):
-        lines = at(form, row("A", symbol=nasty), shown=Shown(terminal=True))
+        lines = at(form, row("A", symbol=nasty), shown=safe_text.json)
         assert len(lines) == (1 if form == "json" else 2)
         assert not any(letter in "".join(lines) for letter in "\n\x1b\u202e")
     (found,) = records(at("csv", row("A", symbol=nasty)))

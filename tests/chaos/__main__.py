@@ -52,7 +52,7 @@ def show(report):
         print("network:", ", ".join(f"{count} {name}" for name, count in report.network.items()))
     checker = report.final or report.witnessed
     if checker:
-        print(f"{checker.events} events, {checker.states} state records, {checker.keys} keys")
+        print(f"{checker.events} events, {checker.states} state records, {checker.keys} keys; {crossings_of(checker)}")
     print(
         f"violations: {report.violations.total()}" + "".join(f"\n  {n} × {law}" for law, n in report.violations.items())
     )
@@ -60,6 +60,11 @@ def show(report):
         print("   ", example)
     if report.trouble:
         print("trouble:", report.trouble)
+
+
+def crossings_of(checker):
+    found = checker.crossings.directions
+    return f"{found.total()} crossings ({', '.join(f'{count} {name}' for name, count in found.most_common())})"
 
 
 def show_fleet(report):
@@ -71,7 +76,8 @@ def show_fleet(report):
         beside = f", the others at {others:.2f} x their delay" if others else ""
         print(f"  {kind}: {providers} providers unpolled for up to {seconds:.1f} s (allowed {allowed:.1f}){beside}")
     if report.checker:
-        print(f"{report.checker.events} changes, {report.checker.states} state records, {report.checker.keys} keys")
+        checker = report.checker
+        print(f"{checker.events} changes, {checker.states} state records, {checker.keys} keys; {crossings_of(checker)}")
     print(
         f"violations: {report.violations.total()}" + "".join(f"\n  {n} × {law}" for law, n in report.violations.items())
     )

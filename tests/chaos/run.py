@@ -5,7 +5,6 @@ import random
 import time
 from collections import Counter
 
-from tests.chaos.checker import Checker
 from tests.chaos.faults import FAULTS
 from tests.chaos.system import PATIENCE, STALLED, Stuck, running
 
@@ -96,7 +95,9 @@ async def harm(system, report, seconds, only, say):
     began = time.monotonic()
     while time.monotonic() < until:
         (fault,) = dice.choices(list(possible), list(possible.values()))
-        say(f"{time.monotonic() - began:7.1f} s  {system.checker.events:7} events  {fault.__name__}")
+        say(
+            f"{time.monotonic() - began:7.1f} s  {system.checker.events:7} events  {system.checker.crossings.count:6} crossings  {fault.__name__}"
+        )
         try:
             await fault(system, dice)
             report.faults[fault.__name__] += 1
@@ -117,7 +118,7 @@ async def left_behind(system, report):
     """A daemon with a planted fault may go on without a word to anybody: whether what it left, states without events,
     shows a violation. A machine that is merely slow shows none, and is no reason to give up."""
     await system.end_daemons()
-    checker = Checker()
+    checker = system.new_checker()
     await asyncio.to_thread(system.witness.log.again, checker)
     checker.finish()
     if checker.violations:
@@ -131,7 +132,7 @@ async def verdict(system, report, say):
     truth = await system.settle()
     await system.stop()
     await system.witness.stop()
-    report.final = Checker()
+    report.final = system.new_checker()
     await asyncio.to_thread(system.witness.log.again, report.final)
     report.final.finish()
     report.final.judge_memory(system.checker)

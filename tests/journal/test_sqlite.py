@@ -231,6 +231,25 @@ class TestCrossings:
             await writer.commit(Batch([], {}, [crossing(row)]))
             assert sqlite_identity.mark_of(tmp_path / "balances.db").endswith(".2")
 
+    @pytest.mark.parametrize("refused", ["state", "note", "event"])
+    async def test_what_fails_in_the_midst_of_a_commit_leaves_no_crossing(self, at, tmp_path, refused):
+        row = baseline("a", 1)
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([row]))
+            row = change(row, 2)
+            with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection:
+                when = "NEW.type = 'crossed'" if refused == "event" else "1"
+                event = "UPDATE" if refused == "state" else "INSERT"
+                connection.execute(
+                    f"CREATE TRIGGER no BEFORE {event} ON {refused} WHEN {when} BEGIN SELECT RAISE(ABORT, 'no'); END"
+                )
+                with pytest.raises(sqlite3.IntegrityError):
+                    await writer.commit(Batch([row], {"alert:1": b"1"}, [crossing(row)]))
+                counts = (
+                    "SELECT (SELECT count(*) FROM event), (SELECT max(version) FROM state), (SELECT count(*) FROM note)"
+                )
+                assert connection.execute(counts).fetchone() == (0, 0, 0)
+
     async def test_one_that_cannot_be_read_says_that_the_file_is_damaged(self, at, tmp_path):
         row = baseline("a", 1)
         journal = at(encoding="msgpack")

@@ -140,7 +140,7 @@ def judge(told, follower):
     }
 
 
-async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all its actors
+async def trial(cuts, seed, folder, followers=8):  # noqa: C901, PLR0915 - one stage, all its actors
     rng = random.Random(seed)
     async with staged(folder, calm(heartbeat=5.0)) as stage:
         await stage.teller.tell(*ACCOUNTS)

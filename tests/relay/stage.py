@@ -11,7 +11,6 @@ from websockets.asyncio.client import connect
 
 from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
-from watcher.model.alerts import Crossing, crossing_id
 from watcher.model.events import BalanceState, CommitRow, ProviderHealth, changed
 from watcher.model.times import format_rfc3339
 from watcher.model.watches import NOT_KNOWN
@@ -20,6 +19,7 @@ from watcher.relay.http.auth import load
 from watcher.relay.http.routes import MetricsText, Readiness, Status
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.testing.journal_samples import crossing
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 PATIENCE = 60.0
@@ -36,25 +36,9 @@ def calm(**shorter):
     return RelayTuning(**hours | shorter)
 
 
-def crossing(row, alert="low"):
+def crossed_by(row, alert="low"):
     """As if the amount of that row crossed the alert, at odd versions downwards."""
-    state, event = row.state, row.event
-    direction = "below" if state.version % 2 else "cleared"
-    return Crossing(
-        id=crossing_id("e0", alert, state.key, state.version, direction),
-        alert=alert,
-        direction=direction,
-        threshold="5000",
-        amount=state.amount,
-        previous_amount=None if event is None else event.previous_amount,
-        provider=state.provider,
-        chain=state.chain,
-        account=state.account,
-        token=state.token,
-        kind=state.kind,
-        version=state.version,
-        observed_at=state.observed_at,
-    )
+    return crossing(row, alert, "below" if row.state.version % 2 else "cleared")
 
 
 def wall():
@@ -80,7 +64,7 @@ class Teller:
         """
         told = {"amount": amount, "observed_at": observed_at or wall(), "symbol": symbol}
         rows = [self._row((provider, account, token), **told) for account in accounts]
-        crossings = [crossing(row) for account in crossed for row in rows if row.state.account == account]
+        crossings = [crossed_by(row) for account in crossed for row in rows if row.state.account == account]
         await self.writer.commit(Batch(rows, crossings=crossings))
         self.told += [row.event for row in rows if row.event is not None]
         self.crossed += crossings

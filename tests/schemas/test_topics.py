@@ -8,12 +8,12 @@ import pytest
 
 from schemas.fields import example
 from tests.journal.kafka_world import Balance, opened, ready, seen
-from tests.relay.stage import crossing
 from tests.schemas.contract import Contract
 from watcher.journal import Batch
 from watcher.journal.kafka.records import TopicNames
 from watcher.model.events import ProviderHealth, RecentAmount
 from watcher.model.hints import encode, parse
+from watcher.testing.journal_samples import crossing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 

@@ -5,7 +5,7 @@ import ssl
 import anyio
 import pytest
 
-from tests.loopback import made, served
+from tests.loopback import context, made, served
 from tests.webhooks.samples import secret, webhook
 from watcher.testing.journal_samples import BEGAN
 from watcher.webhooks import connections, sender
@@ -236,7 +236,7 @@ def test_however_this_machine_is_written_the_resolver_says_that_it_is_private(ho
     ("name", "problem"), [("receiver.example", None), ("other.example", "its certificate is refused")]
 )
 async def test_tls_keeps_the_name_that_was_looked_up(tmp_path, monkeypatch, name, problem):
-    server_side = made(tmp_path, ["receiver.example"])
+    server_side = context(made(tmp_path, "DNS:receiver.example"))
     monkeypatch.setattr(connections, "_tls", lambda: ssl.create_default_context(cafile=str(tmp_path / "cert.pem")))
     server = Server()
     async with served(server, tls=server_side) as port:

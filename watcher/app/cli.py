@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import functools
-import io
 import os
 import sys
 import threading
@@ -16,17 +15,15 @@ from types import TracebackType
 import anyio
 
 from watcher.app import completion as completions
-from watcher.app import daemon, fleet_status, past_commands, settings, webhook_test
+from watcher.app import daemon, fleet_status, past_cli, settings, webhook_test
 from watcher.app import demo as demonstration
-from watcher.app.arguments import Parser
+from watcher.app.arguments import PARTS, Parser, config_flag, filter_flags
 from watcher.app.check import command as checking
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.app.rehearse import command as rehearsing
 from watcher.client import tail as tailing
 from watcher.client.stream import RelayRefused, is_relay_url
 from watcher.logs import output, setup
-from watcher.model.filters import FilterError
-from watcher.past import asked
 from watcher.redaction import safe_text, secret
 from watcher.redaction.redactor import SECRETS
 from watcher.runtime.progress import still_at
@@ -37,7 +34,6 @@ AT_A_TERMINAL = ("demo", "sandbox", "tail")
 OF_THE_PAST = ("at", "history")
 """The same, but on a terminal they log how far they are."""
 LEVELS = ("debug", "info", "warning", "error")
-PARTS = ("provider", "chain", "account", "token", "label", "tag")
 
 MOST_DAYS, MOST_LATENCY, MOST_RATE = 366, 60, 3600
 """Of a rehearsal: days, seconds of a request, changes of a watch in an hour."""
@@ -59,14 +55,14 @@ def parser() -> Parser:
     demo.add_argument("--seed", type=int, default=1, metavar="N", help="which simulated world")
 
     run = top.add_command(of, "run", "the daemon: pollers, journal, relay")
-    config(run)
+    config_flag(run)
     only = "one half: pollers and journal, or a relay (default: both)"
     run.add_argument("--only", choices=("pollers", "relay"), help=only)
 
     check = top.add_command(
         of, "check", "is all there that `run` needs, what do the limits allow, what do the providers answer"
     )
-    config(check)
+    config_flag(check)
     check.add_argument("--offline", action="store_true", help="ask no provider and no broker")
     check.add_argument(
         "--all", action="store_true", help="ask for every watch, within the limits, and not only once a provider"
@@ -87,7 +83,7 @@ def rehearse_command(top: Parser, of: "argparse._SubParsersAction[Parser]") -> N
     command = top.add_command(
         of, "rehearse", "what a config would do: a month in virtual time, over the journal's past"
     )
-    config(command)
+    config_flag(command)
     command.add_argument("--old", type=Path, metavar="FILE", help="the config to compare with (default: none)")
     where = "the journal whose changes are taken, as the config would name it (default: that of the config)"
     command.add_argument("--journal", metavar="URL", help=where)
@@ -107,7 +103,7 @@ def rehearse_command(top: Parser, of: "argparse._SubParsersAction[Parser]") -> N
 def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
     """Gives the parser of `fleet leave`, too."""
     init = top.add_command(of, "init", "create the topics, or the database")
-    config(init)
+    config_flag(init)
     init.add_argument(
         "--new-log",
         action="store_true",
@@ -115,13 +111,13 @@ def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]
         "versions and events stay, ids are new, and every subscriber gets a snapshot instead of resuming; stop `run` first",
     )
     fleet = top.add_command(of, "fleet", "who polls what in a fleet ([kafka] group)")
-    config(fleet)
+    config_flag(fleet)
     fleet.add_argument("--json", action="store_true", help="for programs")
     action = fleet.add_subparsers(dest="action", metavar="action", parser_class=Parser)
     leave = fleet.add_command(action, "leave", "take a member out that will not come back: others have its partitions")
     leave.add_argument("member", metavar="MEMBER", help="its name, as `watcher fleet` shows it")
-    config(leave, default=argparse.SUPPRESS)
-    commands_of_the_past(top, of)
+    config_flag(leave, default=argparse.SUPPRESS)
+    past_cli.add_commands(top, of)
     return leave
 
 
@@ -131,31 +127,15 @@ def commands_of_webhooks(top: Parser, of: "argparse._SubParsersAction[Parser]") 
     action = webhook.add_subparsers(dest="action", required=True, metavar="action", parser_class=Parser)
     test = webhook.add_command(action, "test", "send one signed test event to each webhook, or to the named one")
     test.add_argument("name", nargs="?", metavar="NAME", help="of a webhook in the config (default: each)")
-    config(test)
+    config_flag(test)
     return test
-
-
-def commands_of_the_past(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
-    when = "in RFC 3339, as 2026-12-31T00:00:00Z"
-    at = top.add_command(of, "at", "what was held at a past time, and how sure that is; `run` may run meanwhile")
-    at.add_argument("time", metavar="TIME", help=when)
-    history = top.add_command(of, "history", "the changes of a past interval; `run` may run meanwhile")
-    begin = f"{when} (default: a day before --to, or as far back as events are kept)"
-    history.add_argument("--from", dest="first", metavar="TIME", help=begin)
-    history.add_argument("--to", dest="last", metavar="TIME", help=f"{when} (default: now)")
-    history.add_argument("--crossed", action="store_true", help="also where an alert was crossed")
-    for command, what in ((at, "balance"), (history, "event")):
-        config(command)
-        filters(command, (*PARTS, "kind"))
-        command.add_argument("--csv", action="store_true", help="for spreadsheets, with a row of names first")
-        command.add_argument("--json", action="store_true", help=f"for programs, one {what} a line")
 
 
 def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
     top.add_command(of, "sample", "print the documented sample of a config")
     tail = top.add_command(of, "tail", "follow the relay, a line per change and per crossing of an alert")
     tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="the relay's stream")
-    filters(tail, PARTS)
+    filter_flags(tail, PARTS)
     tail.add_argument("--json", action="store_true", help="events as they stand in the journal, one a line")
     tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor (default: now)")
     tail.add_argument("--verbose", action="store_true", help="also say on stderr what sources of hints do")
@@ -179,17 +159,6 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
 
     completion = top.add_command(of, "completion", "print a script that completes commands and flags in your shell")
     completion.add_argument("shell", choices=tuple(completions.SHELLS), help="for which shell")
-
-
-def filters(command: Parser, parts: Sequence[str]) -> None:
-    for part in parts:
-        text = "only these; may be repeated (default: all)"
-        command.add_argument(f"--{part}", action="append", metavar="VALUE", help=text)
-
-
-def config(command: Parser, default: Path | str = Path("watcher.toml")) -> None:
-    text = "the config (default: watcher.toml)"
-    command.add_argument("-c", "--config", type=Path, default=default, metavar="FILE", help=text)
 
 
 def log_level(command: Parser, default: str | None = argparse.SUPPRESS) -> None:
@@ -275,13 +244,13 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
 def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     wish = checking.Wish(offline=options.offline, all=options.all, json=options.json, schedule=options.schedule)
     if options.json and not sys.stdout.isatty():
-        use_utf8()
+        output.use_utf8()
     anyio.run(checking.check, options.config, environment, wish)
 
 
 def rehearse(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     if options.json and not sys.stdout.isatty():
-        use_utf8()
+        output.use_utf8()
     rehearsing.rehearse(
         rehearsing.RehearsalOptions(
             config=options.config,
@@ -331,48 +300,13 @@ def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> Non
     package = Path(__file__).parents[1]
     # In a wheel it is inside the package, in a checkout beside it.
     place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
-    use_utf8()
+    output.use_utf8()
     print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
 
 
 def completion(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
-    use_utf8()
+    output.use_utf8()
     print(completions.script(options.shell, parser()), end="")
-
-
-def use_utf8() -> None:
-    """On stdout, whatever the terminal's encoding: a file in TOML or JSON is in UTF-8."""
-    stdout: object = sys.stdout
-    if isinstance(stdout, output.LineWriter | io.TextIOWrapper):
-        stdout.reconfigure(encoding="utf-8")
-
-
-def at(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    one, time = asked_of_the_past(options), past_commands.moment(options.time, "TIME")
-    anyio.run(past_commands.at, settings.load(options.config), environment, one, time)
-
-
-def history(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    one = asked_of_the_past(options)
-    first, last = (
-        None if text is None else past_commands.moment(text, name)
-        for text, name in ((options.first, "--from"), (options.last, "--to"))
-    )
-    events = functools.partial(past_commands.past_events, crossed=options.crossed)
-    anyio.run(events, settings.load(options.config), environment, one, first, last)
-
-
-def asked_of_the_past(options: argparse.Namespace) -> past_commands.Asked:
-    """Raises Exit for what cannot be asked."""
-    if options.csv and options.json:
-        raise Exit(2, "--csv or --json: give one of them, or none for a table")
-    try:
-        wanted = asked.wanted({part: values for part in (*PARTS, "kind") if (values := getattr(options, part))})
-    except FilterError as mistake:
-        raise Exit(2, str(mistake)) from None
-    if not sys.stdout.isatty() and (options.csv or options.json):
-        use_utf8()
-    return past_commands.Asked(wanted, "csv" if options.csv else "json" if options.json else "table")
 
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -384,7 +318,7 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     filters = {part: values for part in PARTS if (values := getattr(options, part))}
     colour = safe_text.coloured(sys.stdout, environment)
     if options.json and not sys.stdout.isatty():
-        use_utf8()
+        output.use_utf8()
 
     async def follow() -> None:
         async with anyio.create_task_group() as tasks:
@@ -458,8 +392,8 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "init": init,
     "fleet": fleet,
     "webhook": webhook,
-    "at": at,
-    "history": history,
+    "at": past_cli.at,
+    "history": past_cli.history,
     "sample": sample,
     "tail": tail,
     "sandbox": simulate,

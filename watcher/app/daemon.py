@@ -16,6 +16,7 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
+from watcher.app.alert_metrics import AlertMetrics
 from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.day_closer import Keeping
 from watcher.app.exposed_secrets import exposed
@@ -26,16 +27,16 @@ from watcher.app.hint_report import hints_health
 from watcher.app.hint_sources import HintSource
 from watcher.app.partition_runner import Clocks
 from watcher.app.partitions import Partitions
+from watcher.app.process_tasks import call_on_hangup, report_repeats
 from watcher.app.reload import Difference, Loaded, Reloads, difference, loaded, require_servable
 from watcher.app.reload_log import log_refusal, log_reload
 from watcher.app.settings import Settings
 from watcher.app.shared_reader import SharedReader
 from watcher.app.status_report import StatusReport
 from watcher.app.systemd import Systemd
+from watcher.app.unread_alerts import UnreadAlerts
 from watcher.app.webhook_runs import Webhooks
 from watcher.journal import Journal, JournalOptions, Reader, WrongJournal
-from watcher.logs import setup
-from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
 from watcher.poller.poller import Poller
 from watcher.relay.http import auth, sockets
@@ -130,6 +131,7 @@ class Daemon:
         )
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
+        self.unread = UnreadAlerts(config.alerts, self.watches, wall)
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
         self.relay: Relay | None = None
@@ -164,6 +166,7 @@ class Daemon:
             lambda: self.member,
             lambda: self.relay,
             gauges=self.gauges,
+            alerts=AlertMetrics(lambda: self.config.alerts, lambda: self.partitions.committers, self.unread.counts),
             reloads=self.reloads,
             hints=self.hints.router.figures.values,
             webhooks=self.webhooks.figures_now,
@@ -272,6 +275,7 @@ class Daemon:
         """Publish the health of each provider that we poll: at least every HEARTBEAT seconds, and soon after its state has
         become another one."""
         while True:
+            await self.unread.look(self.partitions.pollers)
             await self.journal.heartbeat(self.health())
             sent = anyio.current_time()
             with anyio.move_on_after(HEARTBEAT):
@@ -343,6 +347,7 @@ class Daemon:
             self.relay.watches_changed()
         if change.judges:
             self.partitions.use_alerts(change.wanted.alerts)
+        self.unread.use(self.config.alerts, self.watches)
         await self.partitions.reconfigure(change)
         self.hints.use(change.wanted.hints, self._senders)
         self.webhooks.use(change.wanted.webhooks, self.watches)
@@ -362,7 +367,9 @@ class Daemon:
         figures, now = self.hints.router.figures, anyio.current_time()
         return [
             msgspec.structs.replace(
-                poller.health(self.instance), hints=hints_health(poller.provider, figures, poller.schedules, now)
+                poller.health(self.instance),
+                hints=hints_health(poller.provider, figures, poller.schedules, now),
+                unread=self.unread.of(poller.name),
             )
             for poller in self.partitions.pollers
         ]
@@ -379,13 +386,13 @@ async def serve(config: Settings, environment: Mapping[str, str], only: RunPart,
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         log.info("starting", journal=config.journal, only=only or "all")
-        tasks.start_soon(report_repeats)
+        tasks.start_soon(report_repeats, wall)
         systemd, serves = Systemd(environment), StartSignal[Started]()
         built = Daemon(config, environment, only, load, systemd.reloading)
         for text in built.exposed():
             log.warning("config.exposed", text=text)
         tasks.start_soon(systemd.run, serves.value, built.report.line)
-        await tasks.start(reload_on_hangup, built)
+        await tasks.start(call_on_hangup, built.reload)
         try:
             await built.run(task_status=serves)
         finally:
@@ -394,19 +401,6 @@ async def serve(config: Settings, environment: Mapping[str, str], only: RunPart,
     if not asked:
         # A stray CancelledError of a library ends tasks silently; a daemon that does nothing must not look alive.
         raise RuntimeError("the daemon stopped working without being asked to")
-
-
-async def report_repeats() -> None:
-    while True:
-        await anyio.sleep(EVERY)
-        setup.report_repeats(wall() / 1e6)
-
-
-async def reload_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGHUP) as received:
-        task_status.started()
-        async for _ in received:
-            built.reload()
 
 
 async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from watcher.app.daemon import journal_of, wall
 from watcher.app.exit_status import Exit
-from watcher.app.past_output import AtWriter, Form, HistoryWriter, Shown
+from watcher.app.past_output import AtWriter, Form, HistoryWriter, Show
 from watcher.app.provider_sources import unasked_providers, watch_index
 from watcher.app.settings import Settings
 from watcher.journal import Reader
@@ -48,7 +48,7 @@ async def at(config: Settings, environment: Mapping[str, str], one: Asked, time:
             watches = watch_index(unasked_providers(config))
             matcher = one.wanted.matcher(watches)
             found = await state_at(reader, time, matcher.of_journal, now=wall(), progress=_Progress("looking back"))
-    writer, out, shown = AtWriter(one.form, format_rfc3339(time)), sys.stdout, Shown(terminal=sys.stdout.isatty())
+    writer, out, shown = AtWriter(one.form, format_rfc3339(time)), sys.stdout, _shown()
     await _write(writer.head(), out)
     written = 0
     for page in asked.pages(found, ROWS if one.form != "table" else max(len(found), 1)):
@@ -67,7 +67,7 @@ async def past_events(
     with _refusals():
         async with _reading(config, environment) as reader:
             watches = watch_index(unasked_providers(config))
-            writer, out, shown = HistoryWriter(one.form, watches), sys.stdout, Shown(terminal=sys.stdout.isatty())
+            writer, out, shown = HistoryWriter(one.form, watches), sys.stdout, _shown()
             interval = await history.interval_of(reader, first, last, wall())
             await _write(writer.head(), out)
             head = (await reader.bounds()).head
@@ -80,6 +80,10 @@ async def past_events(
         safe_text.print_line(
             f"nothing that matches from {format_rfc3339(interval.first)} to {format_rfc3339(interval.last)}"
         )
+
+
+def _shown() -> Show:
+    return safe_text.json if sys.stdout.isatty() else str
 
 
 async def _write(lines: Iterator[str], out: TextIO) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -16,6 +16,8 @@ from watcher.past.asked import PastRow, in_tokens
 from watcher.redaction import safe_text
 
 Form = Literal["table", "csv", "json"]
+Show = Callable[[str], str]
+"""Makes a line of JSON fit for where it goes: a pipe takes it as it is."""
 
 FORMULA = tuple("=+-@\t\r＝＋－＠")
 """How a cell begins that a spreadsheet may take for a formula. The wide ones are read as the others in some."""
@@ -88,7 +90,7 @@ class AtWriter:
         if self._form == "csv":
             yield csv_line(AT, AT) + "\r"
 
-    def lines(self, rows: Sequence[PastRow], shown: "Shown") -> Iterator[str]:
+    def lines(self, rows: Sequence[PastRow], shown: Show) -> Iterator[str]:
         if self._form == "json":
             yield from (shown(_encode(row).decode()) for row in rows)
         elif self._form == "csv":
@@ -104,16 +106,6 @@ class AtWriter:
         return (self._at, *key, *names, row.status, *amounts, row.previous_amount, begin, end, row.last_seen)
 
 
-class Shown:
-    """How a line of JSON leaves: on a terminal with escapes, into a pipe as it is."""
-
-    def __init__(self, *, terminal: bool) -> None:
-        self._terminal = terminal
-
-    def __call__(self, line: str) -> str:
-        return safe_text.json(line) if self._terminal else line
-
-
 class HistoryWriter:
     """The events of `watcher history`."""
 
@@ -127,7 +119,7 @@ class HistoryWriter:
         if self._form == "csv":
             yield csv_line(HISTORY, HISTORY) + "\r"
 
-    def lines(self, events: Sequence[Published], shown: Shown) -> Iterator[str]:
+    def lines(self, events: Sequence[Published], shown: Show) -> Iterator[str]:
         if self._form == "json":
             yield from (shown(self._json(event)) for event in events)
             return

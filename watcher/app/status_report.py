@@ -6,6 +6,7 @@ from itertools import chain
 from msgspec import UNSET
 
 from watcher.app import metrics, webhook_metrics
+from watcher.app.alert_metrics import AlertMetrics
 from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.fleet import FleetMember
 from watcher.app.metrics_exposition import exposition
@@ -32,6 +33,7 @@ class StatusReport:
         relay: Callable[[], Relay | None],
         *,
         gauges: BalanceGauges,
+        alerts: AlertMetrics,
         reloads: Reloads,
         hints: Callable[[], Collection[SourceFigures]],
         webhooks: Callable[[], Collection[WebhookFigures]],
@@ -39,6 +41,7 @@ class StatusReport:
     ) -> None:
         """`hints`, `webhooks`: the figures of each. `journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
         self._gauges = gauges
+        self._alerts = alerts
         self._hints = hints
         self._webhooks = webhooks
         self._journal = journal
@@ -85,7 +88,7 @@ class StatusReport:
             found = metrics.everything(*parts, sources=self._hints())
             sent = webhook_metrics.families_of(self._webhooks())
             build = metrics.of_the_build(self._journal)
-            return exposition(chain(build, found, sent, self._gauges.families(rights)), accept)
+            return exposition(chain(build, found, self._alerts.families(), sent, self._gauges.families(rights)), accept)
         visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
         others = [source.name for source in self._hints() if not source.is_sender]  # who else has a token is not theirs
         of_providers = metrics.of_providers(visible, partitions.committers, others)

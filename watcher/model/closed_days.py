@@ -51,6 +51,12 @@ class ClosedDays(msgspec.Struct, frozen=True):
         return ClosedDays((*self.runs, (day, day))[-MOST_RUNS:])
 
 
+def providers_closed(notes: Mapping[str, bytes], day: str) -> set[str]:
+    """Those that have closed that day."""
+    names = (name.removeprefix(NOTE) for name in notes if name.startswith(NOTE))
+    return {name for name in names if day in ClosedDays.of(notes, name)}
+
+
 def days_closed(notes: Mapping[str, bytes], kept_from: int, now: int) -> list[str]:
     """All days of which a provider is closed, the oldest first, between the two times (wall-clock microseconds).
 

@@ -129,6 +129,17 @@ class HintsHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Of reads that no hint brought forward: half of the gap to the read before."""
 
 
+class UnreadAlert(msgspec.Struct, frozen=True):
+    """An alert on balances that are not read (`unread_for`), as far as one provider reads them."""
+
+    alert: str
+    """Its name in the config."""
+    since: str
+    """Since when the first of them has been unread for so long."""
+    balances: int
+    """How many there are: balances, and listings."""
+
+
 class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Lets a consumer tell "unchanged" from "dead". Telemetry: its only law is that `time` is never ahead."""
 
@@ -148,6 +159,8 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Since when it is in that state."""
     hints: HintsHealth | None = None
     """None: no source tells of it, and none ever did; a heartbeat of before hints."""
+    unread: tuple[UnreadAlert, ...] = ()
+    """Alerts on balances that it has not read for too long, in the order of the config; not more than the first twenty."""
 
 
 class _AnyHealth(ProviderHealth, frozen=True, kw_only=True):

@@ -5,12 +5,16 @@ of them says what was before it, and until when that was seen. A balance without
 which it was seen so is the time of its state, or what the notes of last readings say.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import heapq
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Protocol
 
 import anyio.lowlevel
 import msgspec
 
+from watcher.model.closed_days import providers_closed
+from watcher.model.days import is_midnight, last_day_over
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter, Key
 from watcher.model.last_seen import LastSeen
@@ -20,11 +24,11 @@ from watcher.model.readings import Unit
 from watcher.model.times import format_rfc3339, parse_rfc3339, shared_micros
 
 ROWS = 500
-"""Balances in one step of work."""
+"""Balances or events in one step of work."""
+PAGE = 2_000
+"""Balances that the journal is asked for at once."""
 TRIES = 3
 """Of a snapshot that others took away."""
-DAY = 86_400_000_000
-"""Microseconds."""
 
 Progress = Callable[[int, int], None]
 """Called with the records looked at, and about how many there are."""
@@ -107,41 +111,62 @@ async def state_at(
     """
     if time > now:
         raise PastError(f"{format_rfc3339(time)} is in the future: now it is {format_rfc3339(now)}")
-    if time < (kept := await log.kept_from()):
-        return await _closing_at(log, time, wanted, kept)
-    seen = LastSeen(await log.notes(), now)  # before the state: what was seen since was seen of that or of a later one
+    kept, notes = await log.kept_from(), await log.notes()
+    seen = LastSeen(notes, now)  # before the state: what was seen since was seen of that or of a later one
     for _ in range(TRIES):
         try:
+            if time < kept:
+                return await _closing_at(log, time, wanted, seen, kept)
             return await _balances_at(log, time, wanted, seen, progress)
         except SnapshotRevoked:
             continue
     raise Unavailable("others read so many snapshots that none could be read to its end: ask again")
 
 
-async def _closing_at(log: PastLog, time: int, wanted: Filter, kept: int) -> Sequence[PastBalance]:
-    """What was kept of the end of a day."""
-    days = await log.closing_days()
-    day = format_rfc3339(time - DAY)[:10]
-    if time % DAY or day not in days:
-        ends = f", and of the ends of days from {days[0]} to {days[-1]}" if days else ""
-        raise PastError(
-            f"nothing is kept of {format_rfc3339(time)}: events are kept from {format_rfc3339(kept)} on (retention){ends}"
-        )
-    rows = [closing.balance async for part in log.closings(day, wanted) for closing in part]
-    return sorted(rows, key=lambda row: row.key)
+async def _closing_at(log: PastLog, time: int, wanted: Filter, seen: LastSeen, kept: int) -> Sequence[PastBalance]:
+    """What was kept of the end of a day. A balance that has not changed since needs nothing that was kept."""
+    days, day = await log.closing_days(), last_day_over(time)
+    if not is_midnight(time) or day not in days:
+        raise _not_kept(time, kept, days)
+    closed = providers_closed(await log.notes(), day)
+    rows = {one.balance.key: one.balance async for part in log.closings(day, wanted) for one in part}
+    states, _ = await _states(log, wanted)
+    for number, (key, state) in enumerate(states, 1):
+        if state.provider not in closed:
+            rows.pop(key, None)  # what was begun and not ended
+            if (row := _without_change(state, seen, time)) is not None:
+                if shared_micros(state.observed_at) > time:
+                    raise _not_kept(time, kept, [], of=state.provider)
+                rows[key] = row
+        if number % ROWS == 0:
+            await anyio.lowlevel.checkpoint()
+    return sorted(rows.values(), key=lambda row: row.key)
+
+
+def _not_kept(time: int, kept: int, days: Sequence[str], of: str = "") -> PastError:
+    ends = f", and of the ends of days from {days[0]} to {days[-1]}" if days else ""
+    what = f"of {of} nothing is kept" if of else "nothing is kept"
+    return PastError(
+        f"{what} of {format_rfc3339(time)}: events are kept from {format_rfc3339(kept)} on (retention){ends}"
+    )
+
+
+async def _states(log: PastLog, wanted: Filter) -> tuple[Iterator[tuple[Key, BalanceState]], Cursor]:
+    """By key. Sorted a page at a time, since in one go that takes long."""
+    snapshot = await log.snapshot(wanted)
+    try:
+        pages: list[list[tuple[Key, BalanceState]]] = []
+        while page := await snapshot.page(PAGE):
+            pages.append(sorted([(state.key, state) for state in page], key=itemgetter(0)))
+        return heapq.merge(*pages, key=itemgetter(0)), snapshot.cursor
+    finally:
+        snapshot.close()
 
 
 async def _balances_at(
     log: PastLog, time: int, wanted: Filter, seen: LastSeen, progress: Progress
 ) -> Sequence[PastBalance]:
-    snapshot = await log.snapshot(wanted)
-    try:
-        states: list[BalanceState] = []
-        while page := await snapshot.page(ROWS):
-            states += page
-        cursor = snapshot.cursor
-    finally:
-        snapshot.close()
+    states, cursor = await _states(log, wanted)
     changes = FirstChanges()
     async for part in log.between(wanted, time + 1, _FAR, cursor):
         for number, event in enumerate(part.events, 1):
@@ -152,10 +177,9 @@ async def _balances_at(
         progress(part.done, part.of)
     if time < (kept := await log.kept_from()):  # events went while they were read
         raise PastError(f"events are kept from {format_rfc3339(kept)} on by now (retention)")
-    states.sort(key=lambda state: state.key)
     rows = []
-    for number, state in enumerate(states, 1):
-        if (row := balance_at(state, changes.of(state.key, state.version), seen, time)) is not None:
+    for number, (key, state) in enumerate(states, 1):
+        if (row := balance_at(state, changes.of(key, state.version), seen, time)) is not None:
             rows.append(row)
         if number % ROWS == 0:
             await anyio.lowlevel.checkpoint()

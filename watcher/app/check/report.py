@@ -58,7 +58,7 @@ class AlertReport(msgspec.Struct, frozen=True):
     """That it speaks of: balances and listings."""
 
 
-class Document(msgspec.Struct, frozen=True):
+class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `check --json` prints."""
 
     ok: bool
@@ -69,7 +69,7 @@ class Document(msgspec.Struct, frozen=True):
     providers: list[ProviderReport]
     """Of each that could be built; empty while the config is wrong."""
     alerts: list[AlertReport] = []
-    """Likewise."""
+    """Likewise; left out without one."""
 
 
 class Report:

@@ -6,7 +6,7 @@ closed late, so it may stand behind days of others; but each provider closes its
 some are closed anew: so reading goes on for a few days.
 """
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from math import inf
 
 from aiokafka import TopicPartition
@@ -16,7 +16,7 @@ from watcher.journal.kafka.closing_records import day_of, decode_closing
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_until
 from watcher.journal.kafka.records import ConsumedRecord
-from watcher.model.closed_days import NOTE, ClosedDays, days_closed
+from watcher.model.closed_days import days_closed, providers_closed
 from watcher.model.days import DAY, last_day_over, midnight_after
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Unavailable
@@ -37,12 +37,12 @@ class _DayRecords:
     """What is wanted of one day, of each balance the last record. `closed`: the wanted providers that have closed it, as far as it
     is known which."""
 
-    def __init__(self, day: str, wanted: Filter, closed: Collection[str]) -> None:
+    def __init__(self, day: str, wanted: Filter, closed: set[str]) -> None:
         self.found: dict[bytes, ConsumedRecord] = {}
         self._day, self._wanted = day, wanted
         self._beyond = last_day_over(midnight_after(day) + BEYOND * DAY)
         self._begun: set[str] = set()
-        self._left = set(closed)
+        self._left = closed
 
     def take(self, record: ConsumedRecord) -> None:
         """Raises _Enough."""
@@ -94,8 +94,8 @@ class ClosingLog:
         """What is kept of the end of that day. Raises Unavailable, and ValueError for no day."""
         if day <= last_day_over(self._kept_from() - 1):
             return
-        providers = wanted.provider or [name.removeprefix(NOTE) for name in notes if name.startswith(NOTE)]
-        records = _DayRecords(day, wanted, [one for one in providers if day in ClosedDays.of(notes, one)])
+        closed = providers_closed(notes, day)
+        records = _DayRecords(day, wanted, closed if wanted.provider is None else closed & {*wanted.provider})
         start = await self._first_at(self._places(wanted), midnight_after(day))
         if start:
             ends = await self._offsets.last_stable(list(start))

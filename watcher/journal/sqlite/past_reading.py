@@ -34,6 +34,8 @@ PARTS = {
 }
 
 
+FEW = 20
+"""Values of a filter."""
 COLUMNS = "seq, key, version, observed_at, content, data, type"
 IN_TIME = "seq >= ? AND seq < ? AND +observed_at BETWEEN ? AND ?"
 
@@ -62,13 +64,27 @@ class Interval(msgspec.Struct, frozen=True):
         self, connection: sqlite3.Connection, least: int, end: int
     ) -> list[tuple[int, str, int, int, str, bytes, EventType]]:
         """Those from position `least` to before `end`, in order."""
-        named = [name for name in PARTS if getattr(self.wanted, name) is not None]
-        wanted = [msgspec.json.encode(getattr(self.wanted, name)).decode() for name in named]
-        holds = " AND ".join([IN_TIME, *(f"{PARTS[name]} IN (SELECT value FROM json_each(?))" for name in named)])  # noqa: S608
+        holds, wanted = self._wanted
         return connection.execute(
-            f"SELECT {COLUMNS} FROM event WHERE {holds} ORDER BY seq",  # noqa: S608
+            f"SELECT {COLUMNS} FROM event WHERE {IN_TIME}{holds} ORDER BY seq",  # noqa: S608
             (least, end, self.first, self.last, *wanted),
         ).fetchall()
+
+    @property
+    def _wanted(self) -> tuple[str, list[str]]:
+        """What holds for the keys that are wanted, in SQL, and its values. To look for a few values anywhere in the key takes
+        a tenth of the time that it takes to find its parts, so that comes first."""
+        terms: list[str] = []
+        values: list[str] = []
+        named = {name: found for name in PARTS if (found := getattr(self.wanted, name)) is not None}
+        for found in named.values():
+            if len(found) <= FEW:
+                terms.append(f"({' OR '.join(['instr(key, ?)'] * len(found)) or '0'})")
+                values += found
+        for name, found in named.items():
+            terms.append(f"{PARTS[name]} IN (SELECT value FROM json_each(?))")  # noqa: S608
+            values.append(msgspec.json.encode(found).decode())
+        return "".join(f" AND {term}" for term in terms), values
 
 
 async def events_between(
@@ -76,12 +92,16 @@ async def events_between(
 ) -> AsyncGenerator[HistorySlice, None]:
     """`run`: where statements run that may take long. `json`: type, content type and bytes of an event as JSON."""
 
+    keys: dict[str, Key] = {}  # one object for each, since whoever takes the events looks them up by it
+
     def look(least: int, end: int) -> list[Published]:
         with file.reading(file.bulk) as connection:
             file.bounds(connection)  # raises where it is no longer this log
             rows = interval.rows(connection, least, end)
+        for text in {row[1] for row in rows} - keys.keys():
+            keys[text] = Key(*text.split("/"))  # type: ignore[arg-type]
         return [
-            Published(Key(*key.split("/")), version, json(type_, content, data), 0, seq, observed_at, type_)  # type: ignore[arg-type]
+            Published(keys[key], version, json(type_, content, data), 0, seq, observed_at, type_)
             for seq, key, version, observed_at, content, data, type_ in rows
         ]
 
