@@ -95,8 +95,7 @@ async def test_what_is_sent_is_signed_and_has_the_headers_of_the_standard(monkey
         (b"HTTP/1.1 503 No\r\nretry-after: -7\r\ncontent-length: 0\r\n\r\n", 503, "status 503", None),
         (b"HTTP/1.1 503 No\r\nretry-after: soon\r\ncontent-length: 0\r\n\r\n", 503, "status 503", None),
         (
-            b"HTTP/1.1 503 No\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:50:37 GMT\r\n"
-            b"content-length: 0\r\n\r\n",
+            b"HTTP/1.1 503 No\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:50:37 GMT\r\ncontent-length: 0\r\n\r\n",
             *(503, "status 503", 60.0),
         ),
         (b"not HTTP at all\r\n\r\n", None, "broke", None),
@@ -153,7 +152,7 @@ class Resolver:
         self._answers = list(answers)
         self.asked = []
 
-    def __call__(self, host, port):
+    def __call__(self, host, _port):
         self.asked.append(host)
         found = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(found, Exception):
