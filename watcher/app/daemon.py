@@ -37,7 +37,6 @@ from watcher.app.systemd import Systemd
 from watcher.app.unread_alerts import UnreadAlerts
 from watcher.app.webhook_runs import Webhooks
 from watcher.journal import Journal, JournalOptions, Reader, WrongJournal
-from watcher.model.alert_index import AlertIndex
 from watcher.model.events import ProviderHealth
 from watcher.poller.poller import Poller
 from watcher.relay.http import auth, sockets
@@ -119,7 +118,7 @@ class Daemon:
         self.reader = SharedReader(self.journal.reader)
         self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
         self.webhooks.use(now.webhooks, now.watches)
-        self.partitions = self._partitions(now.alerts)
+        self.partitions = self._all_partitions(now)
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.unread = UnreadAlerts(config.alerts, self.watches, wall)
@@ -130,7 +129,7 @@ class Daemon:
         self._guard = auth.Guard(config.relay, self.tokens)
         self.report = self._status_report()
 
-    def _partitions(self, alerts: AlertIndex) -> Partitions:
+    def _all_partitions(self, now: Loaded) -> Partitions:
         return Partitions(
             self.sources,
             self.journal,
@@ -138,7 +137,7 @@ class Daemon:
             self._begun,
             reader=self.reader,
             keeping=Keeping.of(self.config),
-            alerts=alerts,
+            alerts=now.alerts,
             beside=self.webhooks.run,
         )
 
