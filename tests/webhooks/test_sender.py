@@ -201,6 +201,8 @@ async def test_the_address_that_was_judged_is_the_one_that_is_connected_to():
 async def test_of_several_addresses_only_those_that_may_be_are_tried():
     server = Server()
     assert (await through(server, Resolver(["169.254.169.254", "127.0.0.1"]), allow_private=True)).status == 204
+    guard = TargetGuard(allow_private=True, plain=False, lookup=Resolver(["169.254.169.254", "127.0.0.1", "::1"]))
+    assert await guard.addresses("x", 1) == ["127.0.0.1", "::1"]
     mixed = await through(server, Resolver(["10.0.0.1", "169.254.0.1"]))
     assert "refused" in mixed.problem
     assert server.connections == 1

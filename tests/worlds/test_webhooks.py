@@ -576,7 +576,7 @@ def test_a_kill_amid_all_that_is_held_brings_no_more_than_the_last_moments_again
             pass
 
         await one_instance(nothing, [webhook(name="x")], {"x": receiver}, log=log)
-        for _ in range(150):
+        for _ in range(300):
             log.append(0)
         process = Process(log, {"x": receiver})
         process.webhooks.use([webhook(name="x")], WATCHES)
@@ -586,10 +586,10 @@ def test_a_kill_amid_all_that_is_held_brings_no_more_than_the_last_moments_again
             process.stop(dead=True)
 
         async def rest(_log, _process):
-            await until(lambda: len(first_deliveries(receiver)) == 150)
+            await until(lambda: len(first_deliveries(receiver)) == 300)
 
         await one_instance(rest, [webhook(name="x")], {"x": receiver}, log=log)
-        assert len(receiver.taken) <= 150 + 2 * delivery.SAVE
+        assert len(receiver.taken) <= 300 + 2 * delivery.SAVE
 
     in_virtual_time(main)
 
