@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.polling import solana
+from tests.webhooks.samples import secret
 from watcher.app import settings
 from watcher.app.reload import ONCE, RELAY_ONCE, by_name, difference, loaded, targets
 from watcher.model.keys import Key
@@ -125,6 +126,53 @@ def test_an_address_in_a_file_is_another_source_once_the_file_is(tmp_path_factor
     path.write_text("wss://node.example/canary-new")
     change = difference(was, read(config))
     assert (change.hints_changed, change.result) == (("solana",), "applied")
+
+
+WEBHOOK = {"url": "https://hooks.example/x", "secret_env": "HOOK"}
+HOOKS = {"HOOK": secret("one"), "NEW_HOOK": secret("two")}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "added", "removed", "changed"),
+    [
+        ([], [WEBHOOK], ["hooks.example"], [], []),
+        ([WEBHOOK], [], [], ["hooks.example"], []),
+        ([WEBHOOK], [WEBHOOK], [], [], []),
+        ([WEBHOOK], [WEBHOOK | {"events": ["crossed"]}], [], [], ["hooks.example"]),
+        ([WEBHOOK], [WEBHOOK | {"secret_env": "NEW_HOOK"}], [], [], ["hooks.example"]),
+        ([WEBHOOK], [WEBHOOK | {"name": "x"}], ["x"], ["hooks.example"], []),
+        ([WEBHOOK, WEBHOOK | {"name": "x"}], [WEBHOOK | {"name": "x"}, WEBHOOK], [], [], []),
+    ],
+)
+def test_webhooks_that_come_go_and_change_are_named(before, after, added, removed, changed):
+    was, will = (
+        loaded(settings.parse(named() | {"webhook": one}), ENVIRONMENT | HOOKS, polls=True) for one in (before, after)
+    )
+    change = difference(was, will)
+    assert (change.webhooks_added, change.webhooks_removed, change.webhooks_changed) == (
+        *map(tuple, (added, removed, changed)),
+    )
+    assert change.wanted.webhooks == will.webhooks
+    assert change.needs_restart == ()
+    assert (change.result == "applied") or before == after
+
+
+def test_a_secret_in_a_file_that_is_rotated_changes_its_webhook(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text(secret("one"))
+    config = named() | {"webhook": [{"url": WEBHOOK["url"], "secret_file": str(file)}]}
+    was = read(config)
+    assert difference(was, read(config)).result == "unchanged"
+    file.write_text(f"{secret('two')} {secret('one')}")
+    change = difference(was, read(config))
+    assert (change.webhooks_changed, change.result) == (("hooks.example",), "applied")
+
+
+def test_who_owns_no_partition_needs_no_secret_of_a_webhook():
+    config = settings.parse(named() | {"webhook": [WEBHOOK]})
+    assert loaded(config, ENVIRONMENT, polls=False).webhooks == ()
+    with pytest.raises(SettingsError, match="HOOK"):
+        loaded(config, ENVIRONMENT, polls=True)
 
 
 def test_a_relay_alone_needs_the_secrets_of_webhooks_and_no_address_of_a_node():

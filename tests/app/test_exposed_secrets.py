@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.app.test_settings import HELIUS
+from tests.webhooks.samples import secret
 from watcher.app import settings
 from watcher.app.exposed_secrets import ACL, GROUP, USER, exposed, here, readers
 from watcher.app.hint_sources import hint_sources
 from watcher.app.provider_sources import sources
+from watcher.app.webhook_runs import webhooks_of
 
 NOBODY = 0xFFFFFFFF
 """The id of an entry that names nobody."""
@@ -80,6 +82,27 @@ def test_the_files_and_the_plain_address_of_a_source_of_hints_are_told(file):
         "[[hints]] starknet",
     ]
     assert lines[2].endswith("write wss://")
+    assert "canary" not in "".join(lines)
+
+
+def test_the_files_and_the_plain_address_of_a_webhook_are_told(file):
+    signs, place = Path(file("signs", 0o644)), Path(file("place", 0o604))
+    signs.write_text(secret())
+    place.write_text("http://hooks.example/canary-path")
+    tables = [
+        {"name": "plain", "url_file": str(place), "secret_file": str(signs), "allow_private": True},
+        {"url": "http://localhost:1/x", "secret_env": "SIGNS", "allow_private": True},
+        {"url": "https://hooks.example/x", "secret_env": "SIGNS"},
+    ]
+    config, environment = settings.parse({"webhook": tables}), {"SIGNS": secret()}
+    lines = list(exposed(config, [], [], webhooks_of(config, environment, polls=True)))
+    assert [line.split(":")[0] for line in lines] == [
+        "[[webhook]] plain secret_file",
+        "[[webhook]] plain url_file",
+        "[[webhook]] plain",
+    ]
+    assert "chmod 600" in lines[0]
+    assert lines[2].endswith("write https://")
     assert "canary" not in "".join(lines)
 
 

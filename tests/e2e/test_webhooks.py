@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
+from tests.e2e import checker
 from tests.e2e.harness import ROOT, get, one_clear_line, settle, until, written
+from tests.e2e.test_spine import kafka_journal
 from tests.foreign import npm, require
 from tests.webhooks.samples import secret
 
@@ -142,6 +144,31 @@ def test_each_receiver_takes_every_event_in_order_through_a_kill_of_the_daemon(h
     assert of(receivers[0].crossings)
     assert [of(one.crossings) for one in receivers] == [of(receivers[0].crossings)] * 4
     assert metric(daemon.port, "watcher_webhook_deliveries_total", result="failed") == 0
+    assert daemon.end()[0] == 0
+
+
+@pytest.mark.kafka
+def test_on_kafka_each_partition_is_delivered_in_order_and_goes_on_after_a_kill(house, examples, kafka, prefix):
+    sandbox, receiver = house.sandbox(rate=20.0), examples("receiver.py")
+    journal = kafka_journal(kafka, prefix)
+    config = house.config(sandbox.providers(), alert=ALERT, webhook=[table(receiver)], **journal)
+    assert house.finished("init", "-c", config, env=SECRETS).status == 0
+    daemon = house.run(config, env=SECRETS)
+    until(lambda: len(receiver.changes) >= 50, "events come")
+    daemon.end(signal.SIGKILL)
+    daemon = house.run(config, env=SECRETS)
+    follower = house.follower(daemon.port)
+    before = len(receiver.changes)
+    until(lambda: len(receiver.changes) >= before + 50, "it goes on")
+    settle(sandbox, daemon.port)
+    until(lambda: set(of(follower.events)) <= set(of(receiver.changes)), "all come")
+    versions = {}
+    for one in receiver.changes:
+        known = versions.setdefault(checker.name(one), one["version"] - 1)
+        assert one["version"] == known + 1, "each in its order, and none left out, over the kill"
+        versions[checker.name(one)] = one["version"]
+    assert len(versions) > 50
+    assert receiver.crossings
     assert daemon.end()[0] == 0
 
 

@@ -5,7 +5,7 @@ import ssl
 import anyio
 import pytest
 
-from tests.loopback import made, served
+from tests.loopback import context, made, served
 from tests.webhooks.samples import secret, webhook
 from watcher.testing.journal_samples import BEGAN
 from watcher.webhooks import connections, sender
@@ -95,8 +95,7 @@ async def test_what_is_sent_is_signed_and_has_the_headers_of_the_standard(monkey
         (b"HTTP/1.1 503 No\r\nretry-after: -7\r\ncontent-length: 0\r\n\r\n", 503, "status 503", None),
         (b"HTTP/1.1 503 No\r\nretry-after: soon\r\ncontent-length: 0\r\n\r\n", 503, "status 503", None),
         (
-            b"HTTP/1.1 503 No\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:50:37 GMT\r\n"
-            b"content-length: 0\r\n\r\n",
+            b"HTTP/1.1 503 No\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:50:37 GMT\r\ncontent-length: 0\r\n\r\n",
             *(503, "status 503", 60.0),
         ),
         (b"not HTTP at all\r\n\r\n", None, "broke", None),
@@ -153,7 +152,7 @@ class Resolver:
         self._answers = list(answers)
         self.asked = []
 
-    def __call__(self, host, port):
+    def __call__(self, host, _port):
         self.asked.append(host)
         found = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(found, Exception):
@@ -202,6 +201,8 @@ async def test_the_address_that_was_judged_is_the_one_that_is_connected_to():
 async def test_of_several_addresses_only_those_that_may_be_are_tried():
     server = Server()
     assert (await through(server, Resolver(["169.254.169.254", "127.0.0.1"]), allow_private=True)).status == 204
+    guard = TargetGuard(allow_private=True, plain=False, lookup=Resolver(["169.254.169.254", "127.0.0.1", "::1"]))
+    assert await guard.addresses("x", 1) == ["127.0.0.1", "::1"]
     mixed = await through(server, Resolver(["10.0.0.1", "169.254.0.1"]))
     assert "refused" in mixed.problem
     assert server.connections == 1
@@ -236,7 +237,7 @@ def test_however_this_machine_is_written_the_resolver_says_that_it_is_private(ho
     ("name", "problem"), [("receiver.example", None), ("other.example", "its certificate is refused")]
 )
 async def test_tls_keeps_the_name_that_was_looked_up(tmp_path, monkeypatch, name, problem):
-    server_side = made(tmp_path, ["receiver.example"])
+    server_side = context(made(tmp_path, "DNS:receiver.example"))
     monkeypatch.setattr(connections, "_tls", lambda: ssl.create_default_context(cafile=str(tmp_path / "cert.pem")))
     server = Server()
     async with served(server, tls=server_side) as port:

@@ -151,8 +151,8 @@ class LogWriter:
 class FakeReceiver:
     """Somebody's endpoint: what it answers is its mood's."""
 
-    def __init__(self, moods=()):
-        self.moods = list(moods)
+    def __init__(self, moods=(), takes=0.05):
+        self.moods, self.takes = list(moods), takes
         """(until, mood), in order; then all is well."""
         self.taken = []
         """(time, id, data) of what was answered with 2xx."""
@@ -182,7 +182,7 @@ class Wire(httpx.AsyncBaseTransport):
         mood = receiver.mood()
         receiver.open += 1
         try:
-            await anyio.sleep(0.05 if mood != "hangs" else 10 * HOUR)
+            await anyio.sleep(receiver.takes if mood != "hangs" else 10 * HOUR)
         finally:
             receiver.open -= 1
         if mood == "refuses":
@@ -562,6 +562,34 @@ def test_after_a_kill_only_the_last_moments_come_again():
         twice = [at for at, one, *_ in receiver.taken if ids(receiver).count(one) == 2 and at < killed]
         assert all(at > killed - 2 * delivery.SAVE for at in twice)
         assert len(first_deliveries(receiver)) == 200
+
+    in_virtual_time(main)
+
+
+def test_a_kill_amid_all_that_is_held_brings_no_more_than_the_last_moments_again():
+    receiver = FakeReceiver(takes=1.0)
+
+    async def main():
+        log = SimulatedLog()
+
+        async def nothing(_log, _process):
+            pass
+
+        await one_instance(nothing, [webhook(name="x")], {"x": receiver}, log=log)
+        for _ in range(300):
+            log.append(0)
+        process = Process(log, {"x": receiver})
+        process.webhooks.use([webhook(name="x")], WATCHES)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(process.run)
+            await until(lambda: len(receiver.taken) == 60)
+            process.stop(dead=True)
+
+        async def rest(_log, _process):
+            await until(lambda: len(first_deliveries(receiver)) == 300)
+
+        await one_instance(rest, [webhook(name="x")], {"x": receiver}, log=log)
+        assert len(receiver.taken) <= 300 + 2 * delivery.SAVE
 
     in_virtual_time(main)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 EVERY = 10.0
 """Seconds between two lines of one kind."""
-FILTERED = ("asyncio", "websockets", "watcher.relay", "watcher.hints", "watcher.app.hint_router")
+FILTERED = ("asyncio", "websockets", "watcher.relay", "watcher.hints", "watcher.app.hint_router", "watcher.webhooks")
 """Loggers whose lines strangers can cause."""
+_TELLING = ("event", "source", "webhook", "reason", "why")
 MOST_KINDS = 256
 """Kinds that are told apart. All further ones count as one kind."""
 
@@ -63,9 +64,9 @@ class RepeatFilter(logging.Filter):
 
 
 def _kind(record: logging.LogRecord) -> tuple[str, ...]:
-    """By event, source and reason, without what differs from one connection to the next."""
+    """By event, source or webhook, and reason, without what differs from one connection to the next."""
     if isinstance(record.msg, dict):  # structlog's
-        return record.name, *(str(record.msg.get(name, ""))[:80] for name in ("event", "source", "reason", "why"))
+        return record.name, *(str(record.msg.get(name, ""))[:80] for name in _TELLING)
     return record.name, str(record.msg).partition("\n")[0][:80]
 
 

@@ -285,15 +285,17 @@ class PartitionDelivery:
 
     def _tell_failing(self, problem: str, message: Message, lasted: float) -> None:
         """At the first failure of an event, and once it has failed for days."""
-        tell = log.error if lasted >= DAYS else log.warning
-        tell(
-            "webhook.failing",
-            webhook=self._receiver.webhook.title,
-            partition=self._owned.partition,
-            problem=problem,
-            event_id=message.id,
-            seconds=round(lasted),
-        )
+        said = {
+            "webhook": self._receiver.webhook.title,
+            "partition": self._owned.partition,
+            "problem": problem,
+            "event_id": message.id,
+            "seconds": round(lasted),
+        }
+        if lasted >= DAYS:
+            log.error("webhook.failing", **said)
+        else:
+            log.warning("webhook.failing", **said)
 
     def _end(self, attempt: Attempt) -> None:
         self._figures.by_result["gone"] += 1
