@@ -72,6 +72,7 @@ FLOORS = {
         "logs/test_output.py",
         "poller/test_poller.py",
         "poller/test_condition.py",
+        "rehearsal/test_workers.py",
     ),
     "e2e": (
         "attack/",

@@ -18,7 +18,7 @@ from watcher.model.targets import LISTING, Target
 from watcher.poller.assembly import budget_of, schedules_of
 from watcher.poller.connections import MAX_CONNECTIONS
 from watcher.providers.protocol import Provider
-from watcher.rehearsal.feeds import Feed, RehearsedBalance
+from watcher.rehearsal.feeds import RehearsedBalance, RehearsedTarget
 from watcher.rehearsal.outcome import Tally
 from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 
@@ -44,7 +44,7 @@ class Rehearsal:
     def __init__(
         self,
         provider: Provider,
-        feeds: Mapping[Target, Feed],
+        feeds: Mapping[Target, RehearsedTarget],
         *,
         seed: int,
         latency: float,
@@ -143,7 +143,7 @@ class Rehearsal:
         self.confirming += doubted
         self._lanes.answered(job, received)
 
-    def _refresh(self, feed: Feed, job: PollJob, asked: float, shows: float) -> float:
+    def _refresh(self, feed: RehearsedTarget, job: PollJob, asked: float, shows: float) -> float:
         """When that was true which an answer shows that comes out of a cache, unless what is there is too old."""
         age = shows - feed.refreshed
         if self._by_age:
@@ -155,7 +155,7 @@ class Rehearsal:
             feed.refreshed = shows
         return feed.refreshed
 
-    def _judge(self, target: Target, feed: Feed, shown: float, asked: float, received: float) -> Verdict:
+    def _judge(self, target: Target, feed: RehearsedTarget, shown: float, asked: float, received: float) -> Verdict:
         provider, ledger = self._provider, self._ledger
         listing = target.scope if target.family == LISTING else None
         leaves_out = listing is not None and provider.ordering != "weak"
