@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-from schemas.fields import EPOCH, FIELDS, HELIUS, NOW, example
+from schemas.fields import CLOSED, EPOCH, FIELDS, HELIUS, NOW, example
 from schemas.hint import Hints
 from schemas.json_schemas import RECORDS, Schema, body_of, post_bodies, stream_bodies
 from watcher.journal.kafka import KafkaSettings
@@ -32,20 +32,26 @@ BY_PROVIDER = (
 BALANCE_KEY = _text("provider/chain/account/token/kind of the balance, UTF-8", pattern=KEY)
 ANY_KEY: Schema = {"description": "any, or none"}
 PROVIDER_KEY = _text("the provider, UTF-8", pattern="^[A-Za-z0-9_-]+$")
-CLOUD_EVENT: Mapping[str, tuple[Schema, str]] = {
-    "ce_specversion": (_text("CloudEvents 1.0, binary mode", const="1.0"), "1.0"),
-    "ce_type": (_text("what the value is", const="balance.changed.v1"), "balance.changed.v1"),
-    "ce_source": (
-        _text("[kafka] source, by default /balance-watcher; the log's epoch; the provider",
-              format="uri-reference", pattern="/[0-9a-f]+/[A-Za-z0-9_-]+$"),
-        f"/balance-watcher/{EPOCH}/{HELIUS.provider}",
-    ),
-    "ce_id": (_text("the event's `id`", **FIELDS["BalanceChanged.id"].rules), FIELDS["BalanceChanged.id"].example),
-    "ce_time": (_text("the event's `observed_at`", format="date-time"), NOW),
-    "ce_subject": (_text("the balance, as in the record's key", pattern=KEY), str(HELIUS)),
-    "ce_balanceversion": (_text("the event's `version`, in decimal", pattern="^[1-9][0-9]*$"), "1"),
-}  # fmt: skip
-"""Headers of an event, each with one that fits the example."""
+Headers = Mapping[str, tuple[Schema, str]]
+"""Each with one that fits the example."""
+
+
+def cloud_event(type_: str, record: str, versions: str) -> Headers:
+    """Headers of an event that is such a struct. `versions`: the pattern of those that it may be of."""
+    id_ = FIELDS[f"{record}.id"]
+    return {
+        "ce_specversion": (_text("CloudEvents 1.0, binary mode", const="1.0"), "1.0"),
+        "ce_type": (_text("what the value is", const=type_), type_),
+        "ce_source": (
+            _text("[kafka] source, by default /balance-watcher; the log's epoch; the provider",
+                  format="uri-reference", pattern="/[0-9a-f]+/[A-Za-z0-9_-]+$"),
+            f"/balance-watcher/{EPOCH}/{HELIUS.provider}",
+        ),
+        "ce_id": (_text("the event's `id`", **id_.rules), id_.example),
+        "ce_time": (_text("the event's `observed_at`", format="date-time"), NOW),
+        "ce_subject": (_text("the balance, as in the record's key", pattern=KEY), str(HELIUS)),
+        "ce_balanceversion": (_text("the event's `version`, in decimal", pattern=versions), "1"),
+    }  # fmt: skip
 
 
 SASL: Mapping[str, Schema] = {
@@ -71,7 +77,7 @@ class Topic(NamedTuple):
     """Of `RECORDS`."""
     key: Schema
     key_example: str
-    headers: Mapping[str, tuple[Schema, str]]
+    headers: Headers
     summary: str
     how: str
     """One who reads or writes it must know that."""
@@ -82,12 +88,23 @@ class Topic(NamedTuple):
 
 TOPICS = {
     "balances.changed.v1": Topic(
-        "changes", "balance-changed.v1", BALANCE_KEY, str(HELIUS), CLOUD_EVENT, "The amount of a balance has changed.",
+        "changes", "balance-changed.v1", BALANCE_KEY, str(HELIUS),
+        cloud_event("balance.changed.v1", "BalanceChanged", "^[1-9][0-9]*$"), "The amount of a balance has changed.",
         BY_PROVIDER,
+    ),
+    "balances.crossed.v1": Topic(
+        "crossings", "balance-crossed.v1", BALANCE_KEY, str(HELIUS),
+        cloud_event("balance.crossed.v1", "Crossing", "^(0|[1-9][0-9]*)$"), "An alert fired on a balance, or was cleared.",
+        f"In the transaction of the change that made it, and in the same partition. {BY_PROVIDER}",
     ),
     "balances.state.v1": Topic(
         "state", "balance-state.v1", BALANCE_KEY, str(HELIUS), {}, "The last committed amount of a balance.",
         BY_PROVIDER,
+    ),
+    "balances.closing.v1": Topic(
+        "closings", "balance-closing.v1", BALANCE_KEY, str(HELIUS),
+        {"day": (_text("the day that ended, as in the value", format="date"), CLOSED)}, "A balance at the end of a day.",
+        f"Of a balance and a day that come twice the last one counts; a record's time is the end of its day. {BY_PROVIDER}",
     ),
     "balances.heartbeat.v1": Topic(
         "heartbeat", "heartbeat.v1", PROVIDER_KEY, HELIUS.provider, {},

@@ -28,10 +28,10 @@ records of Kafka stand beside it as JSON Schema (draft 07), one file each. [rela
 KAFKA = """
 ## On Kafka
 
-Three topics to read and one to write, `balances.hints.v1`, behind `[kafka] topic_prefix` where there is one. Another,
-`balances.internal.v1`, is the watcher's own. Read with `isolation.level=read_committed`: an event and its state are one
-transaction. The values of what is read are JSON, or MessagePack with `encoding = "msgpack"`; `content-type` says which, and
-the fields are the same.
+Five topics to read and one to write, `balances.hints.v1`, behind `[kafka] topic_prefix` where there is one. Another,
+`balances.internal.v1`, is the watcher's own. Read with `isolation.level=read_committed`: a change, its state and the crossings
+that it makes are one transaction. The values of what is read are JSON, or MessagePack with `encoding = "msgpack"`;
+`content-type` says which, and the fields are the same.
 """
 STREAM = """
 ## On the stream: what the relay sends by itself
@@ -258,6 +258,8 @@ def _type(document: Document, schema: Schema) -> str:
         return f"`{schema['const']}`"
     if "enum" in schema:
         return ", ".join(f"`{word}`" for word in schema["enum"])
+    if schema["type"] == "array" and isinstance(schema["items"], list):
+        return f"list of {len(schema['items'])}: {', '.join(_type(document, each) for each in schema['items'])}"
     if schema["type"] == "array":
         return f"list: {_type(document, schema['items'])}"
     if isinstance(schema.get("additionalProperties"), dict):

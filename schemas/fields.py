@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from watcher.ledger.rules import MOST_RECENT_AMOUNTS
+from watcher.model.alerts import crossing_id
 from watcher.model.amounts import SYMBOL
 from watcher.model.events import event_id
 from watcher.model.keys import Key
@@ -17,6 +18,7 @@ EPOCH = "0f3c9a1be27d4586"
 HELIUS = Key("helius", "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp", "3emsAVdmGKERbHjmGfQ6oZ1e35dkf5iYcS6U4CPKFVaa",
              "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v")  # fmt: skip
 BEFORE, NOW = "2026-01-25T14:43:57.000001Z", "2026-01-25T14:44:27.250000Z"
+CLOSED = "2026-01-24"
 
 COMPOSED = object()
 """The example is made of those of the field's own fields."""
@@ -57,6 +59,7 @@ FIELDS = {
     "tags": Field("the watches' tags in the config", ["cold", "eu"]),
     "watched": Field("false: no watch of this config reads the balance any more", True),
     "Update.label": Field("what the config calls the balance now", LEFT_OUT),
+    "Crossed.label": Field("what the config calls the balance now", LEFT_OUT),
     # A hint.
     "Hint.account": Field("whose balances to read soon, in any usual spelling", HELIUS.account, {"minLength": 1}),
     "Hint.chain": Field("only there: a CAIP-2 id, or a name that the config takes; null: on any", LEFT_OUT),
@@ -74,6 +77,29 @@ FIELDS = {
     "previous_amount": Field("the amount before: that of the key's event before, or of its baseline", "9864", DECIMAL),
     "delta": Field("`amount` - `previous_amount`, exact, never zero", "-1", CHANGE),
     "previous_observed_at": Field("the change happened after this and not later than `observed_at`", BEFORE, TIME),
+    # A crossing.
+    "Crossing.id": Field(
+        "unique over all logs for ever, and always the same for this crossing",
+        crossing_id(EPOCH, "gas-low", HELIUS, 1, "below"), {"pattern": "^[0-9a-f]{32}$"},
+    ),
+    "alert": Field("its name in the config", "gas-low", {"maxLength": 64}),
+    "direction": Field("`below` or `above`: the alert fired; `cleared`: it may fire anew", "below"),
+    "threshold": Field("the alert's `below` or `above`, in the unit of the amounts; of a `cleared` one too", "10000", DECIMAL),
+    "Crossing.amount": Field("the balance, in the unit of its changes", "9863", DECIMAL),
+    "Crossing.previous_amount": Field(
+        "the amount before; null: no change led here: it was the key's first reading, or the alert was new or edited",
+        "9864", DECIMAL,
+    ),
+    "Crossing.version": Field("of the change that made it; 0: the first reading lay beyond already", 1, COUNT),
+    "Crossing.observed_at": Field("when the answer came that showed it", NOW, TIME),
+    # A balance at a past time.
+    "day": Field("the day that ended: it tells of its end, 24:00 UTC", CLOSED, {"format": "date"}),
+    "balance": Field("what was held then", COMPOSED),
+    "status": Field("`certain`; `changing`: from `previous_amount` to `amount` about then; `unseen`: nobody read it since `last_seen`", "certain"),
+    "PastBalance.amount": Field("the balance; `changing`: the one that it became", "9863", DECIMAL),
+    "PastBalance.previous_amount": Field("`changing`: the amount before; left out otherwise", LEFT_OUT, DECIMAL),
+    "between": Field("`changing`: when the amount before was last seen, and when the new one first; left out otherwise", LEFT_OUT, TIME),
+    "last_seen": Field("`unseen`: when the amount was last seen; left out otherwise", LEFT_OUT, TIME),
     # A state, beyond the balance.
     "order": Field("what the writer compares answers by: the greatest seen. Not for readers", 354112027, COUNT),
     "recent_amounts": Field(
@@ -83,6 +109,7 @@ FIELDS = {
     "RecentAmount.amount": Field("an amount that the key had", "9864", DECIMAL),
     "replaced_at": Field("microseconds since 1970", 1769352267250000, COUNT),
     "absent_without_order": Field("the amount is 0 by absence, without a slot. Not for readers", LEFT_OUT),
+    "first_observed_at": Field("when the balance was first known; left out: at `observed_at`, or nobody noted it", BEFORE, TIME),
     # The health of a provider.
     "time": Field("when this was said", NOW, TIME),
     "instance": Field("the process that asks this provider", "0f6c"),
@@ -98,6 +125,9 @@ FIELDS = {
     "ProviderHealth.reason": Field("why it is not `ok`, in our words; null: it is", None, {"maxLength": 200}),
     "ProviderStatus.reason": Field("why it is not `ok`, in our words; null: it is", None, {"maxLength": 200}),
     "since": Field("since when it has this `state`", BEFORE, TIME),
+    "unread": Field("alerts on balances that it has not read for as long as `unread_for` says; the first twenty", COMPOSED),
+    "UnreadAlert.since": Field("since when the first of them has been unread for so long", BEFORE, TIME),
+    "UnreadAlert.balances": Field("how many are: balances, and listings", 2, {"minimum": 1}),
     "hints": Field("what hints do for it; null: no source tells of it, and none ever did", COMPOSED),
     "sources": Field("those that tell of its watches, or have hinted one of them", COMPOSED),
     "hinted_delay": Field("median seconds from a hint to the read that showed the change; null: none yet", 0.8, COUNT),
@@ -134,7 +164,9 @@ FIELDS = {
     "reason": Field("why the log could not be followed from your cursor", LEFT_OUT),
     "data": Field("at most 500 balances", COMPOSED),
     "event": Field("the change, byte for byte as it stands in the journal", COMPOSED),
-    "sent": Field("updates sent on this connection", 7, COUNT),
+    "Crossed.event": Field("the crossing, byte for byte as it stands in the journal", COMPOSED),
+    "crossed": Field("true: crossings of alerts come too; left out: they do not", LEFT_OUT),
+    "sent": Field("updates and crossings sent on this connection", 7, COUNT),
     "conflated": Field("updates that a later one replaced, since you asked for `conflate`", 0, COUNT),
     "lag_ms": Field("age of the oldest change that matches and was not sent yet", 0, COUNT),
     "providers": Field("health of each provider that you may see, by its name", COMPOSED),

@@ -15,9 +15,11 @@ from schemas import asyncapi, events_page
 from schemas.compatibility import breaks
 from schemas.fields import example
 from schemas.json_schemas import RECORDS, record_schema
+from watcher.model.alerts import Crossing
 from watcher.model.amounts import subtract
 from watcher.model.events import JSON, MSGPACK, BalanceChanged, BalanceState, ProviderHealth, event_id
 from watcher.model.keys import Key
+from watcher.model.past import Closing
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "schemas" / "published"
@@ -42,6 +44,8 @@ def golden() -> dict[str, msgspec.Struct]:
         "base-units": change,
         "decimal-units": later(7, "0.467583800117038432", "0", symbol="AAPLon", unit="decimal"),
         "u256": later(18, "0", str(2**256 - 1), symbol=None, as_of=change.previous_observed_at),
+        "crossing": msgspec.convert(example(Crossing), Crossing),
+        "closing": msgspec.convert(example(Closing), Closing),
         "state": msgspec.convert(example(BalanceState), BalanceState),
         "heartbeat": msgspec.convert(example(ProviderHealth), ProviderHealth),
     }

@@ -11,7 +11,9 @@ import msgspec
 
 from schemas.fields import field
 from schemas.hint import Hint, Hints
+from watcher.model.alerts import Crossing
 from watcher.model.events import BalanceChanged, BalanceState, ProviderHealth, RecentAmount
+from watcher.model.past import Closing
 from watcher.relay.http.hint_routes import Accepted
 from watcher.relay.messages import METHODS, PUSHES, ErrorReply
 
@@ -19,7 +21,9 @@ Schema = dict[str, Any]
 
 RECORDS: Mapping[str, type[msgspec.Struct]] = {
     "balance-changed.v1": BalanceChanged,
+    "balance-crossed.v1": Crossing,
     "balance-state.v1": BalanceState,
+    "balance-closing.v1": Closing,
     "heartbeat.v1": ProviderHealth,
     "hint.v1": Hint,
 }
@@ -119,8 +123,11 @@ def _tuple_of(owner: str, schema: Schema) -> Schema:
     """A struct that is an array on the wire: as long as it has fields, and no longer."""
     names = ARRAYS[owner].__struct_fields__
     items = [_property(owner, name, each) for name, each in zip(names, schema["prefixItems"], strict=True)]
-    bounds = {"items": items, "additionalItems": False, "minItems": len(items), "maxItems": len(items)}
-    return {name: value for name, value in schema.items() if name != "prefixItems"} | bounds
+    return {name: value for name, value in schema.items() if name != "prefixItems"} | _fixed(items)
+
+
+def _fixed(items: list[Schema]) -> Schema:
+    return {"items": items, "additionalItems": False, "minItems": len(items), "maxItems": len(items)}
 
 
 def _property(owner: str, name: str, schema: Schema) -> Schema:
@@ -149,6 +156,9 @@ def _ruled(schema: Schema, rules: Mapping[str, Any]) -> Schema:
     schema = _plain(schema)
     if "anyOf" in schema or "$ref" in schema or schema["type"] in ("null", "object"):
         return schema
+    if schema["type"] == "array" and "prefixItems" in schema:
+        values = [_ruled(each, rules) for each in schema["prefixItems"]]
+        return {name: value for name, value in schema.items() if name != "prefixItems"} | _fixed(values)
     if schema["type"] == "array":
         of_list = {name: value for name, value in rules.items() if name.endswith("Items")}
         return (

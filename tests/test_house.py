@@ -60,9 +60,14 @@ ONLY_IN = {
     ),
     "sqlite3": "watcher/journal/sqlite/",
     "pytest": "watcher/testing/",
-    "httpcore": ("watcher/poller/connections", "watcher/poller/http2"),
+    "httpcore": ("watcher/poller/connections", "watcher/poller/http2", "watcher/webhooks/connections"),
     "h2": "watcher/poller/http2",
-    "prometheus_client": ("watcher/app/metrics", "watcher/app/balance_gauges"),
+    "prometheus_client": (
+        "watcher/app/metrics",
+        "watcher/app/balance_gauges",
+        "watcher/app/webhook_metrics",
+        "watcher/app/alert_metrics",
+    ),
     "httpx": (
         "watcher/poller/",
         "watcher/app/daemon",
@@ -70,6 +75,7 @@ ONLY_IN = {
         "watcher/sandbox/transport",
         "watcher/sandbox/webhook_sender",
         "watcher/journal/kafka/oauth_tokens",
+        "watcher/webhooks/",
     ),
 }
 

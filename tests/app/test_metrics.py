@@ -87,7 +87,7 @@ def scraped(tmp_path):
 
 def logged(path):
     with contextlib.closing(sqlite3.connect(path)) as file:
-        return file.execute("SELECT data FROM event ORDER BY seq").fetchall()
+        return file.execute("SELECT data FROM event WHERE type = 'changed' ORDER BY seq").fetchall()
 
 
 @pytest.fixture

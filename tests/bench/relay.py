@@ -104,7 +104,8 @@ def variants(crowd, relay):
     websockets = [accepted._connection for accepted in relay.listener.admission.sockets.values()]
     sockets = [websocket.transport.get_extra_info("socket").fileno() for websocket in websockets]
     array = (ctypes.c_int * len(sockets))(*sockets)
-    frame = wire.update(str(relay.flusher.fan_out.cursor), source.data)
+    (event,) = source.commit(1).events
+    frame = wire.event(str(relay.flusher.fan_out.cursor), event)
     text = frame[4:]
 
     async def floor():

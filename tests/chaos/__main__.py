@@ -33,6 +33,7 @@ def arguments():
         help="moves a second in the sandbox, beside the listing that moves when it is looked at",
     )
     parser.add_argument("--faults", help=f"only these, comma-separated: {', '.join(names())}; a control has its own")
+    parser.add_argument("--brisk", action="store_true", help="no look at hot balances after each fault: more of these")
     parser.add_argument("--provider-faults", default="none", help="as `watcher sandbox --faults` takes them")
     parser.add_argument("--fleet", type=int, metavar="N", help="so many members on Kafka instead of one daemon")
     parser.add_argument("--static", action="store_true", help="members of a fleet with lasting names")
@@ -52,7 +53,7 @@ def show(report):
         print("network:", ", ".join(f"{count} {name}" for name, count in report.network.items()))
     checker = report.final or report.witnessed
     if checker:
-        print(f"{checker.events} events, {checker.states} state records, {checker.keys} keys")
+        print(f"{checker.events} events, {checker.states} state records, {checker.keys} keys; {crossings_of(checker)}")
     print(
         f"violations: {report.violations.total()}" + "".join(f"\n  {n} × {law}" for law, n in report.violations.items())
     )
@@ -60,6 +61,11 @@ def show(report):
         print("   ", example)
     if report.trouble:
         print("trouble:", report.trouble)
+
+
+def crossings_of(checker):
+    found = checker.crossings.directions
+    return f"{found.total()} crossings ({', '.join(f'{count} {name}' for name, count in found.most_common())})"
 
 
 def show_fleet(report):
@@ -71,7 +77,8 @@ def show_fleet(report):
         beside = f", the others at {others:.2f} x their delay" if others else ""
         print(f"  {kind}: {providers} providers unpolled for up to {seconds:.1f} s (allowed {allowed:.1f}){beside}")
     if report.checker:
-        print(f"{report.checker.events} changes, {report.checker.states} state records, {report.checker.keys} keys")
+        checker = report.checker
+        print(f"{checker.events} changes, {checker.states} state records, {checker.keys} keys; {crossings_of(checker)}")
     print(
         f"violations: {report.violations.total()}" + "".join(f"\n  {n} × {law}" for law, n in report.violations.items())
     )
@@ -93,7 +100,7 @@ async def run(folder, options):
         )  # fmt: skip
     return await chaos(
         folder, options.journal, seconds=options.seconds, seed=options.seed, rate=options.rate,
-        faults=options.provider_faults, control=options.control, only=only,
+        faults=options.provider_faults, control=options.control, only=only, brisk=options.brisk,
     )  # fmt: skip
 
 

@@ -1,11 +1,14 @@
 """The laws of the log, judged from plain records: nothing of the watcher's own code is asked.
 
-A checker is fed every event and every state record in the order of the log, and at the end what really happened.
+A checker is fed every event and every state record in the order of the log, and at the end what really happened. With the
+alerts of the config it judges their crossings too: see crossing_laws.py.
 One is fed while the system runs, another with everything read anew at the end; what the first has seen must still be
 there for the second.
 """
 
 from collections import Counter, defaultdict
+
+from tests.chaos.crossing_laws import CrossingLaws
 
 PARTS = ("provider", "chain", "account", "token", "kind")
 
@@ -17,7 +20,9 @@ def name(record):
 class Checker:
     """`violations` counts what was broken, by law; `examples` has the first few of them in words."""
 
-    def __init__(self):
+    def __init__(self, alerts=(), tagged=()):
+        """`alerts`: the `[[alert]]` tables; `tagged`: the providers whose watches all have a tag."""
+        self.crossings = CrossingLaws(alerts, self._broken, tagged)
         self.events = 0
         self.states = 0
         self.violations = Counter()
@@ -63,6 +68,7 @@ class Checker:
         self._touched.add(key)
         self._last[key] = (version, amount)
         self._told[key, version] = (previous, amount)
+        self.crossings.change(key, event)
         self._amounts[key].update((previous, amount))
 
     def state(self, place, state):
@@ -75,6 +81,20 @@ class Checker:
             self._broken("the state went back", f"{key} version {version} after {self._newest[key][0]} at {place}")
         self._touched.add(key)
         self._newest[key] = (version, amount)
+        if version == 0:
+            self.crossings.baseline(key, state)
+
+    def crossing(self, place, crossing):
+        self._seen[place] = (crossing["id"], crossing["version"], crossing["amount"])
+        if crossing["id"] in self._ids:
+            self._broken("id told twice", f"a crossing of {name(crossing)} at {place}")
+        self.crossings.crossing(place, crossing)
+
+    def begun(self, state):
+        """That state is the first thing that was committed of its balance."""
+        if state["version"] == 0:
+            self.crossings.baseline(name(state), state)
+        self.crossings.begins(name(state), 1)
 
     def view(self):
         """What was fed up to now is one consistent view of the log: in none of them may the state lag behind."""
@@ -82,13 +102,15 @@ class Checker:
             if self._newest.get(key) != self._last[key]:
                 self._broken("events and state apart", f"{key}: {self._last[key]}, {self._newest.get(key)}")
         self._touched.clear()
+        self.crossings.view()
 
     def silent(self, key, answers, seconds):
         """Every answer differed from what is committed, and nothing was told."""
         self._broken("silent", f"{key}: nothing told in {answers} answers and {seconds:.1f} s")
 
     def finish(self):
-        """Everything was fed: judge events and states together."""
+        """Everything was fed: judge events, states and crossings together."""
+        self.crossings.finish()
         for (key, version), amount in self._held.items():
             told = self._told.get((key, version))
             if version > 0 and told is None:

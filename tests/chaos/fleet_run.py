@@ -5,7 +5,6 @@ import random
 import time
 from collections import Counter, defaultdict
 
-from tests.chaos.checker import Checker
 from tests.chaos.fleet_faults import possible
 from tests.chaos.fleet_judge import Event, FleetJudge
 from tests.chaos.fleet_sandbox import quotas
@@ -119,7 +118,7 @@ async def verdict(fleet, say):
     truth = await fleet.settle()
     await fleet.leave(*fleet.live)
     await fleet.witness.stop()
-    checker = Checker()
+    checker = fleet.new_checker()
     await asyncio.to_thread(fleet.witness.log.again, checker)
     checker.finish()
     checker.judge_memory(fleet.checker)

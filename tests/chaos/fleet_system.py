@@ -12,6 +12,7 @@ import sys
 import time
 
 from tests.chaos import fleet_sandbox
+from tests.chaos.alerts import alerts, with_tags
 from tests.chaos.fleet_judge import Arrival
 from tests.chaos.logs import KafkaLog, Witness
 from tests.chaos.proxy import Proxy
@@ -77,10 +78,14 @@ class Fleet(System):
         if member is not None and self.static and self.size > 1:
             kafka["member"] = member
         # Each edition hashes differently and asks for the same.
-        tables = fleet_sandbox.tables(self.port, self.seed, WORLDS, max_interval=60.0 + self._edition)
-        tables = {name: table for name, table in tables.items() if name in self.configured}
-        table = {"journal": f"kafka://127.0.0.1:{port}", "kafka": kafka, "relay": {"port": 0}, "providers": tables}
-        path.write_text(toml(table))
+        tables = self.tables()
+        wanted = with_tags({name: table for name, table in tables.items() if name in self.configured})
+        table = {"journal": f"kafka://127.0.0.1:{port}", "kafka": kafka, "relay": {"port": 0}, "providers": wanted}
+        path.write_text(toml({**table, "alert": alerts(tables)}))
+
+    def tables(self):
+        """Those of all providers, whether they are configured now or not."""
+        return fleet_sandbox.tables(self.port, self.seed, WORLDS, max_interval=60.0 + self._edition)
 
     def edit(self, without=frozenset()):
         """From now on members are started with another config."""
@@ -164,7 +169,8 @@ async def running(folder, *, seed, size, rate, faults="none", static=False, cont
         fleet.broker = await _broker(fleet, stack)
         fleet.write(fleet.config, fleet.broker.port)
         await _init(fleet)
-        fleet.witness = Witness(KafkaLog(fleet.broker.address, fleet.prefix, PARTITIONS))
+        log = KafkaLog(fleet.broker.address, fleet.prefix, PARTITIONS)
+        fleet.witness = Witness(log, fleet.new_checker())
         looking = asyncio.create_task(fleet.look())
         try:
             await fleet.join(size)

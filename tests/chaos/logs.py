@@ -10,13 +10,18 @@ from uuid import uuid4
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from tests.chaos.checker import Checker
-
 PARTITIONS = 8
 PATIENCE = 300.0
 """Seconds for the journal to be read on a busy machine."""
 END = -191
 """confluent-kafka's code for the end of one partition."""
+
+
+FIRST = """
+CREATE TABLE chaos_first (data BLOB NOT NULL);
+CREATE TRIGGER chaos_first AFTER INSERT ON state BEGIN INSERT INTO chaos_first VALUES (new.data); END;
+"""
+"""A file keeps of each balance the newest state alone: this keeps its first one, in the transaction that brings it."""
 
 
 class SqliteLog:
@@ -25,7 +30,13 @@ class SqliteLog:
     def __init__(self, path):
         self.path = path
         self._after = 0
+        self._begun = 0
         self._states = {}
+
+    def watch(self):
+        """From now on the file keeps what each balance begins with. To be called before anybody writes to it."""
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            connection.executescript(FIRST)
 
     def feed(self, checker):
         """Whatever is new since the last call, in one consistent view; False when nothing is."""
@@ -36,12 +47,14 @@ class SqliteLog:
         ) as connection:
             connection.execute("BEGIN")
             events = connection.execute(
-                "SELECT seq, data FROM event WHERE seq > ? ORDER BY seq", (self._after,)
+                "SELECT seq, type, data FROM event WHERE seq > ? ORDER BY seq", (self._after,)
             ).fetchall()
             states = connection.execute("SELECT id, version, data FROM state").fetchall()
-        for seq, data in events:
-            checker.event(("event", seq), json.loads(data))
-            self._after = seq
+            begun = connection.execute("SELECT rowid, data FROM chaos_first WHERE rowid > ?", (self._begun,)).fetchall()
+        for self._begun, data in begun:
+            checker.begun(json.loads(data))
+        for self._after, type_, data in events:
+            (checker.crossing if type_ == "crossed" else checker.event)(("event", self._after), json.loads(data))
         for row, version, data in states:
             if self._states.get(row) != version:
                 self._states[row] = version
@@ -58,12 +71,13 @@ class SqliteLog:
 
 
 class KafkaLog:
-    """Reads both topics from the beginning; it goes to the broker directly, the proxy is not in its way."""
+    """Reads the topics from the beginning; it goes to the broker directly, the proxy is not in its way."""
 
     def __init__(self, address, prefix, partitions=PARTITIONS):
         self.address = address
         self.partitions = partitions
-        self.changed, self.state = f"{prefix}balances.changed.v1", f"{prefix}balances.state.v1"
+        names = ("changed", "state", "crossed")
+        self.changed, self.state, self.crossed = self.topics = [f"{prefix}balances.{name}.v1" for name in names]
         self._consumer = None
 
     def _subscribed(self):
@@ -81,9 +95,7 @@ class KafkaLog:
             error_cb=lambda _: None,
         )
         places = [
-            TopicPartition(topic, part, OFFSET_BEGINNING)
-            for topic in (self.changed, self.state)
-            for part in range(self.partitions)
+            TopicPartition(topic, part, OFFSET_BEGINNING) for topic in self.topics for part in range(self.partitions)
         ]
         consumer.assign(places)
         return consumer
@@ -99,9 +111,10 @@ class KafkaLog:
         """Everything up to the end of every partition. Nobody writes any more."""
         consumer, ended = self._subscribed(), set()
         until = time.monotonic() + PATIENCE
-        while len(ended) < 2 * self.partitions:
+        places = len(self.topics) * self.partitions
+        while len(ended) < places:
             if time.monotonic() > until:
-                raise TimeoutError(f"only {len(ended)} of {2 * self.partitions} partitions have been read to their end")
+                raise TimeoutError(f"only {len(ended)} of {places} partitions have been read to their end")
             for message in consumer.consume(2000, 1.0):
                 if not message.error():
                     self._take(checker, message)
@@ -113,6 +126,8 @@ class KafkaLog:
         place = (message.topic(), message.partition(), message.offset())
         if message.topic() == self.changed:
             checker.event(place, json.loads(message.value()))
+        elif message.topic() == self.crossed:
+            checker.crossing(place, json.loads(message.value()))
         elif b"/" in message.key():  # the others are notes and marks
             checker.state(place, json.loads(message.value()))
 
@@ -124,9 +139,9 @@ class KafkaLog:
 class Witness:
     """Feeds one checker from one log, on a thread, until it is stopped: to be done once nobody writes any more."""
 
-    def __init__(self, log):
+    def __init__(self, log, checker):
         self.log = log
-        self.checker = Checker()
+        self.checker = checker
         self.error = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)

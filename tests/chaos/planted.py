@@ -11,6 +11,7 @@ import sys
 import msgspec
 
 from watcher.app import cli
+from watcher.journal import Batch
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.encoder import Encoder
 from watcher.journal.kafka.fencing import OwnerClaim
@@ -19,10 +20,11 @@ from watcher.journal.kafka.partition_contents import PartitionContents
 from watcher.journal.kafka.producer import TransactionalProducer
 from watcher.journal.kafka.writer import KafkaWriter
 from watcher.journal.sqlite.file import explained, identity, open_to_write, transaction
-from watcher.journal.sqlite.writer import INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
+from watcher.journal.sqlite.writer import INSERT_CROSSING, INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
 from watcher.ledger import rules
 from watcher.limits.budget import Budget
 from watcher.limits.lease import LATE, Lease
+from watcher.model.alerts import Crossing
 from watcher.poller.connections import HttpConnections
 from watcher.poller.poller import Poller
 
@@ -85,16 +87,19 @@ def version_not_persisted():
         self, epoch, msgspec.structs.replace(batch, rows=list(map(forgetful, batch.rows)))
     )
     records = SqliteWriter._records
-    SqliteWriter._records = lambda self, rows: records(self, list(map(forgetful, rows)))
+    SqliteWriter._records = lambda self, batch: records(
+        self, msgspec.structs.replace(batch, rows=list(map(forgetful, batch.rows)))
+    )
 
 
 def no_fence():
     """A commit does not ask whether somebody else writes by now."""
 
-    def commit(self, events, states, notes):
+    def commit(self, events, states, crossings, notes, _closings):
         with explained(self._path), transaction(self._connection):
             connection = self._connection
             connection.executemany(INSERT_EVENT, events)
+            connection.executemany(INSERT_CROSSING, crossings)
             connection.executemany(PUT_STATE, states)
             connection.executemany(PUT_NOTE, notes.items())
 
@@ -104,14 +109,101 @@ def no_fence():
 def two_transactions():
     """Events and state are not moved together."""
 
-    def commit(self, events, states, notes):
+    def commit(self, events, states, crossings, notes, _closings):
         with self._transaction() as connection:
             connection.executemany(INSERT_EVENT, events)
+            connection.executemany(INSERT_CROSSING, crossings)
         with self._transaction() as connection:
             connection.executemany(PUT_STATE, states)
             connection.executemany(PUT_NOTE, notes.items())
 
     SqliteWriter._commit = commit
+
+
+def _spoiled(spoil):
+    """What each writer commits is what `spoil` makes of the batch."""
+    for writer in (SqliteWriter, KafkaWriter):
+        commit = writer.commit
+        writer.commit = lambda self, batch, commit=commit: commit(self, spoil(batch))
+
+
+def crossing_dropped():
+    """The first crossing of each commit is not in it; what the alert has come to is."""
+    _spoiled(lambda batch: msgspec.structs.replace(batch, crossings=batch.crossings[1:]))
+
+
+def crossing_doubled():
+    """The first crossing of each commit stands in it twice."""
+    _spoiled(lambda batch: msgspec.structs.replace(batch, crossings=[*batch.crossings[:1], *batch.crossings]))
+
+
+def crossing_invented():
+    """The first change of each commit crosses an alert that asks for nothing of the kind."""
+
+    def spoil(batch):
+        invented = [
+            Crossing(
+                id=f"{row.event.id[::-1]}",
+                alert="empty",
+                direction="cleared",
+                threshold="0",
+                amount=row.event.amount,
+                previous_amount=row.event.previous_amount,
+                provider=row.event.provider,
+                chain=row.event.chain,
+                account=row.event.account,
+                token=row.event.token,
+                kind=row.event.kind,
+                version=row.event.version,
+                observed_at=row.event.observed_at,
+            )
+            for row in batch.rows
+            if row.event is not None and row.event.previous_amount != "0"
+        ]
+        return msgspec.structs.replace(batch, crossings=[*batch.crossings, *invented[:1]])
+
+    _spoiled(spoil)
+
+
+def crossing_apart():
+    """Crossings are committed after their changes, and what their alerts have come to before them."""
+    for writer in (SqliteWriter, KafkaWriter):
+        commit = writer.commit
+
+        async def twice(self, batch, commit=commit):
+            await commit(self, msgspec.structs.replace(batch, crossings=[]))
+            if batch.crossings:
+                await asyncio.sleep(0.3)
+                await commit(self, Batch([], {}, batch.crossings))
+
+        writer.commit = twice
+
+
+def alerts_forgotten():
+    """What the alerts have come to is not committed: after a restart all of them are judged as new ones."""
+
+    def spoil(batch):
+        notes = {name: note for name, note in batch.notes.items() if not name.startswith("alert:")}
+        return msgspec.structs.replace(batch, notes=notes)
+
+    _spoiled(spoil)
+
+
+CROSSING_LAWS = {
+    "crossing-dropped": {"a crossing is missing", "change and crossing apart"},
+    "crossing-doubled": {"crossing told twice"},
+    "crossing-invented": {"a crossing that is none", "change and crossing apart"},
+    "crossing-apart": {"a crossing is missing", "change and crossing apart"},
+    "alerts-forgotten": {"crossing told twice", "a crossing is missing", "a crossing that is none"},
+}
+"""What each of these breaks."""
+CROSSINGS = {
+    "crossing-dropped": crossing_dropped,
+    "crossing-doubled": crossing_doubled,
+    "crossing-invented": crossing_invented,
+    "crossing-apart": crossing_apart,
+    "alerts-forgotten": alerts_forgotten,
+}
 
 
 def silent_when_busy():
@@ -194,12 +286,14 @@ CONTROLS = {
         "two-owners": two_owners,
     },
     "kafka": {
+        **CROSSINGS,
         "restore-before-fence": restore_before_fence_kafka,
         "send-not-awaited": send_not_awaited,
         "no-recreate": no_recreate,
         "version-not-persisted": version_not_persisted,
     },
     "sqlite": {
+        **CROSSINGS,
         "restore-before-fence": restore_before_fence_sqlite,
         "no-fence": no_fence,
         "two-transactions": two_transactions,
@@ -219,12 +313,14 @@ FAULTS_FOR = {
         "two-owners": ["join"],
     },
     "kafka": {
+        **{name: ["kill"] for name in CROSSINGS},
         "restore-before-fence": ["slow_twin"],
         "send-not-awaited": ["refuse_and_kill"],
         "no-recreate": ["late_end_of_half"],
         "version-not-persisted": ["kill"],
     },
     "sqlite": {
+        **{name: ["kill"] for name in CROSSINGS},
         "restore-before-fence": ["slow_twin"],
         "no-fence": ["twin", "zombie"],
         "two-transactions": ["kill"],

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from tests.chaos import sandbox
+from tests.chaos.alerts import alerts, tagged, with_tags
+from tests.chaos.checker import Checker
 from tests.chaos.logs import PARTITIONS, KafkaLog, SqliteLog, Witness
 from tests.chaos.proxy import Proxy
 from tests.kafka_broker import Jvm, free_port, jars
@@ -133,8 +135,18 @@ class System:
         self.port = int(await process.stdout.readline())
 
     def write_config(self, journal, **more):
-        table = {"journal": journal, **more, "relay": {"port": 0}, "providers": sandbox.tables(self.port, self.seed)}
-        self.config.write_text(toml(table))
+        providers = self.tables()
+        table = {"journal": journal, **more, "relay": {"port": 0}, "providers": with_tags(providers)}
+        self.config.write_text(toml({**table, "alert": alerts(providers)}))
+
+    def new_checker(self):
+        """One that knows our alerts."""
+        tables = self.tables()
+        return Checker(alerts(tables), tagged(tables))
+
+    def tables(self):
+        """Those of all providers."""
+        return sandbox.tables(self.port, self.seed)
 
     async def spawn(self, *arguments):
         """A daemon that has only just begun."""
@@ -274,7 +286,7 @@ async def running(folder, journal, *, seed, rate, faults, control=None, program=
         await system.start_sandbox(rate, faults)
         log = await (_kafka(system, stack, node) if journal == "kafka" else _sqlite(system))
         await system.start()
-        system.witness = Witness(log)
+        system.witness = Witness(log, system.new_checker())
         try:
             await system.progress("the start")
             yield system
@@ -286,7 +298,10 @@ async def running(folder, journal, *, seed, rate, faults, control=None, program=
 async def _sqlite(system):
     path = system.folder / "balances.db"
     system.write_config(f"sqlite:///{path}")
-    return SqliteLog(path)
+    await _init(system)
+    log = SqliteLog(path)
+    log.watch()
+    return log
 
 
 class Node(NamedTuple):
@@ -340,9 +355,11 @@ async def _init(system):
 
 def toml(table):
     """As much TOML as our config needs: JSON's values are TOML's, but for tables."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict | list)]
     for name in ("relay", "kafka"):
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.get(name, {}).items())]
+    for alert in table["alert"]:
+        lines += ["[[alert]]", *(f"{key} = {inline(value)}" for key, value in alert.items())]
     for name, provider in table["providers"].items():
         lines.append(f"[providers.{name}]")
         lines += [f"{key} = {inline(value)}" for key, value in provider.items()]

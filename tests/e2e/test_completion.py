@@ -11,7 +11,24 @@ from tests.e2e.harness import ROOT
 from watcher.app.cli import parser
 
 CASES = [
-    ("watcher ", {"demo", "run", "check", "rehearse", "init", "fleet", "sample", "tail", "sandbox", "completion"}),
+    (
+        "watcher ",
+        {
+            "demo",
+            "run",
+            "check",
+            "rehearse",
+            "init",
+            "fleet",
+            "sample",
+            "tail",
+            "sandbox",
+            "completion",
+            "webhook",
+            "at",
+            "history",
+        },
+    ),
     ("watcher ta", {"tail"}),
     ("watcher run --only ", {"pollers", "relay"}),
     ("watcher check --off", {"--offline"}),
@@ -21,6 +38,9 @@ CASES = [
     ("watcher rehearse --old ", {"one.toml"}),
     ("watcher --log-level error fleet l", {"leave"}),
     ("watcher completion z", {"zsh"}),
+    ("watcher at --cs", {"--csv"}),
+    ("watcher history --f", {"--from"}),
+    ("watcher history -c ", {"one.toml"}),
 ]
 BASH = """
 source "$1"; line=$2; COMP_WORDS=($line); [[ $line == *' ' ]] && COMP_WORDS+=("")

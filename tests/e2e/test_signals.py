@@ -28,7 +28,9 @@ def stopped(process, number=signal.SIGTERM, within=SOON):
 def journaled(house):
     """Events and states, as they stand in the file."""
     with contextlib.closing(sqlite3.connect(house.folder / "balances.db")) as file:
-        events = [json.loads(data) for (data,) in file.execute("SELECT data FROM event ORDER BY seq")]
+        events = [
+            json.loads(data) for (data,) in file.execute("SELECT data FROM event WHERE type = 'changed' ORDER BY seq")
+        ]
         return events, [json.loads(data) for (data,) in file.execute("SELECT data FROM state")]
 
 

@@ -427,7 +427,7 @@ class TestTheJournalIsDown:
                 await anyio.sleep(30.0)
                 with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as thief:
                     thief.execute("BEGIN IMMEDIATE")
-                    await anyio.sleep(1.0)
+                    await anyio.sleep(1.5)  # not when the others wake up too
                     waiting = len(pending)
                     await anyio.sleep(600.0)
                     assert len(pending) == waiting, "nobody gets past a journal that is down"

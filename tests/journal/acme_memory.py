@@ -4,6 +4,7 @@ Everything that it needs of ours it imports from the faces that any package may 
 """
 
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import anyio
@@ -21,10 +22,13 @@ from watcher.journal import (
 )
 from watcher.journal.record_limits import MAX_RECORD_BYTES, UNPARSABLE, refuse_unfit, too_large
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
-from watcher.model.events import JSON, BalanceState, CommitRow, ProviderHealth
+from watcher.model.alerts import Crossing
+from watcher.model.closed_days import days_closed
+from watcher.model.events import JSON, BalanceChanged, BalanceState, ProviderHealth
 from watcher.model.filters import FilterMatcher
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Bounds, Commit, Cursor, Expired, Published, SmallSnapshot, Snapshot, Unavailable
+from watcher.model.past import Closing, HistorySlice
 from watcher.model.times import parse_rfc3339
 
 
@@ -38,6 +42,8 @@ class Log:
         self.states: dict[Key, BalanceState] = {}
         self.notes: dict[str, bytes] = {}
         self.commits: list[Commit] = []
+        self.kept_from = 0
+        self.closings: dict[tuple[str, Key], Closing] = {}
         self.changed = anyio.Event()
 
     @property
@@ -74,13 +80,14 @@ class MemoryWriter:
 
     async def commit(self, batch: Batch) -> None:
         self._require_owner()
-        refuse_unfit({str(row.state.key): why for row in batch.rows if (why := _unfit(row)) is not None})
+        refuse_unfit({str(key): why for key, record in _records(batch) if (why := _unfit(key, record)) is not None})
         (first,) = self._log.head.positions
-        rows = [row for row in batch.rows if row.event is not None]
-        events = [_published(row, position) for position, row in enumerate(rows, first)]
+        changes = (row.event for row in batch.rows if row.event is not None)
+        events = [_published(one, position) for position, one in enumerate((*changes, *batch.crossings), first)]
         baselines = [row.state for row in batch.rows if row.event is None]
         self._log.states.update((row.state.key, row.state) for row in batch.rows)
         self._log.notes.update(batch.notes)
+        self._log.closings.update(((one.day, one.balance.key), one) for one in batch.closings)
         self._log.append(Commit(Cursor(self._log.epoch, (first + len(events),)), events, baselines))
 
     async def release(self, *, in_doubt: float = 0.0) -> None:
@@ -91,17 +98,22 @@ class MemoryWriter:
         pass
 
 
-def _unfit(row: CommitRow) -> str | None:
-    size = max(len(JSON.encode(record)) for record in (row.state, row.event) if record is not None)
-    if size > MAX_RECORD_BYTES:
+def _records(batch: Batch) -> Iterator[tuple[Key, msgspec.Struct]]:
+    for row in batch.rows:
+        yield from ((row.state.key, record) for record in (row.state, row.event) if record is not None)
+    yield from ((crossing.key, crossing) for crossing in batch.crossings)
+    yield from ((closing.balance.key, closing) for closing in batch.closings)
+
+
+def _unfit(key: Key, record: msgspec.Struct) -> str | None:
+    if (size := len(msgspec.json.encode(record))) > MAX_RECORD_BYTES:
         return too_large(size)
-    return None if Key.parsable(str(row.state.key)) else UNPARSABLE
+    return None if Key.parsable(str(key)) else UNPARSABLE
 
 
-def _published(row: CommitRow, position: int) -> Published:
-    event = row.event
-    assert event is not None
-    return Published(event.key, event.version, JSON.encode(event), 0, position, parse_rfc3339(event.observed_at))
+def _published(event: BalanceChanged | Crossing, position: int) -> Published:
+    at, what = parse_rfc3339(event.observed_at), "crossed" if isinstance(event, Crossing) else "changed"
+    return Published(event.key, event.version, JSON.encode(event), 0, position, at, what)
 
 
 class StateCopy:
@@ -173,6 +185,27 @@ class MemoryReader:
             with anyio.move_on_after(1.0):
                 await changed.wait()
 
+    async def closing_days(self) -> list[str]:
+        return days_closed(self._log.notes, 0, time.time_ns() // 1000)
+
+    async def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
+        matcher = FilterMatcher.of(wanted)
+        yield [one for (of, key), one in self._log.closings.items() if of == day and matcher.matches(key)]
+
+    async def kept_from(self) -> int:
+        return self._log.kept_from
+
+    async def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
+        if (reason := Bounds(self._log.head, self._log.head).gap(until)) in ("epoch_changed", "ahead"):
+            raise Expired(reason)
+        matcher, (end,) = FilterMatcher.of(wanted), until.positions
+        (begin,) = (0,) if behind is None else behind.positions
+        log = [event for commit in self._log.commits for event in commit.events if begin <= event.position < end]
+        inside = [event for event in log if first <= event.observed_at <= last and matcher.matches(event.key)]
+        yield HistorySlice(inside, len(log), len(log))
+
     async def close(self) -> None:
         self._views.close()
 
@@ -223,6 +256,8 @@ class MemoryJournal:
 
     async def init(self, *, new_log: bool = False) -> str:
         if new_log:
+            gone = [event.observed_at for commit in self._log.commits for event in commit.events]
+            self._log.kept_from = max(self._log.kept_from, *(time + 1 for time in gone), 0)
             self._log.epoch, self._log.owner, self._log.commits = secrets.token_hex(8), "", []
         return f"the log {self._log.epoch} is in memory: {len(self._log.states)} balances"
 

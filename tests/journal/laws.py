@@ -9,7 +9,8 @@ def records(path):
     """(events in order, states) as plain dicts; JSON files only."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         events = [
-            (seq, json.loads(data)) for seq, data in connection.execute("SELECT seq, data FROM event ORDER BY seq")
+            (seq, json.loads(data))
+            for seq, data in connection.execute("SELECT seq, data FROM event WHERE type = 'changed' ORDER BY seq")
         ]
         states = [json.loads(data) for (data,) in connection.execute("SELECT data FROM state")]
     return events, states

@@ -81,15 +81,15 @@ def test_of_an_instance_and_a_fleet_that_start_together_one_side_goes_on(order):
 
 def test_a_claim_of_before_belongs_to_no_fleet_and_was_not_released():
     found = msgspec.json.decode(b'{"generation":7,"instance":"old"}', type=OwnerRecord)
-    assert found == OwnerRecord(7, "old", "", False)
+    assert found == OwnerRecord(7, "old", "", False, 0.0, 0, 0)
 
 
 def test_nothing_is_in_doubt_of_who_released_of_nobody_and_of_the_writer_itself():
     claim, other = OwnerClaim("one"), OwnerClaim("other")
     assert claim.settles(None, opened=False)
-    assert claim.settles(other.released(0, in_doubt=0.0), opened=False)
-    assert not claim.settles(other.released(0, in_doubt=0.5), opened=False)
-    assert (other.released(0, in_doubt=0.5).doubt, other.record.doubt) == (0.5, math.inf)
+    assert claim.settles(other.released(0, 0, in_doubt=0.0), opened=False)
+    assert not claim.settles(other.released(0, 0, in_doubt=0.5), opened=False)
+    assert (other.released(0, 0, in_doubt=0.5).doubt, other.record.doubt) == (0.5, math.inf)
     assert claim.settles(claim.record, opened=True)
     assert not claim.settles(other.record, opened=False)
     assert not claim.settles(claim.record, opened=False), "a writer of ours whose pollers are gone"

@@ -6,17 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watcher.journal import WrongJournal
+from watcher.journal import Batch, WrongJournal
 from watcher.journal.kafka import KafkaSettings, internal_records
 from watcher.journal.kafka import records as wire
-from watcher.journal.kafka.fencing import LogIdentity
-from watcher.journal.kafka.internal_records import PARTITION_BY, LogMarker, NoteAssembler, decode_marker
+from watcher.journal.kafka.dangling_transactions import parts_of
+from watcher.journal.kafka.encoder import Encoder
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim
+from watcher.journal.kafka.internal_records import (
+    PARTITION_BY,
+    LogMarker,
+    NoteAssembler,
+    decode_marker,
+    encode_control,
+)
 from watcher.journal.kafka.partition_contents import PartitionContents
 from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.settings import group_id, member_name, security
-from watcher.model.events import JSON, BalanceState, changed
+from watcher.model.events import JSON, MSGPACK, BalanceState, CommitRow, changed
 from watcher.runtime.config_section import SettingsError
-from watcher.testing.journal_samples import health
+from watcher.testing.journal_samples import crossing, health
 
 STATE = BalanceState(
     provider="bank",
@@ -168,14 +176,74 @@ class TestEvents:
         event = JSON.encode(changed("e0", STATE, "1", STATE.observed_at))
         headers = [("content-type", b"application/json"), ("ce_time", STATE.observed_at.encode())]
         key = str(STATE.key).encode()
-        published = wire.decode_event(3, 7, key, event, [*headers, ("ce_balanceversion", b"12")])
+        told = [*headers, ("ce_type", b"balance.changed.v1"), ("ce_balanceversion", b"12")]
+        published = wire.decode_event(3, 7, key, event, told)
         assert (published.key, published.version, published.partition, published.position) == (STATE.key, 12, 3, 7)
-        assert published.data == event
+        assert (published.type, published.data) == ("changed", event)
         assert wire.decode_balance(key, state, headers) == STATE
+
+    @pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=lambda codec: codec.encoding)
+    def test_a_crossing_is_read_as_one_and_stands_behind_the_places_of_the_changes(self, codec):
+        row = CommitRow(STATE, changed("e0", STATE, "9", STATE.observed_at))
+        batch = Batch([row], {"alert:1": b"1"}, [crossing(row), crossing(row, "lower")])
+        records = Encoder(TOPICS, codec, "/x").batch("ab", batch)
+        assert [one.topic for one in records] == [
+            TOPICS.changed, TOPICS.state, TOPICS.crossed, TOPICS.crossed, TOPICS.internal,
+        ]  # fmt: skip
+        _, key, value, headers = records[2]
+        assert headers == [
+            ("ce_specversion", b"1.0"),
+            ("ce_type", b"balance.crossed.v1"),
+            ("ce_source", b"/x/ab/bank"),
+            ("ce_id", crossing(row).id.encode()),
+            ("ce_time", STATE.observed_at.encode()),
+            ("ce_subject", str(STATE.key).encode()),
+            ("ce_balanceversion", b"12"),
+            ("content-type", codec.content_type.encode()),
+        ]
+        published = wire.decode_event(5, 7, key, value, headers)
+        assert (published.key, published.version, published.partition, published.position) == (STATE.key, 12, 5, 7)
+        assert published.type == "crossed"
+        assert JSON.crossing(published.data) == crossing(row)
+
+
+class TestPartsOfATransaction:
+    """What tells two records of one transaction from those of two."""
+
+    ROW = CommitRow(STATE, changed("e0", STATE, "9", STATE.observed_at))
+
+    def parts(self, batch):
+        """By topic."""
+        found = {}
+        for topic, key, value, headers in Encoder(TOPICS, JSON, "/x").batch("ab", batch):
+            found.setdefault(topic, set()).update(parts_of(TOPICS, [consumed(topic, key, value, headers)]))
+        return found
+
+    def test_every_topic_of_a_transaction_with_crossings_has_one_in_common_with_the_notes(self):
+        found = self.parts(Batch([self.ROW], {"alert:1": b"1"}, [crossing(self.ROW)]))
+        assert set(found) == {TOPICS.changed, TOPICS.state, TOPICS.crossed, TOPICS.internal}
+        for topic in found:
+            assert found[topic] & found[TOPICS.internal], topic
+
+    def test_a_crossing_of_a_version_that_was_committed_before_has_nothing_in_common_with_that(self):
+        before, later = self.parts(Batch([self.ROW])), self.parts(Batch([], {"alert:1": b"1"}, [crossing(self.ROW)]))
+        assert later[TOPICS.crossed] & later[TOPICS.internal]
+        for old in before.values():
+            for new in later.values():
+                assert not old & new
 
 
 class TestContents:
     GOOD = (str(STATE.key).encode(), JSON.encode(STATE), [("content-type", b"application/json")])
+
+    def test_what_an_owner_says_of_the_ends_counts_in_its_own_log_alone(self):
+        owner = encode_control(OwnerClaim("x").opened(3, 4))
+        for order, ends in (((b"marker", b"owner"), (3, 4)), ((b"owner", b"marker"), (0, 0))):
+            found = PartitionContents(TOPICS, 0)
+            for offset, key in enumerate(order):
+                value = owner if key == b"owner" else b'{"epoch":"ab"}'
+                found.take(consumed(TOPICS.internal, key, value, offset=offset))
+            assert (found.internal.state_end, found.internal.crossed_end) == ends
 
     def contents(self, *records):
         found = PartitionContents(TOPICS, 2)

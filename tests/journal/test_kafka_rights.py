@@ -42,6 +42,7 @@ from watcher.journal.kafka import KafkaJournal, KafkaSettings
 from watcher.journal.kafka.records import TopicNames, hints_topic
 from watcher.model.events import ProviderHealth
 from watcher.model.log import Unavailable
+from watcher.testing.journal_samples import crossing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
@@ -175,7 +176,8 @@ async def run(made):
     async with opened(made, 0) as writer, reading(made) as reader:
         before = (await reader.bounds()).head
         await writer.commit(Batch([balance.row(1)]))
-        await writer.commit(Batch([balance.row(2)], {"n": b"1"}))
+        row = balance.row(2)
+        await writer.commit(Batch([row], {"n": b"1"}, [crossing(row)]))
         assert await until_head(reader, before)
         await writer.release()
     await made.heartbeat([health()])
@@ -291,7 +293,8 @@ async def prepared(address, prefix, part, right):
         with administering(address) as admin:
             names = TopicNames.under(prefix)
             hints = hints_topic(prefix)
-            policies = {names.changed: ("delete", PARTITIONS), names.heartbeat: ("compact", 1), hints: ("delete", 1)}
+            by_time = dict.fromkeys((names.changed, names.crossed, names.closing), ("delete", PARTITIONS))
+            policies = {**by_time, names.heartbeat: ("compact", 1), hints: ("delete", 1)}
             new = [
                 NewTopic(name, count, 1, config={"cleanup.policy": policy, "retention.ms": "1000"})
                 for name in (*names, hints)
@@ -332,6 +335,8 @@ def told(error):
         ("state", "WRITE", "commit"),
         ("internal", "READ", "open"),
         ("heartbeat", "WRITE", "heartbeat"),
+        ("crossed", "WRITE", "crossing"),
+        ("crossed", "DESCRIBE", "open"),
     ],
 )
 async def test_a_right_that_is_taken_away_is_named_and_not_taken_for_a_broker_that_is_down(
@@ -344,8 +349,13 @@ async def test_a_right_that_is_taken_away_is_named_and_not_taken_for_a_broker_th
             await writer.open()
             await writer.commit(Batch([balance.row(1)]))
 
+        async def crossed():
+            await writer.open()
+            await writer.commit(Batch([], {"alert:1": b"1"}, [crossing(balance.row(1))]))
+
         attempts = {
             "check": made.check,
+            "crossing": crossed,
             "commit": commit,
             "open": writer.open,
             "heartbeat": lambda: made.heartbeat([health()]),

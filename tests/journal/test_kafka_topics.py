@@ -45,7 +45,7 @@ def anyio_backend():
 
 
 class TestTopics:
-    async def test_init_makes_four_topics_a_marker_and_is_safe_to_repeat(self, kafka, prefix):
+    async def test_init_makes_the_topics_and_a_marker_and_is_safe_to_repeat(self, kafka, prefix):
         made = journal(kafka.address, prefix, retention=3600.0)
         assert (await made.init()).startswith("created")
         async with reading(made) as reader:
@@ -55,14 +55,16 @@ class TestTopics:
         async with reading(made) as reader:
             assert (await reader.bounds()).head.epoch == epoch
         await made.close()
-        names = [f"{prefix}balances.{name}.v1" for name in ("changed", "state", "internal", "heartbeat")]
+        topics = ("changed", "crossed", "closing", "state", "internal", "heartbeat")
+        names = [f"{prefix}balances.{name}.v1" for name in topics]
         with administering(kafka.address) as admin:
             configs = done(admin.describe_configs([ConfigResource("TOPIC", name) for name in names]))
-        changed_, state, internal, heartbeat = (
+        changed_, crossed, closing, *compacted = (
             {entry.name: entry.value for entry in topic.values()} for topic in configs
         )
-        assert (changed_["cleanup.policy"], changed_["retention.ms"]) == ("delete", "3600000")
-        for topic in (state, internal, heartbeat):
+        for topic, kept in ((changed_, "3600000"), (crossed, "3600000"), (closing, "-1")):
+            assert (topic["cleanup.policy"], topic["retention.ms"]) == ("delete", kept)
+        for topic in compacted:
             assert topic["cleanup.policy"] == "compact"
             assert topic["segment.ms"] == "3600000"
             assert topic["min.cleanable.dirty.ratio"] == "0.1"
@@ -112,7 +114,9 @@ class TestTopics:
                 WrongJournal, match=r"has retention\.ms=3600000, .* asks for 7200000: run `watcher init`"
             ):
                 await longer.check()
-            assert (await longer.init()).startswith(f"set {name} retention.ms=7200000: the log stands in")
+            crossed = f"{prefix}balances.crossed.v1"
+            said = f"set {name} retention.ms=7200000, {crossed} retention.ms=7200000: the log stands in"
+            assert (await longer.init()).startswith(said)
             await longer.check()
             assert (await longer.init()).startswith("nothing to do")
             await longer.close()

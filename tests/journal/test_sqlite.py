@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.journal.laws import records, violations
-from watcher.journal import Batch, Fenced, Unwritable, WrongJournal
+from watcher.journal import Batch, Fenced, OlderFormat, Unwritable, WrongJournal
 from watcher.journal.sqlite import file as sqlite_file
+from watcher.journal.sqlite import identity as sqlite_identity
 from watcher.journal.sqlite import reader as sqlite_reader
 from watcher.journal.sqlite.file import inline, open_to_write, worker
 from watcher.journal.sqlite.journal import SqliteJournal, path_of
@@ -39,6 +40,7 @@ from watcher.testing.journal_samples import (
     by_key,
     change,
     collect,
+    crossing,
     events,
     health,
     opened,
@@ -162,6 +164,25 @@ class TestTheFile:
         async with opened(at()) as (_, restored), reading(at()):
             assert restored.states == [row.state]
 
+    async def test_a_file_of_format_3_takes_crossings_behind_the_changes_that_it_holds(self, at, tmp_path, monkeypatch):
+        row = baseline("a", 1)
+        with monkeypatch.context() as older:
+            older.setattr(sqlite_file, "FORMATS", sqlite_file.FORMATS[:3])
+            async with opened(at()) as (writer, _):
+                await writer.commit(Batch([row]))
+                await writer.commit(Batch([row := change(row, 2)], {"limiter:bank": b"stamps"}))
+        with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+            assert "type" not in [column for _, column, *_ in connection.execute("PRAGMA table_info(event)")]
+        with pytest.raises(OlderFormat, match="is of format 3, not 4"):
+            await at().reader()
+        async with opened(at()) as (writer, restored), reading(at()) as reader:
+            assert (restored.states, restored.notes) == ([row.state], {"limiter:bank": b"stamps"})
+            await writer.commit(Batch([row := change(row, 3)], {}, [crossing(row)]))
+            found = await read(reader, Cursor(restored.epoch, (0,)), 3)
+        assert [(event.type, event.version) for event in found] == [("changed", 1), ("changed", 2), ("crossed", 2)]
+        assert JSON.crossing(found[-1].data) == crossing(row)
+
     async def test_a_migration_that_fails_leaves_the_old_format_whole(self, at, monkeypatch):
         async with opened(at()) as (writer, _):
             await writer.commit(Batch([baseline("a", 1)]))
@@ -171,6 +192,74 @@ class TestTheFile:
                 await at().init()
         async with opened(at()) as (_, restored):
             assert len(restored.states) == 1
+
+
+@pytest.mark.anyio
+class TestCrossings:
+    async def test_they_stand_behind_the_changes_of_their_commit_in_one_log(self, at):
+        rows = [change(baseline(name, 1), 2) for name in "ab"]
+        async with opened(at()) as (writer, restored), reading(at()) as reader:
+            await writer.commit(Batch(rows, {}, [crossing(rows[1]), crossing(rows[0], "lower")]))
+            await writer.commit(Batch([change(rows[0], 3)]))
+            found = await read(reader, Cursor(restored.epoch, (1,)), 5)
+        assert [event.position for event in found] == [1, 2, 3, 4, 5]
+        assert [event.type for event in found] == ["changed", "changed", "crossed", "crossed", "changed"]
+        assert [event.key.account for event in found] == ["a", "b", "b", "a", "a"]
+
+    async def test_retention_takes_them_as_it_takes_changes(self, at):
+        now = [BEGAN]
+        journal = at(retention=10.0, clock=lambda: now[0])
+        row = baseline("a", 1)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([row], {}, [crossing(row)]))
+            await writer.commit(Batch([row := change(row, 2)], {}, [crossing(row)]))
+            now[0] += 10_500_000  # the change is not yet as old as that, and what stands behind it neither
+            await writer.commit(Batch([], {"n": b""}))
+            assert (await reader.bounds()).oldest.positions == (2,)
+            now[0] += 10_000_000
+            await writer.commit(
+                Batch([], {}, [msgspec.structs.replace(crossing(row), observed_at=row.state.observed_at)])
+            )
+            assert (await reader.bounds()).oldest.positions == (5,)
+            with pytest.raises(Expired, match="expired"):
+                await collect(reader, Cursor((await reader.bounds()).head.epoch, (3,)), bool)
+
+    async def test_a_mark_beside_the_file_tells_how_far_a_crossing_alone_has_brought_it(self, at, tmp_path):
+        row = baseline("a", 1)
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([row]))
+            await writer.commit(Batch([], {}, [crossing(row)]))
+            assert sqlite_identity.mark_of(tmp_path / "balances.db").endswith(".2")
+
+    @pytest.mark.parametrize("refused", ["state", "note", "event"])
+    async def test_what_fails_in_the_midst_of_a_commit_leaves_no_crossing(self, at, tmp_path, refused):
+        row = baseline("a", 1)
+        async with opened(at()) as (writer, _):
+            await writer.commit(Batch([row]))
+            row = change(row, 2)
+            with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection:
+                when = "NEW.type = 'crossed'" if refused == "event" else "1"
+                event = "UPDATE" if refused == "state" else "INSERT"
+                connection.execute(
+                    f"CREATE TRIGGER no BEFORE {event} ON {refused} WHEN {when} BEGIN SELECT RAISE(ABORT, 'no'); END"
+                )
+                with pytest.raises(sqlite3.IntegrityError):
+                    await writer.commit(Batch([row], {"alert:1": b"1"}, [crossing(row)]))
+                counts = (
+                    "SELECT (SELECT count(*) FROM event), (SELECT max(version) FROM state), (SELECT count(*) FROM note)"
+                )
+                assert connection.execute(counts).fetchone() == (0, 0, 0)
+
+    async def test_one_that_cannot_be_read_says_that_the_file_is_damaged(self, at, tmp_path):
+        row = baseline("a", 1)
+        journal = at(encoding="msgpack")
+        async with opened(journal) as (writer, _), reading(at()) as reader:
+            start = (await reader.bounds()).head
+            await writer.commit(Batch([row], {}, [crossing(row)]))
+            with contextlib.closing(sqlite3.connect(tmp_path / "balances.db")) as connection, connection:
+                connection.execute("UPDATE event SET data = x'ff' WHERE type = 'crossed'")
+            with pytest.raises(Unwritable, match="is damaged: an event in it cannot be read"):
+                await read(reader, start, 1)
 
 
 @pytest.mark.anyio
@@ -551,7 +640,7 @@ class TestTrouble:
                 path.rename(tmp_path / "aside")
                 return work()
 
-            reader = SqliteReader(path, inline, late, CommitSignal(), ViewLimits())
+            reader = SqliteReader(path, inline, late, CommitSignal(), ViewLimits(), closings_kept=lambda: (0, 0))
             try:
                 with pytest.raises(Unavailable, match="can be begun: there is no database"):
                     await reader.snapshot(Filter())

@@ -50,9 +50,9 @@ class Desk:
 
     def write(self):
         """The journal has it; whether the ledger hears of that is another matter."""
-        rows, notes = self.ledger.take()
-        self.notes |= notes
-        for row in rows:
+        taken = self.ledger.take()
+        self.notes |= taken.notes
+        for row in taken.rows:
             self.states[row.state.key] = row.state
             if row.event is not None:
                 self.events.append(row.event)
@@ -984,7 +984,7 @@ def test_rows_are_taken_in_order_and_not_more_than_asked():
     desk.ledger.evaluate(desk.answer(*(at(1, "5", key) for key in keys)))
     taken = []
     while desk.ledger.pending:
-        rows, _ = desk.ledger.take(2)
+        rows = desk.ledger.take(2).rows
         taken.append([row.state.key for row in rows])
         desk.ledger.committed()
     assert taken == [keys[:2], keys[2:4], keys[4:]]
@@ -995,14 +995,12 @@ def test_a_listings_note_follows_its_baselines():
     desk = Desk(listing=ACCOUNT)
     keys = [Key("p", "c", "a", f"t{n}") for n in range(5)]
     desk.ledger.evaluate(desk.answer(*(at(1, "5", key) for key in keys)))
-    _, notes = desk.ledger.take(4)
-    assert notes == {}
+    assert desk.ledger.take(4).notes == {}
     desk.ledger.committed()
-    _, notes = desk.ledger.take(4)
-    assert list(notes) == [ACCOUNT.note_key]
+    assert list(desk.ledger.take(4).notes) == [ACCOUNT.note_key]
     desk.reopen()
     assert not desk.ledger.idle
-    assert list(desk.ledger.take()[1]) == [ACCOUNT.note_key]
+    assert list(desk.ledger.take().notes) == [ACCOUNT.note_key]
     desk.ledger.committed()
     assert desk.ledger.idle
 

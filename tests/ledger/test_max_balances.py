@@ -78,10 +78,10 @@ def test_the_journal_learns_that_a_baseline_begins_anew_whatever_is_in_flight():
     desk = Bounded(3)
     desk.list(0)
     desk.ledger.evaluate(desk.answer(says("1", named(0))))  # complete now
-    rows_and_note = desk.ledger.take()
-    assert rows_and_note[1]
+    notes = desk.ledger.take().notes
+    assert notes
     desk.ledger.evaluate(desk.answer(*(says("1", named(number)) for number in range(9))))
-    desk.notes |= rows_and_note[1]
+    desk.notes |= notes
     desk.ledger.committed()
     desk.commit()
     desk.max_known = 100
@@ -208,14 +208,14 @@ def test_rows_of_a_provider_that_tells_much_do_not_come_before_those_of_one_that
     said = msgspec.structs.replace(desk.answer(at(1, "5", other)), provider="q")
     desk.ledger.evaluate(said)
     assert (desk.ledger.waiting("p"), desk.ledger.waiting("q"), desk.ledger.pending) == (5000, 1, 5001)
-    rows, _ = desk.ledger.take(1000)
+    rows = desk.ledger.take(1000).rows
     assert len(rows) == SHARED_ROWS
     assert other in {row.state.key for row in rows}
     assert [row.state.key for row in rows if row.state.provider == "p"] == [
         named(number) for number in range(SHARED_ROWS - 1)
     ]
     desk.ledger.committed()
-    assert len(desk.ledger.take(1)[0]) == 1
+    assert len(desk.ledger.take(1).rows) == 1
 
 
 def test_a_symbol_that_was_committed_before_it_had_a_bound_is_none_when_the_balance_goes():

@@ -4,10 +4,11 @@ import contextlib
 from pathlib import Path
 
 import anyio
+import msgspec
 from anyio.from_thread import start_blocking_portal
 
 from tests.kafka_broker import free_port
-from tests.relay.stage import PATIENCE, calm, nothing, wall
+from tests.relay.stage import PATIENCE, calm, crossed_by, nothing, wall
 from watcher.journal import Batch
 from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.amounts import canonical
@@ -117,8 +118,8 @@ class Blotter:
             self._done.result(timeout=PATIENCE)
             self._scope = None
 
-    def commit(self, rows):
-        self._portal.call(self._writer.commit, Batch(rows))
+    def commit(self, rows, crossings=()):
+        self._portal.call(self._writer.commit, Batch(rows, crossings=crossings))
         for row in rows:
             self.states[str(row.state.key)] = row.state
             if row.state.decimals is not None:
@@ -130,6 +131,12 @@ class Blotter:
     def move(self, key, amount):
         """One change of one balance."""
         self.commit([self.moved(key, amount)])
+
+    def cross(self, key, amount, direction, *, alert="gas-low", threshold="5000000"):
+        """One change, and the alert that it crosses."""
+        row = self.moved(key, amount)
+        made = {"alert": alert, "direction": direction, "threshold": threshold, "amount": row.state.amount}
+        self.commit([row], [msgspec.structs.replace(crossed_by(row), **made)])
 
     def moved(self, key, amount):
         old = self.states[str(key)]

@@ -59,7 +59,9 @@ class Served:
 class Follower:
     """Subscribes, is cut, comes again with its cursor; keeps what it was told, in order."""
 
-    def __init__(self, rng, ports):
+    def __init__(self, rng, ports, *, crossed=False):
+        self.crossed = crossed
+        """It wants crossings too."""
         self.rng = rng
         self.ports = ports
         self.cursor = None
@@ -80,6 +82,7 @@ class Follower:
 
     async def _follow(self, client, count):
         params = {"snapshot": False} if self.cursor is None else {"cursor": self.cursor, "on_gap": "error"}
+        params |= {"crossed": True} if self.crossed else {}
         await client.send(json.dumps({"id": 1, "method": "subscribe", "params": params}))
         seen = set()
         while count:
@@ -90,7 +93,7 @@ class Follower:
                     self.faults.append(message["error"])
                     return
                 self.cursor = self.cursor or message["result"]["cursor"]
-            elif message["type"] == "update":
+            elif message["type"] in ("update", "crossed"):
                 self.take(message, seen)
                 count -= 1
             elif "cursor" in message:
@@ -102,7 +105,7 @@ class Follower:
             self.faults.append(("told twice in one life", event["id"]))
         seen.add(event["id"])
         self.cursor = message["cursor"]
-        self.events.append((event["account"], event["version"], event["id"]))
+        self.events.append((event["account"], event["version"], event["id"], event.get("alert", "")))
 
     async def _part(self, client):
         way = self.rng.choice(WAYS[:4])
@@ -120,29 +123,33 @@ class Follower:
 def judge(told, follower):
     """Gaps and repetitions of one follower against everything that was told."""
     firsts = list(dict.fromkeys(follower.events))
-    gaps = [event for event in told if event not in set(firsts)]
+    told = [event for event in told if follower.crossed or not event[3]]
+    gaps = set(told) - set(firsts)
     order = {}
     disorder = 0
-    for account, version, _ in firsts:
-        disorder += version != order.get(account, 0) + 1
+    for account, version, _, alert in firsts:
+        # A crossing stands behind its change, and before the next one.
+        disorder += version != order.get(account, 0) + (not alert)
         order[account] = version
     return {
         "gaps": len(gaps),
+        "unasked": len(set(firsts) - set(told)),
         "repeated": len(follower.events) - len(firsts),
         "disorder": disorder,
         "faults": follower.faults,
     }
 
 
-async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all its actors
+async def trial(cuts, seed, folder, followers=8):  # noqa: C901, PLR0915 - one stage, all its actors
     rng = random.Random(seed)
     async with staged(folder, calm(heartbeat=5.0)) as stage:
         await stage.teller.tell(*ACCOUNTS)
         others = [Served(stage.path), Served(stage.path)]
         crowd = [
-            Follower(random.Random(seed + n), lambda: [stage.port, *(o.port for o in others)]) for n in range(followers)
+            Follower(random.Random(seed + n), lambda: [stage.port, *(o.port for o in others)], crossed=n % 2 == 0)
+            for n in range(followers)
         ]
-        stayer = Follower(rng, lambda: [stage.port])
+        stayer = Follower(rng, lambda: [stage.port], crossed=True)
         for each in crowd:
             each.cursor = str(stage.relay.flusher.fan_out.cursor)
         stayer.cursor = crowd[0].cursor
@@ -151,7 +158,8 @@ async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all
 
         async def tell():
             while not done.is_set():
-                await stage.teller.tell(*rng.sample(ACCOUNTS, rng.randint(1, 6)))
+                told = rng.sample(ACCOUNTS, rng.randint(1, 6))
+                await stage.teller.tell(*told, crossed=told[:2])
                 await anyio.sleep(rng.random() * 0.01)
             silent.set()
 
@@ -183,20 +191,22 @@ async def trial(cuts, seed, folder, followers=8):  # noqa: C901 - one stage, all
                     tasks.start_soon(kill)
                 done.set()
                 await silent.wait()
-                told = [(event.account, event.version, event.id) for event in stage.teller.told]
+                told = [(event.account, event.version, event.id, "") for event in stage.teller.told]
+                crossed = [(event.account, event.version, event.id, event.alert) for event in stage.teller.crossed]
                 for each in [*crowd, stayer]:
+                    owed = len(told) + (len(crossed) if each.crossed else 0)
                     with anyio.move_on_after(2 * PATIENCE):
-                        while not each.events or len(set(each.events)) < len(told):
+                        while not each.events or len(set(each.events)) < owed:
                             if each is stayer:
                                 await anyio.sleep(0.01)
                             else:
-                                await each.live(len(told) - len(set(each.events)))
+                                await each.live(owed - len(set(each.events)))
                 always.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 for each in others:
                     await each.end()
-    return told, stayer, crowd
+    return told + crossed, stayer, crowd
 
 
 def main():
@@ -209,7 +219,7 @@ def main():
     verdicts = [judge(told, each) for each in [stayer, *crowd]]
     for verdict in verdicts:
         print(verdict)
-    gaps = sum(v["gaps"] + v["disorder"] for v in verdicts)
+    gaps = sum(v["gaps"] + v["disorder"] + v["unasked"] for v in verdicts)
     repeated = sum(v["repeated"] for v in verdicts)
     faults = sum(len(v["faults"]) for v in verdicts)
     print(

@@ -19,6 +19,7 @@ from watcher.relay.http.auth import load
 from watcher.relay.http.routes import MetricsText, Readiness, Status
 from watcher.relay.server import Relay
 from watcher.relay.settings import RelaySettings, RelayTuning
+from watcher.testing.journal_samples import crossing
 
 SOLANA = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 PATIENCE = 60.0
@@ -35,25 +36,38 @@ def calm(**shorter):
     return RelayTuning(**hours | shorter)
 
 
+def crossed_by(row, alert="low"):
+    """As if the amount of that row crossed the alert, at odd versions downwards."""
+    return crossing(row, alert, "below" if row.state.version % 2 else "cleared")
+
+
 def wall():
     return time.time_ns() // 1000
 
 
 class Teller:
-    """Commits baselines and changes to one journal and remembers what it told."""
+    """Commits baselines, changes and crossings to one journal and remembers what it told."""
 
     def __init__(self, journal):
         self.journal = journal
         self.writer = journal.writer(0)
         self.states = {}
         self.told = []
+        self.crossed = []
+        """Every crossing."""
 
-    async def tell(self, *accounts, amount=None, provider="jupiter", token="native", observed_at=None, symbol=None):
-        """One commit: each account's baseline the first time, a change of 1 every other time."""
+    async def tell(
+        self, *accounts, amount=None, provider="jupiter", token="native", observed_at=None, symbol=None, crossed=()
+    ):
+        """One commit: each account's baseline the first time, a change of 1 every other time. `crossed`: those of the accounts
+        that cross an alert by it, each time the other way.
+        """
         told = {"amount": amount, "observed_at": observed_at or wall(), "symbol": symbol}
         rows = [self._row((provider, account, token), **told) for account in accounts]
-        await self.writer.commit(Batch(rows))
+        crossings = [crossed_by(row) for account in crossed for row in rows if row.state.account == account]
+        await self.writer.commit(Batch(rows, crossings=crossings))
         self.told += [row.event for row in rows if row.event is not None]
+        self.crossed += crossings
         return [row.event for row in rows]
 
     def _row(self, name, amount, observed_at, symbol):

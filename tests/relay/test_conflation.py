@@ -90,7 +90,7 @@ def test_what_nobody_wants_any_more_is_forgotten():
     pending = Conflater(10_000, 10_000)
     pending.offer(entry(0, "A"), 0.0, 0.0)
     pending.offer(entry(1, "B"), 0.0, 0.0)
-    pending.keep(lambda key: key.account == "B")
+    pending.keep(lambda event: event.key.account == "B")
     assert positions(pending.take(0.0)) == [1]
 
 

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
+from watcher.model.alerts import Crossing
 from watcher.model.events import BalanceState, HintsHealth, HintSourceHealth
-from watcher.model.keys import Filter, Scope
-from watcher.model.log import Bounds, Cursor
+from watcher.model.keys import Filter, Key, Scope
+from watcher.model.log import Bounds, Cursor, EventType, Published
 from watcher.model.watches import Watched, WatchIndex
 from watcher.relay import messages, wire
 from watcher.relay.messages import (
@@ -70,6 +71,11 @@ EVENT = (
     '"decimals":6,"slot":null,"as_of":null,"previous_observed_at":"2026-01-25T14:23:57.000000Z",'
     '"observed_at":"2026-01-25T14:23:58.000000Z"}'
 )
+CROSSING = (
+    '{"id":"5b0f1c0a5a0e4d53a4a2f6f5f6a1a9c7","alert":"low \\"1\\"","direction":"below","threshold":"2","amount":"1",'
+    '"previous_amount":"3","provider":"helius","chain":"eip155:1","account":"A","token":"native","kind":"total",'
+    '"version":2,"observed_at":"2026-01-25T14:23:58.000000Z"}'
+)
 PUSHES = {
     "welcome": (
         '{"type":"welcome","connection_id":"0123456789abcdef","server_time":"2026-01-25T14:23:57.000000Z",'
@@ -85,6 +91,8 @@ PUSHES = {
     "snapshot unasked, page 2": '{"type":"snapshot","subscription_id":"1","cursor":"ab.7","page":2,"last":true,"data":[]}',
     "update": f'{{"type":"update","cursor":"ab.8","event":{EVENT}}}',
     "update with a label": f'{{"type":"update","cursor":"ab.8","label":"Cold \\"1\\"","event":{EVENT}}}',
+    "crossed": f'{{"type":"crossed","cursor":"ab.9","event":{CROSSING}}}',
+    "crossed with a label": f'{{"type":"crossed","cursor":"ab.9","label":"Cold \\"1\\"","event":{CROSSING}}}',
     "heartbeat": (
         '{"type":"heartbeat","cursor":"ab.8","sent":0,"conflated":0,"lag_ms":0,"time":"2026-01-25T14:23:57.000000Z",'
         '"providers":{"helius":{"last_success":null,"paused_until":null,"budget_used":0.25,"state":"ok","reason":null,"since":"2026-01-25T14:23:57.000000Z",'
@@ -106,7 +114,13 @@ REPLIES = {
         '{"subscription_id":"1","filter":{},"recovered":false,"cursor":"ab.7","snapshot_rows":3,"delivery":"conflate",'
         '"matches":false,"note":"no provider x","reason":"expired"}'
     ),
+    "subscribe with crossings": (
+        f'{{"subscription_id":"1","filter":{FILTER},"recovered":false,"cursor":"ab.7","snapshot_rows":3,"delivery":"all","matches":true,"crossed":true}}'
+    ),
     "unsubscribe": '{"subscription_id":"1"}',
+    "list_subscriptions with crossings": (
+        f'{{"subscriptions":[{{"subscription_id":"1","filter":{FILTER},"delivery":"all","crossed":true}}]}}'
+    ),
     "list_subscriptions": f'{{"subscriptions":[{{"subscription_id":"1","filter":{FILTER},"delivery":"all"}}]}}',
     "ping": '{"time":"2026-01-25T14:23:57.000000Z"}',
 }
@@ -122,6 +136,10 @@ def page(number, last, states, reason=UNSET):
     )
 
 
+def event(text, kind: EventType = "changed"):
+    return Published(Key("helius", "eip155:1", "A", "native"), 1, text.encode(), 0, 7, 0, kind)
+
+
 def pushes():
     """Every push, as the relay makes it."""
     session = Session(None, None, StreamLimits(), 0.0)
@@ -131,8 +149,10 @@ def pushes():
         "snapshot": page(1, False, [STATE, STATE]),
         "snapshot unasked": page(1, False, [STATE], "epoch_changed"),
         "snapshot unasked, page 2": page(2, True, []),
-        "update": wire.update("ab.8", EVENT.encode()),
-        "update with a label": wire.update("ab.8", EVENT.encode(), wire.label_of('Cold "1"')),
+        "update": wire.event("ab.8", event(EVENT)),
+        "update with a label": wire.event("ab.8", event(EVENT), wire.label_of('Cold "1"')),
+        "crossed": wire.event("ab.9", event(CROSSING, "crossed")),
+        "crossed with a label": wire.event("ab.9", event(CROSSING, "crossed"), wire.label_of('Cold "1"')),
         "heartbeat": wire.push(
             Heartbeat(
                 cursor="ab.8",
@@ -152,7 +172,7 @@ def pushes():
     }
 
 
-def subscribed(wanted, delivery, reason=UNSET, note=UNSET):
+def subscribed(wanted, delivery, reason=UNSET, note=UNSET, crossed=UNSET):
     return SubscribeResult(
         subscription_id="1",
         filter=wanted,
@@ -163,6 +183,7 @@ def subscribed(wanted, delivery, reason=UNSET, note=UNSET):
         matches=note is UNSET,
         note=note,
         reason=reason,
+        crossed=crossed,
     )
 
 
@@ -173,7 +194,9 @@ def results():
         "auth": AuthResult("ok"),
         "subscribe": subscribed(helius, "all"),
         "subscribe with a gap": subscribed(Filter(), "conflate", "expired", "no provider x"),
+        "subscribe with crossings": subscribed(helius, "all", crossed=True),
         "unsubscribe": UnsubscribeResult("1"),
+        "list_subscriptions with crossings": ListResult([SubscriptionInfo("1", helius, "all", crossed=True)]),
         "list_subscriptions": ListResult([SubscriptionInfo("1", helius, "all")]),
         "ping": PingResult("2026-01-25T14:23:57.000000Z"),
     }
@@ -247,6 +270,12 @@ def test_the_clients_command_is_these_bytes():
     assert msgspec.json.decode(text, type=METHODS["subscribe"].command) == Command(1, "subscribe", params)
 
 
+def test_the_clients_command_asks_for_crossings_by_one_member_more():
+    params = SubscribeParams(snapshot=False, crossed=True)
+    text = '{"id":1,"method":"subscribe","params":{"filter":{},"delivery":"all","snapshot":false,"crossed":true}}'
+    assert wire.encode(Command(1, "subscribe", params)).decode() == text
+
+
 @pytest.mark.parametrize(
     ("code", "rule"),
     [
@@ -312,6 +341,8 @@ def test_the_page_comes_again_by_the_same_rule():
         messages.BalanceRow,
         messages.SnapshotPage,
         messages.Update,
+        messages.Crossed,
+        Crossing,
         messages.Heartbeat,
         messages.Shutdown,
         messages.Error,

@@ -27,8 +27,10 @@ INTERVAL = 0.5
 SMALL = RelayTuning(outbox_bytes=500, conflated_bytes=1500)
 
 
-def subscription(name, accounts, *, conflate=False, interval=0.0):
-    found = Subscription(name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval_seconds=interval)
+def subscription(name, accounts, *, conflate=False, interval=0.0, crossed=False):
+    found = Subscription(
+        name, Filter(account=tuple(accounts)), 0, conflate=conflate, interval_seconds=interval, crossed=crossed
+    )
     found.open()
     return found
 
@@ -65,13 +67,15 @@ class Line:
         self.now = 0.0
         self.told = []
         """(account, position, when) of each update that the socket took."""
+        self.crossed = []
+        """(account, position) of each crossing."""
         self.kinds = []
         self.cursors = []
-        """How many updates stood before each cursor that was told, how long the log was then, and the cursor."""
+        """How many updates and crossings stood before each cursor that was told, how long the log was then, and the cursor."""
 
-    def publish(self, account):
+    def publish(self, account, kind="changed"):
         position = len(self.log)
-        event = Published(Key("p", SOLANA, account, "t"), position + 1, b'["%b",%d]' % (account.encode(), position), 0, position, position)  # fmt: skip
+        event = Published(Key("p", SOLANA, account, "t"), position + 1, b'["%b",%d]' % (account.encode(), position), 0, position, position, kind)  # fmt: skip
         self.log.append(event)
         self.fan_out.publish(event, self.now)
         self._take_off()
@@ -89,9 +93,13 @@ class Line:
         for message in messages(self.outbox.take(self.now, self.fan_out.cursor)):
             if "event" in message:
                 account, position = message["event"]
-                self.told.append((account, position, self.now))
+                if message["type"] == "update":
+                    self.told.append((account, position, self.now))
+                else:
+                    self.crossed.append((account, position))
             self.kinds.append(message["type"])
-            self.cursors.append((len(self.told), len(self.log), Cursor.parse(message["cursor"])))
+            count = len(self.told) + len(self.crossed)
+            self.cursors.append((count, len(self.log), Cursor.parse(message["cursor"])))
 
     def read(self, most):
         """Off the live path, with room: so many events from the log, and back once there are no more."""
@@ -100,7 +108,7 @@ class Line:
         for event in self.log[self.outbox.position.positions[0] :][:most]:
             cursor = self.outbox.position.after(0, event.position)
             self.outbox.deliver(
-                FramedEvent(event, cursor, wire.update(str(cursor), event.data)),
+                FramedEvent(event, cursor, wire.event(str(cursor), event)),
                 self.now,
                 self.connection.subscriptions,
             )

@@ -1019,7 +1019,7 @@ def test_a_screen_reader_finds_names_roles_and_news(blotter, visit):
     assert page.get_by_role("row").count() == 9
     assert page.get_by_role("columnheader", name="Amount").count() == 1
     assert page.get_by_role("searchbox", name="Find by token, account, label, tag, provider or chain").count() == 1
-    assert page.get_by_role("list", name="Changes, newest first").count() == 1
+    assert page.get_by_role("list", name="Changes and alerts, newest first").count() == 1
     assert page.get_by_role("status").text_content() == "Live"
     blotter.move(keys[0], "5000000")
     wait_for(page, keys[0], "5")

@@ -153,6 +153,9 @@ def test_a_binary_message_closes_with_1003():
         ({"on_gap": "weep"}, "bad_request"),
         ({"snapshot": 1}, "bad_request"),
         ({"snapshot": None}, "bad_request"),
+        ({"crossed": 1}, "bad_request"),
+        ({"crossed": None}, "bad_request"),
+        ({"crossed": "true"}, "bad_request"),
         ({"interval_ms": -1}, "bad_request"),
         ({"interval_ms": 60001}, "bad_request"),
         ({"interval_ms": 1.0}, "bad_request"),
@@ -367,3 +370,11 @@ def test_who_has_asked_for_too_many_balances_and_events_is_told_to_come_back_and
     assert len(talk.session.subscriptions) == 2
     talk.now += 10
     talk.opened()
+
+
+def test_crossings_are_asked_for_and_said_to_come_and_otherwise_not_a_word():
+    plain, asking = Talk().opened(), Talk().opened(crossed=True)
+    assert asking.pop("crossed") is True
+    assert asking == plain
+    (asked,) = Talk().ask("subscribe", crossed=False)
+    assert not asked.subscription.crossed

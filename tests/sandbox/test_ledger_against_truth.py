@@ -41,8 +41,7 @@ class Watcher:
             self.commit()
 
     def commit(self):
-        rows, _ = self.ledger.take()
-        for row in rows:
+        for row in self.ledger.take().rows:
             key = str(row.state.key)
             if row.event is None:
                 self.baselines[key] = row.state.amount

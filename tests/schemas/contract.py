@@ -67,7 +67,8 @@ class Contract:
 
     def _fields(self, schema, value):
         """`Struct.field` of each that stands in the value."""
-        schema = next((each for each in schema.get("anyOf", ()) if "$ref" in each), schema)  # a struct, or null
+        # A struct or a list, or null.
+        schema = next((each for each in schema.get("anyOf", ()) if "$ref" in each or "items" in each), schema)
         if "$ref" in schema:
             schema = self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
         if isinstance(value, list):

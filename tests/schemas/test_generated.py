@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jsonschema
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from tests.schemas.contract import FORMATS, ROOT, SCHEMAS, Contract
 from watcher.journal.kafka.topic_specs import topic_specs
 from watcher.model import hints
 from watcher.model.events import JSON, MSGPACK, BalanceChanged
+from watcher.model.past import Closing, PastBalance
 from watcher.relay import wire
 from watcher.relay.messages import METHODS, Command, SubscribeParams, UnsubscribeParams
 
@@ -59,6 +61,55 @@ def test_a_golden_event_validates_and_survives_both_encodings(name):
     event = JSON.event(data)
     assert JSON.encode(event) == data
     assert MSGPACK.event(golden(f"{name}.msgpack")) == event
+
+
+def test_a_golden_crossing_validates_and_survives_both_encodings():
+    data = golden("crossing.json")
+    validator("balance-crossed.v1").validate(json.loads(data))
+    assert JSON.encode(JSON.crossing(data)) == data
+    assert MSGPACK.crossing(golden("crossing.msgpack")) == JSON.crossing(data)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("direction", "up"),
+        ("version", -1),
+        ("previous_amount", "1e3"),
+        ("alert", "x" * 65),
+        ("threshold", 5),
+        ("id", "x"),
+    ],
+)
+def test_the_schema_of_a_crossing_refuses_what_the_contract_refuses(field, wrong):
+    crossing = json.loads(golden("crossing.json"))
+    assert validator("balance-crossed.v1").is_valid(crossing | {"version": 0, "previous_amount": None})
+    assert not validator("balance-crossed.v1").is_valid(crossing | {field: wrong})
+
+
+@pytest.mark.parametrize(
+    ("fields", "valid"),
+    [
+        ({}, True),
+        (
+            {"status": "changing", "previous_amount": "1", "between": ["2026-01-24T23:59:00Z", "2026-01-25T00:01:00Z"]},
+            True,
+        ),
+        ({"status": "unseen", "last_seen": "2026-01-24T23:59:00Z"}, True),
+        ({"status": "about"}, False),
+        ({"between": ["2026-01-24T23:59:00Z"]}, False),
+        ({"between": ["2026-01-24T23:59:00Z"] * 3}, False),
+        ({"between": ["yesterday", "today"]}, False),
+    ],
+)
+def test_the_schema_of_a_closing_takes_what_is_written_and_refuses_the_rest(fields, valid):
+    shown = example(Closing)
+    balance = (
+        msgspec.convert(shown["balance"] | fields, PastBalance, strict=True) if valid else shown["balance"] | fields
+    )
+    value = json.loads(msgspec.json.encode({"day": shown["day"], "balance": balance}))
+    assert validator("balance-closing.v1").is_valid(value) is valid
+    assert not validator("balance-closing.v1").is_valid({"day": shown["day"]})
 
 
 def test_a_golden_state_record_and_a_heartbeat_validate():
@@ -191,6 +242,7 @@ def test_a_reply_is_as_the_document_has_it(name):
     [
         {"id": 1, "method": "subscribe"},
         json.loads(wire.encode(Command(1, "subscribe", SubscribeParams(cursor="ab.1", on_gap="error")))),
+        json.loads(wire.encode(Command(1, "subscribe", SubscribeParams(crossed=True)))),
         json.loads(wire.encode(Command("a", "unsubscribe", UnsubscribeParams("1")))),
         {"id": 1, "method": "ping", "params": {}},
     ],

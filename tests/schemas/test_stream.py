@@ -21,7 +21,7 @@ BIG = "x" * 4000
 """An account that makes events large, so that few of them fill a socket."""
 
 
-RARE = {"Filter.label", "Filter.tag", "Update.label"}
+RARE = {"Filter.label", "Filter.tag", "Update.label", "Crossed.label"}
 """Fields that stand only where watches have labels, which the stage's relay has not."""
 
 
@@ -57,10 +57,11 @@ async def commands(stage, contract):
         assert (await one.push("welcome"))["auth"] == "required"
         assert (await one.ask("auth", token="secret"))["result"] == {"auth": "ok"}
         everything = {"provider": ["jupiter"], "chain": [SOLANA], "account": ["A", BIG], "token": ["native"]}
-        opened = await one.subscribe(filter=everything, snapshot=True, delivery="conflate", interval_ms=1)
+        opened = await one.subscribe(filter=everything, snapshot=True, delivery="conflate", interval_ms=1, crossed=True)
         cursor = (await one.push("snapshot"))["cursor"]
-        await stage.teller.tell("A")
+        await stage.teller.tell("A", crossed=["A"])
         assert (await one.push("update"))["event"]["version"] == 1
+        assert (await one.push("crossed"))["event"]["alert"] == "low"
         while not (await one.push("heartbeat"))["providers"]:
             pass
         assert (await one.ask("list_subscriptions"))["result"]["subscriptions"]

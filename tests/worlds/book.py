@@ -18,7 +18,8 @@ class Book:
         self.events = []
         self.ids = set()
 
-    def write(self, rows, notes):
+    def write(self, taken):
+        rows, notes = taken.rows, taken.notes
         assert len({row.state.key for row in rows}) == len(rows), "a key twice in one commit"
         for row in rows:
             self._follow(row)

@@ -69,7 +69,7 @@ class AnyHistory(RuleBasedStateMachine):
     @precondition(lambda self: self.taken is not None)
     @rule()
     def commit(self):
-        self.book.write(*self.taken)
+        self.book.write(self.taken)
         self.ledger.committed()
         self.taken = None
 
@@ -78,7 +78,7 @@ class AnyHistory(RuleBasedStateMachine):
     def doubt(self, written):
         """The journal does not answer: the rows may be in it or not."""
         if written:
-            self.book.write(*self.taken)
+            self.book.write(self.taken)
         self.taken = None
         self.ledger.restore(list(self.book.states.values()), dict(self.book.notes), EPOCH)
 
@@ -91,7 +91,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(written=st.booleans())
     def crash(self, written):
         if written and self.taken is not None:
-            self.book.write(*self.taken)
+            self.book.write(self.taken)
         self.start()
 
     def teardown(self):
@@ -107,7 +107,7 @@ class AnyHistory(RuleBasedStateMachine):
             order = None if self.ordering == "none" else self.order
             self.evaluate([self.reading(key, amount, order) for key, amount in truth.items()], Scope("p"))
             while not self.ledger.idle:
-                self.book.write(*self.ledger.take(2))
+                self.book.write(self.ledger.take(2))
                 self.ledger.committed()
         assert {key: self.book.amount(key) or "0" for key in truth} == truth
         assert self.book.amount(KEYS[3]) in (None, "0")

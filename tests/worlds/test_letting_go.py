@@ -10,8 +10,10 @@ import pytest
 from tests.polling import helius, wall
 from tests.worlds.processes import LogWriter, Process, World
 from watcher.app import partitions
+from watcher.app.day_closer import Keeping
 from watcher.app.partition_runner import Clocks, PartitionRunner, ToPoll
 from watcher.app.provider_sources import Source
+from watcher.app.shared_reader import SharedReader
 from watcher.fleet.handover import IN_FLIGHT_WAIT
 from watcher.limits.lease import LATE
 from watcher.model.log import Unavailable
@@ -56,7 +58,8 @@ class RunningProcess(Process):
 
     async def _live(self):
         world = self.world
-        self.runner = PartitionRunner(0, OnePartition(self), Clocks(wall, lambda: world.now))
+        journal, clocks = OnePartition(self), Clocks(wall, lambda: world.now)
+        self.runner = PartitionRunner(0, journal, clocks, SharedReader(journal.reader), Keeping())
         provider = helius(world.watches, limits=world.limits, timeout=20.0, base_url="http://127.0.0.1")
 
         async def beside(_poller):
@@ -75,7 +78,11 @@ class StartingProcess(RunningProcess):
         world = self.world
         provider = helius(world.watches, limits=world.limits, timeout=20.0, base_url="http://127.0.0.1")
         opened = partitions.Partitions(
-            [Source(provider)], OnePartition(self), Clocks(wall, lambda: world.now), lambda _: None
+            [Source(provider)],
+            OnePartition(self),
+            Clocks(wall, lambda: world.now),
+            lambda _: None,
+            reader=SharedReader(OnePartition(self).reader),
         )
         self.runner = opened.runner(0)
         async with anyio.create_task_group() as tasks:

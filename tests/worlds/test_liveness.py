@@ -91,7 +91,7 @@ class World:
 
     def _commit(self):
         while not self.ledger.idle:
-            self.book.write(*self.ledger.take())
+            self.book.write(self.ledger.take())
             self.ledger.committed()
 
     def _judge(self, key, said, before, *, doubtful):

@@ -145,7 +145,7 @@ class World:
             taken = self.ledger.take(2)
             fate = "well" if sure else self.random.choices(["well", "doubt", "failed", "crash"], [90, 4, 4, 2])[0]
             if fate != "failed":
-                self.book.write(*taken)
+                self.book.write(taken)
             if fate == "well":
                 self.ledger.committed()
             elif fate == "crash":

@@ -1,10 +1,14 @@
 """A parser of arguments that shows no value, tells every default, and can be asked what it knows."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from watcher.redaction import safe_text
+
+PARTS = ("provider", "chain", "account", "token", "label", "tag")
+"""Of a filter."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,3 +52,16 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> Iterator[argparse.Action]:
         """What is written with a dash."""
         yield from (action for action in self.known if action.option_strings)
+
+
+def filter_flags(command: Parser, parts: Sequence[str]) -> None:
+    """One flag for each part of a filter."""
+    for part in parts:
+        text = "only these; may be repeated (default: all)"
+        command.add_argument(f"--{part}", action="append", metavar="VALUE", help=text)
+
+
+def config_flag(command: Parser, default: Path | str = Path("watcher.toml")) -> None:
+    """`-c`."""
+    text = "the config (default: watcher.toml)"
+    command.add_argument("-c", "--config", type=Path, default=default, metavar="FILE", help=text)

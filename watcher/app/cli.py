@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import functools
-import io
 import os
 import sys
 import threading
@@ -16,9 +15,9 @@ from types import TracebackType
 import anyio
 
 from watcher.app import completion as completions
-from watcher.app import daemon, fleet_status, settings
+from watcher.app import daemon, fleet_status, past_cli, settings, webhook_test
 from watcher.app import demo as demonstration
-from watcher.app.arguments import Parser
+from watcher.app.arguments import PARTS, Parser, config_flag, filter_flags
 from watcher.app.check import command as checking
 from watcher.app.exit_status import Exit, exits_for_known_errors
 from watcher.app.rehearse import command as rehearsing
@@ -32,8 +31,9 @@ from watcher.sandbox.world import SandboxSettings
 
 AT_A_TERMINAL = ("demo", "sandbox", "tail")
 """What they have to say is on stdout: they log nothing that is in order."""
+OF_THE_PAST = ("at", "history")
+"""The same, but on a terminal they log how far they are."""
 LEVELS = ("debug", "info", "warning", "error")
-PARTS = ("provider", "chain", "account", "token", "label", "tag")
 
 MOST_DAYS, MOST_LATENCY, MOST_RATE = 366, 60, 3600
 """Of a rehearsal: days, seconds of a request, changes of a watch in an hour."""
@@ -55,14 +55,14 @@ def parser() -> Parser:
     demo.add_argument("--seed", type=int, default=1, metavar="N", help="which simulated world")
 
     run = top.add_command(of, "run", "the daemon: pollers, journal, relay")
-    config(run)
+    config_flag(run)
     only = "one half: pollers and journal, or a relay (default: both)"
     run.add_argument("--only", choices=("pollers", "relay"), help=only)
 
     check = top.add_command(
         of, "check", "is all there that `run` needs, what do the limits allow, what do the providers answer"
     )
-    config(check)
+    config_flag(check)
     check.add_argument("--offline", action="store_true", help="ask no provider and no broker")
     check.add_argument(
         "--all", action="store_true", help="ask for every watch, within the limits, and not only once a provider"
@@ -72,8 +72,9 @@ def parser() -> Parser:
 
     rehearse_command(top, of)
     leave = commands_of_the_journal(top, of)
+    try_webhooks = commands_of_webhooks(top, of)
     commands_without_config(top, of)
-    for command in (*top.commands.values(), leave):
+    for command in (*top.commands.values(), leave, try_webhooks):
         log_level(command)
     return top
 
@@ -82,7 +83,7 @@ def rehearse_command(top: Parser, of: "argparse._SubParsersAction[Parser]") -> N
     command = top.add_command(
         of, "rehearse", "what a config would do: a month in virtual time, over the journal's past"
     )
-    config(command)
+    config_flag(command)
     command.add_argument("--old", type=Path, metavar="FILE", help="the config to compare with (default: none)")
     where = "the journal whose changes are taken, as the config would name it (default: that of the config)"
     command.add_argument("--journal", metavar="URL", help=where)
@@ -102,7 +103,7 @@ def rehearse_command(top: Parser, of: "argparse._SubParsersAction[Parser]") -> N
 def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
     """Gives the parser of `fleet leave`, too."""
     init = top.add_command(of, "init", "create the topics, or the database")
-    config(init)
+    config_flag(init)
     init.add_argument(
         "--new-log",
         action="store_true",
@@ -110,23 +111,31 @@ def commands_of_the_journal(top: Parser, of: "argparse._SubParsersAction[Parser]
         "versions and events stay, ids are new, and every subscriber gets a snapshot instead of resuming; stop `run` first",
     )
     fleet = top.add_command(of, "fleet", "who polls what in a fleet ([kafka] group)")
-    config(fleet)
+    config_flag(fleet)
     fleet.add_argument("--json", action="store_true", help="for programs")
     action = fleet.add_subparsers(dest="action", metavar="action", parser_class=Parser)
     leave = fleet.add_command(action, "leave", "take a member out that will not come back: others have its partitions")
     leave.add_argument("member", metavar="MEMBER", help="its name, as `watcher fleet` shows it")
-    config(leave, default=argparse.SUPPRESS)
+    config_flag(leave, default=argparse.SUPPRESS)
+    past_cli.add_commands(top, of)
     return leave
+
+
+def commands_of_webhooks(top: Parser, of: "argparse._SubParsersAction[Parser]") -> Parser:
+    """Gives the parser of `webhook test`."""
+    webhook = top.add_command(of, "webhook", "what is done with [[webhook]] tables by hand")
+    action = webhook.add_subparsers(dest="action", required=True, metavar="action", parser_class=Parser)
+    test = webhook.add_command(action, "test", "send one signed test event to each webhook, or to the named one")
+    test.add_argument("name", nargs="?", metavar="NAME", help="of a webhook in the config (default: each)")
+    config_flag(test)
+    return test
 
 
 def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]") -> None:
     top.add_command(of, "sample", "print the documented sample of a config")
-    tail = top.add_command(of, "tail", "follow the relay, a line per change")
+    tail = top.add_command(of, "tail", "follow the relay, a line per change and per crossing of an alert")
     tail.add_argument("url", nargs="?", default="ws://127.0.0.1:8765/v1/stream", help="the relay's stream")
-    for part in PARTS:
-        tail.add_argument(
-            f"--{part}", action="append", metavar="VALUE", help="only these; may be repeated (default: all)"
-        )
+    filter_flags(tail, PARTS)
     tail.add_argument("--json", action="store_true", help="events as they stand in the journal, one a line")
     tail.add_argument("--since", metavar="CURSOR", help="start behind this cursor (default: now)")
     tail.add_argument("--verbose", action="store_true", help="also say on stderr what sources of hints do")
@@ -152,13 +161,8 @@ def commands_without_config(top: Parser, of: "argparse._SubParsersAction[Parser]
     completion.add_argument("shell", choices=tuple(completions.SHELLS), help="for which shell")
 
 
-def config(command: Parser, default: Path | str = Path("watcher.toml")) -> None:
-    text = "the config (default: watcher.toml)"
-    command.add_argument("-c", "--config", type=Path, default=default, metavar="FILE", help=text)
-
-
 def log_level(command: Parser, default: str | None = argparse.SUPPRESS) -> None:
-    text = "what is logged on stderr, at least (default: info; demo, sandbox and tail: warning)"
+    text = "what is logged on stderr, at least (default: info; demo, sandbox and tail: warning; at and history: warning, on a terminal info)"
     command.add_argument("--log-level", choices=LEVELS, default=default, help=text)
 
 
@@ -228,6 +232,7 @@ def main(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
 def usual_level(options: argparse.Namespace) -> str:
     """What is logged where nobody says otherwise."""
     quiet = options.command in AT_A_TERMINAL and not getattr(options, "verbose", False)
+    quiet = quiet or (options.command in OF_THE_PAST and not sys.stderr.isatty())
     return "warning" if quiet else "info"
 
 
@@ -239,13 +244,13 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
 def check(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     wish = checking.Wish(offline=options.offline, all=options.all, json=options.json, schedule=options.schedule)
     if options.json and not sys.stdout.isatty():
-        use_utf8()
+        output.use_utf8()
     anyio.run(checking.check, options.config, environment, wish)
 
 
 def rehearse(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     if options.json and not sys.stdout.isatty():
-        use_utf8()
+        output.use_utf8()
     rehearsing.rehearse(
         rehearsing.RehearsalOptions(
             config=options.config,
@@ -287,24 +292,21 @@ def fleet(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         anyio.run(fleet_status.show, config, environment, options.json)
 
 
+def webhook(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    anyio.run(webhook_test.test, settings.load(options.config), environment, options.name)
+
+
 def sample(_options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
     package = Path(__file__).parents[1]
     # In a wheel it is inside the package, in a checkout beside it.
     place = next(folder for folder in (package, package.parent) if (folder / "config" / "watcher.toml").is_file())
-    use_utf8()
+    output.use_utf8()
     print((place / "config" / "watcher.toml").read_text(encoding="utf-8"), end="")
 
 
 def completion(options: argparse.Namespace, _environment: Mapping[str, str]) -> None:
-    use_utf8()
+    output.use_utf8()
     print(completions.script(options.shell, parser()), end="")
-
-
-def use_utf8() -> None:
-    """On stdout, whatever the terminal's encoding: a file in TOML or JSON is in UTF-8."""
-    stdout: object = sys.stdout
-    if isinstance(stdout, output.LineWriter | io.TextIOWrapper):
-        stdout.reconfigure(encoding="utf-8")
 
 
 def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
@@ -316,7 +318,7 @@ def tail(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     filters = {part: values for part in PARTS if (values := getattr(options, part))}
     colour = safe_text.coloured(sys.stdout, environment)
     if options.json and not sys.stdout.isatty():
-        use_utf8()
+        output.use_utf8()
 
     async def follow() -> None:
         async with anyio.create_task_group() as tasks:
@@ -389,6 +391,9 @@ COMMANDS: Mapping[str, Callable[[argparse.Namespace, Mapping[str, str]], None]] 
     "rehearse": rehearse,
     "init": init,
     "fleet": fleet,
+    "webhook": webhook,
+    "at": past_cli.at,
+    "history": past_cli.history,
     "sample": sample,
     "tail": tail,
     "sandbox": simulate,

@@ -16,7 +16,9 @@ import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
 from watcher.app import journals
+from watcher.app.alert_metrics import AlertMetrics
 from watcher.app.balance_gauges import BalanceGauges
+from watcher.app.day_closer import Keeping
 from watcher.app.exposed_secrets import exposed
 from watcher.app.file_descriptors import descriptors_left
 from watcher.app.fleet import FleetMember, fleet_of, ownership_of
@@ -25,13 +27,16 @@ from watcher.app.hint_report import hints_health
 from watcher.app.hint_sources import HintSource
 from watcher.app.partition_runner import Clocks
 from watcher.app.partitions import Partitions
-from watcher.app.reload import Difference, Loaded, Reloads, difference, in_environment, loaded, require_servable
+from watcher.app.process_tasks import call_on_hangup, report_repeats
+from watcher.app.reload import Difference, Loaded, Reloads, difference, loaded, require_servable
+from watcher.app.reload_log import log_refusal, log_reload
 from watcher.app.settings import Settings
+from watcher.app.shared_reader import SharedReader
 from watcher.app.status_report import StatusReport
 from watcher.app.systemd import Systemd
+from watcher.app.unread_alerts import UnreadAlerts
+from watcher.app.webhook_runs import Webhooks
 from watcher.journal import Journal, JournalOptions, Reader, WrongJournal
-from watcher.logs import setup
-from watcher.logs.repeat_filter import EVERY
 from watcher.model.events import ProviderHealth
 from watcher.poller.poller import Poller
 from watcher.relay.http import auth, sockets
@@ -69,7 +74,9 @@ def boottime() -> float:
 def journal_of(config: Settings, environment: Mapping[str, str]) -> Journal:
     """The journal that the config names. Raises WrongJournal."""
     plugin = journals.plugin_of(config.journal, journals.known())
-    options = JournalOptions(config.journal, config.encoding, config.retention, wall, environment, boottime)
+    options = JournalOptions(
+        config.journal, config.encoding, config.retention, wall, environment, boottime, config.checkpoint_seconds
+    )
     return plugin.open(options, config.journal_settings)
 
 
@@ -108,15 +115,31 @@ class Daemon:
         self.journal = journal_of(config, environment)
         if only != "relay" and (fleet := fleet_of(self.journal)) is not None:
             self.instance = fleet.member() or self.instance  # a lasting name, where it has one; a relay is no member
-        self.partitions = Partitions(self.sources, self.journal, Clocks(wall, boottime), self._begun)
+        self.reader = SharedReader(self.journal.reader)
+        self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
+        self.webhooks.use(now.webhooks, now.watches)
+        self.partitions = self._all_partitions(now)
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
+        self.unread = UnreadAlerts(config.alerts, self.watches, wall)
         self.member: FleetMember | None = None
         """While it runs in a fleet."""
         self.relay: Relay | None = None
         self._port: sockets.BoundPort | None = None
         self._guard = auth.Guard(config.relay, self.tokens)
         self.report = self._status_report()
+
+    def _all_partitions(self, now: Loaded) -> Partitions:
+        return Partitions(
+            self.sources,
+            self.journal,
+            Clocks(wall, boottime),
+            self._begun,
+            reader=self.reader,
+            keeping=Keeping.of(self.config),
+            alerts=now.alerts,
+            beside=self.webhooks.run,
+        )
 
     def _hint_paths(self, sources: Sequence[HintSource]) -> HintPaths:
         polls = self.only != "relay"
@@ -145,8 +168,10 @@ class Daemon:
             lambda: self.member,
             lambda: self.relay,
             gauges=self.gauges,
+            alerts=AlertMetrics(lambda: self.config.alerts, lambda: self.partitions.committers, self.unread.counts),
             reloads=self.reloads,
             hints=self.hints.router.figures.values,
+            webhooks=self.webhooks.figures_now,
             journal=self.config.journal.partition(":")[0],
         )
 
@@ -160,7 +185,7 @@ class Daemon:
             stack.push_async_callback(_close, self.journal.close)
             stack.push_async_callback(_close, self.hints.close)
             self._bind_port(stack)  # before anything is fenced: who cannot serve ends without ending the one that does
-            reading = await stack.enter_async_context(contextlib.AsyncExitStack())  # closed after the relay's tasks
+            stack.push_async_callback(_close, self.reader.close)  # after the tasks of the relay and of partitions
             relaying = await stack.enter_async_context(task_scope())
             async with anyio.create_task_group() as tasks:
                 with still_at("opening the journal", tasks):
@@ -168,7 +193,7 @@ class Daemon:
                     self._open_partitions(tasks)
                     tasks.start_soon(self._reload_when_wanted, tasks)
                     tasks.start_soon(self.hints.run)
-                    port = await self._open_relay(await self._open_reader(reading), relaying)
+                    port = await self._open_relay(await self._open_reader(), relaying)
                     await self.partitions.all_polling()
                 if self.only != "relay":
                     tasks.start_soon(self._send_heartbeats)
@@ -203,12 +228,9 @@ class Daemon:
             log.info("journal.ready", text=text)
         await self.journal.check()
 
-    async def _open_reader(self, stack: contextlib.AsyncExitStack) -> Reader | None:
-        if self.only == "pollers":
-            return None
-        reader = await self.journal.reader()
-        stack.push_async_callback(_close, reader.close)
-        return reader
+    async def _open_reader(self) -> Reader | None:
+        """For the relay. Without one the reader is opened by whoever needs it."""
+        return None if self.only == "pollers" else await self.reader.get()
 
     async def _open_relay(self, reader: Reader | None, relaying: TaskScope) -> int | None:
         if self._port is None:
@@ -255,6 +277,7 @@ class Daemon:
         """Publish the health of each provider that we poll: at least every HEARTBEAT seconds, and soon after its state has
         become another one."""
         while True:
+            await self.unread.look(self.partitions.pollers)
             await self.journal.heartbeat(self.health())
             sent = anyio.current_time()
             with anyio.move_on_after(HEARTBEAT):
@@ -278,7 +301,7 @@ class Daemon:
             change = await self._read_anew()
         except (SettingsError, WrongJournal) as error:
             self.reloads.refused()
-            _log_refusal(error)
+            log_refusal(error)
             return
         except Exception:  # a bug in reading, of a plug-in's too: it must not end what runs well
             self.reloads.refused()
@@ -289,7 +312,7 @@ class Daemon:
         for text in set(self.exposed()) - known:
             log.warning("config.exposed", text=text)
         self.reloads.succeeded(change, wall() / 1e6)
-        _log_reload(change)
+        log_reload(change)
 
     async def _read_anew(self) -> Difference:
         """Off the loop, since a large config takes seconds to read. Raises SettingsError and WrongJournal: nothing has changed."""
@@ -307,7 +330,15 @@ class Daemon:
         if self._port is not None:
             require_servable(new)
         return new.config, difference(
-            Loaded(self.config, self.sources, self.tokens, self.watches, self.hints.configured), new
+            Loaded(
+                self.config,
+                self.sources,
+                self.tokens,
+                self.watches,
+                self.hints.configured,
+                webhooks=self.webhooks.configured,
+            ),
+            new,
         )
 
     async def _apply(self, change: Difference, tasks: TaskGroup) -> None:
@@ -316,8 +347,12 @@ class Daemon:
         if self.relay is not None:
             self.relay.use_tokens(self.config.relay, self.tokens)
             self.relay.watches_changed()
+        if change.judges:
+            self.partitions.use_alerts(change.wanted.alerts)
+        self.unread.use(self.config.alerts, self.watches)
         await self.partitions.reconfigure(change)
         self.hints.use(change.wanted.hints, self._senders)
+        self.webhooks.use(change.wanted.webhooks, self.watches)
         self.report.watch(self.sources)
         if self.member is not None:
             self.member.reconfigure(self.sources)
@@ -327,21 +362,19 @@ class Daemon:
 
     def exposed(self) -> Iterator[str]:
         """A line for each key, token or balance that others could read."""
-        return exposed(self.config, self.sources, self.hints.configured)
+        return exposed(self.config, self.sources, self.hints.configured, self.webhooks.configured)
 
     def health(self) -> list[ProviderHealth]:
         """What is heard of each provider that is polled here."""
         figures, now = self.hints.router.figures, anyio.current_time()
         return [
             msgspec.structs.replace(
-                poller.health(self.instance), hints=hints_health(poller.provider, figures, poller.schedules, now)
+                poller.health(self.instance),
+                hints=hints_health(poller.provider, figures, poller.schedules, now),
+                unread=self.unread.of(poller.name),
             )
             for poller in self.partitions.pollers
         ]
-
-
-def _log_refusal(error: SettingsError | WrongJournal) -> None:
-    log.error("config.reloaded", result="refused", reason="; ".join(str(error).splitlines()), changed="nothing")
 
 
 async def _close(close: Callable[[], Awaitable[None]]) -> None:
@@ -350,39 +383,18 @@ async def _close(close: Callable[[], Awaitable[None]]) -> None:
         await close()
 
 
-def _log_reload(change: Difference) -> None:
-    """One line, without what there is none of."""
-    config = change.wanted.config
-    parts = {
-        "added": change.added,
-        "removed": change.removed,
-        "changed": change.changed,
-        "keys_renewed": change.renewed,
-        "watches_added": dict(change.watches_added),
-        "watches_removed": dict(change.watches_removed),
-        "relay": change.relay and "tokens and origins",
-        "names": change.named and "labels and tags",
-        "hints_added": change.hints_added,
-        "hints_removed": change.hints_removed,
-        "hints_changed": change.hints_changed,
-        "needs_restart": change.needs_restart,
-        "cannot_change_in_the_environment": in_environment(config),
-    }
-    log.info("config.reloaded", result=change.result, **{name: part for name, part in parts.items() if part})
-
-
 async def serve(config: Settings, environment: Mapping[str, str], only: RunPart, load: Callable[[], Settings]) -> None:
     """`watcher run`: until a signal. `load` reads the config anew, at SIGHUP."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(stop_on_signal, tasks.cancel_scope)
         log.info("starting", journal=config.journal, only=only or "all")
-        tasks.start_soon(report_repeats)
+        tasks.start_soon(report_repeats, wall)
         systemd, serves = Systemd(environment), StartSignal[Started]()
         built = Daemon(config, environment, only, load, systemd.reloading)
         for text in built.exposed():
             log.warning("config.exposed", text=text)
         tasks.start_soon(systemd.run, serves.value, built.report.line)
-        await tasks.start(reload_on_hangup, built)
+        await tasks.start(call_on_hangup, built.reload)
         try:
             await built.run(task_status=serves)
         finally:
@@ -391,19 +403,6 @@ async def serve(config: Settings, environment: Mapping[str, str], only: RunPart,
     if not asked:
         # A stray CancelledError of a library ends tasks silently; a daemon that does nothing must not look alive.
         raise RuntimeError("the daemon stopped working without being asked to")
-
-
-async def report_repeats() -> None:
-    while True:
-        await anyio.sleep(EVERY)
-        setup.report_repeats(wall() / 1e6)
-
-
-async def reload_on_hangup(built: Daemon, *, task_status: TaskStatus[None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGHUP) as received:
-        task_status.started()
-        async for _ in received:
-            built.reload()
 
 
 async def stop_on_signal(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:

@@ -19,6 +19,7 @@ from watcher.app.provider_sources import Source
 from watcher.app.settings import Settings
 from watcher.hints.settings import HintSettings, TokenkitHints
 from watcher.journal import PrivateFile
+from watcher.webhooks.settings import Webhook
 
 ACL = "system.posix_acl_access"
 """Where Linux keeps a file's access list: a version of four bytes, then (tag, rights, id) for each entry."""
@@ -26,7 +27,9 @@ USER, OWN_GROUP, GROUP = 0x02, 0x04, 0x08
 """Tags of entries: a named user, the file's group, a named group."""
 
 
-def exposed(config: Settings, sources: Iterable[Source], hints: Iterable[HintSource]) -> Iterator[str]:
+def exposed(
+    config: Settings, sources: Iterable[Source], hints: Iterable[HintSource], webhooks: Iterable[Webhook] = ()
+) -> Iterator[str]:
     """A line for each thing that others could read."""
     found = list(sources)
     for file in _private_files(config, found):
@@ -47,12 +50,20 @@ def exposed(config: Settings, sources: Iterable[Source], hints: Iterable[HintSou
                 f"[[hints]] {hint.name}: its address, with any key in it, goes to {address.hostname} in plain, and whoever is on "
                 "the way can read it: write wss://"
             )
+    for webhook in webhooks:
+        if webhook.plain and not here(webhook.host):
+            yield (
+                f"[[webhook]] {webhook.title}: its events go to {webhook.host} in plain HTTP, and whoever is on the way can "
+                "read them: write https://"
+            )
 
 
 def _private_files(config: Settings, sources: Iterable[Source]) -> Iterator[PrivateFile]:
     for what, file in (
         *((f"[providers.{one.provider.name}] api_key_file", one.provider.settings.api_key_file) for one in sources),
         *((f"[[hints]] {table.source} {key}", file) for table in config.hints for key, file in _secret_files(table)),
+        *((f"[[webhook]] {table.title} secret_file", table.secret_file) for table in config.webhooks),
+        *((f"[[webhook]] {table.title} url_file", table.url_file) for table in config.webhooks),
         ("[relay] tokens_file", config.relay.tokens_file),
         ("[relay] key", config.relay.key),
     ):

@@ -6,10 +6,13 @@ from typing import Any
 import anyio
 import msgspec
 
+from watcher.app.day_closer import DayCloser, Keeping
 from watcher.app.heritage import Heritage
 from watcher.app.provider_sources import Source
+from watcher.app.shared_reader import SharedReader
 from watcher.fleet.handover import IN_FLIGHT_WAIT
 from watcher.ingest.committer import Committer
+from watcher.ingest.last_seen_notes import LastSeenNotes
 from watcher.journal import Journal
 from watcher.ledger import Ledger
 from watcher.limits.lease import STAMPS
@@ -20,6 +23,7 @@ from watcher.poller.poller import Poller
 from watcher.runtime.task_scope import task_scope
 
 Beside = Callable[[Poller], Coroutine[Any, Any, None]]
+BesidePartition = Callable[[Committer], Coroutine[Any, Any, None]]
 
 
 class Clocks(msgspec.Struct, frozen=True):
@@ -43,8 +47,9 @@ class ToPoll(msgspec.Struct, frozen=True):
 class Polling:
     """One poller at work, until it is retired or its partition ends."""
 
-    def __init__(self, poller: Poller, transport: HttpConnections) -> None:
+    def __init__(self, poller: Poller, transport: HttpConnections, last_seen: LastSeenNotes) -> None:
         self.poller = poller
+        self._last_seen = last_seen
         self.ended = anyio.Event()
         self._transport = transport
         self._retired = anyio.Event()
@@ -59,19 +64,27 @@ class Polling:
             # The connections enclose the poller's tasks, since they have tasks of their own.
             async with self._transport, anyio.create_task_group() as tasks:
                 tasks.start_soon(self.poller.run)
+                tasks.start_soon(self._last_seen.save_forever)
                 tasks.start_soon(beside, self.poller)
                 await self._retired.wait()
                 with anyio.move_on_after(IN_FLIGHT_WAIT):
                     await self.poller.drained()
                 tasks.cancel_scope.cancel()
         finally:
+            self._last_seen.save_now()
             self.ended.set()
+
+
+async def nothing_beside(_: Committer) -> None:
+    pass
 
 
 class PartitionRunner:
     """One partition, from its opening until it is let go: its committer, and a poller for each provider that lives there."""
 
-    def __init__(self, partition: int, journal: Journal, clocks: Clocks) -> None:
+    def __init__(
+        self, partition: int, journal: Journal, clocks: Clocks, reader: SharedReader, keeping: Keeping
+    ) -> None:
         self.partition = partition
         self.committer = Committer(
             journal.writer(partition),
@@ -79,6 +92,9 @@ class PartitionRunner:
             gather=journal.gather,
             partition=partition,
             boottime=clocks.boottime,
+        )
+        self._closer = DayCloser(
+            self.committer, lambda: self.pollers, reader.lend, keeping, wall=clocks.wall, boottime=clocks.boottime
         )
         self.settled = anyio.Event()
         """Set once it polls, or has ended before it could."""
@@ -105,10 +121,16 @@ class PartitionRunner:
         self._letting_go.set()
         self._opening.cancel()
 
-    async def run(self, living_here: Callable[[], Sequence[ToPoll]], beside: Beside) -> None:
-        """Open and poll, until cancelled or let go. Raises what the committer and `beside` raise.
+    async def run(
+        self,
+        living_here: Callable[[], Sequence[ToPoll]],
+        beside: Beside,
+        beside_partition: BesidePartition = nothing_beside,
+    ) -> None:
+        """Open and poll, until cancelled or let go. Raises what the committer and those beside raise.
 
-        living_here: with the keys of that moment. beside: runs beside each poller.
+        living_here: with the keys of that moment. beside: runs beside each poller. beside_partition: runs while the partition
+        is open, once for it; what it notes at its end is committed.
         It stops from the source on: first the pollers, then the committer once it has committed what they brought.
         """
         async with task_scope() as committing:
@@ -127,6 +149,8 @@ class PartitionRunner:
 
                 self._begin = begin
                 self.poll(living_here())
+                tasks.start_soon(beside_partition, self.committer)
+                tasks.start_soon(self._closer.run)
                 self.settled.set()
                 await self._letting_go.wait()
                 self._begin = None
@@ -147,7 +171,8 @@ class PartitionRunner:
         for one in coming:
             if (name := one.source.provider.name) not in self._polled:
                 transport = HttpConnections(self.committer.lease.valid)
-                self._polled[name] = Polling(self._poller(one, transport), transport)
+                last_seen = LastSeenNotes(name, self.committer, self._wall)
+                self._polled[name] = Polling(self._poller(one, transport), transport, last_seen)
                 self._begin(self._polled[name])
 
     async def retire(self, still_read: Mapping[str, Collection[Target]]) -> dict[str, Poller]:

@@ -9,29 +9,45 @@ from collections.abc import Callable, Iterator
 import anyio
 from anyio.abc import TaskGroup
 
+from watcher.app.day_closer import Keeping
 from watcher.app.exit_status import Exit
 from watcher.app.heritage import Heritages
-from watcher.app.partition_runner import Clocks, PartitionRunner, ToPoll
+from watcher.app.partition_runner import BesidePartition, Clocks, PartitionRunner, ToPoll, nothing_beside
 from watcher.app.provider_sources import Source
 from watcher.app.reload import Difference, by_name, targets
+from watcher.app.shared_reader import SharedReader
 from watcher.ingest.committer import Committer
 from watcher.journal import Journal
 from watcher.ledger import Ledger
+from watcher.model.alert_index import NO_ALERTS, AlertIndex
 from watcher.model.partitions import partition_of
 from watcher.poller.poller import Poller
 
 
 class Partitions:
     """All that one instance has open. `sources`: the configured providers; replaced in place by a reload. `begun`: is told of
-    each poller that begins."""
+    each poller that begins. `keeping`: of events and closings. `beside`: runs beside each partition while it is open."""
 
     def __init__(
-        self, sources: list[Source], journal: Journal, clocks: Clocks, begun: Callable[[Poller], None]
+        self,
+        sources: list[Source],
+        journal: Journal,
+        clocks: Clocks,
+        begun: Callable[[Poller], None],
+        *,
+        reader: SharedReader,
+        keeping: Keeping = Keeping(),  # noqa: B008 (frozen)
+        alerts: AlertIndex = NO_ALERTS,
+        beside: BesidePartition = nothing_beside,
     ) -> None:
+        self._alerts = alerts
         self._sources = sources
         self._begun = begun
+        self._beside = beside
         self._journal = journal
         self._clocks = clocks
+        self._keeping = keeping
+        self._reader = reader
         self._news = anyio.Event()
         self._open: dict[int, PartitionRunner] = {}
         self._refused_at_first: dict[str, bool] = {}
@@ -66,13 +82,22 @@ class Partitions:
 
     def runner(self, partition: int) -> PartitionRunner:
         """For `run`, which has to follow. From here on the partition counts as open."""
-        self._open[partition] = runner = PartitionRunner(partition, self._journal, self._clocks)
+        self._open[partition] = runner = PartitionRunner(
+            partition, self._journal, self._clocks, self._reader, self._keeping
+        )
+        runner.committer.use_alerts(self._alerts)
         return runner
+
+    def use_alerts(self, index: AlertIndex) -> None:
+        """Judge by these from now on, in partitions that are opened later too."""
+        self._alerts = index
+        for runner in self._open.values():
+            runner.committer.use_alerts(index)
 
     async def run(self, runner: PartitionRunner) -> None:
         """Until it ends. Raises Fenced, Lost and other errors of the journal, and Exit, in groups."""
         try:
-            await runner.run(lambda: self._living_in(runner.partition), self._polled)
+            await runner.run(lambda: self._living_in(runner.partition), self._polled, self._beside)
         finally:
             del self._open[runner.partition]
             runner.settled.set()

@@ -9,15 +9,18 @@ import msgspec
 from watcher.app.hint_sources import HintSource, hint_sources
 from watcher.app.provider_sources import Source, sources, unasked_providers, watch_index
 from watcher.app.settings import Settings
+from watcher.app.webhook_runs import webhooks_of
 from watcher.hints.settings import HintSettings, TokenkitHints
+from watcher.model.alert_index import NO_ALERTS, AlertIndex
 from watcher.model.targets import Target
 from watcher.model.watches import WatchIndex
 from watcher.providers.settings import ProviderSettings, Watch
 from watcher.redaction.secret import Secret
 from watcher.relay.http import auth, sockets
 from watcher.relay.http.auth import Tokens
+from watcher.webhooks.settings import Webhook
 
-ONCE = ("journal", "encoding", "retention", "metrics_port")
+ONCE = ("journal", "encoding", "retention", "checkpoints", "metrics_port")
 """Keys of the top level that are read at the start alone."""
 RELAY_ONCE = ("host", "port", "certificate", "key", "max_connections")
 """Those of `[relay]`."""
@@ -37,6 +40,9 @@ class Loaded(msgspec.Struct, frozen=True):
     """What its watches cover, and how people call it; for a relay alone too."""
     hints: Sequence[HintSource] = ()
     """For a relay alone the webhooks."""
+    alerts: AlertIndex = NO_ALERTS
+    webhooks: Sequence[Webhook] = ()
+    """None for a relay alone: whoever owns a partition delivers."""
 
 
 def loaded(config: Settings, environment: Mapping[str, str], *, polls: bool) -> Loaded:
@@ -44,7 +50,9 @@ def loaded(config: Settings, environment: Mapping[str, str], *, polls: bool) -> 
     tokens = auth.load(config.relay, environment)
     found = sources(config, environment) if polls else []
     providers = [source.provider for source in found] if polls else unasked_providers(config)
-    return Loaded(config, found, tokens, watch_index(providers), hint_sources(config, environment, polls=polls))
+    watches, hints = watch_index(providers), hint_sources(config, environment, polls=polls)
+    alerts, webhooks = AlertIndex(config.alerts, watches), webhooks_of(config, environment, polls=polls)
+    return Loaded(config, found, tokens, watches, hints, alerts, webhooks)
 
 
 def require_servable(one: Loaded) -> None:
@@ -72,6 +80,14 @@ class Difference(msgspec.Struct, frozen=True):
     hints_removed: tuple[str, ...]
     hints_changed: tuple[str, ...]
     """Sources of hints by name. One that has another address or secret is changed too."""
+    alerts_added: tuple[str, ...]
+    alerts_removed: tuple[str, ...]
+    alerts_changed: tuple[str, ...]
+    """By name. One that has another is removed and added."""
+    webhooks_added: tuple[str, ...]
+    webhooks_removed: tuple[str, ...]
+    webhooks_changed: tuple[str, ...]
+    """By name. One whose address or secret is another is changed too."""
     edited: bool
     """Anything in the file is another that holds from now on."""
     needs_restart: tuple[str, ...]
@@ -81,8 +97,17 @@ class Difference(msgspec.Struct, frozen=True):
     """Provider → how many. One that comes or goes does so with all of its watches."""
 
     @property
+    def judges(self) -> bool:
+        """Alerts are to be judged otherwise than before: labels and tags may stand in them."""
+        return bool(self.named or self.alerts_added or self.alerts_removed or self.alerts_changed)
+
+    @property
     def result(self) -> Literal["applied", "unchanged"]:
-        return "applied" if self.edited or self.renewed or self.relay or self.hints_changed else "unchanged"
+        return "applied" if self._takes_effect else "unchanged"
+
+    @property
+    def _takes_effect(self) -> bool:
+        return bool(self.edited or self.renewed or self.relay or self.hints_changed or self.webhooks_changed)
 
 
 class Reloads:
@@ -107,8 +132,10 @@ def difference(old: Loaded, new: Loaded) -> Difference:
     config, needs_restart = _without_restart(old.config, new.config)
     was, will = Counter(_targets(old.sources)), Counter(_targets(new.sources))
     had, has = ({source.name: source for source in one.hints} for one in (old, new))
+    warned, warns = ({alert.name: alert for alert in one.config.alerts} for one in (old, new))
+    sent, sends = ({webhook.title: webhook for webhook in one.webhooks} for one in (old, new))
     return Difference(
-        wanted=Loaded(config, new.sources, new.tokens, new.watches, new.hints),
+        wanted=Loaded(config, new.sources, new.tokens, new.watches, new.hints, new.alerts, new.webhooks),
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
         changed=tuple(name for name in stay if _polled_as(before[name]) != _polled_as(after[name])),
@@ -118,6 +145,12 @@ def difference(old: Loaded, new: Loaded) -> Difference:
         hints_added=tuple(name for name in has if name not in had),
         hints_removed=tuple(name for name in had if name not in has),
         hints_changed=tuple(name for name in has if name in had and has[name] != had[name]),
+        alerts_added=tuple(name for name in warns if name not in warned),
+        alerts_removed=tuple(name for name in warned if name not in warns),
+        alerts_changed=tuple(name for name in warns if name in warned and warns[name] != warned[name]),
+        webhooks_added=tuple(name for name in sends if name not in sent),
+        webhooks_removed=tuple(name for name in sent if name not in sends),
+        webhooks_changed=tuple(name for name in sends if name in sent and sends[name] != sent[name]),
         edited=old.config != config,
         needs_restart=needs_restart,
         watches_added=Counter(name for name, _ in will - was),
@@ -129,7 +162,12 @@ def in_environment(config: Settings) -> list[str]:
     """What of the config has its secret in a variable, which cannot change while a process runs."""
     tables = [f"[providers.{name}]" for name, table in config.providers.items() if table.api_key_env is not None]
     hints = [f"[[hints]] {table.source}" for table in config.hints if _variable(table) is not None]
-    return tables + hints + ["[relay] tokens_env"] * (config.relay.tokens_env is not None)
+    webhooks = [
+        f"[[webhook]] {table.title}"
+        for table in config.webhooks
+        if table.secret_env is not None or table.url_env is not None
+    ]
+    return tables + hints + webhooks + ["[relay] tokens_env"] * (config.relay.tokens_env is not None)
 
 
 def _variable(table: HintSettings) -> str | None:

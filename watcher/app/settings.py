@@ -7,27 +7,33 @@ its table, found by the scheme of its URLs.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from watcher.app import journals
+from watcher.app import alert_settings, journals
 from watcher.hints import settings as hint_settings
 from watcher.hints.settings import HintSettings
 from watcher.model.addresses import families
+from watcher.model.alert_index import Alert
 from watcher.providers import registry
 from watcher.providers.settings import ProviderSettings
 from watcher.redaction.redactor import SECRETS
 from watcher.relay.settings import RelaySettings
 from watcher.runtime import small_file
 from watcher.runtime.config_section import Mistakes, SettingsError, nearest, probably, section
+from watcher.webhooks import settings as webhook_settings
+from watcher.webhooks.settings import WebhookSettings
 
 FILE_BYTES = 64 * 1024 * 1024
 """Of a config file: half a million watches."""
 MOST_GAUGES = 10_000
 """Each is three hundred bytes of a scrape, which is made in one go."""
-OTHER_TABLES = ("relay", "providers", "hints")
+MOST_SECONDS = 1e11
+"""Three thousand years."""
+OTHER_TABLES = ("relay", "providers", "hints", "alert", "webhook")
 """Those of ours: a journal's own is called like its plug-in."""
 PROVIDER_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -39,9 +45,16 @@ class TopLevel(msgspec.Struct, frozen=True, kw_only=True):
     encoding: Literal["json", "msgpack"] = "json"
     retention: float = 604800.0
     """Seconds that events are kept."""
+    checkpoints: float | Literal["forever"] = "forever"
+    """Seconds that the balances at the end of each day are kept."""
     metrics_port: int | None = None
     balance_gauges: int = 0
     """How many balances `/metrics` has, at most."""
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """inf: for ever."""
+        return inf if self.checkpoints == "forever" else self.checkpoints
 
 
 class Settings(TopLevel, frozen=True, kw_only=True):
@@ -52,6 +65,8 @@ class Settings(TopLevel, frozen=True, kw_only=True):
     relay: RelaySettings = RelaySettings()
     providers: dict[str, ProviderSettings] = {}
     hints: tuple[HintSettings, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+    webhooks: tuple[WebhookSettings, ...] = ()
 
 
 def load(path: Path) -> Settings:
@@ -107,15 +122,30 @@ def parse(table: Mapping[str, Any]) -> Settings:
         relay = section(table.get("relay", {}), RelaySettings, "relay")
         relay.check()
     providers = _providers(table.get("providers", {}), mistakes)
-    hints: tuple[HintSettings, ...] = ()
-    with mistakes.gathered():
-        hints = hint_settings.parse(table.get("hints", []))
+    lists = _lists(table, mistakes)
     mistakes.raise_any()
     # Our own messages tell these; a token that is called like the service or its folder must not withhold them.
     SECRETS.allow([top.journal, *providers])
     return Settings(
-        **msgspec.structs.asdict(top), journal_settings=own.get(scheme), relay=relay, providers=providers, hints=hints
+        **msgspec.structs.asdict(top),
+        journal_settings=own.get(scheme),
+        relay=relay,
+        providers=providers,
+        **lists,
     )
+
+
+def _lists(table: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
+    """Of what is written as `[[…]]`, by the field of Settings."""
+    found = {}
+    for field, key, parse_all in (
+        ("hints", "hints", hint_settings.parse),
+        ("alerts", "alert", alert_settings.parse),
+        ("webhooks", "webhook", webhook_settings.parse),
+    ):
+        with mistakes.gathered():
+            found[field] = parse_all(table.get(key, []))
+    return found
 
 
 def _note_unknown_top(table: Mapping[str, Any], right: tuple[str, ...], mistakes: Mistakes) -> None:
@@ -130,6 +160,9 @@ def _top_level(table: Mapping[str, Any]) -> TopLevel:
     if given.get("encoding", "json") not in ("json", "msgpack"):
         what = f"encoding = {given.pop('encoding')!r}"
         mistakes.add(SettingsError(f"{what}: write json or msgpack", where="encoding"))
+    if not _is_checkpoints(given.get("checkpoints", "forever")):
+        what = f"checkpoints = {given.pop('checkpoints')!r}"
+        mistakes.add(SettingsError(f'{what}: write "forever" or a number of seconds', where="checkpoints"))
     with mistakes.gathered():
         top = section(given, TopLevel, "")
         if not 0 < top.retention < float("inf"):
@@ -142,6 +175,12 @@ def _top_level(table: Mapping[str, Any]) -> TopLevel:
             mistakes.add(SettingsError(f"{what}: a number of balances from 0 to {MOST_GAUGES}", where="balance_gauges"))
     mistakes.raise_any()
     return top
+
+
+def _is_checkpoints(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value == "forever"
+    return 0 < value <= MOST_SECONDS
 
 
 def _providers(tables: Any, mistakes: Mistakes) -> dict[str, ProviderSettings]:

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 
-from watcher.app import metrics
+from msgspec import UNSET
+
+from watcher.app import metrics, webhook_metrics
+from watcher.app.alert_metrics import AlertMetrics
 from watcher.app.balance_gauges import BalanceGauges
 from watcher.app.fleet import FleetMember
 from watcher.app.metrics_exposition import exposition
@@ -16,6 +19,7 @@ from watcher.model.keys import Filter
 from watcher.relay.http.auth import EVERYTHING
 from watcher.relay.http.routes import MetricsText, Readiness, Status, named
 from watcher.relay.server import Relay
+from watcher.webhooks.figures import WebhookFigures
 
 
 class StatusReport:
@@ -29,13 +33,17 @@ class StatusReport:
         relay: Callable[[], Relay | None],
         *,
         gauges: BalanceGauges,
+        alerts: AlertMetrics,
         reloads: Reloads,
         hints: Callable[[], Collection[SourceFigures]],
+        webhooks: Callable[[], Collection[WebhookFigures]],
         journal: str,
     ) -> None:
-        """`hints`: the figures of each source. `journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
+        """`hints`, `webhooks`: the figures of each. `journal`: the kind that it is, `sqlite`, `kafka` or a plug-in's."""
         self._gauges = gauges
+        self._alerts = alerts
         self._hints = hints
+        self._webhooks = webhooks
         self._journal = journal
         self._partitions = partitions
         self._member = member
@@ -64,10 +72,12 @@ class StatusReport:
         if (member := self._member()) is not None:
             problems.append(member.problem)
         problem = next(filter(None, problems), None)
+        webhooks = {one.name: one.problem or "ok" for one in self._webhooks()}
         return Readiness(
             ready=problem is None and all(committer.ready.is_set() for committer in self._partitions.committers),
             journal=problem or "ok",
             providers={poller.name: poller.stats.problem or "ok" for poller in self._partitions.pollers},
+            webhooks=webhooks or UNSET,
         )
 
     def metrics(self, rights: Filter, accept: str = "") -> MetricsText:
@@ -76,7 +86,9 @@ class StatusReport:
         if rights == EVERYTHING:
             parts = (partitions.pollers, partitions.committers, self._relay(), self._member(), self._reloads)
             found = metrics.everything(*parts, sources=self._hints())
-            return exposition(chain(metrics.of_the_build(self._journal), found, self._gauges.families(rights)), accept)
+            sent = webhook_metrics.families_of(self._webhooks())
+            build = metrics.of_the_build(self._journal)
+            return exposition(chain(build, found, self._alerts.families(), sent, self._gauges.families(rights)), accept)
         visible = [poller for poller in partitions.pollers if self.may_see(rights, poller.name)]
         others = [source.name for source in self._hints() if not source.is_sender]  # who else has a token is not theirs
         of_providers = metrics.of_providers(visible, partitions.committers, others)

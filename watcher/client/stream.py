@@ -3,7 +3,7 @@
     async for update in Stream("ws://127.0.0.1:8765/v1/stream", filters={"provider": ["helius"]}):
         print(update.event.account, update.event.amount, update.cursor)
 
-No update comes twice and none is missing, as long as the relay's journal still holds what came during a cut. When
+`Stream(…).events()` gives crossings of alerts too. No event comes twice and none is missing, as long as the relay's journal still holds what came during a cut. When
 it does not, or when another log takes its place, the relay sends a snapshot instead, and `on_snapshot` gets it with
 the reason.
 """
@@ -11,7 +11,8 @@ the reason.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from typing import cast
 
 import msgspec
 import structlog
@@ -21,11 +22,14 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.uri import parse_uri
 
 from watcher.model import filters
+from watcher.model.alerts import Crossing, Direction
 from watcher.model.events import BalanceChanged
+from watcher.model.keys import Key
 from watcher.relay import wire
 from watcher.relay.messages import (
     BalanceRow,
     Command,
+    Crossed,
     Delivery,
     Error,
     ErrorReply,
@@ -99,8 +103,11 @@ def nobody(statuses: Mapping[str, ProviderStatus]) -> None:
     """Who gets what heartbeats say of the providers when nobody wants it."""
 
 
+Event = Update | Crossed
+
+
 class Stream:
-    """An async iterator of updates. Raises RelayRefused, and nothing else but cancellation."""
+    """An async iterator of updates; `events` iterates over crossings too. One of the two, once. Raises RelayRefused, and nothing else but cancellation."""
 
     def __init__(
         self,
@@ -134,22 +141,33 @@ class Stream:
         """Gets what each heartbeat says of the providers, by name."""
         self.subscribed = False
         """Whether the relay ever accepted the subscription."""
-        self._versions: dict[tuple[str, ...], int] = {}
+        self._versions: dict[Key, int] = {}
+        self._crossings: dict[tuple[Key, str], tuple[int, set[Direction]]] = {}
+        """By balance and alert: the last version at which it was crossed, and which ways at that."""
+        self._crossed = False
         self._wait = 0.0
         self._rows: list[BalanceRow] = []
         self._reason: str | None = None
         self._paging = False
 
-    async def __aiter__(self) -> AsyncGenerator[Update, None]:
+    def __aiter__(self) -> AsyncIterator[Update]:
+        return cast(AsyncGenerator[Update, None], self._follow())  # a crossing comes to nobody unasked
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """Updates, and crossings of alerts as they stand among them in the log. A relay of before there were any sends none."""
+        self._crossed = True
+        return self._follow()
+
+    async def _follow(self) -> AsyncGenerator[Event, None]:
         while True:
             try:
                 async with connect(
                     self.url, additional_headers=self._headers, compression=None, max_size=None, subprotocols=None
                 ) as socket:
                     try:
-                        async with contextlib.aclosing(self._updates(socket)) as updates:
-                            async for update in updates:
-                                yield update
+                        async with contextlib.aclosing(self._events(socket)) as events:
+                            async for event in events:
+                                yield event
                     except (asyncio.CancelledError, GeneratorExit):
                         # Who is cancelled cannot wait for a farewell: it would stay open. What is lost already has none.
                         if not socket.connection_lost_waiter.done():
@@ -189,14 +207,14 @@ class Stream:
     def _back_off(self) -> None:
         self._wait = BACKOFF.after(self._wait)
 
-    async def _updates(self, socket: ClientConnection) -> AsyncGenerator[Update, None]:
+    async def _events(self, socket: ClientConnection) -> AsyncGenerator[Event, None]:
         silence = UNTIL_WELCOME
         await self._subscribe(socket)
         while True:
             async with asyncio.timeout(silence):
                 message = wire.read(await socket.recv(), "subscribe")
-            if isinstance(message, Update):
-                fresh = self._fresh(message.event)
+            if isinstance(message, Update | Crossed):
+                fresh = self._fresh(message)
                 self.cursor = message.cursor
                 if fresh:
                     yield message
@@ -231,6 +249,7 @@ class Stream:
             delivery=self._delivery,
             snapshot=self._snapshot,
             cursor=UNSET if self.cursor is None else self.cursor,
+            crossed=self._crossed or UNSET,
         )
         self._paging = True
         await socket.send(wire.encode(Command(1, "subscribe", params)).decode())
@@ -260,16 +279,29 @@ class Stream:
             return
         # Versions of what it does not name are those of another log.
         self._versions = {
-            (row.provider, row.chain, row.account, row.token, row.kind): row.version for row in self._rows
+            Key(row.provider, row.chain, row.account, row.token, row.kind): row.version for row in self._rows
         }
+        self._crossings.clear()
         self.cursor, self._paging = page.cursor, False
         self._on_snapshot(FullSnapshot(page.cursor, self._rows, self._reason))
         self._rows, self._reason = [], None
 
-    def _fresh(self, event: BalanceChanged) -> bool:
+    def _fresh(self, message: Event) -> bool:
         """After a cut events may come again."""
-        key = (event.provider, event.chain, event.account, event.token, event.kind)
+        return self._is_new(message.event) if isinstance(message, Update) else self._is_crossed_anew(message.event)
+
+    def _is_new(self, event: BalanceChanged) -> bool:
+        key = event.key
         if event.version <= self._versions.get(key, 0):
             return False
         self._versions[key] = event.version
+        return True
+
+    def _is_crossed_anew(self, event: Crossing) -> bool:
+        """An alert that is edited may be crossed both ways at one version."""
+        place = (event.key, event.alert)
+        version, ways = self._crossings.get(place, (-1, set()))
+        if event.version < version or (event.version == version and event.direction in ways):
+            return False
+        self._crossings[place] = (event.version, {event.direction} | (ways if event.version == version else set()))
         return True

@@ -1,4 +1,4 @@
-"""Changes in a terminal, one a line, in columns that stay where they are."""
+"""Changes and crossings in a terminal, one a line, in columns that stay where they are."""
 
 import asyncio
 import contextlib
@@ -10,8 +10,9 @@ import structlog
 from msgspec import UNSET, UnsetType
 
 from watcher.client.provider_news import HintWatch, ProviderWatch
-from watcher.client.stream import FullSnapshot, Stream
+from watcher.client.stream import Event, FullSnapshot, Stream
 from watcher.logs.output import free_space
+from watcher.model.alerts import Crossing
 from watcher.model.events import BalanceChanged, HintSourceHealth
 from watcher.redaction import safe_text
 from watcher.redaction.secret import without_user
@@ -19,8 +20,12 @@ from watcher.relay.messages import ProviderStatus, Update
 
 log = structlog.get_logger()
 
+COLUMNS = 7
+"""Four names and three amounts."""
 NAME = 40
 """Characters of a name, at most. Amounts are shown whole."""
+MOST_ALERT = 64
+"""Characters of the name of an alert."""
 DIM, GREEN, RED, PLAIN = "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 
@@ -34,7 +39,8 @@ async def tail(
     out: TextIO,
     colour: bool,
 ) -> None:
-    """Follow the relay until cancelled. With `json` a line is `{"cursor": …, "label": …, "event": {…}}`, `label` where there is one.
+    """Follow the relay until cancelled. With `json` a line is `{"cursor": …, "label": …, "event": {…}}`, `label` where there is one;
+    the event of a crossing is the one that has an `alert`.
 
     Raises RelayRefused, ReaderClosed, and OSError when no relay is there to begin with; later cuts are waited out.
     """
@@ -57,9 +63,9 @@ async def tail(
         url, filters=filters, since=since, token=token, on_snapshot=gap, on_cut=cut, on_nothing=log_of_nothing
     )
     stream.on_providers = log_of_providers(filters.get("provider"))
-    async with contextlib.aclosing(aiter(stream)) as updates:
-        async for update in updates:
-            out.write((shown(as_json(update)) if json else columns.line(update.event, update.label)) + "\n")
+    async with contextlib.aclosing(stream.events()) as events:
+        async for event in events:
+            out.write((shown(as_json(event)) if json else columns.of(event)) + "\n")
             out.flush()
             # Who does not read us is not read for either: the relay cuts us in the end, and we resume behind this one.
             await free_space(out)
@@ -118,9 +124,9 @@ def seconds(delay: float | None) -> str | None:
     return None if delay is None else f"{delay:.1f} s"
 
 
-def as_json(update: Update) -> str:
-    label = {} if update.label is UNSET else {"label": update.label}
-    return msgspec.json.encode({"cursor": update.cursor, **label, "event": update.event}).decode()
+def as_json(event: Event) -> str:
+    label = {} if event.label is UNSET else {"label": event.label}
+    return msgspec.json.encode({"cursor": event.cursor, **label, "event": event.event}).decode()
 
 
 class TailColumns:
@@ -128,42 +134,69 @@ class TailColumns:
 
     def __init__(self, *, colour: bool) -> None:
         self._colour = colour
-        self._widths: list[int] = []
+        self._widths = [0] * COLUMNS
+
+    def of(self, event: Event) -> str:
+        if isinstance(event, Update):
+            return self.line(event.event, event.label)
+        return self.alert(event.event, event.label)
 
     def line(self, event: BalanceChanged, label: str | UnsetType = UNSET) -> str:
         """`label`: of the balance, where it has one."""
         up = not event.delta.startswith("-")
-        name = safe_text.one_line(event.symbol or short(event.token), NAME)
+        names = self._names(event, event.symbol or short(event.token), label)
+        amounts = [*map(safe_text.one_line, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
+        self._widen(names, 0)
+        self._widen(amounts, len(names))
+        before, now, delta = (
+            safe_text.pad_left(a, width) for a, width in zip(amounts, self._widths[len(names) :], strict=True)
+        )
+        arrow = "▲" if up else "▼"
+        change = self._paint(GREEN if up else RED, f"{arrow} {delta}")
+        return "  ".join([*self._padded(names), self._paint(DIM, before), "→", now, change])
+
+    def alert(self, event: Crossing, label: str | UnsetType = UNSET) -> str:
+        """An alert that fired or was cleared, in the columns of changes as far as it has them."""
+        names = self._names(event, short(event.token), label)
+        self._widen(names, 0)
+        over = event.direction == "cleared"
+        words = self._paint(GREEN if over else RED, f"{'CLEARED' if over else 'ALERT'} {crossing_words(event)}")
+        return "  ".join([*self._padded(names), words])
+
+    def _names(self, event: BalanceChanged | Crossing, token: str, label: str | UnsetType) -> list[str]:
+        name = safe_text.one_line(token, NAME)
         if event.kind != "total":
             name += f" {safe_text.one_line(event.kind, NAME)}"
         account = safe_text.one_line(short(event.account), NAME)
         if label is not UNSET:
             account = f"{safe_text.one_line(label, NAME)} {account}"
         where = [safe_text.one_line(text, NAME) for text in (event.observed_at[11:23], event.provider)]
-        cells = [*where, account, name]
-        amounts = [*map(safe_text.one_line, (event.previous_amount, event.amount, f"{'+' if up else ''}{event.delta}"))]
-        self._widen([*cells, *amounts])
-        count = len(cells)
-        padded = [safe_text.pad_right(cell, width) for cell, width in zip(cells, self._widths[:count], strict=True)]
-        before, now, delta = (
-            safe_text.pad_left(a, width) for a, width in zip(amounts, self._widths[count:], strict=True)
-        )
-        arrow = "▲" if up else "▼"
-        padded[0] = self._paint(DIM, padded[0])
-        change = self._paint(GREEN if up else RED, f"{arrow} {delta}")
-        return "  ".join([*padded, self._paint(DIM, before), "→", now, change])
+        return [*where, account, name]
+
+    def _padded(self, names: list[str]) -> list[str]:
+        first, *others = map(safe_text.pad_right, names, self._widths)
+        return [self._paint(DIM, first), *others]
 
     def gap(self, snapshot: FullSnapshot) -> str:
         reason, cursor = safe_text.one_line(str(snapshot.reason)), safe_text.one_line(snapshot.cursor)
         text = f"-- gap ({reason}): {len(snapshot.rows)} balances stand at {cursor}"
         return self._paint(DIM, text)
 
-    def _widen(self, cells: list[str]) -> None:
-        before = self._widths or [0] * len(cells)
-        self._widths = [max(width, safe_text.width(cell)) for width, cell in zip(before, cells, strict=True)]
+    def _widen(self, cells: list[str], first: int) -> None:
+        """The columns from that one on."""
+        for column, cell in enumerate(cells, first):
+            self._widths[column] = max(self._widths[column], safe_text.width(cell))
 
     def _paint(self, code: str, text: str) -> str:
         return f"{code}{text}{PLAIN}" if self._colour else text
+
+
+def crossing_words(event: Crossing) -> str:
+    """`hot-wallet below 100: 99.5, was 120`, and `hot-wallet: 101, was 99.5`."""
+    alert, amount = safe_text.one_line(event.alert, MOST_ALERT), safe_text.one_line(event.amount)
+    threshold = "" if event.direction == "cleared" else f" {event.direction} {safe_text.one_line(event.threshold)}"
+    before = "" if event.previous_amount is None else f", was {safe_text.one_line(event.previous_amount)}"
+    return f"{alert}{threshold}: {amount}{before}"
 
 
 def short(text: str) -> str:

@@ -3,6 +3,7 @@
 Nothing has failed then, so nothing else would say why nobody is asked.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from math import inf
 
@@ -10,6 +11,7 @@ import structlog
 
 from watcher.ingest.detection_delays import DetectionDelays
 from watcher.limits.lease import LATE
+from watcher.model.alerts import Crossing, Direction
 from watcher.model.events import CommitRow
 from watcher.runtime.histogram import Histogram
 
@@ -27,13 +29,16 @@ class CommitFigures:
     def __init__(self, partition: int) -> None:
         self.durations = Histogram(BOUNDS)
         self.detection_delays = DetectionDelays()
+        self.crossings: Counter[tuple[str, Direction]] = Counter()
+        """By alert and direction."""
         self._partition = partition
         self._logged_at = -inf
 
-    def committed(self, rows: Iterable[CommitRow], seconds: float, now: float) -> None:
+    def committed(self, rows: Iterable[CommitRow], crossings: Iterable[Crossing], seconds: float, now: float) -> None:
         """These are, and that took so long."""
         self.durations.count(seconds)
         self.detection_delays.count(rows)
+        self.crossings.update((crossing.alert, crossing.direction) for crossing in crossings)
         if seconds >= LATE and now - self._logged_at >= AGAIN:
             self._logged_at = now
             reason = f"requests leave only in the {LATE:g} s after the start of a commit: until one is quicker, nobody is asked"

@@ -12,7 +12,7 @@ It holds the partition's lease: requests leave only while a commit that was begu
 
 import contextlib
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 
 import anyio
 import anyio.lowlevel
@@ -20,20 +20,23 @@ import structlog
 from anyio.abc import TaskStatus
 
 from watcher.ingest import stamps_in_doubt
+from watcher.ingest.answers_under_way import AnswersUnderWay
+from watcher.ingest.closing_queue import ClosingQueue
 from watcher.ingest.commit_figures import CommitFigures
+from watcher.ingest.commit_group import CommitGroup
 from watcher.ingest.group_size import DEADLINE, GroupSize
+from watcher.ingest.long_work import JudgeSearch, evaluated
 from watcher.ingest.notes import NoteQueue
 from watcher.ingest.provider_rests import ProviderRests
 from watcher.ingest.rejections import RETRY, RejectedKeys
 from watcher.journal import Batch, Rejected, Writer
-from watcher.ledger import Ledger, Verdict
+from watcher.ledger import Ledger, Taken, Verdict
 from watcher.limits.lease import LATE, Lease
-from watcher.model.events import CommitRow
+from watcher.model.alert_index import AlertIndex
 from watcher.model.log import Closed, JournalError, Unavailable
 from watcher.model.readings import Answer
 from watcher.redaction.safe_text import one_line
 from watcher.runtime.backoff import Backoff
-from watcher.runtime.slicing import run_in_slices
 
 STOPPING = 3.0
 """Seconds that all commits together may still take once stopping has begun."""
@@ -60,6 +63,8 @@ class Committer:
     """Times that the journal could not be opened or the outcome of a commit was unknown."""
     rejected = 0
     """Records that the journal will not take, counted each time."""
+    released = False
+    """Whether nothing of the owner before was in doubt when we opened first."""
     _in_flight = 0
     """Rows of the commit that is under way."""
     _rounds = 0
@@ -82,56 +87,49 @@ class Committer:
         self.notes: Mapping[str, bytes] = {}
         """The notes as they were restored, and since then as they were given to us."""
         self.figures = CommitFigures(partition)
-        self.released = False
-        """Whether nothing of the owner before was in doubt when we opened first."""
+        self.under_way = AnswersUnderWay()
         self.in_doubt: set[str] = set()
         """Notes with stamps of a former owner that may have asked more, in whose place nobody here has saved others."""
         self.ready = anyio.Event()
         """Set by the first successful open."""
-        self._writer = writer
-        self._gather = gather
-        self._bound = bound
+        self._writer, self._gather, self._bound = writer, gather, bound
         self._note_queue = NoteQueue()
+        self.closings = ClosingQueue(partition, self._work_came)
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
         self._rests = ProviderRests()
         self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
         self._commit_scope: anyio.CancelScope | None = None
-        self._work = anyio.Event()
-        self._progress = anyio.Event()
+        self._work, self._progress = anyio.Event(), anyio.Event()
+        self._search = JudgeSearch(ledger)
 
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer meant. Waits while the journal is down or `bound` rows of its provider pend."""
         verdict = None
         self.figures.detection_delays.begin(answer.times.observed_at)
-        while verdict is None:
-            while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
-                await self._progress.wait()
-            verdict = await self._evaluated(self.ledger.evaluating(answer))
+        with self.under_way.counted(answer):
+            while verdict is None:
+                while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
+                    await self._progress.wait()
+                evaluating = self.ledger.evaluating(answer)
+                verdict = await evaluated(evaluating, lambda: self._opened_times, self._work_came)
         return verdict
 
     async def repeat(self, answer: Answer) -> Verdict | None:
         """The verdict on a listing that repeats the one before. None: nobody knows that it does, so `accept` it whole."""
-        return self.ledger.repeats(answer) if self._open else None
+        verdict = self.ledger.repeats(answer) if self._open else None
+        if self.ledger.looking:
+            self._work.set()
+        return verdict
 
-    async def _evaluated(self, evaluating: Generator[None, None, Verdict]) -> Verdict | None:
-        """A large answer in slices, so that nobody waits long behind it. None: the ledger was restored meanwhile."""
-        opened = self._opened_times
+    def use_alerts(self, index: AlertIndex) -> None:
+        """Judge by these from now on."""
+        self.ledger.use_alerts(index, anyio.current_time())
+        self._search.begin()
 
-        def work() -> Generator[None, None, Verdict | None]:
-            while opened == self._opened_times:
-                try:
-                    next(evaluating)
-                except StopIteration as end:
-                    verdict: Verdict = end.value
-                    return verdict
-                finally:
-                    self._work.set()
-                yield
-            return None
-
-        return await run_in_slices(work())
+    def _work_came(self) -> None:
+        self._work.set()
 
     def note(self, key: str, data: bytes) -> None:
         """A note (no `/` in its key) for the next commit. A later one of that key replaces it."""
@@ -185,6 +183,7 @@ class Committer:
         failure: JournalError | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._hurry_when_stopping)
+            tasks.start_soon(self._search.run, self._work_came)
             try:
                 await self._serve(task_status)
             except JournalError as error:
@@ -247,6 +246,7 @@ class Committer:
         self._open, self._opening, self._in_flight = True, False, 0
         self._opened_times += 1
         self._work.set()  # what was in flight may pend again
+        self._search.begin()
         self.ready.set()
         self._advance()
 
@@ -262,7 +262,7 @@ class Committer:
         """Commit until nothing pends, never two back to back."""
         self._work, self._busy = anyio.Event(), True
         try:
-            while await self._commit() or self._rests:
+            while await self._commit() | await self.closings.turn(self._write, self._gather) or self._rests:
                 await anyio.sleep(self._gather)
                 await self._rested()
         finally:
@@ -289,85 +289,79 @@ class Committer:
         alone = self._note_queue.alone
         notes = self._note_queue.take(now, rows_wait=alone and self._rows_wait(now))
         rows_too = not (alone and notes)
-        rows, listings = self._take(now) if rows_too else ([], {})
-        if rows or listings or notes:
-            await self._commit_group(rows, listings, notes)
+        group = CommitGroup(self._take(now) if rows_too else Taken(), notes)
+        if group:
+            await self._commit_group(group)
         self._rounds += rows_too
         self._advance()
-        return bool(rows or listings or notes)
+        return bool(group) or (rows_too and self.ledger.looking)
 
-    def _take(self, now: float) -> tuple[list[CommitRow], dict[str, bytes]]:
-        """Rows for the next commit, and notes of listings. Without rows that the journal lately did not take even alone."""
+    def _take(self, now: float) -> Taken:
+        """For the next commit. Without balances that the journal lately did not take even alone."""
         while True:
-            rows, listings = self.ledger.take(self._group.rows, self._rests.resting(now))
+            taken = self.ledger.take(self._group.rows, self._rests.resting(now))
             if not self._rejections:
-                return rows, listings
-            left_out = [row.state.key for row in rows if self._rejections.is_left_out(row.state.key, now)]
+                return taken
+            left_out = [key for key in taken.keys if self._rejections.is_left_out(key, now)]
             if not left_out:
-                return rows, listings
+                return taken
             self.ledger.rejected(left_out)
             self.rejected += len(left_out)
 
-    async def _commit_group(
-        self, rows: list[CommitRow], listings: dict[str, bytes], notes: Mapping[str, bytes]
-    ) -> None:
-        self._in_flight = len(rows)
+    async def _commit_group(self, group: CommitGroup) -> None:
+        self._in_flight = len(group.taken.rows)
         began = anyio.current_time()
         try:
-            await self._write(Batch(rows, {**listings, **notes}), began)
+            await self._write(group.batch, began)
         except Rejected as error:
-            self._reject(rows, notes, error)
+            self._reject(group, error)
         except Unavailable:
             now = anyio.current_time()
-            self._group.shrink(len(rows))
-            self._note_queue.in_doubt(len(rows), now, out_of_time=now >= began + DEADLINE)
+            self._group.shrink(group.balances)
+            self._note_queue.in_doubt(group.balances, now, out_of_time=now >= began + DEADLINE)
             raise
         except BaseException:
             self._note_queue.take_back()
             raise
         else:
-            self._committed(rows, notes, began)
+            self._committed(group, began)
 
-    def _committed(self, rows: list[CommitRow], notes: Mapping[str, bytes], began: float) -> None:
-        now = anyio.current_time()
+    def _committed(self, group: CommitGroup, began: float) -> None:
+        now, rows = anyio.current_time(), group.taken.rows
         seconds = now - began
         self.commits += 1
         self.rows += len(rows)
         self._in_flight = 0
-        self.in_doubt -= notes.keys()
+        self.in_doubt -= group.notes.keys()
         if self._rejections:
-            self._rejections.forget(row.state.key for row in rows)
-        self.figures.committed(rows, seconds, now)
-        self._group.grow(len(rows), seconds, now)
-        self._note_queue.committed(len(rows), reduced=self._group.reduced)
+            self._rejections.forget(group.taken.keys)
+        self.figures.committed(rows, group.taken.crossings, seconds, now)
+        self._group.grow(group.balances, seconds, now)
+        self._note_queue.committed(group.balances, reduced=self._group.reduced)
         if self.ledger.shared:
             self._rests.begin({row.state.provider for row in rows} & self.ledger.backlogs(), now, seconds)
 
-    def _reject(self, rows: list[CommitRow], notes: Mapping[str, bytes], error: Rejected) -> None:
+    def _reject(self, group: CommitGroup, error: Rejected) -> None:
         """Leave out what the journal will not take. Raises Unavailable when it must be opened again first.
 
-        Where it does not name the record, halves are tried until one record is left.
+        Where it does not name the record, halves are tried until one is left.
         """
-        named, alone = error.records, len(rows) + len(notes) == 1
-        if not named and alone:
-            named = {**{str(row.state.key): str(error) for row in rows}, **dict.fromkeys(notes, str(error))}
+        named = group.refused(error)
         self._note_queue.take_back(rejected=named)
-        keys = [row.state.key for row in rows if str(row.state.key) in named]
-        self.ledger.rejected(keys)
+        self.ledger.rejected(keys := group.keys_of(named))
         self._in_flight = 0
         self.rejected += len(named)
-        for name, reason in named.items():
-            self._rejections.log(name, reason)
+        self._rejections.log(named)
         if not error.records:
             now = anyio.current_time()
-            if alone:
+            if group.alone:
                 for key in keys:
                     self._rejections.leave_out(key, now)
                 self._group.release()
             else:
-                self._group.shrink(len(rows))
+                self._group.shrink(group.balances)
                 self._group.hold(now + RETRY.longest)
-                self._note_queue.in_doubt(len(rows), now, out_of_time=False)
+                self._note_queue.in_doubt(group.balances, now, out_of_time=False)
             raise Unavailable(str(error))
 
     async def _write(self, batch: Batch, began: float) -> None:

@@ -63,8 +63,10 @@ class Batch(msgspec.Struct, frozen=True):
     notes: dict[str, bytes] = {}
     """Small records beside the balances (listings, limiter stamps, learned rates, alerts). Their keys never contain `/`."""
     crossings: Sequence[Crossing] = ()
-    """Of keys that need not be among the rows."""
+    """Of keys that need not be among the rows. Beside them stands a note of what their alerts have come to: by it a journal of
+    several topics knows what was one commit."""
     closings: Sequence[Closing] = ()
+    """Of keys that need not be among the rows. One of the same day and key is replaced."""
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -128,9 +130,12 @@ class Reader(Protocol):
     async def kept_from(self) -> int:
         """Wall-clock microseconds: every event that was observed at or after it is in the log."""
 
-    def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
-        """Events observed from `first` to `last` (wall-clock microseconds, both included) that stand before `until`, in the
-        order of the log; then it ends. Slices may be empty: they say how far it is. Raises Expired, Unavailable."""
+    def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
+        """Events observed from `first` to `last` (wall-clock microseconds, both included) that stand before `until`, and not
+        before `behind`, in the order of the log; then it ends. Slices may be empty: they say how far it is. Raises Expired,
+        Unavailable."""
 
     async def closing_days(self) -> list[str]:
         """Days of which closings are kept, the oldest first."""
@@ -213,6 +218,8 @@ class JournalOptions(msgspec.Struct, frozen=True):
     """Where the secrets are that its table names."""
     boottime: Callable[[], float]
     """The clock of leases: gives seconds that run on while the machine is suspended. Called on the event loop."""
+    checkpoints: float = inf
+    """Seconds that the closings of a day are kept; inf: for ever."""
 
 
 class PrivateFile(msgspec.Struct, frozen=True):

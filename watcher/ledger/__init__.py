@@ -1,4 +1,4 @@
 from watcher.ledger.evaluation import Verdict
-from watcher.ledger.ledger import Ledger
+from watcher.ledger.ledger import Ledger, Taken
 
-__all__ = ["Ledger", "Verdict"]
+__all__ = ["Ledger", "Taken", "Verdict"]

@@ -95,9 +95,16 @@ class Listings:
 
     def restart_covering(self, key: Key) -> None:
         """The same of every listing that speaks of the key."""
-        for listing in list(self._known.values()):
-            if listing.scope.covers(key):
-                self.restart(listing.scope)
+        for listing in self._covering(key):
+            self.restart(listing.scope)
+
+    def forget_answers_on(self, key: Key) -> None:
+        """What they said last of the key does not hold: the same answer once more says something."""
+        for listing in self._covering(key):
+            listing.fingerprint, listing.with_recent_amounts = b"", []
+
+    def _covering(self, key: Key) -> list[Listing]:
+        return [listing for listing in self._known.values() if listing.scope.covers(key)]
 
     def not_committed(self) -> None:
         """What was taken is not in the journal."""

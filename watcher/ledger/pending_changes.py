@@ -10,7 +10,7 @@ from watcher.ledger.record import Arrival, BalanceRecord, text_of
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
-from watcher.model.times import format_rfc3339
+from watcher.model.times import shared_text
 
 SHARED_ROWS = 100
 """Rows of one commit where several providers have changes: a few milliseconds."""
@@ -114,6 +114,21 @@ class PendingChanges:
         change = committing or self.pending.get(key)
         return (record.version, record.amount if change is None else change.previous) == (state.version, state.amount)
 
+    def committed_amount(self, key: Key, record: BalanceRecord) -> str | None:
+        """None: nothing of the key is committed."""
+        change = self.in_flight[key][0] if key in self.in_flight else self.pending.of[key.provider].get(key)
+        return record.amount if change is None else change.previous
+
+    def since(self, provider: str) -> Iterator[tuple[Key, str]]:
+        """Of each balance of which another amount is committed than the record's: when that one was last seen (RFC 3339). A
+        later one of a key counts."""
+        for key, change in self.pending.of[provider].items():
+            if change.since is not None:
+                yield key, change.since
+        for key, (change, _) in self.in_flight.items():
+            if key.provider == provider and change.since is not None:
+                yield key, change.since
+
     def forget(self, key: Key) -> None:
         self.in_flight.pop(key, None)
         self.pending.pop(key, None)
@@ -140,7 +155,9 @@ def commit_row(epoch: str, key: Key, change: PendingChange, record: BalanceRecor
     """The change as it is committed to the log `epoch`. Nothing is in flight, so the record's version is the committed one."""
     assert record.amount is not None
     assert record.denomination is not None
-    observed_at = format_rfc3339(change.observed_at)
+    observed_at = shared_text(change.observed_at)
+    # A wall clock that was set back must not make a change end before it began.
+    since = min(change.since or observed_at, observed_at)
     state = BalanceState(
         provider=key.provider,
         chain=key.chain,
@@ -158,9 +175,15 @@ def commit_row(epoch: str, key: Key, change: PendingChange, record: BalanceRecor
         order=record.order,
         recent_amounts=record.recent_amounts,
         absent_without_order=record.absent_without_order,
+        first_observed_at=None if change.previous is None else _first_observed_at(record, since),
     )
     if change.previous is None:
         return CommitRow(state)
-    # A wall clock that was set back must not make a change end before it began.
-    since = min(change.since or observed_at, observed_at)
     return CommitRow(state, changed(epoch, state, change.previous, since))
+
+
+def _first_observed_at(record: BalanceRecord, since: str) -> str | None:
+    """RFC 3339. `since`: the last time that the amount before was seen."""
+    if record.first_observed_at is not None:
+        return shared_text(record.first_observed_at)
+    return since if record.version < 0 else None  # the first that is committed of it is a change from nothing

@@ -5,10 +5,10 @@ from itertools import islice
 import msgspec
 
 from watcher.model.bulk_listing import PAGE_ROWS, collect_young
-from watcher.model.events import RecentAmount
+from watcher.model.events import BalanceState, RecentAmount
 from watcher.model.keys import Key, Kind, Scope
 from watcher.model.readings import Unit
-from watcher.model.times import format_rfc3339
+from watcher.model.times import shared_micros, shared_text
 
 ORDER_RESET_AFTER = (10, 900.0)
 """Answers, and seconds, after which an order that everything is older than is given up: it was never right, or the
@@ -87,6 +87,9 @@ class BalanceRecord(msgspec.Struct, gc=False):
     """`amount` is an absence, from a listing, and `order` is that listing's: the row itself had another, which may
     be that of its last write. A row that comes back with it is older by its order, and may be true all the same."""
     candidate: Candidate | None = None
+    first_observed_at: int | None = None
+    """Wall-clock microseconds: when the balance was first known. None: nothing is committed, or the journal does not say it,
+    as of versions before."""
 
 
 class TokenGroup:
@@ -135,6 +138,11 @@ class TokenGroup:
         )
 
 
+def first_observed_at(state: BalanceState) -> int | None:
+    """When the balance of a committed state was first known, in wall-clock microseconds; as far as it says."""
+    return None if (text := state.known_since) is None else shared_micros(text)
+
+
 def text_of(last_seen: Arrival | str | None) -> str | None:
     """RFC 3339."""
-    return format_rfc3339(last_seen.observed_at) if isinstance(last_seen, Arrival) else last_seen
+    return shared_text(last_seen.observed_at) if isinstance(last_seen, Arrival) else last_seen

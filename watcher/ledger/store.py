@@ -7,7 +7,15 @@ from typing import NamedTuple
 import msgspec
 
 from watcher.ledger.pending_changes import PendingChange, PendingChanges
-from watcher.ledger.record import Arrival, BalanceRecord, Candidate, Denomination, StaleStreak, TokenGroup
+from watcher.ledger.record import (
+    Arrival,
+    BalanceRecord,
+    Candidate,
+    Denomination,
+    StaleStreak,
+    TokenGroup,
+    first_observed_at,
+)
 from watcher.ledger.rules import Observation, Outcome, Ruling, still_recent
 from watcher.model.bulk_listing import CHANGED_ROWS, PAGE_ROWS
 from watcher.model.events import BalanceState
@@ -57,6 +65,8 @@ class Store:
         self._denominations: dict[tuple[Unit, int | None, str | None], Denomination] = {}
         self._counts: Counter[str] = Counter()
         """Records by provider."""
+        self.taken_back = 0
+        """Changes that the journal would not take."""
         self.pending_changes = PendingChanges()
         self.open_candidates: defaultdict[str, dict[Key, Candidate]] = defaultdict(dict)
         """By provider, of a few balances: what is not decided yet."""
@@ -84,9 +94,15 @@ class Store:
         """Where balances of that token stand, or would: it is kept from its first record on, and not for a mere name."""
         return self._groups.get((provider, chain, token, kind)) or TokenGroup(provider, chain, token, kind)
 
+    def groups(self, provider: str) -> list[TokenGroup]:
+        return [group for group in self._groups.values() if group.provider == provider]
+
     def count(self, provider: str) -> int:
         """How many of its balances are known of, in any way."""
         return self._counts[provider]
+
+    def providers(self) -> set[str]:
+        return set(self._counts)
 
     def of(self, key: Key) -> TokenGroup:
         return self.group(key.provider, key.chain, key.token, key.kind)
@@ -212,11 +228,13 @@ class Store:
         for key in [key for key in self.stale_streaks[provider] if not read(key)]:
             del self.stale_streaks[provider][key]
 
-    def mark_committed(self, key: Key, version: int) -> bool:
+    def mark_committed(self, key: Key, state: BalanceState) -> bool:
         """Whether nothing of the key was committed before."""
         record = self.find(key)
         assert record is not None, f"a change without a record: {key}"
-        first, record.version = record.version < 0, version
+        first, record.version = record.version < 0, state.version
+        if first:
+            record.first_observed_at = first_observed_at(state)
         return first
 
     def carried(self, state: BalanceState) -> BalanceRecord | None:
@@ -228,6 +246,8 @@ class Store:
         if not self.pending_changes.agrees_with(key, record, state):
             self.pending_changes.forget(key)
             return None
+        if record.version < 0:  # it was in flight
+            record.first_observed_at = first_observed_at(state)
         record.version = state.version
         return record
 
@@ -253,6 +273,7 @@ class Store:
     def take_back(self, key: Key, change: PendingChange) -> bool:
         """The journal will not take the change: memory goes back to what is committed. Whether nothing is."""
         self.pending_changes.forget(key)
+        self.taken_back += 1
         record = self.find(key)
         assert record is not None, f"a change without a record: {key}"
         record.candidate, record.recent_amounts = None, ()

@@ -231,6 +231,13 @@ def lines_of(stream: TextIO) -> LineWriter | None:
     return found if isinstance(found, LineWriter) else None
 
 
+def use_utf8() -> None:
+    """On stdout, whatever the terminal's encoding: a file in TOML, JSON or CSV is in UTF-8."""
+    stdout: object = sys.stdout
+    if isinstance(stdout, LineWriter | io.TextIOWrapper):
+        stdout.reconfigure(encoding="utf-8")
+
+
 async def free_space(stream: TextIO) -> None:
     """Wait until more may be written to the stream. Raises ReaderClosed, OSError."""
     if (lines := lines_of(stream)) is not None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from watcher.model.alerts import Crossing
 from watcher.model.amounts import subtract
 from watcher.model.keys import Key, Kind
 from watcher.model.readings import Unit
@@ -76,11 +77,17 @@ class BalanceState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     absent_without_order: bool = False
     """This amount is an absence, from an answer without a chain position."""
     first_observed_at: str | None = None
-    """When the balance was first known: before that it is unknown. None: `observed_at` (a baseline)."""
+    """When the balance was first known: before that it is unknown. None: `observed_at` (a baseline), or a version before this
+    one has committed a change and did not note it."""
 
     @property
     def key(self) -> Key:
         return Key(self.provider, self.chain, self.account, self.token, self.kind)
+
+    @property
+    def known_since(self) -> str | None:
+        """RFC 3339; None: nobody noted it."""
+        return self.observed_at if self.version == 0 and self.first_observed_at is None else self.first_observed_at
 
 
 class CommitRow(msgspec.Struct, frozen=True, gc=False):
@@ -122,6 +129,17 @@ class HintsHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Of reads that no hint brought forward: half of the gap to the read before."""
 
 
+class UnreadAlert(msgspec.Struct, frozen=True):
+    """An alert on balances that are not read (`unread_for`), as far as one provider reads them."""
+
+    alert: str
+    """Its name in the config."""
+    since: str
+    """Since when the first of them has been unread for so long."""
+    balances: int
+    """How many there are: balances, and listings."""
+
+
 class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Lets a consumer tell "unchanged" from "dead". Telemetry: its only law is that `time` is never ahead."""
 
@@ -141,6 +159,8 @@ class ProviderHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Since when it is in that state."""
     hints: HintsHealth | None = None
     """None: no source tells of it, and none ever did; a heartbeat of before hints."""
+    unread: tuple[UnreadAlert, ...] = ()
+    """Alerts on balances that it has not read for too long, in the order of the config; not more than the first twenty."""
 
 
 class _AnyHealth(ProviderHealth, frozen=True, kw_only=True):
@@ -192,18 +212,21 @@ class Codec:
         self._event: Callable[[bytes], BalanceChanged]
         self._state: Callable[[bytes], BalanceState]
         self._health: Callable[[bytes], _AnyHealth]
+        self._crossing: Callable[[bytes], Crossing]
         if encoding == "json":
             self._encode = msgspec.json.Encoder().encode
             self._event = msgspec.json.Decoder(BalanceChanged).decode
             self._state = msgspec.json.Decoder(BalanceState).decode
             self._health = msgspec.json.Decoder(_AnyHealth).decode
+            self._crossing = msgspec.json.Decoder(Crossing).decode
         else:
             self._encode = msgspec.msgpack.Encoder().encode
             self._event = msgspec.msgpack.Decoder(BalanceChanged).decode
             self._state = msgspec.msgpack.Decoder(BalanceState).decode
             self._health = msgspec.msgpack.Decoder(_AnyHealth).decode
+            self._crossing = msgspec.msgpack.Decoder(Crossing).decode
 
-    def encode(self, record: BalanceChanged | BalanceState | ProviderHealth) -> bytes:
+    def encode(self, record: BalanceChanged | BalanceState | Crossing | ProviderHealth) -> bytes:
         return self._encode(record)
 
     def encode_all(self, records: Sequence[BalanceChanged] | Sequence[BalanceState]) -> list[bytes]:
@@ -215,6 +238,10 @@ class Codec:
     def event(self, data: bytes) -> BalanceChanged:
         """Raises msgspec.DecodeError for anything that is not a BalanceChanged."""
         return self._event(data)
+
+    def crossing(self, data: bytes) -> Crossing:
+        """Raises msgspec.DecodeError for anything that is not a Crossing."""
+        return self._crossing(data)
 
     def state(self, data: bytes) -> BalanceState:
         """Raises msgspec.DecodeError for anything that is not a BalanceState."""

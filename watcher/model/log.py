@@ -128,6 +128,13 @@ class Bounds(msgspec.Struct, frozen=True):
     oldest: Cursor
     head: Cursor
 
+    def widened(self, cursor: Cursor) -> Cursor:
+        """A cursor from when the log had no partitions for crossings: no crossing was sent before it. Any other as it is."""
+        oldest = self.oldest.positions
+        if cursor.epoch != self.head.epoch or 2 * len(cursor.positions) != len(oldest):
+            return cursor
+        return Cursor(cursor.epoch, cursor.positions + oldest[len(cursor.positions) :])
+
     def gap(self, cursor: Cursor) -> GapReason | None:
         """Why the log cannot be followed from there without a gap; None when it can."""
         if cursor.epoch != self.head.epoch or len(cursor.positions) != len(self.head.positions):

@@ -75,6 +75,13 @@ def choice_of(params: Params, name: str, allowed: tuple[str, str]) -> str:
     return chosen
 
 
+def flag_of(params: Params, name: str, *, usual: bool) -> bool:
+    given = params.get(name, usual)
+    if not isinstance(given, bool):
+        raise CommandRefused("bad_request", f"{name} is true or false")
+    return given
+
+
 def interval_of(params: Params) -> float:
     """Seconds."""
     given = params.get("interval_ms", 0)

@@ -1,4 +1,4 @@
-"""What waits for one connection when the newest amount is enough: the latest event of each key.
+"""What waits for one connection when the newest amount is enough: the latest change of each key, and every crossing.
 
 Pure; time is given as monotonic seconds. Events of subscriptions that want all of them pass through here too when
 their connection also holds one that conflates, so that everything leaves in order and the watermark stays honest: no
@@ -22,7 +22,7 @@ class FramedEvent(msgspec.Struct, frozen=True, gc=False):
     """The place behind it."""
     frame: bytes
     label: bytes = b""
-    """Of its balance, as `wire.update` takes it."""
+    """Of its balance, as `wire.event` takes it."""
 
 
 class PendingEvent(msgspec.Struct, gc=False):
@@ -69,6 +69,15 @@ class Conflater:
     def offer(self, entry: FramedEvent, now: float, interval: float | None) -> None:
         """`interval` in seconds: 0 conflates only a slow reader, None never."""
         self._serial += 1
+        if entry.event.type == "crossed":
+            # No later one says the same, and what is held of its key keeps its pace: it goes alone, at once.
+            self._put(self._serial, PendingEvent(entry, self._serial, None, 0.0))
+        else:
+            self._offer_change(entry, now, interval)
+        if self._size > self._limit and not self._slow:
+            self._collapse()
+
+    def _offer_change(self, entry: FramedEvent, now: float, interval: float | None) -> None:
         key = None if interval is None else entry.event.key
         waiting = PendingEvent(entry, self._serial, key, interval or 0.0)
         if interval and key is not None:
@@ -76,8 +85,6 @@ class Conflater:
         else:
             self._release(entry.event.key, wanted=key is None)
             self._put(key if self._slow and key is not None else self._serial, waiting)
-        if self._size > self._limit and not self._slow:
-            self._collapse()
 
     def _release(self, key: Key, *, wanted: bool) -> None:
         """Its interval was lifted: what is held of it goes before what comes now, or gives way to it."""
@@ -157,9 +164,9 @@ class Conflater:
         """Wall-clock microseconds of the oldest pending event."""
         return min((waiting.entry.event.observed_at for waiting in self._all()), default=None)
 
-    def keep(self, wanted: Callable[[Key], bool]) -> None:
+    def keep(self, wanted: Callable[[Published], bool]) -> None:
         """Forget what nobody wants any more."""
-        self._retain(lambda waiting: wanted(waiting.entry.event.key))
+        self._retain(lambda waiting: wanted(waiting.entry.event))
 
     def rewind(self) -> None:
         """Back to the last `take`: whatever was offered since will be read from the log again.

@@ -55,16 +55,23 @@ class FanOut:
         self._index: SubscriptionIndex[tuple[Outbox, Subscription], Recipients] = SubscriptionIndex(
             self._found, watches
         )
+        self._crossed: SubscriptionIndex[tuple[Outbox, Subscription], Recipients] = SubscriptionIndex(
+            self._found, watches
+        )
+        """Of those that want crossings too."""
 
     def join(self, outbox: Outbox, subscriptions: Iterable[Subscription]) -> None:
         self._regroup()
         for subscription in subscriptions:
             self._index.add((outbox, subscription), subscription.matcher)
+            if subscription.crossed:
+                self._crossed.add((outbox, subscription), subscription.matcher)
 
     def leave(self, outbox: Outbox, subscriptions: Iterable[Subscription]) -> None:
         self._regroup()
         for subscription in subscriptions:
             self._index.remove((outbox, subscription))
+            self._crossed.remove((outbox, subscription))
 
     def add(self, outbox: Outbox, subscription: Subscription) -> None:
         self.join(outbox, (subscription,))
@@ -77,7 +84,7 @@ class FanOut:
         self.cursor = cursor = self.cursor.after(event.partition, event.position)
         entry = self.framed(event, cursor)
         self._keep(entry)
-        every, conflating = self._index.find(event.key)
+        every, conflating = (self._crossed if event.type == "crossed" else self._index).find(event.key)
         if every:
             self._give(every, entry.frame)
         for outbox, interval in conflating:
@@ -89,7 +96,7 @@ class FanOut:
     def framed(self, event: Published, cursor: Cursor) -> FramedEvent:
         """With the label that its balance has now."""
         label = wire.label_of(self._watches().info(event.key).label)
-        return FramedEvent(event, cursor, wire.update(str(cursor), event.data, label), label)
+        return FramedEvent(event, cursor, wire.event(str(cursor), event, label), label)
 
     def _give(self, outboxes: tuple[Outbox, ...], frame: bytes) -> None:
         if outboxes is not self._recipients or self._dealt:

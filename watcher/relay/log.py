@@ -6,16 +6,15 @@ from typing import Protocol
 
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Snapshot
+from watcher.past.state_at import PastLog
 
 
-class Log(Protocol):
+class Log(PastLog, Protocol):
     """What `watcher.journal.Reader` promises, as far as the relay needs it. Raises Unavailable."""
 
     async def bounds(self) -> Bounds: ...
 
     async def glance(self, wanted: Filter, most: int) -> Snapshot | None: ...
-
-    async def snapshot(self, wanted: Filter) -> Snapshot: ...
 
     def follow(self, cursor: Cursor) -> AsyncIterator[Commit]:
         """Raises Expired."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from watcher.model.alerts import Crossing
 from watcher.model.events import BalanceChanged, HintsHealth, ProviderState
 from watcher.model.keys import Filter, Kind
 from watcher.model.log import GapReason
@@ -145,6 +146,8 @@ class SubscriptionInfo(Struct, frozen=True):
     subscription_id: str
     filter: Filter
     delivery: Delivery
+    crossed: bool | UnsetType = UNSET
+    """True: it gets crossings too."""
 
 
 # Pushes: what has no id and has a type.
@@ -183,12 +186,21 @@ class SnapshotPage(Push, frozen=True, kw_only=True, tag="snapshot"):
 class Update(Push, frozen=True, kw_only=True, tag="update"):
     """One change, and the cursor that resumes behind it."""
 
-    # The server never builds one: the event's bytes go out unopened (`wire.update`).
+    # The server never builds one: the event's bytes go out unopened (`wire.event`).
 
     cursor: str
     label: str | UnsetType = UNSET
     """What the config calls the balance now."""
     event: BalanceChanged
+
+
+class Crossed(Push, frozen=True, kw_only=True, tag="crossed"):
+    """An alert fired on a balance, or cleared, and the cursor that resumes behind that. For whoever subscribed with `crossed`."""
+
+    cursor: str
+    label: str | UnsetType = UNSET
+    """What the config calls the balance now."""
+    event: Crossing
 
 
 class Heartbeat(Push, frozen=True, kw_only=True, tag="heartbeat"):
@@ -229,10 +241,10 @@ class ErrorPush(Push, frozen=True, kw_only=True, tag="error"):
     temporary: bool
 
 
-AnyPush = Welcome | SnapshotPage | Update | Heartbeat | Lagging | Live | Shutdown | ErrorPush
+AnyPush = Welcome | SnapshotPage | Update | Crossed | Heartbeat | Lagging | Live | Shutdown | ErrorPush
 PUSHES: dict[str, type[Push]] = {
     str(each.__struct_config__.tag): each
-    for each in (Welcome, SnapshotPage, Update, Heartbeat, Lagging, Live, Shutdown, ErrorPush)
+    for each in (Welcome, SnapshotPage, Update, Crossed, Heartbeat, Lagging, Live, Shutdown, ErrorPush)
 }
 
 
@@ -254,6 +266,7 @@ class SubscribeParams(Struct, frozen=True, kw_only=True):
     cursor: str | UnsetType = UNSET
     on_gap: OnGap | UnsetType = UNSET
     interval_ms: Annotated[int, Meta(ge=0, le=60_000)] | UnsetType = UNSET
+    crossed: bool | UnsetType = UNSET
 
 
 class UnsubscribeParams(Struct, frozen=True):
@@ -286,6 +299,8 @@ class SubscribeResult(Struct, frozen=True, kw_only=True):
     note: str | UnsetType = UNSET
     """Where nothing matches: what of the filter is not known, and what is nearest."""
     reason: AnyGapReason | UnsetType = UNSET
+    crossed: bool | UnsetType = UNSET
+    """True: crossings come too. A relay that knows of none leaves it out, as it does where nobody asked."""
 
 
 class UnsubscribeResult(Struct, frozen=True):

@@ -66,8 +66,9 @@ class SubscriptionOpener:
         """Raises CommandRefused."""
         fan_out, subscription = self._flusher.fan_out, asked.subscription
         bounds = await self._log.bounds()
-        gap = _gap_of(asked, bounds)
-        recovered = asked.cursor is not None and gap is None
+        cursor = None if asked.cursor is None else bounds.widened(asked.cursor)
+        gap = None if cursor is None else _gap_of(cursor, asked.subscription, bounds)
+        recovered = cursor is not None and gap is None
         pages = None
         if not recovered and (asked.snapshot or gap is not None):
             pages = await self._snapshots.open(subscription.wanted)
@@ -75,17 +76,17 @@ class SubscriptionOpener:
             nothing = (
                 None if pages is not None and pages.rows else await self._nothing_matches(connection, subscription)
             )
-            start = pages.cursor if pages is not None else asked.cursor if recovered else bounds.head
+            start = pages.cursor if pages is not None else cursor if recovered else bounds.head
             assert start is not None
             if not await self._is_followed(fan_out, start):
                 connection.ask_again(asked)
                 return
             if subscription.id not in connection.session.subscriptions:
                 raise CommandRefused("forbidden", "the token was replaced by one that allows nothing of it")
-            cursor = self._subscribe(connection, asked, start, pages, gap=gap, nothing=nothing)
+            begun = self._subscribe(connection, asked, start, pages, gap=gap, nothing=nothing)
             if pages is not None:
                 self._connections.count_snapshot()
-                await self._page(connection, subscription, cursor, pages)
+                await self._page(connection, subscription, begun, pages)
         finally:
             if pages is not None:
                 pages.close()
@@ -226,14 +227,11 @@ class SubscriptionOpener:
                 self._connections.put(connection, wire.push(page))
 
 
-def _gap_of(asked: OpenSubscription, bounds: Bounds) -> GapReason | None:
-    """Why its cursor cannot be resumed from; None when it can, or when it has none. Raises CommandRefused."""
-    cursor = asked.cursor
-    if cursor is None:
-        return None
+def _gap_of(cursor: Cursor, subscription: Subscription, bounds: Bounds) -> GapReason | None:
+    """Why the subscription cannot be resumed from there; None when it can. Raises CommandRefused."""
     if cursor.epoch == bounds.head.epoch and len(cursor.positions) != len(bounds.head.positions):
         raise CommandRefused("bad_cursor", "not a cursor of this log: it has another number of positions")
     gap = bounds.gap(cursor)
-    if gap is not None and asked.subscription.without_gaps:
+    if gap is not None and subscription.without_gaps:
         raise CommandRefused("unrecoverable_cursor", f"the log cannot be read from there: {gap}")
     return gap

@@ -48,7 +48,7 @@ class Outbox:
         self.controls = 0
         """How many of the frames are not updates."""
         self.sent = 0
-        """Updates given to the socket."""
+        """Events given to the socket."""
         self.conflater: Conflater | None = None
         self.open = True
         self.live = True
@@ -157,7 +157,7 @@ class Outbox:
         if self.conflater is not None:
             for entry, cursor in self.conflater.take(now):
                 frames.append(
-                    entry.frame if cursor is entry.cursor else wire.update(str(cursor), entry.event.data, entry.label)
+                    entry.frame if cursor is entry.cursor else wire.event(str(cursor), entry.event, entry.label)
                 )
                 self.sent += 1
         return frames[0] if len(frames) == 1 else b"".join(frames)
@@ -246,7 +246,7 @@ class Outbox:
         if self.conflater is None and any(each.conflate for each in subscriptions):
             self.conflater = Conflater(self._tuning.outbox_bytes, self._tuning.conflated_bytes)
         if self.conflater is not None:
-            self.conflater.keep(lambda key: wanted_by_any(subscriptions, key))
+            self.conflater.keep(lambda event: wanted_by_any(subscriptions, event))
 
     # Its place in the log.
 

@@ -29,7 +29,7 @@ from watcher.relay.http.auth import Guard, Tokens
 from watcher.relay.http.connection import HttpConnection
 from watcher.relay.http.head import HttpAnswer, error
 from watcher.relay.http.listener import Listener
-from watcher.relay.http.routes import BALANCES, STREAM, HttpRoutes, Route, RoutedRequest, Status
+from watcher.relay.http.routes import BALANCES, HISTORY, STREAM, HttpRoutes, Route, RoutedRequest, Status
 from watcher.relay.http.sockets import BoundPort
 from watcher.relay.live_path import BATCH, SLICE_SECONDS, Flusher
 from watcher.relay.log import Log
@@ -37,6 +37,7 @@ from watcher.relay.log_follower import LogFollower
 from watcher.relay.messages import JOURNAL_AWAY, SHUTDOWN, TOKEN_EXPIRED, CloseReason, Shutdown
 from watcher.relay.opening import SubscriptionOpener
 from watcher.relay.outbox import Outbox
+from watcher.relay.past_queries import PastQueries
 from watcher.relay.session import Authorized, OpenSubscription, SendFrame, Session, SubscriptionChanged
 from watcher.relay.settings import RelaySettings, RelayTuning
 from watcher.relay.snapshots import Balances, SnapshotReader
@@ -97,10 +98,12 @@ class Relay:
 
     def _routes(self, status: Status, others: Mapping[str, Route]) -> HttpRoutes:
         refused = self.connections.count_refusal
-        balances = Balances(self._snapshots, refused)
+        past = PastQueries(self._log, self._budget, self._watches_now, self._wall, refused)
+        balances = Balances(self._snapshots, past.balances, refused)
         routes = {
             "/": Route(functools.partial(_show, live_page())),
             BALANCES: Route(balances.answer, guarded=True),
+            HISTORY: Route(past.history, guarded=True),
             STREAM: Route(self._upgrade, methods=("GET",), wrong_method="a stream is asked for with GET"),
             **others,
         }

@@ -177,6 +177,7 @@ class Session:
             matches=nothing is None,
             note=UNSET if nothing is None else nothing,
             reason=UNSET if reason is None else reason,
+            crossed=subscription.crossed or UNSET,
         )
         return wire.reply(asked.id, result)
 
@@ -251,9 +252,8 @@ class Session:
             raise CommandRefused("bad_request", str(error)) from None
         conflate = commands.choice_of(params, "delivery", ("all", "conflate")) == "conflate"
         without_gaps = commands.choice_of(params, "on_gap", ("snapshot", "error")) == "error"
-        snapshot = params.get("snapshot", True)
-        if not isinstance(snapshot, bool):
-            raise CommandRefused("bad_request", "snapshot is true or false")
+        snapshot = commands.flag_of(params, "snapshot", usual=True)
+        crossed = commands.flag_of(params, "crossed", usual=False)
         interval, cursor, values = commands.interval_of(params), commands.cursor_of(params), filters.size(asked)
         self._check_limits(values)
         if snapshot or cursor is not None:
@@ -270,6 +270,7 @@ class Session:
             conflate=conflate,
             interval_seconds=interval,
             without_gaps=without_gaps,
+            crossed=crossed,
         )
         self.subscriptions[subscription.id] = subscription
         return [OpenSubscription(id_, subscription, cursor, snapshot)]
@@ -302,7 +303,9 @@ class Session:
 
     def _list_subscriptions(self, id_: bytes, _: Params) -> list[Action]:
         standing = [each for each in self.subscriptions.values() if each.opened]
-        listed = [SubscriptionInfo(each.id, each.wanted, each.delivery) for each in standing]
+        listed = [
+            SubscriptionInfo(each.id, each.wanted, each.delivery, crossed=each.crossed or UNSET) for each in standing
+        ]
         return [SendFrame(wire.reply(id_, ListResult(listed)))]
 
     def _ping(self, id_: bytes, _: Params) -> list[Action]:

@@ -1,6 +1,6 @@
 """Snapshots, read a page at a time when it is their turn; and `/v1/balances`, one of them as one JSON answer."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs
 
@@ -19,6 +19,7 @@ from watcher.relay.http.head import JSON, HttpAnswer, error
 from watcher.relay.http.routes import RoutedRequest
 from watcher.relay.log import Log
 from watcher.relay.messages import StreamLimits
+from watcher.relay.past_queries import names_a_time
 
 PATIENCE = 20.0
 """Seconds that whoever asks for balances waits in line."""
@@ -153,14 +154,22 @@ class BalancesBody:
 class Balances:
     """Answers `/v1/balances`, to a bounded number of readers at a time."""
 
-    def __init__(self, snapshots: SnapshotReader, refused: Callable[[str], None]) -> None:
-        """`refused`: counts a request that was refused, by the reason."""
+    def __init__(
+        self,
+        snapshots: SnapshotReader,
+        past: Callable[[RoutedRequest], Awaitable[HttpAnswer]],
+        refused: Callable[[str], None],
+    ) -> None:
+        """`past`: answers those that name a time. `refused`: counts a request that was refused, by the reason."""
         self._snapshots = snapshots
+        self._past = past
         self._refused = refused
         self._readers: set[HttpConnection] = set()
 
     async def answer(self, request: RoutedRequest) -> HttpAnswer:
         assert request.rights is not None
+        if names_a_time(request.query):
+            return await self._past(request)
         of_this_address = sum(other.address == request.connection.address for other in self._readers)
         if len(self._readers) >= READERS or of_this_address >= READERS_EACH:
             self._refused("busy")

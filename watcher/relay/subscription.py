@@ -22,6 +22,7 @@ class Subscription:
 
     __slots__ = (
         "conflate",
+        "crossed",
         "filter_values",
         "id",
         "interval_seconds",
@@ -42,6 +43,7 @@ class Subscription:
         conflate: bool,
         interval_seconds: float,
         without_gaps: bool = False,
+        crossed: bool = False,
     ) -> None:
         self.id = id_
         self.wanted = wanted
@@ -54,6 +56,8 @@ class Subscription:
         """0 conflates only when the reader is slow."""
         self.without_gaps = without_gaps
         """A log that cannot be read on is an error and not a snapshot."""
+        self.crossed = crossed
+        """It wants crossings too."""
         self.opened = False
         self.start: Cursor | None = None
         """Off the live path: nothing before is owed to it, since it began here or was given all that came before."""
@@ -78,11 +82,15 @@ class Subscription:
         """Its labels and tags stand for what these watches say."""
         self.matcher = msgspec.structs.replace(self.matcher, watches=watches)
 
+    def matches(self, event: Published) -> bool:
+        """It wants such events, of that balance."""
+        return (self.crossed or event.type != "crossed") and self.matcher.matches(event.key)
+
     def wants(self, event: Published) -> bool:
         """It has begun there, and the event matches."""
         start = self.start
         begun = start is None or event.position >= start.positions[event.partition]
-        return begun and self.matcher.matches(event.key)
+        return begun and self.matches(event)
 
 
 def interval_of(wanting: Iterable[Subscription]) -> float | None:
@@ -92,8 +100,8 @@ def interval_of(wanting: Iterable[Subscription]) -> float | None:
     return min(found) if len(found) == len(intervals) else None
 
 
-def wanted_by_any(subscriptions: Iterable[Subscription], key: Key) -> bool:
-    return any(each.matcher.matches(key) for each in subscriptions)
+def wanted_by_any(subscriptions: Iterable[Subscription], event: Published) -> bool:
+    return any(each.matches(event) for each in subscriptions)
 
 
 class SubscriptionIndex(Generic[T, R]):

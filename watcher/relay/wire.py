@@ -3,17 +3,22 @@
 A server's text frame is two to ten bytes of header and the payload as it stands.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from watcher.model.events import BalanceState
+from watcher.model.log import EventType, Published
 from watcher.model.watches import WatchIndex
 from watcher.relay.messages import METHODS, PUSHES, AnyPush, BalanceRow, Code, Error, ErrorPush, ErrorReply, Push, Reply
 
 encode = msgspec.json.Encoder().encode
+EVENT: Mapping[EventType, bytes] = {
+    "changed": b'{"type":"update","cursor":"%b",%b"event":%b}',
+    "crossed": b'{"type":"crossed","cursor":"%b",%b"event":%b}',
+}
 TEXT = 0x81
 PING = 0x89
 
@@ -51,16 +56,17 @@ def push(message: Push) -> bytes:
     return frame(encode(message))
 
 
-def update(cursor: str, event: bytes, label: bytes = b"") -> bytes:
-    """The bytes of `messages.Update`, with the event's own unopened. Hot: once an event, and once more for each replay.
+def event(cursor: str, published: Published, label: bytes = b"") -> bytes:
+    """The bytes of `messages.Update` or `messages.Crossed`, with the event's own unopened. Hot: once an event, and once more
+    for each replay.
 
     `label`: what `label_of` gives.
     """
-    return frame(b'{"type":"update","cursor":"%b",%b"event":%b}' % (cursor.encode(), label, event))
+    return frame(EVENT[published.type] % (cursor.encode(), label, published.data))
 
 
 def label_of(label: str | None) -> bytes:
-    """The member of an update that tells the label of its balance; nothing without one."""
+    """The member of an event's push that tells the label of its balance; nothing without one."""
     return b"" if label is None else b'"label":%b,' % encode(label)
 
 

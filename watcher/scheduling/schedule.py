@@ -59,21 +59,20 @@ class Schedule(Generic[T]):
         cache: float = 0.0,
     ) -> None:
         self._targets = list(dict.fromkeys(targets))
-        self._max_interval = max_interval
-        self._min_interval = min_interval
+        self._max_interval, self._min_interval = max_interval, min_interval
         size = len(self._targets)
         self._index = TargetIndex(self._targets)
-        # Made here, for `save` must be quick.
-        self._names = array("Q", (name_digest(name(target)) for target in self._targets))
+        self._names = array(
+            "Q", (name_digest(name(target)) for target in self._targets)
+        )  # here, for `save` must be quick
         self._rates = ChangeRates(size)
         self._hints = HintedReads(self._rates, size, cache)
         self._last = array("d", [now]) * size
         self._state, self._flags, self._tries = bytearray(size), bytearray(size), bytearray(size)
         self._waiting: list[tuple[float, int]] = []  # a heapq of (due, target): the few that retry or confirm
-        self._virtual = 0.0
-        self._owed_guarantee = 0.0  # guarantee polls
-        self._passed_last = False  # an urgent or hinted read went first, whether a guarantee poll was owed or not
-        self._hinted_last = False
+        self._virtual = self._owed_guarantee = 0.0  # of the latter: guarantee polls
+        # An urgent or hinted read went first, whether a guarantee poll was owed or not; and it was a hinted one.
+        self._passed_last = self._hinted_last = False
         self._share = GUARANTEE
         """Of polls, for the longest unread: no target waits longer than cycle / share."""
         self._service_time = ServiceTime(max(100, size))
@@ -130,9 +129,7 @@ class Schedule(Generic[T]):
             stride = rates.stride(i)
         if hints.coverage.sources:
             stride *= hints.coverage.stretch(i)
-        self._last[i] = now
-        self._tries[i] = 0
-        self._flags[i] = HAS_BASELINE
+        self._last[i], self._tries[i], self._flags[i] = now, 0, HAS_BASELINE
         self._heap.key[i] = -(self._virtual + stride)
         if flags & CONFIRM_AFTER:
             self._wait_until(i, now + self._min_interval)
@@ -271,6 +268,10 @@ class Schedule(Generic[T]):
         oldest = min(self._last)
         return self._targets[self._last.index(oldest)], now - oldest
 
+    def unread(self, before: float) -> list[tuple[T, float]]:
+        """Targets that were read last before that time, each with when; since the start, if it never was."""
+        return [(target, last) for target, last in zip(self._targets, self._last, strict=True) if last < before]
+
     def save(self, now: float) -> bytes:
         """What was learned, about 32 bytes a target."""
         return run_at_once(self.saving(now))
@@ -384,8 +385,7 @@ class Schedule(Generic[T]):
         urgent = bool(self._waiting) and self._waiting[0][0] <= now
         if not urgent and self._heap.empty():
             return -1
-        share = 1.0 if self._rates.surprised else self._share
-        hinted = -1
+        share, hinted = 1.0 if self._rates.surprised else self._share, -1
         if self._hints.marks.active:
             share = min(MOST_GUARANTEE, share)
             for i in self._hints.marks.missed(now):

@@ -20,7 +20,7 @@ from watcher.model.events import JSON, BalanceChanged, ProviderHealth
 from watcher.model.keys import Filter, Key
 from watcher.model.log import Commit, Cursor, Expired, SnapshotRevoked
 from watcher.model.times import format_rfc3339
-from watcher.testing.aside_conformance import AsideConformance
+from watcher.testing.crossing_conformance import CrossingConformance
 from watcher.testing.journal_samples import (
     BEGAN,
     PATIENCE,
@@ -38,7 +38,7 @@ from watcher.testing.journal_samples import (
 )
 
 
-class JournalConformance(AsideConformance):
+class JournalConformance(CrossingConformance):
     """Asynchronous tests: the module that inherits sets `pytestmark = pytest.mark.anyio`."""
 
     async def test_a_new_journal_is_empty(self, journal: Journal) -> None:

@@ -7,6 +7,7 @@ import anyio
 import msgspec
 
 from watcher.journal import Journal, Reader, Restored, Writer
+from watcher.model.alerts import Crossing, Direction, crossing_id
 from watcher.model.events import BalanceState, CommitRow, HintsHealth, HintSourceHealth, ProviderHealth, changed
 from watcher.model.keys import Filter
 from watcher.model.log import Commit, Cursor, Published
@@ -45,6 +46,26 @@ def change(row: CommitRow, amount: int, after: int = 1_000_000) -> CommitRow:
     observed_at = format_rfc3339(BEGAN + (before.version + 1) * after)
     state = msgspec.structs.replace(before, version=before.version + 1, amount=str(amount), observed_at=observed_at)
     return CommitRow(state, changed("e0", state, before.amount, before.observed_at))
+
+
+def crossing(row: CommitRow, alert: str = "low", direction: Direction = "below") -> Crossing:
+    """That alert, crossed with that row."""
+    state = row.state
+    return Crossing(
+        id=crossing_id("e0", alert, state.key, state.version, direction),
+        alert=alert,
+        direction=direction,
+        threshold="100",
+        amount=state.amount,
+        previous_amount=None if row.event is None else row.event.previous_amount,
+        provider=state.provider,
+        chain=state.chain,
+        account=state.account,
+        token=state.token,
+        kind=state.kind,
+        version=state.version,
+        observed_at=state.observed_at,
+    )
 
 
 SOURCE = HintSourceHealth(
@@ -132,6 +153,10 @@ async def snapshot(
 
 def events(commits: Iterable[Commit]) -> list[Published]:
     return [event for commit in commits for event in commit.events]
+
+
+def crossings(commits: Iterable[Commit]) -> list[Published]:
+    return [event for event in events(commits) if event.type == "crossed"]
 
 
 def baselines(commits: Iterable[Commit]) -> list[BalanceState]:

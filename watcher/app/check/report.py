@@ -1,7 +1,7 @@
 """What is found, gathered: told as lines while it is found, or as one JSON document at the end."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import anyio
@@ -50,7 +50,15 @@ class ProviderReport(msgspec.Struct):
     """What they told."""
 
 
-class Document(msgspec.Struct, frozen=True):
+class AlertReport(msgspec.Struct, frozen=True):
+    """One alert in the JSON document."""
+
+    alert: str
+    watches: int
+    """That it speaks of: balances and listings."""
+
+
+class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """What `check --json` prints."""
 
     ok: bool
@@ -60,6 +68,8 @@ class Document(msgspec.Struct, frozen=True):
     findings: list[Finding]
     providers: list[ProviderReport]
     """Of each that could be built; empty while the config is wrong."""
+    alerts: list[AlertReport] = []
+    """Likewise; left out without one."""
 
 
 class Report:
@@ -68,6 +78,8 @@ class Report:
     def __init__(self, *, json: bool) -> None:
         self.findings: list[Finding] = []
         self.providers: dict[str, ProviderReport] = {}
+        self.alerts: Mapping[str, int] = {}
+        """Alert → of how many watches it speaks."""
         self._json = json
         self.exits: list[Exit] = []
         """Of errors for which `run` would not start."""
@@ -150,7 +162,8 @@ class Report:
         exits = [*self.exits, *self.answers]
         status = self.exits[0].status if self.exits else max((end.status for end in exits), default=0)
         if self._json:
-            self._print(Document(not exits, status, self.findings, list(self.providers.values())))
+            alerts = [AlertReport(name, watches) for name, watches in self.alerts.items()]
+            self._print(Document(not exits, status, self.findings, list(self.providers.values()), alerts))
         if exits:
             raise Exit(status, "\n".join(end.message for end in exits))
 

@@ -25,9 +25,9 @@ FETCH_WAIT = 0.02
 class ConsumerPool:
     """Slices of some partitions from any place."""
 
-    def __init__(self, cluster: Cluster, topic: str, partitions: Sequence[TopicPartition]) -> None:
+    def __init__(self, cluster: Cluster, partitions: Sequence[TopicPartition]) -> None:
         self._cluster = cluster
-        self._topic = topic
+        self._topics = sorted({partition.topic for partition in partitions})
         self._partitions = partitions
         self._turns = anyio.Semaphore(MAX_CONSUMERS)
         self._idle: list[tuple[tuple[int, ...], AIOKafkaConsumer]] = []
@@ -67,6 +67,6 @@ class ConsumerPool:
             if position == positions:
                 del self._idle[number]
                 return consumer
-        consumer = self._idle.pop(0)[1] if self._idle else await self._cluster.consumer([self._topic], wait=FETCH_WAIT)
+        consumer = self._idle.pop(0)[1] if self._idle else await self._cluster.consumer(self._topics, wait=FETCH_WAIT)
         assign_at(consumer, dict(zip(self._partitions, positions, strict=True)))
         return consumer

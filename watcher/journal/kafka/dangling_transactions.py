@@ -8,7 +8,8 @@ transactional id has the same producer id, so an end written under it ends that 
 
 The end must be the same everywhere. Where it dangles wherever it has part, nobody has seen anything, and it is aborted: the
 next reading finds what is still to be published. Where some of it is committed, or all that is not in doubt, that says how
-it was decided: an event and its state have a key and a version in common, and notes tell of one balance beside them.
+it was decided: a change and its state have a key and a version in common, and notes tell of one balance and of one crossing
+beside them. A crossing is known by its id alone: its key and version may be those of a change that was committed long ago.
 """
 
 import contextlib
@@ -16,8 +17,9 @@ from collections.abc import Iterator, Sequence
 
 from aiokafka import TopicPartition
 
+from watcher.journal.kafka.closing_records import closing_id_of
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.internal_records import beside_of
+from watcher.journal.kafka.internal_records import beside_of, crossed_of
 from watcher.journal.kafka.offsets import OffsetProbe, read_range
 from watcher.journal.kafka.records import ConsumedRecord, NotABalance, TopicNames, decode_balance, decode_event
 
@@ -46,18 +48,24 @@ async def was_committed(
         else max(first[partition], committed[partition] - TAIL_OFFSETS)
         for partition in others
     }
-    versions = set(_versions(topics, await read_range(cluster, start, committed)))
-    return not versions.isdisjoint(_versions(topics, pending))
+    parts = set(parts_of(topics, await read_range(cluster, start, committed)))
+    return not parts.isdisjoint(parts_of(topics, pending))
 
 
-def _versions(topics: TopicNames, records: Sequence[ConsumedRecord]) -> Iterator[tuple[bytes, int]]:
-    """Key and version of each balance that the records tell of."""
+def parts_of(topics: TopicNames, records: Sequence[ConsumedRecord]) -> Iterator[tuple[bytes, int]]:
+    """What the records tell of their transactions: key and version of each balance, the id (and 0) of each crossing and closing."""
     for one in records:
         if one.topic == topics.changed:
             yield one.key, decode_event(one.partition, one.offset, one.key, one.value, one.headers).version
+        elif one.topic == topics.crossed:
+            yield dict(one.headers)["ce_id"], 0
+        elif one.topic == topics.closing:
+            yield closing_id_of(one), 0
         elif one.topic == topics.internal:
             if (beside := beside_of(one.headers)) is not None:
                 yield beside
-        elif one.value is not None:
+            if (crossed := crossed_of(one.headers)) is not None:
+                yield crossed, 0
+        elif one.topic == topics.state and one.value is not None:
             with contextlib.suppress(NotABalance):  # whoever opens the partition says so
                 yield one.key, decode_balance(one.key, one.value, one.headers).version

@@ -81,6 +81,15 @@ def events_lost(topics: TopicNames) -> WrongJournal:
     )
 
 
+def orphan_events(topics: TopicNames, topic: str) -> WrongJournal:
+    """`topic` holds events, and no balance is left of their log."""
+    return WrongJournal(
+        f"topic {topics.state} holds no balance but {topic} holds events: the state was "
+        f"re-created; delete {topic} too, its events with it, and run `watcher init`, "
+        "or take another topic_prefix: versions begin at 1 again"
+    )
+
+
 def records_lost(topics: TopicNames, topic: str, partition: int) -> WrongJournal:
     return WrongJournal(
         f"partition {partition} of topic {topic} lost its records, or the topic was re-created: versions would begin at 1 "
@@ -88,8 +97,16 @@ def records_lost(topics: TopicNames, topic: str, partition: int) -> WrongJournal
     )
 
 
+def crossings_lost(topics: TopicNames, partition: int) -> WrongJournal:
+    """Nothing follows from them, so the log may go on; but cursors into them mean nothing any more."""
+    return WrongJournal(
+        f"partition {partition} of topic {topics.crossed} lost its records, or the topic was re-created: cursors would miss "
+        "crossings; run `watcher init --new-log` to go on with what is left, as a new log"
+    )
+
+
 def _all(topics: TopicNames) -> str:
-    return f"{topics.changed}, {topics.state} and {topics.internal}"
+    return f"{topics.changed}, {topics.crossed}, {topics.state} and {topics.internal}"
 
 
 class OwnerClaim:
@@ -98,13 +115,13 @@ class OwnerClaim:
     def __init__(self, instance: str, group: str = "") -> None:
         self.record = OwnerRecord(0, instance, group)
 
-    def opened(self, state_end: int) -> OwnerRecord:
+    def opened(self, state_end: int, crossed_end: int) -> OwnerRecord:
         """What it writes into a partition that it opens."""
-        return msgspec.structs.replace(self.record, state_end=state_end)
+        return msgspec.structs.replace(self.record, state_end=state_end, crossed_end=crossed_end)
 
-    def released(self, state_end: int, *, in_doubt: float) -> OwnerRecord:
+    def released(self, state_end: int, crossed_end: int, *, in_doubt: float) -> OwnerRecord:
         """What it writes into a partition that it lets go in order. `in_doubt`: seconds for which another may ask yet."""
-        return msgspec.structs.replace(self.record, released=True, in_doubt=in_doubt, state_end=state_end)
+        return msgspec.structs.replace(self.opened(state_end, crossed_end), released=True, in_doubt=in_doubt)
 
     def settles(self, found: OwnerRecord | None, *, opened: bool) -> bool:
         """Whether nothing is in doubt of the owner that stands in a partition: there is none, it released it, or it is the

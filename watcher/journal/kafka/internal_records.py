@@ -24,6 +24,8 @@ PART_HEADER = "part"
 BESIDE_HEADER = "beside"
 """Header of a note, `<version>/<key>` of a balance in the same transaction; without balances it has none. It says how a
 transaction ended that the cluster has forgotten in another topic: see dangling_transactions.py."""
+CROSSED_HEADER = "crossed"
+"""Header of a note, the id of a crossing in the same transaction, for the same."""
 PART_BYTES = 250_000
 """Bytes of a note in one record. A broker takes 1 MiB by default; two parts fill one of our batches."""
 
@@ -52,6 +54,8 @@ class OwnerRecord(msgspec.Struct, frozen=True, order=True):
     """Seconds: it let go, having asked nothing, when the owner before it could ask for so long yet."""
     state_end: int = 0
     """Where the states of this partition ended when it opened them. They end before that only if they were lost."""
+    crossed_end: int = 0
+    """The same of its crossings."""
 
     @property
     def doubt(self) -> float:
@@ -71,13 +75,19 @@ def control_record(topic: str, key: bytes, value: LogMarker | OwnerRecord) -> Ou
     return OutgoingRecord(topic, key, encode_control(value), [(CONTENT_TYPE, JSON.content_type.encode())])
 
 
-def note_records(topic: str, name: str, note: bytes, *, beside: BalanceState | None) -> Iterator[OutgoingRecord]:
+def note_records(
+    topic: str, name: str, note: bytes, *, beside: BalanceState | None, crossed: str | None = None
+) -> Iterator[OutgoingRecord]:
     """A note under its name; one beyond PART_BYTES in parts, keyed `name`, `name#1`, … in this order.
-    `beside`: a state of the same transaction, if there is one.
+    `beside`: a state of the same transaction, `crossed`: the id of a crossing in it, if there is one.
 
     Parts that a shorter successor leaves behind stay in the topic. Nothing joins them: see NoteAssembler.
     """
-    headers = [BINARY] if beside is None else [BINARY, (BESIDE_HEADER, f"{beside.version}/{beside.key}".encode())]
+    headers = [BINARY]
+    if beside is not None:
+        headers.append((BESIDE_HEADER, f"{beside.version}/{beside.key}".encode()))
+    if crossed is not None:
+        headers.append((CROSSED_HEADER, crossed.encode()))
     if len(note) <= PART_BYTES:
         yield OutgoingRecord(topic, name.encode(), note, headers)
         return
@@ -128,3 +138,8 @@ def beside_of(headers: Iterable[tuple[str, bytes]]) -> tuple[bytes, int] | None:
         return None
     version, _, key = found.partition(b"/")
     return key, int(version)
+
+
+def crossed_of(headers: Iterable[tuple[str, bytes]]) -> bytes | None:
+    """The id of a crossing that was committed beside a note, if one was."""
+    return dict(headers).get(CROSSED_HEADER)

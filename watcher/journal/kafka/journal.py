@@ -14,6 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from watcher.fleet.claims import MemberClaim
 from watcher.journal import WrongJournal
 from watcher.journal.kafka.broker_errors import DenialTimer
+from watcher.journal.kafka.closing_log import ClosingLog
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.deadlines import Deadlines
 from watcher.journal.kafka.encoder import Encoder
@@ -69,22 +70,27 @@ class KafkaJournal:
         group: str = "",
         deadlines: Deadlines = Deadlines(),  # noqa: B008 (frozen)
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
+        checkpoints: float = math.inf,
     ) -> None:
         """`servers` as `host:port`. `clock` gives wall-clock microseconds, `boottime` the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
         _require_asserts()
         self.partitions = settings.partitions
-        self._settings = settings
-        self._environ = environ
-        self._view_limits = view_limits
+        self._settings, self._environ, self._view_limits = settings, environ, view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
-        self._specs = topic_specs(settings.topic_prefix, settings.partitions, retention)
+        self._specs = topic_specs(settings.topic_prefix, settings.partitions, retention, checkpoints)
         self._cluster = Cluster(servers, security(settings, environ), deadlines, settings.compression_type)
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
-        self._clock = clock
-        self._boottime = boottime
-        self.group = group
+        self._closings = ClosingLog(
+            self._cluster,
+            self._offsets,
+            self._topics.closing,
+            self.partitions,
+            checkpoints=checkpoints,
+            clock=clock,
+        )
+        self._clock, self._boottime, self.group = clock, boottime, group
         self._look = OwnerLook(self._cluster, self._offsets, self._topics)
         self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}
@@ -114,7 +120,13 @@ class KafkaJournal:
         """Raises WrongJournal without a marker, Unavailable while the log does not answer."""
         await self._require_log()
         reader = KafkaReader(
-            self._identity, self._topics, self.partitions, self._cluster, self._offsets, view_limits=self._view_limits
+            self._identity,
+            self._topics,
+            self.partitions,
+            self._cluster,
+            self._offsets,
+            view_limits=self._view_limits,
+            closings=self._closings,
         )
         await reader.start()
         return reader

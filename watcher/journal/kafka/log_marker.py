@@ -7,9 +7,14 @@ import secrets
 
 from aiokafka import TopicPartition
 
-from watcher.journal import WrongJournal
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.fencing import events_lost, records_lost, require_partition_rule, unmarked_state
+from watcher.journal.kafka.fencing import (
+    events_lost,
+    orphan_events,
+    records_lost,
+    require_partition_rule,
+    unmarked_state,
+)
 from watcher.journal.kafka.internal_records import MARKER, PARTITION_BY, LogMarker, control_record
 from watcher.journal.kafka.offsets import OffsetProbe, assign_at, poll, read_until
 from watcher.journal.kafka.partition_contents import InternalContents
@@ -109,7 +114,8 @@ class LogMarkers:
             await self._refuse_orphan_events()
 
     async def _refuse_orphan_events(self) -> None:
-        partitions = [TopicPartition(self._topics.changed, partition) for partition in range(self._partitions)]
+        topics = (self._topics.changed, self._topics.crossed)
+        partitions = [TopicPartition(topic, partition) for topic in topics for partition in range(self._partitions)]
         starts, ends = await self._offsets.log_starts(partitions), await self._offsets.high_watermarks(partitions)
         filled = [
             partition for partition in partitions if starts[partition] < ends[partition]
@@ -120,12 +126,8 @@ class LogMarkers:
             assign_at(consumer, {partition: starts[partition] for partition in filled})
             with self._cluster.within(self._cluster.deadlines.marked, "looking for events of an older log"):
                 while [one for one in filled if await consumer.position(one) < ends[one]]:
-                    if await poll(consumer, self._cluster):
-                        raise WrongJournal(
-                            f"topic {self._topics.state} holds no balance but {self._topics.changed} holds events: the state was "
-                            f"re-created; delete {self._topics.changed} too, its events with it, and run `watcher init`, "
-                            "or take another topic_prefix: versions begin at 1 again"
-                        )
+                    for partition in await poll(consumer, self._cluster):
+                        raise orphan_events(self._topics, partition.topic)
 
     async def _remove(self, producer: TransactionalProducer, state: StateTable) -> None:
         """Tombstones for what is not a balance: a table that is built on the state drops it, and compaction too."""
@@ -148,7 +150,8 @@ class LogMarkers:
         ends = await self._offsets.high_watermarks(events)
         with self._cluster.within(self._cluster.deadlines.admin, "writing the marker"):
             await producer.begin_transaction()
-            for joined in (TopicPartition(self._topics.changed, 0), *self._state_partitions):
+            first = (TopicPartition(topic, 0) for topic in (self._topics.changed, self._topics.crossed))
+            for joined in (*first, *self._state_partitions):
                 producer.join_transaction(joined)
             sent = []
             for partition, end in enumerate(ends[one] for one in events):

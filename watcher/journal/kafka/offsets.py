@@ -117,6 +117,19 @@ class OffsetProbe:
             offsets: Offsets = await consumer.beginning_offsets(partitions)
         return offsets
 
+    async def at_time(
+        self, partitions: Sequence[TopicPartition], micros: int
+    ) -> Mapping[TopicPartition, tuple[int, int]]:
+        """The first record that is stamped then or later: its offset, and its stamp in milliseconds. A partition without one
+        has none. Raises Unavailable.
+
+        `micros`: wall-clock microseconds.
+        """
+        consumer = await self._consumer("read_committed")
+        with self._cluster.within(self._cluster.deadlines.request, "asking for offsets by time"):
+            found = await consumer.offsets_for_times(dict.fromkeys(partitions, max(0, micros // 1000)))
+        return {one: (there.offset, there.timestamp) for one, there in found.items() if there is not None}
+
     async def _ends(self, isolation: str, partitions: Sequence[TopicPartition]) -> Offsets:
         consumer = await self._consumer(isolation)
         with self._cluster.within(self._cluster.deadlines.request, "asking where the log ends"):

@@ -60,8 +60,18 @@ class InternalContents:
     @property
     def state_end(self) -> int:
         """Where the states ended when the last owner of this log opened them."""
-        of_this_log = self.owner_at > self._controls_at.get(MARKER, 0)
-        return self.owner.state_end if self.owner is not None and of_this_log else 0
+        return self._owner_of_this_log.state_end
+
+    @property
+    def crossed_end(self) -> int:
+        """The same of the crossings."""
+        return self._owner_of_this_log.crossed_end
+
+    @property
+    def _owner_of_this_log(self) -> OwnerRecord:
+        """The last one, if the log is not newer; else one that knows of nothing."""
+        owner = self.owner
+        return owner if owner is not None and self.owner_at > self._controls_at.get(MARKER, 0) else OwnerRecord(0, "")
 
     @property
     def notes(self) -> dict[str, bytes]:

@@ -40,6 +40,7 @@ class KafkaPlugin:
             clock=options.clock,
             boottime=options.boottime,
             group=settings.group or "",
+            checkpoints=options.checkpoints,
         )
 
     def private_files(self, _url: str, settings: KafkaSettings) -> Iterator[PrivateFile]:

@@ -11,17 +11,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 import anyio.lowlevel
 from aiokafka.errors import OffsetOutOfRangeError
 
+from watcher.journal.kafka.closing_log import ClosingLog
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.consumer_pool import ConsumerPool
 from watcher.journal.kafka.fencing import LogIdentity
 from watcher.journal.kafka.offsets import OffsetProbe
+from watcher.journal.kafka.past_reading import PastScans
 from watcher.journal.kafka.records import TopicNames
 from watcher.journal.kafka.state_table import ROWS_PER_STEP, TableCopy, matcher
-from watcher.journal.kafka.tail import LogTail, event_of
+from watcher.journal.kafka.tail import LogTail
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, SmallSnapshot, Snapshot
+from watcher.model.past import Closing, HistorySlice
 
 
 class KafkaReader:
@@ -36,11 +39,15 @@ class KafkaReader:
         offsets: OffsetProbe,
         *,
         view_limits: ViewLimits,
+        closings: ClosingLog,
     ) -> None:
         self._offsets = offsets
         self._views = ViewPool(self._copy, limits=view_limits)
         self._tail = LogTail(cluster, offsets, topics, partitions, identity, on_turn=self._views.expire)
-        self._consumers = ConsumerPool(cluster, topics.changed, self._tail.event_partitions)
+        self._consumers = ConsumerPool(cluster, self._tail.event_partitions)
+        self._past = PastScans(cluster, offsets, self._tail.event_partitions, self._tail.event_of)
+        self._changed = topics.changed
+        self._closings = closings
 
     async def start(self) -> None:
         """Load the table. Raises Unavailable, WrongJournal."""
@@ -122,7 +129,9 @@ class KafkaReader:
                     raise Expired("expired") from None
                 if now != positions:
                     positions[:] = now
-                    yield Commit(Cursor(self._tail.epoch, tuple(now)), [event_of(record) for record in found])
+                    yield Commit(
+                        Cursor(self._tail.epoch, tuple(now)), [self._tail.event_of(record) for record in found]
+                    )
 
     async def _require_resumable(self, cursor: Cursor) -> None:
         """Raises Expired for a cursor that nothing can be followed from without a gap."""
@@ -138,6 +147,31 @@ class KafkaReader:
             reason = Bounds(await self._oldest(), head).gap(cursor)
         if reason is not None:
             raise Expired(reason)
+
+    async def kept_from(self) -> int:
+        await self._tail.refresh()
+        with self._tail.denied.tolerated():
+            return await self._past.kept_from(self._changed, list(self._tail.table.rows.values()))
+
+    async def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
+        head = self._tail.head
+        reason = Bounds(head, head).gap(until)
+        if reason in ("epoch_changed", "ahead"):
+            raise Expired(reason)
+        with self._tail.denied.tolerated():
+            async with contextlib.aclosing(self._past.between(wanted, first, last, until, behind)) as found:
+                async for slice_ in found:
+                    yield slice_
+
+    async def closing_days(self) -> list[str]:
+        return self._closings.days(await self.notes())
+
+    async def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
+        async with contextlib.aclosing(self._closings.read(day, wanted, await self.notes())) as found:
+            async for closings in found:
+                yield closings
 
     async def close(self) -> None:
         self._views.close()

@@ -17,6 +17,9 @@ ConsumedRecord = Any
 """An aiokafka ConsumerRecord. All of ours have a key and headers, which its type does not know."""
 
 CONTENT_TYPE = "content-type"
+CHANGED = b"balance.changed.v1"
+CROSSED = b"balance.crossed.v1"
+"""`ce_type` of an event."""
 
 
 class TopicNames(NamedTuple):
@@ -53,19 +56,20 @@ class OutgoingRecord(NamedTuple):
     headers: Headers
 
 
-def decode_event(
-    partition: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]
-) -> Published:
-    """An event as it stands in the log. Raises ValueError or KeyError for a record that is not ours."""
+def decode_event(place: int, offset: int, key: bytes, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Published:
+    """An event as it stands in the log; `place`: of its partition in a cursor. Raises ValueError or KeyError for a record
+    that is not ours."""
     found = dict(headers)
     codec = codec_of(found[CONTENT_TYPE].decode())
+    crossed = found["ce_type"] == CROSSED
     return Published(
         key=Key.parse(key.decode()),
         version=int(found["ce_balanceversion"]),
-        data=value if codec is JSON else JSON.encode(codec.event(value)),
-        partition=partition,
+        data=value if codec is JSON else JSON.encode(codec.crossing(value) if crossed else codec.event(value)),
+        partition=place,
         position=offset,
         observed_at=parse_rfc3339(found["ce_time"].decode()),
+        type="crossed" if crossed else "changed",
     )
 
 
@@ -102,14 +106,18 @@ def foreign_records(topics: TopicNames, partition: int, key: bytes) -> WrongJour
     )
 
 
-def state_after(event: Published) -> BalanceState:
-    """What an event says of the state. Without what only a writer needs: the order and the amounts it had."""
-    return msgspec.convert(msgspec.json.decode(event.data), BalanceState)
+def state_after(event: Published, before: BalanceState | None = None) -> BalanceState:
+    """What an event says of the state. Without what only a writer needs: the order and the amounts it had. `before`: the
+    state until then; without one the event was the first that is known of the balance."""
+    fields = msgspec.json.decode(event.data)
+    appeared = fields["previous_observed_at"] if event.version == 1 else None
+    fields["first_observed_at"] = appeared if before is None else before.known_since
+    return msgspec.convert(fields, BalanceState)
 
 
-def state_before(event: Published) -> BalanceState:
-    """The state that an event came from, as far as it says."""
-    change, after = JSON.event(event.data), state_after(event)
+def state_before(event: Published, after: BalanceState) -> BalanceState:
+    """The state that an event came from, as far as it says; it led to `after`."""
+    change = JSON.event(event.data)
     return msgspec.structs.replace(
         after,
         version=change.version - 1,
@@ -117,4 +125,7 @@ def state_before(event: Published) -> BalanceState:
         observed_at=change.previous_observed_at,
         slot=None,
         as_of=None,
+        order=None,
+        recent_amounts=(),
+        absent_without_order=False,
     )

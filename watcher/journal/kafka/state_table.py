@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import anyio.lowlevel
+import msgspec
 
 from watcher.journal.kafka.internal_records import NoteAssembler
 from watcher.journal.kafka.records import ConsumedRecord, NotABalance, decode_balance, state_after, state_before
@@ -41,8 +42,14 @@ class StateTable:
             self.rows[state.key] = state
 
     def add_baseline(self, state: BalanceState) -> bool:
-        """Add a baseline just committed. False for a known key, and for the state of a change: its event says the same."""
-        if state.version or state.key in self.rows:
+        """Add a baseline just committed. False for a known key, and for the state of a change: its event says the same, but
+        for when the balance was first known."""
+        row = self.rows.get(state.key)
+        if row is not None:
+            if row.version and (since := state.known_since) is not None and since != row.first_observed_at:
+                self.rows[state.key] = msgspec.structs.replace(row, first_observed_at=since)
+            return False
+        if state.version:
             return False
         self.rows[state.key] = state
         return True
@@ -50,13 +57,13 @@ class StateTable:
     def apply(self, event: Published) -> None:
         row = self.rows.get(event.key)
         if row is None or event.version > row.version:
-            self.rows[event.key] = state_after(event)
+            self.rows[event.key] = state_after(event, row)
 
     def roll_back(self, event: Published) -> None:
         """Take back an event that nobody may see yet: a row at its version goes back to the one before."""
         row = self.rows.get(event.key)
         if row is not None and row.version == event.version:
-            self.rows[event.key] = state_before(event)
+            self.rows[event.key] = state_before(event, row)
 
 
 class TableCopy:

@@ -2,9 +2,10 @@
 """What one reader has seen of the log: one task follows every partition with a plain `read_committed` consumer.
 
 It keeps two things: the table (the state of every key, as of a place in the log of events) and a window of the last
-slices, which all live followers share.
+slices, which all live followers share. Events are changes and crossings; crossings have no part in the table, and a place in
+the log is one in all partitions of changes, then one in all of crossings.
 
-The table is a function of the events: a row stands at the version of the last event before the tail's place, and rows
+The table is a function of the changes: a row stands at the version of the last event before the tail's place, and rows
 of version 0 come from the state. To start, the state is read first, to an end measured after a place in the events
 was taken, and then the events from that place to an end measured after the state was read. Every transaction found in
 the state has its events before that end, and every one behind that place in the events is applied; so no row is ahead
@@ -47,6 +48,10 @@ from watcher.model.log import Commit, Cursor, Published, Unavailable
 class LogTail:
     """The state of every key as of a place, and the last commits."""
 
+    epoch = ""
+    _reloading = False
+    """The table is being read anew."""
+
     def __init__(
         self,
         cluster: Cluster,
@@ -61,21 +66,22 @@ class LogTail:
         self._cluster = cluster
         self._offsets = offsets
         self._topics = topics
-        self.event_partitions = [TopicPartition(topics.changed, partition) for partition in range(partitions)]
-        self._state_partitions = [TopicPartition(topics.state, partition) for partition in range(partitions)]
-        self._internal_partitions = [TopicPartition(topics.internal, partition) for partition in range(partitions)]
+        self._changed_partitions, crossed, self._state_partitions, self._internal_partitions = (
+            [TopicPartition(topic, partition) for partition in range(partitions)]
+            for topic in (topics.changed, topics.crossed, topics.state, topics.internal)
+        )
+        self.event_partitions = [*self._changed_partitions, *crossed]
+        """In the order of the positions of a cursor."""
+        self._places = {partition: place for place, partition in enumerate(self.event_partitions)}
         self._identity = identity
         self._on_turn = on_turn
-        self.epoch = ""
         self._markers: dict[int, LogMarker] = {}
         """The last one of each partition."""
         self.table = StateTable()
-        self.window = CommitWindow((0,) * partitions)
+        self.window = CommitWindow((0,) * len(self.event_partitions))
         self.positions: dict[TopicPartition, int] = {}
         """Where each partition has been read to."""
         self.denied = DenialTimer(10.0, cluster.deadlines.denied)
-        self._reloading = False
-        """The table is being read anew."""
         self._advanced = anyio.Event()
         """Set by the next turn."""
         self._shared_refresh: asyncio.Task[None] | None = None
@@ -106,7 +112,7 @@ class LogTail:
         held_back = [partition for partition in held_back if partition.topic == self._topics.state]
         if held_back:
             first = await self._offsets.log_starts(self.event_partitions)
-            for partition in (self.event_partitions[one.partition] for one in held_back):
+            for partition in (self._changed_partitions[one.partition] for one in held_back):
                 positions[partition] = max(first[partition], positions[partition] - TAIL_OFFSETS)
         assign_at(consumer, await self._offsets.log_starts(beside))
         await read_until(consumer, visible, self._restore, self._cluster)
@@ -122,6 +128,7 @@ class LogTail:
         with self._cluster.within(self._cluster.deadlines.caught_up, "reading the events"):
             while not self._has_reached(visible):
                 await self._read_once(consumer)
+        held_back = [partition for partition in held_back if partition.topic == self._topics.changed]
         if held_back:
             await self._roll_back(held_back)
 
@@ -143,7 +150,7 @@ class LogTail:
             await self._offsets.high_watermarks(held_back),
         )
         for record in await read_range(self._cluster, start, ends, isolation="read_uncommitted"):
-            self.table.roll_back(event_of(record))
+            self.table.roll_back(self.event_of(record))
 
     def _restore(self, record: ConsumedRecord) -> None:
         if record.topic == self._topics.state:
@@ -213,8 +220,8 @@ class LogTail:
         baselines: list[BalanceState] = []
         health: list[ProviderHealth] = []
         for partition, records in (await poll(consumer, self._cluster)).items():
-            if partition.topic == self._topics.changed:
-                events += [event_of(record) for record in records]
+            if partition in self._places:
+                events += [self.event_of(record) for record in records]
             elif partition.topic == self._topics.state:
                 baselines += [state for one in records if (state := self._baseline(one)) is not None]
             elif partition.topic == self._topics.internal:
@@ -223,7 +230,8 @@ class LogTail:
             else:
                 health += wire.healths(records)
         for event in events:
-            self.table.apply(event)
+            if event.type == "changed":
+                self.table.apply(event)
         self.table.health.update((one.provider, one) for one in health)
         self.positions = {
             partition: await consumer.position(partition)
@@ -274,6 +282,6 @@ class LogTail:
         if self._consumer is not None:  # a task that had not begun has stopped nothing
             await stop_client(self._consumer)
 
-
-def event_of(record: ConsumedRecord) -> Published:
-    return wire.decode_event(record.partition, record.offset, record.key, record.value, record.headers)
+    def event_of(self, record: ConsumedRecord) -> Published:
+        place = self._places[TopicPartition(record.topic, record.partition)]
+        return wire.decode_event(place, record.offset, record.key, record.value, record.headers)

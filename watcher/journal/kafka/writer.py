@@ -17,10 +17,11 @@ from aiokafka.structs import RecordMetadata
 
 from watcher.journal import Batch, Rejected, Restored, WrongJournal
 from watcher.journal.kafka.broker_errors import DenialTimer
+from watcher.journal.kafka.closing_records import time_of
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.dangling_transactions import TAIL_OFFSETS, was_committed
 from watcher.journal.kafka.encoder import Encoder
-from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, events_lost, records_lost
+from watcher.journal.kafka.fencing import LogIdentity, OwnerClaim, crossings_lost, events_lost, records_lost
 from watcher.journal.kafka.internal_records import OWNER, control_record
 from watcher.journal.kafka.offsets import OffsetProbe, Offsets, assign_at, read_range, read_until
 from watcher.journal.kafka.partition_contents import InternalContents, PartitionContents
@@ -38,6 +39,12 @@ class KafkaWriter:
     """The offset where the internal records ended when we opened them: a successor's claim stands behind."""
     _state_end = 0
     """The offset where the states ended then."""
+    _crossed_end = 0
+    """The offset where the crossings ended then."""
+    _epoch = ""
+    _was_open = False
+    _missing_since: float | None = None
+    """Since when our topics are missing, as far as we looked."""
     _begun_anew: TopicPartition | None = None
     """What took records of ours where others of ours had stood."""
 
@@ -59,9 +66,12 @@ class KafkaWriter:
         self.partition = partition
         self.transactional_id = transactional_id
         self._topics = topics
-        self._event_partition = TopicPartition(topics.changed, partition)
-        self._state_partition = TopicPartition(topics.state, partition)
-        self._internal_partition = TopicPartition(topics.internal, partition)
+        joined = (topics.changed, topics.state, topics.internal, topics.crossed, topics.closing)
+        self._transacted = tuple(TopicPartition(topic, partition) for topic in joined)
+        """Where a transaction of ours may have part."""
+        self._event_partition, self._state_partition, self._internal_partition, self._crossed_partition, _ = (
+            self._transacted
+        )
         self._cluster = cluster
         self._offsets = offsets
         self._encoder = encoder
@@ -69,19 +79,10 @@ class KafkaWriter:
         self._identity = identity
         self._boottime = boottime
         self._began_at = began_at
-        self._epoch = ""
-        self._missing_since: float | None = None
-        """Since when our topics are missing, as far as we looked."""
         self._denied = DenialTimer(60.0, cluster.deadlines.denied)
-        self._was_open = False
         self._producer: TransactionalProducer | None = None
         self._last_offsets: dict[TopicPartition, int] = {}
         """Where our last records stand."""
-
-    @property
-    def _transacted(self) -> tuple[TopicPartition, ...]:
-        """Where a transaction of ours may have part."""
-        return self._event_partition, self._state_partition, self._internal_partition
 
     async def open(self) -> Restored:
         """Raises Unavailable, Fenced, Lost, Forbidden, and WrongJournal when this is another log than before, or none."""
@@ -101,7 +102,8 @@ class KafkaWriter:
                     await self._refuse_deleted_topics(consumer)
                     raise
             self._missing_since = None
-            await self._transact([control_record(self._topics.internal, OWNER, self._claim.opened(self._state_end))])
+            claim = self._claim.opened(self._state_end, self._crossed_end)
+            await self._transact([control_record(self._topics.internal, OWNER, claim)])
         except BaseException:
             await self._abandon_producer()
             raise
@@ -146,6 +148,7 @@ class KafkaWriter:
         self._last_offsets = {
             self._state_partition: self._state_end - 1,
             self._internal_partition: self._opened_at - 1,
+            self._crossed_partition: self._crossed_end - 1,
         }
         return restored
 
@@ -197,6 +200,7 @@ class KafkaWriter:
 
     async def _require_whole(self, restored: Restored, internal: InternalContents) -> None:
         """Raises WrongJournal when events or states were lost: versions would begin anew beside the old ones."""
+        await self._require_crossings(internal)
         if self._begun_anew is not None:
             raise records_lost(self._topics, *self._begun_anew)
         written = max(internal.state_end, self._last_offsets.get(self._state_partition, -1) + 1)
@@ -210,6 +214,14 @@ class KafkaWriter:
             raise events_lost(self._topics)
         if not has_changes and await self._holds_events(internal.events_from, ends):
             raise records_lost(self._topics, *self._state_partition)
+
+    async def _require_crossings(self, internal: InternalContents) -> None:
+        """Raises WrongJournal when crossings were lost. A log that an older version made had none, and no topic for them."""
+        crossed = self._crossed_partition
+        written = max(internal.crossed_end, self._last_offsets.get(crossed, -1) + 1)
+        self._crossed_end = (await self._offsets.last_stable([crossed]))[crossed]
+        if self._crossed_end < written or self._begun_anew == crossed:
+            raise crossings_lost(self._topics, self.partition)
 
     async def _holds_events(self, first: int, ends: Offsets) -> bool:
         """Whether there is one among the last, of this log, which begins at `first`."""
@@ -228,7 +240,7 @@ class KafkaWriter:
         self._denied.clear()
 
     async def release(self, *, in_doubt: float = 0.0) -> None:
-        last_word = self._claim.released(self._state_end, in_doubt=in_doubt)
+        last_word = self._claim.released(self._state_end, self._crossed_end, in_doubt=in_doubt)
         await self._transact([control_record(self._topics.internal, OWNER, last_word)])
 
     def _live_producer(self) -> TransactionalProducer:
@@ -258,7 +270,9 @@ class KafkaWriter:
     async def _transaction(self, producer: TransactionalProducer, records: Sequence[OutgoingRecord]) -> None:
         await producer.begin_transaction()
         sent = [
-            await producer.send(topic, value, key, partition=self.partition, headers=headers)
+            await producer.send(
+                topic, value, key, partition=self.partition, timestamp_ms=time_of(headers), headers=headers
+            )
             for topic, key, value, headers in records
         ]
         await self._require_delivery(sent)

@@ -68,6 +68,10 @@ FORMATS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE event ADD COLUMN type TEXT NOT NULL DEFAULT 'changed'",
         # Times come nearly in order, so this grows at its end.
         "CREATE INDEX event_observed_at ON event (observed_at)",
+        # From which time on every event is there. What a version before has deleted was older than what it kept.
+        """INSERT INTO meta SELECT 'kept_from', CASE
+            WHEN (SELECT count(*) FROM event) = ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0) THEN 0
+            ELSE ifnull((SELECT observed_at FROM event ORDER BY seq LIMIT 1), 1000000 * strftime('%s', 'now')) END""",
         "CREATE TABLE closing (day TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (day, key)) WITHOUT ROWID",
     ),
 )

@@ -6,10 +6,12 @@ and every commit reads it again inside its own transaction. Local disks only.
 
 import contextlib
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 
 import anyio
 
+from watcher.journal.sqlite.closings import ClosingRetention
 from watcher.journal.sqlite.file import (
     Run,
     connect,
@@ -34,7 +36,7 @@ def path_of(url: str) -> Path:
 
 
 class SqliteJournal:
-    """One database file. `retention` is in seconds; `clock` gives wall-clock microseconds, `boottime` the seconds of leases;
+    """One database file. `retention` and `checkpoints` are in seconds; `clock` gives wall-clock microseconds, `boottime` the seconds of leases;
     `runner` makes the threads."""
 
     partitions = 1
@@ -50,10 +52,12 @@ class SqliteJournal:
         boottime: Callable[[], float] = anyio.current_time,
         runner: Callable[[], Run] = worker,
         view_limits: ViewLimits = ViewLimits(),  # noqa: B008 (frozen)
+        checkpoints: float = inf,
     ) -> None:
         self.path = path
         self._codec = Codec(encoding)
         self._retention = int(retention * 1e6)
+        self._checkpoints = checkpoints
         self._clock = clock
         self._boottime = boottime
         self._runner = runner
@@ -64,7 +68,7 @@ class SqliteJournal:
     def writer(self, partition: int) -> "SqliteWriter":
         """The one partition's writer."""
         assert partition == 0, "SQLite has one partition"
-        retention = Retention(self._kept)
+        retention = Retention(self._kept, ClosingRetention(lambda: self._closings_kept()[0]))
         self._writer = SqliteWriter(
             self.path, self._codec, retention, self._runner(), self._signal, boottime=self._boottime
         )
@@ -74,10 +78,18 @@ class SqliteJournal:
         now = self._clock()
         return now - self._retention, now
 
+    def _closings_kept(self) -> tuple[int, int]:
+        now = self._clock()
+        return 0 if self._checkpoints == inf else max(0, now - int(self._checkpoints * 1e6)), now
+
     async def reader(self) -> SqliteReader:
         """Raises WrongJournal when there is no database yet."""
         run, bulk = self._runner(), self._runner()
-        return await run(lambda: SqliteReader(self.path, run, bulk, self._signal, self._view_limits))
+        return await run(
+            lambda: SqliteReader(
+                self.path, run, bulk, self._signal, self._view_limits, closings_kept=self._closings_kept
+            )
+        )
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
         """Published by the writer of this process; silently not at all while it has none."""

@@ -26,6 +26,7 @@ class SqlitePlugin:
             retention=options.retention,
             clock=options.clock,
             boottime=options.boottime,
+            checkpoints=options.checkpoints,
         )
 
     def private_files(self, url: str, _settings: None) -> Iterator[PrivateFile]:

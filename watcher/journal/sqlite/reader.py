@@ -7,24 +7,29 @@ A cursor's only position is the `seq` of the first event still to come. Baseline
 log: a live follower gets them in the order in which they were made, a replay does not repeat them.
 """
 
+import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import anyio
 import msgspec
 
 from watcher.journal import Unwritable
+from watcher.journal.sqlite import closings
 from watcher.journal.sqlite.file import Run
+from watcher.journal.sqlite.past_reading import Interval, events_between, kept_from, require_log
 from watcher.journal.sqlite.reading import CommitSignal, OpenFile
 from watcher.journal.sqlite.view import STATE, SqliteView, small_snapshot
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
+from watcher.model.closed_days import days_closed
 from watcher.model.events import JSON, BalanceState, codec_of
 from watcher.model.keys import Filter, Key
 from watcher.model.log import (
     Bounds,
     Commit,
     Cursor,
+    EventType,
     Expired,
     JournalError,
     Published,
@@ -32,6 +37,7 @@ from watcher.model.log import (
     Snapshot,
     Unavailable,
 )
+from watcher.model.past import Closing, HistorySlice
 
 ROWS_PER_READ = 1000
 """Events, and baselines, read in one transaction at most."""
@@ -64,15 +70,26 @@ class SqliteReader:
     one before end with Unavailable; where their cursor stands in the new one they learn when they begin again.
     """
 
-    def __init__(self, path: Path, run: Run, bulk: Run, signal: CommitSignal, view_limits: ViewLimits) -> None:
+    def __init__(
+        self,
+        path: Path,
+        run: Run,
+        bulk: Run,
+        signal: CommitSignal,
+        view_limits: ViewLimits,
+        *,
+        closings_kept: Callable[[], tuple[int, int]],
+    ) -> None:
         """To be made where statements run: it opens the file. Raises WrongJournal when there is none.
 
-        `bulk`: where those run that may take long.
+        `bulk`: where those run that may take long. `closings_kept`: gives two times (wall-clock microseconds): ends of days
+        before the first are not kept; now.
         """
         self._path = path
         self._run = run
         self._bulk = bulk
         self._signal = signal
+        self._closings_kept = closings_kept
         self._file = OpenFile(path)
         self._wal = path.with_name(f"{path.name}-wal")
         self._views = ViewPool(self._view, self._grown, view_limits)
@@ -132,6 +149,44 @@ class SqliteReader:
                     continue
             with anyio.move_on_after(IDLE if self._signal.local else POLL):
                 await changed.wait()
+
+    async def closing_days(self) -> list[str]:
+        kept_from, now = self._closings_kept()
+        return days_closed(await self.notes(), kept_from, now)
+
+    async def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
+        behind: str | None = "" if day > closings.last_day_gone(self._closings_kept()[0]) else None
+        while behind is not None:
+            file, last = await self._current(), behind
+            behind, found = await self._bulk(lambda: self._closings(file, day, last, wanted))  # noqa: B023 - it is awaited here
+            if found:
+                yield found
+
+    @staticmethod
+    def _closings(file: OpenFile, day: str, behind: str, wanted: Filter) -> tuple[str | None, list[Closing]]:
+        with file.reading(file.bulk) as connection:
+            return closings.page(connection, day, behind, wanted)
+
+    async def kept_from(self) -> int:
+        return await self._run(self._kept_from)
+
+    def _kept_from(self) -> int:
+        file = self._open()
+        with file.reading(file.connection):
+            return kept_from(file.connection)
+
+    async def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
+        file = await self._current()
+        require_log((await self.bounds()).head, until)
+        (position,) = until.positions
+        (begin,) = (0,) if behind is None else behind.positions
+        interval = Interval(wanted, first, last, position, begin)
+        found = events_between(file, self._bulk, interval, self._json)
+        async with contextlib.aclosing(found):
+            async for slice_ in found:
+                yield slice_
 
     async def close(self) -> None:
         self._views.close()
@@ -205,12 +260,12 @@ class SqliteReader:
 
     def _events(self, place: _Position, connection: sqlite3.Connection) -> list[Published]:
         rows = connection.execute(
-            "SELECT seq, key, version, observed_at, content, data FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
+            "SELECT seq, key, version, observed_at, content, data, type FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
             (place.position, ROWS_PER_READ),
         )
         return [
-            Published(_key(key), version, self._json(content, data), 0, seq, observed_at)
-            for seq, key, version, observed_at, content, data in rows
+            Published(_key(key), version, self._json(type_, content, data), 0, seq, observed_at, type_)
+            for seq, key, version, observed_at, content, data, type_ in rows
         ]
 
     def _new_baselines(self, place: _Position, connection: sqlite3.Connection) -> list[BalanceState]:
@@ -224,11 +279,12 @@ class SqliteReader:
             place.baseline = rows[-1][0]
         return [STATE[content](data) for _, version, content, data in rows if version == 0]
 
-    def _json(self, content: str, data: bytes) -> bytes:
+    def _json(self, type_: EventType, content: str, data: bytes) -> bytes:
         if content == JSON.content_type:
             return data
         try:
-            return JSON.encode(codec_of(content).event(data))
+            codec = codec_of(content)
+            return JSON.encode(codec.event(data) if type_ == "changed" else codec.crossing(data))
         except (msgspec.DecodeError, ValueError) as error:
             raise Unwritable(f"{self._path} is damaged: an event in it cannot be read ({error})") from error
 

@@ -3,15 +3,18 @@
 import sqlite3
 from collections.abc import Callable
 
+from watcher.journal.sqlite.closings import ClosingRetention
+
 TRIM = 1000
 """Events that retention deletes in one transaction at most: a slice, so that no commit waits long behind it."""
 
 
 class Retention:
-    """`kept` gives two times (wall-clock microseconds): events of before the first may go; now."""
+    """`kept` gives two times (wall-clock microseconds): events of before the first may go; now. `closings`: which of those may."""
 
-    def __init__(self, kept: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, kept: Callable[[], tuple[int, int]], closings: ClosingRetention) -> None:
         self._kept = kept
+        self._closings = closings
         self._expired = 0
         """Up to this `seq` events are past retention."""
         self._ahead = 0
@@ -27,15 +30,26 @@ class Retention:
         date is right goes before its time, but one behind which a clock ran ahead and then behind; and none stays
         longer than twice `retention`, since a date that is ahead by less is past retention that much later.
         """
+        self._closings.trim(connection)
         if not self._expired:
             self._find_expired(connection)
         if self._expired:
+            self._note_kept(connection)
             connection.execute(
                 "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE seq <= ? ORDER BY seq LIMIT ?)",
                 (self._expired, TRIM),
             )
             if connection.execute("SELECT 1 FROM event WHERE seq <= ? LIMIT 1", (self._expired,)).fetchone() is None:
                 self._expired = 0
+
+    def _note_kept(self, connection: sqlite3.Connection) -> None:
+        """The past can be told behind the latest of what goes now. What is dated ahead happened before now, at the latest."""
+        _, now = self._kept()
+        connection.execute(
+            "UPDATE meta SET value = max(value, 1 + (SELECT max(min(observed_at, ?)) FROM"
+            " (SELECT observed_at FROM event WHERE seq <= ? ORDER BY seq LIMIT ?))) WHERE name = 'kept_from'",
+            (now, self._expired, TRIM),
+        )
 
     def _find_expired(self, connection: sqlite3.Connection) -> None:
         """In the first slice; if all of it is dated ahead, in one further on, and in the next one next time."""

@@ -13,6 +13,7 @@ import structlog
 
 from watcher.journal import Batch, Fenced, Restored, Unwritable
 from watcher.journal.record_limits import MAX_RECORD_BYTES, UNENCODABLE, UNPARSABLE, refuse_unfit, too_large
+from watcher.journal.sqlite.closings import PUT_CLOSING, ClosingRecord, closing_records
 from watcher.journal.sqlite.file import (
     Run,
     contents_of,
@@ -24,6 +25,7 @@ from watcher.journal.sqlite.file import (
 from watcher.journal.sqlite.identity import leave_mark
 from watcher.journal.sqlite.reading import CommitSignal
 from watcher.journal.sqlite.retention import Retention
+from watcher.model.alerts import Crossing
 from watcher.model.events import JSON, MSGPACK, BalanceState, Codec, CommitRow, ProviderHealth
 from watcher.model.keys import KINDS, Key
 from watcher.model.log import JournalError
@@ -35,6 +37,7 @@ ROWS = 50
 interpreter go, once for all of them."""
 ONE = "(?, ?, ?, ?, ?)"
 INSERT_EVENT = "INSERT INTO event (key, version, observed_at, content, data) VALUES (?, ?, ?, ?, ?)"
+INSERT_CROSSING = "INSERT INTO event (type, key, version, observed_at, content, data) VALUES ('crossed', ?, ?, ?, ?, ?)"
 PUT_STATE = (
     "INSERT INTO state (key, account, version, content, data) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (key) DO UPDATE SET version = excluded.version, content = excluded.content, data = excluded.data"
@@ -89,8 +92,10 @@ class SqliteWriter:
         return restored
 
     async def commit(self, batch: Batch) -> None:
-        events, states = self._records(batch.rows)  # here, so that the thread holds the interpreter for SQL only
-        await self._run(lambda: self._commit(events, states, batch.notes))
+        # Here, so that the thread holds the interpreter for SQL only.
+        events, states, crossings = self._records(batch)
+        closings = closing_records(batch.closings) if batch.closings else []
+        await self._run(lambda: self._commit(events, states, crossings, batch.notes, closings))
         self._signal.wake()
 
     async def heartbeat(self, health: Sequence[ProviderHealth]) -> None:
@@ -186,49 +191,72 @@ class SqliteWriter:
                 raise Unwritable(f"{self._path} was put back to what it was before while it was written to")
             yield connection
 
-    def _commit(self, events: Records, states: Records, notes: Mapping[str, bytes]) -> None:
+    def _commit(
+        self,
+        events: Records,
+        states: Records,
+        crossings: Records,
+        notes: Mapping[str, bytes],
+        closings: Sequence[ClosingRecord],
+    ) -> None:
         with self._transaction() as connection:
             _put(connection, INSERT_EVENT, INSERT_EVENTS, events)
+            if crossings:
+                connection.executemany(INSERT_CROSSING, crossings)
             _put(connection, PUT_STATE, PUT_STATES, states)
             connection.executemany(PUT_NOTE, notes.items())
+            if closings:
+                connection.executemany(PUT_CLOSING, closings)
             self._retention.trim(connection)
             head = contents_of(connection).head
         self._head = head
-        if events:
+        if events or crossings:
             leave_mark(self._path, self._log, head)
 
     def _release(self) -> None:
         with self._transaction() as connection:
             connection.execute("UPDATE meta SET value = 1 WHERE name = 'released'")
 
-    def _records(self, rows: Sequence[CommitRow]) -> tuple[Records, Records]:
-        """What goes into `event` and into `state`. Every commit of every change passes here: no call too many.
+    def _records(self, batch: Batch) -> tuple[Records, Records, Records]:
+        """What goes into `event` and into `state`, and into `event` behind it. Every commit of every change passes here: no
+        call too many.
 
         Raises Rejected.
         """
         try:
-            events, states, fit = self._encoded(rows)
+            events, states, fit = self._encoded(batch.rows)
+            crossings = self._crossings(batch.crossings) if batch.crossings else []
         except UNENCODABLE:
-            refuse_unfit(self._unfit(rows))
+            refuse_unfit(self._unfit(batch))
             raise
-        if not fit:
-            refuse_unfit(self._unfit(rows))
-        return events, states
+        if not fit or any(not _fits(crossing) for crossing in crossings):
+            refuse_unfit(self._unfit(batch))
+        return events, states, crossings
 
-    def _unfit(self, rows: Sequence[CommitRow]) -> dict[str, str]:
+    def _unfit(self, batch: Batch) -> dict[str, str]:
         """Each alone: by key, what is wrong with those that cannot be committed."""
         unfit: dict[str, str] = {}
-        for row in rows:
+        rows = (
+            (row.state.key, record) for row in batch.rows for record in (row.state, row.event) if record is not None
+        )
+        for key, record in (*rows, *((crossing.key, crossing) for crossing in batch.crossings)):
             try:
-                size = max(len(self._codec.encode(record)) for record in (row.state, row.event) if record is not None)
+                size = len(self._codec.encode(record))
             except UNENCODABLE as error:
-                unfit[str(row.state.key)] = f"not to be encoded: {error}"
+                unfit[str(key)] = f"not to be encoded: {error}"
             else:
                 if size > MAX_RECORD_BYTES:
-                    unfit[str(row.state.key)] = too_large(size)
-                elif not Key.parsable(str(row.state.key)):
-                    unfit[str(row.state.key)] = UNPARSABLE
+                    unfit[str(key)] = too_large(size)
+                elif not Key.parsable(str(key)):
+                    unfit[str(key)] = UNPARSABLE
         return unfit
+
+    def _crossings(self, crossings: Sequence[Crossing]) -> Records:
+        content, encode = self._codec.content_type, self._codec.encode
+        return [
+            (str(crossing.key), crossing.version, _micros(crossing.observed_at), content, encode(crossing))
+            for crossing in crossings
+        ]
 
     def _encoded(self, rows: Sequence[CommitRow]) -> tuple[Records, Records, bool]:
         """The same, and whether all of it is small enough and can be read again."""
@@ -265,6 +293,14 @@ class SqliteWriter:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+def _fits(record: tuple[object, ...]) -> bool:
+    """Whether a crossing is small enough, and its key can be read again."""
+    key, *_, data = record
+    assert isinstance(key, str)
+    assert isinstance(data, bytes)
+    return len(data) <= MAX_RECORD_BYTES and Key.parsable(key)
 
 
 def _put(connection: sqlite3.Connection, one: str, many: str, records: Records) -> None:

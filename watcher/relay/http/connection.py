@@ -26,7 +26,7 @@ from watcher.relay.http.admission import AcceptedSocket, Admission, Stage
 from watcher.relay.http.body import BodyReader
 from watcher.relay.http.body_budget import BodyBudget, Sender
 from watcher.relay.http.body_memory import BodyMemory
-from watcher.relay.http.head import HttpAnswer, answer_head, error, unavailable
+from watcher.relay.http.head import HttpAnswer, NotBegun, answer_head, error, unavailable
 
 DISCARDED = 4 * 1024 * 1024
 """Bytes that are read and thrown away (the body of who is refused, further requests): one answer is all there is."""
@@ -362,6 +362,9 @@ class HttpConnection(ServerConnection):
             return
         try:
             piece = await _next(body)
+        except NotBegun as end:
+            await self._write(end.answer, request)
+            return
         except Exception as problem:  # who cannot even begin gets that as the answer
             if not isinstance(problem, JournalError):
                 logger.exception("relay.answer_failed")

@@ -39,6 +39,14 @@ class HttpAnswer(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class NotBegun(Exception):
+    """Raised by a body of several pieces before the first one: what is answered in its place."""
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
+
+
 def json_answer(status: int, body: object, *headers: tuple[str, str]) -> HttpAnswer:
     return HttpAnswer(status, JSON, msgspec.json.encode(body), headers)
 

@@ -14,6 +14,7 @@ from watcher.relay.http.head import HttpAnswer, error, json_answer
 
 STREAM = "/v1/stream"
 BALANCES = "/v1/balances"
+HISTORY = "/v1/history"
 NOT_OURS = (
     "a relay without tokens answers to localhost and loopback addresses only: "
     "add the origin that you came by to [relay] origins, or set tokens"
@@ -40,6 +41,8 @@ class Readiness(msgspec.Struct, frozen=True):
     """`ok`, or what is wrong with it."""
     providers: Mapping[str, str] | UnsetType = UNSET
     """The same by provider."""
+    webhooks: Mapping[str, str] | UnsetType = UNSET
+    """The same by webhook. One that fails makes nothing unready: changes are committed and published without it."""
 
 
 class MetricsText(msgspec.Struct, frozen=True):
@@ -191,6 +194,8 @@ class HttpRoutes:
             shown["journal"] = found.journal if rights == EVERYTHING else ok_or_failing([found.journal])
         if found.providers is not UNSET:
             shown["providers"] = self._shown_providers(found.providers, rights)
+        if found.webhooks is not UNSET:
+            shown["webhooks"] = found.webhooks if rights == EVERYTHING else ok_or_failing(found.webhooks.values())
         return json_answer(200 if ready else 503, {**shown, "ready": ready})
 
     def _shown_providers(self, providers: Mapping[str, str], rights: Filter | None) -> object:
@@ -219,6 +224,7 @@ async def _no_relay(_: RoutedRequest) -> HttpAnswer:
 WITHOUT_RELAY: Mapping[str, Route] = {
     "/": Route(_no_relay),
     BALANCES: Route(_no_relay, guarded=True),
+    HISTORY: Route(_no_relay, guarded=True),
     STREAM: Route(_no_relay),
 }
 """For the port of a half that polls and has no stream."""

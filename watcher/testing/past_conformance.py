@@ -1,0 +1,188 @@
+"""What every journal must tell of the past. For a test module, as `journal_conformance`; its fixtures are the same."""
+
+import msgspec
+import pytest
+
+from watcher.journal import Batch, Journal, Reader
+from watcher.model.events import JSON, CommitRow, changed
+from watcher.model.keys import Filter
+from watcher.model.log import Cursor, Expired, Published
+from watcher.model.past import HistorySlice
+from watcher.model.times import format_rfc3339
+from watcher.testing.journal_samples import BEGAN, baseline, change, collect, events, opened, reading, snapshot
+
+SECOND = 1_000_000
+HOUR = 3_600 * SECOND
+
+
+def later(row: CommitRow, amount: int, at: int) -> CommitRow:
+    """The next change of that balance, observed `at` microseconds after BEGAN."""
+    before, observed_at = row.state, format_rfc3339(BEGAN + at)
+    state = msgspec.structs.replace(before, version=before.version + 1, amount=str(amount), observed_at=observed_at)
+    return CommitRow(state, changed("e0", state, before.amount, min(before.observed_at, observed_at)))
+
+
+async def slices_between(
+    reader: Reader,
+    first: int,
+    last: int,
+    until: Cursor,
+    wanted: Filter = Filter(),  # noqa: B008 (frozen)
+) -> list[HistorySlice]:
+    """What was observed from `first` to `last` microseconds after BEGAN."""
+    return [part async for part in reader.between(wanted, BEGAN + first, BEGAN + last, until)]
+
+
+def found(slices: list[HistorySlice]) -> list[Published]:
+    return [event for part in slices for event in part.events]
+
+
+def named(slices: list[HistorySlice]) -> list[tuple[str, int]]:
+    """Account and version of each."""
+    return [(event.key.account, event.version) for event in found(slices)]
+
+
+class PastConformance:
+    """Asynchronous tests: the module that inherits sets `pytestmark = pytest.mark.anyio`."""
+
+    async def test_a_log_that_is_new_has_kept_everything_and_holds_nothing(self, journal: Journal) -> None:
+        async with opened(journal), reading(journal) as reader:
+            head = (await reader.bounds()).head
+            assert await reader.kept_from() <= BEGAN
+            assert named(await slices_between(reader, 0, HOUR, head)) == []
+
+    async def test_events_of_an_interval_come_in_the_order_of_the_log_with_both_ends(
+        self, journal: Journal, twin: Journal
+    ) -> None:
+        first, second = baseline("account1", 5), baseline("account2", 5)
+        rows = [one := later(first, 6, SECOND), later(second, 7, 2 * SECOND), two := later(one, 8, 3 * SECOND)]
+        async with opened(journal) as (writer, _), reading(twin) as reader:
+            await writer.commit(Batch([first, second]))
+            for row in [*rows, later(two, 9, 4 * SECOND)]:
+                await writer.commit(Batch([row]))
+            head = (await reader.bounds()).head
+            slices = await slices_between(reader, SECOND, 3 * SECOND, head)
+            assert named(slices) == [("account1", 1), ("account2", 1), ("account1", 2)]
+            assert named(await slices_between(reader, SECOND + 1, 3 * SECOND - 1, head)) == [("account2", 1)]
+            assert named(await slices_between(reader, 5 * SECOND, HOUR, head)) == []
+            assert await reader.kept_from() <= BEGAN
+
+    async def test_an_event_is_the_one_that_a_follower_gets(self, journal: Journal) -> None:
+        first = baseline("account1", 5)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            begin = (await reader.bounds()).head
+            await writer.commit(Batch([first]))
+            await writer.commit(Batch([later(first, 6, SECOND)]))
+            followed = events(await collect(reader, begin, events))
+            head = (await reader.bounds()).head
+            assert found(await slices_between(reader, 0, HOUR, head)) == followed
+            assert JSON.event(followed[0].data).amount == "6"
+
+    async def test_what_stands_at_or_behind_the_cursor_is_left_out(self, journal: Journal) -> None:
+        first = baseline("account1", 5)
+        one = later(first, 6, SECOND)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([first]))
+            none = (await reader.bounds()).head
+            await writer.commit(Batch([one]))
+            before, _ = await snapshot(reader)
+            await writer.commit(Batch([later(one, 7, 2 * SECOND)]))
+            assert named(await slices_between(reader, 0, HOUR, none)) == []
+            assert named(await slices_between(reader, 0, HOUR, before)) == [("account1", 1)]
+
+    async def test_a_reading_that_was_broken_off_goes_on_behind_what_it_had(self, journal: Journal) -> None:
+        row = baseline("account1", 5)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([row]))
+            for number in range(1, 7):
+                row = later(row, 5 + number, number * SECOND)
+                await writer.commit(Batch([row]))
+            bounds = await reader.bounds()
+            whole = found(await slices_between(reader, 2 * SECOND, 5 * SECOND, bounds.head))
+            assert [event.version for event in whole] == [2, 3, 4, 5]
+            places = [bounds.oldest]
+            for event in whole:
+                places.append(places[-1].after(event.partition, event.position))
+            for number, place in enumerate([*places, bounds.head]):
+                rest = reader.between(Filter(), BEGAN + 2 * SECOND, BEGAN + 5 * SECOND, bounds.head, place)
+                assert found([part async for part in rest]) == whole[number:], number
+
+    @pytest.mark.parametrize("part", ["provider", "chain", "account", "token"])
+    async def test_a_filter_takes_any_part_of_the_key(self, journal: Journal, part: str) -> None:
+        first, other = baseline("account1", 5), baseline("account2", 5)
+        other = CommitRow(msgspec.structs.replace(other.state, chain="eip155:10", token="native"))  # noqa: S106
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([first, other]))
+            await writer.commit(Batch([later(first, 6, SECOND), later(other, 6, SECOND)]))
+            head = (await reader.bounds()).head
+            value = getattr(first.state, part)
+            both = [("account1", 1), ("account2", 1)]
+            wanted = await slices_between(reader, 0, HOUR, head, Filter(**{part: (value, "another")}))
+            assert named(wanted) == (both if part == "provider" else both[:1])
+            assert named(await slices_between(reader, 0, HOUR, head, Filter(**{part: ("another",)}))) == []
+
+    async def test_a_change_that_waited_for_its_commit_for_hours_is_found_by_the_time_at_which_it_was_observed(
+        self, journal: Journal
+    ) -> None:
+        first, second = baseline("account1", 5), baseline("account2", 5)
+        one = later(first, 6, 5 * HOUR)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([first, second]))
+            await writer.commit(Batch([one]))
+            await writer.commit(Batch([later(second, 7, 2 * HOUR), later(one, 8, 6 * HOUR)]))
+            head = (await reader.bounds()).head
+            assert named(await slices_between(reader, HOUR, 3 * HOUR, head)) == [("account2", 1)]
+            assert named(await slices_between(reader, 4 * HOUR, 7 * HOUR, head)) == [("account1", 1), ("account1", 2)]
+
+    async def test_times_before_and_after_a_clock_was_set_back_are_all_found(self, journal: Journal) -> None:
+        first = baseline("account1", 5)
+        rows = [first]
+        for number, at in enumerate((3000, 3600, 600, 1200, 3300), 6):  # seconds; set back by most of an hour
+            rows.append(later(rows[-1], number, at * SECOND))
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            for row in rows:
+                await writer.commit(Batch([row]))
+            head = (await reader.bounds()).head
+            versions = [version for _, version in named(await slices_between(reader, 3000 * SECOND, HOUR, head))]
+            assert versions == [1, 2, 5]
+            versions = [version for _, version in named(await slices_between(reader, 0, 2000 * SECOND, head))]
+            assert versions == [3, 4]
+
+    async def test_slices_say_how_far_the_reading_is(self, journal: Journal) -> None:
+        rows = [baseline("account1", 5)]
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch(rows))
+            for number in range(1, 40):
+                rows.append(later(rows[-1], 5 + number, number * SECOND))
+                await writer.commit(Batch([rows[-1]]))
+            head = (await reader.bounds()).head
+            slices = await slices_between(reader, 10 * SECOND, 19 * SECOND, head, Filter(account=("account1",)))
+            assert [event.version for event in found(slices)] == [*range(10, 20)]
+            done = [part.done for part in slices]
+            assert done == sorted(done)
+            assert slices[-1].done == slices[-1].of >= 10
+            assert {part.of for part in slices} == {slices[-1].of}
+
+    async def test_followers_go_on_while_the_past_is_read(self, journal: Journal) -> None:
+        first = baseline("account1", 5)
+        one = later(first, 6, SECOND)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([first]))
+            await writer.commit(Batch([one]))
+            head = (await reader.bounds()).head
+            past = reader.between(Filter(), BEGAN, BEGAN + HOUR, head)
+            part = await anext(past)
+            await writer.commit(Batch([change(one, 7)]))
+            assert [event.version for event in events(await collect(reader, head, events))] == [2]
+            assert [event.version for event in part.events] + [
+                event.version async for part in past for event in part.events
+            ] == [1]
+
+    async def test_a_cursor_of_another_log_or_beyond_the_head_is_refused(self, journal: Journal) -> None:
+        async with opened(journal), reading(journal) as reader:
+            head = (await reader.bounds()).head
+            beyond = Cursor(head.epoch, tuple(position + 9 for position in head.positions))
+            for cursor, reason in ((Cursor("0af0", head.positions), "epoch_changed"), (beyond, "ahead")):
+                with pytest.raises(Expired) as refused:
+                    await slices_between(reader, 0, HOUR, cursor)
+                assert refused.value.reason == reason
