@@ -35,7 +35,7 @@ class RehearsedBalance:
         return next((n for n in range(there - 1, self.seen, -1) if self.amounts[n] == known), self.seen)
 
 
-class Feed:
+class RehearsedTarget:
     """What the answers of one target tell. The hot loop of a rehearsal reads `next_change` and `doubted`, and no more."""
 
     __slots__ = ("balances", "doubted", "last", "longest", "next_change", "reads", "refreshed", "times")

@@ -71,7 +71,7 @@ class ProviderOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that were to confirm a candidate."""
 
 
-class Tally:
+class DelayTally:
     """Delays while they come in, by label."""
 
     def __init__(self) -> None:

@@ -56,13 +56,27 @@ def shares(steps: Sequence[float], most: float) -> list[float]:
     return found
 
 
+def answer_age(provider: Provider) -> float:
+    """Seconds that an answer may be old when it comes: what the provider caches, or how old TokenKit is asked for."""
+    if not hasattr(provider.settings, "max_age") or getattr(provider.settings, "force_refresh", False):
+        return provider.cache
+    most: float | None = getattr(provider.settings, "max_age", None)
+    targets = sum(len(group.targets) for group in provider.groups)
+    return targets / _rates(provider)[1] if most is None else most
+
+
 def steps_of(provider: Provider, seconds: float) -> float:
     """Requests and targets of so many seconds, at most."""
+    return sum(_rates(provider)) * seconds
+
+
+def _rates(provider: Provider) -> tuple[float, float]:
+    """Requests and targets a second, at most."""
     budget = budget_of(provider)
     everywhere = min(
         (window.per / window.requests for window in provider.limits if window.endpoint is None), default=0.0
     )
-    total = 0.0
+    all_requests = all_targets = 0.0
     for group in provider.groups:
         rates = {lane.endpoint: (1 / budget.interval(lane.endpoint), lane.batch) for lane in group.lanes}
         requests = sum(rate for rate, _ in rates.values())
@@ -71,5 +85,6 @@ def steps_of(provider: Provider, seconds: float) -> float:
         batch = min(max(batch for _, batch in rates.values()), len(group.targets))
         if provider.min_interval:
             requests = min(requests, len(group.targets) / batch / provider.min_interval)
-        total += requests * (1 + batch)
-    return total * seconds
+        all_requests += requests
+        all_targets += requests * batch
+    return all_requests, all_targets

@@ -18,8 +18,8 @@ from watcher.model.targets import LISTING, Target
 from watcher.poller.assembly import budget_of, schedules_of
 from watcher.poller.connections import MAX_CONNECTIONS
 from watcher.providers.protocol import Provider
-from watcher.rehearsal.feeds import Feed, RehearsedBalance
-from watcher.rehearsal.outcome import Tally
+from watcher.rehearsal.feeds import RehearsedBalance, RehearsedTarget
+from watcher.rehearsal.outcome import DelayTally
 from watcher.scheduling.lane_scheduler import LaneScheduler, PollJob
 
 BEGAN = 1_600_000_000_000_000
@@ -41,10 +41,17 @@ class Rehearsal:
     for foreign ones.
     """
 
+    _look = 0.0
+    """When a request may leave, at the earliest."""
+    _idle = True
+    """Nothing was due, or no place was free: any answer may change that."""
+    _days = 0
+    """Begun, as far as the long limits were looked at."""
+
     def __init__(
         self,
         provider: Provider,
-        feeds: Mapping[Target, Feed],
+        feeds: Mapping[Target, RehearsedTarget],
         *,
         seed: int,
         latency: float,
@@ -53,7 +60,7 @@ class Rehearsal:
         stamps: bytes | None = None,
     ) -> None:
         self.feeds = feeds
-        self.tally = Tally()
+        self.tally = DelayTally()
         self.confirming = 0
         self.requests: list[dict[str | None, int]] = []
         """Of each bucket, by endpoint."""
@@ -70,16 +77,10 @@ class Rehearsal:
         self._latency = latency
         self._bucket = bucket
         self._since = since
-        self._days = 0
-        self._look = 0.0
-        """When a request may leave, at the earliest."""
-        self._idle = True
-        """Nothing was due, or no place was free: any answer may change that."""
-        settings = provider.settings
         self._cache = provider.cache
         # TokenKit is asked for answers of a certain age; other providers know no such keys.
-        self._max_age: float | None = getattr(settings, "max_age", None)
-        self._by_age = hasattr(settings, "max_age") and not getattr(settings, "force_refresh", False)
+        self._max_age: float | None = getattr(provider.settings, "max_age", None)
+        self._by_age = hasattr(provider.settings, "max_age") and not getattr(provider.settings, "force_refresh", False)
 
     def run(self, until: float) -> None:
         """Go on up to a time."""
@@ -143,7 +144,7 @@ class Rehearsal:
         self.confirming += doubted
         self._lanes.answered(job, received)
 
-    def _refresh(self, feed: Feed, job: PollJob, asked: float, shows: float) -> float:
+    def _refresh(self, feed: RehearsedTarget, job: PollJob, asked: float, shows: float) -> float:
         """When that was true which an answer shows that comes out of a cache, unless what is there is too old."""
         age = shows - feed.refreshed
         if self._by_age:
@@ -155,7 +156,7 @@ class Rehearsal:
             feed.refreshed = shows
         return feed.refreshed
 
-    def _judge(self, target: Target, feed: Feed, shown: float, asked: float, received: float) -> Verdict:
+    def _judge(self, target: Target, feed: RehearsedTarget, shown: float, asked: float, received: float) -> Verdict:
         provider, ledger = self._provider, self._ledger
         listing = target.scope if target.family == LISTING else None
         leaves_out = listing is not None and provider.ordering != "weak"

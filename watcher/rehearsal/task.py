@@ -12,7 +12,7 @@ from watcher.model.watches import WatchIndex
 from watcher.providers import registry
 from watcher.providers.protocol import Provider
 from watcher.providers.settings import ProviderSettings
-from watcher.rehearsal.feeds import Feed, RehearsedBalance, targets_of
+from watcher.rehearsal.feeds import RehearsedBalance, RehearsedTarget, targets_of
 from watcher.rehearsal.history import BalanceHistory, History, rehearsed
 from watcher.rehearsal.outcome import LimitUse, ProviderOutcome, days_of
 from watcher.rehearsal.pieces import Piece, pieces_of
@@ -89,7 +89,7 @@ class Task:
             feed.longest = max(feed.longest, until - feed.last)
         return _outcome(provider, rehearsal, _Extent(pieces, until, wishes.seconds), unknown)
 
-    def _feeds(self, provider: Provider, pieces: Sequence[Piece]) -> tuple[dict[Target, Feed], int]:
+    def _feeds(self, provider: Provider, pieces: Sequence[Piece]) -> tuple[dict[Target, RehearsedTarget], int]:
         """Of each target, and of how many of them the history knows nothing."""
         targets = [target for group in provider.groups for target in group.targets]
         balances, unknown = self._balances(targets)
@@ -97,7 +97,7 @@ class Task:
         shown = {one.key: self._shown(rehearsed(one, seconds, pieces)) for one in balances.known}
         shown |= {one.key: self._shown(rehearsed(one, self.wishes.seconds, pieces)) for one in balances.made_up}
         read = targets_of(targets, shown)
-        return {target: Feed([shown[key] for key in read[target]]) for target in targets}, unknown
+        return {target: RehearsedTarget([shown[key] for key in read[target]]) for target in targets}, unknown
 
     def _shown(self, history: BalanceHistory) -> RehearsedBalance:
         return RehearsedBalance(history, self.watches.info(history.key).label)

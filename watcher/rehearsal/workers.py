@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -90,7 +91,13 @@ def _work(task: Task, pipe: Connection) -> None:
     """In a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    try:
-        pipe.send(task.run(pipe.send))
-    except BrokenPipeError:  # nobody waits for it any more
-        os._exit(0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    pipe.send(task.run(pipe.send))
+
+
+def _end_with_parent() -> None:
+    """However that ends: of a signal to itself alone its children learn nothing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(0)

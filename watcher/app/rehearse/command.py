@@ -11,7 +11,7 @@ import msgspec
 from watcher.app import journals, settings
 from watcher.app.daemon import journal_of
 from watcher.app.provider_sources import watch_index
-from watcher.app.rehearse.report import Report, lines
+from watcher.app.rehearse.report import RehearsalReport, lines
 from watcher.app.settings import Settings
 from watcher.journal import WrongJournal
 from watcher.limits.forecast import DAY
@@ -24,7 +24,7 @@ from watcher.redaction import safe_text
 from watcher.rehearsal import recorded
 from watcher.rehearsal.history import History
 from watcher.rehearsal.outcome import ProviderOutcome
-from watcher.rehearsal.pieces import STEPS, shares, steps_of
+from watcher.rehearsal.pieces import STEPS, answer_age, shares, steps_of
 from watcher.rehearsal.recorded import Recorded
 from watcher.rehearsal.task import Task, Wishes
 from watcher.rehearsal.workers import rehearse_all
@@ -60,11 +60,11 @@ def rehearse(options: RehearsalOptions, environment: Mapping[str, str]) -> None:
     new = configured(options.config)
     old = None if options.old is None else configured(options.old)
     found = Recorded() if options.synthetic else anyio.run(read_journal, new.config, options, environment)
-    caches = {provider.name: provider.cache for provider in new.providers}
+    caches = {provider.name: answer_age(provider) for provider in new.providers}
     histories = found.histories(options.days * DAY, new.config.retention, options.seed, caches)
     configs = [config for config in (old, new) if config is not None]
     outcomes = rehearsed_outcomes(configs, histories, found.stamps, options)
-    report = Report(
+    report = RehearsalReport(
         days=options.days,
         seed=options.seed,
         latency=options.latency,

@@ -16,7 +16,7 @@ MOST_LABELS = 20
 PIECEMEAL = 0.999
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class RehearsalReport(msgspec.Struct, frozen=True, kw_only=True):
     """One rehearsal. `--json` prints it as it stands; seconds, unless it says otherwise."""
 
     days: float
@@ -28,7 +28,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     new: list[ProviderOutcome]
 
 
-def lines(report: Report) -> Iterator[str]:
+def lines(report: RehearsalReport) -> Iterator[str]:
     """The table. First what it rests on, last what cannot be met."""
     yield from _ground(report)
     names = dict.fromkeys(one.provider for one in [*(report.old or []), *report.new])
@@ -47,11 +47,11 @@ def _of(outcomes: Sequence[ProviderOutcome] | None, name: str) -> ProviderOutcom
     return next((one for one in outcomes or () if one.provider == name), None)
 
 
-def _heads(report: Report) -> list[str]:
+def _heads(report: RehearsalReport) -> list[str]:
     return ["new"] if report.old is None else ["old", "new"]
 
 
-def _ground(report: Report) -> Iterator[str]:
+def _ground(report: RehearsalReport) -> Iterator[str]:
     yield (
         f"{report.days:g} days, seed {report.seed}; an answer takes {duration_words(report.latency)}; "
         "failures and hints are not rehearsed"
@@ -73,7 +73,7 @@ def _ground(report: Report) -> Iterator[str]:
 Cell = Callable[[ProviderOutcome], str]
 
 
-def _rows(report: Report, old: ProviderOutcome | None, new: ProviderOutcome | None) -> Iterator[list[str]]:
+def _rows(report: RehearsalReport, old: ProviderOutcome | None, new: ProviderOutcome | None) -> Iterator[list[str]]:
     outcomes = [new] if report.old is None else [old, new]
     rows: tuple[tuple[str, Cell], ...] = (
         ("watches", lambda one: f"{one.watches:,}"),
@@ -92,7 +92,7 @@ def _rows(report: Report, old: ProviderOutcome | None, new: ProviderOutcome | No
         yield [f"  {head}", *(NONE if one is None else cell(one) for one in outcomes)]
 
 
-def _label_lines(report: Report) -> Iterator[str]:
+def _label_lines(report: RehearsalReport) -> Iterator[str]:
     """The labels with the longest delays."""
     old = {} if report.old is None else _labels(report.old)
     new = _labels(report.new)
@@ -127,7 +127,7 @@ def _labels(outcomes: Sequence[ProviderOutcome]) -> dict[str, Delays]:
     }
 
 
-def _unmet(report: Report) -> Iterator[str]:
+def _unmet(report: RehearsalReport) -> Iterator[str]:
     for word, outcomes in (("old", report.old or ()), ("new", report.new)):
         for one in outcomes:
             for text in unmet_wishes(one):

@@ -1,0 +1,38 @@
+"""`watcher rehearse` as a process: what it prints for programs, and how it ends when somebody has seen enough."""
+
+import json
+import signal
+from pathlib import Path
+
+from tests.e2e.harness import until
+from watcher.sandbox.world import tables
+
+
+def config(house, **more):
+    """All five, with nobody behind the port: nobody is asked."""
+    found = tables(9, 1, "NOT_SET")
+    return house.config({name: {**table, **more} for name, table in found.items()})
+
+
+def children(pid):
+    return [int(one) for file in Path(f"/proc/{pid}/task").glob("*/children") for one in file.read_text().split()]
+
+
+def test_all_providers_are_rehearsed_without_a_key_and_without_a_request(house):
+    path = config(house)
+    done = house.finished("rehearse", "-c", path, "--old", path, "--days", "1", "--json")
+    assert (done.status, done.err) == (0, "")
+    document = json.loads(done.out)
+    assert [one["provider"] for one in document["new"]] == ["jupiter", "bloxroute", "helius", "ondo", "tokenkit"]
+    assert document["old"] == document["new"]
+    assert all(one["unread"] == 0 and one["delays"]["mean"] > 0 for one in document["new"])
+
+
+def test_a_ctrl_c_ends_it_with_all_its_processes_and_quietly(house):
+    process = house.watcher("rehearse", "-c", config(house), "--days", "300", "--whole")
+    pid = process.process.pid
+    until(lambda: len(children(pid)) >= 2 or process.status is not None, "it has others work for it")
+    workers = children(pid)
+    assert process.end(signal.SIGINT)[0] == 0
+    assert (process.out, process.err) == ("", "")
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "they have ended, too")
