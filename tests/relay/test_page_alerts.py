@@ -48,10 +48,14 @@ def test_an_alert_that_fires_stands_among_the_changes_and_among_the_open_ones_un
     assert open_alerts(page) == ["Alert rich above 8"]
     assert page.locator("#stream li.over .what").text_content() == "Cleared gas-low"
     assert page.locator("#announce").text_content() == "Alert \u2068gas-low\u2069 is cleared."
+    blotter.cross(first, "4000000", "below")
+    until_open(page, 2)
+    assert open_alerts(page) == ["Alert gas-low below 5", "Alert rich above 8"], "the one that fired last comes first"
+    blotter.cross(first, "6000000", "cleared")
     blotter.cross(second, "1", "cleared", alert="rich", threshold="8000000")
     page.wait_for_function("() => document.getElementById('alerts').hidden")
     assert not page.locator("#open-figure").is_visible()
-    page.wait_for_function("() => document.getElementById('total').textContent === '4'")  # the changes alone
+    page.wait_for_function("() => document.getElementById('total').textContent === '6'")  # the changes alone
 
 
 def test_colour_is_not_the_only_sign_and_what_is_looked_for_is_found_by_the_name_of_the_alert(blotter, visit):
