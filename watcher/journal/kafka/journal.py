@@ -84,14 +84,8 @@ class KafkaJournal:
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
-        self._closings = ClosingLog(
-            self._cluster,
-            self._offsets,
-            self._topics.closing,
-            self.partitions,
-            checkpoints=checkpoints,
-            clock=clock,
-        )
+        place = (self._topics.closing, self.partitions)
+        self._closings = ClosingLog(self._cluster, self._offsets, *place, checkpoints=checkpoints, clock=clock)
         self._clock = clock
         self._boottime = boottime
         self.group = group
