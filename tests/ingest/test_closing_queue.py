@@ -7,7 +7,6 @@ from structlog.testing import capture_logs
 from tests.ingest.test_committer import answer
 from tests.ingest.test_slow_journal import SlowJournal, committing
 from watcher.ingest.closing_queue import SLICE
-from watcher.ingest.rejections import MOST_REJECTED
 from watcher.journal import Rejected
 from watcher.testing.closing_conformance import closing
 from watcher.testing.journal_samples import baseline
@@ -74,7 +73,7 @@ def test_rows_go_on_between_slices():
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(committer.closings.save, some(4 * SLICE), BEFORE, AFTER)
             await anyio.sleep(1.0)
-            await committer.accept(answer((1, 5)))
+            await committer.accept(answer({1: 5}))
             await committer.flush()
             assert len(keeper.slices) <= 2
             assert keeper.amounts() == {1: "5"}
@@ -97,7 +96,6 @@ def test_a_closing_that_the_journal_does_not_take_is_left_out_and_logged_once(kn
     assert keeper.closings.keys() == accounts(700, ["a3", "a600"])
     assert keeper.notes["closed:bank"] == b"after"
     assert len(keeper.slices) < 60
-    assert MOST_REJECTED > 2
 
 
 @pytest.mark.parametrize("knowing", [True, False])
