@@ -38,7 +38,12 @@ def test_missed_days_are_closed_once_all_has_been_read_again(house, only):
     tables = {"helius": sandbox.providers()["helius"]}
     config = house.config(tables, retention=(AWAY + 1) * 86400.0)
     first = house.run(config)
-    until(lambda: json.loads(get(f"http://127.0.0.1:{first.port}/v1/balances")[1])["data"], "balances are known")
+    count = len(tables["helius"]["watch"])
+
+    def known():
+        return len(json.loads(get(f"http://127.0.0.1:{first.port}/v1/balances")[1])["data"]) == count
+
+    until(known, "all balances are known")
     assert first.end()[0] == 0
     (path,) = house.folder.rglob("*.db")
     age(path)
