@@ -1,6 +1,9 @@
 """What the relay makes of heartbeats: the last one of each provider, and that nobody polls it any more."""
 
-from watcher.model.events import HintsHealth, HintSourceHealth, ProviderHealth
+import msgspec
+
+from watcher.client.provider_news import UnreadWatch
+from watcher.model.events import HintsHealth, HintSourceHealth, ProviderHealth, UnreadAlert
 from watcher.model.times import format_rfc3339
 from watcher.relay.messages import ProviderStatus
 from watcher.relay.provider_statuses import SILENT, ProviderStatuses, without_senders
@@ -98,3 +101,25 @@ def test_who_is_bound_is_not_told_which_other_tokens_post_hints():
     assert without_senders(status("http", "http:desk", "push", "http:2d711642")) == status("http", "push")
     plain, none = status("http", "push"), ProviderStatus(None, None, 0.0, "ok", None, None)
     assert (without_senders(plain), without_senders(none)) == (plain, none)
+
+
+def test_balances_that_are_not_read_are_told_with_the_provider_while_it_is_heard_of():
+    unread = (UnreadAlert("silent", "2026-01-25T14:43:57.000001Z", 2),)
+    statuses = ProviderStatuses()
+    statuses.take(msgspec.structs.replace(beat(0.0), unread=unread), 0.0)
+    status = dict(statuses.all(wall(0.0), 0.0))["p"]
+    assert status.unread == unread
+    assert without_senders(status).unread == ()
+    assert dict(statuses.all(wall(60.0), 60.0))["p"].unread == ()
+
+
+def test_a_terminal_is_told_once_when_it_begins_and_once_when_it_ends():
+    one = UnreadAlert("silent", "2026-01-25T14:43:57.000001Z", 2)
+    watch, other = UnreadWatch(None), UnreadWatch(["q"])
+
+    def news(*unread):
+        statuses = {"p": ProviderStatus(None, None, 0.0, "ok", None, None, None, unread)}
+        assert [*other.news(statuses)] == []
+        return [(each.provider, each.alert, each.balances) for each in watch.news(statuses)]
+
+    assert [news(), news(one), news(one), news(), news()] == [[], [("p", "silent", 2)], [], [("p", "silent", 0)], []]

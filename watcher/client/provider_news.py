@@ -5,7 +5,7 @@ from math import inf
 
 import msgspec
 
-from watcher.model.events import HintsHealth
+from watcher.model.events import HintsHealth, UnreadAlert
 from watcher.relay.messages import ProviderStatus
 
 FIGURES_EVERY = 60.0
@@ -86,3 +86,40 @@ class HintWatch:
         for name, status in statuses.items():
             if status.hints is not None and (self._providers is None or name in self._providers):
                 yield name, status.hints
+
+
+class UnreadNews(msgspec.Struct):
+    """An alert on balances of a provider that nobody reads has begun, or has ended."""
+
+    provider: str
+    alert: str
+    balances: int
+    """0: it has ended."""
+    since: str
+
+
+class UnreadWatch:
+    """Of those providers; None: of all."""
+
+    def __init__(self, providers: Collection[str] | None) -> None:
+        self._providers = providers
+        self._open: dict[tuple[str, str], UnreadAlert] = {}
+        """By provider and alert."""
+
+    def news(self, statuses: Mapping[str, ProviderStatus]) -> Iterator[UnreadNews]:
+        """Each once when it begins, and once when it ends."""
+        before, self._open = (
+            self._open,
+            {
+                (name, one.alert): one
+                for name, status in statuses.items()
+                if self._providers is None or name in self._providers
+                for one in status.unread
+            },
+        )
+        for (name, alert), one in self._open.items():
+            if (name, alert) not in before:
+                yield UnreadNews(name, alert, one.balances, one.since)
+        for (name, alert), one in before.items():
+            if (name, alert) not in self._open:
+                yield UnreadNews(name, alert, 0, one.since)

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 
-from watcher.client.provider_news import HintWatch, ProviderWatch
+from watcher.client.provider_news import HintWatch, ProviderWatch, UnreadWatch
 from watcher.client.stream import Event, FullSnapshot, Stream
 from watcher.logs.output import free_space
 from watcher.model.alerts import Crossing
@@ -77,7 +77,7 @@ def log_of_nothing(text: str) -> None:
 
 def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:
     """For a Stream: logs trouble of these providers (None: of all) and its end, and what hints do. A pipe holds changes alone."""
-    watch, log_hints = ProviderWatch(providers), log_of_hints(providers)
+    watch, unread, log_hints = ProviderWatch(providers), UnreadWatch(providers), log_of_hints(providers)
 
     def log_news(statuses: Mapping[str, ProviderStatus]) -> None:
         log_hints(statuses)
@@ -88,6 +88,12 @@ def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, 
                 log.warning("provider.trouble", provider=name, state=news.state, reason=reason, since=news.since)
             else:
                 log.warning("provider.recovered", provider=name)  # whoever was told of the trouble is told of its end
+        for one in unread.news(statuses):
+            names = {"alert": safe_text.one_line(one.alert, NAME), "provider": safe_text.one_line(one.provider, NAME)}
+            if one.balances:
+                log.warning("alert.unread", balances=one.balances, since=one.since, **names)
+            else:
+                log.warning("alert.read_again", since=one.since, **names)
 
     return log_news
 

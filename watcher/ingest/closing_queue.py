@@ -95,8 +95,7 @@ class ClosingQueue:
             named = dict.fromkeys(names, str(error))
         if not closings:
             self._committed(waiting, 0, last=True)
-        for name, reason in named.items():
-            self._rejections.log(name, reason)
+        self._rejections.log(named)
         for closing in closings:
             if str(closing.balance.key) in named:
                 waiting.closings.remove(closing)

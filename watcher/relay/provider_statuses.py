@@ -14,7 +14,10 @@ SILENT = "no heartbeat: nobody polls it, or nothing of that gets through to here
 
 
 def without_senders(status: ProviderStatus) -> ProviderStatus:
-    """As whoever does not see everything is told: which other tokens post hints is not theirs to know."""
+    """As whoever does not see everything is told: which other tokens post hints is not theirs to know, and what others call
+    their alerts."""
+    if status.unread:
+        status = msgspec.structs.replace(status, unread=())
     if status.hints is None:
         return status
     sources = tuple(source for source in status.hints.sources if source.type != "http" or source.source == "http")
@@ -58,8 +61,9 @@ class ProviderStatuses:
 
     def _status(self, health: ProviderHealth, came: float | None, wall: int, now: float) -> ProviderStatus:
         """A clock ahead of the other machine's is no silence, so both clocks have to say so where there are two."""
-        state, reason, since, hints = health.state, health.reason, health.since, health.hints
+        state, reason, since, hints, unread = health.state, health.reason, health.since, health.hints, health.unread
         old = wall - parse_rfc3339(health.time) > SILENT_AFTER * 1e6
         if old and (came is None or now - came > SILENT_AFTER):
-            state, reason, since, hints = "failing", SILENT, health.time, None
-        return ProviderStatus(health.last_success, health.paused_until, health.budget_used, state, reason, since, hints)
+            state, reason, since, hints, unread = "failing", SILENT, health.time, None, ()
+        figures = (health.last_success, health.paused_until, health.budget_used)
+        return ProviderStatus(*figures, state, reason, since, hints, unread)
