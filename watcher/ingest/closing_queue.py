@@ -91,7 +91,8 @@ class ClosingQueue:
         """Leave out what the journal will not take. Where it names none, fewer are tried until one is left."""
         named = dict(error.records)
         if not named and len(closings) <= 1:
-            named = dict.fromkeys([*(str(one.balance.key) for one in closings), *waiting.last_notes], str(error))
+            names = [str(one.balance.key) for one in closings] or list(waiting.last_notes)
+            named = dict.fromkeys(names, str(error))
         if not closings:
             self._committed(waiting, 0, last=True)
         self._rejections.log(named)

@@ -9,9 +9,9 @@ _FIRST = date(1970, 1, 1)
 
 def midnight_after(day: str) -> int:
     """When it ends: wall-clock microseconds. Raises ValueError for what is no day."""
-    if len(day) != 10:
+    if len(day) != 10 or (parsed := date.fromisoformat(day)).isoformat() != day:
         raise ValueError(f"no day: {day[:40]!r}")
-    return ((date.fromisoformat(day) - _FIRST).days + 1) * DAY
+    return ((parsed - _FIRST).days + 1) * DAY
 
 
 def last_day_over(time: int) -> str:
