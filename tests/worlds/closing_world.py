@@ -10,10 +10,10 @@ from bisect import bisect_right
 
 import anyio
 import httpx
+from watcher.app.reader_loan import ReaderLoan
 
 from tests.polling import START, Api, account_of, balance, helius, poller_of, solana
 from watcher.app.day_closer import DayCloser, Keeping
-from watcher.app.reader_loan import ReaderLoan
 from watcher.ingest.committer import Committer
 from watcher.ingest.last_seen_notes import LastSeenNotes
 from watcher.journal import Fenced

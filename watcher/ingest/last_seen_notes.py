@@ -37,7 +37,7 @@ class LastSeenNotes:
 
     def _evaluated(self) -> int:
         """Wall-clock microseconds: whatever answer has come before is evaluated, as far as it has come to the committer."""
-        return int(min(self._wall(), self._committer.oldest_under_way(self._provider)))
+        return int(min(self._wall(), self._committer.under_way.oldest(self._provider)))
 
     def _save(self, note: bytes | None) -> None:
         if note is not None:

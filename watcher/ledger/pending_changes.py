@@ -10,7 +10,7 @@ from watcher.ledger.record import Arrival, BalanceRecord, text_of
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Key
 from watcher.model.readings import Reading
-from watcher.model.times import format_rfc3339
+from watcher.model.times import shared_text
 
 SHARED_ROWS = 100
 """Rows of one commit where several providers have changes: a few milliseconds."""
@@ -155,7 +155,7 @@ def commit_row(epoch: str, key: Key, change: PendingChange, record: BalanceRecor
     """The change as it is committed to the log `epoch`. Nothing is in flight, so the record's version is the committed one."""
     assert record.amount is not None
     assert record.denomination is not None
-    observed_at = format_rfc3339(change.observed_at)
+    observed_at = shared_text(change.observed_at)
     # A wall clock that was set back must not make a change end before it began.
     since = min(change.since or observed_at, observed_at)
     state = BalanceState(
@@ -185,5 +185,5 @@ def commit_row(epoch: str, key: Key, change: PendingChange, record: BalanceRecor
 def _first_observed_at(record: BalanceRecord, since: str) -> str | None:
     """RFC 3339. `since`: the last time that the amount before was seen."""
     if record.first_observed_at is not None:
-        return format_rfc3339(record.first_observed_at)
+        return shared_text(record.first_observed_at)
     return since if record.version < 0 else None  # the first that is committed of it is a change from nothing

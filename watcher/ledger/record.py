@@ -8,7 +8,7 @@ from watcher.model.bulk_listing import PAGE_ROWS, collect_young
 from watcher.model.events import BalanceState, RecentAmount
 from watcher.model.keys import Key, Kind, Scope
 from watcher.model.readings import Unit
-from watcher.model.times import format_rfc3339, shared_micros
+from watcher.model.times import shared_micros, shared_text
 
 ORDER_RESET_AFTER = (10, 900.0)
 """Answers, and seconds, after which an order that everything is older than is given up: it was never right, or the
@@ -145,4 +145,4 @@ def first_observed_at(state: BalanceState) -> int | None:
 
 def text_of(last_seen: Arrival | str | None) -> str | None:
     """RFC 3339."""
-    return format_rfc3339(last_seen.observed_at) if isinstance(last_seen, Arrival) else last_seen
+    return shared_text(last_seen.observed_at) if isinstance(last_seen, Arrival) else last_seen

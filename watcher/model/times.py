@@ -22,3 +22,6 @@ def parse_rfc3339(text: str) -> int:
 
 shared_micros = functools.lru_cache(maxsize=1024)(parse_rfc3339)
 """`parse_rfc3339`, which gives the very same object for a time that was asked for lately: many balances share theirs."""
+
+shared_text = functools.lru_cache(maxsize=1024)(format_rfc3339)
+"""The same of `format_rfc3339`."""
