@@ -341,6 +341,10 @@ async def test_more_balances_than_one_answer_has_are_refused_with_what_to_do(hel
     error = (await ask(held, "/v1/balances", 400, at=time(held, 3)))["error"]
     assert "2 balances are too many for one answer" in error["message"]
     assert len((await at(held, 3, account="A"))["data"]) == 1
+    await held.teller.tell(*(f"a{number:04}" for number in range(700)), observed_at=ago(held, 2))
+    await ask(held, "/v1/balances", 400, at=time(held, 2))
+    assert held.log.views == 1
+    assert len(held.log.source._views) == 0, "the view is given back"
 
 
 async def test_many_balances_come_in_pieces_and_in_order(held, monkeypatch):

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -26,6 +26,7 @@ from watcher.relay.http.routes import RoutedRequest
 from watcher.relay.log import Log
 from watcher.relay.messages import Code, StreamLimits
 from watcher.relay.past_log import PacedLog
+from watcher.runtime.slicing import run_in_slices
 
 ASKING = 32
 """Requests that are there at a time, most of them in line."""
@@ -44,7 +45,7 @@ MOST_ROWS = 50_000
 MOST_EVENTS = 1000
 """In one page of history, and in one that names no limit:"""
 EVENTS = 100
-PIECE = 500
+PIECE = 200
 """Rows that are encoded at a stretch, and sent as one piece."""
 QUERY_FIELDS = 2000
 """Names in a query beyond which it is not read."""
@@ -153,18 +154,7 @@ class PastQueries:
         watches = self._watches()
         matcher = wanted.matcher(watches)
         found = await state_at(log, time, matcher.of_journal, now=self._wall())
-        pieces = [b'{"at":%b,"data":[' % wire.encode(format_rfc3339(time))]
-        first = True
-        for page in asked.pages(found, PIECE):
-            rows = await self._encoded(page, matcher, watches)
-            if rows:
-                pieces.append(rows if first else b"," + rows)
-                first = False
-        return [*pieces, b"]}"]
-
-    async def _encoded(self, page: Sequence[PastBalance], matcher: WantedMatcher, watches: WatchIndex) -> bytes:
-        async with self._budget.turn(ReadQueue.PAGES):
-            return wire.encode(asked.rows(page, matcher, watches))[1:-1]
+        return await run_in_slices(_encoded(time, found, matcher, watches), self._turns)
 
     def _begin_history(self, request: RoutedRequest, fields: Fields) -> Callable[[PacedLog], "Found"]:
         """Raises ValueError."""
@@ -195,6 +185,20 @@ class PastQueries:
 Found = Coroutine[Any, Any, Sequence[bytes]]
 
 
+def _encoded(
+    time: int, found: Sequence[PastBalance], matcher: WantedMatcher, watches: WatchIndex
+) -> Generator[None, None, Sequence[bytes]]:
+    """An answer in pieces, a step for each."""
+    pieces = [b'{"at":%b,"data":[' % wire.encode(format_rfc3339(time))]
+    separator = b""
+    for page in asked.pages(found, PIECE):
+        if rows := wire.encode(asked.rows(page, matcher, watches))[1:-1]:
+            pieces.append(separator + rows)
+            separator = b","
+        yield
+    return [*pieces, b"]}"]
+
+
 def history_line(event: Published, watches: WatchIndex) -> bytes:
     """One event of history as JSON, its own bytes unopened: `{"type", "label", "event"}`, `label` where there is one."""
     label = wire.label_of(watches.info(event.key).label)
@@ -202,7 +206,7 @@ def history_line(event: Published, watches: WatchIndex) -> bytes:
 
 
 class _Places:
-    """Of those that are worked on. Who has waited longest is next, unless its address has enough."""
+    """Of those that are worked on, or whose answer is being taken."""
 
     def __init__(self) -> None:
         self._taken: list[str] = []
