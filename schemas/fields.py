@@ -126,6 +126,8 @@ FIELDS = {
     "ProviderStatus.reason": Field("why it is not `ok`, in our words; null: it is", None, {"maxLength": 200}),
     "since": Field("since when it has this `state`", BEFORE, TIME),
     "unread": Field("alerts on balances that it has not read for as long as `unread_for` says; the first twenty", COMPOSED),
+    "UnreadAlert.alert": Field("its name in the config", "gas is not read", {"maxLength": 64}),
+    "ProviderStatus.unread": Field("alerts on balances that it has not read for as long as `unread_for` says; left out: none, or not yours to know", LEFT_OUT),
     "UnreadAlert.since": Field("since when the first of them has been unread for so long", BEFORE, TIME),
     "UnreadAlert.balances": Field("how many are: balances, and listings", 2, {"minimum": 1}),
     "hints": Field("what hints do for it; null: no source tells of it, and none ever did", COMPOSED),

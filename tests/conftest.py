@@ -80,6 +80,7 @@ FLOORS = {
         "logs/test_output.py",
         "poller/test_poller.py",
         "poller/test_condition.py",
+        "webhooks/test_sender.py",
     ),
     "e2e": (
         "attack/",

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from watcher.app import alert_metrics, metrics
+from watcher.app import alert_metrics, metrics, webhook_metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operating.md"
@@ -23,6 +23,7 @@ TABLES = (
     (metrics.RELAY, None),
     (metrics.CONFIG, None),
     (alert_metrics.ALERTS, "alert"),
+    (webhook_metrics.WEBHOOKS, "webhook"),
 )
 """Tables of figures, and the label of the things that each is of."""
 

@@ -20,8 +20,11 @@ from watcher.app.check.command import Wish, check
 from watcher.app.check.report import Document
 from watcher.app.exit_status import Exit
 from watcher.app.file_descriptors import OURS
+from watcher.journal import Batch
+from watcher.journal.sqlite.journal import SqliteJournal
 from watcher.model.addresses import SOLANA, on_curve
 from watcher.redaction.redactor import WITHHELD
+from watcher.testing.journal_samples import baseline
 
 KEYS = {"HELIUS_API_KEY": "canary-of-check-6d1f"}
 OTHER_KEY, KEY_OF_CAPITALS = "sk-canary-7f6e5d4c3b2a", "CANARYA1B2C3D4E5F6G7H8J9"
@@ -122,6 +125,41 @@ def test_what_a_source_can_tell_of_is_said_in_a_line(tmp_path, monkeypatch, caps
         "hints solana (solana): can tell of 1 of 2 watches (helius 1)",
         "hints tokenkit (tokenkit): can tell of 1 of 2 watches (tokenkit 1); its webhooks are to be sent to /v1/hooks/tokenkit",
     ]
+
+
+def test_alerts_are_counted_and_one_that_speaks_of_nothing_is_warned_of(judged):
+    account = HELIUS["watch"][0]["account"]
+    low = {"below": "5", "account": account}
+    tables = [
+        low | {"name": "low"},
+        low | {"name": "other", "provider": "jupiter"},
+        {"name": "silent", "unread_for": 60},
+    ]
+    status, document = judged(alert=tables)
+    assert status == 0
+    assert [(one.alert, one.watches) for one in document.alerts] == [("low", 1), ("other", 0), ("silent", 1)]
+    (warning,) = of(document, "warning", "alert[1]")
+    assert "'other' speaks of nothing that is watched" in warning.what
+    assert of(document, "warning", "alert[0]") == of(document, "warning", "alert[2]") == []
+
+
+def test_decimals_that_a_known_balance_does_not_have_are_warned_of(judged, tmp_path, capsys):
+    row = baseline("a", 5)  # of 6 decimals
+    alert = {"name": "low", "below": "5", "account": row.state.account}
+
+    async def commit():
+        writer = SqliteJournal(tmp_path / "x.db", encoding="json", retention=1e9, clock=lambda: 0).writer(0)
+        await writer.open()
+        await writer.commit(Batch([row]))
+        await writer.close()
+
+    anyio.run(commit)
+    capsys.readouterr()
+    tables = [alert | {"decimals": row.state.decimals}, alert | {"name": "wrong", "decimals": 18}]
+    _, document = judged(alert=tables)
+    assert of(document, "warning", "alert[0].decimals") == []
+    (warning,) = of(document, "warning", "alert[1].decimals")
+    assert f"has {row.state.decimals}" in warning.what
 
 
 def test_everything_that_is_wrong_is_told_at_once(judged, tmp_path):

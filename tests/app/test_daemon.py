@@ -12,8 +12,9 @@ from tests.app.test_settings import HELIUS
 from tests.journal.acme_memory import Log, MemoryJournal
 from tests.polling import Api, fine
 from watcher.app import settings
-from watcher.app.daemon import HEARTBEAT, LEAST_BETWEEN_HEARTBEATS, Daemon
+from watcher.app.daemon import HEARTBEAT, LEAST_BETWEEN_HEARTBEATS, Daemon, wall
 from watcher.app.partition_runner import Polling, ToPoll
+from watcher.ingest.last_seen_notes import LastSeenNotes
 from watcher.poller.connections import HttpConnections
 from watcher.runtime.config_section import SettingsError
 
@@ -83,7 +84,7 @@ def test_a_provider_that_comes_later_and_does_not_answer_silences_no_other():
             (source,) = [source for source in daemon.sources if source.provider.name == name]
             runner = daemon.partitions.runner(partition)
             poller = runner._poller(ToPoll(partition, source), transport := HttpConnections(lambda: True))
-            runner._polled[name] = Polling(poller, transport)
+            runner._polled[name] = Polling(poller, transport, LastSeenNotes(name, runner.committer, wall))
             tasks.start_soon(daemon.partitions._polled, poller)
             return poller
 
@@ -120,7 +121,9 @@ def test_a_state_that_changes_is_published_at_once_and_one_that_flaps_no_faster_
             runner.committer.lease.renew(1e9)
             (source,) = daemon.sources
             poller = runner._poller(ToPoll(0, source), httpx.MockTransport(Api(answer)))
-            runner._polled["helius"] = Polling(poller, HttpConnections(lambda: True))
+            runner._polled["helius"] = Polling(
+                poller, HttpConnections(lambda: True), LastSeenNotes("helius", runner.committer, wall)
+            )
             tasks.start_soon(daemon.partitions._polled, poller)
             await tasks.start(runner.committer.run)
             await tasks.start(poller.run)

@@ -45,12 +45,21 @@ hints_ = st.lists(
     max_size=3,
     unique_by=lambda table: table["name"],
 )
+alerts_ = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["low", "lower", "high"]), "below": st.sampled_from(["5", "6"])},
+        optional={"clear": st.just("7"), "label": st.just("hot")},
+    ),
+    max_size=3,
+    unique_by=lambda table: table["name"],
+)
 configs_ = st.fixed_dictionaries(
     {"providers": st.dictionaries(st.sampled_from(["a", "b", "c"]), tables_, min_size=1)},
     optional={
         "journal": st.sampled_from(["sqlite:///a.db", "kafka://localhost:1"]),
         "retention": st.sampled_from([1.0, 2.0]),
         "hints": hints_,
+        "alert": alerts_,
         "kafka": st.sampled_from([{}, {"topic_prefix": "x"}]),
         "relay": st.fixed_dictionaries(
             {},

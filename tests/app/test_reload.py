@@ -418,3 +418,24 @@ async def test_while_the_journal_is_down_a_reload_waits_for_nothing_and_all_is_r
     events, _ = await running.told()
     assert events
     assert running.refusals() == {}
+
+
+async def test_alerts_come_and_go_with_a_reload_and_the_edit_itself_tells_nothing(running):
+    await running.settled()
+    table = {"name": "any", "above": "0", "provider": "helius"}
+    running.table["alert"] = [table]
+    line = await running.reload()
+    assert (line["result"], line["alerts_added"]) == ("applied", ("any",))
+    committers = running.daemon.partitions.committers
+    known = [
+        key for each in committers for key in each.ledger.known_keys() if each.ledger.get(key).amount not in {None, "0"}
+    ]
+    known = [key for key in known if key.provider == "helius"]
+    await until(lambda: sum(each.ledger.fired.get("any", 0) for each in committers) == len(known) > 0)
+    assert sum(each.figures.crossings["any", "above"] for each in committers) == len(known)
+    running.table["alert"] = [table | {"above": "1" + "0" * 60}]
+    assert (await running.reload())["alerts_changed"] == ("any",)
+    await until(lambda: sum(each.figures.crossings["any", "cleared"] for each in committers) == len(known))
+    running.table["alert"] = []
+    assert (await running.reload())["alerts_removed"] == ("any",)
+    assert (await running.reload())["result"] == "unchanged"

@@ -41,7 +41,7 @@ def commented(text, begin, end):
 
 def test_the_sources_of_hints_that_the_sample_shows_are_right():
     text = (ROOT / "config" / "watcher.toml").read_text(encoding="utf-8")
-    table = tomllib.loads(commented(text, "# [[hints]]", "# ── Providers"))
+    table = tomllib.loads(commented(text, "# [[hints]]", "# ── Alerts"))
     loaded = settings.parse(table)
     assert [source.source for source in loaded.hints] == ["solana", "ethereum", "starknet", "tokenkit"]
     assert loaded.hints[0] == SolanaHints(type="solana", url_env="SOLANA_WS_URL")

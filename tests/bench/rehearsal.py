@@ -23,7 +23,7 @@ from watcher.providers.registry import known
 from watcher.sandbox.truth import SLOT_SECONDS
 
 WATCHES = 1000
-RATE = 5.0
+RATE = 8.0
 """Changes a second, of which each provider has a fifth."""
 TRAVEL = 0.05
 LATENCY = 2 * TRAVEL * 1.083
@@ -126,7 +126,7 @@ def beside(folder: Path, seed: int, seconds: float) -> dict[str, tuple[float, fl
         own = {key: events.get(key, []) for key in moves}
         real = delays(moves, own, dict.fromkeys(moves, WARM), LATENCY / 2)
         settings = msgspec.convert(table, known()[name].Settings)
-        beforehand = rehearsed(settings, moves, end - begin, latency=LATENCY)
+        beforehand = rehearsed(settings, moves, end - begin, latency=LATENCY, since=WARM)
         found[name] = (mean(real), beforehand.delays.mean or 0.0, recorded[name], len(real))
     return found
 

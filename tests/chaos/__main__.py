@@ -33,6 +33,7 @@ def arguments():
         help="moves a second in the sandbox, beside the listing that moves when it is looked at",
     )
     parser.add_argument("--faults", help=f"only these, comma-separated: {', '.join(names())}; a control has its own")
+    parser.add_argument("--brisk", action="store_true", help="no look at hot balances after each fault: more of these")
     parser.add_argument("--provider-faults", default="none", help="as `watcher sandbox --faults` takes them")
     parser.add_argument("--fleet", type=int, metavar="N", help="so many members on Kafka instead of one daemon")
     parser.add_argument("--static", action="store_true", help="members of a fleet with lasting names")
@@ -99,7 +100,7 @@ async def run(folder, options):
         )  # fmt: skip
     return await chaos(
         folder, options.journal, seconds=options.seconds, seed=options.seed, rate=options.rate,
-        faults=options.provider_faults, control=options.control, only=only,
+        faults=options.provider_faults, control=options.control, only=only, brisk=options.brisk,
     )  # fmt: skip
 
 

@@ -95,7 +95,7 @@ def version_not_persisted():
 def no_fence():
     """A commit does not ask whether somebody else writes by now."""
 
-    def commit(self, events, states, crossings, notes):
+    def commit(self, events, states, crossings, notes, _closings):
         with explained(self._path), transaction(self._connection):
             connection = self._connection
             connection.executemany(INSERT_EVENT, events)
@@ -109,7 +109,7 @@ def no_fence():
 def two_transactions():
     """Events and state are not moved together."""
 
-    def commit(self, events, states, crossings, notes):
+    def commit(self, events, states, crossings, notes, _closings):
         with self._transaction() as connection:
             connection.executemany(INSERT_EVENT, events)
             connection.executemany(INSERT_CROSSING, crossings)

@@ -201,6 +201,18 @@ def test_thresholds_with_decimals_are_token_units_and_apply_as_they_stand_to_a_b
     assert judged([*units[:2], {**units[2], "threshold": "1500000"}], alerts=[low])
 
 
+@pytest.mark.parametrize(("alert", "limit"), [(LOW, "10"), (HIGH, "20")])
+def test_an_amount_at_the_threshold_is_not_beyond_it(alert, limit):
+    assert judged([state(0, "15"), change(1, "15", limit), change(2, limit, "15")], alerts=[alert]) == set()
+
+
+def test_crossings_of_one_balance_in_another_order_than_their_changes_are_seen():
+    swapped = [*CROSSINGS[:3], CROSSINGS[4], CROSSINGS[3]]
+    assert judged([*CHAIN, *CROSSINGS]) == set()
+    assert judged([*CHAIN, *swapped]) == set(), "each alert goes its own way"
+    assert judged([*CHAIN, *CROSSINGS[1:], CROSSINGS[0]]) == {"crossings out of order"}
+
+
 def test_amounts_are_compared_exactly():
     limit = "100000000000000000000.000000000000000001"
     low = {"name": "low", "below": limit, "decimals": 0}
@@ -231,8 +243,9 @@ def test_an_alert_speaks_of_what_it_asks_for(wanted, speaks):
     assert (judged(CHAIN, alerts=alerts, tagged=["bank"]) == set()) != speaks
 
 
-def test_a_tag_that_no_watch_of_the_provider_has_asks_for_nothing():
-    assert judged(CHAIN, alerts=[{**LOW, "tag": "t"}]) == set()
+@pytest.mark.parametrize("wanted", [{}, {"provider": "bank"}])
+def test_a_tag_that_no_watch_of_the_provider_has_asks_for_nothing(wanted):
+    assert judged(CHAIN, alerts=[{**LOW, "tag": "t", **wanted}], tagged=["another"]) == set()
 
 
 def test_what_a_witness_has_seen_of_crossings_must_still_be_there():

@@ -8,15 +8,18 @@ import json
 import anyio
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from tests.kafka_broker import free_port
 from tests.relay.stage import PATIENCE, SOLANA, calm, relaying, staged, until, wall
 from tests.relay.test_log_change import Successions
 from watcher.client import Crossed, Stream, Update
-from watcher.client.tail import TailColumns, tail
+from watcher.client.tail import TailColumns, log_of_providers, tail
 from watcher.model.alerts import Crossing
+from watcher.model.events import UnreadAlert
 from watcher.model.keys import Scope
 from watcher.model.watches import Watched, WatchIndex
+from watcher.relay.messages import ProviderStatus
 
 pytestmark = pytest.mark.anyio
 
@@ -153,6 +156,20 @@ def test_no_text_from_outside_reaches_the_terminal_as_it_came():
     )  # fmt: skip
     assert columns(event, wild).isprintable()
     assert "settled" in columns(event)
+
+
+async def test_alerts_on_what_is_not_read_are_logged_beside_the_stream_and_nothing_of_them_forges_a_line():
+    status = ProviderStatus(None, None, 0.0, "ok", None, None)
+    unread = msgspec.structs.replace(status, unread=(UnreadAlert("cold\x1b[2J\n", "2026-01-25T14:44:27.250000Z", 3),))
+    with capture_logs() as lines:
+        log = log_of_providers(None)
+        for each in (unread, unread, status):
+            log({"jupiter": each})
+    assert [(line["event"], line["log_level"], line["provider"], line["balances"]) for line in lines] == [
+        ("alert.unread", "warning", "jupiter", 3),
+        ("alert.read_again", "warning", "jupiter", 3),
+    ]
+    assert all(str(line["alert"]).isprintable() for line in lines)
 
 
 async def test_columns_of_changes_and_crossings_are_the_same_ones(tmp_path):

@@ -1,7 +1,9 @@
 """Trouble of a provider and its end, once each; sources of hints that come and go."""
 
-from watcher.client.provider_news import FIGURES_EVERY, HintWatch, ProviderWatch
-from watcher.model.events import HintsHealth, HintSourceHealth
+from msgspec import UNSET
+
+from watcher.client.provider_news import FIGURES_EVERY, HintWatch, ProviderWatch, UnreadNews, UnreadWatch
+from watcher.model.events import HintsHealth, HintSourceHealth, UnreadAlert
 from watcher.relay.messages import ProviderStatus
 
 
@@ -87,3 +89,25 @@ def test_the_figures_of_a_provider_are_told_once_a_minute():
     watch, statuses = HintWatch(None), {"a": hinted(sol=True), "b": UNHINTED}
     times = [n * 15.0 for n in range(13)]
     assert [now for now in times if list(watch.figures(statuses, now))] == [0.0, FIGURES_EVERY, 120.0, 180.0]
+
+
+def unread(**alerts):
+    """A status with so many balances unread by alert."""
+    found = tuple(UnreadAlert(name, "then", balances) for name, balances in alerts.items())
+    return ProviderStatus(None, None, 0.0, "ok", None, None, None, found or UNSET)
+
+
+def test_an_alert_on_what_is_not_read_is_news_when_it_begins_and_when_it_ends():
+    watch = UnreadWatch(["a", "b"])
+    steps = [
+        {"a": unread(cold=2), "b": unread(), "c": unread(cold=9)},
+        {"a": unread(cold=3), "b": unread(cold=1)},
+        {"a": unread(hot=1), "b": unread(cold=1)},
+        {"a": unread(hot=1)},  # the relay tells of b no more: nobody knows
+    ]
+    assert [list(watch.news(step)) for step in steps] == [
+        [UnreadNews("a", "cold", 2, "then", over=False)],
+        [UnreadNews("b", "cold", 1, "then", over=False)],
+        [UnreadNews("a", "hot", 1, "then", over=False), UnreadNews("a", "cold", 3, "then", over=True)],
+        [],
+    ]

@@ -38,6 +38,9 @@ CASES = [
     ("watcher rehearse --old ", {"one.toml"}),
     ("watcher --log-level error fleet l", {"leave"}),
     ("watcher completion z", {"zsh"}),
+    ("watcher at --cs", {"--csv"}),
+    ("watcher history --f", {"--from"}),
+    ("watcher history -c ", {"one.toml"}),
 ]
 BASH = """
 source "$1"; line=$2; COMP_WORDS=($line); [[ $line == *' ' ]] && COMP_WORDS+=("")

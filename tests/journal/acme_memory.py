@@ -195,11 +195,14 @@ class MemoryReader:
     async def kept_from(self) -> int:
         return self._log.kept_from
 
-    async def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+    async def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
         if (reason := Bounds(self._log.head, self._log.head).gap(until)) in ("epoch_changed", "ahead"):
             raise Expired(reason)
         matcher, (end,) = FilterMatcher.of(wanted), until.positions
-        log = [event for commit in self._log.commits for event in commit.events if event.position < end]
+        (begin,) = (0,) if behind is None else behind.positions
+        log = [event for commit in self._log.commits for event in commit.events if begin <= event.position < end]
         inside = [event for event in log if first <= event.observed_at <= last and matcher.matches(event.key)]
         yield HistorySlice(inside, len(log), len(log))
 

@@ -70,7 +70,7 @@ class KnownLog:
     async def bounds(self):
         return Bounds(Cursor(EPOCH, (0,) * len(self._heads)), Cursor(EPOCH, tuple(self._heads)))
 
-    async def between(self, wanted, first, last, until):
+    async def between(self, wanted, first, last, until, behind=None):
         try:
             found = [
                 event
@@ -78,6 +78,7 @@ class KnownLog:
                 if first <= event.observed_at <= last
                 and wanted.matches(event.key)
                 and event.position < until.positions[event.partition]
+                and (behind is None or event.position >= behind.positions[event.partition])
             ]
             for begin in range(0, len(found) + 1, self._slice):
                 yield HistorySlice(found[begin : begin + self._slice], begin, len(found))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.providers.golden import AAPL, TSLA
 from tests.providers.tables import NOW, asked, built
-from watcher.ledger import Ledger
 from watcher.ledger.bulk_comparison import BulkComparison
+from watcher.ledger.ledger import Ledger, Taken
 from watcher.ledger.store import Store
 from watcher.model.bulk_listing import BulkListing, Contradiction, UnreadableRow
 from watcher.model.keys import Key, Scope
@@ -285,7 +285,8 @@ def test_an_unchanged_body_is_not_read_again_and_counts_as_seen():
     verdict = ledger.repeats(told([], 300.0, body([(AAPL, HELD)])))
     assert (verdict.accepted, verdict.changed, verdict.candidates) == (len(HELD), set(), set())
     taken(ledger, body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])]), 400.0, 200)
-    ((row,), _, _) = memory(ledger)
+    committed, _ = memory(ledger)
+    (row,) = committed.rows
     assert row.event.previous_observed_at == format_rfc3339(300_000_000)
 
 
@@ -348,7 +349,8 @@ def test_a_change_that_waits_for_its_commit_keeps_its_time_while_the_body_repeat
     text = body([(AAPL, [(HELD[0][0], "7"), *HELD[1:]])])
     for now in (300.0, 400.0, 500.0):
         taken(ledger, text, now, 400)
-    ((row,), _, _) = memory(ledger)
+    committed, _ = memory(ledger)
+    (row,) = committed.rows
     assert (row.event.previous_observed_at, row.event.observed_at) == (
         format_rfc3339(200_000_000),
         format_rfc3339(300_000_000),
@@ -379,7 +381,7 @@ def test_a_listing_of_several_pages_means_the_same_as_its_readings(shuffled):
 )
 def test_an_answer_that_fails_in_one_row_has_not_said_a_word(rows, error):
     ledger = settled(body([(AAPL, HELD)]))
-    _, _, before = memory(ledger)
+    _, before = memory(ledger)
     text = (
         body([(AAPL, [(account, "1234") for account, _ in HELD[:1]] + rows[1:])])
         if error is UnreadableRow
@@ -387,4 +389,4 @@ def test_an_answer_that_fails_in_one_row_has_not_said_a_word(rows, error):
     )
     with pytest.raises(error):
         taken(ledger, text, 300.0, 200)
-    assert memory(ledger) == ([], {}, before)
+    assert memory(ledger) == (Taken(rows=[]), before)

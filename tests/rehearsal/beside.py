@@ -45,14 +45,14 @@ def mean(values):
     return sum(values) / len(values)
 
 
-def rehearsed(settings, balances, seconds, *, latency, seed=1):
+def rehearsed(settings, balances, seconds, *, latency, seed=1, since=0.0):
     """The outcome of a provider whose balances move so: key → (times, amounts), one amount more than times."""
     histories = [BalanceHistory(key, list(times), list(amounts)) for key, (times, amounts) in balances.items()]
     task = Task(
         next(iter(balances)).provider,
         settings,
         keyed=True,
-        wishes=Wishes(seconds, seed=seed, latency=latency),
+        wishes=Wishes(seconds, seed=seed, latency=latency, since=since),
         history=History(seconds, histories),
         watches=WatchIndex(),
     )

@@ -24,7 +24,7 @@ def observed(*intervals):
 def test_a_change_lies_within_its_interval_and_anywhere_in_it():
     places = []
     for seed in range(200):
-        history = history_of(observed(("1", "2", 100, 160)), [(KEY, "2")], 100 * SECOND, 400 * SECOND, seed)
+        history = history_of(observed(("1", "2", 100, 160)), [(KEY, "2")], 100 * SECOND, 400 * SECOND, seed=seed)
         (balance,) = history.balances
         assert balance.amounts == ["1", "2"]
         places += balance.times
@@ -37,18 +37,27 @@ def test_a_change_lies_within_its_interval_and_anywhere_in_it():
 
 def test_the_same_seed_places_them_in_the_same_way():
     changes = observed(("1", "2", 100, 160), ("2", "3", 160, 230))
-    one, two, other = (history_of(changes, [(KEY, "3")], 0, 400 * SECOND, seed) for seed in (1, 1, 2))
+    one, two, other = (history_of(changes, [(KEY, "3")], 0, 400 * SECOND, seed=seed) for seed in (1, 1, 2))
     assert one == two != other
 
 
 def test_what_began_before_the_history_lies_in_its_first_part():
     for seed in range(50):
-        history = history_of(observed(("1", "2", 50, 110)), [(KEY, "2")], 100 * SECOND, 200 * SECOND, seed)
+        history = history_of(observed(("1", "2", 50, 110)), [(KEY, "2")], 100 * SECOND, 200 * SECOND, seed=seed)
         assert 0 <= history.balances[0].times[0] <= 10
 
 
+def test_behind_a_cache_a_change_may_be_older_than_the_reading_that_did_not_show_it():
+    places = []
+    for seed in range(200):
+        one = history_of(observed(("1", "2", 150, 160)), [], 100 * SECOND, 400 * SECOND, seed=seed, cache=40.0)
+        places += one.balances[0].times
+    assert 20 < min(places) < 25
+    assert 55 < max(places) <= 60
+
+
 def test_who_never_changed_is_known_all_the_same():
-    history = history_of([], [(KEY, "7")], 0, SECOND, 1)
+    history = history_of([], [(KEY, "7")], 0, SECOND, seed=1)
     assert history.balances == [BalanceHistory(KEY, [], ["7"])]
 
 

@@ -82,6 +82,13 @@ def test_what_was_so_at_the_first_reading_is_no_change():
     assert outcome.delays.changes == 1
 
 
+def test_what_changes_before_the_time_that_counts_does_not_count():
+    balances = dict([one(0, 12.0, 14.0, 35.0)])
+    outcome = rehearsed(settings(1, 1, 10.0), balances, 60.0, latency=0.0, since=13.0)
+    assert outcome.delays.changes == 2
+    assert outcome.delays.mean == pytest.approx((6 + 5) / 2, abs=0.01)
+
+
 def test_a_vanished_balance_is_read_twice_before_it_is_an_event():
     watch = (Watch(account=solana(0)),)
     table = BloxrouteSettings(type="bloxroute", limits=(Limit(1, 10.0),), cost=1.0, watch=watch)

@@ -189,9 +189,10 @@ async def test_conflation_holds_no_crossing_back_and_its_cursor_is_below_what_is
         await one.subscribe(snapshot=False, delivery="conflate", interval_ms=60_000, crossed=True)
         await stage.teller.tell("A")
         (update,) = await events(one, 1)
+        found = []
         for _ in range(3):
             await stage.teller.tell("A", crossed=["A"])
-        found = await events(one, 3)
+            found += await events(one, 1)
         assert seen(found) == [("crossed", "A", version) for version in (2, 3, 4)]
         assert found[0]["cursor"] == update["cursor"], "below the change that is held back"
         cursor = found[-1]["cursor"]

@@ -97,7 +97,7 @@ PUSHES = {
         '{"type":"heartbeat","cursor":"ab.8","sent":0,"conflated":0,"lag_ms":0,"time":"2026-01-25T14:23:57.000000Z",'
         '"providers":{"helius":{"last_success":null,"paused_until":null,"budget_used":0.25,"state":"ok","reason":null,"since":"2026-01-25T14:23:57.000000Z",'
         '"hints":{"sources":[{"source":"sol","type":"solana","connected":true,"since":null,"per_second":2.5,"precision":null}],'
-        '"hinted_delay":0.5,"unhinted_delay":null}}}}'
+        '"hinted_delay":0.5,"unhinted_delay":null},"unread":[]}}}'
     ),
     "lagging": '{"type":"lagging","cursor":"ab.8"}',
     "live": '{"type":"live","cursor":"ab.9"}',

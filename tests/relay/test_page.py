@@ -169,7 +169,7 @@ class Sandbox:
                 found = there.read(request, send(self.world, there, request, self.now))
                 told = (there.name, found.readings, there.ordering, there.settle, Times(self.now, self.now, wall()))
                 self.ledger.evaluate(Answer(*told, found.listing))
-        rows, _ = self.ledger.take()
+        rows = self.ledger.take().rows
         self.blotter.commit(rows)
         self.ledger.committed()
 

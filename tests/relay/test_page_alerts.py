@@ -2,7 +2,11 @@
 
 import pytest
 
-from tests.relay.test_page import blotter, browser, live, some, visit, wait_for
+from tests.relay.blotter import Blotter, wall
+from tests.relay.stage import calm
+from tests.relay.test_page import beat, blotter, browser, live, some, visit, wait_for
+from watcher.model.events import UnreadAlert
+from watcher.model.times import format_rfc3339
 
 pytestmark = pytest.mark.browser
 __all__ = ["blotter", "browser", "visit"]
@@ -97,6 +101,32 @@ def test_after_a_cut_no_crossing_is_missing_or_twice(blotter, visit):
     assert page.locator("#open li .sum").get_attribute("data-full") == "4"
 
 
+def test_a_crossing_that_comes_again_is_shown_once(blotter, visit):
+    """As after a cut of a page that was too slow: its cursor stood before changes that were held back."""
+
+    def route(socket):
+        def onward(text):
+            for _ in range(2 if text.startswith('{"type":"crossed"') else 1):
+                socket.send(text)
+
+        socket.connect_to_server().on_message(onward)
+
+    first, second, *_ = some(blotter)
+    blotter.start()
+    page = visit("about:blank")
+    page.route_web_socket("**/v1/stream", route)
+    page.goto(blotter.url)
+    live(page)
+    for amount, direction in (("750000", "below"), ("6000000", "cleared")):
+        blotter.cross(first, amount, direction)
+    blotter.cross(second, "750000", "below")
+    until_open(page, 1)
+    kinds = page.locator("#stream li:not([class=''])").evaluate_all(
+        "all => all.map(li => li.className).filter(Boolean)"
+    )
+    assert kinds == ["fired", "over", "fired"]
+
+
 def test_what_a_snapshot_came_in_place_of_closes_no_alert_but_leaves_none_of_which_nobody_knows(blotter, visit):
     first, second, *_ = some(blotter)
     blotter.start()
@@ -148,3 +178,19 @@ def test_thousands_of_open_alerts_are_counted_and_the_newest_are_shown(blotter, 
     until_open(page, 100)
     assert open_alerts(page)[0] == "Alert alert 129 below 5"
     assert page.locator("#alerts-seen").text_content().endswith("the newest 100 of 130")
+
+
+def test_a_provider_says_which_alerts_wait_for_a_read_and_how_many_balances(tmp_path, visit):
+    with Blotter(tmp_path, pace=calm(heartbeat=0.2, first_heartbeat=0.1, sweep=0.02)) as blotter:
+        some(blotter)
+        blotter.heartbeat([beat("helius", unread=(UnreadAlert("<i>cold</i>\u202e", format_rfc3339(wall()), 3),))])
+        blotter.start()
+        page = visit(blotter.url)
+        live(page)
+        page.wait_for_function("() => document.querySelector('#health .due').childElementCount === 1")
+        line = page.locator("#health .due span").text_content()
+        assert line.startswith("Alert <i>cold</i>\\u{202e}: 3 balances not read, since ")
+        assert page.locator("#health .due i").count() == 0
+        blotter.heartbeat([beat("helius")])
+        page.wait_for_function("() => document.querySelector('#health .due').childElementCount === 0")
+        assert "read again" in page.locator("#announce").text_content()

@@ -248,13 +248,13 @@ class Held:
         self.views += 1
         return await self.source.snapshot(wanted)
 
-    async def between(self, wanted, first, last, until):
+    async def between(self, wanted, first, last, until, behind=None):
         self.reading += 1
         try:
             await self.may.wait()
             if self.broken is not None:
                 raise self.broken
-            async for part in self.source.between(wanted, first, last, until):
+            async for part in self.source.between(wanted, first, last, until, behind):
                 yield part
         finally:
             self.reading -= 1

@@ -482,7 +482,13 @@ async def test_no_way_around_the_token(tmp_path):
         with pytest.raises(InvalidStatus):
             await stage.connect(additional_headers=[("Authorization", "Bearer secret")] * 2)
         async with stage.http() as http:
-            for path in ("/metrics", "/v1/balances", "/v1/balances?token=secret", "/metrics?token=secret"):
+            for path in (
+                "/metrics",
+                "/v1/balances",
+                "/v1/history",
+                "/v1/balances?token=secret",
+                "/metrics?token=secret",
+            ):
                 for headers in ({}, *({"Authorization": value.encode("latin-1")} for value in tries)):
                     answer = await http.get(path, headers=headers)
                     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")

@@ -13,7 +13,7 @@ from tests.relay.stage import SOLANA, Subscriber, Teller, calm, staged, until, w
 from tests.relay.test_slow import slow
 from tests.schemas.contract import Contract
 from watcher.journal.sqlite.journal import SqliteJournal
-from watcher.model.events import HintsHealth
+from watcher.model.events import HintsHealth, UnreadAlert
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +123,8 @@ async def test_every_command_result_and_push_of_a_real_session_is_as_the_documen
     async with staged(tmp_path, pace, environ={"T": "secret"}, tokens_env="T") as stage:
         await stage.teller.tell("A", BIG)
         hints = msgspec.convert(example(HintsHealth), HintsHealth)
-        await stage.teller.beat("jupiter", last_success="2026-01-25T14:43:57.000000Z", hints=hints)
+        unread = msgspec.convert(example(UnreadAlert), UnreadAlert)
+        await stage.teller.beat("jupiter", last_success="2026-01-25T14:43:57.000000Z", hints=hints, unread=(unread,))
         await commands(stage, contract)
         await slowly(stage, contract)
         await another_log(stage, contract)

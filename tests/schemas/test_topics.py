@@ -13,11 +13,12 @@ from watcher.journal import Batch
 from watcher.journal.kafka.records import TopicNames
 from watcher.model.events import ProviderHealth, RecentAmount
 from watcher.model.hints import encode, parse
+from watcher.testing.closing_conformance import closing
 from watcher.testing.journal_samples import crossing
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
 
-PUBLIC = ("balances.changed.v1", "balances.crossed.v1", "balances.state.v1", "balances.heartbeat.v1")
+PUBLIC = tuple(f"balances.{name}.v1" for name in ("changed", "crossed", "closing", "state", "heartbeat"))
 DECODE = {"application/json": json.loads, "application/msgpack": msgspec.msgpack.decode}
 
 
@@ -27,7 +28,8 @@ async def write(made, account):
     async with opened(made, 0) as writer:
         await writer.commit(Batch([balance.row(5)]))
         row = balance.row("0")
-        await writer.commit(Batch([row], crossings=[crossing(row), crossing(row, "gas")]))
+        crossed = [crossing(row), crossing(row, "gas")]
+        await writer.commit(Batch([row], crossings=crossed, closings=[closing(row, "2026-01-24")]))
         row = balance.row("0.5")
         recent = (RecentAmount("5", 1_700_000_000_000_000), RecentAmount("0", 1_700_000_000_000_001))
         state = msgspec.structs.replace(row.state, recent_amounts=recent, absent_without_order=True, order=None)
@@ -72,7 +74,9 @@ async def test_every_record_of_either_encoding_is_as_the_document_has_it(kafka, 
     found = list(records(kafka.address, prefix))
     for record in found:
         contract.record(*record)
-    names = [f"{name}.v1" for name in ("balance-changed", "balance-crossed", "balance-state", "heartbeat")]
+    names = [
+        f"{name}.v1" for name in ("balance-changed", "balance-crossed", "balance-closing", "balance-state", "heartbeat")
+    ]
     assert contract.met == {f"{name}.{encoding}" for name in names for encoding in ("json", "msgpack")}
 
     for topic, key, headers, value in {record[0]: record for record in found}.values():

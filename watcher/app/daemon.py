@@ -118,17 +118,7 @@ class Daemon:
         self.reader = SharedReader(self.journal.reader)
         self.webhooks = Webhooks(self.reader.get, self.journal.partitions, wall)
         self.webhooks.use(now.webhooks, now.watches)
-        clocks, keeping = Clocks(wall, boottime), Keeping.of(config)
-        self.partitions = Partitions(
-            self.sources,
-            self.journal,
-            clocks,
-            self._begun,
-            reader=self.reader,
-            keeping=keeping,
-            alerts=now.alerts,
-            beside=self.webhooks.run,
-        )
+        self.partitions = self._all_partitions(now)
         self.hints = self._hint_paths(now.hints)
         self.gauges = self._balance_gauges()
         self.unread = UnreadAlerts(config.alerts, self.watches, wall)
@@ -138,6 +128,18 @@ class Daemon:
         self._port: sockets.BoundPort | None = None
         self._guard = auth.Guard(config.relay, self.tokens)
         self.report = self._status_report()
+
+    def _all_partitions(self, now: Loaded) -> Partitions:
+        return Partitions(
+            self.sources,
+            self.journal,
+            Clocks(wall, boottime),
+            self._begun,
+            reader=self.reader,
+            keeping=Keeping.of(self.config),
+            alerts=now.alerts,
+            beside=self.webhooks.run,
+        )
 
     def _hint_paths(self, sources: Sequence[HintSource]) -> HintPaths:
         polls = self.only != "relay"

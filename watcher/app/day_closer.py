@@ -122,20 +122,32 @@ class DayCloser:
             provider.poller, provider.met = poller, anyio.current_time()
         if self._keeping.checkpoints != inf:
             provider.earliest = max(provider.earliest, now - int(self._keeping.checkpoints * 1e6))
+        await self._forget_future(name, provider, now)
         day = next_day(provider.closed, provider.earliest, now)
         if day is None:
             return False
-        if steady and self._is_due(provider, day, now):
+        if steady and self._is_due(name, provider, day, now):
             try:
                 await self._close(name, provider, day)
             except (JournalError, PastError) as error:
                 self._failed(name, provider, day, error)
         return True
 
-    def _is_due(self, provider: _Provider, day: str, now: int) -> bool:
+    async def _forget_future(self, name: str, provider: _Provider, now: int) -> None:
+        """Days that were closed by a clock that ran ahead are to be closed again once they are over."""
+        closed = provider.closed.until(last_day_over(now))
+        if closed != provider.closed:
+            log.warning(
+                "day.closed_ahead", provider=name, day=provider.closed.last, reason="the wall clock was set back"
+            )
+            provider.closed, note = closed, {NOTE + name: closed.encode()}
+            await self._committer.closings.save([], note, note)
+
+    def _is_due(self, name: str, provider: _Provider, day: str, now: int) -> bool:
         if now >= latest_close(day, self._opened, self._keeping.retention):
             return True
-        if provider.poller is None:
+        ledger = self._committer.ledger
+        if provider.poller is None or ledger.waiting(name) or ledger.candidate_since(name) is not None:
             return False
         moment = anyio.current_time()
         unread = min((now - midnight_after(day)) / 1e6, moment - provider.met)
@@ -153,7 +165,10 @@ class DayCloser:
                 log.warning("day.missed", provider=name, day=day, reason="events of that day are not kept any more")
                 return
             balances = await state_at(reader, end, Filter(provider=(name,)), now=now)
-        closed = provider.closed.until(last_day_over(now)).after(day)
+        if not balances and provider.closed.last is None:  # nothing was known of it then
+            provider.earliest = end + 1
+            return
+        closed = provider.closed.after(day)
         await self._save(day, balances, *({NOTE + name: one.encode()} for one in (provider.closed, closed)))
         provider.closed, provider.reason = closed, ""
         self._report(name, closed)

@@ -108,6 +108,11 @@ class ProviderView(msgspec.Struct, frozen=True):
         return next(filter(None, found), Histogram(BOUNDS))
 
     @property
+    def closed_day(self) -> float | None:
+        found = (committer.closings.closed.get(self.poller.name) for committer in self.committers)
+        return next((at for at in found if at is not None), None)
+
+    @property
     def known(self) -> int:
         return sum(committer.ledger.known(self.poller.name) for committer in self.committers)
 
@@ -224,6 +229,7 @@ PROVIDERS: tuple[Figure[ProviderView], ...] = (
         lambda p: hint_report.delays(p.poller.schedules),
         by="read",
     ),
+    gauge("closed_day_timestamp_seconds", "End of the last day whose closings are kept.", lambda p: p.closed_day),
     gauge("known_balances", "Balances that are known of.", lambda p: p.known),
     gauge(
         "oldest_doubt_seconds",

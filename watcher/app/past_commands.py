@@ -70,9 +70,11 @@ async def past_events(
             writer, out, shown = HistoryWriter(one.form, watches), sys.stdout, _shown()
             interval = await history.interval_of(reader, first, last, wall())
             await _write(writer.head(), out)
-            head = (await reader.bounds()).head
+            bounds = await reader.bounds()
             matcher, step = one.wanted.matcher(watches), _Progress("reading the log")
-            async with history.reading(reader, interval, matcher, head, crossed=crossed, progress=step) as parts:
+            async with history.reading(
+                reader, interval, matcher, (bounds.oldest, bounds.head), crossed=crossed, progress=step
+            ) as parts:
                 async for events in parts:
                     written += len(events)
                     await _write(writer.lines(events, shown), out)

@@ -5,7 +5,7 @@ from math import inf
 
 import msgspec
 
-from watcher.model.events import HintsHealth
+from watcher.model.events import HintsHealth, UnreadAlert
 from watcher.relay.messages import ProviderStatus
 
 FIGURES_EVERY = 60.0
@@ -44,6 +44,38 @@ class ProviderWatch:
             self._states[name] = status.state
             if status.state in TROUBLE or before in TROUBLE:
                 yield ProviderNews(name, status.state, status.reason, status.since)
+
+
+class UnreadNews(msgspec.Struct):
+    """Balances of one provider that an alert speaks of are not read any more, or are again."""
+
+    provider: str
+    alert: str
+    balances: int
+    since: str
+    over: bool
+
+
+class UnreadWatch:
+    """Of those providers; None: of all."""
+
+    def __init__(self, providers: Collection[str] | None) -> None:
+        self._providers = providers
+        self._unread: dict[tuple[str, str], UnreadAlert] = {}
+        """By provider and alert."""
+
+    def news(self, statuses: Mapping[str, ProviderStatus]) -> Iterator[UnreadNews]:
+        """Each alert when it begins and when it ends."""
+        before, self._unread = self._unread, {}
+        for name, status in statuses.items():
+            if self._providers is None or name in self._providers:
+                self._unread |= {(name, one.alert): one for one in status.unread or ()}
+        for (name, alert), one in self._unread.items():
+            if (name, alert) not in before:
+                yield UnreadNews(name, alert, one.balances, one.since, over=False)
+        for (name, alert), one in before.items():
+            if (name, alert) not in self._unread and name in statuses:
+                yield UnreadNews(name, alert, one.balances, one.since, over=True)
 
 
 class SourceNews(msgspec.Struct):

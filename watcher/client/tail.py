@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from msgspec import UNSET, UnsetType
 
-from watcher.client.provider_news import HintWatch, ProviderWatch
+from watcher.client.provider_news import HintWatch, ProviderWatch, UnreadNews, UnreadWatch
 from watcher.client.stream import Event, FullSnapshot, Stream
 from watcher.logs.output import free_space
 from watcher.model.alerts import Crossing
@@ -76,11 +76,15 @@ def log_of_nothing(text: str) -> None:
 
 
 def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:
-    """For a Stream: logs trouble of these providers (None: of all) and its end, and what hints do. A pipe holds changes alone."""
-    watch, log_hints = ProviderWatch(providers), log_of_hints(providers)
+    """For a Stream: logs trouble of these providers (None: of all) and its end, alerts on balances that are not read, and what
+    hints do. A pipe holds events alone.
+    """
+    watch, unread_watch, log_hints = ProviderWatch(providers), UnreadWatch(providers), log_of_hints(providers)
 
     def log_news(statuses: Mapping[str, ProviderStatus]) -> None:
         log_hints(statuses)
+        for unread in unread_watch.news(statuses):
+            log_of_unread(unread)
         for news in watch.news(statuses):
             name = safe_text.one_line(news.provider, NAME)
             if news.is_trouble:
@@ -90,6 +94,13 @@ def log_of_providers(providers: Sequence[str] | None) -> Callable[[Mapping[str, 
                 log.warning("provider.recovered", provider=name)  # whoever was told of the trouble is told of its end
 
     return log_news
+
+
+def log_of_unread(news: UnreadNews) -> None:
+    """Whoever was told of the beginning is told of the end."""
+    event = "alert.read_again" if news.over else "alert.unread"
+    names = {"alert": safe_text.one_line(news.alert, MOST_ALERT), "provider": safe_text.one_line(news.provider, NAME)}
+    log.warning(event, **names, balances=news.balances, since=safe_text.one_line(news.since, NAME))
 
 
 def log_of_hints(providers: Sequence[str] | None) -> Callable[[Mapping[str, ProviderStatus]], None]:

@@ -1,4 +1,4 @@
-"""Which answers have come and are not evaluated to their end: they wait for the journal, or are large."""
+"""Answers that came and are not evaluated to their end: what they say is not known yet."""
 
 import contextlib
 import math
@@ -8,14 +8,13 @@ from watcher.model.readings import Answer
 
 
 class AnswersUnderWay:
-    """Those of one committer."""
+    """Those that wait to be evaluated, or are being."""
 
     def __init__(self) -> None:
         self._answers: list[Answer] = []
 
     @contextlib.contextmanager
-    def one(self, answer: Answer) -> Iterator[None]:
-        """For as long as it is under way."""
+    def counted(self, answer: Answer) -> Iterator[None]:
         self._answers.append(answer)
         try:
             yield
@@ -23,6 +22,6 @@ class AnswersUnderWay:
             self._answers = [other for other in self._answers if other is not answer]
 
     def oldest(self, provider: str) -> float:
-        """When the oldest of the provider came (wall-clock microseconds); infinite: there is none."""
+        """When the oldest one of the provider came (wall-clock microseconds); infinite: there is none."""
         came = (answer.times.observed_at for answer in self._answers if answer.provider == provider)
         return min(came, default=math.inf)

@@ -94,8 +94,7 @@ class ClosingQueue:
             named = dict.fromkeys([*(str(one.balance.key) for one in closings), *waiting.last_notes], str(error))
         if not closings:
             self._committed(waiting, 0, last=True)
-        for name, reason in named.items():
-            self._rejections.log(name, reason)
+        self._rejections.log(named)
         for closing in closings:
             if str(closing.balance.key) in named:
                 waiting.closings.remove(closing)

@@ -34,14 +34,11 @@ class CommitFigures:
         self._partition = partition
         self._logged_at = -inf
 
-    def crossed(self, crossings: Iterable[Crossing]) -> None:
-        """These are committed."""
-        self.crossings.update((crossing.alert, crossing.direction) for crossing in crossings)
-
-    def committed(self, rows: Iterable[CommitRow], seconds: float, now: float) -> None:
+    def committed(self, rows: Iterable[CommitRow], crossings: Iterable[Crossing], seconds: float, now: float) -> None:
         """These are, and that took so long."""
         self.durations.count(seconds)
         self.detection_delays.count(rows)
+        self.crossings.update((crossing.alert, crossing.direction) for crossing in crossings)
         if seconds >= LATE and now - self._logged_at >= AGAIN:
             self._logged_at = now
             reason = f"requests leave only in the {LATE:g} s after the start of a commit: until one is quicker, nobody is asked"

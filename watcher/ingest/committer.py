@@ -63,6 +63,8 @@ class Committer:
     """Times that the journal could not be opened or the outcome of a commit was unknown."""
     rejected = 0
     """Records that the journal will not take, counted each time."""
+    released = False
+    """Whether nothing of the owner before was in doubt when we opened first."""
     _in_flight = 0
     """Rows of the commit that is under way."""
     _rounds = 0
@@ -85,33 +87,28 @@ class Committer:
         self.notes: Mapping[str, bytes] = {}
         """The notes as they were restored, and since then as they were given to us."""
         self.figures = CommitFigures(partition)
-        self.released = False
-        """Whether nothing of the owner before was in doubt when we opened first."""
+        self.under_way = AnswersUnderWay()
         self.in_doubt: set[str] = set()
         """Notes with stamps of a former owner that may have asked more, in whose place nobody here has saved others."""
         self.ready = anyio.Event()
         """Set by the first successful open."""
-        self._writer = writer
-        self._gather = gather
-        self._bound = bound
+        self._writer, self._gather, self._bound = writer, gather, bound
         self._note_queue = NoteQueue()
-        self.closings = ClosingQueue(partition, lambda: self._work.set())  # noqa: PLW0108 (another one each time)
+        self.closings = ClosingQueue(partition, self._work_came)
         self._group = GroupSize()
         self._rejections = RejectedKeys(partition)
         self._rests = ProviderRests()
-        self.under_way = AnswersUnderWay()
         self._open = self._opening = self._ended = self._busy = False
         self._stop_by = math.inf
         self._commit_scope: anyio.CancelScope | None = None
-        self._work = anyio.Event()
-        self._progress = anyio.Event()
+        self._work, self._progress = anyio.Event(), anyio.Event()
         self._search = JudgeSearch(ledger)
 
     async def accept(self, answer: Answer) -> Verdict:
         """What the answer meant. Waits while the journal is down or `bound` rows of its provider pend."""
         verdict = None
         self.figures.detection_delays.begin(answer.times.observed_at)
-        with self.under_way.one(answer):
+        with self.under_way.counted(answer):
             while verdict is None:
                 while not self._open or self.ledger.waiting(answer.provider) >= self._bound:
                     await self._progress.wait()
@@ -338,8 +335,7 @@ class Committer:
         self.in_doubt -= group.notes.keys()
         if self._rejections:
             self._rejections.forget(group.taken.keys)
-        self.figures.committed(rows, seconds, now)
-        self.figures.crossed(group.taken.crossings)
+        self.figures.committed(rows, group.taken.crossings, seconds, now)
         self._group.grow(group.balances, seconds, now)
         self._note_queue.committed(group.balances, reduced=self._group.reduced)
         if self.ledger.shared:
@@ -352,12 +348,10 @@ class Committer:
         """
         named = group.refused(error)
         self._note_queue.take_back(rejected=named)
-        keys = group.keys_of(named)
-        self.ledger.rejected(keys)
+        self.ledger.rejected(keys := group.keys_of(named))
         self._in_flight = 0
         self.rejected += len(named)
-        for name, reason in named.items():
-            self._rejections.log(name, reason)
+        self._rejections.log(named)
         if not error.records:
             now = anyio.current_time()
             if group.alone:

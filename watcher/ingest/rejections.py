@@ -1,6 +1,6 @@
 """Records that the journal does not take: each is logged once, and a balance is left out for longer and longer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import structlog
@@ -50,8 +50,9 @@ class RejectedKeys:
         for key in keys:
             self._pauses.pop(key, None)
 
-    def log(self, name: str, reason: str) -> None:
-        """Log that a record is not taken, once for each name (the key of a balance or of a note)."""
-        if name not in self._logged and len(self._logged) < MOST_REJECTED:
-            self._logged.add(name)
-            log.error("record.rejected", partition=self._partition, key=name[:LONGEST_NAME], reason=reason)
+    def log(self, reasons: Mapping[str, str]) -> None:
+        """Log that records are not taken, each once, by its name (the key of a balance or of a note)."""
+        for name, reason in reasons.items():
+            if name not in self._logged and len(self._logged) < MOST_REJECTED:
+                self._logged.add(name)
+                log.error("record.rejected", partition=self._partition, key=name[:LONGEST_NAME], reason=reason)

@@ -130,9 +130,12 @@ class Reader(Protocol):
     async def kept_from(self) -> int:
         """Wall-clock microseconds: every event that was observed at or after it is in the log."""
 
-    def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
-        """Events observed from `first` to `last` (wall-clock microseconds, both included) that stand before `until`, in the
-        order of the log; then it ends. Slices may be empty: they say how far it is. Raises Expired, Unavailable."""
+    def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
+        """Events observed from `first` to `last` (wall-clock microseconds, both included) that stand before `until`, and not
+        before `behind`, in the order of the log; then it ends. Slices may be empty: they say how far it is. Raises Expired,
+        Unavailable."""
 
     async def closing_days(self) -> list[str]:
         """Days of which closings are kept, the oldest first."""

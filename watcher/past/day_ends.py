@@ -21,15 +21,15 @@ def next_day(closed: ClosedDays, earliest: int, now: int) -> str | None:
 
     earliest: days that ended before that are not closed any more.
     """
-    last, first = closed.until(last_day_over(now)).last, day_after(last_day_over(earliest - 1))
+    last, first = closed.last, day_after(last_day_over(earliest - 1))
     day = first if last is None else max(first, day_after(last))
     return day if midnight_after(day) <= now else None
 
 
 def latest_close(day: str, opened: int, retention: float) -> int:
     """When it is closed whatever was read (wall-clock microseconds). `opened`: since when we could read; `retention`: seconds."""
-    end = midnight_after(day)
-    return min(max(end, opened) + int(PATIENCE * 1e6), end + int(retention / 2 * 1e6))
+    end, kept = midnight_after(day), max(retention / 2, retention - PATIENCE)
+    return min(max(end, opened) + int(PATIENCE * 1e6), end + int(kept * 1e6))
 
 
 class SteadyClock:

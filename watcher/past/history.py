@@ -24,7 +24,9 @@ class HistoryLog(Protocol):
 
     async def kept_from(self) -> int: ...
 
-    def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]: ...
+    def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]: ...
 
 
 class HistoryInterval(msgspec.Struct, frozen=True):
@@ -96,10 +98,10 @@ async def page(
     if bounds.gap(cursor) is not None:
         raise PastError("the log is not kept from that cursor on: begin anew, without one")
     events: list[Published] = []
-    async with reading(log, interval, wanted, bounds.head, crossed=crossed, progress=progress) as parts:
+    ends = (cursor, bounds.head)
+    async with reading(log, interval, wanted, ends, crossed=crossed, progress=progress) as parts:
         async for part in parts:
-            # What stands before the cursor was in a page before.
-            events += [event for event in part if event.position >= cursor.positions[event.partition]]
+            events += part
             if len(events) > limit:
                 del events[limit:]
                 return HistoryPage(events, HistoryPlace(_behind(cursor, events), interval))
@@ -117,13 +119,14 @@ async def reading(
     log: HistoryLog,
     interval: HistoryInterval,
     wanted: WantedMatcher,
-    until: Cursor,
+    ends: tuple[Cursor, Cursor],
     *,
     crossed: bool,
     progress: Progress,
 ) -> AsyncIterator[AsyncIterator[list[Published]]]:
-    """Every event that is wanted and stands before `until`, in the order of the log, some at a time; given back at the end."""
-    stream = log.between(wanted.of_journal, interval.first, interval.last, until)
+    """Every event that is wanted and stands between these places, in the order of the log, some at a time; given back at the end."""
+    behind, until = ends
+    stream = log.between(wanted.of_journal, interval.first, interval.last, until, behind)
     try:
         yield _events(stream, wanted.matches, crossed=crossed, progress=progress)
     finally:

@@ -37,12 +37,19 @@ class Observed(msgspec.Struct, frozen=True, gc=False):
 
 
 def history_of(
-    changes: Iterable[Observed], opening: Iterable[tuple[Key, str]], first: int, last: int, seed: int
+    changes: Iterable[Observed],
+    opening: Iterable[tuple[Key, str]],
+    first: int,
+    last: int,
+    *,
+    seed: int,
+    cache: float = 0.0,
 ) -> History:
     """What a journal says of one provider between two wall-clock times, in microseconds.
 
     changes: in the order of the log. opening: every balance that is known, with an amount for those that did not change.
-    The true time of a change lies anywhere in its interval: a seeded draw puts it there.
+    The true time of a change lies anywhere in its interval: a seeded draw puts it there. cache: seconds for which the provider gives
+    one answer again and again; so long before an answer it may have happened, though the answer before it did not show it.
     """
     found = {key: BalanceHistory(key, [], [amount]) for key, amount in opening}
     dice = random.Random(f"{seed}/placed")  # noqa: S311 (puts changes into their intervals, hides nothing)
@@ -52,7 +59,7 @@ def history_of(
             one = found[change.key] = BalanceHistory(change.key, [], [change.previous_amount])
         if not one.times:
             one.amounts = [change.previous_amount]
-        earliest = max(change.previous_observed_at, first)
+        earliest = max(min(change.previous_observed_at, change.observed_at - int(cache * 1e6)), first)
         at = (earliest + (change.observed_at - earliest) * (1.0 - dice.random()) - first) / 1e6
         one.times.append(max(at, one.times[-1] if one.times else 0.0))
         one.amounts.append(change.amount)

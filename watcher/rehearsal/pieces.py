@@ -14,8 +14,8 @@ from watcher.limits.forecast import DAY
 from watcher.poller.assembly import budget_of
 from watcher.providers.protocol import Provider
 
-STEPS = 6_000_000
-"""Requests, and targets read, of one rehearsal: about a minute of work on a machine with two cores."""
+STEPS = 5_000_000
+"""Requests, and targets read, of one rehearsal: less than a minute on a machine with two cores."""
 SHORTEST = 3600.0
 """Seconds of a piece: more than what the schedule remembers as a burst."""
 GOLDEN = 0.6180339887498949

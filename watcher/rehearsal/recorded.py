@@ -72,16 +72,16 @@ class Recorded:
         self.first[provider] = min(time, self.first.get(provider, time))
         self.last[provider] = max(time, self.last.get(provider, time))
 
-    def histories(self, most: float, kept: float, seed: int) -> dict[str, History]:
+    def histories(self, most: float, kept: float, seed: int, caches: Mapping[str, float]) -> dict[str, History]:
         """Of each provider the last `most` seconds at most. kept: seconds for which the journal keeps events: of what lies
-        before, it has states and not how they came about."""
-        return {name: self._history(name, min(most, kept), seed) for name in self.opening}
+        before, it has states and not how they came about. caches: provider → seconds for which it keeps an answer."""
+        return {name: self._history(name, min(most, kept), seed, caches.get(name, 0.0)) for name in self.opening}
 
-    def _history(self, name: str, most: float, seed: int) -> History:
+    def _history(self, name: str, most: float, seed: int, cache: float) -> History:
         last = self.last[name]
         first = max(self.first[name], last - int(most * 1e6))
         lately = [change for change in self.changes.get(name, ()) if change.observed_at > first]
-        return history_of(lately, self.opening[name], first, last, seed)
+        return history_of(lately, self.opening[name], first, last, seed=seed, cache=cache)
 
 
 async def read(reader: Reader, tell: Callable[[int], None]) -> Recorded:

@@ -37,7 +37,7 @@ Flight = tuple[float, float, PollJob, Slot]
 class Rehearsal:
     """`run` it once, then ask for its figures. Times are seconds since the begin.
 
-    bucket: seconds by which requests are counted. stamps: what was spent of the limits before, as a journal has it. Raises ValueError
+    bucket: seconds by which requests are counted. since: changes before it count for nothing. stamps: what was spent of the limits before, as a journal has it. Raises ValueError
     for foreign ones.
     """
 
@@ -49,6 +49,7 @@ class Rehearsal:
         seed: int,
         latency: float,
         bucket: float,
+        since: float = 0.0,
         stamps: bytes | None = None,
     ) -> None:
         self.feeds = feeds
@@ -68,6 +69,7 @@ class Rehearsal:
         self._flying: deque[Flight] = deque()
         self._latency = latency
         self._bucket = bucket
+        self._since = since
         self._days = 0
         self._look = 0.0
         """When a request may leave, at the earliest."""
@@ -178,7 +180,7 @@ class Rehearsal:
     def _count(self, one: RehearsedBalance, there: int, verdict: Verdict, received: float) -> None:
         """`there`: how many changes there were up to what the answer shows."""
         if not one.known:
-            one.known, one.seen = True, there
+            one.known, one.seen = True, max(there, one.at(self._since))
         elif one.key in verdict.changed and there > one.seen:
             back = one.last_return(there)
             self.tally.unseen(one.label, back - one.seen)

@@ -33,6 +33,8 @@ class Wishes(msgspec.Struct, frozen=True):
     """Seconds from a request to its answer."""
     per_hour: float = 1.0
     """Changes of a watch, on average, where there is no history at all."""
+    since: float = 0.0
+    """Seconds after which changes count: what a schedule knows nothing of yet, it reads like everything else."""
 
 
 class Task:
@@ -77,6 +79,7 @@ class Task:
             seed=wishes.seed,
             latency=wishes.latency,
             bucket=bucket,
+            since=wishes.since,
             stamps=self.stamps if self.share >= 1 else None,
         )
         for part in range(1, PARTS + 1):

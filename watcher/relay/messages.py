@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from watcher.model.alerts import Crossing
-from watcher.model.events import BalanceChanged, HintsHealth, ProviderState
+from watcher.model.events import BalanceChanged, HintsHealth, ProviderState, UnreadAlert
 from watcher.model.keys import Filter, Kind
 from watcher.model.log import GapReason
 from watcher.model.readings import Unit
@@ -138,6 +138,8 @@ class ProviderStatus(Struct, frozen=True):
     """Since when it is in that state, or nothing is heard of it."""
     hints: HintsHealth | None = None
     """What hints do for it. None: nothing, or nothing is heard of it."""
+    unread: tuple[UnreadAlert, ...] | UnsetType = UNSET
+    """Alerts on balances that are not read. Left out where there are none, or where the token does not see all of the provider."""
 
 
 class SubscriptionInfo(Struct, frozen=True):

@@ -64,8 +64,10 @@ class PacedLog:
             )
         return _PacedSnapshot(found, self._budget, came)
 
-    def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
-        return self._paced(lambda: self._log.between(wanted, first, last, until))
+    def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
+        return self._paced(lambda: self._log.between(wanted, first, last, until, behind))
 
     def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
         return self._paced(lambda: self._log.closings(day, wanted))

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Collection, Iterator
 
 import msgspec
+from msgspec import UNSET
 
 from watcher.model.events import ProviderHealth
+from watcher.model.keys import Filter
 from watcher.model.times import parse_rfc3339
 from watcher.relay.messages import ProviderStatus
 
@@ -13,8 +15,17 @@ SILENT_AFTER = 45.0
 SILENT = "no heartbeat: nobody polls it, or nothing of that gets through to here"
 
 
+def as_bound(status: ProviderStatus, rights: Filter) -> ProviderStatus:
+    """As whoever does not see everything is told: which other tokens post hints is not theirs to know, and alerts may be on any
+    balance of the provider.
+    """
+    status = without_senders(status)
+    if status.unread is UNSET or rights == Filter(provider=rights.provider):
+        return status
+    return msgspec.structs.replace(status, unread=UNSET)
+
+
 def without_senders(status: ProviderStatus) -> ProviderStatus:
-    """As whoever does not see everything is told: which other tokens post hints is not theirs to know."""
     if status.hints is None:
         return status
     sources = tuple(source for source in status.hints.sources if source.type != "http" or source.source == "http")
@@ -31,8 +42,8 @@ class ProviderStatuses:
         self._may_be_polled = may_be_polled
         self._last: dict[str, tuple[ProviderHealth, float | None]] = {}
         """The time is None for the first one, which may have stood in the journal for long."""
-        self._published: dict[str, str] = {}
-        """States, as of the last look for news."""
+        self._published: dict[str, tuple[str, ...]] = {}
+        """States, and names of alerts, as of the last look for news."""
 
     def take(self, health: ProviderHealth, now: float) -> None:
         known = health.provider in self._last
@@ -51,8 +62,8 @@ class ProviderStatuses:
                 yield name, status
 
     def news(self, wall: int, now: float) -> bool:
-        """Whether a provider has come or gone, or is in another state than at the last look."""
-        states = {name: status.state for name, status in self.all(wall, now)}
+        """Whether a provider has come or gone, is in another state, or has other balances unread, than at the last look."""
+        states = {name: (status.state, *_alerts(status)) for name, status in self.all(wall, now)}
         before, self._published = self._published, states
         return states != before
 
@@ -62,4 +73,19 @@ class ProviderStatuses:
         old = wall - parse_rfc3339(health.time) > SILENT_AFTER * 1e6
         if old and (came is None or now - came > SILENT_AFTER):
             state, reason, since, hints = "failing", SILENT, health.time, None
-        return ProviderStatus(health.last_success, health.paused_until, health.budget_used, state, reason, since, hints)
+        return ProviderStatus(
+            health.last_success,
+            health.paused_until,
+            health.budget_used,
+            state,
+            reason,
+            since,
+            hints,
+            health.unread or UNSET,  # of one that is silent too: what nobody read is not read now
+        )
+
+
+def _alerts(status: ProviderStatus) -> Iterator[str]:
+    if status.unread is not UNSET:
+        for unread in status.unread:
+            yield unread.alert

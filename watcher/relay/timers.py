@@ -14,7 +14,7 @@ from watcher.relay.http.auth import EVERYTHING
 from watcher.relay.http.routes import Sees
 from watcher.relay.live_path import Flusher
 from watcher.relay.messages import AUTH_TIMEOUT, SLOW_CONSUMER, Heartbeat
-from watcher.relay.provider_statuses import without_senders
+from watcher.relay.provider_statuses import as_bound
 from watcher.relay.settings import RelayTuning
 
 T = TypeVar("T", bound=Hashable)
@@ -158,7 +158,7 @@ class Timers:
             lag_ms=self._lag(connection),
             time=format_rfc3339(self._wall()),
             providers={
-                name: status if rights == EVERYTHING else without_senders(status)
+                name: status if rights == EVERYTHING else as_bound(status, rights)
                 for name, status in fan_out.providers.all(self._wall(), self._flusher.time())
                 if rights is not None and self._sees(rights, name)
             },

@@ -90,6 +90,23 @@ class PastConformance:
             assert named(await slices_between(reader, 0, HOUR, none)) == []
             assert named(await slices_between(reader, 0, HOUR, before)) == [("account1", 1)]
 
+    async def test_a_reading_that_was_broken_off_goes_on_behind_what_it_had(self, journal: Journal) -> None:
+        row = baseline("account1", 5)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([row]))
+            for number in range(1, 7):
+                row = later(row, 5 + number, number * SECOND)
+                await writer.commit(Batch([row]))
+            bounds = await reader.bounds()
+            whole = found(await slices_between(reader, 2 * SECOND, 5 * SECOND, bounds.head))
+            assert [event.version for event in whole] == [2, 3, 4, 5]
+            places = [bounds.oldest]
+            for event in whole:
+                places.append(places[-1].after(event.partition, event.position))
+            for number, place in enumerate([*places, bounds.head]):
+                rest = reader.between(Filter(), BEGAN + 2 * SECOND, BEGAN + 5 * SECOND, bounds.head, place)
+                assert found([part async for part in rest]) == whole[number:], number
+
     @pytest.mark.parametrize("part", ["provider", "chain", "account", "token"])
     async def test_a_filter_takes_any_part_of_the_key(self, journal: Journal, part: str) -> None:
         first, other = baseline("account1", 5), baseline("account2", 5)

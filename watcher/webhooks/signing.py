@@ -14,15 +14,15 @@ SHORTEST, LONGEST = 24, 64
 def key_of(secret: str) -> bytes:
     """The key that a secret stands for. Raises ValueError, in words that go behind "…, which" and tell nothing of it."""
     if not secret.startswith(PREFIX):
-        raise ValueError(f"does not begin with {PREFIX}: make one with `echo {PREFIX}$(openssl rand -base64 32)`")
+        raise ValueError(
+            f"does not begin with {PREFIX}: make one with `echo {PREFIX}$(head -c 32 /dev/urandom | base64)`"
+        )
     try:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"has no base64 behind {PREFIX}: copy it anew, whole and with each = at its end") from None
     if not SHORTEST <= len(key) <= LONGEST:
-        raise ValueError(
-            f"stands for {len(key)} bytes: a key has {SHORTEST} to {LONGEST}, as of `openssl rand -base64 32`"
-        )
+        raise ValueError(f"stands for {len(key)} bytes: a key has {SHORTEST} to {LONGEST}")
     return key
 
 

@@ -71,7 +71,7 @@ async def test_it_answers_health_readiness_and_metrics_and_says_clearly_what_it_
         assert (await http.get("/readyz")).json() == {"following": True, "journal": "ok", "ready": True}
         assert "Filter" in (await http.get("/metrics")).text
         assert "'a/b;q=0.5'" in (await http.get("/metrics", headers={"Accept": "a/b;q=0.5"})).text
-        for path in ("/", "/v1/balances", "/v1/stream"):
+        for path in ("/", "/v1/balances", "/v1/history", "/v1/stream"):
             answer = await http.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
             assert "--only relay" in answer.text

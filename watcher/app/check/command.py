@@ -18,6 +18,7 @@ from watcher.app.check.learned import learned_rates
 from watcher.app.check.likely_mistakes import likely_mistakes
 from watcher.app.check.plan import limit_lines, plan, same_credentials, same_watches, shared_partitions
 from watcher.app.check.report import HeldReport, Report
+from watcher.app.check.webhook_plan import unreachable, useless_webhook, webhook_line
 from watcher.app.daemon import Daemon, journal_of, wall
 from watcher.app.exposed_secrets import exposed
 from watcher.app.findings import Finding
@@ -25,12 +26,14 @@ from watcher.app.hint_sources import HintSource, hint_sources
 from watcher.app.limit_words import duration_words
 from watcher.app.provider_sources import Source, sources, watch_index
 from watcher.app.settings import Settings
+from watcher.app.webhook_runs import webhooks_of
 from watcher.journal import Journal, OlderFormat, Reader
 from watcher.limits.budget import Budget
 from watcher.limits.lease import STAMPS
 from watcher.model.keys import Filter
 from watcher.model.log import JournalError, Unavailable
 from watcher.relay.http import auth
+from watcher.webhooks.settings import Webhook
 
 PAGE = 1000
 """Balances."""
@@ -64,6 +67,7 @@ class _Check:
         self._report = report
         self._sources: Sequence[Source] = ()
         self._hints: Sequence[HintSource] = ()
+        self._webhooks: Sequence[Webhook] = ()
         self._swapping = anyio.Lock()
         """One at a time: a file that many write at once is locked for some of them."""
 
@@ -73,10 +77,12 @@ class _Check:
         guarded = config.relay.tokens_env is not None or config.relay.tokens_file is not None
         self._sources = report.tried(lambda: sources(config, environment), "providers") or ()
         self._hints = report.tried(lambda: hint_sources(config, environment, polls=True), "hints") or ()
+        self._webhooks = report.tried(lambda: webhooks_of(config, environment, polls=True), "webhook") or ()
         for source in self._sources:
             self._plan(source)
         self._tell_hints()
         self._tell_alerts()
+        await self._tell_webhooks()
         busy = machine.look(config, report, guarded=guarded, now=wall)
         journal = report.tried(lambda: journal_of(config, environment), "journal")
         if journal is None:
@@ -114,6 +120,16 @@ class _Check:
             for finding in useless(source, providers):
                 self._report.found(finding, indent="  ")
 
+    async def _tell_webhooks(self) -> None:
+        watches = watch_index(source.provider for source in self._sources)
+        for webhook in self._webhooks:
+            self._report.say(webhook_line(webhook))
+            for finding in useless_webhook(webhook, watches, self._config):
+                self._report.found(finding, indent="  ")
+        if not self._wish.offline:
+            for finding in await unreachable(self._webhooks):
+                self._report.found(finding)
+
     def _tell_alerts(self) -> None:
         """Not while there is no provider to speak of, which has been told."""
         alerts, providers = self._config.alerts, [source.provider for source in self._sources]
@@ -146,7 +162,9 @@ class _Check:
             self._report.say(line)
         hosts = {source.provider.name: (source.provider.base_url, source.secret) for source in self._sources}
         for text in itertools.chain(
-            same_watches(providers), same_credentials(hosts), exposed(self._config, self._sources, self._hints)
+            same_watches(providers),
+            same_credentials(hosts),
+            exposed(self._config, self._sources, self._hints, self._webhooks),
         ):
             self._report.tell("warning", text)
 

@@ -75,9 +75,7 @@ class KafkaJournal:
         """`servers` as `host:port`. `clock` gives wall-clock microseconds, `boottime` the seconds of leases. `group`: the fleet, or none. Raises SettingsError."""
         _require_asserts()
         self.partitions = settings.partitions
-        self._settings = settings
-        self._environ = environ
-        self._view_limits = view_limits
+        self._settings, self._environ, self._view_limits = settings, environ, view_limits
         self._topics = TopicNames.under(settings.topic_prefix)
         self._specs = topic_specs(settings.topic_prefix, settings.partitions, retention, checkpoints)
         self._cluster = Cluster(servers, security(settings, environ), deadlines, settings.compression_type)
@@ -92,9 +90,7 @@ class KafkaJournal:
             checkpoints=checkpoints,
             clock=clock,
         )
-        self._clock = clock
-        self._boottime = boottime
-        self.group = group
+        self._clock, self._boottime, self.group = clock, boottime, group
         self._look = OwnerLook(self._cluster, self._offsets, self._topics)
         self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}

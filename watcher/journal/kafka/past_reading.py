@@ -47,11 +47,15 @@ class PastScans:
         self._decode = decode
         self._turns = anyio.Semaphore(MAX_SCANS)
 
-    async def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncGenerator[HistorySlice, None]:
+    async def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncGenerator[HistorySlice, None]:
         """See `Reader.between`. Raises Expired where events are deleted while they are read, Unavailable, Forbidden."""
         ends = dict(zip(self._partitions, until.positions, strict=True))
         found = await self._offsets.at_time(self._partitions, first - SET_BACK)
-        starts = {one: place for one, (place, _) in found.items() if place < ends[one]}
+        least = dict(zip(self._partitions, (0,) * len(ends) if behind is None else behind.positions, strict=True))
+        begins = {one: max(place, least[one]) for one, (place, _) in found.items()}
+        starts = {one: place for one, place in begins.items() if place < ends[one]}
         if not starts:
             return
         matcher, of = FilterMatcher.of(wanted), sum(ends[one] - start for one, start in starts.items())

@@ -153,13 +153,15 @@ class KafkaReader:
         with self._tail.denied.tolerated():
             return await self._past.kept_from(self._changed, list(self._tail.table.rows.values()))
 
-    async def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+    async def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
         head = self._tail.head
         reason = Bounds(head, head).gap(until)
         if reason in ("epoch_changed", "ahead"):
             raise Expired(reason)
         with self._tail.denied.tolerated():
-            async with contextlib.aclosing(self._past.between(wanted, first, last, until)) as found:
+            async with contextlib.aclosing(self._past.between(wanted, first, last, until, behind)) as found:
                 async for slice_ in found:
                     yield slice_
 

@@ -48,6 +48,8 @@ class Interval(msgspec.Struct, frozen=True):
     last: int
     until: int
     """Their positions are less."""
+    behind: int
+    """None is less than that."""
 
     def range(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """The least and the greatest position in the interval, whatever the filter wants; (1, 0) for none.
@@ -58,7 +60,7 @@ class Interval(msgspec.Struct, frozen=True):
             "SELECT min(seq), max(seq) FROM event WHERE observed_at BETWEEN ? AND ? AND seq < ?",
             (self.first, self.last, self.until),
         ).fetchone()
-        return (1, 0) if least is None else (least, greatest)
+        return (1, 0) if least is None else (max(least, self.behind), greatest)
 
     def rows(
         self, connection: sqlite3.Connection, least: int, end: int

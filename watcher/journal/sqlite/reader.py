@@ -175,11 +175,14 @@ class SqliteReader:
         with file.reading(file.connection):
             return kept_from(file.connection)
 
-    async def between(self, wanted: Filter, first: int, last: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+    async def between(
+        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
+    ) -> AsyncIterator[HistorySlice]:
         file = await self._current()
         require_log((await self.bounds()).head, until)
         (position,) = until.positions
-        interval = Interval(wanted, first, last, position)
+        (begin,) = (0,) if behind is None else behind.positions
+        interval = Interval(wanted, first, last, position, begin)
         found = events_between(file, self._bulk, interval, self._json)
         async with contextlib.aclosing(found):
             async for slice_ in found:
