@@ -2,6 +2,7 @@
 """The Kafka journal as a whole: what the composition root is given."""
 
 import contextlib
+import functools
 import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -91,13 +92,16 @@ class KafkaJournal:
             clock=clock,
         )
         self._clock, self._boottime, self.group = clock, boottime, group
-        self._look = OwnerLook(self._cluster, self._offsets, self._topics)
         self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}
         """Partition → where its internal records ended when `check` looked first."""
         self._identity = LogIdentity(self._topics)
         self._heartbeats = HeartbeatSender(self._cluster, self._topics.heartbeat, self._encoder)
         self._denied_administration = DenialTimer(10.0, self._cluster.deadlines.denied)
+
+    @functools.cached_property
+    def _look(self) -> OwnerLook:
+        return OwnerLook(self._cluster, self._offsets, self._topics)
 
     def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
