@@ -9,12 +9,13 @@ some are closed anew: so reading goes on for a few days.
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from math import inf
 
+import anyio
 from aiokafka import TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from watcher.journal.kafka.closing_records import day_of, decode_closing
 from watcher.journal.kafka.cluster import Cluster
-from watcher.journal.kafka.offsets import OffsetProbe, assign_at, read_until
+from watcher.journal.kafka.offsets import OffsetProbe, Offsets, assign_at, read_until
 from watcher.journal.kafka.records import ConsumedRecord
 from watcher.model.closed_days import days_closed, providers_closed
 from watcher.model.days import DAY, last_day_over, midnight_after
@@ -96,13 +97,14 @@ class ClosingLog:
             return
         closed = providers_closed(notes, day)
         records = _DayRecords(day, wanted, closed if wanted.provider is None else closed & {*wanted.provider})
-        start = await self._first_at(self._places(wanted), midnight_after(day))
+        places = self._places(wanted)
+        ends = await self._visible(places)
+        start = await self._first_at(places, midnight_after(day))
         if start:
-            ends = await self._offsets.last_stable(list(start))
             async with self._cluster.reading([self._topic]) as consumer:
                 assign_at(consumer, start)
                 try:
-                    await read_until(consumer, ends, records.take, self._cluster)
+                    await read_until(consumer, {place: ends[place] for place in start}, records.take, self._cluster)
                 except _Enough:
                     pass
                 except OffsetOutOfRangeError:
@@ -116,6 +118,16 @@ class ClosingLog:
         every = range(self._partitions)
         some = every if wanted.provider is None else {partition_of(one, self._partitions) for one in wanted.provider}
         return [TopicPartition(self._topic, partition) for partition in sorted(some)]
+
+    async def _visible(self, places: Sequence[TopicPartition]) -> Offsets:
+        """Where what can be read ends, once that is all that was written before this call, or after a moment: a commit is
+        reported before its end stands everywhere."""
+        written, visible = await self._offsets.high_watermarks(places), await self._offsets.last_stable(places)
+        with anyio.move_on_after(self._cluster.deadlines.fresh):
+            while any(visible[place] < end for place, end in written.items()):
+                await anyio.sleep(0.02)
+                visible = await self._offsets.last_stable(places)
+        return visible
 
     async def _first_at(self, places: Sequence[TopicPartition], time: int) -> dict[TopicPartition, int]:
         """The first record of that time or later, of each partition that has one."""
