@@ -2,7 +2,6 @@
 """The Kafka journal as a whole: what the composition root is given."""
 
 import contextlib
-import functools
 import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -83,15 +82,9 @@ class KafkaJournal:
         self._offsets = OffsetProbe(self._cluster, self._topics)
         self._markers = LogMarkers(self._cluster, self._offsets, self._topics, self.partitions)
         self._encoder = Encoder(self._topics, JSON if encoding == "json" else MSGPACK, settings.source)
-        self._closings = ClosingLog(
-            self._cluster,
-            self._offsets,
-            self._topics.closing,
-            self.partitions,
-            checkpoints=checkpoints,
-            clock=clock,
-        )
         self._clock, self._boottime, self.group = clock, boottime, group
+        self._closings = self._closing_log(checkpoints)
+        self._look = OwnerLook(self._cluster, self._offsets, self._topics)
         self._claim = OwnerClaim(secrets.token_hex(6), group)
         self._began_at: dict[int, int] = {}
         """Partition → where its internal records ended when `check` looked first."""
@@ -99,9 +92,9 @@ class KafkaJournal:
         self._heartbeats = HeartbeatSender(self._cluster, self._topics.heartbeat, self._encoder)
         self._denied_administration = DenialTimer(10.0, self._cluster.deadlines.denied)
 
-    @functools.cached_property
-    def _look(self) -> OwnerLook:
-        return OwnerLook(self._cluster, self._offsets, self._topics)
+    def _closing_log(self, checkpoints: float) -> ClosingLog:
+        closing, clock = self._topics.closing, self._clock
+        return ClosingLog(self._cluster, self._offsets, closing, self.partitions, checkpoints=checkpoints, clock=clock)
 
     def _transactional_id(self, name: int | str) -> str:
         return f"{self._settings.topic_prefix}balance-watcher.{name}"
