@@ -1,6 +1,9 @@
 """`watcher rehearse`: what is read, what is refused, what is said."""
 
+import contextlib
 import json
+import shutil
+import sqlite3
 
 import anyio
 import httpx
@@ -80,6 +83,20 @@ def test_a_journal_that_is_named_must_be_there(tmp_path, capsys):
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert "gone.db" in err
+
+
+@pytest.mark.parametrize(
+    ("pragma", "said"), [("user_version = 3", "`watcher init`"), ("user_version = 99", "upgrade watcher")]
+)
+def test_a_journal_of_the_configs_own_that_cannot_be_read_is_not_taken_for_none(tmp_path, past, capsys, pragma, said):
+    other = tmp_path / "other.db"
+    shutil.copy(past.removeprefix("sqlite:///"), other)
+    with contextlib.closing(sqlite3.connect(other)) as connection:
+        connection.execute(f"PRAGMA {pragma}")
+    status, out, err = run(capsys, "-c", config(tmp_path, journal=f"sqlite:///{other}"), "--days", "0.2")
+    assert (status, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
 
 
 def test_a_watch_that_the_journal_does_not_know_is_said_to_be_made_up(tmp_path, past, capsys):

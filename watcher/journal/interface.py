@@ -32,6 +32,10 @@ class WrongJournal(JournalError):
     """Topics, marker or file are missing, foreign or configured otherwise (exit status 2)."""
 
 
+class NotMade(WrongJournal):
+    """Nothing stands there yet: `init` makes it. No topic of the log, no file."""
+
+
 class OlderFormat(WrongJournal):
     """What stands there is of a format that `run` and `init` bring to the newest one."""
 

@@ -13,7 +13,7 @@ from watcher.app.daemon import journal_of
 from watcher.app.provider_sources import watch_index
 from watcher.app.rehearse.report import RehearsalReport, lines
 from watcher.app.settings import Settings
-from watcher.journal import WrongJournal
+from watcher.journal import NotMade
 from watcher.limits.forecast import DAY
 from watcher.limits.windows import BudgetError
 from watcher.poller.assembly import budget_of
@@ -113,7 +113,7 @@ async def read_journal(config: Settings, options: RehearsalOptions, environment:
             return await recorded.read(reader, Shown("reading the journal").at)
         finally:
             await reader.close()
-    except WrongJournal:
+    except NotMade:
         if options.journal is not None:
             raise
         return Recorded()

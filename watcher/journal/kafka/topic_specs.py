@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
-from watcher.journal import WrongJournal
+from watcher.journal import NotMade, WrongJournal
 from watcher.journal.kafka.records import TopicNames, hints_topic
 
 MESSAGE_BYTES = 1_000_000
@@ -119,7 +119,9 @@ def topic_specs(prefix: str, partitions: int, retention: float, checkpoints: flo
 
 
 def require_topics(wanted: Sequence[TopicSpec], found: Mapping[str, TopicState]) -> None:
-    """Raises WrongJournal for the first topic that is missing, or that `init` cannot put right."""
+    """Raises WrongJournal for the first topic that is missing, or that `init` cannot put right; NotMade where there is none."""
+    if not any(spec.name in found for spec in wanted):
+        raise NotMade(f"topic {wanted[0].name} is missing: run `watcher init`")
     for spec in wanted:
         spec.require(found.get(spec.name))
 

@@ -17,7 +17,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import structlog
 
-from watcher.journal import OlderFormat, Unwritable, WrongJournal
+from watcher.journal import NotMade, OlderFormat, Unwritable, WrongJournal
 from watcher.journal.sqlite.identity import (
     FileIdentity,
     LogMetadata,
@@ -161,7 +161,7 @@ def _make_private(path: Path) -> None:
 def open_to_read(path: Path) -> sqlite3.Connection:
     """The file as it stands, never changed. Raises WrongJournal when it is missing or of another format."""
     if not path.exists():
-        raise WrongJournal(f"there is no database at {path}: `watcher init` and `watcher run` make it")
+        raise NotMade(f"there is no database at {path}: `watcher init` and `watcher run` make it")
     connection = connect(path, mode="ro")
     try:
         with explained(path):
