@@ -23,7 +23,8 @@ class AcmeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     password_file: str = "password"
 
 
-class AcmePlugin:
+# Written before there was a number: it would leave crossings out, and say that they are committed.
+class Former:
     Settings = AcmeSettings
     example = "acme://HOST"
 
@@ -36,6 +37,14 @@ class AcmePlugin:
 
     def private_files(self, url, settings):
         yield PrivateFile("[acme] password_file", Path(settings.password_file), unless="if they may")
+
+
+class AcmePlugin(Former):
+    interface = 2
+
+
+class Later(AcmePlugin):
+    interface = 3
 
 
 class NoPlugin:
@@ -123,6 +132,16 @@ def test_ours_cannot_be_replaced(installed):
         ("acme", "acme_journal:Moody", r"cannot be loaded \(not today\)"),
         ("acme", "acme_journal:NoPlugin", r"is no JournalPlugin \(it has no check, open, private_files\)"),
         ("acme", "acme_journal", "is no JournalPlugin"),
+        (
+            "acme",
+            "acme_journal:Former",
+            "is written for interface 1 of journals, and this version has 2: upgrade or uninstall",
+        ),
+        (
+            "acme",
+            "acme_journal:Later",
+            "is written for interface 3 of journals, and this version has 2: upgrade watcher",
+        ),
         ("acme", "acme_journal:Greedy", "its Settings lack a default .*shelf"),
         ("relay", "acme_journal:AcmePlugin", "relay has the name of a key of ours"),
     ],

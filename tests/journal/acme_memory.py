@@ -270,6 +270,7 @@ class MemoryJournal:
 
 class MemoryPlugin:
     Settings: type[msgspec.Struct] | None = None
+    interface = 2
     example = "acme-memory://NAME"
 
     def check(self, _url: str, _settings: None) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 
-from watcher.journal import JournalPlugin
+from watcher.journal import INTERFACE, JournalPlugin
 from watcher.journal.kafka import plugin as kafka
 from watcher.journal.sqlite import plugin as sqlite
 from watcher.redaction.safe_text import one_line
@@ -40,6 +40,12 @@ def _loaded(point: EntryPoint) -> JournalPlugin:
         ) from error
     if lacks := [part for part in PARTS if not hasattr(plugin, part)]:
         raise SettingsError(f"{where} is no JournalPlugin (it has no {', '.join(lacks)}): repair or uninstall it")
+    if (written_for := getattr(plugin, "interface", 1)) != INTERFACE:
+        older = isinstance(written_for, int) and written_for < INTERFACE
+        raise SettingsError(
+            f"{where} is written for interface {one_line(str(written_for), 20)} of journals, and this version has "
+            f"{INTERFACE}: upgrade {'or uninstall it' if older else 'watcher'}"
+        )
     if plugin.Settings is not None:
         try:
             plugin.Settings()

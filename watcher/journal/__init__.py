@@ -1,4 +1,5 @@
 from watcher.journal.interface import (
+    INTERFACE,
     Batch,
     Fenced,
     Forbidden,
@@ -19,6 +20,7 @@ from watcher.journal.interface import (
 )
 
 __all__ = [
+    "INTERFACE",
     "Batch",
     "Fenced",
     "Forbidden",

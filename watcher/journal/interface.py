@@ -19,6 +19,9 @@ from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, JournalError, Snapshot
 from watcher.model.past import Closing, HistorySlice
 
+INTERFACE = 2
+"""Counts on when a journal has to do more than before: 2 with crossings, closings and the past."""
+
 
 class Fenced(JournalError):
     """Another instance writes this journal now. This one must end (exit status 75)."""
@@ -244,6 +247,8 @@ class JournalPlugin(Protocol):
     """Its table: frozen, kw_only, forbid_unknown_fields, a default for each key. None: it has none."""
     example: str
     """What a user may write as `journal`: "kafka://HOST:PORT"."""
+    interface: int
+    """The INTERFACE that it was written for, as a plain number."""
 
     def check(self, url: str, settings: Any, /) -> None:
         """Raises SettingsError for a URL or a table that its types cannot refuse. Opens and reads nothing."""

@@ -16,6 +16,7 @@ from watcher.app.settings import Settings
 from watcher.journal import NotMade
 from watcher.limits.forecast import DAY
 from watcher.limits.windows import BudgetError
+from watcher.model.log import Unavailable
 from watcher.poller.assembly import budget_of
 from watcher.providers import registry
 from watcher.providers.protocol import Provider
@@ -111,6 +112,9 @@ async def read_journal(config: Settings, options: RehearsalOptions, environment:
         reader = await journal.reader()
         try:
             return await recorded.read(reader, Shown("reading the journal").at)
+        except Unavailable:
+            await journal.check()  # a topic that is missing does not answer either; this says which it is
+            raise
         finally:
             await reader.close()
     except NotMade:

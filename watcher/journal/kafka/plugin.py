@@ -16,6 +16,7 @@ class KafkaPlugin:
     """The `JournalPlugin` of `kafka://`."""
 
     Settings: type[msgspec.Struct] | None = KafkaSettings
+    interface = 2
     example = "kafka://HOST:PORT"
 
     def check(self, url: str, settings: KafkaSettings) -> None:

@@ -13,6 +13,7 @@ class SqlitePlugin:
     """The `JournalPlugin` of `sqlite:///`. It has no table."""
 
     Settings: type[msgspec.Struct] | None = None
+    interface = 2
     example = "sqlite:///FILE (four slashes for an absolute path)"
 
     def check(self, url: str, _settings: None) -> None:
