@@ -9,7 +9,7 @@ import yaml
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 from tests.promtool import promtool
-from watcher.app import metrics
+from watcher.app import alert_metrics, metrics, webhook_metrics
 from watcher.hints.figures import RESULTS
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,9 @@ def of_source(name, **labels):
 
 
 GONE = None
+WEBHOOK_FAILING = series("watcher_webhook_failing", webhook="ops")
+WEBHOOK_GAPS = series("watcher_webhook_gaps_total", webhook="ops")
+UNREAD = series("watcher_alert_unread", alert="nobody reads it", provider="helius")
 HINT_PRECISION = series("watcher_hint_precision", provider="helius", source="solana")
 HEALTHY = {
     series("up"): steady(1),
@@ -95,6 +98,9 @@ HEALTHY = {
     series("watcher_relay_descriptors_exhausted_total"): steady(0),
     series("watcher_config_reloads_total", result="refused"): steady(1),
     series("watcher_log_lines_dropped_total"): steady(0),
+    WEBHOOK_FAILING: steady(0),
+    WEBHOOK_GAPS: steady(1),
+    UNREAD: steady(0),
     series("watcher_unowned_providers"): steady(0),
     series("watcher_partition_unowned_seconds", partition="0"): steady(0),
     **{series("watcher_partition_moves_total", kind=kind): growing(1) for kind in ("opened", "let_go")},
@@ -132,6 +138,9 @@ TROUBLE = {
     "WatcherOutOfDescriptors": {series("watcher_relay_descriptors_exhausted_total"): since(5, 0, 1)},
     "WatcherConfigRefused": {series("watcher_config_reloads_total", result="refused"): since(5, 1, 2)},
     "WatcherLogLinesDropped": {series("watcher_log_lines_dropped_total"): since(5, 0, 100)},
+    "WatcherWebhookFailing": {WEBHOOK_FAILING: since(20, 0, 1)},
+    "WatcherWebhookGap": {WEBHOOK_GAPS: since(40, 1, 2)},
+    "WatcherBalancesUnread": {UNREAD: since(5, 0, 3)},
     "WatcherProviderUnowned": {series("watcher_unowned_providers"): since(5, 0, 1)},
     "WatcherProviderUnpolled": {of("watches"): since(10, 10, "_")},
     "WatcherPartitionUnowned": {series("watcher_partition_unowned_seconds", partition="0"): since(1, 0, 40)},
@@ -158,6 +167,7 @@ QUIET = {
         HINT_PRECISION: steady(0.04),
         **{of_source("hints_total", result=result): steady(1000) for result in RESULTS},
     },
+    "a receiver that is restarted": {WEBHOOK_FAILING: f"0+0x{AT - 20} 1+0x9 0+0x9"},
     "credits that last for a week": {LIMIT: steady(7 * DAY)},
     "clocks that were wrong, yesterday": {of("clock_mismatches_total"): steady(1)},
     "no commit at all": {commits(le): steady(5) for le in ("0.01", "1.0", "2.0", "+Inf")},
@@ -250,6 +260,8 @@ def served():
         metrics.PROCESS,
         metrics.RELAY,
         metrics.CONFIG,
+        alert_metrics.ALERTS,
+        webhook_metrics.WEBHOOKS,
     )
     endings = {CounterMetricFamily: ("_total",), HistogramMetricFamily: ("_bucket", "_sum", "_count")}
     names = {figure.name + end for table in tables for figure in table for end in endings.get(figure.family, ("",))}
