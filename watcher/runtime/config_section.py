@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -128,7 +128,21 @@ def _wrong_values(value: Any, kind: Any, where: str) -> Iterator[SettingsError]:
     try:
         msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
-        yield _explain(str(error), where)
+        yield _none_of(value, _choices(kind), where) or _explain(str(error), where)
+
+
+def _choices(kind: Any) -> list[str]:
+    """The words of a Literal, or of one that may be left out."""
+    kinds = [one for one in (kind, *typing.get_args(kind)) if typing.get_origin(one) is typing.Literal]
+    return [str(word) for one in kinds for word in typing.get_args(one)]
+
+
+def _none_of(value: Any, choices: Sequence[str], where: str) -> SettingsError | None:
+    """Of a word that is none of those that may stand there."""
+    if not choices or not isinstance(value, str):
+        return None
+    named = ", ".join(f'"{word}"' for word in choices)
+    return SettingsError(f"{where}: {value!r} is none of {named}{probably(value, choices)}", where=where)
 
 
 def _explain(error: str, where: str) -> SettingsError:
