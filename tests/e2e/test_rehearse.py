@@ -4,6 +4,9 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+from confluent_kafka.admin import AdminClient
+
 from tests.e2e.harness import until
 from watcher.sandbox.world import tables
 
@@ -36,3 +39,19 @@ def test_a_ctrl_c_ends_it_with_all_its_processes_and_quietly(house):
     assert process.end(signal.SIGINT)[0] == 0
     assert (process.out, process.err) == ("", "")
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "they have ended, too")
+
+
+@pytest.mark.kafka
+def test_topics_of_before_are_named_and_where_there_are_none_changes_are_made_up(house, kafka, prefix):
+    url, table = f"kafka://{kafka.address}", {"topic_prefix": prefix, "partitions": 2}
+    path = house.config({"helius": tables(2, 1, "NOT_SET")["helius"]}, journal=url, kafka=table)
+    nothing = house.finished("rehearse", "-c", path, "--days", "0.1")
+    assert (nothing.status, nothing.err) == (0, "")
+    assert "the journal knows nothing of it" in nothing.out
+    assert house.finished("init", "-c", path).status == 0
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    for future in admin.delete_topics([f"{prefix}balances.crossed.v1"]).values():
+        future.result(30)
+    before = house.finished("rehearse", "-c", path, "--days", "0.1")
+    assert (before.status, before.out) == (2, "")
+    assert before.err == f"watcher: topic {prefix}balances.crossed.v1 is missing: run `watcher init`\n"

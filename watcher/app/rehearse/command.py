@@ -13,7 +13,7 @@ from watcher.app.daemon import journal_of
 from watcher.app.provider_sources import watch_index
 from watcher.app.rehearse.report import RehearsalReport, lines
 from watcher.app.settings import Settings
-from watcher.journal import NotMade
+from watcher.journal import Journal, NotMade
 from watcher.limits.forecast import DAY
 from watcher.limits.windows import BudgetError
 from watcher.model.log import Unavailable
@@ -109,20 +109,26 @@ async def read_journal(config: Settings, options: RehearsalOptions, environment:
         config = with_journal(config, options.journal)
     journal = journal_of(config, environment)
     try:
-        reader = await journal.reader()
         try:
-            return await recorded.read(reader, Shown("reading the journal").at)
+            return await recorded_of(journal)
         except Unavailable:
             await journal.check()  # a topic that is missing does not answer either; this says which it is
             raise
-        finally:
-            await reader.close()
     except NotMade:
         if options.journal is not None:
             raise
         return Recorded()
     finally:
         await journal.close()
+
+
+async def recorded_of(journal: Journal) -> Recorded:
+    """All that it keeps. Raises JournalError."""
+    reader = await journal.reader()
+    try:
+        return await recorded.read(reader, Shown("reading the journal").at)
+    finally:
+        await reader.close()
 
 
 def with_journal(config: Settings, url: str) -> Settings:
