@@ -18,7 +18,7 @@ from watcher.journal.kafka.offsets import assign_at
 from watcher.journal.kafka.partition_contents import PartitionContents
 from watcher.journal.kafka.producer import TransactionalProducer
 from watcher.journal.kafka.writer import KafkaWriter
-from watcher.journal.sqlite.file import explained, identity, open_to_write, transaction
+from watcher.journal.sqlite.file import contents_of, explained, identity, open_to_write, transaction
 from watcher.journal.sqlite.writer import INSERT_CROSSING, INSERT_EVENT, PUT_NOTE, PUT_STATE, SqliteWriter
 from watcher.ledger import rules
 from watcher.limits.budget import Budget
@@ -112,6 +112,8 @@ def two_transactions():
         with self._transaction() as connection:
             connection.executemany(INSERT_EVENT, events)
             connection.executemany(INSERT_CROSSING, crossings)
+            head = contents_of(connection).head
+        self._head = head  # or the writer would take the file for one that was put back
         with self._transaction() as connection:
             connection.executemany(PUT_STATE, states)
             connection.executemany(PUT_NOTE, notes.items())

@@ -358,7 +358,7 @@ def toml(table):
     lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict | list)]
     for name in ("relay", "kafka"):
         lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.get(name, {}).items())]
-    for alert in table["alert"]:
+    for alert in table.get("alert", ()):
         lines += ["[[alert]]", *(f"{key} = {inline(value)}" for key, value in alert.items())]
     for name, provider in table["providers"].items():
         lines.append(f"[providers.{name}]")

@@ -195,7 +195,8 @@ async def test_a_log_of_before_lacks_the_topic_and_init_adds_it(kafka, prefix):
         assert await made.init() == (
             f"created {topic(prefix)}: the log stands in "
             + ", ".join(
-                f"{prefix}balances.{name}.v1" for name in ("changed", "state", "internal", "heartbeat", "hints")
+                f"{prefix}balances.{name}.v1"
+                for name in ("changed", "crossed", "closing", "state", "internal", "heartbeat", "hints")
             )
             + " (3 partitions)"
         )
