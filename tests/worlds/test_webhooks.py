@@ -195,6 +195,9 @@ class Wire(httpx.AsyncBaseTransport):
         status = {"fine": 204, "busy": 429, "moved": 302, "gone": 410, "faulty": 500}[mood]
         return httpx.Response(status, headers={"retry-after": "90"} if mood == "busy" else {})
 
+    async def aclose(self):
+        await anyio.sleep(0.5)  # TLS says good-bye
+
 
 class Process:
     """One instance: a committer of each partition, and the webhooks beside them."""
@@ -400,6 +403,46 @@ def test_a_receiver_that_is_gone_is_sent_nothing_more_until_its_config_is_anothe
 
         await one_instance(second, [hook], network, log=log)
         assert sorted(first_deliveries(receiver)) == sorted(identity(one) for part in log.events for one in part)
+
+    in_virtual_time(main)
+
+
+def test_one_that_is_gone_is_asked_again_after_an_edit_though_a_second_one_brings_the_first_config_back():
+    receiver = FakeReceiver([(100.0, "gone")])
+    hook, other = webhook(name="x"), webhook(name="x", account="of nobody")
+
+    async def main():
+        async def check(log, process):
+            log.append(0)
+            await until(lambda: process.webhooks.figures["x"].gone)
+            await anyio.sleep_until(200.0)
+            process.webhooks.use([other], WATCHES)
+            await anyio.sleep(60.0)
+            assert not receiver.taken
+            process.webhooks.use([hook], WATCHES)
+            log.append(0)
+            await until(lambda: receiver.taken)
+
+        await one_instance(check, [hook], {"x": receiver})
+
+    in_virtual_time(main)
+
+
+def test_an_edit_amid_deliveries_brings_nothing_again():
+    receiver = FakeReceiver()
+
+    async def main():
+        async def check(log, process):
+            for number in range(10):
+                log.append(0)
+                await until(lambda: len(first_deliveries(receiver)) == len(log.events[0]))
+                log.append(0)
+                receiver.keys = [key_of(secret(str(number)))]
+                process.webhooks.use([webhook(name="x", secrets=secret(str(number)))], WATCHES)
+                await until(lambda: len(first_deliveries(receiver)) == len(log.events[0]))
+            assert len(receiver.taken) == 20
+
+        await one_instance(check, [webhook(name="x")], {"x": receiver})
 
     in_virtual_time(main)
 
