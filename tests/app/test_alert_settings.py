@@ -27,7 +27,7 @@ def mistakes(*tables):
 
 def test_the_alerts_that_the_sample_shows_are_right():
     text = (ROOT / "config" / "watcher.toml").read_text(encoding="utf-8")
-    part = text[text.index("# [[alert]]") : text.index("# ── Providers")]
+    part = text[text.index("# [[alert]]") : text.index("# ── Webhooks")]
     table = tomllib.loads("\n".join(line.removeprefix("# ") for line in part.splitlines() if line.startswith("# ")))
     gas, unread = settings.parse(helius() | table).alerts
     wanted = Filter(token=("native",), label=("hot wallet", "relayer"))
@@ -85,7 +85,7 @@ def test_chains_and_addresses_may_be_written_as_in_a_watch():
         ({"name": "x", "below": " 5"}, "alert[0].below", "is no exact decimal amount"),
         ({"name": "x", "below": "٥"}, "alert[0].below", "is no exact decimal amount"),
         ({"name": "x", "below": "1e200"}, "alert[0].below", "is no exact decimal amount"),
-        ({"name": "x", "below": "0"}, "alert[0].below", "never fires: no balance is negative"),
+        ({"name": "x", "below": "0"}, "alert[0].below", "never fires, since no balance is negative: write more"),
         (LOW | {"clear": 7}, "alert[0].clear", "is a number, which may be rounded"),
         (LOW | {"decimals": -1}, "alert[0].decimals", "from 0 to 77"),
         (LOW | {"decimals": 78}, "alert[0].decimals", "from 0 to 77"),

@@ -17,6 +17,32 @@ def test_an_unknown_key_is_answered_with_the_nearest_right_one():
         section({"prot": 5}, Part, "relay")
 
 
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"side": "belw"}, "hook.side: no such word as 'belw': write one of `below`, `above`: did you mean `below`?"),
+        ({"side": ""}, "hook.side: no such word as '': write one of `below`, `above`"),
+        ({"side": 3}, "hook.side: expected str"),
+        ({"sides": ["above", "abov"]}, "hook.sides[1]: no such word as 'abov': write one of `below`, `above`"),
+        ({"kept": "for ever"}, "hook.kept: "),
+        ({"until": "6"}, "hook.until: "),
+    ],
+)
+def test_a_word_that_is_none_of_those_is_answered_with_those_that_are(table, says):
+    class Part(msgspec.Struct, forbid_unknown_fields=True):
+        side: Literal["below", "above"] | None = None
+        sides: tuple[Literal["below", "above"], ...] = ()
+        kept: float | Literal["forever"] = 1.0
+        until: float | Literal["forever"] | None = None
+
+    right = section({"side": "above", "sides": ["below"], "kept": "forever"}, Part, "hook")
+    assert (right.side, right.sides, right.kept) == ("above", ("below",), "forever")
+    with pytest.raises(SettingsError) as refusal:
+        section(table, Part, "hook")
+    assert str(refusal.value).startswith(says)
+    assert "such word" not in str(refusal.value) or "such word" in says
+
+
 def test_a_value_of_another_type_is_named_by_its_place():
     class Part(msgspec.Struct, forbid_unknown_fields=True):
         ports: list[int] = []

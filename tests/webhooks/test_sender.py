@@ -1,5 +1,6 @@
 """One attempt on real sockets: what any server may answer, names that lie, and where nothing is ever sent."""
 
+import contextlib
 import ssl
 
 import anyio
@@ -134,6 +135,22 @@ async def test_an_answer_that_does_not_come_is_given_up(monkeypatch):
     assert (found.status, found.problem) == (None, "no answer in time")
     slow = await attempt(Server(b"HTTP/1.1 100 Continue\r\n\r\n" * 3, hangs=True))
     assert (slow.status, slow.problem) == (None, "no answer in time")
+
+
+async def test_an_answer_that_comes_byte_by_byte_has_the_same_time_as_any_other(monkeypatch):
+    monkeypatch.setattr(sender, "WHOLE", 0.3)
+
+    async def dripping(stream):
+        async with stream:
+            with contextlib.suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await stream.send(b"HTTP/1.1 204 No Content\r\nx: ")
+                while True:  # never so slow that nothing comes for long
+                    await stream.send(b"y")
+                    await anyio.sleep(0.02)
+
+    with anyio.fail_after(60):
+        found = await attempt(dripping)
+    assert (found.status, found.problem) == (None, "no answer in time")
 
 
 async def test_nobody_there_is_said():

@@ -140,6 +140,15 @@ def test_whatever_is_configured_otherwise_is_another_fingerprint(other):
     assert webhook(name="a").fingerprint == webhook(name="a").fingerprint != webhook(name="a", **other).fingerprint
 
 
+def test_an_address_that_a_variable_holds_is_part_of_the_fingerprint():
+    (table,) = parse([{"name": "a", "url_env": "WEBHOOK_URL", "secret_env": "WEBHOOK_SECRET"}])
+    one, other = (
+        load(table, {"WEBHOOK_SECRET": secret(), "WEBHOOK_URL": f"https://receiver.example/{path}"}).fingerprint
+        for path in ("here", "there")
+    )
+    assert one != other
+
+
 @given(
     st.one_of(
         st.text(max_size=40),

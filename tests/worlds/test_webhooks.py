@@ -5,6 +5,7 @@ event that is wanted comes at least once, first deliveries in the order of the l
 """
 
 import bisect
+import itertools
 import json
 import random
 from collections import Counter
@@ -192,8 +193,12 @@ class Wire(httpx.AsyncBaseTransport):
             receiver.taken.append((now, head["webhook-id"], whole["data"], whole["type"]))
         if mood == "forgets":  # it took it, and its answer was lost
             raise httpx.ReadError("reset")
-        status = {"fine": 204, "busy": 429, "moved": 302, "gone": 410, "faulty": 500}[mood]
-        return httpx.Response(status, headers={"retry-after": "90"} if mood == "busy" else {})
+        status = {"fine": 204, "busy": 429, "away": 503, "moved": 302, "gone": 410, "faulty": 500}[mood]
+        asked = {"busy": "90", "away": "86400"}
+        return httpx.Response(status, headers={"retry-after": asked[mood]} if mood in asked else {})
+
+    async def aclose(self):
+        await anyio.sleep(0.5)  # TLS says good-bye
 
 
 class Process:
@@ -404,6 +409,45 @@ def test_a_receiver_that_is_gone_is_sent_nothing_more_until_its_config_is_anothe
     in_virtual_time(main)
 
 
+def test_one_that_is_gone_is_asked_again_after_an_edit_though_a_second_one_brings_the_first_config_back():
+    receiver = FakeReceiver([(100.0, "gone"), (300.0, "faulty")])
+    hook, other = webhook(name="x"), webhook(name="x", events=["changed"])
+
+    async def main():
+        async def check(log, process):
+            log.append(0)
+            await until(lambda: process.webhooks.figures["x"].gone)
+            await anyio.sleep_until(200.0)
+            process.webhooks.use([other], WATCHES)
+            await anyio.sleep(60.0)
+            assert len(receiver.attempts) > 1
+            process.webhooks.use([hook], WATCHES)
+            await until(lambda: receiver.taken)
+
+        await one_instance(check, [hook], {"x": receiver})
+
+    in_virtual_time(main)
+
+
+def test_an_edit_amid_deliveries_brings_nothing_again():
+    receiver = FakeReceiver()
+
+    async def main():
+        async def check(log, process):
+            for number in range(10):
+                log.append(0)
+                await until(lambda: len(first_deliveries(receiver)) == len(log.events[0]))
+                log.append(0)
+                receiver.keys = [key_of(secret(str(number)))]
+                process.webhooks.use([webhook(name="x", secrets=secret(str(number)))], WATCHES)
+                await until(lambda: len(first_deliveries(receiver)) == len(log.events[0]))
+            assert len(receiver.taken) == 20
+
+        await one_instance(check, [webhook(name="x")], {"x": receiver})
+
+    in_virtual_time(main)
+
+
 def test_who_is_down_holds_up_nobody_and_holds_no_place_in_the_log():
     down, up = FakeReceiver([(8 * HOUR, "hangs")]), FakeReceiver()
 
@@ -446,6 +490,26 @@ def test_pauses_grow_up_to_an_hour_and_are_never_shorter_than_the_receiver_asks(
         assert len({round(pause / min(2.0**number, HOUR), 3) for number, pause in enumerate(pauses)}) > 5, "by chance"
         asked = [b - a for (a, _), (b, _) in zip(busy.attempts, busy.attempts[1:], strict=False)]
         assert min(asked) >= 90.0
+
+    in_virtual_time(main)
+
+
+def test_who_asks_for_a_day_is_asked_again_after_an_hour_and_one_that_is_ended_fails_no_more():
+    receiver = FakeReceiver([(300 * HOUR, "away")])
+
+    async def main():
+        found = []
+
+        async def check(log, process):
+            log.append(0)
+            await until(lambda: len(receiver.attempts) == 4)
+            found.append(process.webhooks.figures["x"])
+            assert found[0].problem == "status 503"
+
+        await one_instance(check, [webhook(name="x")], {"x": receiver})
+        times = [at for at, _ in receiver.attempts]
+        assert all(HOUR <= b - a <= HOUR + 1.0 for a, b in itertools.pairwise(times))
+        assert (found[0].problem, found[0].lag(wall())) == (None, 0.0), "of a partition that another process has now"
 
     in_virtual_time(main)
 

@@ -135,7 +135,9 @@ def _amounts(raw: AlertTable, side: Side | None, where: str) -> tuple[str, str]:
         what = f"[{where}] {side} with {raw.decimals} decimals has more than 100 digits: look at both"
         raise SettingsError(what, where=f"{where}.{side}") from None
     if alert.rule("decimal").limit == 0 and side == "below":
-        raise SettingsError(f"[{where}] below = '0' never fires: no balance is negative", where=f"{where}.below")
+        raise SettingsError(
+            f"[{where}] below = '0' never fires, since no balance is negative: write more", where=f"{where}.below"
+        )
     return threshold, clear
 
 

@@ -125,6 +125,11 @@ def _wrong_values(value: Any, kind: Any, where: str) -> Iterator[SettingsError]:
             for number, part in enumerate(value):
                 yield from _wrong_values(part, typing.get_args(one)[0], f"{where}[{number}]")
             return
+        alone = kind in (one, one | None)
+        if alone and typing.get_origin(one) is typing.Literal and isinstance(value, str):
+            if value not in (words := typing.get_args(one)):
+                yield _no_such_word(value, words, where)
+            return
     try:
         msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
@@ -143,6 +148,13 @@ def _none_of(value: Any, choices: Sequence[str], where: str) -> SettingsError | 
         return None
     named = ", ".join(f'"{word}"' for word in choices)
     return SettingsError(f"{where}: {value!r} is none of {named}{probably(value, choices)}", where=where)
+
+
+def _no_such_word(value: str, words: Sequence[str], where: str) -> SettingsError:
+    known = ", ".join(f"`{word}`" for word in words)
+    return SettingsError(
+        f"{where}: no such word as {value[:100]!r}: write one of {known}{probably(value, words)}", where=where
+    )
 
 
 def _explain(error: str, where: str) -> SettingsError:

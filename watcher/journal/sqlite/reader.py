@@ -20,6 +20,7 @@ from watcher.journal.sqlite import closings
 from watcher.journal.sqlite.file import Run
 from watcher.journal.sqlite.past_reading import Interval, events_between, kept_from, require_log
 from watcher.journal.sqlite.reading import CommitSignal, OpenFile
+from watcher.journal.sqlite.shared_looks import Position, SharedLooks
 from watcher.journal.sqlite.view import STATE, SqliteView, small_snapshot
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
 from watcher.model.closed_days import days_closed
@@ -47,20 +48,6 @@ IDLE = 1.0
 """The same for a file that our own writer wakes us for."""
 GROWN = 128 * 1024 * 1024
 """Bytes of the WAL from which on every view is given up for a moment, so that it can begin anew."""
-
-
-class _Position(msgspec.Struct):
-    """How far one follower has read."""
-
-    file: OpenFile
-    position: int
-    baseline: int = 0
-    """The greatest `state.id` seen."""
-    beat: int = 0
-    more: bool = False
-    """The last look found a full slice: there may be more behind it."""
-    version: int = -2
-    """`PRAGMA data_version` before the last look: the file has changed since when it differs."""
 
 
 class SqliteReader:
@@ -91,6 +78,7 @@ class SqliteReader:
         self._signal = signal
         self._closings_kept = closings_kept
         self._file = OpenFile(path)
+        self._looks = SharedLooks()
         self._wal = path.with_name(f"{path.name}-wal")
         self._views = ViewPool(self._view, self._grown, view_limits)
 
@@ -142,8 +130,7 @@ class SqliteReader:
             # Asked before reading: a commit that slips in between is seen now, and at worst looked for once more.
             version = place.file.version
             if version != place.version:
-                run, connection = (self._bulk, place.file.bulk) if place.more else (self._run, place.file.connection)
-                commit = await run(lambda: self._look(place, version, connection))  # noqa: B023 - it is awaited here
+                commit = await self._look(place, version)
                 if commit is not None:
                     yield commit
                     continue
@@ -217,7 +204,7 @@ class SqliteReader:
             oldest, head = file.bounds(file.connection)
         return Bounds(file.cursor(oldest), file.cursor(head))
 
-    def _start(self, cursor: Cursor) -> _Position:
+    def _start(self, cursor: Cursor) -> Position:
         file = self._open()
         with file.reading(file.connection):
             oldest, head = file.bounds(file.connection)
@@ -228,19 +215,26 @@ class SqliteReader:
         if reason is not None:
             raise Expired(reason)
         (position,) = cursor.positions
-        return _Position(
+        return Position(
             file, max(position, 1), file.baselines.get(position, baseline), more=head - position >= ROWS_PER_READ
         )
 
-    def _look(self, place: _Position, version: int, connection: sqlite3.Connection) -> Commit | None:
+    async def _look(self, place: Position, version: int) -> Commit | None:
         """What is new since `place`, which moves behind it; None when nothing is."""
+        if place.more:  # far behind, where nobody else is likely to stand
+            return await self._bulk(lambda: self._look_there(place, version, place.file.bulk))
+        return await self._looks.look(
+            place, version, lambda: self._run(lambda: self._look_there(place, version, place.file.connection))
+        )
+
+    def _look_there(self, place: Position, version: int, connection: sqlite3.Connection) -> Commit | None:
         with place.file.reading(connection):
             commit = self._slice(place, connection)
         if version >= 0 and not place.more:
             place.version = version
         return commit if commit.events or commit.baselines or commit.health or place.more else None
 
-    def _slice(self, place: _Position, connection: sqlite3.Connection) -> Commit:
+    def _slice(self, place: Position, connection: sqlite3.Connection) -> Commit:
         oldest, _ = place.file.bounds(connection)
         if place.position < oldest:
             raise Expired("expired")
@@ -258,7 +252,7 @@ class SqliteReader:
         health = [found for _, data in beats if (found := JSON.health(data)) is not None]
         return Commit(place.file.cursor(place.position), events, baselines, health)
 
-    def _events(self, place: _Position, connection: sqlite3.Connection) -> list[Published]:
+    def _events(self, place: Position, connection: sqlite3.Connection) -> list[Published]:
         rows = connection.execute(
             "SELECT seq, key, version, observed_at, content, data, type FROM event WHERE seq >= ? ORDER BY seq LIMIT ?",
             (place.position, ROWS_PER_READ),
@@ -268,7 +262,7 @@ class SqliteReader:
             for seq, key, version, observed_at, content, data, type_ in rows
         ]
 
-    def _new_baselines(self, place: _Position, connection: sqlite3.Connection) -> list[BalanceState]:
+    def _new_baselines(self, place: Position, connection: sqlite3.Connection) -> list[BalanceState]:
         # A balance that has changed since is left out: its first event, which is still to come, says more.
         rows = connection.execute(
             "SELECT id, version, content, data FROM state WHERE id > ? ORDER BY id LIMIT ?",
