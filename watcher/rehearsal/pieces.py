@@ -6,16 +6,24 @@ schedule it is one short month.
 """
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, expm1
 
 import msgspec
 
 from watcher.limits.forecast import DAY
 from watcher.poller.assembly import budget_of
 from watcher.providers.protocol import Provider
+from watcher.scheduling.change_rates import EXPONENT
 
 STEPS = 5_000_000
-"""Requests, and targets read, of one rehearsal: less than a minute on a machine with two cores."""
+"""Of one rehearsal: less than a minute on a machine with two cores. A step is a request, a target that is read, or a part of a
+judgement: each takes a processor some 20 microseconds."""
+MOST_ALONE = 0.5
+"""Of them one provider does so many at most: it has one processor."""
+JUDGED = 2.5
+"""Steps of an answer that shows a change, for the ledger judges it."""
+JUDGED_BALANCE = 0.3
+"""Steps of each balance in it."""
 SHORTEST = 3600.0
 """Seconds of a piece: more than what the schedule remembers as a burst."""
 GOLDEN = 0.6180339887498949
@@ -45,12 +53,12 @@ def pieces_of(seconds: float, share: float) -> list[Piece]:
 
 
 def shares(steps: Sequence[float], most: float) -> list[float]:
-    """How large a part of each of these works is done, so that all of them together are not more than `most`: small ones whole,
-    the others as many steps each."""
+    """How large a part of each of these works is done, so that all of them together are not more than `most`, and none is more
+    than `MOST_ALONE` of it: small ones whole, the others as many steps each."""
     left, found = most, [1.0] * len(steps)
     order = sorted(range(len(steps)), key=lambda i: steps[i])
     for done, i in enumerate(order):
-        part = left / (len(order) - done)
+        part = min(left / (len(order) - done), most * MOST_ALONE)
         found[i] = min(1.0, part / steps[i]) if steps[i] > 0 else 1.0
         left -= steps[i] * found[i]
     return found
@@ -65,9 +73,18 @@ def answer_age(provider: Provider) -> float:
     return targets / _rates(provider)[1] if most is None else most
 
 
-def steps_of(provider: Provider, seconds: float) -> float:
-    """Requests and targets of so many seconds, at most."""
-    return sum(_rates(provider)) * seconds
+def steps_of(provider: Provider, seconds: float, changes: Sequence[float], balances: float) -> float:
+    """Steps of so many seconds, about. changes: of each balance, in a second. balances: of a target, on average."""
+    requests, targets = _rates(provider)
+    judged = _judged([rate for rate in changes if rate > 0], targets)
+    return (requests + targets + judged * (JUDGED + JUDGED_BALANCE * balances)) * seconds
+
+
+def _judged(changes: Sequence[float], targets: float) -> float:
+    """Answers a second that show a change, of those of `targets` targets a second: each is read as often as the schedule does."""
+    whole: float = sum(rate**EXPONENT for rate in changes)
+    reads: list[float] = [targets * rate**EXPONENT / whole for rate in changes]
+    return sum(often * -expm1(-rate / often) for rate, often in zip(changes, reads, strict=True))
 
 
 def _rates(provider: Provider) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from watcher.rehearsal.history import History
 from watcher.rehearsal.outcome import ProviderOutcome
 from watcher.rehearsal.pieces import STEPS, answer_age, shares, steps_of
 from watcher.rehearsal.recorded import Recorded
+from watcher.rehearsal.synthetic import zipf_rates
 from watcher.rehearsal.task import Task, Wishes
 from watcher.rehearsal.workers import rehearse_all
 from watcher.runtime.config_section import Mistakes, SettingsError
@@ -140,7 +141,7 @@ def rehearsed_outcomes(
     """Of each config the outcomes of its providers."""
     wishes = Wishes(options.days * DAY, options.seed, options.latency, options.per_hour)
     both = [(provider, config) for config in configs for provider in config.providers]
-    steps = [steps_of(provider, wishes.seconds) for provider, _ in both]
+    steps = [_steps(provider, wishes, histories.get(provider.name)) for provider, _ in both]
     parts = [1.0] * len(steps) if options.whole else shares(steps, STEPS)
     indexes = {config.path: watch_index(config.providers) for config in configs}
     tasks = [
@@ -160,6 +161,16 @@ def rehearsed_outcomes(
     work = [one * part for one, part in zip(steps, parts, strict=True)]
     outcomes = iter(rehearse_all(tasks, work, os.cpu_count() or 1, lambda part: shown.at(int(100 * part))))
     return [[next(outcomes) for _ in config.providers] for config in configs]
+
+
+def _steps(provider: Provider, wishes: Wishes, history: History | None) -> float:
+    """How much work it is, at most."""
+    targets = [target for group in provider.groups for target in group.targets]
+    if history is None:
+        rates = zipf_rates(targets, wishes.per_hour, wishes.seed)
+        return steps_of(provider, wishes.seconds, list(rates.values()), 1.0)
+    changes = [len(one.times) / history.seconds for one in history.balances]
+    return steps_of(provider, wishes.seconds, changes, len(history.balances) / len(targets))
 
 
 class Shown:
