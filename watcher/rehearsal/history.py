@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from math import ceil
 
 import msgspec
 
@@ -51,6 +52,7 @@ def history_of(
     The true time of a change lies anywhere in its interval: a seeded draw puts it there. cache: seconds for which the provider gives
     one answer again and again; so long before an answer it may have happened, though the answer before it did not show it.
     """
+    latest: dict[Key, int] = {}
     found = {key: BalanceHistory(key, [], [amount]) for key, amount in opening}
     dice = random.Random(f"{seed}/placed")  # noqa: S311 (puts changes into their intervals, hides nothing)
     for change in changes:
@@ -59,11 +61,24 @@ def history_of(
             one = found[change.key] = BalanceHistory(change.key, [], [change.previous_amount])
         if not one.times:
             one.amounts = [change.previous_amount]
-        earliest = max(min(change.previous_observed_at, change.observed_at - int(cache * 1e6)), first)
+        earliest = max(_shown_last(change, cache), first, latest.get(change.key, first))
+        latest[change.key] = change.observed_at
         at = (earliest + (change.observed_at - earliest) * (1.0 - dice.random()) - first) / 1e6
         one.times.append(max(at, one.times[-1] if one.times else 0.0))
         one.amounts.append(change.amount)
     return History(max(1.0, (last - first) / 1e6), list(found.values()))
+
+
+def _shown_last(change: Observed, cache: float) -> int:
+    """When the amount before was true for certain, in microseconds.
+
+    Without a cache that is when it was read last. An answer out of one is as old as its first reader; whoever reads every `gap`
+    seconds has a new one with the first read that finds it too old, and that is the one that showed the change.
+    """
+    gap = change.observed_at - change.previous_observed_at
+    if not cache or gap <= 0:
+        return change.previous_observed_at
+    return change.observed_at - ceil(cache * 1e6 / gap) * gap
 
 
 def rehearsed(balance: BalanceHistory, seconds: float, pieces: Sequence[Piece]) -> BalanceHistory:

@@ -6,7 +6,7 @@ schedule it is one short month.
 """
 
 from collections.abc import Sequence
-from math import ceil, expm1
+from math import ceil, expm1, floor
 
 import msgspec
 
@@ -65,12 +65,16 @@ def shares(steps: Sequence[float], most: float) -> list[float]:
 
 
 def answer_age(provider: Provider) -> float:
-    """Seconds that an answer may be old when it comes: what the provider caches, or how old TokenKit is asked for."""
+    """Seconds that an answer may be old when it comes: what the provider caches, or how old TokenKit is asked for; of several
+    groups, in the largest."""
     if not hasattr(provider.settings, "max_age") or getattr(provider.settings, "force_refresh", False):
         return provider.cache
     most: float | None = getattr(provider.settings, "max_age", None)
-    targets = sum(len(group.targets) for group in provider.groups)
-    return targets / _rates(provider)[1] if most is None else most
+    if most is not None:
+        return float(floor(most))
+    sizes = [len(group.targets) for group in provider.groups]
+    largest = sizes.index(max(sizes))
+    return float(floor(sizes[largest] / _rates_by_group(provider)[largest][1]))
 
 
 def steps_of(provider: Provider, seconds: float, changes: Sequence[float], balances: float) -> float:
@@ -89,19 +93,25 @@ def _judged(changes: Sequence[float], targets: float) -> float:
 
 def _rates(provider: Provider) -> tuple[float, float]:
     """Requests and targets a second, at most."""
-    budget = budget_of(provider)
+    groups = _rates_by_group(provider)
+    return sum(requests for requests, _ in groups), sum(targets for _, targets in groups)
+
+
+def _rates_by_group(provider: Provider) -> list[tuple[float, float]]:
+    """Of each group. What all of them share they take in proportion to their sweeps, as they take turns."""
+    budget, sweeps = budget_of(provider), sum(group.sweep for group in provider.groups)
     everywhere = min(
         (window.per / window.requests for window in provider.limits if window.endpoint is None), default=0.0
     )
-    all_requests = all_targets = 0.0
+    found = []
     for group in provider.groups:
         rates = {lane.endpoint: (1 / budget.interval(lane.endpoint), lane.batch) for lane in group.lanes}
         requests = sum(rate for rate, _ in rates.values())
         if everywhere:
-            requests = min(requests, provider.settings.share / (everywhere * provider.cost))
+            turns = group.sweep / sweeps
+            requests = min(requests, turns * provider.settings.share / (everywhere * provider.cost))
         batch = min(max(batch for _, batch in rates.values()), len(group.targets))
         if provider.min_interval:
             requests = min(requests, len(group.targets) / batch / provider.min_interval)
-        all_requests += requests
-        all_targets += requests * batch
-    return all_requests, all_targets
+        found.append((requests, requests * batch))
+    return found
