@@ -2,12 +2,15 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from math import ceil
 
 import msgspec
 
 from watcher.model.keys import Key
 from watcher.rehearsal.pieces import Piece
+
+
+SHORTEST_GAP = 1000
+"""Microseconds between two reads of a balance."""
 
 
 class BalanceHistory(msgspec.Struct):
@@ -52,6 +55,10 @@ def history_of(
     The true time of a change lies anywhere in its interval: a seeded draw puts it there. cache: seconds for which the provider gives
     one answer again and again; so long before an answer it may have happened, though the answer before it did not show it.
     """
+    changes = list(changes)
+    gaps: dict[Key, list[int]] = {}
+    for change in changes:
+        gaps.setdefault(change.key, []).append(change.observed_at - change.previous_observed_at)
     latest: dict[Key, int] = {}
     found = {key: BalanceHistory(key, [], [amount]) for key, amount in opening}
     dice = random.Random(f"{seed}/placed")  # noqa: S311 (puts changes into their intervals, hides nothing)
@@ -61,7 +68,7 @@ def history_of(
             one = found[change.key] = BalanceHistory(change.key, [], [change.previous_amount])
         if not one.times:
             one.amounts = [change.previous_amount]
-        earliest = max(_shown_last(change, cache), first, latest.get(change.key, first))
+        earliest = max(_shown_last(change, cache, gaps[change.key], dice), first, latest.get(change.key, first))
         latest[change.key] = change.observed_at
         at = (earliest + (change.observed_at - earliest) * (1.0 - dice.random()) - first) / 1e6
         one.times.append(max(at, one.times[-1] if one.times else 0.0))
@@ -69,16 +76,22 @@ def history_of(
     return History(max(1.0, (last - first) / 1e6), list(found.values()))
 
 
-def _shown_last(change: Observed, cache: float) -> int:
+def _shown_last(change: Observed, cache: float, gaps: Sequence[int], dice: random.Random) -> int:
     """When the amount before was true for certain, in microseconds.
 
-    Without a cache that is when it was read last. An answer out of one is as old as its first reader; whoever reads every `gap`
-    seconds has a new one with the first read that finds it too old, and that is the one that showed the change.
+    Without a cache that is when it was read last. An answer out of one was made for the first who asked, and the change was shown
+    by a new one: the one before it was made more than `cache` seconds earlier, for a read in which it was new, and that of
+    `previous_observed_at` was not older than the cache allows. Between two reads of the balance lie such `gaps`, in microseconds.
     """
-    gap = change.observed_at - change.previous_observed_at
+    gap, kept = change.observed_at - change.previous_observed_at, cache * 1e6
     if not cache or gap <= 0:
         return change.previous_observed_at
-    return change.observed_at - ceil(cache * 1e6 / gap) * gap
+    made, found = gap, []
+    while made - gap < kept:
+        if made >= kept:
+            found.append(made)
+        made += max(dice.choice(gaps), SHORTEST_GAP)
+    return change.observed_at - (dice.choice(found) if found else made)
 
 
 def rehearsed(balance: BalanceHistory, seconds: float, pieces: Sequence[Piece]) -> BalanceHistory:
