@@ -61,7 +61,8 @@ def rehearse(options: RehearsalOptions, environment: Mapping[str, str]) -> None:
     new = configured(options.config)
     old = None if options.old is None else configured(options.old)
     found = Recorded() if options.synthetic else anyio.run(read_journal, new.config, options, environment)
-    caches = {provider.name: answer_age(provider) for provider in new.providers}
+    before = new if old is None else old  # what the journal was written under
+    caches = {provider.name: answer_age(provider) for provider in (*new.providers, *before.providers)}
     histories = found.histories(options.days * DAY, new.config.retention, options.seed, caches)
     configs = [config for config in (old, new) if config is not None]
     outcomes = rehearsed_outcomes(configs, histories, found.stamps, options)
