@@ -8,7 +8,6 @@ import msgspec
 from watcher.model.keys import Key
 from watcher.rehearsal.pieces import Piece
 
-
 SHORTEST_GAP = 1000
 """Microseconds between two reads of a balance."""
 
