@@ -2,13 +2,21 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
+import anyio
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from tests.e2e.harness import until
+from tests.e2e.test_past import begun
+from watcher.app.daemon import journal_of
+from watcher.app.settings import parse
+from watcher.model.keys import Filter
+from watcher.rehearsal.recorded import read
 from watcher.sandbox.world import tables
+from watcher.testing.sandbox import RunningWatcher, Sandbox
 
 
 def config(house, **more):
@@ -55,3 +63,28 @@ def test_topics_of_before_are_named_and_where_there_are_none_changes_are_made_up
     before = house.finished("rehearse", "-c", path, "--days", "0.1")
     assert (before.status, before.out) == (2, "")
     assert before.err == f"watcher: topic {prefix}balances.crossed.v1 is missing: run `watcher init`\n"
+
+
+@pytest.mark.kafka
+def test_a_past_on_kafka_is_read_to_its_end(kafka, prefix, tmp_path):
+    journal = {"journal": f"kafka://{kafka.address}", "kafka": {"topic_prefix": prefix, "partitions": 3}}
+    with Sandbox(seed=5, rate=5.0) as sandbox:
+        config = sandbox.config(tmp_path, **journal)
+        anyio.run(begun, config, sandbox.environment)
+        with RunningWatcher(config, sandbox.environment):
+            time.sleep(8)
+
+    async def both():
+        opened = journal_of(parse(config), sandbox.environment)
+        reader = await opened.reader()
+        try:
+            head = (await reader.bounds()).head
+            events = [event async for part in reader.between(Filter(), 0, 2**62, head) for event in part.events]
+            return len([one for one in events if one.type == "changed"]), await read(reader, lambda _: None)
+        finally:
+            await reader.close()
+            await opened.close()
+
+    count, found = anyio.run(both)
+    assert sum(map(len, found.changes.values())) == count > 10
+    assert set(found.changes) <= set(found.opening) == set(found.stamps)

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.polling import helius
 from watcher.limits.forecast import DAY
 from watcher.model.keys import Key, Scope
 from watcher.model.targets import LISTING, Target
 from watcher.rehearsal.feeds import targets_of
 from watcher.rehearsal.history import BalanceHistory, Observed, history_of, rehearsed
-from watcher.rehearsal.pieces import SHORTEST, Piece, pieces_of, shares
+from watcher.rehearsal.pieces import JUDGED, JUDGED_BALANCE, MOST_ALONE, SHORTEST, Piece, pieces_of, shares, steps_of
 from watcher.rehearsal.synthetic import made_up, zipf_rates
 
 KEY = Key("helius", "solana:1", "a", "t")
@@ -109,13 +110,27 @@ def test_small_works_are_done_whole_and_large_ones_share_the_rest(steps, most):
     done = [one * part for one, part in zip(steps, found, strict=True)]
     assert sum(done) <= most * (1 + 1e-9)
     assert all(0 <= part <= 1 for part in found)
-    if sum(steps) > most:
-        assert sum(done) == pytest.approx(most)
+    assert max(done, default=0) <= most * MOST_ALONE * (1 + 1e-9)
+    if any(part < 1 for part in found):
+        assert sum(done) == pytest.approx(most) or max(done) == pytest.approx(most * MOST_ALONE)
         cut = [work for work, part in zip(done, found, strict=True) if part < 1]
         assert max(cut) == pytest.approx(min(cut))
         assert max(done) <= max(cut) * (1 + 1e-9)
     else:
-        assert found == [1.0] * len(steps)
+        assert sum(steps) <= most * (1 + 1e-9)
+
+
+def test_what_changes_seldom_is_little_work_and_what_is_judged_at_each_read_is_much():
+    provider = helius(100, limits=((10, 1.0),))
+    quiet, lively, heavy = (
+        steps_of(provider, 1000.0, [rate] * 100, balances) for rate, balances in ((1e-6, 1), (10.0, 1), (10.0, 100))
+    )
+    assert quiet == pytest.approx(20_000, rel=0.01)
+    assert lively == pytest.approx(10_000 * (2 + JUDGED + JUDGED_BALANCE), rel=0.02)
+    assert heavy == pytest.approx(10_000 * (2 + JUDGED + 100 * JUDGED_BALANCE), rel=0.02)
+    assert (
+        steps_of(provider, 1000.0, [], 0.0) == steps_of(provider, 1000.0, [0.0], 1.0) == pytest.approx(20_000, rel=0.01)
+    )
 
 
 def target(account=None, token=None, chain="solana:1"):

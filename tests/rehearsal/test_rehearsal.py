@@ -198,7 +198,9 @@ def test_a_watch_that_the_history_does_not_know_changes_as_the_median_of_those_t
         watches=WatchIndex(),
         share=1.0,
     )
-    found, unknown = task._balances([target for group in task.provider().groups for target in group.targets])
+    found, unknown = task._balances(
+        [target for group in task.provider().groups for target in group.targets], 100 * HOUR
+    )
     assert unknown == 3
     assert sum(len(balance.times) for balance in found.made_up) / 3 == pytest.approx(500, rel=0.05)
 

@@ -110,9 +110,12 @@ class Budget:
         return self._ready_at(now, endpoint)
 
     def _ready_at(self, now: float, endpoint: str | None) -> float:
-        paused = max(self._pauses.get(None, now), self._pauses.get(endpoint, now))
-        windows = self._by_endpoint[endpoint]
-        return max(now, paused, *(window.next_even for window in windows), *(window.room_at(now) for window in windows))
+        ready = now
+        if self._pauses:
+            ready = max(now, self._pauses.get(None, now), self._pauses.get(endpoint, now))
+        for window in self._by_endpoint[endpoint]:  # asked several times for each request: no max() over a generator
+            ready = max(ready, window.next_even, window.room_at(now))
+        return ready
 
     def grant(self, now: float, endpoint: str | None = None) -> Slot:
         """A place for one call that leaves now. Raises ValueError when none is ready."""

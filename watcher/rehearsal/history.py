@@ -8,6 +8,9 @@ import msgspec
 from watcher.model.keys import Key
 from watcher.rehearsal.pieces import Piece
 
+SHORTEST_GAP = 1000
+"""Microseconds between two reads of a balance."""
+
 
 class BalanceHistory(msgspec.Struct):
     """Of one balance. Times are seconds since the history began, in order; `amounts` has one more than `times`: the opening one
@@ -51,6 +54,11 @@ def history_of(
     The true time of a change lies anywhere in its interval: a seeded draw puts it there. cache: seconds for which the provider gives
     one answer again and again; so long before an answer it may have happened, though the answer before it did not show it.
     """
+    changes = list(changes)
+    gaps: dict[Key, list[int]] = {}
+    for change in changes:
+        gaps.setdefault(change.key, []).append(change.observed_at - change.previous_observed_at)
+    latest: dict[Key, int] = {}
     found = {key: BalanceHistory(key, [], [amount]) for key, amount in opening}
     dice = random.Random(f"{seed}/placed")  # noqa: S311 (puts changes into their intervals, hides nothing)
     for change in changes:
@@ -59,11 +67,30 @@ def history_of(
             one = found[change.key] = BalanceHistory(change.key, [], [change.previous_amount])
         if not one.times:
             one.amounts = [change.previous_amount]
-        earliest = max(min(change.previous_observed_at, change.observed_at - int(cache * 1e6)), first)
+        earliest = max(_shown_last(change, cache, gaps[change.key], dice), first, latest.get(change.key, first))
+        latest[change.key] = change.observed_at
         at = (earliest + (change.observed_at - earliest) * (1.0 - dice.random()) - first) / 1e6
         one.times.append(max(at, one.times[-1] if one.times else 0.0))
         one.amounts.append(change.amount)
     return History(max(1.0, (last - first) / 1e6), list(found.values()))
+
+
+def _shown_last(change: Observed, cache: float, gaps: Sequence[int], dice: random.Random) -> int:
+    """When the amount before was true for certain, in microseconds.
+
+    Without a cache that is when it was read last. An answer out of one was made for the first who asked, and the change was shown
+    by a new one: the one before it was made more than `cache` seconds earlier, for a read in which it was new, and that of
+    `previous_observed_at` was not older than the cache allows. Between two reads of the balance lie such `gaps`, in microseconds.
+    """
+    gap, kept = change.observed_at - change.previous_observed_at, cache * 1e6
+    if not cache or gap <= 0:
+        return change.previous_observed_at
+    made, found = gap, []
+    while made - gap < kept:
+        if made >= kept:
+            found.append(made)
+        made += max(dice.choice(gaps), SHORTEST_GAP)
+    return change.observed_at - (dice.choice(found) if found else made)
 
 
 def rehearsed(balance: BalanceHistory, seconds: float, pieces: Sequence[Piece]) -> BalanceHistory:

@@ -6,16 +6,24 @@ schedule it is one short month.
 """
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, expm1, floor
 
 import msgspec
 
 from watcher.limits.forecast import DAY
 from watcher.poller.assembly import budget_of
 from watcher.providers.protocol import Provider
+from watcher.scheduling.change_rates import EXPONENT
 
 STEPS = 5_000_000
-"""Requests, and targets read, of one rehearsal: less than a minute on a machine with two cores."""
+"""Of one rehearsal: less than a minute on a machine with two cores. A step is a request, a target that is read, or a part of a
+judgement: each takes a processor some 20 microseconds."""
+MOST_ALONE = 0.5
+"""Of them one provider does so many at most: it has one processor."""
+JUDGED = 2.5
+"""Steps of an answer that shows a change, for the ledger judges it."""
+JUDGED_BALANCE = 0.3
+"""Steps of each balance in it."""
 SHORTEST = 3600.0
 """Seconds of a piece: more than what the schedule remembers as a burst."""
 GOLDEN = 0.6180339887498949
@@ -45,46 +53,65 @@ def pieces_of(seconds: float, share: float) -> list[Piece]:
 
 
 def shares(steps: Sequence[float], most: float) -> list[float]:
-    """How large a part of each of these works is done, so that all of them together are not more than `most`: small ones whole,
-    the others as many steps each."""
+    """How large a part of each of these works is done, so that all of them together are not more than `most`, and none is more
+    than `MOST_ALONE` of it: small ones whole, the others as many steps each."""
     left, found = most, [1.0] * len(steps)
     order = sorted(range(len(steps)), key=lambda i: steps[i])
     for done, i in enumerate(order):
-        part = left / (len(order) - done)
+        part = min(left / (len(order) - done), most * MOST_ALONE)
         found[i] = min(1.0, part / steps[i]) if steps[i] > 0 else 1.0
         left -= steps[i] * found[i]
     return found
 
 
 def answer_age(provider: Provider) -> float:
-    """Seconds that an answer may be old when it comes: what the provider caches, or how old TokenKit is asked for."""
+    """Seconds that an answer may be old when it comes: what the provider caches, or how old TokenKit is asked for; of several
+    groups, in the largest."""
     if not hasattr(provider.settings, "max_age") or getattr(provider.settings, "force_refresh", False):
         return provider.cache
     most: float | None = getattr(provider.settings, "max_age", None)
-    targets = sum(len(group.targets) for group in provider.groups)
-    return targets / _rates(provider)[1] if most is None else most
+    if most is not None:
+        return float(floor(most))
+    sizes = [len(group.targets) for group in provider.groups]
+    largest = sizes.index(max(sizes))
+    return float(floor(sizes[largest] / _rates_by_group(provider)[largest][1]))
 
 
-def steps_of(provider: Provider, seconds: float) -> float:
-    """Requests and targets of so many seconds, at most."""
-    return sum(_rates(provider)) * seconds
+def steps_of(provider: Provider, seconds: float, changes: Sequence[float], balances: float) -> float:
+    """Steps of so many seconds, about. changes: of each balance, in a second. balances: of a target, on average."""
+    requests, targets = _rates(provider)
+    judged = _judged([rate for rate in changes if rate > 0], targets)
+    return (requests + targets + judged * (JUDGED + JUDGED_BALANCE * balances)) * seconds
+
+
+def _judged(changes: Sequence[float], targets: float) -> float:
+    """Answers a second that show a change, of those of `targets` targets a second: each is read as often as the schedule does."""
+    whole: float = sum(rate**EXPONENT for rate in changes)
+    reads: list[float] = [targets * rate**EXPONENT / whole for rate in changes]
+    return sum(often * -expm1(-rate / often) for rate, often in zip(changes, reads, strict=True))
 
 
 def _rates(provider: Provider) -> tuple[float, float]:
     """Requests and targets a second, at most."""
-    budget = budget_of(provider)
+    groups = _rates_by_group(provider)
+    return sum(requests for requests, _ in groups), sum(targets for _, targets in groups)
+
+
+def _rates_by_group(provider: Provider) -> list[tuple[float, float]]:
+    """Of each group. What all of them share they take in proportion to their sweeps, as they take turns."""
+    budget, sweeps = budget_of(provider), sum(group.sweep for group in provider.groups)
     everywhere = min(
         (window.per / window.requests for window in provider.limits if window.endpoint is None), default=0.0
     )
-    all_requests = all_targets = 0.0
+    found = []
     for group in provider.groups:
         rates = {lane.endpoint: (1 / budget.interval(lane.endpoint), lane.batch) for lane in group.lanes}
         requests = sum(rate for rate, _ in rates.values())
         if everywhere:
-            requests = min(requests, provider.settings.share / (everywhere * provider.cost))
+            turns = group.sweep / sweeps
+            requests = min(requests, turns * provider.settings.share / (everywhere * provider.cost))
         batch = min(max(batch for _, batch in rates.values()), len(group.targets))
         if provider.min_interval:
             requests = min(requests, len(group.targets) / batch / provider.min_interval)
-        all_requests += requests
-        all_targets += requests * batch
-    return all_requests, all_targets
+        found.append((requests, requests * batch))
+    return found

@@ -1,9 +1,9 @@
 """What a journal has of each provider's past: its changes, as long as they are kept, and the balances that had none."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 
-import anyio
+import anyio.lowlevel
 import msgspec
 
 from watcher.journal import Reader
@@ -11,14 +11,14 @@ from watcher.limits.budget import Budget
 from watcher.limits.lease import STAMPS
 from watcher.model.events import BalanceState
 from watcher.model.keys import Filter, Key
-from watcher.model.log import Commit, Published
+from watcher.model.log import Published
 from watcher.model.times import parse_rfc3339
 from watcher.rehearsal.history import History, Observed, history_of
 
 PAGE = 1000
 """Balances read at a time."""
-QUIET = 3.0
-"""Seconds without another event after which there is none: the head of a log may lie behind records that are no events."""
+FAR = 2**62
+"""Wall-clock microseconds: no event is observed later."""
 
 
 class _Change(msgspec.Struct):
@@ -85,30 +85,23 @@ class Recorded:
 
 
 async def read(reader: Reader, tell: Callable[[int], None]) -> Recorded:
-    """All that a journal keeps. `tell` is given how many events were read, every now and then. Raises JournalError."""
+    """All that a journal keeps up to now. `tell` is given how many events were read, every now and then. Raises JournalError:
+    of a past that cannot be read to its end nothing is rehearsed."""
     found = Recorded()
     snapshot = await reader.snapshot(Filter())
     try:
         while page := await snapshot.page(PAGE):
             for state in page:
                 found.add_state(state)
+        until = snapshot.cursor
     finally:
         snapshot.close()
     found.add_notes(await reader.notes())
-    bounds = await reader.bounds()
-    if bounds.head == bounds.oldest:
-        return found
-    log, count = aiter(reader.follow(bounds.oldest)), 0
-    while (commit := await _next(log)) is not None:
-        for event in commit.events:
+    count = 0
+    async for part in reader.between(Filter(), 0, FAR, until):
+        for number, event in enumerate(part.events, 1):
             found.add_event(event)
-        tell(count := count + len(commit.events))
-        if commit.cursor.reaches(bounds.head):
-            break
+            if number % PAGE == 0:
+                await anyio.lowlevel.checkpoint()
+        tell(count := count + len(part.events))
     return found
-
-
-async def _next(log: AsyncIterator[Commit]) -> Commit | None:
-    with anyio.move_on_after(QUIET):
-        return await anext(log)
-    return None

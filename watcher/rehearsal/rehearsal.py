@@ -7,7 +7,7 @@ reported to the schedule and not shown to the ledger, which would say so; nearly
 
 from collections import deque
 from collections.abc import Mapping
-from math import floor, inf
+from math import floor, inf, nextafter
 
 from watcher.ledger import Ledger, Verdict
 from watcher.limits.budget import Budget, Slot
@@ -126,6 +126,7 @@ class Rehearsal:
         self.budget.settle(slot, received)
         schedule, feeds = job.schedule, self.feeds
         shows, doubted = (asked + received) / 2, False
+        oldest = self._oldest(job, asked, shows)
         for target in job.targets:
             feed = feeds[target]
             gap = received - feed.last
@@ -133,7 +134,9 @@ class Rehearsal:
             feed.last = received
             doubted |= feed.doubted and feed.reads >= BASELINE_ANSWERS
             feed.reads += 1
-            shown = shows if not (self._cache or self._by_age) else self._refresh(feed, job, asked, shows)
+            if feed.refreshed < oldest:
+                feed.refreshed = shows
+            shown = feed.refreshed
             if feed.next_change > shown and not feed.doubted:
                 schedule.report(target, received, False)
                 continue
@@ -144,17 +147,12 @@ class Rehearsal:
         self.confirming += doubted
         self._lanes.answered(job, received)
 
-    def _refresh(self, feed: RehearsedTarget, job: PollJob, asked: float, shows: float) -> float:
-        """When that was true which an answer shows that comes out of a cache, unless what is there is too old."""
-        age = shows - feed.refreshed
+    def _oldest(self, job: PollJob, asked: float, shows: float) -> float:
+        """What the provider keeps and made before this is too old for an answer that is made at `shows`: it is made anew."""
         if self._by_age:
             most = job.schedule.cycle(asked) if self._max_age is None else self._max_age
-            old = age > floor(min(max(most, 0.0), DAY))
-        else:
-            old = age >= self._cache
-        if old:
-            feed.refreshed = shows
-        return feed.refreshed
+            return shows - floor(min(max(most, 0.0), DAY))
+        return nextafter(shows - self._cache, inf)
 
     def _judge(self, target: Target, feed: RehearsedTarget, shown: float, asked: float, received: float) -> Verdict:
         provider, ledger = self._provider, self._ledger

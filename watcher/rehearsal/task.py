@@ -70,8 +70,8 @@ class Task:
         """`tell` is given how much of it is done, 0..1, every now and then."""
         provider, wishes = self.provider(), self.wishes
         pieces = pieces_of(wishes.seconds, self.share)
-        feeds, unknown = self._feeds(provider, pieces)
         until = sum(piece.end - piece.start for piece in pieces)
+        feeds, unknown = self._feeds(provider, pieces, until)
         bucket = DAY if len(pieces) == 1 else pieces[0].end - pieces[0].start
         rehearsal = Rehearsal(
             provider,
@@ -89,29 +89,32 @@ class Task:
             feed.longest = max(feed.longest, until - feed.last)
         return _outcome(provider, rehearsal, _Extent(pieces, until, wishes.seconds), unknown)
 
-    def _feeds(self, provider: Provider, pieces: Sequence[Piece]) -> tuple[dict[Target, RehearsedTarget], int]:
+    def _feeds(
+        self, provider: Provider, pieces: Sequence[Piece], until: float
+    ) -> tuple[dict[Target, RehearsedTarget], int]:
         """Of each target, and of how many of them the history knows nothing."""
         targets = [target for group in provider.groups for target in group.targets]
-        balances, unknown = self._balances(targets)
+        balances, unknown = self._balances(targets, until)
         seconds = self.wishes.seconds if self.history is None else self.history.seconds
         shown = {one.key: self._shown(rehearsed(one, seconds, pieces)) for one in balances.known}
-        shown |= {one.key: self._shown(rehearsed(one, self.wishes.seconds, pieces)) for one in balances.made_up}
+        shown |= {one.key: self._shown(one) for one in balances.made_up}
         read = targets_of(targets, shown)
         return {target: RehearsedTarget([shown[key] for key in read[target]]) for target in targets}, unknown
 
     def _shown(self, history: BalanceHistory) -> RehearsedBalance:
         return RehearsedBalance(history, self.watches.info(history.key).label)
 
-    def _balances(self, targets: Sequence[Target]) -> tuple["_Balances", int]:
+    def _balances(self, targets: Sequence[Target], until: float) -> tuple["_Balances", int]:
+        """What is made up changes at any time alike: it is on the clock of the rehearsal, which ends at `until`, from the first."""
         wishes = self.wishes
         if self.history is None:
             rates = zipf_rates(targets, wishes.per_hour, wishes.seed)
-            return _Balances([], made_up(rates.items(), wishes.seconds, wishes.seed)), len(targets)
+            return _Balances([], made_up(rates.items(), until, wishes.seed)), len(targets)
         read = targets_of(targets, (one.key for one in self.history.balances))
         unknown = [target for target in targets if not read[target]]
         changes = {one.key: len(one.times) for one in self.history.balances}
         rate = _usual_rate([sum(changes[key] for key in keys) for keys in read.values() if keys], self.history.seconds)
-        made = made_up(((target, rate) for target in unknown), wishes.seconds, wishes.seed)
+        made = made_up(((target, rate) for target in unknown), until, wishes.seed)
         return _Balances(self.history.balances, made), len(unknown)
 
 

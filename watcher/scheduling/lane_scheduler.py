@@ -113,14 +113,29 @@ class LaneScheduler:
         """The request that may leave now, its targets picked; or None and when to look again, if nothing changes."""
         self._recall_due(now)
         when = self._aside[0][0] if self._aside else inf
-        for turn, group in sorted(((_turn(group, now), group) for group in self._groups), key=itemgetter(0)):
-            lane = min(group.lanes, key=lambda lane: self._budget.ready_at(now, lane.endpoint))
-            ready = max(self._budget.ready_at(now, lane.endpoint), _due(group, now))
+        for turn, group in self._in_turn(now):
+            lane, room = self._first_with_room(group, now)
+            ready = max(room, _due(group, now))
             alone = bool(group.singled_out)
             if ready <= now and (targets := self._pick(group, lane, now, turn)):
                 return PollJob(lane, targets, group, alone, _hinted_since(group, targets)), now
             when = min(when, ready if ready > now else inf)
         return None, when
+
+    def _in_turn(self, now: float) -> list[tuple[float, GroupState]]:
+        turns = [(_turn(group, now), group) for group in self._groups]
+        if len(turns) > 1:
+            turns.sort(key=itemgetter(0))
+        return turns
+
+    def _first_with_room(self, group: GroupState, now: float) -> tuple[Lane, float]:
+        """The lane that may be asked first, and when; of equals the one that carries the most."""
+        best, soonest = group.lanes[0], self._budget.ready_at(now, group.lanes[0].endpoint)
+        for lane in group.lanes[1:]:
+            ready = self._budget.ready_at(now, lane.endpoint)
+            if ready < soonest:
+                best, soonest = lane, ready
+        return best, soonest
 
     def failed(self, job: PollJob, granted: float, now: float) -> None:
         """It left at `granted` and brought nothing, for a reason that may pass: its targets are asked again."""

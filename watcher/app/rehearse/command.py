@@ -27,6 +27,7 @@ from watcher.rehearsal.history import History
 from watcher.rehearsal.outcome import ProviderOutcome
 from watcher.rehearsal.pieces import STEPS, answer_age, shares, steps_of
 from watcher.rehearsal.recorded import Recorded
+from watcher.rehearsal.synthetic import zipf_rates
 from watcher.rehearsal.task import Task, Wishes
 from watcher.rehearsal.workers import rehearse_all
 from watcher.runtime.config_section import Mistakes, SettingsError
@@ -61,7 +62,8 @@ def rehearse(options: RehearsalOptions, environment: Mapping[str, str]) -> None:
     new = configured(options.config)
     old = None if options.old is None else configured(options.old)
     found = Recorded() if options.synthetic else anyio.run(read_journal, new.config, options, environment)
-    caches = {provider.name: answer_age(provider) for provider in new.providers}
+    before = new if old is None else old  # what the journal was written under
+    caches = {provider.name: answer_age(provider) for provider in (*new.providers, *before.providers)}
     histories = found.histories(options.days * DAY, new.config.retention, options.seed, caches)
     configs = [config for config in (old, new) if config is not None]
     outcomes = rehearsed_outcomes(configs, histories, found.stamps, options)
@@ -150,7 +152,7 @@ def rehearsed_outcomes(
     """Of each config the outcomes of its providers."""
     wishes = Wishes(options.days * DAY, options.seed, options.latency, options.per_hour)
     both = [(provider, config) for config in configs for provider in config.providers]
-    steps = [steps_of(provider, wishes.seconds) for provider, _ in both]
+    steps = [_steps(provider, wishes, histories.get(provider.name)) for provider, _ in both]
     parts = [1.0] * len(steps) if options.whole else shares(steps, STEPS)
     indexes = {config.path: watch_index(config.providers) for config in configs}
     tasks = [
@@ -170,6 +172,16 @@ def rehearsed_outcomes(
     work = [one * part for one, part in zip(steps, parts, strict=True)]
     outcomes = iter(rehearse_all(tasks, work, os.cpu_count() or 1, lambda part: shown.at(int(100 * part))))
     return [[next(outcomes) for _ in config.providers] for config in configs]
+
+
+def _steps(provider: Provider, wishes: Wishes, history: History | None) -> float:
+    """How much work it is, at most."""
+    targets = [target for group in provider.groups for target in group.targets]
+    if history is None:
+        rates = zipf_rates(targets, wishes.per_hour, wishes.seed)
+        return steps_of(provider, wishes.seconds, list(rates.values()), 1.0)
+    changes = [len(one.times) / history.seconds for one in history.balances]
+    return steps_of(provider, wishes.seconds, changes, len(history.balances) / len(targets))
 
 
 class Shown:
