@@ -174,3 +174,20 @@ class TestFirstChangesOfAFile:
             await journal.init(new_log=True)
             with pytest.raises(Unavailable, match="a new log was begun"):
                 await anext(search)
+
+
+async def test_a_page_of_history_need_not_read_more_than_a_little_of_the_log(tmp_path):
+    journal = SqliteJournal(tmp_path / "balances.db", encoding="json", retention=604800.0, clock=lambda: BEGAN)
+    await journal.init()
+    rows = [baseline(f"account{number:04}", 5) for number in range(4000)]
+    async with opened(journal) as (writer, _), reading(journal) as reader:
+        await writer.commit(Batch(rows))
+        for number in (1, 2):
+            rows = [later(row, 5 + number, number * SECOND) for row in rows]
+            await writer.commit(Batch(rows))
+        head = (await reader.bounds()).head
+        sizes = [len(part.events) async for part in reader.between(Filter(), BEGAN, BEGAN + 9 * SECOND, head)]
+    assert sum(sizes) == 8000
+    assert sizes[0] <= 500
+    assert len(sizes) < 8000 / 1000, "and many pages are no more work than one"
+    await journal.close()

@@ -142,7 +142,7 @@ async def _balances_at(
         raise PastError(f"events are kept from {format_rfc3339(kept)} on by now (retention)")
     rows = []
     for number, (key, state) in enumerate(states, 1):
-        if (row := balance_at(state, changes.get(key), seen, time)) is not None:
+        if (row := balance_at(state, changes.pop(key, None), seen, time)) is not None:
             rows.append(row)
         if number % ROWS == 0:
             await anyio.lowlevel.checkpoint()

@@ -13,6 +13,8 @@ from watcher.model.past import HistorySlice
 
 ROWS_PER_SLICE = 5_000
 """Rows looked at in one transaction."""
+ROWS_AT_FIRST = 500
+"""The same of the first slice, which is all that a page of history may need. Each further one is twice the one before."""
 
 
 def _behind(text: str) -> str:
@@ -112,10 +114,12 @@ async def events_between(
             return interval.range(connection)
 
     first, last = await run(begin)
-    for least in range(first, last + 1, ROWS_PER_SLICE):
-        end = min(least + ROWS_PER_SLICE, last + 1)
+    least, size = first, ROWS_AT_FIRST
+    while least <= last:
+        end = min(least + size, last + 1)
         events = await run(lambda: look(least, end))  # noqa: B023 - it is awaited here
         yield HistorySlice(events, end - first, last + 1 - first)
+        least, size = end, min(2 * size, ROWS_PER_SLICE)
 
 
 def kept_from(connection: sqlite3.Connection) -> int:
