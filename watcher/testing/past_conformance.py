@@ -193,7 +193,8 @@ class PastConformance:
         one, other = later(first, 6, 10 * SECOND), later(second, 6, 20 * SECOND)
         async with opened(journal) as (writer, _), reading(journal) as reader:
             await writer.commit(Batch([first, second, third]))
-            await writer.commit(Batch([one, other], crossings=[crossing(one, "below")]))
+            await writer.commit(Batch([one, other], {"alert:1": b"1"}, [crossing(one)]))
+            await writer.commit(Batch([], {"alert:1": b"2"}, [crossing(later(third, 6, 25 * SECOND))]))  # by itself
             before = (await reader.bounds()).head
             await writer.commit(Batch([two := later(one, 7, 30 * SECOND)]))
             await writer.commit(Batch([later(two, 8, 40 * SECOND), later(other, 7, 50 * SECOND)]))
