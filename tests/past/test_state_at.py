@@ -5,6 +5,7 @@ import contextlib
 import msgspec
 import pytest
 
+from tests.journal.acme_memory import Log, MemoryJournal
 from watcher.journal import Batch
 from watcher.journal.sqlite.file import inline
 from watcher.journal.sqlite.journal import SqliteJournal
@@ -17,7 +18,7 @@ from watcher.model.last_seen import SeenNote
 from watcher.model.past import Closing, PastBalance
 from watcher.model.times import format_rfc3339
 from watcher.past.state_at import PastError, state_at
-from watcher.testing.journal_samples import BEGAN, baseline, health
+from watcher.testing.journal_samples import BEGAN, baseline, health, opened, reading
 from watcher.testing.past_conformance import later
 
 pytestmark = pytest.mark.anyio
@@ -352,3 +353,15 @@ class TestEndsOfDays:
         await self.gone(journal, writer)
         with pytest.raises(PastError, match=rf"to {last_day_over(clock[0])}$"):
             await at(self.MIDNIGHT + 1)
+
+
+async def test_the_state_counts_after_a_clock_was_set_back_for_a_journal_that_has_no_short_way(clock):
+    journal = MemoryJournal(Log())
+    rows = [first("a", 5, 10)]
+    rows.append(then(rows[-1], 6, 490, 500))
+    rows.append(then(rows[-1], 7, 300, 300))
+    async with opened(journal) as (writer, _), reading(journal) as reader:
+        for row in rows:
+            await writer.commit(Batch([row]))
+        (row,) = await state_at(reader, BEGAN + 400 * SECOND, Filter(), now=clock[0])
+    assert (row.status, row.amount, row.last_seen) == ("unseen", "7", text(300))
