@@ -19,6 +19,7 @@ from watcher.journal import (
     Reader,
     Restored,
     Writer,
+    first_changes,
 )
 from watcher.journal.record_limits import MAX_RECORD_BYTES, UNPARSABLE, refuse_unfit, too_large
 from watcher.journal.views import ViewLimits, ViewPool, open_snapshot
@@ -205,6 +206,9 @@ class MemoryReader:
         log = [event for commit in self._log.commits for event in commit.events if begin <= event.position < end]
         inside = [event for event in log if first <= event.observed_at <= last and matcher.matches(event.key)]
         yield HistorySlice(inside, len(log), len(log))
+
+    def first_changes(self, wanted: Filter, time: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        return first_changes(self.between(wanted, time + 1, 2**62, until))
 
     async def close(self) -> None:
         self._views.close()

@@ -1,4 +1,4 @@
-"""Transactions with crossings whose ends were never written where they hang, as in test_kafka_outages.py."""
+"""Transactions with crossings or closings whose ends were never written where they hang, as in test_kafka_outages.py."""
 
 import pytest
 from aiokafka import TopicPartition
@@ -7,6 +7,7 @@ from tests.journal.kafka_world import balance_in, ended, hurried, opened, readin
 from tests.journal.test_kafka_outages import forget
 from watcher.journal import Batch
 from watcher.model.keys import Filter
+from watcher.testing.closing_conformance import DAYS, closing
 from watcher.testing.journal_samples import crossing, snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -53,6 +54,24 @@ class TestForgottenTransactions:
             whole = len(hanging) == 1
             assert restored.notes == ({"alert:1": b"1"} if whole else {})
         assert len(seen(own_broker.address, f"{prefix}balances.crossed.v1")) == int(whole)
+
+    @pytest.mark.parametrize("again", [False, True], ids=["once", "closed anew"])
+    @pytest.mark.parametrize("hanging", [("closing", "internal"), ("closing",), ("internal",)], ids=" and ".join)
+    async def test_one_with_closings_and_their_note_ends_everywhere_alike(self, own_broker, prefix, hanging, again):
+        """By the note, which names one of them; a day may have been begun before."""
+        balance, soon = balance_in(0), hurried(forgotten=0.5)
+        async with ready(own_broker.address, prefix, deadlines=soon) as made, opened(made, 0) as writer:
+            await writer.commit(Batch([row := balance.row(1)]))
+            name, before = f"closed:{row.state.provider}", {}
+            if again:
+                before = {name: b"begun"}
+                await writer.commit(Batch([], before, closings=[closing(row, DAYS[0])]))
+            await forget(writer, [TopicPartition(f"{prefix}balances.{topic}.v1", 0) for topic in hanging])
+            await writer.commit(Batch([], {name: b"closed"}, closings=[closing(row, DAYS[0])]))
+            restored = await writer.open()
+            whole = len(hanging) == 1
+            assert restored.notes == ({name: b"closed"} if whole else before)
+        assert len(seen(own_broker.address, f"{prefix}balances.closing.v1")) == int(whole) + again
 
     async def test_a_reader_that_starts_beside_one_sees_it_when_it_has_ended(self, own_broker, prefix):
         balance, soon = balance_in(0), hurried(forgotten=0.5)

@@ -1,6 +1,7 @@
 """The past as the Kafka journal tells it, on a real broker."""
 
 import anyio
+import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 
@@ -11,6 +12,7 @@ from watcher.journal.kafka import past_reading
 from watcher.model.events import BalanceState, CommitRow, changed
 from watcher.model.keys import Filter
 from watcher.model.times import format_rfc3339
+from watcher.testing.journal_samples import snapshot
 from watcher.testing.past_conformance import PastConformance
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -117,3 +119,39 @@ class TestTimes:
                 await scan.aclose()
             assert (await everything(reader))[0] == [1, 2, 3]
             assert sum(connection.connected() for connection in connections) == before
+
+
+async def test_a_reader_that_is_opened_anew_knows_since_when_each_balance_is_known(kafka, prefix):
+    """One that was there all the while and one that finds the state alone, whatever of the events is left."""
+    old, appeared, young = balance_in(1, "old"), balance_in(1, "appeared"), balance_in(1, "young")
+    async with ready(kafka.address, prefix) as made, opened(made, 1) as writer:
+        async with reading(made) as there:
+            await there.bounds()
+            first = old.row(1)
+            await writer.commit(Batch([first, young.row(1)]))
+            since = {"old": first.state.observed_at, "appeared": format_rfc3339(wall() - 5_000_000)}
+            appeared.row(0)
+            for amount in (2, 3):
+                rows = [old.row(amount), appeared.row(amount)]
+                states = [
+                    msgspec.structs.replace(row.state, first_observed_at=since[name])
+                    for row, name in zip(rows, since, strict=True)
+                ]
+                await writer.commit(
+                    Batch([CommitRow(state, row.event) for state, row in zip(states, rows, strict=True)])
+                )
+            expected = {
+                (balance.key.account, since.get(name)) for balance, name in ((old, "old"), (appeared, "appeared"))
+            }
+            expected.add((young.key.account, young.state.observed_at))
+
+            async def known(reader):
+                _, states = await snapshot(reader, Filter())
+                return {(state.account, state.known_since) for state in states}
+
+            assert await known(there) == expected
+        topic = f"{prefix}balances.changed.v1"
+        with administering(kafka.address) as admin:
+            done(admin.delete_records([TopicPartition(topic, 1, -1)]))
+        async with reading(made) as anew:
+            assert await known(anew) == expected

@@ -13,7 +13,7 @@ import pytest
 from tests.past.past_log import crossing
 from tests.relay.stage import SOLANA, calm, relaying, staged, until, wall
 from tests.relay.test_labels import watching
-from watcher.journal import Batch
+from watcher.journal import Batch, first_changes
 from watcher.model.log import Unavailable
 from watcher.model.times import format_rfc3339
 from watcher.relay import past_queries
@@ -258,6 +258,10 @@ class Held:
                 yield part
         finally:
             self.reading -= 1
+
+    async def first_changes(self, wanted, time, until):
+        async for part in first_changes(self.between(wanted, time + 1, 2**62, until)):
+            yield part
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from bisect import bisect_right
 
 import anyio
 import httpx
-from watcher.app.reader_loan import ReaderLoan
 
 from tests.polling import START, Api, account_of, balance, helius, poller_of, solana
 from watcher.app.day_closer import DayCloser, Keeping
+from watcher.app.shared_reader import SharedReader
 from watcher.ingest.committer import Committer
 from watcher.ingest.last_seen_notes import LastSeenNotes
 from watcher.journal import Fenced
@@ -160,7 +160,7 @@ class Process:
         closer = DayCloser(
             committer,
             lambda: pollers,
-            ReaderLoan(self.journal).reader,
+            SharedReader(self.journal.reader).lend,
             Keeping(self.world.retention, self.world.checkpoints),
             wall=self.world.wall,
             boottime=anyio.current_time,

@@ -1,3 +1,4 @@
+from watcher.journal.first_changes import first_changes
 from watcher.journal.interface import (
     INTERFACE,
     Batch,
@@ -38,4 +39,5 @@ __all__ = [
     "Unwritable",
     "Writer",
     "WrongJournal",
+    "first_changes",
 ]

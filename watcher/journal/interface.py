@@ -144,6 +144,15 @@ class Reader(Protocol):
         before `behind`, in the order of the log; then it ends. Slices may be empty: they say how far it is. Raises Expired,
         Unavailable."""
 
+    def first_changes(self, wanted: Filter, time: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        """Of each balance the first change that was observed after `time` (wall-clock microseconds) and stands before `until`,
+        and behind the last one that was observed no later than `time`. A balance comes once at most, in no promised order;
+        where its last change was observed no later, it may come or not. Slices may be empty, as those of `between`. Raises
+        Expired, Unavailable.
+
+        `journal.first_changes` makes it from `between`.
+        """
+
     async def closing_days(self) -> list[str]:
         """Days of which closings are kept, the oldest first."""
 

@@ -47,9 +47,7 @@ class PastLog(Protocol):
 
     async def kept_from(self) -> int: ...
 
-    def between(
-        self, wanted: Filter, first: int, last: int, until: Cursor, behind: Cursor | None = None
-    ) -> AsyncIterator[HistorySlice]: ...
+    def first_changes(self, wanted: Filter, time: int, until: Cursor) -> AsyncIterator[HistorySlice]: ...
 
     async def closing_days(self) -> list[str]: ...
 
@@ -69,39 +67,6 @@ class _Change(msgspec.Struct, frozen=True, gc=False):
 
 
 _CHANGE = msgspec.json.Decoder(_Change)
-
-
-class _FirstChange(msgspec.Struct, gc=False):
-    """The first change of one balance after the time."""
-
-    version: int
-    change: _Change
-    last: int
-    """The greatest version that was found without a gap."""
-
-
-class FirstChanges:
-    """Of each balance the first change that happened after a time, from all that were observed after it, in the order of the
-    log."""
-
-    def __init__(self) -> None:
-        self._found: dict[Key, _FirstChange] = {}
-
-    def add(self, event: Published) -> None:
-        """A version that is missing was observed before the time, since a wall clock was set back meanwhile. What happened
-        before it happened before the time, too, whatever the clock said then."""
-        known = self._found.get(event.key)
-        if known is None:
-            self._found[event.key] = _FirstChange(event.version, _CHANGE.decode(event.data), event.version)
-        elif event.version == known.last + 1:
-            known.last = event.version
-        elif event.version > known.last:
-            known.version, known.change, known.last = event.version, _CHANGE.decode(event.data), event.version
-
-    def of(self, key: Key, version: int) -> tuple[int, _Change] | None:
-        """The version of that change, and the change; of a balance that has come to `version`. None: there is none."""
-        found = self._found.get(key)
-        return None if found is None or found.last < version else (found.version, found.change)
 
 
 async def state_at(
@@ -169,36 +134,27 @@ async def _balances_at(
     log: PastLog, time: int, wanted: Filter, seen: LastSeen, progress: Progress
 ) -> Sequence[PastBalance]:
     states, cursor = await _states(log, wanted)
-    changes = FirstChanges()
-    async for part in log.between(wanted, time + 1, _FAR, cursor):
-        for number, event in enumerate(part.events, 1):
-            if event.type == "changed":
-                changes.add(event)
-            if number % ROWS == 0:
-                await anyio.lowlevel.checkpoint()
+    changes: dict[Key, Published] = {}
+    async for part in log.first_changes(wanted, time, cursor):
+        changes |= {event.key: event for event in part.events}
         progress(part.done, part.of)
     if time < (kept := await log.kept_from()):  # events went while they were read
         raise PastError(f"events are kept from {format_rfc3339(kept)} on by now (retention)")
     rows = []
     for number, (key, state) in enumerate(states, 1):
-        if (row := balance_at(state, changes.of(key, state.version), seen, time)) is not None:
+        if (row := balance_at(state, changes.pop(key, None), seen, time)) is not None:
             rows.append(row)
         if number % ROWS == 0:
             await anyio.lowlevel.checkpoint()
     return rows
 
 
-_FAR = 2**62
-"""Microseconds: later than any time."""
-
-
-def balance_at(state: BalanceState, first: tuple[int, _Change] | None, seen: LastSeen, time: int) -> PastBalance | None:
+def balance_at(state: BalanceState, first: Published | None, seen: LastSeen, time: int) -> PastBalance | None:
     """One balance at `time`, from its state and the first change after that time. None: it was not known then."""
-    if first is None:
+    if first is None or shared_micros(state.observed_at) <= time:  # since then a wall clock was set back
         return _without_change(state, seen, time)
-    version, change = first
-    since = state.known_since
-    if since is None and version == 1:  # nobody noted it, but it was known before its first change
+    change, since = _CHANGE.decode(first.data), state.known_since
+    if since is None and first.version == 1:  # nobody noted it, but it was known before its first change
         since = change.previous_observed_at
     if since is not None and time < shared_micros(since):
         return None

@@ -5,14 +5,13 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from watcher.model.keys import Filter
-from watcher.model.log import Bounds, Commit, Cursor, Snapshot
+from watcher.model.log import Commit, Cursor, Snapshot
+from watcher.past.history import HistoryLog
 from watcher.past.state_at import PastLog
 
 
-class Log(PastLog, Protocol):
+class Log(PastLog, HistoryLog, Protocol):
     """What `watcher.journal.Reader` promises, as far as the relay needs it. Raises Unavailable."""
-
-    async def bounds(self) -> Bounds: ...
 
     async def glance(self, wanted: Filter, most: int) -> Snapshot | None: ...
 

@@ -69,6 +69,9 @@ class PacedLog:
     ) -> AsyncIterator[HistorySlice]:
         return self._paced(lambda: self._log.between(wanted, first, last, until, behind))
 
+    def first_changes(self, wanted: Filter, time: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        return self._paced(lambda: self._log.first_changes(wanted, time, until))
+
     def closings(self, day: str, wanted: Filter) -> AsyncIterator[Sequence[Closing]]:
         return self._paced(lambda: self._log.closings(day, wanted))
 

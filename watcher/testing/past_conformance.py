@@ -9,7 +9,17 @@ from watcher.model.keys import Filter
 from watcher.model.log import Cursor, Expired, Published
 from watcher.model.past import HistorySlice
 from watcher.model.times import format_rfc3339
-from watcher.testing.journal_samples import BEGAN, baseline, change, collect, events, opened, reading, snapshot
+from watcher.testing.journal_samples import (
+    BEGAN,
+    baseline,
+    change,
+    collect,
+    crossing,
+    events,
+    opened,
+    reading,
+    snapshot,
+)
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -40,6 +50,19 @@ def found(slices: list[HistorySlice]) -> list[Published]:
 def named(slices: list[HistorySlice]) -> list[tuple[str, int]]:
     """Account and version of each."""
     return [(event.key.account, event.version) for event in found(slices)]
+
+
+async def firsts(
+    reader: Reader,
+    time: int,
+    until: Cursor,
+    wanted: Filter = Filter(),  # noqa: B008 (frozen)
+) -> dict[str, int]:
+    """Account and version of each first change behind `time` microseconds after BEGAN."""
+    changes = found([part async for part in reader.first_changes(wanted, BEGAN + time, until)])
+    assert len({event.key for event in changes}) == len(changes)
+    assert all(event.type == "changed" for event in changes)
+    return {event.key.account: event.version for event in changes}
 
 
 class PastConformance:
@@ -164,6 +187,68 @@ class PastConformance:
             assert done == sorted(done)
             assert slices[-1].done == slices[-1].of >= 10
             assert {part.of for part in slices} == {slices[-1].of}
+
+    async def test_of_each_balance_the_first_change_after_a_time_is_found(self, journal: Journal) -> None:
+        first, second, third = (baseline(f"account{number}", 5) for number in (1, 2, 3))
+        one, other = later(first, 6, 10 * SECOND), later(second, 6, 20 * SECOND)
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch([first, second, third]))
+            await writer.commit(Batch([one, other], {"alert:1": b"1"}, [crossing(one)]))
+            await writer.commit(Batch([], {"alert:1": b"2"}, [crossing(later(third, 6, 25 * SECOND))]))  # by itself
+            before = (await reader.bounds()).head
+            await writer.commit(Batch([two := later(one, 7, 30 * SECOND)]))
+            await writer.commit(Batch([later(two, 8, 40 * SECOND), later(other, 7, 50 * SECOND)]))
+            head = (await reader.bounds()).head
+            for time, expected in (
+                (0, {"account1": 1, "account2": 1}),
+                (10 * SECOND - 1, {"account1": 1, "account2": 1}),
+                (10 * SECOND, {"account1": 2, "account2": 1}),
+                (30 * SECOND, {"account1": 3, "account2": 2}),
+                (50 * SECOND, {}),
+            ):
+                assert await firsts(reader, time, head) == expected, time
+            assert await firsts(reader, 0, head, Filter(account=("account2", "account9"))) == {"account2": 1}
+            assert await firsts(reader, 10 * SECOND, before) == {"account2": 1}
+            slices = [part async for part in reader.first_changes(Filter(), BEGAN, head)]
+            followed = events(await collect(reader, before, lambda commits: len(events(commits)) >= 3))
+            assert followed[0] in found(
+                [part async for part in reader.first_changes(Filter(), BEGAN + 10 * SECOND, head)]
+            )
+            assert [part.done for part in slices] == sorted(part.done for part in slices)
+            assert slices[-1].done == slices[-1].of
+
+    async def test_a_clock_that_was_set_back_makes_the_changes_before_it_no_first_ones(self, journal: Journal) -> None:
+        """Observed at 500 s and 600 s by a clock that ran ahead, at 300 s once it was right, and then later."""
+        rows = [baseline("account1", 5)]
+        for amount, at in ((6, 500), (7, 600), (8, 300), (9, 700), (10, 800)):
+            rows.append(later(rows[-1], amount, at * SECOND))
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            for row in rows:
+                await writer.commit(Batch([row]))
+            head = (await reader.bounds()).head
+            assert await firsts(reader, 299 * SECOND, head) == {"account1": 1}
+            for time in (300, 400, 550, 650):
+                assert await firsts(reader, time * SECOND, head) == {"account1": 4}, time
+            assert await firsts(reader, 700 * SECOND, head) == {"account1": 5}
+
+    async def test_of_thousands_of_changes_each_balance_has_its_first(self, journal: Journal) -> None:
+        rows = [baseline(f"account{number:04}", 5) for number in range(3000)]
+        async with opened(journal) as (writer, _), reading(journal) as reader:
+            await writer.commit(Batch(rows))
+            for number in range(1, 5):
+                rows = [later(row, 5 + number, number * SECOND) for row in rows]
+                await writer.commit(Batch(rows))
+            head = (await reader.bounds()).head
+            assert await firsts(reader, 2 * SECOND, head) == dict.fromkeys((row.state.account for row in rows), 3)
+
+    async def test_first_changes_of_another_log_or_beyond_the_head_are_refused(self, journal: Journal) -> None:
+        async with opened(journal), reading(journal) as reader:
+            head = (await reader.bounds()).head
+            beyond = Cursor(head.epoch, tuple(position + 9 for position in head.positions))
+            for cursor, reason in ((Cursor("0af0", head.positions), "epoch_changed"), (beyond, "ahead")):
+                with pytest.raises(Expired) as refused:
+                    await firsts(reader, 0, cursor)
+                assert refused.value.reason == reason
 
     async def test_followers_go_on_while_the_past_is_read(self, journal: Journal) -> None:
         first = baseline("account1", 5)

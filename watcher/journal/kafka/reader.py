@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 import anyio.lowlevel
 from aiokafka.errors import OffsetOutOfRangeError
 
+from watcher.journal.first_changes import first_changes
 from watcher.journal.kafka.closing_log import ClosingLog
 from watcher.journal.kafka.cluster import Cluster
 from watcher.journal.kafka.consumer_pool import ConsumerPool
@@ -25,6 +26,9 @@ from watcher.model.events import BalanceState
 from watcher.model.keys import Filter
 from watcher.model.log import Bounds, Commit, Cursor, Expired, SmallSnapshot, Snapshot
 from watcher.model.past import Closing, HistorySlice
+
+FAR = 2**62
+"""Microseconds: later than any time."""
 
 
 class KafkaReader:
@@ -164,6 +168,11 @@ class KafkaReader:
             async with contextlib.aclosing(self._past.between(wanted, first, last, until, behind)) as found:
                 async for slice_ in found:
                     yield slice_
+
+    async def first_changes(self, wanted: Filter, time: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        async with contextlib.aclosing(first_changes(self.between(wanted, time + 1, FAR, until))) as found:
+            async for slice_ in found:
+                yield slice_
 
     async def closing_days(self) -> list[str]:
         return self._closings.days(await self.notes())

@@ -13,6 +13,8 @@ from watcher.model.past import HistorySlice
 
 ROWS_PER_SLICE = 5_000
 """Rows looked at in one transaction."""
+ROWS_AT_FIRST = 500
+"""The same of the first slice, which is all that a page of history may need. Each further one is twice the one before."""
 
 
 def _behind(text: str) -> str:
@@ -66,27 +68,27 @@ class Interval(msgspec.Struct, frozen=True):
         self, connection: sqlite3.Connection, least: int, end: int
     ) -> list[tuple[int, str, int, int, str, bytes, EventType]]:
         """Those from position `least` to before `end`, in order."""
-        holds, wanted = self._wanted
+        holds, wanted = wanted_keys(self.wanted)
         return connection.execute(
             f"SELECT {COLUMNS} FROM event WHERE {IN_TIME}{holds} ORDER BY seq",  # noqa: S608
             (least, end, self.first, self.last, *wanted),
         ).fetchall()
 
-    @property
-    def _wanted(self) -> tuple[str, list[str]]:
-        """What holds for the keys that are wanted, in SQL, and its values. To look for a few values anywhere in the key takes
-        a tenth of the time that it takes to find its parts, so that comes first."""
-        terms: list[str] = []
-        values: list[str] = []
-        named = {name: found for name in PARTS if (found := getattr(self.wanted, name)) is not None}
-        for found in named.values():
-            if len(found) <= FEW:
-                terms.append(f"({' OR '.join(['instr(key, ?)'] * len(found)) or '0'})")
-                values += found
-        for name, found in named.items():
-            terms.append(f"{PARTS[name]} IN (SELECT value FROM json_each(?))")  # noqa: S608
-            values.append(msgspec.json.encode(found).decode())
-        return "".join(f" AND {term}" for term in terms), values
+
+def wanted_keys(wanted: Filter) -> tuple[str, list[str]]:
+    """What holds for the keys that are wanted, in SQL, and its values. To look for a few values anywhere in the key takes a
+    tenth of the time that it takes to find its parts, so that comes first."""
+    terms: list[str] = []
+    values: list[str] = []
+    named = {name: found for name in PARTS if (found := getattr(wanted, name)) is not None}
+    for found in named.values():
+        if len(found) <= FEW:
+            terms.append(f"({' OR '.join(['instr(key, ?)'] * len(found)) or '0'})")
+            values += found
+    for name, found in named.items():
+        terms.append(f"{PARTS[name]} IN (SELECT value FROM json_each(?))")  # noqa: S608
+        values.append(msgspec.json.encode(found).decode())
+    return "".join(f" AND {term}" for term in terms), values
 
 
 async def events_between(
@@ -112,10 +114,12 @@ async def events_between(
             return interval.range(connection)
 
     first, last = await run(begin)
-    for least in range(first, last + 1, ROWS_PER_SLICE):
-        end = min(least + ROWS_PER_SLICE, last + 1)
+    least, size = first, ROWS_AT_FIRST
+    while least <= last:
+        end = min(least + size, last + 1)
         events = await run(lambda: look(least, end))  # noqa: B023 - it is awaited here
         yield HistorySlice(events, end - first, last + 1 - first)
+        least, size = end, min(2 * size, ROWS_PER_SLICE)
 
 
 def kept_from(connection: sqlite3.Connection) -> int:

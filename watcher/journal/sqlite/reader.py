@@ -18,6 +18,7 @@ import msgspec
 from watcher.journal import Unwritable
 from watcher.journal.sqlite import closings
 from watcher.journal.sqlite.file import Run
+from watcher.journal.sqlite.first_changes import first_changes
 from watcher.journal.sqlite.past_reading import Interval, events_between, kept_from, require_log
 from watcher.journal.sqlite.reading import CommitSignal, OpenFile
 from watcher.journal.sqlite.shared_looks import Position, SharedLooks
@@ -171,6 +172,15 @@ class SqliteReader:
         (begin,) = (0,) if behind is None else behind.positions
         interval = Interval(wanted, first, last, position, begin)
         found = events_between(file, self._bulk, interval, self._json)
+        async with contextlib.aclosing(found):
+            async for slice_ in found:
+                yield slice_
+
+    async def first_changes(self, wanted: Filter, time: int, until: Cursor) -> AsyncIterator[HistorySlice]:
+        file = await self._current()
+        require_log((await self.bounds()).head, until)
+        (position,) = until.positions
+        found = first_changes(file, self._bulk, wanted, time, until=position, json=self._json)
         async with contextlib.aclosing(found):
             async for slice_ in found:
                 yield slice_

@@ -37,7 +37,7 @@ class OpenFile:
     """One file, open to read. To be made where statements run. Raises JournalError."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._identity = identity(path)  # before it is opened: of what is put there meanwhile nothing is believed
         with contextlib.ExitStack() as opened, explained(path):
             self.connection = opened.enter_context(contextlib.closing(open_to_read(path)))
@@ -54,6 +54,11 @@ class OpenFile:
             self.baselines: OrderedDict[int, int] = OrderedDict()
             self._opened = opened.pop_all()
 
+    def another(self) -> sqlite3.Connection:
+        """One more connection, which whoever asks for it closes. What it finds is of this file as long as that `stands`. Raises
+        JournalError."""
+        return open_to_read(self.path)
+
     def close(self) -> None:
         with self._bulk_lock:
             self._over = True
@@ -66,15 +71,15 @@ class OpenFile:
             if connection is self.bulk:
                 entered.enter_context(self._bulk_lock)
             if self._over:
-                raise Unavailable(f"{self._path} was replaced")
-            entered.enter_context(explained(self._path))
+                raise Unavailable(f"{self.path} was replaced")
+            entered.enter_context(explained(self.path))
             entered.enter_context(transaction(connection, "DEFERRED"))
             yield connection
 
     def bounds(self, connection: sqlite3.Connection) -> tuple[int, int]:
         """The first position that is kept, and the head. Raises Unavailable when it is no longer this log."""
         if not self.stands:
-            raise Unavailable(f"{self._path} was moved, removed or replaced")
+            raise Unavailable(f"{self.path} was moved, removed or replaced")
         oldest, last, stored = connection.execute(
             "SELECT (SELECT min(seq) FROM event), (SELECT seq FROM sqlite_sequence WHERE name = 'event'),"
             " (SELECT value FROM meta WHERE name = 'log')"
@@ -108,13 +113,13 @@ class OpenFile:
     @property
     def stands(self) -> bool:
         """The path names this file, and it holds the log that was found in it."""
-        return not self._over and identity(self._path) == self._identity
+        return not self._over and identity(self.path) == self._identity
 
     def require_log(self, stored: str) -> None:
         """That is the epoch in it now. Raises Unavailable when a new log was begun in it."""
         if stored not in (self.stored, self.log):  # a writer may make the name that we found its own
             self._over = True
-            raise Unavailable(f"a new log was begun in {self._path}")
+            raise Unavailable(f"a new log was begun in {self.path}")
 
     def cursor(self, position: int) -> Cursor:
         return Cursor(self.log, (position,))
