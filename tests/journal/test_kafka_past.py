@@ -93,7 +93,7 @@ class TestTimes:
             with administering(kafka.address) as admin:
                 done(admin.delete_records([TopicPartition(topic, 1, third.position)]))
                 assert times[2] < await reader.kept_from() <= times[4]
-                assert (await everything(reader))[0] == [1, 3, 4, 5]
+                assert sorted((await everything(reader))[0]) == [1, 3, 4, 5]  # of two partitions, in any order
                 done(admin.delete_records([TopicPartition(topic, 1, -1)]))
             assert await reader.kept_from() == times[5] + 1
             assert (await everything(reader))[0] == [1]

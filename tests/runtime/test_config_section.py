@@ -59,8 +59,8 @@ def test_a_word_that_may_not_stand_there_is_answered_with_those_that_may():
     with pytest.raises(SettingsErrors) as refused:
         section({"events": ["changed", "cross"], "level": "x"}, Part, "hook")
     assert [str(error) for error in refused.value.errors] == [
-        'hook.events[1]: \'cross\' is none of "crossed", "changed": did you mean `crossed`?',
-        'hook.level: \'x\' is none of "low", "high"',
+        "hook.events[1]: no such word as 'cross': write one of `crossed`, `changed`: did you mean `crossed`?",
+        "hook.level: no such word as 'x': write one of `low`, `high`",
     ]
     with pytest.raises(SettingsError, match=r"^hook\.level: expected str | null, got int$"):
         section({"level": 3}, Part, "hook")

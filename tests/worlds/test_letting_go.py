@@ -33,6 +33,9 @@ class OnePartition:
     def __init__(self, process):
         self._process = process
 
+    async def reader(self):
+        raise Unavailable("nobody reads here")
+
     def writer(self, _partition):
         return self._process.writer(self._process.world.log, self._process, lambda: 0.004, lambda: 0.001)
 

@@ -125,32 +125,23 @@ def _wrong_values(value: Any, kind: Any, where: str) -> Iterator[SettingsError]:
             for number, part in enumerate(value):
                 yield from _wrong_values(part, typing.get_args(one)[0], f"{where}[{number}]")
             return
-        alone = kind in (one, one | None)
-        if alone and typing.get_origin(one) is typing.Literal and isinstance(value, str):
-            if value not in (words := typing.get_args(one)):
-                yield _no_such_word(value, words, where)
-            return
     try:
         msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
-        yield _none_of(value, _choices(kind), where) or _explain(str(error), where)
+        yield _no_such_word(value, _words(kind), where) or _explain(str(error), where)
 
 
-def _choices(kind: Any) -> list[str]:
-    """The words of a Literal, or of one that may be left out."""
-    kinds = [one for one in (kind, *typing.get_args(kind)) if typing.get_origin(one) is typing.Literal]
-    return [str(word) for one in kinds for word in typing.get_args(one)]
+def _words(kind: Any) -> list[str]:
+    """Of a Literal, or of one that may be left out; none where something else may stand there too."""
+    kinds = [kind] if typing.get_origin(kind) is typing.Literal else typing.get_args(kind)
+    literal = all(one is type(None) or typing.get_origin(one) is typing.Literal for one in kinds)
+    return [str(word) for one in kinds if literal for word in typing.get_args(one)]
 
 
-def _none_of(value: Any, choices: Sequence[str], where: str) -> SettingsError | None:
+def _no_such_word(value: Any, words: Sequence[str], where: str) -> SettingsError | None:
     """Of a word that is none of those that may stand there."""
-    if not choices or not isinstance(value, str):
+    if not words or not isinstance(value, str):
         return None
-    named = ", ".join(f'"{word}"' for word in choices)
-    return SettingsError(f"{where}: {value!r} is none of {named}{probably(value, choices)}", where=where)
-
-
-def _no_such_word(value: str, words: Sequence[str], where: str) -> SettingsError:
     known = ", ".join(f"`{word}`" for word in words)
     return SettingsError(
         f"{where}: no such word as {value[:100]!r}: write one of {known}{probably(value, words)}", where=where

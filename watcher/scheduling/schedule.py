@@ -62,9 +62,8 @@ class Schedule(Generic[T]):
         self._max_interval, self._min_interval = max_interval, min_interval
         size = len(self._targets)
         self._index = TargetIndex(self._targets)
-        self._names = array(
-            "Q", (name_digest(name(target)) for target in self._targets)
-        )  # here, for `save` must be quick
+        # Made here, for `save` must be quick.
+        self._names = array("Q", (name_digest(name(target)) for target in self._targets))
         self._rates = ChangeRates(size)
         self._hints = HintedReads(self._rates, size, cache)
         self._last = array("d", [now]) * size
@@ -173,11 +172,9 @@ class Schedule(Generic[T]):
     def hinted_since(self, target: T) -> float | None:
         """Of a target in flight: what was known before this does not answer the hints that its read is for. That is when
         the last of them arrived, or the last answer, which did not show what they are about. None: an ordinary read."""
-        if not self._hints.marks.reading:
-            return None
-        i = self._index.find(target)
-        mark = self._hints.marks.reading.get(i)
-        return None if mark is None else max(mark.latest, self._last[i])
+        reading = self._hints.marks.reading
+        mark = reading.get(self._index.find(target)) if reading else None
+        return None if mark is None else max(mark.latest, self._last[self._index.find(target)])
 
     @property
     def hint_scores(self) -> Mapping[str, HintScore]:
