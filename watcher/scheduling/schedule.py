@@ -173,9 +173,7 @@ class Schedule(Generic[T]):
     def hinted_since(self, target: T) -> float | None:
         """Of a target in flight: what was known before this does not answer the hints that its read is for. That is when
         the last of them arrived, or the last answer, which did not show what they are about. None: an ordinary read."""
-        if not self._hints.marks.reading:
-            return None
-        i = self._index.find(target)
+        i = self._index.find(target) if self._hints.marks.reading else -1
         mark = self._hints.marks.reading.get(i)
         return None if mark is None else max(mark.latest, self._last[i])
 
