@@ -104,8 +104,8 @@ async def recorded_in(path):
         await journal.close()
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_journal_that_missed_little_gives_the_mean_delay_too(name, tmp_path):
+@pytest.mark.parametrize("name", ["ondo", "tokenkit"])
+def test_behind_a_cache_a_journal_that_missed_little_gives_the_mean_delay_too(name, tmp_path):
     ratios = []
     for seed in (1, 2):
         settings, _, real = polled(name, seed, tmp_path / f"{seed}.db", SELDOM, LONG)

@@ -18,6 +18,7 @@ from watcher.journal.kafka.bounded_fetches import BoundedFetches
 from watcher.journal.kafka.broker_errors import DenialTimer
 from watcher.journal.kafka.cluster import Cluster, stop_client
 from watcher.journal.kafka.hint_batches import fresh
+from watcher.journal.kafka.producer import silence_batches
 from watcher.model.log import JournalError, Unavailable
 from watcher.runtime.backoff import Backoff
 
@@ -73,7 +74,9 @@ class KafkaHintExchange:
         async with self._starting:
             producer = self._producer = self._producer or await self._cluster.plain_producer()
         for batch in _batches(producer, hints):
-            await (await producer.send_batch(batch, self._place.topic, partition=0))
+            sent = await producer.send_batch(batch, self._place.topic, partition=0)
+            silence_batches(producer)
+            await sent
 
     async def receive(self) -> AsyncIterator[Sequence[bytes]]:
         failures = 0
@@ -141,6 +144,7 @@ class KafkaHintExchange:
     async def _stop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
+            silence_batches(producer)
             await stop_client(producer)
 
     async def close(self) -> None:

@@ -85,8 +85,8 @@ class TransactionalProducer(AIOKafkaProducer):
             close_sockets(self.client)
 
     def _silence_futures(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
-        batches = [batch for queue in self._message_accumulator._batches.values() for batch in queue]
-        for waiter in (self._txn_manager._transaction_waiter, *(batch._drain_waiter for batch in batches), *tasks):
+        silence_batches(self)
+        for waiter in (self._txn_manager._transaction_waiter, *tasks):
             _retrieve(waiter)
 
     async def close(self) -> None:
@@ -99,6 +99,13 @@ class TransactionalProducer(AIOKafkaProducer):
                 scope.cancel()
         if scope.cancelled_caught or scope.cancel_called:
             await self.abandon()
+
+
+def silence_batches(producer: AIOKafkaProducer) -> None:
+    """Of what waits to be sent nobody asks whether it was drained, and the client keeps a failure of that for whoever does."""
+    for queue in producer._message_accumulator._batches.values():
+        for batch in queue:
+            _retrieve(batch._drain_waiter)
 
 
 def _retrieve(future: asyncio.Future[Any] | None) -> None:
