@@ -44,7 +44,13 @@ def change(row: CommitRow, amount: int, after: int = 1_000_000) -> CommitRow:
     """The next change of that balance, `after` microseconds later."""
     before = row.state
     observed_at = format_rfc3339(BEGAN + (before.version + 1) * after)
-    state = msgspec.structs.replace(before, version=before.version + 1, amount=str(amount), observed_at=observed_at)
+    state = msgspec.structs.replace(
+        before,
+        version=before.version + 1,
+        amount=str(amount),
+        observed_at=observed_at,
+        first_observed_at=before.first_observed_at or before.observed_at,
+    )
     return CommitRow(state, changed("e0", state, before.amount, before.observed_at))
 
 
