@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from tests.journal.acme_memory import Log, MemoryJournal
+from tests.journal.third import OnThird
 from watcher.journal import Batch
 from watcher.journal.sqlite import closings
 from watcher.journal.sqlite.journal import SqliteJournal
@@ -46,18 +46,8 @@ class TestSqlite(ClosingConformance):
         await twin.close()
 
 
-class TestThird(ClosingConformance):
-    @pytest.fixture
-    async def log(self):
-        return Log()
-
-    @pytest.fixture
-    async def journal(self, log):
-        return MemoryJournal(log)
-
-    @pytest.fixture
-    async def twin(self, log):
-        return MemoryJournal(log)
+class TestThird(OnThird, ClosingConformance):
+    """With those of somebody else's."""
 
 
 class TestTrimming:

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from tests.journal.acme_memory import Log, MemoryJournal
+from tests.journal.third import OnThird
 from watcher.app.daemon import wall
 from watcher.journal import Batch
 from watcher.journal.sqlite import file as sqlite_file
@@ -49,18 +49,8 @@ class TestSqlite(PastConformance):
         await twin.close()
 
 
-class TestThird(PastConformance):
-    @pytest.fixture
-    async def log(self):
-        return Log()
-
-    @pytest.fixture
-    async def journal(self, log):
-        return MemoryJournal(log)
-
-    @pytest.fixture
-    async def twin(self, log):
-        return MemoryJournal(log)
+class TestThird(OnThird, PastConformance):
+    """With those of somebody else's."""
 
 
 class TestOlderFiles:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.journal.acme_memory import Log, MemoryJournal
+from tests.journal.acme_memory import MemoryJournal
+from tests.journal.third import OnThird
 from watcher.journal.views import ViewLimits
 from watcher.testing.journal_conformance import JournalConformance
 
@@ -14,19 +15,7 @@ def anyio_backend():
     return "asyncio"
 
 
-class TestConformance(JournalConformance):
-    @pytest.fixture
-    async def log(self):
-        return Log()
-
-    @pytest.fixture
-    async def journal(self, log):
-        return MemoryJournal(log)
-
-    @pytest.fixture
-    async def twin(self, log):
-        return MemoryJournal(log)
-
+class TestConformance(OnThird, JournalConformance):
     @pytest.fixture
     async def hasty(self, log):
         return MemoryJournal(log, ViewLimits(longest=0.0))
