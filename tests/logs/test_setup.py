@@ -10,6 +10,7 @@ import time
 import pytest
 import structlog
 
+from tests.log_state import logging_as_it_was
 from watcher.logs import setup
 from watcher.logs.output import LineWriter, OutputThread
 from watcher.logs.repeat_filter import RepeatFilter
@@ -26,18 +27,13 @@ def configured(monkeypatch):
     monkeypatch.setattr(setup.SECRETS, "_secrets", [])
     monkeypatch.setattr(setup.SECRETS, "_windows", frozenset())
     monkeypatch.setattr(setup, "REPEATS", RepeatFilter())  # what other tests repeated is not counted here
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, setup.QUIET))}
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
 
     def configure():
         setup.SECRETS.add([SECRET, "", "canary"])
         setup.configure()
 
-    yield configure
-    for logger, level in levels.items():
-        logger.setLevel(level)
-    structlog.reset_defaults()
+    return configure
 
 
 @pytest.fixture
@@ -50,6 +46,17 @@ def lines(capsys, configured):
         return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
     return written
+
+
+def test_what_is_set_up_for_one_test_is_not_for_the_next_one():
+    loggers = [logging.getLogger(), *map(logging.getLogger, setup.QUIET)]
+    handlers, levels = list(loggers[0].handlers), [logger.level for logger in loggers]
+    for _ in range(2):
+        with logging_as_it_was():
+            setup.configure("debug")
+            assert structlog.is_configured()
+        assert not structlog.is_configured()
+        assert (loggers[0].handlers, [logger.level for logger in loggers]) == (handlers, levels)
 
 
 def test_a_line_is_json_with_level_and_utc_time_when_stderr_is_no_terminal(lines):

@@ -202,7 +202,6 @@ def test_what_was_typed_comes_back_fit_for_a_screen_and_without_its_values(argum
         status = end.code
     assert status == 2
     told = capsys.readouterr().err
-    structlog.reset_defaults()
     assert told
     assert all(line.isprintable() for line in told.split("\n"))
     assert "nobodys" not in told
@@ -230,13 +229,9 @@ def test_colours_are_for_terminals_that_want_them(stream, environment, colours, 
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(sys, "stderr", stream)
-        root = logging.getLogger()
-        monkeypatch.setattr(root, "handlers", [])
-        level = root.level
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
         setup.configure()
         structlog.get_logger().warning("bug")
-        structlog.reset_defaults()
-        root.setLevel(level)
         assert ("\x1b[" in stream.getvalue()) == colours
 
 
@@ -245,9 +240,7 @@ def console(monkeypatch):
     """stderr as a terminal; what stands on it without the colours of ours."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, setup.QUIET))}
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     setup.configure()
     styles = {text for text in vars(structlog.dev).values() if isinstance(text, str) and text.startswith("\x1b[")}
 
@@ -257,10 +250,7 @@ def console(monkeypatch):
             text = text.replace(style, "")
         return text
 
-    yield shown
-    for logger, level in levels.items():
-        logger.setLevel(level)
-    structlog.reset_defaults()
+    return shown
 
 
 @pytest.mark.parametrize("text", [*(text for text, _ in ATTACKS.values()), *LINES.values()])
@@ -288,16 +278,11 @@ def test_a_line_on_the_console_shows_nothing_that_a_screen_would_obey(console, t
 
 
 def test_a_line_of_json_is_ascii(capsys, monkeypatch):
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, setup.QUIET))}
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     setup.configure()
     for text in (*(text for text, _ in ATTACKS.values()), *LINES.values()):
         structlog.get_logger().warning(text, **{f"key{text}": text})
     lines = capsys.readouterr().err.rstrip("\n").split("\n")
-    for logger, level in levels.items():
-        logger.setLevel(level)
-    structlog.reset_defaults()
     assert len(lines) == len(ATTACKS) + len(LINES)
     assert all(line.isascii() and line.isprintable() for line in lines)
 
