@@ -57,7 +57,13 @@ def test_a_fault_planted_before_kafka_is_seen(node, control, tmp_path):
     assert report.violations, report.trouble
 
 
-@pytest.mark.parametrize("control", CROSSINGS)
+ON_SQLITE = {"crossing-dropped", "crossing-invented"}
+"""Each takes half a minute; test_chaos.py sees them in seconds, by the same laws."""
+
+
+@pytest.mark.parametrize(
+    "control", [pytest.param(name, marks=[pytest.mark.soak] * (name in ON_SQLITE)) for name in CROSSINGS]
+)
 def test_a_fault_in_crossings_before_kafka_is_seen_as_one(node, control, tmp_path):
     report = asyncio.run(
         chaos(tmp_path, "kafka", seconds=SOON, seed=1, rate=100, control=control, only=["kill"], say=quiet, node=node)

@@ -11,7 +11,7 @@ from tests.e2e.test_spine import PARTITIONS, PROMPT, SETTLE, enough, judge, kafk
 from tests.kafka_broker import free_port
 
 KILLS = 5
-CHANGES = 600
+CHANGES = 360
 FAULTS = PROMPT
 """An answer that a dying process took with it, repeated by a lagging replica later on, is new to the next process. Where a
 provider gives no position it is believed, as the documentation says; that is not what is shown here."""

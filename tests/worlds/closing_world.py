@@ -29,9 +29,9 @@ from watcher.past.state_at import state_at
 DAY = 86400.0
 FIRST = (midnight_after(last_day_over(START)) - START) / 1e6 + DAY
 """Virtual seconds at the first midnight."""
-WATCHES = 8
+WATCHES = 4
 PROVIDERS = ("alpha", "beta")
-LIMITS = ((1, 100.0),)
+LIMITS = ((1, 200.0),)
 """Each balance is read about every quarter of an hour."""
 
 

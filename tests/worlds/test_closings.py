@@ -41,7 +41,7 @@ def path(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    monkeypatch.setattr(closing_queue, "SLICE", 5)
+    monkeypatch.setattr(closing_queue, "SLICE", 2)
 
 
 def test_each_midnight_is_as_it_was_long_after_the_events_have_gone(path):
