@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.canaries import shown
 from tests.kafka_broker import Kafka, NoBroker, ladder
-from tests.log_state import logging_as_it_was
+from tests.process_state import process_as_it_was
 from watcher.redaction.redactor import SECRETS
 
 pytest.register_assert_rewrite("watcher.testing")
@@ -155,15 +155,15 @@ def secrets_of_one_test() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def logging_of_one_file() -> Iterator[None]:
+def process_of_one_file() -> Iterator[None]:
     """What one sets up is set up in no other one: a line that is looked for on stdout would be on stderr there."""
-    with logging_as_it_was():
+    with process_as_it_was():
         yield
 
 
 @pytest.fixture(autouse=True)
-def logging_of_one_test() -> Iterator[None]:
-    with logging_as_it_was():
+def process_of_one_test() -> Iterator[None]:
+    with process_as_it_was():
         yield
 
 

@@ -5,12 +5,14 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 
 import pytest
 import structlog
 
-from tests.log_state import logging_as_it_was
+from tests.process_state import process_as_it_was
+from watcher.app import cli
 from watcher.logs import setup
 from watcher.logs.output import LineWriter, OutputThread
 from watcher.logs.repeat_filter import RepeatFilter
@@ -48,15 +50,20 @@ def lines(capsys, configured):
     return written
 
 
-def test_what_is_set_up_for_one_test_is_not_for_the_next_one():
+def test_what_is_set_up_for_one_test_is_not_for_the_next_one(tmp_path):
     loggers = [logging.getLogger(), *map(logging.getLogger, setup.QUIET)]
-    handlers, levels = list(loggers[0].handlers), [logger.level for logger in loggers]
+
+    def state():
+        levels = [logger.level for logger in loggers]
+        return structlog.is_configured(), list(loggers[0].handlers), levels, sys.excepthook, threading.excepthook
+
+    before = state()
     for _ in range(2):
-        with logging_as_it_was():
-            setup.configure("debug")
-            assert structlog.is_configured()
-        assert not structlog.is_configured()
-        assert (loggers[0].handlers, [logger.level for logger in loggers]) == (handlers, levels)
+        with process_as_it_was():
+            assert cli.main(["check", "-c", str(tmp_path / "none.toml"), "--log-level", "debug"], {}) == 2
+            changed = state()
+        assert state() == before
+        assert not any(one == former for one, former in zip(changed, before, strict=True))
 
 
 def test_a_line_is_json_with_level_and_utc_time_when_stderr_is_no_terminal(lines):

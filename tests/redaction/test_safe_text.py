@@ -194,7 +194,6 @@ def test_check_and_errors_of_ours_show_nothing_that_a_screen_would_obey(text, ca
 )
 def test_what_was_typed_comes_back_fit_for_a_screen_and_without_its_values(arguments, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    monkeypatch.setattr(cli, "install", lambda: None)
     SECRETS._secrets, SECRETS._windows = [], frozenset()
     try:
         status = cli.main(arguments, {})
