@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from tests.journal.third import OnThird
+from tests.journal.conformed import OnSqlite, OnThird
 from watcher.journal import Batch
 from watcher.journal.sqlite import closings
 from watcher.journal.sqlite.journal import SqliteJournal
@@ -23,27 +23,13 @@ def anyio_backend():
 
 @pytest.fixture
 def at(tmp_path):
-    return lambda encoding="json", **options: SqliteJournal(
-        tmp_path / "balances.db",
-        **{"encoding": encoding, "retention": 604800.0, "clock": lambda: BEGAN, **options},
+    return lambda **options: SqliteJournal(
+        tmp_path / "balances.db", **{"encoding": "json", "retention": 604800.0, "clock": lambda: BEGAN, **options}
     )
 
 
-class TestSqlite(ClosingConformance):
-    """Each test twice: with JSON and with MessagePack in the file."""
-
-    @pytest.fixture(params=["json", "msgpack"])
-    async def journal(self, request, at):
-        journal = at(request.param)
-        await journal.init()
-        yield journal
-        await journal.close()
-
-    @pytest.fixture
-    async def twin(self, at):
-        twin = at()
-        yield twin
-        await twin.close()
+class TestSqlite(OnSqlite, ClosingConformance):
+    pass
 
 
 class TestThird(OnThird, ClosingConformance):

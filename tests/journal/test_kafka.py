@@ -11,6 +11,7 @@ from collections import Counter
 import anyio
 import pytest
 
+from tests.journal.conformed import OnKafka
 from tests.journal.kafka_world import (
     EPOCH,
     Balance,
@@ -42,17 +43,7 @@ def anyio_backend():
     return "asyncio"
 
 
-class TestConformance(JournalConformance):
-    @pytest.fixture
-    async def journal(self, kafka, prefix):
-        async with ready(kafka.address, prefix) as made:
-            yield made
-
-    @pytest.fixture
-    async def twin(self, kafka, prefix):
-        async with ready(kafka.address, prefix) as made:
-            yield made
-
+class TestConformance(OnKafka, JournalConformance):
     @pytest.fixture
     async def hasty(self, kafka, prefix):
         async with ready(kafka.address, prefix, view_limits=ViewLimits(longest=0.0)) as made:

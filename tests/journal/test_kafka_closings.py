@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from confluent_kafka.admin import ConfigResource
 
+from tests.journal.conformed import OnKafka
 from tests.journal.kafka_world import (
     PARTITIONS,
     administering,
@@ -33,16 +34,8 @@ def anyio_backend():
     return "asyncio"
 
 
-class TestClosings(ClosingConformance):
-    @pytest.fixture
-    async def journal(self, kafka, prefix):
-        async with ready(kafka.address, prefix) as made:
-            yield made
-
-    @pytest.fixture
-    async def twin(self, kafka, prefix):
-        async with ready(kafka.address, prefix) as made:
-            yield made
+class TestClosings(OnKafka, ClosingConformance):
+    pass
 
 
 def at(day, account, provider, amount=1):

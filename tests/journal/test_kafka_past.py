@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from confluent_kafka import TopicPartition
 
+from tests.journal.conformed import OnKafka
 from tests.journal.kafka_world import administering, balance_in, done, opened, reading, ready
 from watcher.app.daemon import wall
 from watcher.journal import Batch
@@ -23,16 +24,8 @@ def anyio_backend():
     return "asyncio"
 
 
-class TestConformance(PastConformance):
-    @pytest.fixture
-    async def journal(self, kafka, prefix):
-        async with ready(kafka.address, prefix) as made:
-            yield made
-
-    @pytest.fixture
-    async def twin(self, kafka, prefix):
-        async with ready(kafka.address, prefix) as made:
-            yield made
+class TestConformance(OnKafka, PastConformance):
+    pass
 
 
 def observed(balance, amount, at):

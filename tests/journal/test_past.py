@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from tests.journal.third import OnThird
+from tests.journal.conformed import OnSqlite, OnThird
 from watcher.app.daemon import wall
 from watcher.journal import Batch
 from watcher.journal.sqlite import file as sqlite_file
@@ -26,27 +26,8 @@ def anyio_backend():
     return "asyncio"
 
 
-class TestSqlite(PastConformance):
-    """Each test twice: with JSON and with MessagePack in the file."""
-
-    @pytest.fixture
-    def at(self, tmp_path):
-        return lambda encoding="json": SqliteJournal(
-            tmp_path / "balances.db", encoding=encoding, retention=604800.0, clock=lambda: BEGAN
-        )
-
-    @pytest.fixture(params=["json", "msgpack"])
-    async def journal(self, request, at):
-        journal = at(request.param)
-        await journal.init()
-        yield journal
-        await journal.close()
-
-    @pytest.fixture
-    async def twin(self, at):
-        twin = at()
-        yield twin
-        await twin.close()
+class TestSqlite(OnSqlite, PastConformance):
+    pass
 
 
 class TestThird(OnThird, PastConformance):

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.journal.acme_memory import MemoryJournal
-from tests.journal.third import OnThird
+from tests.journal.conformed import OnThird
 from watcher.journal.views import ViewLimits
 from watcher.testing.journal_conformance import JournalConformance
 
