@@ -34,6 +34,7 @@ FLOORS = {
         "journal/test_kafka_cancellation.py",
         "journal/test_kafka_closings.py",
         "journal/test_kafka_crossings.py",
+        "journal/test_kafka_group.py",
         "journal/test_kafka_hints.py",
         "journal/test_kafka_membership.py",
         "journal/test_kafka_past.py",
@@ -44,6 +45,7 @@ FLOORS = {
         "journal/test_sqlite_identity.py",
         "client/test_crossings.py",
         "client/test_stream.py",
+        "hints/test_hostile_nodes.py",
         "hints/test_socket_source.py",
         "relay/test_crossings.py",
         "relay/test_cuts.py",
@@ -73,8 +75,15 @@ FLOORS = {
         "schemas/test_topics.py",
         "poller/test_connections.py",
         "test_deployment.py",
+        "app/test_alerts.py",
+        "app/test_check.py",
+        "app/test_check_command.py",
+        "app/test_check_side_by_side.py",
+        "app/test_daemon.py",
         "app/test_exposed_secrets.py",
         "app/test_fleet_member.py",
+        "app/test_hint_sources.py",
+        "app/test_small_files.py",
         "app/test_systemd.py",
         "app/test_reload.py",
         "poller/test_http2.py",
@@ -135,6 +144,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(f"{item.nodeid} needs a broker: FLOORS must say on which floor it stands")
     places = {item: item.path.relative_to(here).parts[0] for item in items}
     items.sort(key=lambda item: LONG.index(places[item]) if places[item] in LONG else len(LONG))
+
+
+IMPURE = {"socket.bind", "socket.connect", "subprocess.Popen", "os.fork", "os.posix_spawn"}
+pure_tests: list[str] = []
+"""The one that runs now, if it is pure."""
+
+
+def keep_pure(event: str, _arguments: tuple[object, ...]) -> None:
+    if pure_tests and event in IMPURE:
+        raise RuntimeError(f"{event} in {pure_tests[0]}: FLOORS must say on which floor it stands")
+
+
+sys.addaudithook(keep_pure)
+
+
+@pytest.fixture(autouse=True)
+def purity(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A pure test opens no socket and starts no process."""
+    if request.node.get_closest_marker("pure"):
+        pure_tests.append(request.node.nodeid)
+    yield
+    pure_tests.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -160,6 +160,7 @@ def test_both_formats_say_the_same_to_parsers_that_are_not_ours(scraped):
     }  # fmt: skip
 
 
+@pytest.mark.edge
 def test_prometheus_own_tool_has_nothing_to_say_against_it(scraped):
     assert promtool("check", "metrics", given=scraped()) == (0, "")
     # It is seen to say something.
