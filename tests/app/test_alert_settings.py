@@ -97,6 +97,11 @@ def test_chains_and_addresses_may_be_written_as_in_a_watch():
         ({"name": "x", "unread_for": 9, "kind": "total"}, "alert[0].kind", "beside unread_for"),
         (LOW | {"token": []}, "alert[0].token", "names nothing"),
         (LOW | {"token": ""}, "alert[0].token", "names nothing"),
+        (
+            LOW | {"chain": ["solana-900", "solana"]},
+            "alert[0].chain",
+            "chain = 'solana' is not a chain: write a CAIP-2 id",
+        ),
         (LOW | {"kind": "all"}, "alert[0].kind", "write any of open_orders, settled, total, unsettled"),
         (LOW | {"lable": "hot"}, "alert[0].lable", "did you mean `label`?"),
         (LOW | {"label": [7]}, "alert[0].label[0]", "expected str"),

@@ -54,6 +54,7 @@ def test_filters_take_a_text_or_a_list():
         ([TABLE | {"events": "crossed"}], ["webhook[0].events"]),
         ([TABLE | {"kind": "totl"}], ["no kind 'totl'", "did you mean `total`?"]),
         ([TABLE | {"account": []}], ["account is empty"]),
+        ([TABLE | {"chain": "solana"}], ["webhook[0]", "chain = 'solana' is not a chain: write a CAIP-2 id"]),
         ([TABLE | {"label": ""}], ["label is empty"]),
         ([TABLE | {"url": "http://receiver.example/"}], ["http://", "write https://", "allow_private = true"]),
         ([TABLE | {"url": "ftp://receiver.example/"}], ["no address of the web: write https://"]),

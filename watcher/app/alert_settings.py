@@ -163,9 +163,10 @@ def _filter(raw: AlertTable, where: str) -> Filter:
             what = f"[{where}] {name} names nothing: write what it is to speak of, or leave it out to mean any"
             raise SettingsError(what, where=f"{where}.{name}")
     try:
-        return filters.parse(given)
+        filters.require_chains(given.get("chain", ()))
     except FilterError as error:
-        raise SettingsError(f"[{where}]: {error}", where=where) from None
+        raise SettingsError(f"[{where}]: {error}", where=f"{where}.chain") from None
+    return filters.parse(given)
 
 
 def _kinds(value: Words | None, where: str) -> tuple[str, ...] | None:

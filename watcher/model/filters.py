@@ -56,6 +56,15 @@ def _chain(value: str) -> str:
         return value
 
 
+def require_chains(values: Iterable[str]) -> None:
+    """That each can be one. Raises FilterError: a client may look for what there is not, but a config that names it means another."""
+    for value in values:
+        try:
+            addresses.chain(value)
+        except AddressError as error:
+            raise FilterError(f"chain = {error}") from None
+
+
 def size(wanted: Filter) -> int:
     """How many values it holds."""
     return sum(len(values) for name in FIELDS if (values := getattr(wanted, name)) is not None)

@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from watcher.model import filters
+from watcher.model.filters import FilterError
 from watcher.model.keys import KINDS, Filter
 from watcher.redaction import secret
 from watcher.redaction.redactor import SECRETS
@@ -263,6 +264,10 @@ def _check_filter(table: WebhookSettings, where: str) -> None:
                 f"[{where}]: {name} is empty: write what is wanted, or leave it out to match anything",
                 where=f"{where}.{name}",
             )
+    try:
+        filters.require_chains(_values(table.chain) or ())
+    except FilterError as error:
+        raise SettingsError(f"[{where}]: {error}", where=f"{where}.chain") from None
     for kind in _values(table.kind) or ():
         if kind not in KINDS:
             what = f"[{where}]: no kind {kind!r}: write {', '.join(sorted(KINDS))}{probably(kind, KINDS)}"

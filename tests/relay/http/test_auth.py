@@ -51,6 +51,7 @@ def test_tokens_of_a_file_are_bound(tmp_path):
         ('[[token]]\nsha256 = "ab"', "64 hex digits"),
         ('[[token]]\nsha256 = "xyz"', "hex"),
         (f'[[token]]\nsha256 = "{digest("x")}"\naccount = []', "at least one"),
+        (f'[[token]]\nsha256 = "{digest("x")}"\nchain = ["solana"]', "chain = 'solana' is not a chain"),
         (f'[[token]]\nsha256 = "{digest("x")}"\nwallet = ["a"]', "wallet"),
         (f'[[token]]\nsha256 = "{digest("x")}"\nhint = "yes"', "hint"),
         (f'[[token]]\nsha256 = "{digest("x")}"\nname = ""', "name of the token 2d711642…: write 1 to 32"),

@@ -53,6 +53,7 @@ class TokenTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def rights(self) -> Filter:
         """Raises FilterError."""
         given = {name: values for name in filters.PARTS if (values := getattr(self, name)) is not None}
+        filters.require_chains(self.chain or ())
         return filters.parse(given)
 
 
