@@ -177,7 +177,7 @@ apply = Store.apply
         (rules, "rule", tell_always),
         (PendingChanges, "agrees_with", never_settle),
         (PendingChanges, "return_in_flight", drop_in_flight),
-        (PendingChanges, "return_in_flight", keep_newer_as_it_is),
+        pytest.param(PendingChanges, "return_in_flight", keep_newer_as_it_is, marks=pytest.mark.soak),  # half a minute
         (PendingChanges, "put", forget_since),
         (Store, "apply", take_any_order),
     ],
