@@ -134,13 +134,18 @@ def test_the_index_finds_what_a_scan_finds_by_labels_and_tags_too_each_once(step
         ("bsc-56", "eip155:56"),
         ("solana-900", SOLANA),
         ("eip155:1", "eip155:1"),
-        ("no chain at all", "no chain at all"),
     ],
 )
 def test_a_chain_is_taken_as_the_config_takes_it_in_filters_and_in_rights(written, kept):
     asked = filters.parse({"chain": [written, kept]})
     assert asked == Filter(chain=(kept,))
     assert filters.intersect(asked, TokenTable("0" * 64, chain=[written]).rights()) == asked
+
+
+def test_what_is_no_chain_may_be_looked_for_and_binds_no_token():
+    assert filters.parse({"chain": ["no chain at all"]}) == Filter(chain=("no chain at all",))
+    with pytest.raises(filters.FilterError, match="is not a chain: write a CAIP-2 id"):
+        TokenTable("0" * 64, chain=["no chain at all"]).rights()
 
 
 def test_a_token_is_bound_to_parts_of_keys_and_not_to_names_which_the_config_changes():
