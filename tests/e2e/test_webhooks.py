@@ -5,8 +5,10 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -94,6 +96,19 @@ def examples(tmp_path):
     yield example
     for one in made:
         one.end()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("receiver*")))
+def test_a_sender_that_goes_away_in_the_midst_ends_no_receiver(examples, name):
+    receiver = examples(name)
+    for body in (b"", b'{"type":'):
+        for reset in (False, True):
+            with socket.create_connection(("127.0.0.1", receiver.port)) as sender:
+                if reset:
+                    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sender.sendall(b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + body)
+                time.sleep(0.1)  # until it waits for the rest
+    assert get(f"http://127.0.0.1:{receiver.port}/hook", method="POST", body=b"{}")[0] == 401
 
 
 def table(receiver, **more):

@@ -21,7 +21,7 @@ function verified(headers, body) {
   });
 }
 
-createServer(async (request, response) => {
+async function receive(request, response) {
   const parts = [];
   let size = 0;
   for await (const part of request) {
@@ -37,4 +37,13 @@ createServer(async (request, response) => {
     seen.add(id);
   }
   return response.writeHead(204).end();
-}).listen(Number(process.env.PORT), "127.0.0.1");
+}
+
+// Whatever goes wrong, as when a sender goes away in the midst: this process goes on, and the event is sent again.
+function failed(response) {
+  if (!response.headersSent) response.writeHead(500);
+  response.end();
+}
+
+createServer((request, response) => receive(request, response).catch(() => failed(response)))
+  .listen(Number(process.env.PORT), "127.0.0.1");

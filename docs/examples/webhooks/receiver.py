@@ -35,7 +35,7 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = int(self.headers.get("content-length", 0))
-        if length > MOST_BYTES:
+        if not 0 <= length <= MOST_BYTES:
             return self.answer(413)
         body = self.rfile.read(length)
         head = [self.headers.get(name, "") for name in ("webhook-id", "webhook-timestamp", "webhook-signature")]

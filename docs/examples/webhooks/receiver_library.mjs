@@ -5,7 +5,7 @@ import { Webhook } from "standardwebhooks";
 const webhook = new Webhook(process.env.WEBHOOK_SECRET);
 const seen = new Set();
 
-createServer(async (request, response) => {
+async function receive(request, response) {
   const parts = [];
   for await (const part of request) parts.push(part);
   let event;
@@ -20,4 +20,13 @@ createServer(async (request, response) => {
     seen.add(id);
   }
   return response.writeHead(204).end();
-}).listen(Number(process.env.PORT), "127.0.0.1");
+}
+
+// Whatever goes wrong, as when a sender goes away in the midst: this process goes on, and the event is sent again.
+function failed(response) {
+  if (!response.headersSent) response.writeHead(500);
+  response.end();
+}
+
+createServer((request, response) => receive(request, response).catch(() => failed(response)))
+  .listen(Number(process.env.PORT), "127.0.0.1");

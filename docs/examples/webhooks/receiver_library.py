@@ -14,7 +14,7 @@ class Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        body = self.rfile.read(min(int(self.headers.get("content-length", 0)), 1_000_000))
+        body = self.rfile.read(max(0, min(int(self.headers.get("content-length", 0)), 1_000_000)))
         try:
             event = webhook.verify(body, dict(self.headers))
         except WebhookVerificationError:
